@@ -1,0 +1,246 @@
+//! Changes: the only way in which the state of a shard changes, live and in recovery.
+//!
+//! They carry absolute values and absolute deadlines, so that applying one twice, or onto a newer state,
+//! does no harm. A log frame's payload is a run of them, back to back:
+//!
+//! ```text
+//! put       01  key_len:u32  key  deadline_ms:u64  value_len:u32  value
+//! splice    02  key_len:u32  key  offset:u32       bytes_len:u32  bytes
+//! deadline  03  key_len:u32  key  deadline_ms:u64
+//! remove    04  key_len:u32  key
+//! clear     05
+//! ```
+//!
+//! Integers are little-endian. A `deadline_ms` of 0 means: no deadline.
+
+/// One effect on the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// The key now has this value and deadline.
+    Put {
+        /// The key.
+        key: &'a [u8],
+        /// The whole value.
+        value: &'a [u8],
+        /// Milliseconds since the Unix epoch at which the key expires.
+        deadline_ms: Option<u64>,
+    },
+    /// These bytes now stand at this offset of the key's value, which grows (zero-filled) where needed.
+    Splice {
+        /// The key.
+        key: &'a [u8],
+        /// Offset into the value, in bytes.
+        offset: u32,
+        /// The new bytes.
+        bytes: &'a [u8],
+    },
+    /// The key now has this deadline.
+    Deadline {
+        /// The key.
+        key: &'a [u8],
+        /// Milliseconds since the Unix epoch at which the key expires.
+        deadline_ms: Option<u64>,
+    },
+    /// The key does not exist.
+    Remove {
+        /// The key.
+        key: &'a [u8],
+    },
+    /// No key exists.
+    Clear,
+}
+
+impl Change<'_> {
+    /// The key that is changed; `None` for [`Change::Clear`], which changes all.
+    pub fn key(&self) -> Option<&[u8]> {
+        match *self {
+            Change::Put { key, .. }
+            | Change::Splice { key, .. }
+            | Change::Deadline { key, .. }
+            | Change::Remove { key } => Some(key),
+            Change::Clear => None,
+        }
+    }
+}
+
+/// Changes in the order in which they happened, encoded as in a log frame.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+const PUT: u8 = 1;
+const SPLICE: u8 = 2;
+const DEADLINE: u8 = 3;
+const REMOVE: u8 = 4;
+const CLEAR: u8 = 5;
+
+impl Changes {
+    /// Adds one change.
+    pub fn push(&mut self, change: &Change<'_>) {
+        self.count += 1;
+        match *change {
+            Change::Put { key, value, deadline_ms } => {
+                self.bytes.reserve(17 + key.len() + value.len());
+                self.tag_and_key(PUT, key);
+                self.bytes.extend_from_slice(&deadline_ms.unwrap_or(0).to_le_bytes());
+                self.counted(value);
+            }
+            Change::Splice { key, offset, bytes } => {
+                self.tag_and_key(SPLICE, key);
+                self.bytes.extend_from_slice(&offset.to_le_bytes());
+                self.counted(bytes);
+            }
+            Change::Deadline { key, deadline_ms } => {
+                self.tag_and_key(DEADLINE, key);
+                self.bytes.extend_from_slice(&deadline_ms.unwrap_or(0).to_le_bytes());
+            }
+            Change::Remove { key } => self.tag_and_key(REMOVE, key),
+            Change::Clear => self.bytes.push(CLEAR),
+        }
+    }
+
+    /// The payload of a log frame.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The number of changes.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Forgets all changes; the memory is kept for the next ones unless it is larger than `keep_bytes`.
+    pub fn clear(&mut self, keep_bytes: usize) {
+        self.count = 0;
+        self.bytes.clear();
+        self.bytes.shrink_to(keep_bytes);
+    }
+
+    fn tag_and_key(&mut self, tag: u8, key: &[u8]) {
+        self.bytes.push(tag);
+        self.counted(key);
+    }
+
+    fn counted(&mut self, bytes: &[u8]) {
+        let len = u32::try_from(bytes.len()).expect("keys and values are bounded far below 4 GiB");
+        self.bytes.extend_from_slice(&len.to_le_bytes());
+        self.bytes.extend_from_slice(bytes);
+    }
+}
+
+/// A payload that is not a run of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MalformedChange {
+    /// Offset of the malformed change in its payload, in bytes.
+    pub offset: usize,
+}
+
+impl std::fmt::Display for MalformedChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "malformed change at byte {} of the payload", self.offset)
+    }
+}
+
+impl std::error::Error for MalformedChange {}
+
+/// Reads the changes of a log frame's payload in order; ends after the first malformed one.
+pub fn decode(payload: &[u8]) -> impl Iterator<Item = Result<Change<'_>, MalformedChange>> {
+    let mut rest = payload;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let offset = payload.len() - rest.len();
+        let change = decode_one(&mut rest);
+        if change.is_none() {
+            rest = &[];
+        }
+        Some(change.ok_or(MalformedChange { offset }))
+    })
+}
+
+fn decode_one<'a>(rest: &mut &'a [u8]) -> Option<Change<'a>> {
+    let tag = rest.split_off_first()?;
+    if *tag == CLEAR {
+        return Some(Change::Clear);
+    }
+    let key = take_counted(rest)?;
+    Some(match *tag {
+        PUT => Change::Put { key, deadline_ms: take_deadline(rest)?, value: take_counted(rest)? },
+        SPLICE => Change::Splice { key, offset: take_u32(rest)?, bytes: take_counted(rest)? },
+        DEADLINE => Change::Deadline { key, deadline_ms: take_deadline(rest)? },
+        REMOVE => Change::Remove { key },
+        _ => return None,
+    })
+}
+
+fn take_u32(rest: &mut &[u8]) -> Option<u32> {
+    let (head, tail) = rest.split_first_chunk()?;
+    *rest = tail;
+    Some(u32::from_le_bytes(*head))
+}
+
+fn take_deadline(rest: &mut &[u8]) -> Option<Option<u64>> {
+    let (head, tail) = rest.split_first_chunk()?;
+    *rest = tail;
+    Some(Some(u64::from_le_bytes(*head)).filter(|ms| *ms != 0))
+}
+
+fn take_counted<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = take_u32(rest)? as usize;
+    rest.split_off(..len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Change<'static>; 6] = [
+        Change::Put { key: b"k", value: b"v", deadline_ms: None },
+        Change::Put { key: b"", value: b"", deadline_ms: Some(1_700_000_000_000) },
+        Change::Splice { key: b"k", offset: 3, bytes: b"\0\xff" },
+        Change::Deadline { key: b"k", deadline_ms: Some(9) },
+        Change::Remove { key: b"k" },
+        Change::Clear,
+    ];
+
+    fn encoded() -> Changes {
+        let mut changes = Changes::default();
+        ALL.iter().for_each(|change| changes.push(change));
+        changes
+    }
+
+    #[test]
+    fn decoding_gives_back_what_was_pushed() {
+        let changes = encoded();
+        let decoded: Result<Vec<_>, _> = decode(changes.bytes()).collect();
+        assert_eq!(decoded.unwrap(), ALL);
+    }
+
+    #[test]
+    fn the_format_is_the_one_that_is_drawn() {
+        let mut changes = Changes::default();
+        changes.push(&Change::Put { key: b"ab", value: b"c", deadline_ms: Some(0x0102) });
+        changes.push(&Change::Splice { key: b"k", offset: 7, bytes: b"z" });
+        let golden = b"\x01\x02\0\0\0ab\x02\x01\0\0\0\0\0\0\x01\0\0\0c\x02\x01\0\0\0k\x07\0\0\0\x01\0\0\0z";
+        assert_eq!(changes.bytes(), golden);
+    }
+
+    #[test]
+    fn a_cut_payload_never_decodes_to_something_else() {
+        let changes = encoded();
+        for cut in 0..changes.bytes().len() {
+            let decoded: Vec<_> = decode(&changes.bytes()[..cut]).collect();
+            let good = decoded.iter().filter(|change| change.is_ok()).count();
+            assert!(decoded.iter().take(good).zip(ALL).all(|(got, want)| *got == Ok(want)), "cut at {cut}");
+            assert!(decoded.len() - good <= 1, "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The command table: one row a command. Both protocols, the router, the statistics and `COMMAND` read it.
+
+use crate::{Changes, Reply, Request, Shard, commands};
+
+/// Runs a command on the shard that owns its keys: reads and writes the keyspace, puts what it changed
+/// into `changes`. `now_ms` is the time since the Unix epoch in milliseconds.
+pub type ShardFn =
+    for<'s> fn(shard: &'s mut Shard, request: &Request<'_>, now_ms: u64, changes: &mut Changes) -> Reply<'s>;
+
+/// One row of the command table.
+#[derive(Debug)]
+pub struct Command {
+    /// The name in capitals.
+    pub name: &'static str,
+    /// The least number of arguments, without the name.
+    pub args_min: usize,
+    /// The greatest number of arguments, without the name.
+    pub args_max: usize,
+    /// Which arguments are keys.
+    pub keys: Keys,
+    /// What it does to the state.
+    pub access: Access,
+    /// Who runs it, and how the answers of several shards become one.
+    pub run: Run,
+    /// How the text protocol shows its reply where that differs from the plain form.
+    pub text_form: TextForm,
+    /// The text protocol takes the rest of the line, blanks included, as this argument.
+    pub rest_of_line: Option<usize>,
+    /// What it needs, in the words of the text protocol's error: `SET requires key and value`.
+    pub needs: &'static str,
+    /// The arguments, as the help and the documentation show them.
+    pub usage: &'static str,
+    /// What it does, in one sentence without a full stop.
+    pub summary: &'static str,
+}
+
+impl PartialEq for Command {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name // The name is the table's key.
+    }
+}
+
+/// Which arguments of a command are keys: every `step`-th from `first` to the end, or only `first`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keys {
+    /// Index of the first key among the arguments.
+    pub first: usize,
+    /// Distance between keys; 0 for one key only.
+    pub step: usize,
+    /// Whether there are keys at all.
+    pub any: bool,
+}
+
+impl Keys {
+    /// The command has no keys.
+    pub const NONE: Keys = Keys { first: 0, step: 0, any: false };
+    /// The first argument is the only key.
+    pub const ONE: Keys = Keys { first: 0, step: 0, any: true };
+    /// Every argument is a key.
+    pub const ALL: Keys = Keys { first: 0, step: 1, any: true };
+    /// Keys and values in turn.
+    pub const PAIRS: Keys = Keys { first: 0, step: 2, any: true };
+
+    /// The index behind the last argument that may be a key, of `arg_count` arguments.
+    pub fn end(self, arg_count: usize) -> usize {
+        match (self.any, self.step) {
+            (false, _) => 0,
+            (true, 0) => arg_count.min(self.first + 1),
+            (true, _) => arg_count,
+        }
+    }
+}
+
+/// What a command does to the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reads keys.
+    Read,
+    /// May change keys.
+    Write,
+    /// Touches no key: the connection, the server, its files.
+    Admin,
+}
+
+/// Who runs a command.
+#[derive(Clone, Copy, Debug)]
+pub enum Run {
+    /// The shard that owns its key; all keys lie on one shard.
+    Key(ShardFn),
+    /// The shards that own its keys, each with its part; the parts' answers are merged.
+    Keys(ShardFn, Merge),
+    /// Every shard; the answers are merged.
+    EveryShard(ShardFn, Merge),
+    /// The server, outside the keyspace.
+    Server(Server),
+}
+
+/// How the answers of several shards become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// Each is an integer: their sum.
+    Sum,
+    /// Each is an array with one item a key: the items in the order of the request's keys.
+    ByKey,
+    /// Each is `Ok`.
+    AllOk,
+}
+
+/// The commands that the server answers outside the keyspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Each is named as its command, whose row says what it does.
+pub enum Server {
+    Client,
+    Command,
+    Compact,
+    Config,
+    Echo,
+    Health,
+    Hello,
+    Info,
+    Keys,
+    Ping,
+    Quit,
+    Scan,
+    Select,
+    Stats,
+    Sync,
+}
+
+/// How the text protocol shows a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextForm {
+    /// As every reply of its kind.
+    Plain,
+    /// For one key: `+OK` for 1, `-ERR key not found` for 0. For several keys: the number.
+    OkOrNotFound,
+    /// A map as `+OK name=value name=value`.
+    Fields,
+}
+
+/// The row of the command with this name, in any case.
+pub fn find(name: &[u8]) -> Option<&'static Command> {
+    TABLE.iter().find(|row| row.name.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// Arguments without a bound of their own; the protocols bound a request.
+const MANY: usize = usize::MAX;
+
+macro_rules! rows {
+    ($($name:literal $min:literal..$max:tt $keys:ident $access:ident $run:expr, $form:ident, $rest:expr, $needs:literal, $usage:literal, $summary:literal;)*) => {
+        &[$(Command {
+            name: $name,
+            args_min: $min,
+            args_max: $max,
+            keys: Keys::$keys,
+            access: Access::$access,
+            run: $run,
+            text_form: TextForm::$form,
+            rest_of_line: $rest,
+            needs: $needs,
+            usage: $usage,
+            summary: $summary,
+        }),*]
+    };
+}
+
+/// Every command, sorted by name.
+#[rustfmt::skip] // One row a command.
+pub static TABLE: &[Command] = rows![
+    "APPEND"   2..2    ONE   Write Run::Key(commands::append), Plain, Some(1), "key and value", "key value", "Appends bytes to the value of a key and returns the new length";
+    "CLEAR"    0..1    NONE  Write Run::EveryShard(commands::clear, Merge::AllOk), Plain, None, "no arguments", "", "Removes every key";
+    "CLIENT"   1..MANY NONE  Admin Run::Server(Server::Client), Plain, None, "a subcommand", "SETNAME name | GETNAME | ID | SETINFO attribute value | INFO", "Names and describes this connection";
+    "COMMAND"  0..MANY NONE  Admin Run::Server(Server::Command), Plain, None, "no arguments", "[COUNT | DOCS [name ...] | INFO [name ...] | LIST]", "Describes the commands of the server";
+    "COMPACT"  0..0    NONE  Admin Run::Server(Server::Compact), Plain, None, "no arguments", "", "Writes a snapshot of every shard and drops the log that it replaces";
+    "CONFIG"   1..MANY NONE  Admin Run::Server(Server::Config), Plain, None, "GET and an option", "GET option [option ...]", "Shows the options of the server";
+    "DBSIZE"   0..0    NONE  Read  Run::EveryShard(commands::dbsize, Merge::Sum), Plain, None, "no arguments", "", "Returns the number of keys";
+    "DECR"     1..1    ONE   Write Run::Key(commands::decr), Plain, None, "key", "key", "Subtracts one from the integer value of a key";
+    "DECRBY"   2..2    ONE   Write Run::Key(commands::decrby), Plain, None, "key and decrement", "key decrement", "Subtracts a number from the integer value of a key";
+    "DEL"      1..MANY ALL   Write Run::Keys(commands::del, Merge::Sum), OkOrNotFound, None, "key", "key [key ...]", "Removes keys and returns how many there were";
+    "DELETE"   1..MANY ALL   Write Run::Keys(commands::del, Merge::Sum), OkOrNotFound, None, "key", "key [key ...]", "Removes keys and returns how many there were";
+    "ECHO"     1..1    NONE  Admin Run::Server(Server::Echo), Plain, Some(0), "message", "message", "Returns its argument";
+    "EXISTS"   1..MANY ALL   Read  Run::Keys(commands::exists, Merge::Sum), Plain, None, "key", "key [key ...]", "Returns how many of the keys exist";
+    "EXPIRE"   2..3    ONE   Write Run::Key(commands::expire), Plain, None, "key and seconds", "key seconds [NX | XX | GT | LT]", "Sets the time to live of a key in seconds";
+    "FLUSHALL" 0..1    NONE  Write Run::EveryShard(commands::clear, Merge::AllOk), Plain, None, "no arguments", "[ASYNC | SYNC]", "Removes every key";
+    "FLUSHDB"  0..1    NONE  Write Run::EveryShard(commands::clear, Merge::AllOk), Plain, None, "no arguments", "[ASYNC | SYNC]", "Removes every key";
+    "GET"      1..1    ONE   Read  Run::Key(commands::get), Plain, None, "key", "key", "Returns the value of a key";
+    "HEALTH"   0..0    NONE  Admin Run::Server(Server::Health), Plain, None, "no arguments", "", "Returns the state of the server as a line of JSON";
+    "HELLO"    0..MANY NONE  Admin Run::Server(Server::Hello), Plain, None, "a protocol version", "[2 | 3 [SETNAME name]]", "Switches the protocol version and describes the server";
+    "INCR"     1..1    ONE   Write Run::Key(commands::incr), Plain, None, "key", "key", "Adds one to the integer value of a key";
+    "INCRBY"   2..2    ONE   Write Run::Key(commands::incrby), Plain, None, "key and increment", "key increment", "Adds a number to the integer value of a key";
+    "INFO"     0..MANY NONE  Admin Run::Server(Server::Info), Plain, None, "no arguments", "[section ...]", "Describes the server and its counters";
+    "KEYS"     1..1    NONE  Read  Run::Server(Server::Keys), Plain, None, "pattern", "pattern", "Returns the keys that match a glob pattern";
+    "MDEL"     1..MANY ALL   Write Run::Keys(commands::del, Merge::Sum), Plain, None, "at least one key", "key [key ...]", "Removes keys and returns how many there were";
+    "MGET"     1..MANY ALL   Read  Run::Keys(commands::mget, Merge::ByKey), Plain, None, "at least one key", "key [key ...]", "Returns the values of keys, all of the same moment";
+    "MSET"     2..MANY PAIRS Write Run::Keys(commands::mset, Merge::AllOk), Plain, None, "key value pairs", "key value [key value ...]", "Sets keys, all at the same moment";
+    "PERSIST"  1..1    ONE   Write Run::Key(commands::persist), Plain, None, "key", "key", "Removes the time to live of a key";
+    "PING"     0..1    NONE  Admin Run::Server(Server::Ping), Plain, Some(0), "at most one message", "[message]", "Returns PONG, or its argument";
+    "PTTL"     1..1    ONE   Read  Run::Key(commands::pttl), Plain, None, "key", "key", "Returns the time to live of a key in milliseconds";
+    "QUIT"     0..MANY NONE  Admin Run::Server(Server::Quit), Plain, None, "no arguments", "", "Closes the connection";
+    "SCAN"     1..MANY NONE  Read  Run::Server(Server::Scan), Plain, None, "cursor", "cursor [MATCH pattern] [COUNT count] [TYPE type]", "Returns some keys and the cursor at which to go on";
+    "SELECT"   1..1    NONE  Admin Run::Server(Server::Select), Plain, None, "database index", "0", "Selects the database, of which there is one";
+    "SET"      2..MANY ONE   Write Run::Key(commands::set), Plain, Some(1), "key and value", "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL]", "Sets the value of a key";
+    "SETEX"    3..3    ONE   Write Run::Key(commands::setex), Plain, Some(2), "key, seconds and value", "key seconds value", "Sets the value of a key with a time to live in seconds";
+    "SETNX"    2..2    ONE   Write Run::Key(commands::setnx), Plain, Some(1), "key and value", "key value", "Sets the value of a key that does not exist yet";
+    "STATS"    0..0    NONE  Admin Run::Server(Server::Stats), Fields, None, "no arguments", "", "Returns the counters of the server";
+    "STRLEN"   1..1    ONE   Read  Run::Key(commands::strlen), Plain, None, "key", "key", "Returns the length of the value of a key in bytes";
+    "SYNC"     0..0    NONE  Admin Run::Server(Server::Sync), Plain, None, "no arguments", "", "Returns once everything acknowledged before it is on disk";
+    "TTL"      1..1    ONE   Read  Run::Key(commands::ttl), Plain, None, "key", "key", "Returns the time to live of a key in seconds";
+];

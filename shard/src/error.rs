@@ -1,0 +1,65 @@
+//! Why a request was refused. A variant names the fault and carries the evidence; the protocols word it.
+
+use crate::command::Command;
+
+/// The reason for which a request was refused; nothing was changed by it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Error {
+    /// No row of the command table has this name.
+    UnknownCommand {
+        /// The name as it came, cut to a printable length by the protocol.
+        name: Box<[u8]>,
+        /// The first arguments, for the error's text.
+        args: Vec<Box<[u8]>>,
+    },
+    /// A container command (`CLIENT`, `CONFIG`, ...) has no such subcommand.
+    UnknownSubcommand {
+        /// The container.
+        command: &'static Command,
+        /// The subcommand as it came.
+        name: Box<[u8]>,
+    },
+    /// Too few or too many arguments.
+    WrongArity(&'static Command),
+    /// Too few or too many arguments for a subcommand, e.g. `client` and `setname`.
+    WrongSubcommandArity(&'static Command, &'static str),
+    /// An argument that has to be a 64-bit signed decimal integer is not one; or the stored value is not.
+    NotAnInteger,
+    /// An increment would leave the range of a 64-bit signed integer; the value is unchanged.
+    Overflow,
+    /// The amount of DECRBY cannot be negated.
+    DecrementOverflow,
+    /// An option is unknown, misplaced, repeated or contradicts another.
+    Syntax,
+    /// A time to live that is zero, negative or too large.
+    InvalidExpire(&'static Command),
+    /// A time to live that is not an integer.
+    ExpireNotAnInteger,
+    /// A SCAN cursor that is not an unsigned integer.
+    InvalidCursor,
+    /// A count (of SCAN, HOTKEYS) that is not a positive integer.
+    InvalidCount,
+    /// SELECT of another database than 0: there is only one.
+    DbIndexOutOfRange,
+    /// A database index that is not an integer.
+    InvalidDbIndex,
+    /// `HELLO` with a protocol version other than 2 and 3.
+    NoProtocol,
+    /// `HELLO` with a version that is not an integer.
+    ProtocolNotAnInteger,
+    /// A client name with blanks, newlines or other characters that are not printable.
+    InvalidClientName,
+    /// An unknown attribute of `CLIENT SETINFO`.
+    UnknownClientAttribute(Box<[u8]>),
+    /// A value that would grow past `limit` bytes.
+    ValueTooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The text protocol asked for an option that does not exist.
+    UnknownOption(Box<[u8]>),
+    /// As many clients as `--max-connections` allows are already connected.
+    ConnectionLimit,
+    /// The server cannot do this, and the text says why and what to do.
+    Unavailable(&'static str),
+}

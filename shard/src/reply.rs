@@ -1,0 +1,70 @@
+//! What a command answers. Each protocol renders these values; none of them knows a protocol.
+
+use std::borrow::Cow;
+
+use crate::error::Error;
+
+/// The answer to one request. It may borrow the value it shows from the shard.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply<'a> {
+    /// Done, nothing to show.
+    Ok,
+    /// A fixed short text, such as `PONG`.
+    Simple(&'static str),
+    /// A number.
+    Integer(i64),
+    /// A yes or no that RESP2 and the text protocol show as 1 or 0, RESP3 as a boolean.
+    Bool(bool),
+    /// A value: any bytes.
+    Bulk(Cow<'a, [u8]>),
+    /// No such value.
+    Nil,
+    /// An ordered list.
+    Array(Vec<Reply<'a>>),
+    /// Named fields in order; RESP2 flattens them.
+    Map(Vec<(&'static str, Reply<'a>)>),
+    /// A text for people, such as `INFO`; RESP3 marks it as verbatim.
+    Text(String),
+    /// The request was refused.
+    Error(Error),
+}
+
+impl<'a> Reply<'a> {
+    /// A value that lies in the shard.
+    pub fn bytes(bytes: &'a [u8]) -> Self {
+        Reply::Bulk(Cow::Borrowed(bytes))
+    }
+
+    /// 1 or 0, as Redis answers yes and no in RESP2 and RESP3 alike.
+    pub fn one_or_zero(yes: bool) -> Self {
+        Reply::Integer(i64::from(yes))
+    }
+
+    /// The same reply with its own copy of every value, free of the shard.
+    pub fn into_owned(self) -> Reply<'static> {
+        match self {
+            Reply::Ok => Reply::Ok,
+            Reply::Simple(text) => Reply::Simple(text),
+            Reply::Integer(n) => Reply::Integer(n),
+            Reply::Bool(yes) => Reply::Bool(yes),
+            Reply::Bulk(bytes) => Reply::Bulk(Cow::Owned(bytes.into_owned())),
+            Reply::Nil => Reply::Nil,
+            Reply::Array(items) => Reply::Array(items.into_iter().map(Reply::into_owned).collect()),
+            Reply::Map(fields) => Reply::Map(fields.into_iter().map(|(k, v)| (k, v.into_owned())).collect()),
+            Reply::Text(text) => Reply::Text(text),
+            Reply::Error(error) => Reply::Error(error),
+        }
+    }
+}
+
+impl From<Error> for Reply<'_> {
+    fn from(error: Error) -> Self {
+        Reply::Error(error)
+    }
+}
+
+impl<'a> From<Result<Reply<'a>, Error>> for Reply<'a> {
+    fn from(result: Result<Reply<'a>, Error>) -> Self {
+        result.unwrap_or_else(Reply::Error)
+    }
+}

@@ -1,0 +1,2 @@
+//! kvlite
+fn main() {}
