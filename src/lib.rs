@@ -1,1 +1,2 @@
 //! kvlite.
+pub mod net;

@@ -1,0 +1,290 @@
+//! One client: its session state, what it sent and was not run yet, and its replies, which leave in the order
+//! of its requests. It does no I/O; the worker moves bytes between it and the network ring.
+
+use std::collections::VecDeque;
+
+use shard::Dialect;
+
+use crate::net::SocketId;
+use crate::protocol::Parser;
+use crate::router::Job;
+
+/// A client that has this many bytes of replies waiting is not served further until they have left.
+pub const REPLIES_HIGH_BYTES: usize = 1024 * 1024;
+
+/// A client that cannot be served at the moment is not received from past this many bytes.
+pub const INPUT_HIGH_BYTES: usize = 64 * 1024;
+
+/// Buffers that a client does not need are kept for reuse up to this size.
+const BUFFER_KEPT_BYTES: usize = 64 * 1024;
+
+/// Which listener a client came through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The text protocol, over TCP.
+    Text,
+    /// RESP, over TCP.
+    Resp,
+    /// RESP, over the Unix socket.
+    Unix,
+}
+
+/// How far a connection is on its way to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Serving.
+    Open,
+    /// The peer sends no more; what it sent is still served.
+    Ended,
+    /// Nothing more is served; the replies still leave.
+    Closing,
+    /// The replies have left and the peer was told so; its end is awaited, so that it can read them.
+    Lingering {
+        /// When waiting ends, in milliseconds since the Unix epoch.
+        until_ms: u64,
+    },
+    /// The peer is gone; what is under way ends unseen.
+    Gone,
+}
+
+/// A connection: the parser of its bytes, and the client behind it.
+pub struct Connection {
+    /// Turns bytes into requests.
+    pub parser: Parser,
+    /// Bytes that were received and not served yet; a request begins at their start.
+    pub input: Vec<u8>,
+    /// The parser needs at least this many bytes of input to get on.
+    pub input_needed: usize,
+    /// Everything else.
+    pub client: Client,
+}
+
+/// A client.
+pub struct Client {
+    /// Its socket.
+    pub socket: SocketId,
+    /// Its number for `CLIENT ID`, unique while the server runs.
+    pub id: u64,
+    /// Which listener it came through.
+    pub door: Door,
+    /// How it is answered.
+    pub dialect: Dialect,
+    /// Its name, as it set it.
+    pub name: Vec<u8>,
+    /// The name of its library, as it set it.
+    pub library: [Vec<u8>; 2],
+    /// Its replies.
+    pub replies: Replies,
+    /// A command that involves several shards or steps. No other command of this client runs meanwhile.
+    pub job: Option<Box<Job>>,
+    /// How far it is on its way to its end.
+    pub stage: Stage,
+    /// It is not received from at the moment.
+    pub paused: bool,
+    /// It stands in the worker's list of clients to look after at the end of the turn.
+    pub listed: bool,
+}
+
+impl Connection {
+    /// A client that has just come through `door`.
+    pub fn new(socket: SocketId, id: u64, door: Door, parser: Parser) -> Box<Connection> {
+        let client = Client {
+            socket,
+            id,
+            door,
+            dialect: if door == Door::Text { Dialect::Text } else { Dialect::Resp2 },
+            name: Vec::new(),
+            library: Default::default(),
+            replies: Replies::default(),
+            job: None,
+            stage: Stage::Open,
+            paused: false,
+            listed: false,
+        };
+        Box::new(Connection { parser, input: Vec::new(), input_needed: 0, client })
+    }
+}
+
+impl Client {
+    /// Whether its next request may run now, as far as the client itself is concerned.
+    pub fn is_servable(&self) -> bool {
+        matches!(self.stage, Stage::Open | Stage::Ended)
+            && self.job.is_none()
+            && self.replies.size_bytes() < REPLIES_HIGH_BYTES
+    }
+
+    /// Whether nothing of it is under way: no job, no request at another shard.
+    pub fn is_quiet(&self) -> bool {
+        self.job.is_none() && self.replies.all_in()
+    }
+}
+
+/// The replies of one client. Requests may be answered in any order; replies leave in that of the requests.
+#[derive(Default)]
+pub struct Replies {
+    /// Whole buffers that leave before `out`.
+    sealed: VecDeque<Vec<u8>>,
+    /// Replies in order, ready to leave.
+    out: Vec<u8>,
+    /// Requests that wait for an answer, and answered ones behind the first of them.
+    slots: VecDeque<Slot>,
+    /// The number of the request behind the last slot.
+    sequence: u32,
+    /// The replies of answered slots.
+    late: Vec<u8>,
+}
+
+enum Slot {
+    Waiting { worker: u16, size_bytes: u32 },
+    Answered { start: usize, end: usize },
+}
+
+/// A request that was sent to a worker, as it was counted there.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// The worker.
+    pub worker: usize,
+    /// Its size in bytes.
+    pub size_bytes: usize,
+}
+
+impl Replies {
+    /// Answers the next request.
+    pub fn now(&mut self, render: impl FnOnce(&mut Vec<u8>)) {
+        if self.slots.is_empty() {
+            render(&mut self.out);
+            return;
+        }
+        let start = self.late.len();
+        render(&mut self.late);
+        self.sequence = self.sequence.wrapping_add(1);
+        self.slots.push_back(Slot::Answered { start, end: self.late.len() });
+    }
+
+    /// Answers the next request with whole buffers, without a copy. Every earlier request must be answered.
+    pub fn now_sealed(&mut self, buffers: impl IntoIterator<Item = Vec<u8>>) {
+        debug_assert!(self.slots.is_empty(), "jobs run alone");
+        if !self.out.is_empty() {
+            self.sealed.push_back(std::mem::take(&mut self.out));
+        }
+        self.sealed.extend(buffers.into_iter().filter(|buffer| !buffer.is_empty()));
+    }
+
+    /// Reserves the place of the next request, which a worker answers later. Returns its number.
+    pub fn later(&mut self, worker: usize, size_bytes: usize) -> u32 {
+        let sequence = self.sequence;
+        self.sequence = self.sequence.wrapping_add(1);
+        self.slots.push_back(Slot::Waiting { worker: worker as u16, size_bytes: size_bytes as u32 });
+        sequence
+    }
+
+    /// The number that [`Replies::later`] returns next.
+    pub fn next_sequence(&self) -> u32 {
+        self.sequence
+    }
+
+    /// Answers the request with this number.
+    pub fn fill(&mut self, sequence: u32, render: impl FnOnce(&mut Vec<u8>)) -> Sent {
+        let first = self.sequence.wrapping_sub(self.slots.len() as u32);
+        let index = sequence.wrapping_sub(first) as usize;
+        let Some(&Slot::Waiting { worker, size_bytes }) = self.slots.get(index) else {
+            unreachable!("a request is answered once, and its client stays until then");
+        };
+        if index == 0 {
+            render(&mut self.out);
+            self.slots.pop_front();
+            while let Some(&Slot::Answered { start, end }) = self.slots.front() {
+                self.out.extend_from_slice(&self.late[start..end]);
+                self.slots.pop_front();
+            }
+            if self.slots.is_empty() {
+                self.late.clear();
+                self.late.shrink_to(BUFFER_KEPT_BYTES);
+            }
+        } else {
+            let start = self.late.len();
+            render(&mut self.late);
+            self.slots[index] = Slot::Answered { start, end: self.late.len() };
+        }
+        Sent { worker: worker.into(), size_bytes: size_bytes as usize }
+    }
+
+    /// Whether every request was answered.
+    pub fn all_in(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether some bytes are ready to leave.
+    pub fn is_ready(&self) -> bool {
+        !self.out.is_empty() || !self.sealed.is_empty()
+    }
+
+    /// Takes the next bytes to leave; `spare` is the buffer for those that follow.
+    pub fn take(&mut self, spare: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
+        self.sealed.pop_front().unwrap_or_else(|| std::mem::replace(&mut self.out, spare()))
+    }
+
+    /// Drops what nobody will read.
+    pub fn discard(&mut self) {
+        self.sealed.clear();
+        self.out.clear();
+    }
+
+    /// Bytes that wait, answered out of order or ready.
+    pub fn size_bytes(&self) -> usize {
+        self.out.len() + self.late.len() + self.sealed.iter().map(Vec::len).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(replies: &mut Replies) -> String {
+        let mut all = Vec::new();
+        while replies.is_ready() {
+            all.extend(replies.take(Vec::new));
+        }
+        String::from_utf8(all).unwrap()
+    }
+
+    #[test]
+    fn replies_leave_in_the_order_of_the_requests() {
+        let mut replies = Replies::default();
+        replies.now(|out| out.push(b'0'));
+        let one = replies.later(7, 10);
+        let two = replies.later(8, 20);
+        replies.now(|out| out.push(b'3'));
+        let four = replies.later(9, 30);
+        assert_eq!(drain(&mut replies), "0");
+        assert_eq!(replies.fill(four, |out| out.push(b'4')).worker, 9);
+        assert_eq!(replies.fill(two, |out| out.push(b'2')).size_bytes, 20);
+        assert_eq!(drain(&mut replies), "");
+        assert!(!replies.all_in());
+        replies.fill(one, |out| out.push(b'1'));
+        assert_eq!(drain(&mut replies), "1234");
+        assert!(replies.all_in());
+        assert_eq!(replies.size_bytes(), 0);
+    }
+
+    #[test]
+    fn numbers_wrap_around() {
+        let mut replies = Replies { sequence: u32::MAX, ..Replies::default() };
+        let last = replies.later(0, 0);
+        let first = replies.later(0, 0);
+        assert_eq!((last, first), (u32::MAX, 0));
+        replies.fill(first, |out| out.push(b'b'));
+        replies.fill(last, |out| out.push(b'a'));
+        assert_eq!(drain(&mut replies), "ab");
+    }
+
+    #[test]
+    fn whole_buffers_keep_their_place() {
+        let mut replies = Replies::default();
+        replies.now(|out| out.push(b'0'));
+        replies.now_sealed([b"12".to_vec(), Vec::new(), b"3".to_vec()]);
+        replies.now(|out| out.push(b'4'));
+        assert_eq!(replies.size_bytes(), 5);
+        assert_eq!(drain(&mut replies), "01234");
+    }
+}

@@ -1,0 +1,593 @@
+//! The network ring of one worker: a second `io_uring` beside the executor's, for sockets, wake-ups between
+//! workers and the syncing of files. It owns the sockets and every buffer that the kernel reads or writes.
+//! It never parses, never blocks, and knows nothing of commands.
+//!
+//! This is the only module with unsafe code. The contract that makes its API safe:
+//!
+//! 1. The kernel writes into provided buffers alone ([`Chunk`]); see `buffers.rs`.
+//! 2. The kernel reads from a buffer that was moved into [`Net::send`], and that comes back in
+//!    [`Event::Sent`] once the kernel is done with it. A socket's slot, its descriptor and that buffer live
+//!    until every operation on the socket has completed, whatever the caller does with the socket meanwhile.
+//! 3. Dropping the ring first ends every operation in the kernel, then frees the memory.
+//!
+//! One turn is one system call for all sockets: [`Net::turn`] submits what was queued and reaps what completed.
+
+#![allow(unsafe_code)]
+
+mod buffers;
+mod listener;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use glommio::io::BufferedFile;
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+
+use buffers::Buffers;
+pub use buffers::{CHUNK_BYTES, CHUNK_COUNT, Chunk};
+pub use listener::{bind_tcp, bind_unix, prepare_tcp};
+
+/// Entries of the submission queue: what one turn may queue before it is submitted early.
+const SUBMISSIONS: u32 = 2048;
+
+/// Entries of the completion queue: what the kernel may complete before it has to wait for a turn.
+const COMPLETIONS: u32 = 8192;
+
+/// The group under which the provided buffers are registered.
+const BUFFER_GROUP: u16 = 0;
+
+/// `IORING_ENTER_GETEVENTS`: run deferred completions even where nothing is waited for.
+const ENTER_GETEVENTS: u32 = 1;
+
+/// Names one socket of one ring. A name is never reused for another socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SocketId {
+    /// A small number, free again for a later socket once this one is closed: for tables indexed by socket.
+    pub index: u32,
+    /// Tells sockets with the same index apart. 24 bits.
+    pub generation: u32,
+}
+
+/// What one turn found.
+#[derive(Debug)]
+pub enum Event {
+    /// A connection was accepted. It is served by whichever ring it is [attached](Net::attach) to.
+    Accepted {
+        /// The number that [`Net::listen`] returned.
+        listener: usize,
+        /// The connection.
+        socket: OwnedFd,
+    },
+    /// Accepting failed, mostly for want of file descriptors. The listener rests until [`Net::accept`].
+    AcceptFailed {
+        /// The number that [`Net::listen`] returned.
+        listener: usize,
+        /// Why.
+        error: io::Error,
+    },
+    /// Bytes arrived.
+    Received(SocketId, Chunk),
+    /// The peer will send no more (`None`), or receiving failed. The socket may still be sent to.
+    Ended(SocketId, Option<io::Error>),
+    /// The whole buffer was handed to the kernel. It comes back for reuse, emptied.
+    Sent(SocketId, Vec<u8>),
+    /// Sending failed: the peer is gone. Nothing more can be sent.
+    SendFailed(SocketId, io::Error),
+    /// A sync that [`Net::sync`] asked for has ended.
+    Synced {
+        /// The number given to [`Net::sync`].
+        token: u64,
+        /// Whether the data is on disk.
+        result: io::Result<()>,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Operation {
+    Accept = 1,
+    Receive,
+    Send,
+    Sync,
+    Woken,
+    Ignored,
+}
+
+impl Operation {
+    fn of(user_data: u64) -> Operation {
+        match (user_data >> 56) as u8 {
+            1 => Operation::Accept,
+            2 => Operation::Receive,
+            3 => Operation::Send,
+            4 => Operation::Sync,
+            5 => Operation::Woken,
+            _ => Operation::Ignored,
+        }
+    }
+
+    /// `operation:8 generation:24 index:32`
+    fn tag(self, generation: u32, index: u32) -> u64 {
+        (self as u64) << 56 | u64::from(generation) << 32 | u64::from(index)
+    }
+}
+
+const GENERATION_MASK: u32 = 0xff_ffff;
+
+#[derive(Debug)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Receiving {
+    /// The kernel delivers what arrives.
+    Armed,
+    /// The kernel is being asked to stop; chunks may still arrive.
+    Stopping,
+    /// Nothing is received: paused, at the end, or out of buffers.
+    Idle,
+}
+
+struct Socket {
+    descriptor: OwnedFd,
+    receiving: Receiving,
+    /// The caller wants to receive: not paused, no end seen.
+    wanted: bool,
+    sending: Option<Outgoing>,
+    /// The caller has closed it; the slot stays until the kernel is done.
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    socket: Option<Socket>,
+}
+
+struct Listener {
+    descriptor: OwnedFd,
+    armed: bool,
+}
+
+/// The doorbell of a ring, for other threads.
+#[derive(Clone, Debug)]
+pub struct Doorbell(Arc<OwnedFd>);
+
+/// The network ring. It belongs to the thread that made it.
+pub struct Net {
+    ring: IoUring,
+    buffers: Rc<Buffers>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    listeners: Vec<Listener>,
+    syncs: Vec<Option<(u64, Arc<File>)>>,
+    /// Sockets that found no free buffer, and receive again when there are some.
+    starved: VecDeque<SocketId>,
+    doorbell: Doorbell,
+    /// Signalled by the kernel when something completes while [`Net::park`] waits.
+    wakeup: OwnedFd,
+    completions: Vec<cqueue::Entry>,
+}
+
+impl Net {
+    /// A ring without sockets. Needs Linux 6.1 or newer.
+    pub fn new() -> io::Result<Net> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_coop_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(COMPLETIONS)
+            .build(SUBMISSIONS)?;
+        let buffers = Buffers::new();
+        // SAFETY: the ring of entries lives as long as `buffers`, which `drop` frees after the ring's end.
+        unsafe {
+            ring.submitter().register_buf_ring_with_flags(
+                buffers.ring_address(),
+                CHUNK_COUNT,
+                BUFFER_GROUP,
+                0,
+            )?;
+        }
+        let wakeup = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
+        ring.submitter().register_eventfd(wakeup.as_raw_fd())?;
+        // SAFETY: the ring's descriptor is open while `ring` lives.
+        let doorbell = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }.try_clone_to_owned()?;
+        let mut net = Net {
+            ring,
+            buffers,
+            slots: Vec::new(),
+            free: Vec::new(),
+            listeners: Vec::new(),
+            syncs: Vec::new(),
+            starved: VecDeque::new(),
+            doorbell: Doorbell(Arc::new(doorbell)),
+            wakeup,
+            completions: Vec::new(),
+        };
+        net.ring.completion().disable_eventfd();
+        Ok(net)
+    }
+
+    /// The means by which other rings wake this one.
+    pub fn doorbell(&self) -> Doorbell {
+        self.doorbell.clone()
+    }
+
+    /// Wakes the ring that has this doorbell. The bell rings with the next turn's submission.
+    pub fn ring_doorbell(&mut self, peer: &Doorbell) {
+        let bell = opcode::MsgRingData::new(
+            types::Fd(peer.0.as_raw_fd()),
+            0,
+            Operation::Woken.tag(0, 0),
+            None,
+        );
+        self.push(
+            &bell
+                .build()
+                .flags(squeue::Flags::SKIP_SUCCESS)
+                .user_data(Operation::Ignored.tag(0, 0)),
+        );
+    }
+
+    /// Starts to accept on a listening socket. Returns the number under which events name it.
+    pub fn listen(&mut self, descriptor: OwnedFd) -> usize {
+        self.listeners.push(Listener { descriptor, armed: false });
+        self.accept(self.listeners.len() - 1);
+        self.listeners.len() - 1
+    }
+
+    /// Accepts again after [`Event::AcceptFailed`]. Does nothing while the listener accepts.
+    pub fn accept(&mut self, listener: usize) {
+        let Listener { descriptor, armed } = &mut self.listeners[listener];
+        if !std::mem::replace(armed, true) {
+            let fd = types::Fd(descriptor.as_raw_fd());
+            let entry = opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build();
+            self.push(&entry.user_data(Operation::Accept.tag(0, listener as u32)));
+        }
+    }
+
+    /// Serves a connected socket: what arrives comes as [`Event::Received`].
+    pub fn attach(&mut self, descriptor: OwnedFd) -> SocketId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() as u32 - 1
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.socket = Some(Socket {
+            descriptor,
+            receiving: Receiving::Idle,
+            wanted: true,
+            sending: None,
+            closed: false,
+        });
+        let id = SocketId { index, generation: slot.generation };
+        self.receive(id);
+        id
+    }
+
+    /// Stops receiving; what the peer sends stays in the kernel and slows the peer down. Chunks that are on their
+    /// way still arrive.
+    pub fn pause(&mut self, id: SocketId) {
+        let Some(socket) = self.open(id) else { return };
+        socket.wanted = false;
+        if socket.receiving == Receiving::Armed {
+            socket.receiving = Receiving::Stopping;
+            let target = Operation::Receive.tag(id.generation, id.index);
+            self.push(&opcode::AsyncCancel::new(target).build().user_data(Operation::Ignored.tag(0, 0)));
+        }
+    }
+
+    /// Receives again after [`Net::pause`].
+    pub fn resume(&mut self, id: SocketId) {
+        let Some(socket) = self.open(id) else { return };
+        socket.wanted = true;
+        if socket.receiving == Receiving::Idle {
+            self.receive(id);
+        }
+    }
+
+    /// Sends all of `bytes`, which comes back in [`Event::Sent`]. One send at a time: while [`Net::is_sending`],
+    /// or on a socket that is closed, it returns the bytes.
+    pub fn send(&mut self, id: SocketId, bytes: Vec<u8>) -> Result<(), Vec<u8>> {
+        match self.open(id) {
+            Some(socket) if socket.sending.is_none() => socket.sending = Some(Outgoing { bytes, sent: 0 }),
+            _ => return Err(bytes),
+        }
+        self.push_send(id);
+        Ok(())
+    }
+
+    /// Whether a send is on its way.
+    pub fn is_sending(&self, id: SocketId) -> bool {
+        self.slot(id).and_then(|slot| slot.socket.as_ref()).is_some_and(|socket| socket.sending.is_some())
+    }
+
+    /// Tells the peer that nothing more will be sent; what it sends still arrives.
+    pub fn shutdown_write(&mut self, id: SocketId) {
+        if let Some(socket) = self.open(id) {
+            // A peer that is gone already needs not be told.
+            let _ = rustix::net::shutdown(&socket.descriptor, rustix::net::Shutdown::Write);
+        }
+    }
+
+    /// Closes the socket. No event names it any more; the descriptor is closed once the kernel is done with it.
+    pub fn close(&mut self, id: SocketId) {
+        let Some(socket) = self.open(id) else { return };
+        socket.closed = true;
+        socket.wanted = false;
+        // Ends a receive and a send that are on their way.
+        let _ = rustix::net::shutdown(&socket.descriptor, rustix::net::Shutdown::Both);
+        self.release(id);
+    }
+
+    /// Brings the data of `file` to disk (`fdatasync`), on a thread of the kernel; [`Event::Synced`] tells the end.
+    pub fn sync(&mut self, file: Arc<File>, token: u64) {
+        let index = self.syncs.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.syncs.push(None);
+            self.syncs.len() - 1
+        });
+        let entry = opcode::Fsync::new(types::Fd(file.as_raw_fd())).flags(types::FsyncFlags::DATASYNC).build();
+        self.syncs[index] = Some((token, file));
+        self.push(&entry.user_data(Operation::Sync.tag(0, index as u32)));
+    }
+
+    /// Submits what was queued, reaps what completed, and appends it to `events`: one system call, and none when
+    /// there is nothing to submit and nothing has completed. Returns whether anything completed.
+    pub fn turn(&mut self, events: &mut Vec<Event>) -> io::Result<bool> {
+        self.feed_starved();
+        if !self.ready() {
+            return Ok(false);
+        }
+        self.enter()?;
+        let mut completions = std::mem::take(&mut self.completions);
+        completions.extend(self.ring.completion());
+        let progressed = !completions.is_empty();
+        for completion in completions.drain(..) {
+            self.complete(&completion, events);
+        }
+        self.completions = completions;
+        Ok(progressed)
+    }
+
+    /// Whether a turn would submit or reap something.
+    pub fn ready(&mut self) -> bool {
+        let submissions = self.ring.submission();
+        if !submissions.is_empty() || submissions.taskrun() || submissions.cq_overflow() {
+            return true;
+        }
+        drop(submissions);
+        !self.ring.completion().is_empty()
+    }
+
+    /// A file that becomes readable (8 bytes) when something completes between [`Net::parking`] and
+    /// [`Net::unparked`]: the executor sleeps on it, and still serves its timers and tasks.
+    pub fn wakeup_file(&self) -> io::Result<BufferedFile> {
+        let descriptor = self.wakeup.try_clone()?.into_raw_fd();
+        // SAFETY: the descriptor is open and owned by nobody else.
+        Ok(unsafe { BufferedFile::from_raw_fd(descriptor) })
+    }
+
+    /// Lets completions signal the wake-up file. Call [`Net::ready`] after it, and sleep only when that is false.
+    pub fn parking(&mut self) {
+        self.ring.completion().enable_eventfd();
+        // The kernel reads the flag after it publishes a completion; this side publishes the flag, then reads
+        // the completions. Without a full fence both could miss each other.
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Ends [`Net::parking`].
+    pub fn unparked(&mut self) {
+        self.ring.completion().disable_eventfd();
+    }
+
+    /// Makes the wake-up file readable, so that a parked executor takes a turn.
+    pub fn unpark(wakeup: BorrowedFd<'_>) {
+        // The counter overflows only after 2^64 wake-ups that nobody read; the executor is awake then.
+        let _ = rustix::io::write(wakeup, &1u64.to_ne_bytes());
+    }
+
+    /// The descriptor behind [`Net::wakeup_file`].
+    pub fn wakeup(&self) -> BorrowedFd<'_> {
+        self.wakeup.as_fd()
+    }
+
+    fn slot(&self, id: SocketId) -> Option<&Slot> {
+        self.slots.get(id.index as usize).filter(|slot| slot.generation == id.generation)
+    }
+
+    /// The socket, unless it was closed.
+    fn open(&mut self, id: SocketId) -> Option<&mut Socket> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        slot.socket.as_mut().filter(|socket| slot.generation == id.generation && !socket.closed)
+    }
+
+    fn receive(&mut self, id: SocketId) {
+        let Some(socket) = self.open(id) else { return };
+        socket.receiving = Receiving::Armed;
+        let fd = types::Fd(socket.descriptor.as_raw_fd());
+        let entry = opcode::RecvMulti::new(fd, BUFFER_GROUP).build();
+        self.push(&entry.user_data(Operation::Receive.tag(id.generation, id.index)));
+    }
+
+    fn push_send(&mut self, id: SocketId) {
+        let Some(Socket { descriptor, sending: Some(outgoing), .. }) =
+            self.slots[id.index as usize].socket.as_ref()
+        else {
+            return;
+        };
+        let rest = &outgoing.bytes[outgoing.sent..];
+        // A send transfers at most what its 32-bit length says; the rest follows as after any short send.
+        let len = rest.len().min(1 << 30) as u32;
+        // SAFETY (2. of the contract): the buffer's heap memory stays where it is and untouched until the
+        // completion is reaped: `sending` is not handed out before, and `release` waits for it.
+        let entry = opcode::Send::new(types::Fd(descriptor.as_raw_fd()), rest.as_ptr(), len)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build();
+        self.push(&entry.user_data(Operation::Send.tag(id.generation, id.index)));
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) {
+        // SAFETY: every buffer and descriptor that an entry names lives until its completion, see the contract.
+        while unsafe { self.ring.submission().push(entry) }.is_err() {
+            // The queue is full: hand over what there is. The kernel takes it all at once, unless it is out of
+            // memory, and then there is nothing better than to ask again.
+            let _ = self.ring.submit();
+        }
+    }
+
+    fn enter(&mut self) -> io::Result<()> {
+        let count = self.ring.submission().len() as u32;
+        // SAFETY: no argument is passed besides the flags.
+        match unsafe { self.ring.submitter().enter::<libc::sigset_t>(count, 0, ENTER_GETEVENTS, None) } {
+            Ok(_) => Ok(()),
+            // Interrupted, or too many completions wait: what is there is reaped, the next turn goes on.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn feed_starved(&mut self) {
+        if self.buffers.free_count() == 0 {
+            return;
+        }
+        while let Some(id) = self.starved.pop_front() {
+            if self.open(id).is_some_and(|socket| socket.wanted && socket.receiving == Receiving::Idle) {
+                self.receive(id);
+            }
+        }
+    }
+
+    fn complete(&mut self, completion: &cqueue::Entry, events: &mut Vec<Event>) {
+        let user_data = completion.user_data();
+        let index = user_data as u32;
+        let id = SocketId { index, generation: (user_data >> 32) as u32 & GENERATION_MASK };
+        match Operation::of(user_data) {
+            Operation::Accept => self.accepted(index as usize, completion, events),
+            Operation::Receive => self.received(id, completion, events),
+            Operation::Send => self.sent(id, completion.result(), events),
+            Operation::Sync => {
+                let (token, _) = self.syncs[index as usize].take().expect("a sync completes once");
+                events.push(Event::Synced { token, result: outcome(completion.result()).map(drop) });
+            }
+            Operation::Woken | Operation::Ignored => {}
+        }
+    }
+
+    fn accepted(&mut self, listener: usize, completion: &cqueue::Entry, events: &mut Vec<Event>) {
+        self.listeners[listener].armed = cqueue::more(completion.flags());
+        match outcome(completion.result()) {
+            Ok(descriptor) => {
+                // SAFETY: a successful accept returns a new descriptor that nobody else owns.
+                let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
+                events.push(Event::Accepted { listener, socket });
+                self.accept(listener);
+            }
+            // The peer gave up while it waited.
+            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => self.accept(listener),
+            Err(error) => events.push(Event::AcceptFailed { listener, error }),
+        }
+    }
+
+    fn received(&mut self, id: SocketId, completion: &cqueue::Entry, events: &mut Vec<Event>) {
+        let result = completion.result();
+        let chunk = cqueue::buffer_select(completion.flags()).map(|buffer| {
+            // SAFETY: this completion hands the buffer over, with this length; it is seen once.
+            unsafe { self.buffers.take(buffer, result.max(0) as u32) }
+        });
+        let socket = self.slots[id.index as usize].socket.as_mut().expect("a slot outlives its operations");
+        if !cqueue::more(completion.flags()) {
+            socket.receiving = Receiving::Idle;
+        }
+        let idle = socket.receiving == Receiving::Idle;
+        if socket.closed {
+            drop(chunk);
+            self.release(id);
+            return;
+        }
+        match outcome(result) {
+            Ok(0) => {
+                socket.wanted = false;
+                events.push(Event::Ended(id, None));
+            }
+            Ok(_) => {
+                let chunk = chunk.expect("received bytes lie in a provided buffer");
+                events.push(Event::Received(id, chunk));
+                if idle && socket.wanted {
+                    self.receive(id);
+                }
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => self.starved.push_back(id),
+            // Paused; or resumed before the pause took effect.
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {
+                if socket.wanted {
+                    self.receive(id);
+                }
+            }
+            Err(error) => {
+                socket.wanted = false;
+                events.push(Event::Ended(id, Some(error)));
+            }
+        }
+    }
+
+    fn sent(&mut self, id: SocketId, result: i32, events: &mut Vec<Event>) {
+        let socket = self.slots[id.index as usize].socket.as_mut().expect("a slot outlives its operations");
+        let mut outgoing = socket.sending.take().expect("a send completes once");
+        if socket.closed {
+            self.release(id);
+            return;
+        }
+        match outcome(result) {
+            Ok(count) => {
+                outgoing.sent += count as usize;
+                if outgoing.sent < outgoing.bytes.len() {
+                    socket.sending = Some(outgoing);
+                    self.push_send(id);
+                } else {
+                    outgoing.bytes.clear();
+                    events.push(Event::Sent(id, outgoing.bytes));
+                }
+            }
+            Err(error) => events.push(Event::SendFailed(id, error)),
+        }
+    }
+
+    /// Frees the slot of a closed socket once no operation names it any more.
+    fn release(&mut self, id: SocketId) {
+        let slot = &mut self.slots[id.index as usize];
+        let done = |socket: &Socket| socket.receiving == Receiving::Idle && socket.sending.is_none();
+        if slot.socket.as_ref().is_some_and(|socket| socket.closed && done(socket)) {
+            slot.socket = None;
+            slot.generation = (slot.generation + 1) & GENERATION_MASK;
+            self.free.push(id.index);
+        }
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        // Submits what is queued, so that it is cancelled too, then waits until every operation has ended.
+        let _ = self.ring.submit();
+        let all = types::CancelBuilder::any();
+        let cancelled = self.ring.submitter().register_sync_cancel(None, all);
+        let nothing_to_cancel = |error: &io::Error| error.raw_os_error() == Some(libc::ENOENT);
+        if cancelled.is_err_and(|error| !nothing_to_cancel(&error)) {
+            // The kernel may still use the memory: better to lose it than to share it.
+            std::mem::forget(self.buffers.clone());
+            std::mem::forget(std::mem::take(&mut self.slots));
+        }
+    }
+}
+
+fn outcome(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
+}

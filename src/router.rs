@@ -1,0 +1,443 @@
+//! Which shards own a request, and the commands that involve several of them: split, merge, transactions.
+//!
+//! A key belongs to one of 16,384 hash slots, as in Redis Cluster, and each shard owns a run of slots.
+//!
+//! A write over several shards is a transaction: it locks its keys everywhere, runs everywhere, and unlocks;
+//! whoever asks for one of its keys meanwhile waits at that key's shard. So no reader sees half of it. First all
+//! locks are asked for at once, and a shard that would have to wait refuses. After a refusal everything is given
+//! back, and the locks are asked for again one shard at a time in ascending order, and waited for: transactions
+//! that wait for each other all climb in the same order, so they cannot deadlock, and shards grant in the order of
+//! arrival, so they do not starve. A read over several shards does the same and reads as it locks.
+//!
+//! The jobs here keep the state of such a command at the worker of the client that asked. They do no I/O: they
+//! put calls into the [`Post`] and are told the answers.
+
+use std::sync::Arc;
+
+use shard::command::{Access, Keys, Merge, Run};
+use shard::{Command, Dialect, Reply, Request, Span};
+
+use crate::mail::{Answer, Call, Page, Post, Token, TransactionId};
+use crate::report::Report;
+
+/// The number of hash slots.
+pub const SLOTS: usize = 16_384;
+
+/// The greatest number of shards: answers and log frames name a shard in 16 bits, cursors in 12.
+pub const SHARDS_MAX: usize = 1024;
+
+/// How many keys one step of `KEYS` visits, and one `SCAN` at most: well below a millisecond of work.
+pub const WALK_KEYS_MAX: usize = 4096;
+
+/// Positions in a shard's keyspace take this many bits of a `SCAN` cursor; the shard's number lies above them.
+/// Both fit the 53 bits that clients whose numbers are floating point keep exactly.
+const POSITION_BITS: u32 = 40;
+
+/// CRC16 in the variant of Redis Cluster.
+const CRC: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);
+
+/// The hash slot of a key. Only what stands between the first `{` and the next `}` counts, if anything does, so
+/// that keys with the same tag live together.
+pub fn slot(key: &[u8]) -> usize {
+    usize::from(CRC.checksum(hash_tag(key))) % SLOTS
+}
+
+fn hash_tag(key: &[u8]) -> &[u8] {
+    let Some(open) = key.iter().position(|byte| *byte == b'{') else { return key };
+    let behind = &key[open + 1..];
+    match behind.iter().position(|byte| *byte == b'}') {
+        None | Some(0) => key,
+        Some(close) => &behind[..close],
+    }
+}
+
+/// The shard, of `shards`, that owns a key.
+pub fn owner(key: &[u8], shards: usize) -> usize {
+    if shards == 1 { 0 } else { slot(key) * shards / SLOTS }
+}
+
+/// Who runs a request with keys.
+pub enum Route {
+    /// One shard owns all of its keys.
+    One(usize),
+    /// Several shards own keys of it.
+    Several,
+}
+
+/// Who runs a request with keys.
+pub fn route(request: &Request<'_>, shards: usize) -> Route {
+    let mut owners = request.keys().map(|key| owner(key, shards));
+    let first = owners.next().expect("the arity demands a key");
+    if owners.all(|other| other == first) { Route::One(first) } else { Route::Several }
+}
+
+/// A request with its own copy of the arguments.
+#[derive(Clone, Debug)]
+pub struct OwnedRequest {
+    command: &'static Command,
+    dialect: Dialect,
+    buffer: Vec<u8>,
+    args: Vec<Span>,
+}
+
+impl OwnedRequest {
+    /// Copies a request.
+    pub fn new(request: &Request<'_>) -> OwnedRequest {
+        let mut buffer = Vec::with_capacity(request.args().map(<[u8]>::len).sum());
+        let mut args = Vec::with_capacity(request.arg_count());
+        for arg in request.args() {
+            args.push(Span { start: buffer.len() as u32, len: arg.len() as u32 });
+            buffer.extend_from_slice(arg);
+        }
+        OwnedRequest { command: request.command, dialect: request.dialect, buffer, args }
+    }
+
+    /// The request.
+    pub fn request(&self) -> Request<'_> {
+        Request::new(self.command, self.dialect, &self.buffer, &self.args)
+    }
+}
+
+/// A command in progress that involves several shards or several steps. Its client runs nothing else meanwhile.
+pub enum Job {
+    /// A multi-shard command.
+    Transaction(Transaction),
+    /// One answer from every worker.
+    Gather(Gather),
+    /// `SCAN` or `KEYS`.
+    Walk(Walk),
+}
+
+/// A command over several shards that is atomic for readers.
+pub struct Transaction {
+    id: TransactionId,
+    request: OwnedRequest,
+    parts: Vec<Part>,
+    participants: Arc<[u16]>,
+    phase: Phase,
+    unanswered: usize,
+}
+
+struct Part {
+    worker: usize,
+    /// Which of the request's keys it holds, by their number.
+    keys: Vec<usize>,
+    locked: bool,
+    reply: Option<Reply<'static>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// All locks are asked for at once.
+    Together,
+    /// The locks are asked for in ascending order of shards; that of this part is awaited.
+    Ascending(usize),
+    /// Every part runs.
+    Running,
+}
+
+impl Transaction {
+    /// Starts `request`, whose keys several shards own, or that concerns every shard.
+    pub fn begin(id: TransactionId, request: &Request<'_>, token: Token, post: &mut Post) -> Transaction {
+        let workers = post.worker_count();
+        let mut keys_of: Vec<Vec<usize>> = vec![Vec::new(); workers];
+        for (number, key) in request.keys().enumerate() {
+            keys_of[owner(key, workers)].push(number);
+        }
+        let everywhere = matches!(request.command.run, Run::EveryShard(..));
+        let parts: Vec<Part> = (keys_of.into_iter().enumerate())
+            .filter(|(_, keys)| everywhere || !keys.is_empty())
+            .map(|(worker, keys)| Part { worker, keys, locked: false, reply: None })
+            .collect();
+        let participants = parts.iter().map(|part| part.worker as u16).collect();
+        let request = OwnedRequest::new(request);
+        let unanswered = parts.len();
+        let transaction =
+            Transaction { id, request, parts, participants, phase: Phase::Together, unanswered };
+        (0..transaction.parts.len()).for_each(|part| transaction.lock(part, token, post));
+        transaction
+    }
+
+    fn lock(&self, part: usize, token: Token, post: &mut Post) {
+        let Part { worker, keys, .. } = &self.parts[part];
+        let request = self.request.request();
+        let Keys { first, step, any } = request.command.keys;
+        let mail = post.to(*worker);
+        let args = if any {
+            let groups = keys.iter().map(|key| first + key * step..first + (key + 1) * step);
+            mail.args(groups.flatten().map(|index| request.arg(index)))
+        } else {
+            mail.args(request.args())
+        };
+        let call = Call::Lock {
+            transaction: self.id,
+            wait: self.phase != Phase::Together,
+            command: request.command,
+            args,
+            participants: self.participants.clone(),
+        };
+        mail.call(token, call);
+    }
+
+    /// Takes a participant's answer. Returns the reply of the whole command once it is known.
+    pub fn answer(
+        &mut self,
+        worker: usize,
+        answer: Answer,
+        token: Token,
+        post: &mut Post,
+    ) -> Option<Reply<'static>> {
+        let part = self.parts.iter_mut().find(|part| part.worker == worker);
+        let part = part.expect("only participants answer");
+        match answer {
+            Answer::Locked => part.locked = true,
+            Answer::Part(reply) => {
+                part.locked = self.phase != Phase::Running;
+                part.reply = Some(reply);
+            }
+            Answer::Refused => {}
+            _ => unreachable!("no other answer belongs to a transaction"),
+        }
+        self.unanswered -= 1;
+        if self.unanswered > 0 {
+            return None;
+        }
+        match self.phase {
+            Phase::Together if self.parts.iter().any(|part| !part.locked) => {
+                self.release(token, post);
+                self.ascend(0, token, post);
+                None
+            }
+            Phase::Ascending(at) if at + 1 < self.parts.len() => {
+                self.ascend(at + 1, token, post);
+                None
+            }
+            Phase::Together | Phase::Ascending(_) if self.request.command.access == Access::Write => {
+                self.phase = Phase::Running;
+                self.unanswered = self.parts.len();
+                for part in &self.parts {
+                    post.to(part.worker).call(token, Call::Commit(self.id));
+                }
+                None
+            }
+            Phase::Together | Phase::Ascending(_) => {
+                self.release(token, post);
+                Some(self.merge())
+            }
+            Phase::Running => Some(self.merge()),
+        }
+    }
+
+    fn ascend(&mut self, part: usize, token: Token, post: &mut Post) {
+        self.phase = Phase::Ascending(part);
+        self.unanswered = 1;
+        self.lock(part, token, post);
+    }
+
+    fn release(&mut self, token: Token, post: &mut Post) {
+        for part in self.parts.iter_mut().filter(|part| part.locked) {
+            part.locked = false;
+            post.to(part.worker).call(token, Call::Release(self.id));
+        }
+    }
+
+    fn merge(&mut self) -> Reply<'static> {
+        let (Run::Keys(_, merge) | Run::EveryShard(_, merge)) = self.request.command.run else {
+            unreachable!("no other command is split");
+        };
+        let key_count = self.request.request().keys().count();
+        let replies = self.parts.iter_mut().map(|part| {
+            (std::mem::take(&mut part.keys), part.reply.take().expect("every part has run"))
+        });
+        merge_parts(merge, key_count, replies)
+    }
+}
+
+/// One reply out of the replies of parts, each with the numbers of the keys it is about.
+fn merge_parts(
+    merge: Merge,
+    key_count: usize,
+    parts: impl Iterator<Item = (Vec<usize>, Reply<'static>)>,
+) -> Reply<'static> {
+    let mut sum = 0;
+    let mut by_key = vec![Reply::Nil; if merge == Merge::ByKey { key_count } else { 0 }];
+    for (keys, reply) in parts {
+        match reply {
+            Reply::Error(error) => return Reply::Error(error),
+            Reply::Integer(n) => sum += n,
+            Reply::Array(items) => keys.into_iter().zip(items).for_each(|(key, item)| by_key[key] = item),
+            _ => {}
+        }
+    }
+    match merge {
+        Merge::Sum => Reply::Integer(sum),
+        Merge::ByKey => Reply::Array(by_key),
+        Merge::AllOk => Reply::Ok,
+    }
+}
+
+/// One answer from every worker, gathered.
+pub struct Gather {
+    /// The command that asked, with its arguments.
+    pub request: OwnedRequest,
+    /// The sum of the reports, where reports were asked for.
+    pub report: Report,
+    parts: Vec<Reply<'static>>,
+    unanswered: usize,
+}
+
+impl Gather {
+    /// Puts one call to every worker.
+    pub fn begin(
+        request: &Request<'_>,
+        token: Token,
+        post: &mut Post,
+        call: impl Fn(&mut crate::mail::Mail) -> Call,
+    ) -> Gather {
+        for worker in 0..post.worker_count() {
+            let mail = post.to(worker);
+            let call = call(mail);
+            mail.call(token, call);
+        }
+        Gather {
+            request: OwnedRequest::new(request),
+            report: Report::default(),
+            parts: Vec::new(),
+            unanswered: post.worker_count(),
+        }
+    }
+
+    /// Takes a worker's answer. Returns whether it was the last.
+    pub fn answer(&mut self, answer: Answer) -> bool {
+        match answer {
+            Answer::Part(reply) => self.parts.push(reply),
+            Answer::Report(report) => self.report.add(&report),
+            _ => unreachable!("no other answer is gathered"),
+        }
+        self.unanswered -= 1;
+        self.unanswered == 0
+    }
+
+    /// The merged reply.
+    pub fn merge(&mut self, merge: Merge) -> Reply<'static> {
+        merge_parts(merge, 0, self.parts.drain(..).map(|reply| (Vec::new(), reply)))
+    }
+}
+
+/// A walk over the keyspace of all shards, one after the other: a page of it (`SCAN`), or all (`KEYS`).
+pub struct Walk {
+    all: bool,
+    dialect: Dialect,
+    pattern: Option<Box<[u8]>>,
+    count: usize,
+    shard: usize,
+    pages: Vec<Page>,
+}
+
+/// What a walk found.
+pub struct Walked {
+    /// The keys, rendered as list items, in pieces.
+    pub items: Vec<Vec<u8>>,
+    /// How many keys.
+    pub count: usize,
+    /// Where `SCAN` goes on; 0 at the end.
+    pub cursor: u64,
+}
+
+impl Walk {
+    /// Starts a page at `cursor`, which visits about `count` keys.
+    pub fn page(
+        cursor: u64,
+        count: usize,
+        pattern: Option<Box<[u8]>>,
+        dialect: Dialect,
+        token: Token,
+        post: &mut Post,
+    ) -> Option<Walk> {
+        let shard = (cursor >> POSITION_BITS) as usize;
+        if shard >= post.worker_count() {
+            return None;
+        }
+        let count = count.min(WALK_KEYS_MAX);
+        let walk = Walk { all: false, dialect, pattern, count, shard, pages: Vec::new() };
+        walk.step(cursor & ((1 << POSITION_BITS) - 1), token, post);
+        Some(walk)
+    }
+
+    /// Starts a walk over all keys.
+    pub fn all(pattern: &[u8], dialect: Dialect, token: Token, post: &mut Post) -> Walk {
+        let pattern = Some(pattern.into());
+        let walk = Walk { all: true, dialect, pattern, count: WALK_KEYS_MAX, shard: 0, pages: Vec::new() };
+        walk.step(0, token, post);
+        walk
+    }
+
+    fn step(&self, position: u64, token: Token, post: &mut Post) {
+        let (pattern, count, dialect) = (self.pattern.clone(), self.count, self.dialect);
+        post.to(self.shard).call(token, Call::Scan { position, count, pattern, dialect });
+    }
+
+    /// Takes a page. Returns what was found once the walk has ended.
+    pub fn answer(&mut self, page: Page, token: Token, post: &mut Post) -> Option<Walked> {
+        let next = match page.next {
+            Some(position) => Some((self.shard, position)),
+            None if self.shard + 1 < post.worker_count() => Some((self.shard + 1, 0)),
+            None => None,
+        };
+        if page.count > 0 || !self.all {
+            self.pages.push(page);
+        }
+        match next {
+            Some((shard, position)) if self.all => {
+                self.shard = shard;
+                self.step(position, token, post);
+                None
+            }
+            _ => Some(Walked {
+                count: self.pages.iter().map(|page| page.count).sum(),
+                items: self.pages.drain(..).map(|page| page.items).collect(),
+                cursor: next.map_or(0, |(shard, position)| (shard as u64) << POSITION_BITS | position),
+            }),
+        }
+    }
+
+    /// Whether the whole keyspace is walked.
+    pub fn is_all(&self) -> bool {
+        self.all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_those_of_redis_cluster() {
+        // Figures that `CLUSTER KEYSLOT` of Redis gives.
+        for (key, expected) in [("123456789", 12739), ("foo", 12182), ("", 0), ("hello", 866)] {
+            assert_eq!(slot(key.as_bytes()), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn keys_with_the_same_tag_share_a_slot() {
+        for (key, tag) in [
+            ("{user1000}.following", "user1000"),
+            ("foo{}{bar}", "foo{}{bar}"),
+            ("foo{{bar}}zap", "{bar"),
+            ("foo{bar}{zap}", "bar"),
+            ("foo{bar", "foo{bar"),
+        ] {
+            assert_eq!(hash_tag(key.as_bytes()), tag.as_bytes(), "{key}");
+        }
+    }
+
+    #[test]
+    fn every_shard_owns_slots_and_no_other_exists() {
+        for shards in [1, 2, 3, 5, 7, 64, SHARDS_MAX] {
+            let mut seen = vec![0; shards];
+            (0..100_000).for_each(|n: u32| seen[owner(&n.to_le_bytes(), shards)] += 1);
+            assert!(seen.iter().all(|keys| *keys > 0), "{shards} shards");
+        }
+    }
+}

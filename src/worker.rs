@@ -1,0 +1,963 @@
+//! One core: its turn takes what arrived, runs it on the shard, logs what changed, and lets the replies go.
+//!
+//! ```text
+//! turn:  reap the network ring -> serve clients -> read mail -> write the log -> send mail -> send replies
+//! ```
+//!
+//! The log is written before any reply of the turn leaves, to a client or to another worker. A worker never waits
+//! inside a turn; when a turn finds nothing to do, the worker parks until the network ring, a peer or its clock
+//! wakes it.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use shard::command::{Access, Merge, Run};
+use shard::locks::{LockKeys, LockTable};
+use shard::{Changes, Dialect, Error, Reply, Request, Shard};
+use wal::{FrameKind, OsDisk};
+
+use crate::compaction::Compaction;
+use crate::config::{Config, SyncMode};
+use crate::connection::{Client, Connection, Door, INPUT_HIGH_BYTES, Stage};
+use crate::mail::{Answer, Call, Mail, Newcomer, Page, Post, Token, TransactionId};
+use crate::net::{Event, Net, SocketId};
+use crate::protocol::{self, Listener, Parsed, Parser};
+use crate::report::Report;
+use crate::router::{Gather, Job, OwnedRequest, Route, Transaction, Walk, Walked, route};
+use crate::server::{Failure, Shared};
+
+/// How many commands of one client a turn runs before the others have theirs.
+const COMMANDS_PER_TURN_MAX: usize = 1024;
+
+/// How many due keys one turn removes.
+const EXPIRED_PER_TURN_MAX: usize = 512;
+
+/// How many bytes of a spare log segment one turn prepares.
+const PREPARED_PER_TURN_BYTES: usize = 256 * 1024;
+
+/// How many entries of dropped keyspaces one turn frees.
+const RECLAIMED_PER_TURN_MAX: usize = 4096;
+
+/// How long a client that was sent its last reply may take to close its side.
+const LINGER_MS: u64 = 1000;
+
+/// Emptied send buffers are kept for reuse up to this size, and at most so many.
+const SPARE_BUFFER_BYTES: usize = 64 * 1024;
+const SPARE_BUFFERS_MAX: usize = 256;
+
+/// How long `everysec` leaves data unsynced.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a shutdown waits for what is under way.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// One worker.
+pub struct Worker {
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) net: Net,
+    pub(crate) post: Post,
+    pub(crate) shard: Shard,
+    pub(crate) log: wal::Log<OsDisk>,
+    pub(crate) compaction: Compaction,
+    /// What the commands of this turn have changed and the log does not hold yet.
+    changes: Changes,
+    locks: LockTable<Deferred>,
+    /// The locked or waiting parts of transactions.
+    prepared: HashMap<TransactionId, Prepared>,
+    transactions_begun: u64,
+    connections: Vec<Option<Box<Connection>>>,
+    /// Clients to look after at the end of the turn: something of theirs may have to be sent, or has ended.
+    attention: Vec<SocketId>,
+    /// Clients with bytes that could not be served when they arrived.
+    hungry: Vec<SocketId>,
+    /// The doors behind the ring's listeners, by their number; empty where this worker does not accept.
+    doors: Vec<Door>,
+    /// Listeners that rest because accepting failed.
+    resting: Vec<usize>,
+    next_worker: usize,
+    events: Vec<Event>,
+    spare_buffers: Vec<Vec<u8>>,
+    /// The time of this turn, in milliseconds since the Unix epoch. It never goes back.
+    pub(crate) now_ms: u64,
+    next_tick_ms: u64,
+    expiring: bool,
+    ttl_checks: u64,
+    commands: u64,
+    last_sync: Instant,
+    sync: Option<wal::SyncTicket<OsDisk>>,
+    syncs_left: usize,
+    sync_failed: Option<std::io::Error>,
+    /// Who waits until everything up to a position is on disk.
+    sync_waiters: Vec<(u64, usize, Token)>,
+    stopping_since: Option<Instant>,
+    drained: bool,
+}
+
+/// What waits for locks.
+enum Deferred {
+    /// A command on one shard.
+    Request { origin: usize, token: Token, request: OwnedRequest },
+    /// A part of a transaction; see [`Worker::prepared`].
+    Part(TransactionId),
+}
+
+/// A part of a transaction at the shard that holds its keys.
+struct Prepared {
+    origin: usize,
+    token: Token,
+    request: OwnedRequest,
+    participants: Arc<[u16]>,
+}
+
+/// What became of a parsed request.
+enum Flow {
+    /// It was answered, or will be.
+    Taken,
+    /// It cannot run yet: the client's earlier requests must be answered first.
+    Later,
+}
+
+impl Worker {
+    /// A worker over a recovered shard and its log.
+    pub fn new(
+        index: usize,
+        shared: Arc<Shared>,
+        net: Net,
+        post: Post,
+        shard: Shard,
+        log: wal::Log<OsDisk>,
+    ) -> Worker {
+        let now_ms = wall_clock_ms();
+        Worker {
+            index,
+            compaction: Compaction::new(shared.config.compact_interval, now_ms),
+            shared,
+            net,
+            post,
+            shard,
+            log,
+            changes: Changes::default(),
+            locks: LockTable::default(),
+            prepared: HashMap::new(),
+            transactions_begun: now_ms * 1000,
+            connections: Vec::new(),
+            attention: Vec::new(),
+            hungry: Vec::new(),
+            doors: Vec::new(),
+            resting: Vec::new(),
+            next_worker: 0,
+            events: Vec::new(),
+            spare_buffers: Vec::new(),
+            now_ms,
+            next_tick_ms: now_ms,
+            expiring: false,
+            ttl_checks: 0,
+            commands: 0,
+            last_sync: Instant::now(),
+            sync: None,
+            syncs_left: 0,
+            sync_failed: None,
+            sync_waiters: Vec::new(),
+            stopping_since: None,
+            drained: false,
+        }
+    }
+
+    /// Accepts connections for all workers.
+    pub fn accept_at(&mut self, listeners: Vec<(std::os::fd::OwnedFd, Door)>) {
+        for (descriptor, door) in listeners {
+            self.net.listen(descriptor);
+            self.doors.push(door);
+        }
+    }
+
+    /// Takes turns until the server stops.
+    pub async fn run(mut self) -> Result<(), Failure> {
+        let config = &self.shared.config;
+        let spin = Duration::from_micros(config.spin_us.into());
+        let tick = config.ttl_check_interval;
+        let wakeup = self.net.wakeup_file().map_err(Failure::NetworkRing)?;
+        self.spawn_ticker(tick).map_err(Failure::NetworkRing)?;
+        let mut idle_since = None;
+        loop {
+            if self.turn()? {
+                idle_since = None;
+                glommio::yield_if_needed().await;
+                continue;
+            }
+            if self.is_finished() {
+                break;
+            }
+            if !spin.is_zero() && idle_since.get_or_insert_with(Instant::now).elapsed() < spin {
+                std::hint::spin_loop();
+                continue;
+            }
+            idle_since = None;
+            self.net.parking();
+            if !self.net.ready() && self.post.fall_asleep() {
+                wakeup.read_at(0, 8).await.map_err(|error| Failure::NetworkRing(error.into()))?;
+                self.post.wake_up();
+            }
+            self.net.unparked();
+        }
+        self.log.sync().map_err(|error| Failure::log(self.index, error))
+    }
+
+    /// Wakes the worker from its parking once every `tick`, for what is due by the clock.
+    fn spawn_ticker(&self, tick: Duration) -> std::io::Result<()> {
+        let wakeup = Rc::new(self.net.wakeup().try_clone_to_owned()?);
+        glommio::spawn_local(async move {
+            loop {
+                glommio::timer::sleep(tick).await;
+                Net::unpark(std::os::fd::AsFd::as_fd(&*wakeup));
+            }
+        })
+        .detach();
+        Ok(())
+    }
+
+    /// One turn. Returns whether it found anything to do.
+    fn turn(&mut self) -> Result<bool, Failure> {
+        let mut events = std::mem::take(&mut self.events);
+        let mut progressed = self.net.turn(&mut events).map_err(Failure::NetworkRing)?;
+        self.now_ms = self.now_ms.max(wall_clock_ms());
+        for event in events.drain(..) {
+            self.on_event(event)?;
+        }
+        self.events = events;
+        for worker in 0..self.post.worker_count() {
+            while let Some(mail) = self.post.receive(worker) {
+                progressed = true;
+                self.on_mail(worker, mail)?;
+            }
+        }
+        progressed |= self.serve_hungry();
+        if self.now_ms >= self.next_tick_ms {
+            self.tick();
+        }
+        progressed |= self.background()?;
+        self.write_log()?;
+        self.post.send(&mut self.net);
+        self.look_after_clients();
+        Ok(progressed)
+    }
+
+    fn on_event(&mut self, event: Event) -> Result<(), Failure> {
+        match event {
+            Event::Received(id, chunk) => self.on_bytes(id, &chunk),
+            Event::Sent(id, buffer) => {
+                if buffer.capacity() <= SPARE_BUFFER_BYTES && self.spare_buffers.len() < SPARE_BUFFERS_MAX {
+                    self.spare_buffers.push(buffer);
+                }
+                self.attend(id);
+            }
+            Event::Accepted { listener, socket } => self.on_accepted(self.doors[listener], socket),
+            Event::AcceptFailed { listener, error } => {
+                tracing::warn!(%error, "cannot accept connections; trying again (raise the limit of open files?)");
+                self.resting.push(listener);
+            }
+            Event::Ended(id, error) => {
+                let gone = error.is_some();
+                self.set_stage(id, |stage| match stage {
+                    Stage::Open if !gone => Stage::Ended,
+                    Stage::Closing if !gone => Stage::Closing,
+                    Stage::Ended if !gone => Stage::Ended,
+                    _ => Stage::Gone,
+                });
+            }
+            Event::SendFailed(id, _) => self.set_stage(id, |_| Stage::Gone),
+            Event::Synced { result, .. } => self.on_synced(result)?,
+        }
+        Ok(())
+    }
+
+    // ---- clients ----
+
+    fn on_accepted(&mut self, door: Door, socket: std::os::fd::OwnedFd) {
+        if door != Door::Unix && crate::net::prepare_tcp(&socket).is_err() {
+            return; // The peer is gone already.
+        }
+        let client_id = self.shared.clients_accepted.next();
+        let newcomer = Newcomer { socket, door, client_id };
+        if self.shared.connections.count() >= self.shared.config.max_connections {
+            self.refuse(newcomer);
+            return;
+        }
+        self.shared.connections.add();
+        let worker = self.next_worker;
+        self.next_worker = (worker + 1) % self.post.worker_count();
+        if worker == self.index {
+            self.welcome(newcomer);
+        } else {
+            self.post.to(worker).newcomer(newcomer);
+        }
+    }
+
+    fn welcome(&mut self, newcomer: Newcomer) -> &mut Connection {
+        let Newcomer { socket, door, client_id } = newcomer;
+        let id = self.net.attach(socket);
+        let listener = match door {
+            Door::Text => Listener::Text { resp_port: self.shared.resp_port },
+            Door::Resp | Door::Unix => Listener::Resp,
+        };
+        let mut connection = Connection::new(id, client_id, door, Parser::new(listener));
+        if door == Door::Text {
+            connection.client.replies.now(|out| out.extend_from_slice(protocol::GREETING));
+        }
+        let index = id.index as usize;
+        if index >= self.connections.len() {
+            self.connections.resize_with(index + 1, || None);
+        }
+        connection.client.listed = true;
+        self.attention.push(id);
+        self.connections[index].insert(connection)
+    }
+
+    fn refuse(&mut self, newcomer: Newcomer) {
+        self.shared.connections_refused.next();
+        self.shared.connections.add(); // Taken off again when it is gone, as for any connection.
+        let client = &mut self.welcome(newcomer).client;
+        client.replies.discard();
+        answer_error(client, Error::ConnectionLimit);
+        client.stage = Stage::Closing;
+    }
+
+    fn connection(&mut self, id: SocketId) -> Option<&mut Box<Connection>> {
+        let connection = self.connections.get_mut(id.index as usize)?.as_mut();
+        connection.filter(|connection| connection.client.socket == id)
+    }
+
+    /// Takes a connection out, so that it can be served with the rest of the worker at hand.
+    fn take_out(&mut self, id: SocketId) -> Option<Box<Connection>> {
+        let place = self.connections.get_mut(id.index as usize)?;
+        place.take_if(|connection| connection.client.socket == id)
+    }
+
+    fn put_back(&mut self, mut connection: Box<Connection>) {
+        let id = connection.client.socket;
+        if !std::mem::replace(&mut connection.client.listed, true) {
+            self.attention.push(id);
+        }
+        self.connections[id.index as usize] = Some(connection);
+    }
+
+    fn attend(&mut self, id: SocketId) {
+        if let Some(connection) = self.connection(id)
+            && !std::mem::replace(&mut connection.client.listed, true)
+        {
+            self.attention.push(id);
+        }
+    }
+
+    fn set_stage(&mut self, id: SocketId, next: impl FnOnce(Stage) -> Stage) {
+        if let Some(connection) = self.connection(id) {
+            connection.client.stage = next(connection.client.stage);
+            self.attend(id);
+        }
+    }
+
+    fn on_bytes(&mut self, id: SocketId, chunk: &[u8]) {
+        let Some(mut connection) = self.take_out(id) else { return };
+        if connection.input.is_empty() {
+            let used = self.serve(&mut connection, chunk);
+            connection.input.extend_from_slice(&chunk[used..]);
+        } else {
+            connection.input.extend_from_slice(chunk);
+            if !connection.client.hungry {
+                self.serve_input(&mut connection);
+            }
+        }
+        self.put_back(connection);
+    }
+
+    fn serve_hungry(&mut self) -> bool {
+        let mut progressed = false;
+        for id in std::mem::take(&mut self.hungry) {
+            let Some(mut connection) = self.take_out(id) else { continue };
+            if connection.client.is_servable() && !self.post.is_full() {
+                let before = connection.input.len();
+                connection.client.hungry = false;
+                self.serve_input(&mut connection);
+                progressed |= connection.input.len() != before;
+                self.put_back(connection);
+            } else {
+                self.hungry.push(id);
+                self.connections[id.index as usize] = Some(connection);
+            }
+        }
+        progressed
+    }
+
+    fn serve_input(&mut self, connection: &mut Connection) {
+        if connection.input.len() < connection.input_needed {
+            return;
+        }
+        let mut input = std::mem::take(&mut connection.input);
+        let used = self.serve(connection, &input);
+        if used == input.len() {
+            input.clear();
+            input.shrink_to(INPUT_HIGH_BYTES);
+        } else {
+            input.drain(..used);
+        }
+        connection.input = input;
+    }
+
+    /// Runs the requests in `bytes` in order, as far as they go now. Returns how many bytes are done with.
+    fn serve(&mut self, connection: &mut Connection, bytes: &[u8]) -> usize {
+        let Connection { parser, client, input_needed, .. } = connection;
+        let mut used = 0;
+        let mut commands_left = COMMANDS_PER_TURN_MAX;
+        *input_needed = 0;
+        while used < bytes.len() {
+            if matches!(client.stage, Stage::Closing | Stage::Lingering { .. } | Stage::Gone) {
+                return bytes.len();
+            }
+            if !client.is_servable() || self.post.is_full() || commands_left == 0 {
+                self.starve(client);
+                return used;
+            }
+            let rest = &bytes[used..];
+            match parser.parse(rest) {
+                Ok(Parsed::Request { consumed }) => match self.dispatch(parser, client, rest) {
+                    Flow::Taken => used += consumed,
+                    Flow::Later => {
+                        self.starve(client);
+                        return used;
+                    }
+                },
+                Ok(Parsed::Skip { consumed }) => used += consumed,
+                Ok(Parsed::Incomplete { needed }) => {
+                    *input_needed = needed;
+                    return used;
+                }
+                Err(error) => {
+                    client.replies.now(|out| error.write(client.dialect, out));
+                    client.stage = Stage::Closing;
+                    return bytes.len();
+                }
+            }
+            commands_left -= 1;
+        }
+        used
+    }
+
+    fn starve(&mut self, client: &mut Client) {
+        client.hungry = true;
+        self.hungry.push(client.socket);
+    }
+
+    // ---- commands ----
+
+    fn dispatch(&mut self, parser: &Parser, client: &mut Client, input: &[u8]) -> Flow {
+        let Some(command) = parser.command() else {
+            self.commands += 1;
+            answer_error(client, parser.unknown_command(input));
+            return Flow::Taken;
+        };
+        let request = parser.request(input, command, client.dialect);
+        if let Err(error) = protocol::check_arity(command, request.arg_count()) {
+            self.commands += 1;
+            answer(client, &request, &Reply::Error(error));
+            return Flow::Taken;
+        }
+        let single = self.post.worker_count() == 1;
+        match command.run {
+            Run::Key(_) | Run::Keys(..) => match route(&request, self.post.worker_count()) {
+                Route::One(worker) if worker == self.index => self.run_here(client, &request),
+                Route::One(worker) => {
+                    let token = Token { socket: client.socket, sequence: client.replies.next_sequence() };
+                    let size_bytes = self.post.run(worker, token, &request);
+                    client.replies.later(worker, size_bytes);
+                }
+                Route::Several if !client.is_quiet() => return Flow::Later,
+                Route::Several => self.begin_transaction(client, &request),
+            },
+            Run::EveryShard(..) if single => self.run_here(client, &request),
+            Run::EveryShard(..) | Run::Server(_) if !client.is_quiet() => return Flow::Later,
+            Run::EveryShard(..) if command.access == Access::Write => {
+                self.begin_transaction(client, &request);
+            }
+            Run::EveryShard(..) => self.begin_gather(client, &request, |mail| Call::RunPart {
+                command: request.command,
+                args: mail.args(request.args()),
+            }),
+            Run::Server(_) => self.run_server_command(client, &request),
+        }
+        self.commands += 1;
+        Flow::Taken
+    }
+
+    /// Runs a command whose keys all lie on this worker's shard.
+    fn run_here(&mut self, client: &mut Client, request: &Request<'_>) {
+        if self.locks.is_idle() || !self.conflicts(request) {
+            let reply = self.shard.execute(request, self.now_ms, &mut self.changes);
+            answer(client, request, &reply);
+        } else {
+            let sequence = client.replies.later(self.index, 0);
+            let token = Token { socket: client.socket, sequence };
+            // It is answered as a request from a peer is.
+            self.defer(self.index, token, request);
+        }
+    }
+
+    fn begin_transaction(&mut self, client: &mut Client, request: &Request<'_>) {
+        // `worker:12 number:52`; the number starts at the time in microseconds, so that it is not used again
+        // after a restart.
+        self.transactions_begun += 1;
+        let id = (self.index as u64) << 52 | self.transactions_begun;
+        let transaction = Transaction::begin(id, request, job_token(client), &mut self.post);
+        client.job = Some(Box::new(Job::Transaction(transaction)));
+    }
+
+    pub(crate) fn begin_gather(
+        &mut self,
+        client: &mut Client,
+        request: &Request<'_>,
+        call: impl Fn(&mut Mail) -> Call,
+    ) {
+        let gather = Gather::begin(request, job_token(client), &mut self.post, call);
+        client.job = Some(Box::new(Job::Gather(gather)));
+    }
+
+    pub(crate) fn begin_keys(&mut self, client: &mut Client, pattern: &[u8]) {
+        let walk = Walk::all(pattern, client.dialect, job_token(client), &mut self.post);
+        client.job = Some(Box::new(Job::Walk(walk)));
+    }
+
+    /// Starts a page of `SCAN`. A cursor that no `SCAN` has returned names an empty last page.
+    pub(crate) fn begin_scan(
+        &mut self,
+        client: &mut Client,
+        cursor: u64,
+        count: usize,
+        pattern: Option<Box<[u8]>>,
+    ) {
+        let token = job_token(client);
+        match Walk::page(cursor, count, pattern, client.dialect, token, &mut self.post) {
+            Some(walk) => client.job = Some(Box::new(Job::Walk(walk))),
+            None => client.replies.now(|out| protocol::begin_page(0, 0, client.dialect, out)),
+        }
+    }
+
+    fn conflicts(&self, request: &Request<'_>) -> bool {
+        let exclusive = request.command.access == Access::Write;
+        if matches!(request.command.run, Run::EveryShard(..)) {
+            // Only counted, not changed, outside of a transaction.
+            return false;
+        }
+        self.locks.conflicts(LockKeys::These(request.keys()), exclusive)
+    }
+
+    fn defer(&mut self, origin: usize, token: Token, request: &Request<'_>) {
+        let request = OwnedRequest::new(request);
+        let exclusive = request.request().command.access == Access::Write;
+        let keys: Vec<Box<[u8]>> = request.request().keys().map(Into::into).collect();
+        self.locks.wait(None, LockKeys::These(keys), exclusive, Deferred::Request { origin, token, request });
+    }
+
+    // ---- mail ----
+
+    fn on_mail(&mut self, from: usize, mut mail: Box<Mail>) -> Result<(), Failure> {
+        for newcomer in mail.take_newcomers() {
+            self.welcome(newcomer);
+        }
+        let mut calls = mail.take_calls();
+        for (token, call) in calls.drain(..) {
+            self.on_call(from, token, call, &mail)?;
+        }
+        let mut answers = mail.take_answers();
+        for (token, answer) in answers.drain(..) {
+            self.on_answer(from, token, answer, &mail);
+        }
+        mail.take_back(calls, answers);
+        self.post.recycle(mail);
+        Ok(())
+    }
+
+    fn on_call(&mut self, from: usize, token: Token, call: Call, mail: &Mail) -> Result<(), Failure> {
+        match call {
+            Call::Run { command, dialect, args } => {
+                let request = mail.request(command, dialect, args);
+                if self.locks.is_idle() || !self.conflicts(&request) {
+                    self.run_for(from, token, &request);
+                } else {
+                    self.defer(from, token, &request);
+                }
+            }
+            Call::RunPart { command, args } => {
+                let request = mail.request(command, Dialect::Resp3, args);
+                let reply = self.shard.execute(&request, self.now_ms, &mut self.changes).into_owned();
+                self.post.to(from).answer(token, Answer::Part(reply));
+            }
+            Call::Lock { transaction, wait, command, args, participants } => {
+                let request = OwnedRequest::new(&mail.request(command, Dialect::Resp3, args));
+                let part = Prepared { origin: from, token, request, participants };
+                self.lock_part(transaction, wait, part);
+            }
+            Call::Commit(transaction) => {
+                let part = self.prepared.remove(&transaction).expect("a part is committed once");
+                let reply = self.run_part(transaction, &part)?;
+                self.post.to(from).answer(token, Answer::Part(reply));
+                self.unlock(transaction);
+            }
+            Call::Release(transaction) => {
+                self.prepared.remove(&transaction);
+                self.unlock(transaction);
+            }
+            Call::Scan { position, count, pattern, dialect } => {
+                let mut page = Page::default();
+                page.next = self.shard.scan(position, count, pattern.as_deref(), self.now_ms, |key| {
+                    protocol::write_item(&Reply::bytes(key), dialect, &mut page.items);
+                    page.count += 1;
+                });
+                self.post.to(from).answer(token, Answer::Page(Box::new(page)));
+            }
+            Call::Report => {
+                let report = self.report();
+                self.post.to(from).answer(token, Answer::Report(Box::new(report)));
+            }
+            Call::Sync => {
+                self.write_log()?;
+                self.sync_waiters.push((self.log.last_seq(), from, token));
+                self.begin_sync();
+            }
+            Call::Compact => self.compaction.request(from, token),
+        }
+        Ok(())
+    }
+
+    fn run_for(&mut self, origin: usize, token: Token, request: &Request<'_>) {
+        let reply = self.shard.execute(request, self.now_ms, &mut self.changes);
+        self.post.to(origin).answer_bytes(token, |out| protocol::write_reply(&reply, request, out));
+    }
+
+    fn on_answer(&mut self, from: usize, token: Token, answer: Answer, mail: &Mail) {
+        let Some(mut connection) = self.take_out(token.socket) else {
+            unreachable!("a connection stays until everything it asked for is answered");
+        };
+        let client = &mut connection.client;
+        match (answer, client.job.take()) {
+            (Answer::Bytes(span), job) => {
+                client.job = job;
+                let bytes = mail.bytes(span);
+                let sent = client.replies.fill(token.sequence, |out| out.extend_from_slice(bytes));
+                if sent.worker != self.index {
+                    self.post.answered(sent.worker, sent.size_bytes);
+                }
+            }
+            (answer, Some(mut job)) => {
+                if !self.advance(client, &mut job, from, answer) {
+                    client.job = Some(job);
+                }
+            }
+            (_, None) => unreachable!("only jobs are answered by parts"),
+        }
+        self.put_back(connection);
+    }
+
+    /// Takes one answer to a job. Returns whether the job has ended, with its reply given.
+    fn advance(&mut self, client: &mut Client, job: &mut Job, from: usize, given: Answer) -> bool {
+        let token = job_token(client);
+        match (job, given) {
+            (Job::Transaction(transaction), given) => {
+                let Some(reply) = transaction.answer(from, given, token, &mut self.post) else {
+                    return false;
+                };
+                answer(client, &transaction.request(), &reply);
+            }
+            (Job::Walk(walk), Answer::Page(page)) => {
+                let Some(walked) = walk.answer(*page, token, &mut self.post) else { return false };
+                let Walked { items, count, cursor } = walked;
+                client.replies.now(|out| match walk.is_all() {
+                    true => protocol::begin_list(count, client.dialect, out),
+                    false => protocol::begin_page(cursor, count, client.dialect, out),
+                });
+                client.replies.now_sealed(items);
+            }
+            (Job::Gather(gather), given) => {
+                if !gather.answer(given) {
+                    return false;
+                }
+                let request = gather.request.clone();
+                let request = request.request();
+                let reply = match request.command.run {
+                    Run::EveryShard(_, merge) => gather.merge(merge),
+                    _ => self.gathered(&request, gather),
+                };
+                answer(client, &request, &reply);
+            }
+            (Job::Walk(_), _) => unreachable!("a walk is answered by pages"),
+        }
+        true
+    }
+
+    // ---- transactions, at the shards that take part ----
+
+    fn lock_part(&mut self, transaction: TransactionId, wait: bool, part: Prepared) {
+        let request = part.request.request();
+        let exclusive = request.command.access == Access::Write;
+        let keys = match request.command.run {
+            Run::EveryShard(..) => LockKeys::Whole,
+            _ => LockKeys::These(request.keys()),
+        };
+        let (origin, token) = (part.origin, part.token);
+        if self.locks.try_lock(transaction, keys.clone(), exclusive) {
+            self.prepared.insert(transaction, part);
+            self.locked(transaction);
+        } else if wait {
+            let keys = match keys {
+                LockKeys::Whole => LockKeys::Whole,
+                LockKeys::These(keys) => LockKeys::These(keys.map(Into::into).collect()),
+            };
+            self.locks.wait(Some(transaction), keys, exclusive, Deferred::Part(transaction));
+            self.prepared.insert(transaction, part);
+        } else {
+            self.post.to(origin).answer(token, Answer::Refused);
+        }
+    }
+
+    /// Tells that a part holds its locks. A part that only reads does so now.
+    fn locked(&mut self, transaction: TransactionId) {
+        let part = &self.prepared[&transaction];
+        let request = part.request.request();
+        let answer = if request.command.access == Access::Read {
+            let reply = self.shard.execute(&request, self.now_ms, &mut self.changes);
+            Answer::Part(reply.into_owned())
+        } else {
+            Answer::Locked
+        };
+        self.post.to(part.origin).answer(part.token, answer);
+    }
+
+    fn run_part(&mut self, transaction: TransactionId, part: &Prepared) -> Result<Reply<'static>, Failure> {
+        self.log_changes(FrameKind::Batch)?;
+        let request = part.request.request();
+        let reply = self.shard.execute(&request, self.now_ms, &mut self.changes).into_owned();
+        self.log_changes(FrameKind::Transaction { id: transaction, participants: &part.participants })?;
+        Ok(reply)
+    }
+
+    fn unlock(&mut self, transaction: TransactionId) {
+        let mut granted = Vec::new();
+        self.locks.release(transaction, &mut granted);
+        for deferred in granted {
+            match deferred {
+                Deferred::Request { origin, token, request } => {
+                    self.run_for(origin, token, &request.request());
+                }
+                Deferred::Part(transaction) => self.locked(transaction),
+            }
+        }
+    }
+
+    // ---- the log ----
+
+    fn log_changes(&mut self, kind: FrameKind<'_>) -> Result<(), Failure> {
+        if self.changes.is_empty() {
+            return Ok(());
+        }
+        let appended = self.log.append(kind, self.changes.count() as u32, self.changes.bytes());
+        appended.map_err(|error| Failure::log(self.index, error))?;
+        self.changes.clear(SPARE_BUFFER_BYTES);
+        Ok(())
+    }
+
+    /// Hands the changes of the turn to the kernel; in `always` mode, to the disk.
+    fn write_log(&mut self) -> Result<(), Failure> {
+        self.log_changes(FrameKind::Batch)?;
+        let written = match (self.log.has_pending(), self.shared.config.sync_mode) {
+            (false, _) => return Ok(()),
+            (true, SyncMode::Always) => self.log.flush().and_then(|_| self.log.sync()),
+            (true, SyncMode::EverySec | SyncMode::No) => self.log.flush().map(drop),
+        };
+        written.map_err(|error| Failure::log(self.index, error))
+    }
+
+    fn begin_sync(&mut self) {
+        if self.sync.is_some() {
+            return; // The next one begins when this one has ended, if somebody waits for it.
+        }
+        self.last_sync = Instant::now();
+        let Some(ticket) = self.log.begin_sync() else {
+            self.answer_synced();
+            return;
+        };
+        for file in ticket.files() {
+            self.net.sync(file.clone(), 0);
+            self.syncs_left += 1;
+        }
+        self.sync = Some(ticket);
+    }
+
+    fn on_synced(&mut self, result: std::io::Result<()>) -> Result<(), Failure> {
+        self.syncs_left -= 1;
+        if let Err(error) = result {
+            self.sync_failed.get_or_insert(error);
+        }
+        if self.syncs_left > 0 {
+            return Ok(());
+        }
+        let ticket = self.sync.take().expect("a sync was begun");
+        if let Some(error) = self.sync_failed.take() {
+            return Err(Failure::Sync { shard: self.index, error });
+        }
+        self.log.finish_sync(ticket).map_err(|error| Failure::log(self.index, error))?;
+        self.answer_synced();
+        if !self.sync_waiters.is_empty() {
+            self.begin_sync();
+        }
+        Ok(())
+    }
+
+    fn answer_synced(&mut self) {
+        let durable = self.log.durable_seq();
+        let post = &mut self.post;
+        self.sync_waiters.retain(|(position, origin, token)| {
+            let waits = *position > durable;
+            if !waits {
+                post.to(*origin).answer(*token, Answer::Part(Reply::Ok));
+            }
+            waits
+        });
+    }
+
+    // ---- what the clock and idle time ask for ----
+
+    fn tick(&mut self) {
+        let tick_ms = self.shared.config.ttl_check_interval.as_millis() as u64;
+        self.next_tick_ms = self.now_ms + tick_ms.max(1);
+        self.ttl_checks += 1;
+        self.expiring = true;
+        for listener in std::mem::take(&mut self.resting) {
+            self.net.accept(listener);
+        }
+        let everysec = self.shared.config.sync_mode == SyncMode::EverySec;
+        if everysec && self.last_sync.elapsed() >= SYNC_INTERVAL && self.log.has_unsynced() {
+            self.begin_sync();
+        }
+        let now_ms = self.now_ms;
+        let overdue = |connection: &&Box<Connection>| {
+            matches!(connection.client.stage, Stage::Lingering { until_ms } if until_ms <= now_ms)
+        };
+        let overdue: Vec<_> = self.connections.iter().flatten().filter(overdue).collect();
+        let overdue: Vec<_> = overdue.into_iter().map(|connection| connection.client.socket).collect();
+        for id in overdue {
+            self.set_stage(id, |_| Stage::Gone);
+        }
+    }
+
+    /// One slice of each kind of work that no client waits for. Returns whether more is left.
+    fn background(&mut self) -> Result<bool, Failure> {
+        if self.expiring {
+            self.expiring =
+                self.shard.expire(self.now_ms, EXPIRED_PER_TURN_MAX) == EXPIRED_PER_TURN_MAX;
+        }
+        let reclaiming = self.shard.reclaim(RECLAIMED_PER_TURN_MAX);
+        let preparing = self.log.prepare(PREPARED_PER_TURN_BYTES);
+        let preparing = preparing.map_err(|error| Failure::log(self.index, error))?;
+        let compacting = self.compact()?;
+        Ok(self.expiring || reclaiming || preparing || compacting)
+    }
+
+    /// What this worker counts.
+    pub(crate) fn report(&self) -> Report {
+        Report {
+            keys: self.shard.len() as u64,
+            keys_with_ttl: self.shard.len_with_deadline() as u64,
+            memory_bytes: self.shard.memory_bytes() as u64,
+            wal_size_bytes: self.log.size_bytes(),
+            wal_entries: self.log.entries(),
+            needs_compaction: self.needs_compaction(),
+            commands: self.commands,
+            ttl_checks: self.ttl_checks,
+            shard: self.shard.stats(),
+        }
+    }
+
+    // ---- the end of a turn, and of everything ----
+
+    fn look_after_clients(&mut self) {
+        for id in std::mem::take(&mut self.attention) {
+            let Some(mut connection) = self.take_out(id) else { continue };
+            connection.client.listed = false;
+            if self.look_after(&mut connection) {
+                self.connections[id.index as usize] = Some(connection);
+            } else {
+                self.net.close(id);
+                self.shared.connections.remove();
+            }
+        }
+    }
+
+    /// Moves a client's replies on, and its connection towards its end. Returns whether it stays.
+    fn look_after(&mut self, connection: &mut Connection) -> bool {
+        let client = &mut connection.client;
+        let id = client.socket;
+        if client.stage == Stage::Gone {
+            client.replies.discard();
+            return !client.is_quiet();
+        }
+        if client.replies.is_ready() && !self.net.is_sending(id) {
+            let bytes = client.replies.take(|| self.spare_buffers.pop().unwrap_or_default());
+            self.net.send(id, bytes).expect("nothing is being sent, and the socket is open");
+        }
+        let hold = connection.input.len() >= INPUT_HIGH_BYTES.max(connection.input_needed) && client.hungry;
+        if hold != client.paused {
+            client.paused = hold;
+            if hold { self.net.pause(id) } else { self.net.resume(id) }
+        }
+        if !client.is_quiet() || client.replies.is_ready() || self.net.is_sending(id) {
+            return true;
+        }
+        match client.stage {
+            Stage::Ended => client.hungry,
+            Stage::Closing => {
+                self.net.shutdown_write(id);
+                client.stage = Stage::Lingering { until_ms: self.now_ms + LINGER_MS };
+                true
+            }
+            Stage::Open | Stage::Lingering { .. } | Stage::Gone => true,
+        }
+    }
+
+    /// Whether the server stops and this worker has nothing left to do. All workers end together: until then
+    /// each answers the others.
+    fn is_finished(&mut self) -> bool {
+        if !self.shared.stopping() {
+            return false;
+        }
+        let since = *self.stopping_since.get_or_insert_with(Instant::now);
+        let quiet = self.connections.iter().flatten().all(|connection| {
+            let client = &connection.client;
+            client.is_quiet() && !client.replies.is_ready() && !self.net.is_sending(client.socket)
+        });
+        if !self.drained && (quiet || since.elapsed() > DRAIN_MAX) {
+            self.drained = true;
+            self.shared.drained.add();
+        }
+        self.drained && self.shared.drained.count() == self.post.worker_count() && self.post.is_idle()
+    }
+}
+
+/// Under which name a job's calls are answered: a client has one job at a time.
+fn job_token(client: &Client) -> Token {
+    Token { socket: client.socket, sequence: client.replies.next_sequence() }
+}
+
+pub(crate) fn answer(client: &mut Client, request: &Request<'_>, reply: &Reply<'_>) {
+    client.replies.now(|out| protocol::write_reply(reply, request, out));
+}
+
+fn answer_error(client: &mut Client, error: Error) {
+    let dialect = client.dialect;
+    client.replies.now(|out| protocol::write_error(&error, dialect, out));
+}
+
+fn wall_clock_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
