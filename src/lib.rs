@@ -1,1 +1,3 @@
 //! kvlite.
+
+pub mod protocol;
