@@ -1,2 +1,4 @@
 //! kvlite.
+pub mod config;
 pub mod net;
+pub mod protocol;

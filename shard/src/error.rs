@@ -37,7 +37,8 @@ pub enum Error {
     ExpireNotAnInteger,
     /// A SCAN cursor that is not an unsigned integer.
     InvalidCursor,
-    /// A count (of SCAN, HOTKEYS) that is not a positive integer.
+    /// A count of one of kvlite's own commands (HOTKEYS) that is not a positive integer. SCAN, whose faults
+    /// Redis names, answers `Syntax` and `NotAnInteger`.
     InvalidCount,
     /// SELECT of another database than 0: there is only one.
     DbIndexOutOfRange,
@@ -49,6 +50,14 @@ pub enum Error {
     ProtocolNotAnInteger,
     /// A client name with blanks, newlines or other characters that are not printable.
     InvalidClientName,
+    /// An unknown, incomplete or misplaced option of `HELLO`.
+    HelloSyntax(Box<[u8]>),
+    /// An unknown option of the EXPIRE family.
+    UnsupportedOption(Box<[u8]>),
+    /// The EXPIRE family got NX together with XX, GT or LT.
+    ExpireNxConflict,
+    /// The EXPIRE family got GT together with LT.
+    ExpireGtLtConflict,
     /// An unknown attribute of `CLIENT SETINFO`.
     UnknownClientAttribute(Box<[u8]>),
     /// A value that would grow past `limit` bytes.

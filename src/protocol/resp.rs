@@ -1,0 +1,391 @@
+//! RESP2, RESP3 and inline requests, as Redis 7 reads and writes them.
+//!
+//! ```text
+//! request  = *<elements>\r\n ($<bytes>\r\n<bytes>\r\n)...      the first element is the command's name
+//!          | <word> <word> ...\n                               inline: words as a shell would quote them
+//! ```
+//!
+//! Stricter than Redis: a length line and an argument end with CR and LF, not with any two bytes; a count that
+//! no request could hold is refused at once; so is the start of a TLS handshake. More lenient: a NUL byte in
+//! an inline request is a byte like any other, where Redis waits for more.
+
+use shard::{Dialect, Error, Reply};
+
+use super::{
+    Arguments, BULK_BYTES_MAX, ELEMENTS_MAX, GUEST_BULK_BYTES_MAX, GUEST_ELEMENTS_MAX, INLINE_BYTES_MAX,
+    Parsed, Parser, ProtocolError, REQUEST_BYTES_MAX, TooLong, push_echo, push_integer, starts_tls,
+};
+
+impl Parser {
+    /// Parses what begins at the start of `input`, or goes on where the last call stopped.
+    pub(super) fn parse_resp(&mut self, input: &[u8]) -> Result<Parsed, ProtocolError> {
+        match input.first() {
+            None => Ok(Parsed::Incomplete { needed: 1 }),
+            Some(b'*') => self.parse_array(input),
+            Some(_) => self.parse_inline(input),
+        }
+    }
+
+    fn parse_array(&mut self, input: &[u8]) -> Result<Parsed, ProtocolError> {
+        if self.progress.elements_left == 0 {
+            let (elements, next) = match self.length(input, 0) {
+                Length::Is(elements, next) => (elements, next),
+                Length::Incomplete => return Ok(Parsed::Incomplete { needed: input.len() + 1 }),
+                Length::Invalid => return Err(ProtocolError::InvalidElementCount),
+                Length::TooLong => return Err(ProtocolError::ElementCountTooLong),
+            };
+            if elements <= 0 {
+                return Ok(Parsed::Skip { consumed: next });
+            }
+            if elements > ELEMENTS_MAX as i64 {
+                return Err(ProtocolError::InvalidElementCount);
+            }
+            if self.guest && elements > GUEST_ELEMENTS_MAX as i64 {
+                return Err(ProtocolError::GuestElementCount);
+            }
+            self.advance(next);
+            self.progress.elements_left = elements as usize;
+        }
+        while self.progress.elements_left > 0 {
+            if let Some(needed) = self.parse_bulk(input)? {
+                return Ok(Parsed::Incomplete { needed });
+            }
+            self.progress.elements_left -= 1;
+        }
+        self.finish(input, self.progress.at)
+    }
+
+    /// Parses one element; `Some` is the size of the input without which it cannot be completed.
+    #[inline]
+    fn parse_bulk(&mut self, input: &[u8]) -> Result<Option<usize>, ProtocolError> {
+        let at = self.progress.at;
+        match input.get(at) {
+            Some(b'$') => {}
+            Some(other) => return Err(ProtocolError::ExpectedBulk(*other)),
+            None => return Ok(Some(at + 1)),
+        }
+        let (len, start) = match self.length(input, at) {
+            Length::Is(len, next) => (len, next),
+            Length::Incomplete => return Ok(Some(input.len() + 1)),
+            Length::Invalid => return Err(ProtocolError::InvalidBulkLength),
+            Length::TooLong => return Err(ProtocolError::BulkLengthTooLong),
+        };
+        if len < 0 || len > BULK_BYTES_MAX as i64 {
+            return Err(ProtocolError::InvalidBulkLength);
+        }
+        if self.guest && len > GUEST_BULK_BYTES_MAX as i64 {
+            return Err(ProtocolError::GuestBulkLength);
+        }
+        let end = start + len as usize;
+        let next = end + 2;
+        if next > REQUEST_BYTES_MAX {
+            return Err(ProtocolError::RequestTooLarge);
+        }
+        match input.get(end..next) {
+            Some(b"\r\n") => {}
+            Some(_) => return Err(ProtocolError::BulkNotTerminated),
+            None => return Ok(Some(next)),
+        }
+        self.args.push(start, end - start);
+        self.advance(next);
+        Ok(None)
+    }
+
+    fn advance(&mut self, at: usize) {
+        self.progress.at = at;
+        self.progress.scanned = at;
+    }
+
+    /// Reads the number of a line such as `*3\r\n` or `$5\r\n`, whose first byte stands at `at`.
+    #[inline]
+    fn length(&mut self, input: &[u8], at: usize) -> Length {
+        let mut number = 0;
+        for (digits, byte) in input[at + 1..].iter().enumerate() {
+            match byte {
+                b'0'..=b'9' if digits < 10 => number = number * 10 + i64::from(byte - b'0'),
+                b'\r' if digits == 1 || (digits > 1 && input[at + 1] != b'0') => {
+                    let newline = at + 1 + digits + 1;
+                    return match input.get(newline) {
+                        Some(b'\n') => Length::Is(number, newline + 1),
+                        Some(_) => Length::Invalid,
+                        None => Length::Incomplete,
+                    };
+                }
+                _ => break,
+            }
+        }
+        self.unusual_length(input, at)
+    }
+
+    /// The same for a line that is incomplete, has a sign or eleven digits, or is no number at all.
+    #[cold]
+    fn unusual_length(&mut self, input: &[u8], at: usize) -> Length {
+        let from = self.progress.scanned.max(at);
+        let end = memchr::memchr(b'\r', &input[from..]).map(|offset| from + offset);
+        self.progress.scanned = input.len();
+        if end.unwrap_or(input.len()) - at > INLINE_BYTES_MAX {
+            return Length::TooLong;
+        }
+        let Some(end) = end else { return Length::Incomplete };
+        self.progress.scanned = end;
+        let Some(newline) = input.get(end + 1) else { return Length::Incomplete };
+        let text = &input[at + 1..end];
+        let number = str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok());
+        match number {
+            // Only the one form in which Redis would write the number: no plus sign, no leading zero.
+            Some(n) if *newline == b'\n' && itoa::Buffer::new().format(n).as_bytes() == text => {
+                Length::Is(n, end + 2)
+            }
+            _ => Length::Invalid,
+        }
+    }
+
+    fn parse_inline(&mut self, input: &[u8]) -> Result<Parsed, ProtocolError> {
+        match starts_tls(input) {
+            None => return Ok(Parsed::Incomplete { needed: 2 }),
+            Some(true) => return Err(ProtocolError::Tls),
+            Some(false) => {}
+        }
+        let Some(end) =
+            self.line_end(input, INLINE_BYTES_MAX).map_err(|TooLong| ProtocolError::InlineTooLong)?
+        else {
+            return Ok(Parsed::Incomplete { needed: input.len() + 1 });
+        };
+        split_words(&input[..end], &mut self.args)?;
+        if self.args.spans.is_empty() {
+            return Ok(Parsed::Skip { consumed: end + 1 });
+        }
+        self.refuse_http_get(input)?;
+        self.finish(input, end + 1)
+    }
+}
+
+/// What a length line says.
+enum Length {
+    /// The number, and the offset behind the line.
+    Is(i64, usize),
+    Incomplete,
+    Invalid,
+    TooLong,
+}
+
+/// Splits an inline request into words. Quotes may begin anywhere in a word, but only a blank may follow one
+/// that closes. A blank is what C calls a space; within a word, vertical tabs and form feeds belong to it.
+fn split_words(line: &[u8], args: &mut Arguments) -> Result<(), ProtocolError> {
+    let mut at = 0;
+    while let Some(blanks) = line[at..].iter().position(|byte| !is_space(*byte)) {
+        at += blanks;
+        let start = at;
+        while line.get(at).is_some_and(|byte| !ends_word(*byte) && !matches!(byte, b'"' | b'\'')) {
+            at += 1;
+        }
+        if line.get(at).is_none_or(|byte| ends_word(*byte)) {
+            args.push(start, at - start);
+            continue;
+        }
+        let (len, next) = unquote_word(line, start, args.scratch_of(line))?;
+        args.push(start, len);
+        at = next;
+    }
+    Ok(())
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r')
+}
+
+fn ends_word(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// Writes the word at `start`, without its quotes and with its escapes replaced, to the same offset of
+/// `scratch`. Returns its length and the offset at which the line goes on.
+fn unquote_word(line: &[u8], start: usize, scratch: &mut [u8]) -> Result<(usize, usize), ProtocolError> {
+    let mut quote = None;
+    let (mut at, mut to) = (start, start);
+    loop {
+        let rest = &line[at..];
+        let (byte, len) = match (quote, rest) {
+            (None, []) => break,
+            (None, [byte, ..]) if ends_word(*byte) => break,
+            (None, [opening @ (b'"' | b'\''), ..]) => {
+                quote = Some(*opening);
+                at += 1;
+                continue;
+            }
+            (Some(_), []) => return Err(ProtocolError::UnbalancedQuotes),
+            (Some(open), [byte, tail @ ..]) if *byte == open => {
+                if tail.first().is_some_and(|byte| !is_space(*byte)) {
+                    return Err(ProtocolError::UnbalancedQuotes);
+                }
+                at += 1;
+                break;
+            }
+            (Some(b'"'), [b'\\', b'x', high, low, ..])
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
+                (hex_digit(*high) << 4 | hex_digit(*low), 4)
+            }
+            (Some(b'"'), [b'\\', escaped, ..]) => (unescape(*escaped), 2),
+            (Some(b'\''), [b'\\', b'\'', ..]) => (b'\'', 2),
+            (_, [byte, ..]) => (*byte, 1),
+        };
+        scratch[to] = byte;
+        to += 1;
+        at += len;
+    }
+    Ok((to - start, at))
+}
+
+/// What a backslash and this byte stand for between double quotes.
+fn unescape(byte: u8) -> u8 {
+    match byte {
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'b' => 0x08,
+        b'a' => 0x07,
+        other => other,
+    }
+}
+
+/// The value of a hexadecimal digit.
+pub(super) fn hex_digit(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => (digit | 0x20) - b'a' + 10,
+    }
+}
+
+/// Appends a reply.
+pub(super) fn write_reply(reply: &Reply<'_>, dialect: Dialect, out: &mut Vec<u8>) {
+    let resp3 = dialect == Dialect::Resp3;
+    match reply {
+        Reply::Ok => out.extend_from_slice(b"+OK\r\n"),
+        Reply::Simple(text) => {
+            out.push(b'+');
+            out.extend_from_slice(text.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        Reply::Integer(n) => {
+            out.push(b':');
+            push_integer(*n, out);
+            out.extend_from_slice(b"\r\n");
+        }
+        Reply::Bool(yes) => out.extend_from_slice(match (resp3, yes) {
+            (true, true) => b"#t\r\n",
+            (true, false) => b"#f\r\n",
+            (false, true) => b":1\r\n",
+            (false, false) => b":0\r\n",
+        }),
+        Reply::Bulk(bytes) => write_bulk(bytes, out),
+        Reply::Nil if resp3 => out.extend_from_slice(b"_\r\n"),
+        Reply::Nil => out.extend_from_slice(b"$-1\r\n"),
+        Reply::Array(items) => {
+            write_count(b'*', items.len(), out);
+            items.iter().for_each(|item| write_reply(item, dialect, out));
+        }
+        Reply::Map(fields) => {
+            let (marker, count) = if resp3 { (b'%', fields.len()) } else { (b'*', fields.len() * 2) };
+            write_count(marker, count, out);
+            for (name, value) in fields {
+                write_bulk(name.as_bytes(), out);
+                write_reply(value, dialect, out);
+            }
+        }
+        Reply::Text(text) if resp3 => {
+            write_count(b'=', "txt:".len() + text.len(), out);
+            out.extend_from_slice(b"txt:");
+            out.extend_from_slice(text.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        Reply::Text(text) => write_bulk(text.as_bytes(), out),
+        Reply::Error(error) => {
+            write_error(error, out);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// Appends a line such as `*3`, which announces a number of things.
+pub(super) fn write_count(marker: u8, count: usize, out: &mut Vec<u8>) {
+    out.push(marker);
+    push_integer(count, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_bulk(bytes: &[u8], out: &mut Vec<u8>) {
+    out.reserve(bytes.len() + 16); // One growth at most, whatever the size.
+    write_count(b'$', bytes.len(), out);
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the line of an error without its end: in Redis' words where Redis has the fault.
+pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
+    let text = match error {
+        Error::UnknownCommand { name, args } => {
+            echo(b"-ERR unknown command '", name, b"', with args beginning with: ", out);
+            return args.iter().for_each(|arg| echo(b"'", arg, b"' ", out));
+        }
+        Error::UnknownSubcommand { command, name } => {
+            echo(b"-ERR unknown subcommand '", name, b"'. Try ", out);
+            out.extend_from_slice(command.name.as_bytes());
+            " HELP."
+        }
+        Error::WrongArity(command) => {
+            out.extend_from_slice(b"-ERR wrong number of arguments for '");
+            push_lowercase(command.name, out);
+            "' command"
+        }
+        Error::WrongSubcommandArity(command, subcommand) => {
+            out.extend_from_slice(b"-ERR wrong number of arguments for '");
+            push_lowercase(command.name, out);
+            out.push(b'|');
+            push_lowercase(subcommand, out);
+            "' command"
+        }
+        Error::InvalidExpire(command) => {
+            out.extend_from_slice(b"-ERR invalid expire time in '");
+            push_lowercase(command.name, out);
+            "' command"
+        }
+        Error::HelloSyntax(option) => return echo(b"-ERR Syntax error in HELLO option '", option, b"'", out),
+        Error::UnsupportedOption(option) => return echo(b"-ERR Unsupported option ", option, b"", out),
+        Error::UnknownClientAttribute(name) => return echo(b"-ERR Unrecognized option '", name, b"'", out),
+        Error::UnknownOption(name) => return echo(b"-ERR unknown option '", name, b"'", out),
+        Error::Unavailable(reason) => {
+            out.extend_from_slice(b"-ERR ");
+            reason
+        }
+        Error::NotAnInteger | Error::ExpireNotAnInteger | Error::InvalidDbIndex => {
+            "-ERR value is not an integer or out of range"
+        }
+        Error::Overflow => "-ERR increment or decrement would overflow",
+        Error::DecrementOverflow => "-ERR decrement would overflow",
+        Error::Syntax => "-ERR syntax error",
+        Error::ExpireNxConflict => "-ERR NX and XX, GT or LT options at the same time are not compatible",
+        Error::ExpireGtLtConflict => "-ERR GT and LT options at the same time are not compatible",
+        Error::InvalidCursor => "-ERR invalid cursor",
+        Error::InvalidCount => "-ERR invalid count",
+        Error::DbIndexOutOfRange => "-ERR DB index is out of range",
+        Error::NoProtocol => "-NOPROTO unsupported protocol version",
+        Error::ProtocolNotAnInteger => "-ERR Protocol version is not an integer or out of range",
+        Error::InvalidClientName => {
+            "-ERR Client names cannot contain spaces, newlines or special characters."
+        }
+        Error::ValueTooLarge { .. } => "-ERR string exceeds maximum allowed size (proto-max-bulk-len)",
+        Error::ConnectionLimit => "-ERR max number of clients reached",
+    };
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn echo(before: &[u8], echoed: &[u8], after: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(before);
+    push_echo(echoed, out);
+    out.extend_from_slice(after);
+}
+
+fn push_lowercase(name: &str, out: &mut Vec<u8>) {
+    out.extend(name.bytes().map(|byte| byte.to_ascii_lowercase()));
+}
