@@ -1,1 +1,4 @@
 //! kvlite.
+
+pub mod config;
+pub mod logging;
