@@ -1,0 +1,586 @@
+//! Every option of the server: its flag, its environment variable, its unit, its default, its bounds.
+//!
+//! A flag `--max-wal-size` has the variable `KVLITE_MAX_WAL_SIZE`; the flag wins, and an empty variable
+//! counts as not set. Besides the environment and the process' CPU affinity nothing of the machine is looked
+//! at here: whether a port is free or a directory can be written is for those to find out who use them.
+
+mod units;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{BoolishValueParser, Resettable};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+
+pub use units::{CpuList, InvalidValue};
+
+/// When a write that is acknowledged is safe from a power cut. None of them loses an acknowledged write
+/// when the process dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SyncMode {
+    /// Before the acknowledgement: nothing is lost.
+    Always,
+    /// Within a second.
+    #[value(name = "everysec")]
+    EverySecond,
+    /// When the kernel writes it.
+    No,
+}
+
+/// The form of the server's own log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The options of one server, each within its bounds and none contradicting another.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "kvlite", version, about, max_term_width = 100, args_override_self = true)]
+#[command(after_help = "Each option can be set by its environment variable; the flag wins.\n\
+    Sizes take the suffixes k, m, g, t (powers of 1024); durations ns, us, ms, s, m, h, and without a unit \
+    they are seconds.\n\
+    Exit status: 0 after SIGINT or SIGTERM, 2 for a usage error, 78 where the kernel refuses io_uring, 1 for \
+    any other failure.")]
+pub struct Config {
+    /// Name or address on which both ports listen
+    #[arg(long, env = "KVLITE_HOST", default_value = "localhost", help_heading = NETWORK)]
+    #[arg(value_parser = units::host)]
+    pub host: String,
+
+    /// Port of the kvlite text protocol; 0 for none
+    #[arg(long, env = "KVLITE_PORT", default_value_t = 6380, help_heading = NETWORK)]
+    pub port: u16,
+
+    /// Port of the Redis protocol (RESP2 and RESP3); 0 for none
+    #[arg(long, env = "KVLITE_RESP_PORT", default_value_t = 6379, value_name = "PORT")]
+    #[arg(help_heading = NETWORK)]
+    pub resp_port: u16,
+
+    /// Path of a Unix socket for the Redis protocol [default: none]
+    #[arg(long, env = "KVLITE_UNIX_SOCKET", value_name = "PATH", help_heading = NETWORK)]
+    pub unix_socket: Option<PathBuf>,
+
+    /// Clients connected at the same time, at most
+    #[arg(long, env = "KVLITE_MAX_CONNECTIONS", default_value_t = 10_000, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = NETWORK)]
+    pub max_connections: u32,
+
+    /// Directory of the log and the snapshots
+    #[arg(long, env = "KVLITE_WAL_PATH", default_value = "./kvlite-data", value_name = "DIR")]
+    #[arg(help_heading = PERSISTENCE)]
+    pub wal_path: PathBuf,
+
+    /// When a write reaches the disk: always (before its reply), everysec (within a second) or no (when the
+    /// kernel likes); the bare flag means always
+    #[arg(long, env = "KVLITE_SYNC_MODE", default_value = "everysec", default_missing_value = "always")]
+    #[arg(value_enum, hide_possible_values = true, num_args = 0..=1, value_name = "MODE")]
+    #[arg(help_heading = PERSISTENCE)]
+    pub sync_mode: SyncMode,
+
+    /// Changes in the log, over all shards, from which on it is compacted; 0 for no limit
+    #[arg(long, env = "KVLITE_MAX_WAL_ENTRIES", default_value_t = 10_000_000, value_name = "N")]
+    #[arg(help_heading = PERSISTENCE)]
+    pub max_wal_entries: u64,
+
+    /// Size of the log, over all shards, from which on it is compacted; 0 for no limit
+    #[arg(long, env = "KVLITE_MAX_WAL_SIZE", default_value = "1g", value_name = "BYTES")]
+    #[arg(value_parser = units::size, help_heading = PERSISTENCE)]
+    pub max_wal_size: u64,
+
+    /// Size of one log file; 64k to 4g
+    #[arg(long, env = "KVLITE_WAL_SEGMENT_SIZE", default_value = "64m", value_name = "BYTES")]
+    #[arg(value_parser = |text: &str| units::size_within(text, SEGMENT_SIZE_BOUNDS))]
+    #[arg(help_heading = PERSISTENCE)]
+    pub wal_segment_size: u64,
+
+    /// Time between two looks at whether the log is to be compacted; 10ms to 24h
+    #[arg(long, env = "KVLITE_COMPACT_INTERVAL", default_value = "60s", value_name = "DURATION")]
+    #[arg(value_parser = |text: &str| units::duration_within(text, INTERVAL_BOUNDS))]
+    #[arg(help_heading = PERSISTENCE)]
+    pub compact_interval: Duration,
+
+    /// Shards of the keyspace, 1 to 1024; each has one thread [default: one per CPU of --cpus]
+    #[arg(long, env = "KVLITE_SHARDS", value_name = "N", help_heading = CORES)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    shards: Option<u16>,
+
+    /// CPUs to run on, such as 0-3,6 [default: those that the process may use]
+    #[arg(long, env = "KVLITE_CPUS", value_name = "LIST", help_heading = CORES)]
+    cpus: Option<CpuList>,
+
+    /// Microseconds for which an idle shard spins before it sleeps, 0 to 100; for CPUs that run nothing else
+    #[arg(long, env = "KVLITE_SPIN_US", default_value_t = 0, value_name = "US", help_heading = CORES)]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub spin_us: u8,
+
+    /// Whether the server counts how keys are used, true or false; the bare flag means true
+    #[arg(long, env = "KVLITE_ENABLE_ANALYTICS", default_value = "true", default_missing_value = "true")]
+    #[arg(action = clap::ArgAction::Set, value_parser = BoolishValueParser::new(), num_args = 0..=1)]
+    #[arg(hide_possible_values = true, value_name = "BOOL", help_heading = ANALYTICS)]
+    pub enable_analytics: bool,
+
+    /// Time between two searches for expired keys, whose memory they free; 10ms to 24h
+    #[arg(long, env = "KVLITE_TTL_CHECK_INTERVAL", default_value = "100ms", value_name = "DURATION")]
+    #[arg(value_parser = |text: &str| units::duration_within(text, INTERVAL_BOUNDS))]
+    #[arg(help_heading = ANALYTICS)]
+    pub ttl_check_interval: Duration,
+
+    /// Least severe level that is logged (error, warn, info, debug, trace, off), or a filter such as
+    /// info,kvlite=debug
+    #[arg(long, env = "KVLITE_LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
+    #[arg(value_parser = units::log_filter, help_heading = LOGGING)]
+    pub log_level: String,
+
+    /// Form of the log lines on standard error: text or json
+    #[arg(long, env = "KVLITE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    #[arg(value_enum, hide_possible_values = true, help_heading = LOGGING)]
+    pub log_format: LogFormat,
+
+    /// Whether the RESP port was asked for: a default port that is taken is no reason to stop.
+    #[arg(skip)]
+    resp_port_is_explicit: bool,
+
+    /// The CPUs that the process may use.
+    #[arg(skip)]
+    usable_cpus: Vec<usize>,
+}
+
+const NETWORK: &str = "Network";
+const PERSISTENCE: &str = "Persistence";
+const CORES: &str = "Cores";
+const ANALYTICS: &str = "Analytics and expiry";
+const LOGGING: &str = "Logging";
+
+const SEGMENT_SIZE_BOUNDS: std::ops::RangeInclusive<u64> = 64 << 10..=4 << 30;
+const INTERVAL_BOUNDS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_hours(24);
+
+/// The longest path that the address of a Unix socket can hold, in bytes.
+const UNIX_SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Options that are each in order but do not go together, or not with this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Contradiction {
+    /// Both ports are 0, and there is no Unix socket.
+    NoListener,
+    /// Both protocols ask for this port.
+    SamePort(u16),
+    /// The path of the Unix socket has this many bytes.
+    UnixSocketPathTooLong(usize),
+    /// `--cpus` names a CPU outside the process' affinity mask.
+    CpuNotUsable {
+        /// The first such CPU.
+        cpu: usize,
+        /// The CPUs that the process may use.
+        usable: Vec<usize>,
+    },
+}
+
+impl fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Contradiction::NoListener => {
+                write!(f, "no client could connect: give --port, --resp-port or --unix-socket")
+            }
+            Contradiction::SamePort(port) => {
+                write!(f, "--port and --resp-port are both {port}: give each its own, or 0 to one of them")
+            }
+            Contradiction::UnixSocketPathTooLong(bytes) => write!(
+                f,
+                "the path of --unix-socket has {bytes} bytes: give at most {UNIX_SOCKET_PATH_BYTES_MAX}"
+            ),
+            Contradiction::CpuNotUsable { cpu, usable } => {
+                let usable = units::cpu_list_text(usable);
+                write!(f, "--cpus names CPU {cpu}, which this process may not use: choose from {usable}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Contradiction {}
+
+impl Config {
+    /// The options of this process, from its arguments and its environment. Prints and exits by itself: with
+    /// status 0 after `--help` and `--version`, with 2 after a usage error.
+    pub fn from_process() -> Config {
+        Config::parse_from_args(std::env::args_os(), usable_cpus()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// The options that these arguments (the first is the program's name) and the environment give to a
+    /// process that may use these CPUs.
+    ///
+    /// # Errors
+    /// What [`clap::Error`] says: an unknown flag, a value out of its bounds, options that contradict each
+    /// other; or a request for the help or the version.
+    pub fn parse_from_args<A: Into<OsString>>(
+        args: impl IntoIterator<Item = A>,
+        usable_cpus: Vec<usize>,
+    ) -> Result<Config, clap::Error> {
+        let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+        let mut command = command();
+        let matches = command
+            .try_get_matches_from_mut(&args)
+            .map_err(|error| with_variable_named(error, &command, &args))?;
+        let mut config = Config::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        config.resp_port_is_explicit = matches.value_source("resp_port") != Some(ValueSource::DefaultValue);
+        config.usable_cpus = usable_cpus;
+        match config.contradiction() {
+            None => Ok(config),
+            Some(contradiction) => Err(command.error(ErrorKind::ArgumentConflict, contradiction)),
+        }
+    }
+
+    /// The number of shards: as asked for, else one per CPU.
+    pub fn shard_count(&self) -> usize {
+        self.shards.map_or(self.cpus().len(), usize::from)
+    }
+
+    /// The CPUs to run on, ascending, at least one. Shard `i` belongs on CPU `cpus()[i % cpus().len()]`.
+    pub fn cpus(&self) -> &[usize] {
+        self.cpus.as_ref().map_or(&self.usable_cpus, CpuList::as_slice)
+    }
+
+    /// Whether the RESP port was given by flag or variable. If so, a port that is taken is an error; the
+    /// default one that is taken only deserves a warning.
+    pub fn resp_port_is_explicit(&self) -> bool {
+        self.resp_port_is_explicit
+    }
+
+    /// Every option as `CONFIG GET` shows it, sorted by name: the flags' names, and those names of Redis'
+    /// options whose value is true for this server.
+    pub fn options(&self) -> Vec<(&'static str, String)> {
+        let unix_socket =
+            self.unix_socket.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        let mut options = vec![
+            ("appendfsync", value_name(self.sync_mode)),
+            ("appendonly", "yes".to_owned()),
+            ("bind", self.host.clone()),
+            ("compact-interval", units::duration_text(self.compact_interval)),
+            ("cpus", units::cpu_list_text(self.cpus())),
+            ("databases", "1".to_owned()),
+            ("dir", self.wal_path.display().to_string()),
+            ("enable-analytics", self.enable_analytics.to_string()),
+            ("host", self.host.clone()),
+            ("log-format", value_name(self.log_format)),
+            ("log-level", self.log_level.clone()),
+            ("max-connections", self.max_connections.to_string()),
+            ("max-wal-entries", self.max_wal_entries.to_string()),
+            ("max-wal-size", self.max_wal_size.to_string()),
+            ("maxclients", self.max_connections.to_string()),
+            ("maxmemory", "0".to_owned()),
+            ("maxmemory-policy", "noeviction".to_owned()),
+            ("port", self.port.to_string()),
+            ("resp-port", self.resp_port.to_string()),
+            ("save", String::new()),
+            ("shards", self.shard_count().to_string()),
+            ("spin-us", self.spin_us.to_string()),
+            ("sync-mode", value_name(self.sync_mode)),
+            ("timeout", "0".to_owned()),
+            ("ttl-check-interval", units::duration_text(self.ttl_check_interval)),
+            ("unix-socket", unix_socket.clone()),
+            ("unixsocket", unix_socket),
+            ("wal-path", self.wal_path.display().to_string()),
+            ("wal-segment-size", self.wal_segment_size.to_string()),
+        ];
+        options.sort_unstable_by_key(|(name, _)| *name);
+        options
+    }
+
+    /// The option of this name, in any case, with `-` or `_` between its words.
+    pub fn option(&self, name: &[u8]) -> Option<(&'static str, String)> {
+        let name = option_name(name);
+        self.options().into_iter().find(|(known, _)| known.as_bytes() == name)
+    }
+
+    fn contradiction(&self) -> Option<Contradiction> {
+        if self.port == 0 && self.resp_port == 0 && self.unix_socket.is_none() {
+            return Some(Contradiction::NoListener);
+        }
+        if self.port == self.resp_port && self.port != 0 {
+            return Some(Contradiction::SamePort(self.port));
+        }
+        let socket_path_bytes = self.unix_socket.as_ref().map_or(0, |path| path.as_os_str().len());
+        if socket_path_bytes > UNIX_SOCKET_PATH_BYTES_MAX {
+            return Some(Contradiction::UnixSocketPathTooLong(socket_path_bytes));
+        }
+        let usable = &self.usable_cpus;
+        let unusable = self.cpus().iter().find(|cpu| !usable.contains(cpu));
+        unusable.map(|cpu| Contradiction::CpuNotUsable { cpu: *cpu, usable: usable.clone() })
+    }
+}
+
+/// An option's name, or a pattern for names, as [`Config::options`] spells names: lower case, hyphens.
+pub fn option_name(name: &[u8]) -> Vec<u8> {
+    name.iter().map(|byte| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }).collect()
+}
+
+/// The CPUs that this process may use, ascending: its affinity mask, which follows `taskset` and container
+/// limits. Where the mask cannot be read, as many as the system reports, counted from 0.
+pub fn usable_cpus() -> Vec<usize> {
+    match rustix::thread::sched_getaffinity(None) {
+        Ok(mask) => (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| mask.is_set(*cpu)).collect(),
+        Err(_) => (0..std::thread::available_parallelism().map_or(1, usize::from)).collect(),
+    }
+}
+
+/// The command line, with the values of environment variables out of the help and empty ones ignored.
+fn command() -> clap::Command {
+    Config::command().mut_args(|arg| {
+        let is_empty = |name| std::env::var_os(name).is_some_and(|value| value.is_empty());
+        let ignored = arg.get_env().is_some_and(is_empty);
+        let arg = arg.hide_env_values(true);
+        if ignored { arg.env(Resettable::Reset) } else { arg }
+    })
+}
+
+/// Adds to the error about an option whose flag was not given which variable its value came from.
+fn with_variable_named(mut error: clap::Error, command: &clap::Command, args: &[OsString]) -> clap::Error {
+    let Some(ContextValue::String(usage)) = error.get(ContextKind::InvalidArg) else { return error };
+    let flag = usage.split([' ', '[']).next().unwrap_or_default().trim_end_matches('=');
+    let is_given = args.iter().any(|arg| arg.to_string_lossy().split('=').next() == Some(flag));
+    let mut known = command.get_arguments();
+    let variable = known.find(|arg| arg.get_long() == flag.strip_prefix("--")).and_then(|arg| arg.get_env());
+    if let (false, Some(variable)) = (is_given, variable) {
+        let tip = format!("the value is that of the environment variable {}", variable.display());
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
+}
+
+fn value_name<V: ValueEnum + Copy>(value: V) -> String {
+    value.to_possible_value().expect("no value is hidden").get_name().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &str) -> Result<Config, clap::Error> {
+        Config::parse_from_args(std::iter::once("kvlite").chain(args.split_whitespace()), vec![0, 1, 2, 5])
+    }
+
+    fn error(args: &str) -> String {
+        let error = parse(args).expect_err(args);
+        assert_eq!(error.exit_code(), 2, "{args}");
+        error.to_string()
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Config::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_has_its_variable_its_heading_and_its_line_in_config_get() {
+        let options = parse("").unwrap().options();
+        let command = command();
+        for arg in command.get_arguments() {
+            let Some(flag) = arg.get_long() else { panic!("{arg} has no flag") };
+            let variable = format!("KVLITE_{}", flag.to_uppercase().replace('-', "_"));
+            assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()), "--{flag}");
+            assert!(arg.get_help_heading().is_some(), "--{flag} stands under no heading");
+            assert!(options.iter().any(|(name, _)| *name == flag), "CONFIG GET does not show {flag}");
+        }
+        assert!(options.is_sorted_by(|a, b| a.0 < b.0), "sorted, and no name twice");
+    }
+
+    #[test]
+    fn the_help_fits_80_columns() {
+        let help = command().term_width(80).render_help().to_string();
+        for heading in [NETWORK, PERSISTENCE, CORES, ANALYTICS, LOGGING] {
+            assert!(help.contains(&format!("\n{heading}:\n")), "{heading} is missing");
+        }
+        for line in help.lines() {
+            assert!(line.chars().count() <= 80, "too wide: {line}");
+        }
+    }
+
+    #[test]
+    fn defaults() {
+        let config = parse("").unwrap();
+        let shown = |name: &str| config.option(name.as_bytes()).map(|(_, value)| value).unwrap();
+        for (name, value) in [
+            ("host", "localhost"),
+            ("port", "6380"),
+            ("resp-port", "6379"),
+            ("unix-socket", ""),
+            ("max-connections", "10000"),
+            ("wal-path", "./kvlite-data"),
+            ("sync-mode", "everysec"),
+            ("max-wal-entries", "10000000"),
+            ("max-wal-size", "1073741824"),
+            ("wal-segment-size", "67108864"),
+            ("compact-interval", "60s"),
+            ("shards", "4"),
+            ("cpus", "0-2,5"),
+            ("spin-us", "0"),
+            ("enable-analytics", "true"),
+            ("ttl-check-interval", "100ms"),
+            ("log-level", "info"),
+            ("log-format", "text"),
+        ] {
+            assert_eq!(shown(name), value, "{name}");
+        }
+        assert!(!config.resp_port_is_explicit());
+    }
+
+    #[test]
+    fn flags_set_their_options() {
+        let config = parse(
+            "--host ::1 --port 7000 --resp-port=6379 --unix-socket /tmp/k.sock --max-connections 7 \
+             --wal-path /d --max-wal-entries 0 --max-wal-size 2gib --wal-segment-size 1m \
+             --compact-interval 1h30m --shards 3 --cpus 1,5 --spin-us 100 --ttl-check-interval 1s \
+             --log-level warn,kvlite=trace --log-format json",
+        )
+        .unwrap();
+        assert_eq!((config.host.as_str(), config.port, config.resp_port), ("::1", 7000, 6379));
+        assert!(config.resp_port_is_explicit(), "the default's number, but asked for");
+        assert_eq!(config.unix_socket, Some(PathBuf::from("/tmp/k.sock")));
+        assert_eq!((config.max_connections, config.max_wal_entries), (7, 0));
+        assert_eq!((config.max_wal_size, config.wal_segment_size), (2 << 30, 1 << 20));
+        assert_eq!(config.wal_path, PathBuf::from("/d"));
+        assert_eq!(config.compact_interval, Duration::from_mins(90));
+        assert_eq!((config.shard_count(), config.cpus(), config.spin_us), (3, [1, 5].as_slice(), 100));
+        assert_eq!(config.ttl_check_interval, Duration::from_secs(1));
+        assert_eq!((config.log_level.as_str(), config.log_format), ("warn,kvlite=trace", LogFormat::Json));
+    }
+
+    #[test]
+    fn one_shard_per_chosen_cpu() {
+        assert_eq!(parse("--cpus 0,5").unwrap().shard_count(), 2);
+    }
+
+    #[test]
+    fn flags_that_may_stand_without_a_value() {
+        assert_eq!(parse("--sync-mode").unwrap().sync_mode, SyncMode::Always);
+        assert_eq!(parse("--sync-mode --port 7000").unwrap().sync_mode, SyncMode::Always);
+        assert_eq!(parse("--sync-mode no").unwrap().sync_mode, SyncMode::No);
+        assert_eq!(parse("--sync-mode=everysec").unwrap().sync_mode, SyncMode::EverySecond);
+        assert!(parse("--enable-analytics").unwrap().enable_analytics);
+        assert!(!parse("--enable-analytics=false").unwrap().enable_analytics);
+        assert!(!parse("--enable-analytics off").unwrap().enable_analytics);
+    }
+
+    #[test]
+    fn the_last_of_several_flags_wins() {
+        assert_eq!(parse("--port 7000 --port 7001").unwrap().port, 7001);
+    }
+
+    #[test]
+    fn a_port_of_zero_is_no_listener() {
+        assert_eq!(parse("--port 0").unwrap().port, 0);
+        assert_eq!(parse("--resp-port 0").unwrap().resp_port, 0);
+        assert!(parse("--port 0 --resp-port 0 --unix-socket /tmp/k.sock").is_ok());
+    }
+
+    #[test]
+    fn every_refusal_says_what_to_do() {
+        for (args, text) in [
+            ("--port 0 --resp-port 0", "give --port, --resp-port or --unix-socket"),
+            ("--port 7000 --resp-port 7000", "--port and --resp-port are both 7000"),
+            ("--cpus 0,3", "--cpus names CPU 3, which this process may not use: choose from 0-2,5"),
+            ("--cpus 2-1", "such as 0-3,6"),
+            ("--shards 0", "0 is not in 1..=1024"),
+            ("--shards 1025", "1025 is not in 1..=1024"),
+            ("--spin-us 101", "101 is not in 0..=100"),
+            ("--max-connections 0", "0 is not in 1..=1000000"),
+            ("--port 65536", "65536 is not in 0..=65535"),
+            ("--sync-mode sometimes", "[possible values: always, everysec, no]"),
+            ("--enable-analytics=perhaps", "perhaps"),
+            ("--max-wal-size 1.5g", "such as 1073741824, 64k, 64mib or 1g"),
+            ("--wal-segment-size 4k", "give from 65536 to 4294967296 bytes"),
+            ("--compact-interval soon", "such as 60, 500ms, 60s, 5m or 1h30m"),
+            ("--compact-interval 0", "give a duration from 10ms to 86400s"),
+            ("--ttl-check-interval 25h", "give a duration from 10ms to 86400s"),
+            ("--log-level loud", "'loud' is neither a level"),
+            ("--log-format xml", "[possible values: text, json]"),
+            ("--host=", "give one host name or address"),
+            ("--prot 7000", "--port"),
+        ] {
+            let error = error(args);
+            assert!(error.contains(text), "{args}: {error}");
+        }
+        let long_path = format!("--unix-socket /{}", "s".repeat(UNIX_SOCKET_PATH_BYTES_MAX));
+        assert!(error(&long_path).contains("has 108 bytes: give at most 107"));
+    }
+
+    #[test]
+    fn help_and_version_are_no_errors() {
+        for args in ["--help", "-h", "--version", "-V"] {
+            assert_eq!(parse(args).unwrap_err().exit_code(), 0, "{args}");
+        }
+    }
+
+    #[test]
+    fn option_names_are_found_in_every_spelling() {
+        let config = parse("--sync-mode").unwrap();
+        for name in ["max-connections", "max_connections", "MAX_CONNECTIONS"] {
+            assert_eq!(
+                config.option(name.as_bytes()),
+                Some(("max-connections", "10000".to_owned())),
+                "{name}"
+            );
+        }
+        assert_eq!(config.option(b"maxclients"), Some(("maxclients", "10000".to_owned())));
+        assert_eq!(config.option(b"appendfsync"), Some(("appendfsync", "always".to_owned())));
+        assert_eq!(config.option(b"nope"), None);
+    }
+
+    #[test]
+    fn the_process_may_use_at_least_one_cpu() {
+        assert!(!usable_cpus().is_empty());
+        assert!(usable_cpus().is_sorted());
+    }
+
+    /// The environment of a process is fixed while its threads run, so these tests look at it from a child:
+    /// this very test binary, asked to run the test below it alone.
+    fn in_child(variables: &[(&str, &str)], args: &str) -> String {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "config::tests::child_of_the_environment_tests", "--nocapture"]);
+        child.env("CONFIG_TEST_ARGS", args).envs(variables.iter().copied());
+        String::from_utf8(child.output().unwrap().stdout).unwrap()
+    }
+
+    #[test]
+    fn child_of_the_environment_tests() {
+        let Ok(args) = std::env::var("CONFIG_TEST_ARGS") else { return };
+        match parse(&args) {
+            Ok(config) => println!("{:?} explicit={}", config.options(), config.resp_port_is_explicit()),
+            Err(error) => println!("{error}"),
+        }
+    }
+
+    #[test]
+    fn variables_set_options() {
+        let shown =
+            in_child(&[("KVLITE_PORT", "7000"), ("KVLITE_SYNC_MODE", "no"), ("KVLITE_CPUS", "1")], "");
+        for text in [r#"("port", "7000")"#, r#"("sync-mode", "no")"#, r#"("cpus", "1")"#, "explicit=false"] {
+            assert!(shown.contains(text), "{text} is missing: {shown}");
+        }
+        assert!(in_child(&[("KVLITE_RESP_PORT", "6379")], "").contains("explicit=true"));
+    }
+
+    #[test]
+    fn a_flag_wins_over_its_variable_and_an_empty_variable_is_none() {
+        let shown = in_child(&[("KVLITE_PORT", "7000"), ("KVLITE_RESP_PORT", "")], "--port 7001");
+        assert!(shown.contains(r#"("port", "7001")"#), "{shown}");
+        assert!(shown.contains(r#"("resp-port", "6379")"#) && shown.contains("explicit=false"), "{shown}");
+    }
+
+    #[test]
+    fn an_error_names_the_variable_that_caused_it() {
+        let tip = "the value is that of the environment variable KVLITE_SHARDS";
+        let shown = in_child(&[("KVLITE_SHARDS", "none")], "");
+        assert!(shown.contains(tip), "{shown}");
+        let shown = in_child(&[("KVLITE_SYNC_MODE", "sometimes")], "");
+        assert!(shown.contains("environment variable KVLITE_SYNC_MODE"), "{shown}");
+        assert!(!error("--shards none").contains("environment variable"));
+    }
+}
