@@ -1,4 +1,28 @@
-//! kvlite.
+//! kvlite: a fast in-memory key-value store with persistence and TTL, a shard per core on `io_uring`.
+//!
+//! Follow one `SET` from its socket to its reply:
+//!
+//! 1. [`net`]: the kernel puts the bytes into a buffer of the worker's network ring; the worker's turn finds them.
+//! 2. [`protocol`]: the client's parser finds a request in them, without a copy.
+//! 3. [`worker`]: the turn looks up who owns the key ([`router`]). If it is this worker's shard, it runs there at
+//!    once; if not, it goes into the open mail to the owner ([`mail`]), which is sent at the end of the turn.
+//! 4. [`shard`]: the state machine changes the keyspace, and says by a reply and by changes what it did.
+//! 5. [`wal`]: the changes of the turn are written as one frame.
+//! 6. [`connection`]: the reply takes its place in the order of the client's requests, and leaves through the ring.
+//!
+//! [`server`] starts and ends all this; [`recovery`] is the way back from the log into the shard.
+
+mod compaction;
 pub mod config;
+pub mod connection;
+pub mod mail;
 pub mod net;
 pub mod protocol;
+pub mod recovery;
+pub mod report;
+pub mod router;
+pub mod server;
+mod session;
+pub mod worker;
+
+pub use server::{run, start_logging};

@@ -22,7 +22,7 @@ pub enum Reply<'a> {
     /// An ordered list.
     Array(Vec<Reply<'a>>),
     /// Named fields in order; RESP2 flattens them.
-    Map(Vec<(&'static str, Reply<'a>)>),
+    Map(Vec<(Cow<'static, str>, Reply<'a>)>),
     /// A text for people, such as `INFO`; RESP3 marks it as verbatim.
     Text(String),
     /// The request was refused.

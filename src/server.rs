@@ -1,0 +1,434 @@
+//! The process: limits, listeners, one worker per core, signals, and the end.
+//!
+//! It starts the workers and waits; it is never on the way of a command.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use glommio::{LocalExecutorBuilder, Placement};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::config::{Config, LogFormat};
+use crate::connection::Door;
+use crate::mail::{Post, QUEUE_CAPACITY};
+use crate::net::{self, Doorbell, Net};
+use crate::recovery;
+use crate::worker::Worker;
+
+/// What an executor pins for its own file I/O; sockets have the network ring's buffers.
+const EXECUTOR_IO_BYTES: usize = 64 * 1024;
+
+/// The least locked memory with which an executor starts.
+const MEMLOCK_MIN_BYTES: u64 = 512 * 1024;
+
+/// Files that are open besides the clients' sockets, at most, for one shard.
+const FILES_PER_SHARD: u64 = 64;
+
+/// The exit status where the system refuses what the server needs (`EX_CONFIG`).
+const EXIT_CONFIG: i32 = 78;
+
+/// Why the server ends, or does not start.
+#[derive(Debug)]
+pub enum Failure {
+    /// The kernel refuses io_uring, or lacks a part of it.
+    IoUring(std::io::Error),
+    /// The limit of locked memory is too low, in bytes.
+    Memlock(u64),
+    /// A listener's address cannot be used.
+    Listen {
+        /// The address, or the path.
+        address: String,
+        /// The flag that names it.
+        flag: &'static str,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The data directory or the log in it.
+    Log {
+        /// The shard, where it is about one.
+        shard: Option<usize>,
+        /// Why.
+        error: wal::Error,
+    },
+    /// A log frame holds something other than changes.
+    Replay {
+        /// The shard.
+        shard: usize,
+        /// The frame.
+        seq: u64,
+        /// Why.
+        error: shard::MalformedChange,
+    },
+    /// Data could not be brought to disk.
+    Sync {
+        /// The shard.
+        shard: usize,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The network ring failed.
+    NetworkRing(std::io::Error),
+    /// A worker could not be started.
+    Executor(String),
+    /// Signals cannot be awaited.
+    Signals(std::io::Error),
+}
+
+impl Failure {
+    /// A failure of a shard's log.
+    pub(crate) fn log(shard: usize, error: wal::Error) -> Failure {
+        Failure::Log { shard: Some(shard), error }
+    }
+
+    /// The status with which the process exits.
+    pub fn exit_status(&self) -> i32 {
+        match self {
+            Failure::IoUring(_) | Failure::Memlock(_) => EXIT_CONFIG,
+            _ => 1,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::IoUring(error) => {
+                write!(f, "io_uring is not available: {error}; {}", io_uring_remedy(error))
+            }
+            Failure::Memlock(limit) => write!(
+                f,
+                "the limit of locked memory is {limit} bytes, below the {MEMLOCK_MIN_BYTES} that io_uring \
+                 needs here; raise it: ulimit -l, LimitMEMLOCK= of systemd, --ulimit memlock=-1 of a container"
+            ),
+            Failure::Listen { address, flag, error } => {
+                write!(f, "cannot listen on {address}: {error}; choose another with {flag}")
+            }
+            Failure::Log { shard: Some(shard), error } => write!(f, "shard {shard}: {error}"),
+            Failure::Log { shard: None, error } => write!(f, "{error}"),
+            Failure::Replay { shard, seq, error } => {
+                write!(f, "shard {shard}: frame {seq} of the log: {error}; it was written by something else")
+            }
+            Failure::Sync { shard, error } => write!(
+                f,
+                "shard {shard}: cannot bring the log to disk: {error}; what was not synced may be lost: check \
+                 the disk, then start again"
+            ),
+            Failure::NetworkRing(error) => write!(f, "the network ring failed: {error}"),
+            Failure::Executor(error) => write!(f, "cannot start a worker: {error}"),
+            Failure::Signals(error) => write!(f, "cannot await signals: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+fn io_uring_remedy(error: &std::io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile of the \
+             container, and set the sysctl kernel.io_uring_disabled to 0"
+        }
+        Some(libc::ENOSYS) => "allow it in the seccomp profile of the container, or run Linux 6.1 or newer",
+        Some(libc::ENOMEM) => "raise the limit of locked memory (ulimit -l)",
+        _ => "kvlite needs Linux 6.1 or newer",
+    }
+}
+
+/// A number that all workers count together.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// One more; returns the number with it.
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// One more.
+    pub fn add(&self) {
+        self.next();
+    }
+
+    /// One less.
+    pub fn remove(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed) as usize
+    }
+}
+
+/// What all workers know. None of it is on the way of a command.
+#[derive(Debug)]
+pub struct Shared {
+    /// The options.
+    pub config: Config,
+    /// The port on which RESP is really spoken.
+    pub resp_port: Option<u16>,
+    /// When the server started.
+    pub started: Instant,
+    /// Clients connected now.
+    pub connections: Gauge,
+    /// Clients that ever connected.
+    pub clients_accepted: Gauge,
+    /// Clients that were one too many.
+    pub connections_refused: Gauge,
+    /// Workers with nothing left to do at the end.
+    pub drained: Gauge,
+    stopping: AtomicBool,
+}
+
+impl Shared {
+    /// Whether the server is to end.
+    pub fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}
+
+/// What a worker tells when it is ready to serve, and gets back.
+struct Ready {
+    worker: usize,
+    doorbell: Doorbell,
+    wakeup: OwnedFd,
+}
+
+enum Report {
+    Ready(Ready),
+    Ended(Result<(), Failure>),
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Why it did not start, or had to end; see [`Failure::exit_status`].
+pub fn run(config: Config) -> Result<(), Failure> {
+    let started = Instant::now();
+    exit_on_panic();
+    raise_limits(&config)?;
+    probe_io_uring()?;
+    let shards = config.shard_count();
+    let data = recovery::open(&config)?;
+    let (listeners, resp_port) = listen(&config)?;
+    let unix_socket = config.unix_socket.clone();
+    let shared = Arc::new(Shared {
+        config,
+        resp_port,
+        started,
+        connections: Gauge::default(),
+        clients_accepted: Gauge::default(),
+        connections_refused: Gauge::default(),
+        drained: Gauge::default(),
+        stopping: AtomicBool::new(false),
+    });
+    let result = serve(&shared, shards, &data, listeners);
+    if let Some(path) = unix_socket {
+        let _ = std::fs::remove_file(path); // Gone already is as good.
+    }
+    if result.is_ok() {
+        tracing::info!("stopped; everything acknowledged is on disk");
+    }
+    result
+}
+
+fn serve(
+    shared: &Arc<Shared>,
+    shards: usize,
+    data: &recovery::Data,
+    listeners: Vec<(OwnedFd, Door)>,
+) -> Result<(), Failure> {
+    let (reports, from_workers) = mpsc::channel();
+    let mut starts = Vec::new();
+    let mut listeners = Some(listeners);
+    for (index, post) in Post::mesh(shards, QUEUE_CAPACITY).into_iter().enumerate() {
+        let (start, started) = mpsc::channel();
+        starts.push(start);
+        let listeners = listeners.take().unwrap_or_default(); // The first worker accepts for all.
+        spawn_worker(index, shared.clone(), data.shard(index), post, listeners, started, reports.clone())?;
+    }
+    let mut doorbells = vec![None; shards];
+    let mut wakeups = Vec::new();
+    while wakeups.len() < shards {
+        match from_workers.recv().expect("each worker reports before it ends") {
+            Report::Ready(Ready { worker, doorbell, wakeup }) => {
+                doorbells[worker] = Some(doorbell);
+                wakeups.push(wakeup);
+            }
+            Report::Ended(result) => return result,
+        }
+    }
+    let doorbells: Arc<[Doorbell]> = doorbells.into_iter().flatten().collect();
+    stop_on_signal(shared.clone(), wakeups)?;
+    for start in &starts {
+        let _ = start.send(doorbells.clone()); // A worker that has ended says so by its report.
+    }
+    announce(shared);
+    (0..shards).try_for_each(|_| loop {
+        if let Report::Ended(result) = from_workers.recv().expect("each worker reports its end") {
+            break result;
+        }
+    })
+}
+
+#[allow(clippy::too_many_arguments)] // Each is moved into the thread; a struct for them would be used once.
+fn spawn_worker(
+    index: usize,
+    shared: Arc<Shared>,
+    data: recovery::ShardData,
+    post: Post,
+    listeners: Vec<(OwnedFd, Door)>,
+    start: mpsc::Receiver<Arc<[Doorbell]>>,
+    reports: mpsc::Sender<Report>,
+) -> Result<(), Failure> {
+    let cpus = shared.config.cpus();
+    let placement = Placement::Fixed(cpus[index % cpus.len()]);
+    let work = move || async move {
+        let result = work(index, shared, &data, post, listeners, &start, &reports).await;
+        let _ = reports.send(Report::Ended(result)); // Nobody listens any more: the process is ending.
+    };
+    let executor = LocalExecutorBuilder::new(placement)
+        .name(&format!("kvlite-{index}"))
+        .io_memory(EXECUTOR_IO_BYTES)
+        .spawn(work);
+    executor.map(drop).map_err(|error| Failure::Executor(error.to_string()))
+}
+
+async fn work(
+    index: usize,
+    shared: Arc<Shared>,
+    data: &recovery::ShardData,
+    mut post: Post,
+    listeners: Vec<(OwnedFd, Door)>,
+    start: &mpsc::Receiver<Arc<[Doorbell]>>,
+    reports: &mpsc::Sender<Report>,
+) -> Result<(), Failure> {
+    let net = Net::new().map_err(Failure::NetworkRing)?;
+    let (shard, log) = data.recover()?;
+    let wakeup = net.wakeup().try_clone_to_owned().map_err(Failure::NetworkRing)?;
+    let ready = Ready { worker: index, doorbell: net.doorbell(), wakeup };
+    let _ = reports.send(Report::Ready(ready));
+    // Nothing is served yet, so this thread may wait; the others are recovering their shards.
+    let Ok(doorbells) = start.recv() else { return Ok(()) };
+    post.connect(&doorbells);
+    let mut worker = Worker::new(index, shared, net, post, shard, log);
+    worker.accept_at(listeners);
+    worker.run().await
+}
+
+/// A worker that panics would leave a server without one of its shards: the process ends instead.
+fn exit_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!("kvlite has a defect and ends: {panic}");
+        eprintln!("{}", std::backtrace::Backtrace::force_capture());
+        std::process::exit(70); // EX_SOFTWARE
+    }));
+}
+
+fn raise_limits(config: &Config) -> Result<(), Failure> {
+    let shards = config.shard_count() as u64;
+    let files = u64::from(config.max_connections) + shards * FILES_PER_SHARD;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_some_and(|current| current < files) {
+        let raised = maximum.map_or(files, |maximum| maximum.min(files));
+        let limit = Rlimit { current: Some(raised), maximum };
+        if setrlimit(Resource::Nofile, limit).is_err() || raised < files {
+            tracing::warn!(
+                "the limit of open files ({raised}) does not allow --max-connections {}; raise it: ulimit -n",
+                config.max_connections
+            );
+        }
+    }
+    let Rlimit { current, maximum } = getrlimit(Resource::Memlock);
+    if current != maximum {
+        // The soft limit is the one that counts; where it stays low, the check below tells.
+        let _ = setrlimit(Resource::Memlock, Rlimit { current: maximum, maximum });
+    }
+    match getrlimit(Resource::Memlock).current {
+        Some(limit) if limit < MEMLOCK_MIN_BYTES => Err(Failure::Memlock(limit)),
+        _ => Ok(()),
+    }
+}
+
+/// Finds out whether the rings can be made before an executor panics for want of them.
+fn probe_io_uring() -> Result<(), Failure> {
+    Net::new().map(drop).map_err(Failure::IoUring)
+}
+
+fn listen(config: &Config) -> Result<(Vec<(OwnedFd, Door)>, Option<u16>), Failure> {
+    let tcp = |port: u16, flag, door: Door| {
+        let address = format!("{}:{port}", config.host);
+        let sockets = net::bind_tcp(&config.host, port);
+        let sockets = sockets.map_err(|error| Failure::Listen { address, flag, error })?;
+        Ok(sockets.into_iter().map(move |(socket, _)| (socket, door)))
+    };
+    let mut listeners = Vec::new();
+    let mut resp_port = None;
+    if config.port != 0 {
+        listeners.extend(tcp(config.port, "--port", Door::Text)?);
+    }
+    if config.resp_port != 0 {
+        match tcp(config.resp_port, "--resp-port", Door::Resp) {
+            Ok(sockets) => {
+                listeners.extend(sockets);
+                resp_port = Some(config.resp_port);
+            }
+            Err(failure) if config.resp_port_is_explicit() => return Err(failure),
+            Err(failure) => tracing::warn!("{failure}; serving without RESP over TCP"),
+        }
+    }
+    if let Some(path) = &config.unix_socket {
+        let failed = |error| Failure::Listen { address: path.display().to_string(), flag: "--unix-socket", error };
+        listeners.push((net::bind_unix(path).map_err(failed)?, Door::Unix));
+    }
+    Ok((listeners, resp_port))
+}
+
+/// Ends the server at SIGTERM or SIGINT; at a second one, at once.
+fn stop_on_signal(shared: Arc<Shared>, wakeups: Vec<OwnedFd>) -> Result<(), Failure> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(Failure::Signals)?;
+    let wait = move || {
+        for signal in signals.forever() {
+            if shared.stopping.swap(true, Ordering::Relaxed) {
+                std::process::exit(128 + signal);
+            }
+            tracing::info!("stopping at signal {signal}; a second one ends at once");
+            wakeups.iter().for_each(|wakeup| Net::unpark(std::os::fd::AsFd::as_fd(wakeup)));
+        }
+    };
+    let thread = std::thread::Builder::new().name("kvlite-signals".to_owned()).spawn(wait);
+    thread.map(drop).map_err(Failure::Signals)
+}
+
+fn announce(shared: &Shared) {
+    let config = &shared.config;
+    let address = |port: u16| if port == 0 { "off".to_owned() } else { format!("{}:{port}", config.host) };
+    let shown = |path: &Option<PathBuf>| path.as_ref().map_or("off".to_owned(), |path| path.display().to_string());
+    tracing::info!(
+        text = address(config.port),
+        resp = address(shared.resp_port.unwrap_or(0)),
+        unix = shown(&config.unix_socket),
+        shards = config.shard_count(),
+        data = %config.wal_path.display(),
+        sync = ?config.sync_mode,
+        started_ms = shared.started.elapsed().as_millis() as u64,
+        "kvlite {} is ready",
+        env!("CARGO_PKG_VERSION"),
+    );
+}
+
+/// Sends the server's log lines to standard error.
+pub fn start_logging(config: &Config) {
+    let filter = tracing_subscriber::EnvFilter::new(&config.log_level);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => lines.with_target(false).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}

@@ -1,0 +1,413 @@
+//! The commands that the server answers outside the keyspace: about the connection, the server and its files.
+//!
+//! A command that every worker must be asked about begins here and ends in [`Worker::gathered`].
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use shard::command::{self, Access, Server};
+use shard::{Command, Dialect, Error, Reply, Request, glob_match, parse_integer};
+
+use crate::config::option_name;
+use crate::connection::{Client, Stage};
+use crate::mail::Call;
+use crate::router::Gather;
+use crate::worker::{Worker, answer};
+
+/// The version of Redis whose commands and replies kvlite follows; clients choose their features by it.
+const REDIS_VERSION: &str = "7.0.15";
+
+/// How many keys a page of `SCAN` visits when the client does not say.
+const SCAN_COUNT_DEFAULT: usize = 10;
+
+impl Worker {
+    /// Answers a command of the server, now or, where other workers have to be asked, by a job.
+    pub(crate) fn run_server_command(&mut self, client: &mut Client, request: &Request<'_>) {
+        let Err(error) = self.try_server_command(client, request) else { return };
+        answer(client, request, &Reply::Error(error));
+    }
+
+    fn try_server_command(&mut self, client: &mut Client, request: &Request<'_>) -> Result<(), Error> {
+        let (command::Run::Server(server), text) = (request.command.run, client.dialect == Dialect::Text) else {
+            unreachable!("the shards run {}", request.command.name);
+        };
+        let reply = match server {
+            Server::Client => self.client_command(client, request)?,
+            Server::Command => describe_commands(request)?,
+            Server::Config => self.config_command(request)?,
+            Server::Echo => Reply::bytes(request.arg(0)),
+            Server::Hello => hello(client, request)?,
+            Server::Ping => request.args().next().map_or(Reply::Simple("PONG"), Reply::bytes),
+            Server::Select => match parse_integer(request.arg(0)) {
+                Some(0) => Reply::Ok,
+                Some(_) => return Err(Error::DbIndexOutOfRange),
+                None => return Err(Error::InvalidDbIndex),
+            },
+            Server::Quit => {
+                client.stage = Stage::Closing;
+                if text { Reply::Simple("OK goodbye") } else { Reply::Ok }
+            }
+            Server::Keys => {
+                self.begin_keys(client, request.arg(0));
+                return Ok(());
+            }
+            Server::Scan => {
+                let (cursor, count, pattern) = scan_arguments(request)?;
+                self.begin_scan(client, cursor, count, pattern);
+                return Ok(());
+            }
+            Server::Health | Server::Info | Server::Stats => {
+                self.begin_gather(client, request, |_| Call::Report);
+                return Ok(());
+            }
+            Server::Sync => {
+                self.begin_gather(client, request, |_| Call::Sync);
+                return Ok(());
+            }
+            Server::Compact => {
+                self.begin_gather(client, request, |_| Call::Compact);
+                return Ok(());
+            }
+        };
+        // HELLO has just changed the dialect in which it is answered itself.
+        client.replies.now(|out| {
+            crate::protocol::write_reply(&reply, Some(request.command), request.arg_count(), client.dialect, out);
+        });
+        Ok(())
+    }
+
+    /// The reply to a command for which every worker was asked.
+    pub(crate) fn gathered(&self, request: &Request<'_>, gather: &mut Gather) -> Reply<'static> {
+        let command::Run::Server(server) = request.command.run else {
+            unreachable!("the shards run {}", request.command.name);
+        };
+        match server {
+            Server::Info if request.dialect == Dialect::Text => self.text_info(gather),
+            Server::Info => self.info(request, gather),
+            Server::Stats => self.stats(gather),
+            Server::Health => self.health(gather),
+            _ => gather.merge(command::Merge::AllOk),
+        }
+    }
+
+    fn text_info(&self, gather: &Gather) -> Reply<'static> {
+        fields([
+            ("keys", gather.report.keys),
+            ("connections", self.shared.connections.count() as u64),
+            ("wal_size", gather.report.wal_size_bytes),
+        ])
+    }
+
+    fn stats(&self, gather: &Gather) -> Reply<'static> {
+        let report = &gather.report;
+        let mut reply = fields([
+            ("keys", report.keys),
+            ("connections", self.shared.connections.count() as u64),
+            ("wal_size", report.wal_size_bytes),
+            ("wal_entries", report.wal_entries),
+        ]);
+        let more = fields([
+            ("ttl_expired", report.shard.expired),
+            ("ttl_checks", report.ttl_checks),
+            ("reads", report.shard.reads),
+            ("writes", report.shard.writes),
+            ("hits", report.shard.hits),
+            ("misses", report.shard.misses),
+            ("commands", report.commands),
+            ("keys_with_ttl", report.keys_with_ttl),
+            ("memory_bytes", report.memory_bytes),
+            ("shards", self.post.worker_count() as u64),
+            ("uptime_seconds", self.shared.started.elapsed().as_secs()),
+        ]);
+        let (Reply::Map(fields), Reply::Map(more)) = (&mut reply, more) else {
+            unreachable!("both were made as maps");
+        };
+        let needs_compaction = Reply::Bulk(Cow::Borrowed(match report.needs_compaction {
+            true => b"true",
+            false => b"false",
+        }));
+        fields.push(("needs_compaction".into(), needs_compaction));
+        fields.extend(more);
+        reply
+    }
+
+    fn health(&self, gather: &Gather) -> Reply<'static> {
+        let report = &gather.report;
+        let json = format!(
+            "{{\"status\":\"healthy\",\"keys\":{},\"connections\":{},\"wal_size\":{},\"wal_healthy\":true,\
+             \"needs_compaction\":{},\"shards\":{},\"uptime_seconds\":{}}}",
+            report.keys,
+            self.shared.connections.count(),
+            report.wal_size_bytes,
+            report.needs_compaction,
+            self.post.worker_count(),
+            self.shared.started.elapsed().as_secs(),
+        );
+        Reply::Bulk(Cow::Owned(json.into_bytes()))
+    }
+
+    fn info(&self, request: &Request<'_>, gather: &Gather) -> Reply<'static> {
+        let report = &gather.report;
+        let config = &self.shared.config;
+        let uptime = self.shared.started.elapsed().as_secs();
+        let sections: [(&str, Vec<(&str, String)>); 6] = [
+            ("Server", vec![
+                ("redis_version", REDIS_VERSION.to_owned()),
+                ("redis_mode", "standalone".to_owned()),
+                ("kvlite_version", env!("CARGO_PKG_VERSION").to_owned()),
+                ("process_id", std::process::id().to_string()),
+                ("tcp_port", self.shared.resp_port.unwrap_or(0).to_string()),
+                ("text_port", config.port.to_string()),
+                ("shards", self.post.worker_count().to_string()),
+                ("uptime_in_seconds", uptime.to_string()),
+                ("uptime_in_days", (uptime / 86_400).to_string()),
+            ]),
+            ("Clients", vec![
+                ("connected_clients", self.shared.connections.count().to_string()),
+                ("maxclients", config.max_connections.to_string()),
+            ]),
+            ("Memory", vec![("used_memory", report.memory_bytes.to_string()), ("maxmemory", "0".to_owned())]),
+            ("Persistence", vec![
+                ("loading", "0".to_owned()),
+                ("aof_enabled", "1".to_owned()),
+                ("wal_size", report.wal_size_bytes.to_string()),
+                ("wal_entries", report.wal_entries.to_string()),
+                ("wal_needs_compaction", u8::from(report.needs_compaction).to_string()),
+            ]),
+            ("Stats", vec![
+                ("total_connections_received", self.shared.clients_accepted.count().to_string()),
+                ("rejected_connections", self.shared.connections_refused.count().to_string()),
+                ("total_commands_processed", report.commands.to_string()),
+                ("expired_keys", report.shard.expired.to_string()),
+                ("keyspace_hits", report.shard.hits.to_string()),
+                ("keyspace_misses", report.shard.misses.to_string()),
+            ]),
+            ("Keyspace", match report.keys {
+                0 => vec![],
+                keys => vec![("db0", format!("keys={keys},expires={},avg_ttl=0", report.keys_with_ttl))],
+            }),
+        ];
+        let asked = |name: &str| {
+            let everything = ["all", "default", "everything"];
+            let mut asked = request.args().peekable();
+            asked.peek().is_none()
+                || asked.any(|arg| {
+                    let is = |name: &str| arg.eq_ignore_ascii_case(name.as_bytes());
+                    is(name) || everything.into_iter().any(is)
+                })
+        };
+        let mut text = String::new();
+        for (name, lines) in sections.iter().filter(|(name, _)| asked(name)) {
+            let separator = if text.is_empty() { "" } else { "\r\n" };
+            let _ = write!(text, "{separator}# {name}\r\n"); // Writing to a string cannot fail.
+            for (field, value) in lines {
+                let _ = write!(text, "{field}:{value}\r\n");
+            }
+        }
+        Reply::Text(text)
+    }
+
+    fn config_command(&self, request: &Request<'_>) -> Result<Reply<'static>, Error> {
+        let subcommand = request.arg(0);
+        if !subcommand.eq_ignore_ascii_case(b"GET") {
+            return Err(Error::UnknownSubcommand { command: request.command, name: subcommand.into() });
+        }
+        if request.arg_count() < 2 {
+            return Err(Error::WrongSubcommandArity(request.command, "get"));
+        }
+        let options = self.shared.config.options();
+        let patterns: Vec<_> = request.args().skip(1).map(option_name).collect();
+        if let (Dialect::Text, [name]) = (request.dialect, &patterns[..])
+            && !name.iter().any(|byte| b"*?[\\".contains(byte))
+        {
+            let option = self.shared.config.option(name);
+            let (_, value) = option.ok_or_else(|| Error::UnknownOption(request.arg(1).into()))?;
+            return Ok(Reply::Bulk(Cow::Owned(value.into_bytes())));
+        }
+        let shown = options.into_iter().filter(|(name, _)| {
+            patterns.iter().any(|pattern| glob_match(pattern, name.as_bytes()))
+        });
+        let value = |value: String| Reply::Bulk(Cow::Owned(value.into_bytes()));
+        Ok(match request.dialect {
+            Dialect::Text => Reply::Array(shown.map(|(name, text)| value(format!("{name} {text}"))).collect()),
+            _ => Reply::Map(shown.map(|(name, text)| (name.into(), value(text))).collect()),
+        })
+    }
+
+    fn client_command(&self, client: &mut Client, request: &Request<'_>) -> Result<Reply<'static>, Error> {
+        let command = request.command;
+        let subcommand = request.arg(0).to_ascii_uppercase();
+        let arity = |count: usize, name: &'static str| match request.arg_count() == count + 1 {
+            true => Ok(()),
+            false => Err(Error::WrongSubcommandArity(command, name)),
+        };
+        match &subcommand[..] {
+            b"ID" => arity(0, "id").map(|()| Reply::Integer(client.id as i64)),
+            b"GETNAME" => {
+                arity(0, "getname")?;
+                let name = client.name.clone();
+                Ok(if name.is_empty() { Reply::Nil } else { Reply::Bulk(Cow::Owned(name)) })
+            }
+            b"SETNAME" => {
+                arity(1, "setname")?;
+                client.name = client_name(request.arg(1))?;
+                Ok(Reply::Ok)
+            }
+            b"SETINFO" => {
+                arity(2, "setinfo")?;
+                let attribute = request.arg(1).to_ascii_lowercase();
+                let known: [&[u8]; 2] = [b"lib-name", b"lib-ver"];
+                let Some(index) = known.into_iter().position(|name| name == attribute) else {
+                    return Err(Error::UnknownClientAttribute(request.arg(1).into()));
+                };
+                client.library[index] = client_name(request.arg(2))?;
+                Ok(Reply::Ok)
+            }
+            b"INFO" => {
+                arity(0, "info")?;
+                let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                Ok(Reply::Text(format!(
+                    "id={} name={} db=0 resp={} lib-name={} lib-ver={} shard={}\n",
+                    client.id,
+                    shown(&client.name),
+                    if client.dialect == Dialect::Resp3 { 3 } else { 2 },
+                    shown(&client.library[0]),
+                    shown(&client.library[1]),
+                    self.index,
+                )))
+            }
+            _ => Err(Error::UnknownSubcommand { command, name: request.arg(0).into() }),
+        }
+    }
+}
+
+fn fields<const N: usize>(fields: [(&'static str, u64); N]) -> Reply<'static> {
+    Reply::Map(fields.into_iter().map(|(name, n)| (name.into(), Reply::Integer(n as i64))).collect())
+}
+
+/// A name that can stand in a list of clients: printable, without blanks.
+fn client_name(name: &[u8]) -> Result<Vec<u8>, Error> {
+    match name.iter().all(u8::is_ascii_graphic) {
+        true => Ok(name.to_vec()),
+        false => Err(Error::InvalidClientName),
+    }
+}
+
+fn hello(client: &mut Client, request: &Request<'_>) -> Result<Reply<'static>, Error> {
+    if client.dialect == Dialect::Text {
+        return Err(Error::Unavailable("the text protocol has one version; RESP clients use the RESP port"));
+    }
+    let mut args = request.args();
+    let mut dialect = client.dialect;
+    if let Some(version) = args.next() {
+        dialect = match parse_integer(version).ok_or(Error::ProtocolNotAnInteger)? {
+            2 => Dialect::Resp2,
+            3 => Dialect::Resp3,
+            _ => return Err(Error::NoProtocol),
+        };
+    }
+    while let Some(option) = args.next() {
+        if !option.eq_ignore_ascii_case(b"SETNAME") {
+            return Err(Error::HelloSyntax(option.into()));
+        }
+        let name = args.next().ok_or_else(|| Error::HelloSyntax(option.into()))?;
+        client.name = client_name(name)?;
+    }
+    client.dialect = dialect;
+    let text = |text: &'static str| Reply::bytes(text.as_bytes());
+    Ok(Reply::Map(vec![
+        ("server".into(), text("redis")),
+        ("version".into(), text(REDIS_VERSION)),
+        ("proto".into(), Reply::Integer(if dialect == Dialect::Resp3 { 3 } else { 2 })),
+        ("id".into(), Reply::Integer(client.id as i64)),
+        ("mode".into(), text("standalone")),
+        ("role".into(), text("master")),
+        ("modules".into(), Reply::Array(Vec::new())),
+    ]))
+}
+
+/// The cursor, the number of keys to visit, and the pattern of a `SCAN`.
+fn scan_arguments(request: &Request<'_>) -> Result<(u64, usize, Option<Box<[u8]>>), Error> {
+    let cursor = std::str::from_utf8(request.arg(0)).ok().and_then(|digits| digits.parse().ok());
+    let cursor = cursor.ok_or(Error::InvalidCursor)?;
+    let (mut count, mut pattern) = (SCAN_COUNT_DEFAULT, None);
+    let mut args = request.args().skip(1);
+    while let Some(option) = args.next() {
+        let value = args.next().ok_or(Error::Syntax)?;
+        match &option.to_ascii_uppercase()[..] {
+            b"COUNT" => {
+                let given = parse_integer(value).ok_or(Error::NotAnInteger)?;
+                count = usize::try_from(given).ok().filter(|n| *n > 0).ok_or(Error::Syntax)?;
+            }
+            b"MATCH" => pattern = Some(value.into()),
+            // Every value is a string. No key has another type, and no key matches a byte out of none.
+            b"TYPE" if value.eq_ignore_ascii_case(b"string") => {}
+            b"TYPE" => pattern = Some(Box::from(&b"[^\0-\xff]"[..])),
+            _ => return Err(Error::Syntax),
+        }
+    }
+    Ok((cursor, count, pattern))
+}
+
+fn describe_commands(request: &Request<'_>) -> Result<Reply<'static>, Error> {
+    let table = command::TABLE;
+    let Some(subcommand) = request.args().next() else {
+        return Ok(Reply::Array(table.iter().map(command_info).collect()));
+    };
+    let names = request.args().skip(1);
+    let lower = |row: &Command| row.name.to_ascii_lowercase();
+    match &subcommand.to_ascii_uppercase()[..] {
+        b"COUNT" => Ok(Reply::Integer(table.len() as i64)),
+        b"LIST" => Ok(Reply::Array(
+            table.iter().map(|row| Reply::Bulk(Cow::Owned(lower(row).into_bytes()))).collect(),
+        )),
+        b"INFO" if request.arg_count() == 1 => Ok(Reply::Array(table.iter().map(command_info).collect())),
+        b"INFO" => {
+            Ok(Reply::Array(names.map(|name| command::find(name).map_or(Reply::Nil, command_info)).collect()))
+        }
+        b"DOCS" => {
+            let asked: Vec<&Command> = match request.arg_count() {
+                1 => table.iter().collect(),
+                _ => names.filter_map(command::find).collect(),
+            };
+            Ok(Reply::Map(asked.into_iter().map(|row| (lower(row).into(), command_docs(row))).collect()))
+        }
+        _ => Err(Error::UnknownSubcommand { command: request.command, name: subcommand.into() }),
+    }
+}
+
+/// A command as `COMMAND INFO` describes it: name, arity with the name counted (negative: at least), flags, first
+/// key, last key, step, and four lists (categories, tips, key specifications, subcommands) that are empty here.
+fn command_info(row: &Command) -> Reply<'static> {
+    let arity = row.args_min as i64 + 1;
+    let keys = row.keys;
+    let (first, last, step) = match (keys.any, keys.step) {
+        (false, _) => (0, 0, 0),
+        (true, 0) => (keys.first as i64 + 1, keys.first as i64 + 1, 1),
+        (true, step) => (keys.first as i64 + 1, -1, step as i64),
+    };
+    let flag = match row.access {
+        Access::Read => "readonly",
+        Access::Write => "write",
+        Access::Admin => "admin",
+    };
+    let name = Reply::Bulk(Cow::Owned(row.name.to_ascii_lowercase().into_bytes()));
+    let empty = || Reply::Array(Vec::new());
+    Reply::Array(vec![
+        name,
+        Reply::Integer(if row.args_min == row.args_max { arity } else { -arity }),
+        Reply::Array(vec![Reply::Simple(flag)]),
+        Reply::Integer(first),
+        Reply::Integer(last),
+        Reply::Integer(step),
+        empty(),
+        empty(),
+        empty(),
+        empty(),
+    ])
+}
+
+fn command_docs(row: &Command) -> Reply<'static> {
+    let text = |text: &'static str| Reply::bytes(text.as_bytes());
+    Reply::Map(vec![("summary".into(), text(row.summary)), ("usage".into(), text(row.usage))])
+}

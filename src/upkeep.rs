@@ -1,0 +1,216 @@
+//! What keeps a shard's log in shape while it serves: the next segment is made ready, and when the log has grown
+//! long a snapshot replaces it.
+//!
+//! The keyspace is walked in slices, one a turn; what blocks (syncing, renaming, removing) runs on the executor's
+//! helper thread. Nothing here delays a turn by more than a slice.
+
+use std::cell::RefCell;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use shard::{Change, Changes, Reply, Shard};
+use wal::{Kind, Log, OsDisk, Snapshot, SnapshotWriter, Spare};
+
+use crate::config::Config;
+use crate::mail::{Answer, Post, Token};
+use crate::net::Net;
+
+/// How many keys one slice of a snapshot visits, about.
+const SLICE_KEYS: usize = 256;
+
+/// How many bytes of changes are gathered into one frame of a snapshot, about.
+const FRAME_BYTES: usize = 64 * 1024;
+
+/// The upkeep of one shard's log.
+pub struct Upkeep {
+    /// Blocking work that has ended, put here by its task.
+    ended: Rc<RefCell<Vec<Ended>>>,
+    /// Signalled when blocking work has ended.
+    wakeup: Rc<OwnedFd>,
+    preparing: bool,
+    stage: Stage,
+    /// Who asked for a snapshot that was begun, and who asked since.
+    served: Vec<(usize, Token)>,
+    asked: Vec<(usize, Token)>,
+    next_check_ms: u64,
+}
+
+enum Stage {
+    Idle,
+    /// Slices up to this position are written.
+    Writing { writer: SnapshotWriter<OsDisk>, position: u64, changes: Changes },
+    /// The snapshot is being synced and named, or what it replaces is being removed.
+    Ending,
+}
+
+enum Ended {
+    Prepared(Result<Spare<OsDisk>, wal::Error>),
+    Written(Result<Snapshot, wal::Error>),
+    Cleared(Result<Option<Spare<OsDisk>>, wal::Error>),
+}
+
+impl Upkeep {
+    /// Nothing to do yet. `wakeup` makes the worker take a turn.
+    pub fn new(wakeup: OwnedFd) -> Upkeep {
+        Upkeep {
+            ended: Rc::default(),
+            wakeup: Rc::new(wakeup),
+            preparing: false,
+            stage: Stage::Idle,
+            served: Vec::new(),
+            asked: Vec::new(),
+            next_check_ms: 0,
+        }
+    }
+
+    /// Asks for a snapshot of the state as it is now or later; the asker is answered when it has replaced the log.
+    pub fn ask(&mut self, origin: usize, token: Token) {
+        self.asked.push((origin, token));
+    }
+
+    /// Whether a snapshot is being written.
+    pub fn is_compacting(&self) -> bool {
+        !matches!(self.stage, Stage::Idle)
+    }
+
+    /// One slice of upkeep. Returns whether more can be done at once.
+    pub fn step(
+        &mut self,
+        config: &Config,
+        now_ms: u64,
+        shard: &Shard,
+        log: &mut Log<OsDisk>,
+        post: &mut Post,
+    ) -> bool {
+        for ended in std::mem::take(&mut *self.ended.borrow_mut()) {
+            self.take(ended, log, post);
+        }
+        if !self.preparing
+            && let Some(preparation) = log.prepare()
+        {
+            self.preparing = true;
+            self.run(move || Ended::Prepared(preparation.run()));
+        }
+        let due = now_ms >= self.next_check_ms;
+        if due {
+            self.next_check_ms = now_ms + config.compact_interval.as_millis() as u64;
+        }
+        let wanted = !self.asked.is_empty() || due && is_long(config, log);
+        if wanted && !self.is_compacting() {
+            self.begin(log, post);
+        }
+        self.write_slice(now_ms, shard, log, post)
+    }
+
+    fn begin(&mut self, log: &mut Log<OsDisk>, post: &mut Post) {
+        self.served = std::mem::take(&mut self.asked);
+        match log.begin_snapshot() {
+            Ok(writer) => {
+                self.stage = Stage::Writing { writer, position: 0, changes: Changes::default() };
+            }
+            Err(error) => self.give_up(&error, post),
+        }
+    }
+
+    fn write_slice(
+        &mut self,
+        now_ms: u64,
+        shard: &Shard,
+        log: &mut Log<OsDisk>,
+        post: &mut Post,
+    ) -> bool {
+        let Stage::Writing { writer, position, changes } = &mut self.stage else { return false };
+        let mut written = Ok(());
+        let next = shard.walk(*position, SLICE_KEYS, now_ms, |key, value, deadline_ms| {
+            changes.push(&Change::Put { key, value, deadline_ms });
+            if changes.bytes().len() >= FRAME_BYTES && written.is_ok() {
+                written = append(writer, changes);
+            }
+        });
+        match (next, written) {
+            (Some(next), Ok(())) => *position = next,
+            (None, Ok(())) => self.end(log, post),
+            (_, Err(error)) => self.give_up(&error, post),
+        }
+        true
+    }
+
+    fn end(&mut self, log: &mut Log<OsDisk>, post: &mut Post) {
+        let Stage::Writing { mut writer, mut changes, .. } = std::mem::replace(&mut self.stage, Stage::Ending)
+        else {
+            unreachable!("a snapshot ends after its last slice");
+        };
+        let ending = append(&mut writer, &mut changes).and_then(|()| log.end_snapshot(writer));
+        match ending {
+            Ok(ending) => self.run(move || Ended::Written(ending.finish())),
+            Err(error) => self.give_up(&error, post),
+        }
+    }
+
+    fn take(&mut self, ended: Ended, log: &mut Log<OsDisk>, post: &mut Post) {
+        match ended {
+            Ended::Prepared(outcome) => {
+                self.preparing = false;
+                self.adopt(outcome.map(Some), log);
+            }
+            Ended::Written(Ok(snapshot)) => {
+                tracing::info!(entries = snapshot.entries, bytes = snapshot.bytes, "snapshot written");
+                let obsolete = log.retire(snapshot);
+                self.run(move || Ended::Cleared(obsolete.clear()));
+            }
+            Ended::Written(Err(error)) => self.give_up(&error, post),
+            Ended::Cleared(outcome) => {
+                self.adopt(outcome, log);
+                self.stage = Stage::Idle;
+                self.answer(&Reply::Ok, post);
+            }
+        }
+    }
+
+    fn adopt(&self, outcome: Result<Option<Spare<OsDisk>>, wal::Error>, log: &mut Log<OsDisk>) {
+        match outcome {
+            Ok(Some(spare)) => log.adopt(spare),
+            Ok(None) => {}
+            // The log goes on without: rotation makes a segment itself.
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+
+    fn give_up(&mut self, error: &wal::Error, post: &mut Post) {
+        tracing::error!("no snapshot was written, the log stays as it is: {error}");
+        self.stage = Stage::Idle;
+        self.answer(&Reply::Error(shard::Error::Unavailable("no snapshot could be written; see the log")), post);
+    }
+
+    fn answer(&mut self, reply: &Reply<'static>, post: &mut Post) {
+        for (origin, token) in self.served.drain(..) {
+            post.to(origin).answer(token, Answer::Part(reply.clone()));
+        }
+    }
+
+    /// Runs blocking work on the helper thread.
+    fn run(&self, work: impl FnOnce() -> Ended + Send + 'static) {
+        let (ended, wakeup) = (self.ended.clone(), self.wakeup.clone());
+        glommio::spawn_local(async move {
+            let outcome = glommio::executor().spawn_blocking(work).await;
+            ended.borrow_mut().push(outcome);
+            Net::unpark(wakeup.as_fd());
+        })
+        .detach();
+    }
+}
+
+/// Whether the log has reached a limit from which on it is compacted. The limits are for all shards together.
+pub fn is_long(config: &Config, log: &Log<OsDisk>) -> bool {
+    let shards = config.shard_count() as u64;
+    let over = |now: u64, limit: u64| limit > 0 && now > limit / shards;
+    over(log.entries(), config.max_wal_entries) || over(log.size_bytes(), config.max_wal_size)
+}
+
+fn append(writer: &mut SnapshotWriter<OsDisk>, changes: &mut Changes) -> Result<(), wal::Error> {
+    if !changes.is_empty() {
+        writer.append(Kind::Batch, changes.count() as u32, changes.bytes())?;
+        changes.clear(2 * FRAME_BYTES);
+    }
+    Ok(())
+}
