@@ -139,8 +139,48 @@ pub enum TextForm {
 }
 
 /// The row of the command with this name, in any case.
+#[inline]
 pub fn find(name: &[u8]) -> Option<&'static Command> {
-    TABLE.iter().find(|row| row.name.as_bytes().eq_ignore_ascii_case(name))
+    if name.is_empty() {
+        return None;
+    }
+    let mut place = index_place(name);
+    loop {
+        let row = TABLE.get(usize::from(INDEX[place]))?;
+        if row.name.as_bytes().eq_ignore_ascii_case(name) {
+            return Some(row);
+        }
+        place = (place + 1) % INDEX_LEN;
+    }
+}
+
+/// Several times as many places as rows: most names are found at their first place.
+const INDEX_LEN: usize = 512;
+const NO_ROW: u8 = u8::MAX;
+
+/// The row of each place; a place that is taken passes a name on to the next one.
+static INDEX: [u8; INDEX_LEN] = {
+    assert!(TABLE.len() < NO_ROW as usize);
+    let mut index = [NO_ROW; INDEX_LEN];
+    let mut row = 0;
+    while row < TABLE.len() {
+        let mut place = index_place(TABLE[row].name.as_bytes());
+        while index[place] != NO_ROW {
+            place = (place + 1) % INDEX_LEN;
+        }
+        index[place] = row as u8;
+        row += 1;
+    }
+    index
+};
+
+/// Where the row of a name is first looked for: four of its bytes, without their case, and its length, mixed.
+const fn index_place(name: &[u8]) -> usize {
+    const CASELESS: u32 = 0xdfdf_dfdf;
+    let len = name.len();
+    let bytes = [name[0], name[len / 4], name[len / 2], name[len - 1]];
+    let mixed = (u32::from_le_bytes(bytes) & CASELESS ^ len as u32).wrapping_mul(0x9e37_79b9);
+    mixed as usize >> 23
 }
 
 /// Arguments without a bound of their own; the protocols bound a request.
@@ -180,7 +220,7 @@ pub static TABLE: &[Command] = rows![
     "DELETE"   1..MANY ALL   Write Run::Keys(commands::del, Merge::Sum), OkOrNotFound, None, "key", "key [key ...]", "Removes keys and returns how many there were";
     "ECHO"     1..1    NONE  Admin Run::Server(Server::Echo), Plain, Some(0), "message", "message", "Returns its argument";
     "EXISTS"   1..MANY ALL   Read  Run::Keys(commands::exists, Merge::Sum), Plain, None, "key", "key [key ...]", "Returns how many of the keys exist";
-    "EXPIRE"   2..3    ONE   Write Run::Key(commands::expire), Plain, None, "key and seconds", "key seconds [NX | XX | GT | LT]", "Sets the time to live of a key in seconds";
+    "EXPIRE"   2..MANY ONE   Write Run::Key(commands::expire), Plain, None, "key and seconds", "key seconds [NX | XX | GT | LT]", "Sets the time to live of a key in seconds";
     "FLUSHALL" 0..1    NONE  Write Run::EveryShard(commands::clear, Merge::AllOk), Plain, None, "no arguments", "[ASYNC | SYNC]", "Removes every key";
     "FLUSHDB"  0..1    NONE  Write Run::EveryShard(commands::clear, Merge::AllOk), Plain, None, "no arguments", "[ASYNC | SYNC]", "Removes every key";
     "GET"      1..1    ONE   Read  Run::Key(commands::get), Plain, None, "key", "key", "Returns the value of a key";
@@ -207,3 +247,52 @@ pub static TABLE: &[Command] = rows![
     "SYNC"     0..0    NONE  Admin Run::Server(Server::Sync), Plain, None, "no arguments", "", "Returns once everything acknowledged before it is on disk";
     "TTL"      1..1    ONE   Read  Run::Key(commands::ttl), Plain, None, "key", "key", "Returns the time to live of a key in seconds";
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_by_unique_names_in_capitals() {
+        assert!(TABLE.is_sorted_by(|a, b| a.name < b.name));
+        assert!(
+            TABLE.iter().all(|row| row.name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-'))
+        );
+    }
+
+    #[test]
+    fn every_row_is_found_in_any_case() {
+        for row in TABLE {
+            assert_eq!(find(row.name.as_bytes()), Some(row));
+            assert_eq!(find(row.name.to_lowercase().as_bytes()), Some(row));
+            let mixed: String = row
+                .name
+                .chars()
+                .zip(0..)
+                .map(|(c, i)| if i % 2 == 0 { c } else { c.to_ascii_lowercase() })
+                .collect();
+            assert_eq!(find(mixed.as_bytes()), Some(row));
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_found() {
+        for name in ["", " ", "GE", "GETT", "GET ", "\u{7}ET", "GETSETGETSETGETSET", "\0"] {
+            assert_eq!(find(name.as_bytes()), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn rows_agree_with_themselves() {
+        for row in TABLE {
+            assert!(row.args_min <= row.args_max, "{}", row.name);
+            assert!(row.rest_of_line.is_none_or(|index| index < row.args_max), "{}", row.name);
+            assert!(row.keys == Keys::NONE || row.args_min > row.keys.first, "{}", row.name);
+            assert_eq!(
+                row.access == Access::Admin,
+                matches!(row.run, Run::Server(_)) && row.access != Access::Read
+            );
+            assert!(!row.summary.is_empty() && !row.summary.ends_with('.'), "{}", row.name);
+        }
+    }
+}

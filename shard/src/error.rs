@@ -31,6 +31,10 @@ pub enum Error {
     DecrementOverflow,
     /// An option is unknown, misplaced, repeated or contradicts another.
     Syntax,
+    /// An option of EXPIRE is unknown.
+    UnsupportedOption(Box<[u8]>),
+    /// Options of EXPIRE exclude each other; these, e.g. `GT and LT`.
+    IncompatibleOptions(&'static str),
     /// A time to live that is zero, negative or too large.
     InvalidExpire(&'static Command),
     /// A time to live that is not an integer.

@@ -4,29 +4,25 @@
 
 #![forbid(unsafe_code)]
 
+mod arena;
 mod change;
 pub mod command;
 mod commands;
+mod entry;
 mod error;
+mod expiry;
+mod glob;
+mod integer;
+mod keyspace;
 mod reply;
 mod request;
+mod shard;
+mod stats;
 
 pub use change::{Change, Changes, MalformedChange, decode};
 pub use command::Command;
 pub use error::Error;
 pub use reply::Reply;
 pub use request::{Dialect, Request, Span};
-
-/// Shard
-#[derive(Debug)]
-pub struct Shard {}
-
-impl Shard {
-    /// Runs one request on this shard's keys.
-    pub fn execute<'s>(&'s mut self, request: &Request<'_>, now_ms: u64, changes: &mut Changes) -> Reply<'s> {
-        match request.command.run {
-            command::Run::Key(f) | command::Run::Keys(f, _) | command::Run::EveryShard(f, _) => f(self, request, now_ms, changes),
-            command::Run::Server(_) => unreachable!("the server answers {}", request.command.name),
-        }
-    }
-}
+pub use shard::{Shard, VALUE_LEN_MAX};
+pub use stats::Stats;

@@ -1,0 +1,113 @@
+//! Scripts for the tests of commands: requests and the replies that they must get, line by line.
+//!
+//! ```text
+//! > SET k "a b"        a request; words may be quoted
+//! OK                   its reply, as `shown` writes it
+//! @ 1500               the time is 1500 ms from here on
+//! ! put k=a b          the changes of the last request, in full
+//! ```
+//!
+//! Whatever a script does, its changes applied to an empty shard must give the same keys.
+
+use crate::{Change, Changes, Dialect, Reply, Request, Shard, Span, command, decode};
+
+/// Runs a script against an empty shard, as RESP requests.
+pub(crate) fn run(script: &str) {
+    run_in(Dialect::Resp2, script);
+}
+
+/// Runs a script against an empty shard.
+pub(crate) fn run_in(dialect: Dialect, script: &str) {
+    let mut shard = Shard::new([1, 2, 3, 4]).with_value_len_max(1 << 16);
+    let mut replica = Shard::new([5, 6, 7, 8]);
+    let (mut now_ms, mut latest_ms) = (1000, 1000);
+    let (mut reply, mut effects) = (String::new(), String::new());
+    for (line, text) in script.lines().map(str::trim).enumerate().filter(|(_, text)| !text.is_empty()) {
+        if let Some(time) = text.strip_prefix("@ ") {
+            now_ms = time.parse().unwrap();
+            latest_ms = now_ms.max(latest_ms);
+        } else if let Some(expected) = text.strip_prefix('!') {
+            assert_eq!(effects, expected.trim(), "changes of the request before line {line}");
+        } else if let Some(request) = text.strip_prefix("> ") {
+            let mut changes = Changes::default();
+            reply = shown(&execute(&mut shard, dialect, &words(request), now_ms, &mut changes));
+            let changes: Vec<_> = decode(changes.bytes()).map(Result::unwrap).collect();
+            changes.iter().for_each(|change| replica.apply(change));
+            effects = changes.iter().map(effect).collect::<Vec<_>>().join(", ");
+        } else {
+            assert_eq!(reply, text, "reply to the request before line {line}");
+        }
+    }
+    assert_eq!(content(&replica, latest_ms), content(&shard, latest_ms));
+}
+
+/// Runs one request.
+pub(crate) fn execute<'s>(
+    shard: &'s mut Shard,
+    dialect: Dialect,
+    words: &[Vec<u8>],
+    now_ms: u64,
+    changes: &mut Changes,
+) -> Reply<'s> {
+    let row = command::find(&words[0]).expect("a command of the table");
+    assert!((row.args_min..=row.args_max).contains(&(words.len() - 1)), "arity of {}", row.name);
+    let buffer = words.concat();
+    let mut spans = Vec::new();
+    let mut start = 0;
+    for word in words {
+        spans.push(Span { start: start as u32, len: word.len() as u32 });
+        start += word.len();
+    }
+    shard.execute(&Request::new(row, dialect, &buffer, &spans[1..]), now_ms, changes)
+}
+
+/// All live keys with their values and deadlines, sorted.
+pub(crate) fn content(shard: &Shard, now_ms: u64) -> Vec<(Vec<u8>, Vec<u8>, Option<u64>)> {
+    let mut content = Vec::new();
+    shard.walk(0, usize::MAX, now_ms, |key, value, deadline_ms| {
+        content.push((key.to_vec(), value.to_vec(), deadline_ms));
+    });
+    content.sort();
+    content
+}
+
+fn words(line: &str) -> Vec<Vec<u8>> {
+    let mut words = Vec::new();
+    let mut rest = line.trim();
+    while !rest.is_empty() {
+        let (word, behind) = match rest.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"').expect("a closing quote"),
+            None => rest.split_once(' ').unwrap_or((rest, "")),
+        };
+        words.push(word.as_bytes().to_vec());
+        rest = behind.trim_start();
+    }
+    words
+}
+
+fn shown(reply: &Reply<'_>) -> String {
+    match reply {
+        Reply::Ok => "OK".to_owned(),
+        Reply::Integer(number) => number.to_string(),
+        Reply::Bulk(bytes) => format!("{:?}", String::from_utf8_lossy(bytes)),
+        Reply::Nil => "nil".to_owned(),
+        Reply::Array(items) => items.iter().map(shown).collect::<Vec<_>>().join(" "),
+        Reply::Error(crate::Error::InvalidExpire(row)) => format!("InvalidExpire {}", row.name),
+        Reply::Error(error) => format!("{error:?}"),
+        other => panic!("no command of a shard answers {other:?}"),
+    }
+}
+
+fn effect(change: &Change<'_>) -> String {
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    let until = |deadline_ms: Option<u64>| deadline_ms.map_or(String::new(), |ms| format!(" until {ms}"));
+    match *change {
+        Change::Put { key, value, deadline_ms } => {
+            format!("put {}={}{}", text(key), text(value), until(deadline_ms))
+        }
+        Change::Splice { key, offset, bytes } => format!("splice {}@{offset}={}", text(key), text(bytes)),
+        Change::Deadline { key, deadline_ms } => format!("deadline {}{}", text(key), until(deadline_ms)),
+        Change::Remove { key } => format!("remove {}", text(key)),
+        Change::Clear => "clear".to_owned(),
+    }
+}

@@ -1,0 +1,64 @@
+//! Which keys expire when: an exact index, so that expiring never looks at a key that is not due.
+//!
+//! It holds pairs of a deadline and a key's hash, in order. One pair stands for every key with that hash and
+//! that deadline: whoever takes a deadline from a key looks whether another such key remains. The index never
+//! holds more pairs than there are keys with a deadline, and knows no key.
+
+use std::collections::BTreeSet;
+
+/// A deadline and the hash of a key that has it. Three words of four bytes: no byte is lost to alignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Due {
+    deadline_high: u32,
+    deadline_low: u32,
+    hash: u32,
+}
+
+impl Due {
+    fn new(deadline_ms: u64, hash: u32) -> Self {
+        Due { deadline_high: (deadline_ms >> 32) as u32, deadline_low: deadline_ms as u32, hash }
+    }
+
+    fn deadline_ms(self) -> u64 {
+        u64::from(self.deadline_high) << 32 | u64::from(self.deadline_low)
+    }
+}
+
+/// The deadlines of a keyspace.
+#[derive(Debug, Default)]
+pub(crate) struct Expiry {
+    dues: BTreeSet<Due>,
+}
+
+impl Expiry {
+    /// Notes that a key with this hash has this deadline.
+    pub(crate) fn insert(&mut self, deadline_ms: u64, hash: u32) {
+        self.dues.insert(Due::new(deadline_ms, hash));
+    }
+
+    /// Notes that no key with this hash has this deadline any more.
+    pub(crate) fn remove(&mut self, deadline_ms: u64, hash: u32) {
+        self.dues.remove(&Due::new(deadline_ms, hash));
+    }
+
+    /// The earliest deadline, and the hash of a key that has it.
+    pub(crate) fn first(&self) -> Option<(u64, u32)> {
+        self.dues.first().map(|due| (due.deadline_ms(), due.hash))
+    }
+
+    /// The number of pairs.
+    pub(crate) fn len(&self) -> usize {
+        self.dues.len()
+    }
+
+    /// About the memory that the index holds: the nodes of a B-tree are three quarters full.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.dues.len() * (size_of::<Due>() + size_of::<Due>() / 2)
+    }
+
+    /// Gives back a bounded part of the memory of an index that is not used any more; whether some is left.
+    pub(crate) fn dismantle(&mut self) -> bool {
+        const DUES_A_STEP: usize = 64;
+        (0..DUES_A_STEP).all(|_| self.dues.pop_first().is_some())
+    }
+}

@@ -1,0 +1,269 @@
+//! One shard: its keyspace, and when a key counts as expired. Commands read and write it through the functions
+//! here; recovery, snapshots and background work have theirs.
+
+use crate::command::{Access, Run};
+use crate::entry::Entry;
+use crate::keyspace::{Found, Keyspace};
+use crate::stats::Stats;
+use crate::{Change, Changes, Reply, Request, glob};
+
+/// The longest value, in bytes.
+pub const VALUE_LEN_MAX: usize = 512 << 20;
+
+/// The keys of one shard, and what can be done with them.
+#[derive(Debug)]
+pub struct Shard {
+    keyspace: Keyspace,
+    /// Keyspaces that were cleared and wait for [`Shard::reclaim`].
+    graveyard: Vec<Keyspace>,
+    stats: Stats,
+    value_len_max: usize,
+}
+
+impl Shard {
+    /// An empty shard. The seeds have to be random and secret, so that nobody can choose keys that collide.
+    pub fn new(seeds: [u64; 4]) -> Self {
+        Shard {
+            keyspace: Keyspace::new(seeds),
+            graveyard: Vec::new(),
+            stats: Stats::default(),
+            value_len_max: VALUE_LEN_MAX,
+        }
+    }
+
+    /// The same shard with another limit for the length of a value, in bytes; at most [`VALUE_LEN_MAX`].
+    #[must_use]
+    pub fn with_value_len_max(self, value_len_max: usize) -> Self {
+        Shard { value_len_max: value_len_max.min(VALUE_LEN_MAX), ..self }
+    }
+
+    /// Runs one request on this shard's keys at `now_ms`, milliseconds since the Unix epoch. What it changed is
+    /// added to `changes`; an error changes nothing. A key whose deadline is `now_ms` or earlier does not exist.
+    ///
+    /// # Panics
+    /// If the command is one that the server answers itself.
+    #[inline]
+    pub fn execute<'s>(&'s mut self, request: &Request<'_>, now_ms: u64, changes: &mut Changes) -> Reply<'s> {
+        match request.command.access {
+            Access::Read => self.stats.reads += 1,
+            Access::Write => self.stats.writes += 1,
+            Access::Admin => {}
+        }
+        match request.command.run {
+            Run::Key(run) | Run::Keys(run, _) | Run::EveryShard(run, _) => {
+                run(self, request, now_ms, changes)
+            }
+            Run::Server(_) => unreachable!("the server answers {}", request.command.name),
+        }
+    }
+
+    /// Applies a change of the log, in recovery. Nothing expires here: later changes may refer to a key whose
+    /// deadline has passed meanwhile; [`Shard::expire`] removes such keys afterwards.
+    ///
+    /// Applying a change twice, or onto a newer state, does no harm if all later changes follow. For that a
+    /// splice or a deadline of a key that does not exist changes nothing: the key was removed, or expired,
+    /// after that change, and neither may come back.
+    pub fn apply(&mut self, change: &Change<'_>) {
+        let Some(key) = change.key() else {
+            self.bury();
+            return;
+        };
+        let probe = self.keyspace.probe(key);
+        let found = self.keyspace.find(probe);
+        match (*change, found) {
+            (Change::Put { value, deadline_ms, .. }, Some(found)) => {
+                self.keyspace.set_value(found, value, deadline_ms);
+            }
+            (Change::Put { value, deadline_ms, .. }, None) => {
+                self.keyspace.insert(probe, value, deadline_ms);
+            }
+            (Change::Splice { offset, bytes, .. }, Some(found)) => {
+                self.keyspace.splice(found, offset as usize, bytes);
+            }
+            (Change::Deadline { deadline_ms, .. }, Some(found)) => {
+                self.keyspace.set_deadline(found, deadline_ms);
+            }
+            (Change::Remove { .. }, Some(found)) => self.keyspace.remove(found),
+            (_, None) | (Change::Clear, _) => {}
+        }
+    }
+
+    /// Removes keys whose deadline is `now_ms` or earlier, at most `keys_max` of them, earliest first; returns
+    /// how many. Fewer than `keys_max` means that no expired key is left. The log learns nothing of it, since
+    /// deadlines are absolute.
+    pub fn expire(&mut self, now_ms: u64, keys_max: usize) -> usize {
+        let mut removed = 0;
+        while removed < keys_max && self.keyspace.next_deadline_ms().is_some_and(|due| due <= now_ms) {
+            let due = self.keyspace.next_due().expect("there is a next deadline");
+            self.keyspace.remove(due);
+            removed += 1;
+        }
+        self.stats.ttl_checks += removed as u64;
+        self.stats.ttl_expired += removed as u64;
+        removed
+    }
+
+    /// The earliest deadline of all keys; before that time [`Shard::expire`] has nothing to do.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        self.keyspace.next_deadline_ms()
+    }
+
+    /// Frees memory of cleared keyspaces, in `steps_max` steps of some microseconds each; whether more is left.
+    pub fn reclaim(&mut self, steps_max: usize) -> bool {
+        for _ in 0..steps_max {
+            let Some(keyspace) = self.graveyard.last_mut() else { return false };
+            if !keyspace.dismantle() {
+                self.graveyard.pop();
+            }
+        }
+        !self.graveyard.is_empty()
+    }
+
+    /// Visits keys, values and deadlines from `position` (at first 0) on until `at_least` were seen. Returns the
+    /// position at which to go on, `None` at the end. Positions lie below 2^32. Keys that expired are left out.
+    ///
+    /// A key that stays during the whole walk is visited exactly once, whatever else changes between steps.
+    pub fn walk(
+        &self,
+        position: u64,
+        at_least: usize,
+        now_ms: u64,
+        mut visit: impl FnMut(&[u8], &[u8], Option<u64>),
+    ) -> Option<u64> {
+        self.keyspace.walk(position, at_least, |entry| {
+            let deadline_ms = entry.deadline_ms();
+            if !deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms) {
+                visit(entry.key(), entry.value(), deadline_ms);
+            }
+        })
+    }
+
+    /// As [`Shard::walk`], and shows only keys that match the glob pattern.
+    pub fn scan(
+        &self,
+        position: u64,
+        count: usize,
+        pattern: Option<&[u8]>,
+        now_ms: u64,
+        mut emit: impl FnMut(&[u8]),
+    ) -> Option<u64> {
+        self.walk(position, count, now_ms, |key, _, _| {
+            if pattern.is_none_or(|pattern| glob::matches(pattern, key)) {
+                emit(key);
+            }
+        })
+    }
+
+    /// The number of keys, those that have expired but were not yet removed among them.
+    pub fn key_count(&self) -> usize {
+        self.keyspace.len()
+    }
+
+    /// The memory of the keys, their tables and indexes, in bytes, as the allocator was asked for it.
+    pub fn memory_bytes(&self) -> usize {
+        self.keyspace.memory_bytes() + self.graveyard.iter().map(Keyspace::memory_bytes).sum::<usize>()
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            keys: self.keyspace.len() as u64,
+            keys_with_deadline: self.keyspace.deadline_count() as u64,
+            memory_bytes: self.memory_bytes() as u64,
+            ..self.stats
+        }
+    }
+
+    pub(crate) fn value_len_max(&self) -> usize {
+        self.value_len_max
+    }
+
+    /// Finds a key that exists; one that has expired is removed.
+    #[inline]
+    pub(crate) fn find(&mut self, key: &[u8], now_ms: u64) -> Option<Found> {
+        let found = self.keyspace.find(self.keyspace.probe(key))?;
+        if self.keyspace.entry(found).deadline_ms().is_some_and(|deadline_ms| deadline_ms <= now_ms) {
+            self.keyspace.remove(found);
+            self.stats.ttl_expired += 1;
+            return None;
+        }
+        Some(found)
+    }
+
+    /// As [`Shard::find`], and counts a hit or a miss.
+    #[inline]
+    pub(crate) fn look_up(&mut self, key: &[u8], now_ms: u64) -> Option<Found> {
+        let found = self.find(key, now_ms);
+        match found {
+            Some(_) => self.stats.hits += 1,
+            None => self.stats.misses += 1,
+        }
+        found
+    }
+
+    /// Reads an entry that was found.
+    #[inline]
+    pub(crate) fn entry(&self, found: Found) -> Entry<'_> {
+        self.keyspace.entry(found)
+    }
+
+    /// Gives a key, which was or was not found, a value and a deadline.
+    #[inline]
+    pub(crate) fn put(
+        &mut self,
+        found: Option<Found>,
+        key: &[u8],
+        value: &[u8],
+        deadline_ms: Option<u64>,
+        changes: &mut Changes,
+    ) {
+        match found {
+            Some(found) => self.keyspace.set_value(found, value, deadline_ms),
+            None => self.keyspace.insert(self.keyspace.probe(key), value, deadline_ms),
+        }
+        changes.push(&Change::Put { key, value, deadline_ms });
+    }
+
+    /// The entry of a key that is known not to have expired.
+    pub(crate) fn peek(&self, key: &[u8]) -> Option<Entry<'_>> {
+        self.keyspace.find(self.keyspace.probe(key)).map(|found| self.keyspace.entry(found))
+    }
+
+    /// Adds bytes at the end of a value.
+    pub(crate) fn append(&mut self, found: Found, key: &[u8], bytes: &[u8], changes: &mut Changes) {
+        let before = self.entry(found).value().len();
+        self.keyspace.splice(found, before, bytes);
+        let offset = u32::try_from(before).expect("values are bounded below 4 GiB");
+        changes.push(&Change::Splice { key, offset, bytes });
+    }
+
+    /// Gives a key another deadline.
+    pub(crate) fn set_deadline(
+        &mut self,
+        found: Found,
+        key: &[u8],
+        deadline_ms: Option<u64>,
+        changes: &mut Changes,
+    ) {
+        self.keyspace.set_deadline(found, deadline_ms);
+        changes.push(&Change::Deadline { key, deadline_ms });
+    }
+
+    /// Removes a key.
+    pub(crate) fn remove(&mut self, found: Found, key: &[u8], changes: &mut Changes) {
+        self.keyspace.remove(found);
+        changes.push(&Change::Remove { key });
+    }
+
+    /// Removes every key, in no time.
+    pub(crate) fn clear(&mut self, changes: &mut Changes) {
+        self.bury();
+        changes.push(&Change::Clear);
+    }
+
+    fn bury(&mut self) {
+        if self.keyspace.len() > 0 {
+            self.graveyard.push(self.keyspace.take());
+        }
+    }
+}
