@@ -5,9 +5,9 @@
 //!          | <word> <word> ...\n                               inline: words as a shell would quote them
 //! ```
 //!
-//! Stricter than Redis: a length line and an argument end with CR and LF, not with any two bytes; a count that
-//! no request could hold is refused at once; so is the start of a TLS handshake. More lenient: a NUL byte in
-//! an inline request is a byte like any other, where Redis waits for more.
+//! Stricter than Redis: a length line and an argument end with CR and LF, not with any two bytes; a count
+//! that no request could hold is refused at once; so is the start of a TLS handshake. More lenient: a NUL
+//! byte in an inline request is a byte like any other, where Redis waits for more.
 
 use shard::{Dialect, Error, Reply};
 
