@@ -99,7 +99,7 @@ pub struct Parser {
 struct Progress {
     /// Everything before this offset is parsed.
     at: usize,
-    /// Before this offset lies no end of the line that begins at `at`.
+    /// No end of the line that begins at `at` lies before this offset, which may be one of an earlier line.
     scanned: usize,
     /// Elements of the array that are still to come; 0 while its header is.
     elements_left: usize,
