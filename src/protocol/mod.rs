@@ -99,7 +99,7 @@ pub struct Parser {
 struct Progress {
     /// Everything before this offset is parsed.
     at: usize,
-    /// Before this offset lies no end of the line that begins at `at`.
+    /// No end of the line that begins at `at` lies before this offset, which may be one of an earlier line.
     scanned: usize,
     /// Elements of the array that are still to come; 0 while its header is.
     elements_left: usize,
@@ -192,7 +192,8 @@ impl Parser {
         self.args.spans.len().saturating_sub(1)
     }
 
-    /// The request just parsed, for the row that [`command`](Parser::command) gave. `input` is that of `parse`.
+    /// The request just parsed, for the row that [`command`](Parser::command) gave. `input` is that of
+    /// `parse`.
     pub fn request<'a>(
         &'a self,
         input: &'a [u8],
@@ -316,10 +317,10 @@ impl fmt::Display for ProtocolError {
                 return write!(f, "Protocol error: expected '$', got '{}'", got.escape_ascii());
             }
             ProtocolError::RespOnTextPort { resp_port: Some(port) } => {
-                return write!(f, "this port speaks the kvlite text protocol, RESP clients connect to port {port}");
+                return write!(f, "this port speaks the kvlite text protocol; for RESP use port {port}");
             }
             ProtocolError::RespOnTextPort { resp_port: None } => {
-                "this port speaks the kvlite text protocol, start the server with --resp-port for RESP clients"
+                "this port speaks the kvlite text protocol; for RESP start with --resp-port"
             }
             ProtocolError::InvalidElementCount => "Protocol error: invalid multibulk length",
             ProtocolError::InvalidBulkLength => "Protocol error: invalid bulk length",

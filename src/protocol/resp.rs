@@ -5,9 +5,9 @@
 //!          | <word> <word> ...\n                               inline: words as a shell would quote them
 //! ```
 //!
-//! Stricter than Redis: a length line and an argument end with CR and LF, not with any two bytes; a count that
-//! no request could hold is refused at once; so is the start of a TLS handshake. More lenient: a NUL byte in
-//! an inline request is a byte like any other, where Redis waits for more.
+//! Stricter than Redis: a length line and an argument end with CR and LF, not with any two bytes; a count
+//! that no request could hold is refused at once; so is the start of a TLS handshake. More lenient: a NUL
+//! byte in an inline request is a byte like any other, where Redis waits for more.
 
 use shard::{Dialect, Error, Reply};
 
@@ -43,7 +43,7 @@ impl Parser {
             if self.guest && elements > GUEST_ELEMENTS_MAX as i64 {
                 return Err(ProtocolError::GuestElementCount);
             }
-            self.advance(next);
+            self.progress.at = next;
             self.progress.elements_left = elements as usize;
         }
         while self.progress.elements_left > 0 {
@@ -87,13 +87,8 @@ impl Parser {
             None => return Ok(Some(next)),
         }
         self.args.push(start, end - start);
-        self.advance(next);
+        self.progress.at = next;
         Ok(None)
-    }
-
-    fn advance(&mut self, at: usize) {
-        self.progress.at = at;
-        self.progress.scanned = at;
     }
 
     /// Reads the number of a line such as `*3\r\n` or `$5\r\n`, whose first byte stands at `at`.

@@ -190,8 +190,8 @@ pub(super) fn write_item(item: &Reply<'_>, out: &mut Vec<u8>) {
             items.iter().for_each(|item| write_item(item, out));
         }
         Reply::Text(text) => {
-            for line in text.lines() {
-                out.extend_from_slice(line.as_bytes());
+            for line in text.trim_end().split('\n') {
+                out.extend_from_slice(line.trim_end_matches('\r').as_bytes());
                 out.push(b'\n');
             }
         }
@@ -225,7 +225,10 @@ fn push_field(name: &str, value: &Reply<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
     out.push(b'=');
     match value {
+        Reply::Simple(text) => out.extend_from_slice(text.as_bytes()),
+        Reply::Bool(yes) => out.extend_from_slice(if *yes { b"true" } else { b"false" }),
         Reply::Bulk(bytes) if bytes.iter().any(|byte| is_blank(*byte)) => push_quoted(bytes, out),
+        Reply::Text(text) if text.bytes().any(is_blank) => push_quoted(text.as_bytes(), out),
         _ => push_scalar(value, out),
     }
 }
