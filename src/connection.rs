@@ -81,6 +81,8 @@ pub struct Client {
     pub stage: Stage,
     /// It is not received from at the moment.
     pub paused: bool,
+    /// Some of its input waits to be served, and it stands in the worker's list of such clients.
+    pub hungry: bool,
     /// It stands in the worker's list of clients to look after at the end of the turn.
     pub listed: bool,
 }
@@ -99,6 +101,7 @@ impl Connection {
             job: None,
             stage: Stage::Open,
             paused: false,
+            hungry: false,
             listed: false,
         };
         Box::new(Connection { parser, input: Vec::new(), input_needed: 0, client })

@@ -12,7 +12,6 @@
 //!
 //! [`server`] starts and ends all this; [`recovery`] is the way back from the log into the shard.
 
-mod compaction;
 pub mod config;
 pub mod connection;
 pub mod mail;
@@ -23,6 +22,7 @@ pub mod report;
 pub mod router;
 pub mod server;
 mod session;
+mod upkeep;
 pub mod worker;
 
 pub use server::{run, start_logging};

@@ -78,7 +78,7 @@ pub enum Call {
         /// The arguments of this shard's part.
         args: Args,
         /// All shards that have a part.
-        participants: Arc<[u16]>,
+        participants: Arc<[u32]>,
     },
     /// Run the locked part and unlock. Answered by `Part`.
     Commit(TransactionId),

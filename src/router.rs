@@ -111,9 +111,10 @@ pub enum Job {
 /// A command over several shards that is atomic for readers.
 pub struct Transaction {
     id: TransactionId,
-    request: OwnedRequest,
+    /// The whole command.
+    pub request: OwnedRequest,
     parts: Vec<Part>,
-    participants: Arc<[u16]>,
+    participants: Arc<[u32]>,
     phase: Phase,
     unanswered: usize,
 }
@@ -149,7 +150,7 @@ impl Transaction {
             .filter(|(_, keys)| everywhere || !keys.is_empty())
             .map(|(worker, keys)| Part { worker, keys, locked: false, reply: None })
             .collect();
-        let participants = parts.iter().map(|part| part.worker as u16).collect();
+        let participants = parts.iter().map(|part| part.worker as u32).collect();
         let request = OwnedRequest::new(request);
         let unanswered = parts.len();
         let transaction =

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use shard::command::{self, Access, Server};
-use shard::{Command, Dialect, Error, Reply, Request, glob_match, parse_integer};
+use shard::{Command, Dialect, Error, Reply, Request, glob_matches, parse_integer};
 
 use crate::config::option_name;
 use crate::connection::{Client, Stage};
@@ -92,7 +92,7 @@ impl Worker {
 
     fn text_info(&self, gather: &Gather) -> Reply<'static> {
         fields([
-            ("keys", gather.report.keys),
+            ("keys", gather.report.shard.keys),
             ("connections", self.shared.connections.count() as u64),
             ("wal_size", gather.report.wal_size_bytes),
         ])
@@ -101,32 +101,28 @@ impl Worker {
     fn stats(&self, gather: &Gather) -> Reply<'static> {
         let report = &gather.report;
         let mut reply = fields([
-            ("keys", report.keys),
+            ("keys", report.shard.keys),
             ("connections", self.shared.connections.count() as u64),
             ("wal_size", report.wal_size_bytes),
             ("wal_entries", report.wal_entries),
         ]);
         let more = fields([
-            ("ttl_expired", report.shard.expired),
-            ("ttl_checks", report.ttl_checks),
+            ("ttl_expired", report.shard.ttl_expired),
+            ("ttl_checks", report.shard.ttl_checks),
             ("reads", report.shard.reads),
             ("writes", report.shard.writes),
             ("hits", report.shard.hits),
             ("misses", report.shard.misses),
             ("commands", report.commands),
-            ("keys_with_ttl", report.keys_with_ttl),
-            ("memory_bytes", report.memory_bytes),
+            ("keys_with_ttl", report.shard.keys_with_deadline),
+            ("memory_bytes", report.shard.memory_bytes),
             ("shards", self.post.worker_count() as u64),
             ("uptime_seconds", self.shared.started.elapsed().as_secs()),
         ]);
         let (Reply::Map(fields), Reply::Map(more)) = (&mut reply, more) else {
             unreachable!("both were made as maps");
         };
-        let needs_compaction = Reply::Bulk(Cow::Borrowed(match report.needs_compaction {
-            true => b"true",
-            false => b"false",
-        }));
-        fields.push(("needs_compaction".into(), needs_compaction));
+        fields.push(("needs_compaction".into(), Reply::Bool(report.needs_compaction)));
         fields.extend(more);
         reply
     }
@@ -136,7 +132,7 @@ impl Worker {
         let json = format!(
             "{{\"status\":\"healthy\",\"keys\":{},\"connections\":{},\"wal_size\":{},\"wal_healthy\":true,\
              \"needs_compaction\":{},\"shards\":{},\"uptime_seconds\":{}}}",
-            report.keys,
+            report.shard.keys,
             self.shared.connections.count(),
             report.wal_size_bytes,
             report.needs_compaction,
@@ -166,7 +162,7 @@ impl Worker {
                 ("connected_clients", self.shared.connections.count().to_string()),
                 ("maxclients", config.max_connections.to_string()),
             ]),
-            ("Memory", vec![("used_memory", report.memory_bytes.to_string()), ("maxmemory", "0".to_owned())]),
+            ("Memory", vec![("used_memory", report.shard.memory_bytes.to_string()), ("maxmemory", "0".to_owned())]),
             ("Persistence", vec![
                 ("loading", "0".to_owned()),
                 ("aof_enabled", "1".to_owned()),
@@ -178,13 +174,13 @@ impl Worker {
                 ("total_connections_received", self.shared.clients_accepted.count().to_string()),
                 ("rejected_connections", self.shared.connections_refused.count().to_string()),
                 ("total_commands_processed", report.commands.to_string()),
-                ("expired_keys", report.shard.expired.to_string()),
+                ("expired_keys", report.shard.ttl_expired.to_string()),
                 ("keyspace_hits", report.shard.hits.to_string()),
                 ("keyspace_misses", report.shard.misses.to_string()),
             ]),
-            ("Keyspace", match report.keys {
+            ("Keyspace", match report.shard.keys {
                 0 => vec![],
-                keys => vec![("db0", format!("keys={keys},expires={},avg_ttl=0", report.keys_with_ttl))],
+                keys => vec![("db0", format!("keys={keys},expires={},avg_ttl=0", report.shard.keys_with_deadline))],
             }),
         ];
         let asked = |name: &str| {
@@ -225,7 +221,7 @@ impl Worker {
             return Ok(Reply::Bulk(Cow::Owned(value.into_bytes())));
         }
         let shown = options.into_iter().filter(|(name, _)| {
-            patterns.iter().any(|pattern| glob_match(pattern, name.as_bytes()))
+            patterns.iter().any(|pattern| glob_matches(pattern, name.as_bytes()))
         });
         let value = |value: String| Reply::Bulk(Cow::Owned(value.into_bytes()));
         Ok(match request.dialect {

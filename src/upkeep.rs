@@ -82,7 +82,8 @@ impl Upkeep {
         log: &mut Log<OsDisk>,
         post: &mut Post,
     ) -> bool {
-        for ended in std::mem::take(&mut *self.ended.borrow_mut()) {
+        let all_ended = std::mem::take(&mut *self.ended.borrow_mut());
+        for ended in all_ended {
             self.take(ended, log, post);
         }
         if !self.preparing
@@ -155,7 +156,7 @@ impl Upkeep {
             }
             Ended::Written(Ok(snapshot)) => {
                 tracing::info!(entries = snapshot.entries, bytes = snapshot.bytes, "snapshot written");
-                let obsolete = log.retire(snapshot);
+                let obsolete = log.retire(&snapshot);
                 self.run(move || Ended::Cleared(obsolete.clear()));
             }
             Ended::Written(Err(error)) => self.give_up(&error, post),

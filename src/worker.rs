@@ -13,20 +13,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use shard::command::{Access, Merge, Run};
+use shard::command::{Access, Run};
 use shard::locks::{LockKeys, LockTable};
 use shard::{Changes, Dialect, Error, Reply, Request, Shard};
-use wal::{FrameKind, OsDisk};
+use wal::{Kind, Log, OsDisk, SyncTicket};
 
-use crate::compaction::Compaction;
-use crate::config::{Config, SyncMode};
+use crate::config::SyncMode;
 use crate::connection::{Client, Connection, Door, INPUT_HIGH_BYTES, Stage};
 use crate::mail::{Answer, Call, Mail, Newcomer, Page, Post, Token, TransactionId};
-use crate::net::{Event, Net, SocketId};
+use crate::net::{Event, Net, SocketId, SyncOf};
 use crate::protocol::{self, Listener, Parsed, Parser};
 use crate::report::Report;
 use crate::router::{Gather, Job, OwnedRequest, Route, Transaction, Walk, Walked, route};
 use crate::server::{Failure, Shared};
+use crate::upkeep::{self, Upkeep};
 
 /// How many commands of one client a turn runs before the others have theirs.
 const COMMANDS_PER_TURN_MAX: usize = 1024;
@@ -34,11 +34,8 @@ const COMMANDS_PER_TURN_MAX: usize = 1024;
 /// How many due keys one turn removes.
 const EXPIRED_PER_TURN_MAX: usize = 512;
 
-/// How many bytes of a spare log segment one turn prepares.
-const PREPARED_PER_TURN_BYTES: usize = 256 * 1024;
-
-/// How many entries of dropped keyspaces one turn frees.
-const RECLAIMED_PER_TURN_MAX: usize = 4096;
+/// How many steps, of some microseconds each, one turn takes to free dropped keyspaces.
+const RECLAIM_STEPS_PER_TURN: usize = 16;
 
 /// How long a client that was sent its last reply may take to close its side.
 const LINGER_MS: u64 = 1000;
@@ -60,8 +57,8 @@ pub struct Worker {
     pub(crate) net: Net,
     pub(crate) post: Post,
     pub(crate) shard: Shard,
-    pub(crate) log: wal::Log<OsDisk>,
-    pub(crate) compaction: Compaction,
+    pub(crate) log: Log<OsDisk>,
+    upkeep: Upkeep,
     /// What the commands of this turn have changed and the log does not hold yet.
     changes: Changes,
     locks: LockTable<Deferred>,
@@ -84,10 +81,9 @@ pub struct Worker {
     pub(crate) now_ms: u64,
     next_tick_ms: u64,
     expiring: bool,
-    ttl_checks: u64,
     commands: u64,
     last_sync: Instant,
-    sync: Option<wal::SyncTicket<OsDisk>>,
+    sync: Option<SyncTicket<OsDisk>>,
     syncs_left: usize,
     sync_failed: Option<std::io::Error>,
     /// Who waits until everything up to a position is on disk.
@@ -109,7 +105,7 @@ struct Prepared {
     origin: usize,
     token: Token,
     request: OwnedRequest,
-    participants: Arc<[u16]>,
+    participants: Arc<[u32]>,
 }
 
 /// What became of a parsed request.
@@ -122,19 +118,23 @@ enum Flow {
 
 impl Worker {
     /// A worker over a recovered shard and its log.
+    ///
+    /// # Errors
+    /// When no more files can be opened.
     pub fn new(
         index: usize,
         shared: Arc<Shared>,
         net: Net,
         post: Post,
         shard: Shard,
-        log: wal::Log<OsDisk>,
-    ) -> Worker {
+        log: Log<OsDisk>,
+    ) -> std::io::Result<Worker> {
         let now_ms = wall_clock_ms();
-        Worker {
+        let upkeep = Upkeep::new(net.wakeup().try_clone_to_owned()?);
+        Ok(Worker {
             index,
-            compaction: Compaction::new(shared.config.compact_interval, now_ms),
             shared,
+            upkeep,
             net,
             post,
             shard,
@@ -154,7 +154,6 @@ impl Worker {
             now_ms,
             next_tick_ms: now_ms,
             expiring: false,
-            ttl_checks: 0,
             commands: 0,
             last_sync: Instant::now(),
             sync: None,
@@ -163,7 +162,7 @@ impl Worker {
             sync_waiters: Vec::new(),
             stopping_since: None,
             drained: false,
-        }
+        })
     }
 
     /// Accepts connections for all workers.
@@ -203,7 +202,8 @@ impl Worker {
             }
             self.net.unparked();
         }
-        self.log.sync().map_err(|error| Failure::log(self.index, error))
+        let index = self.index;
+        self.log.close().map_err(|error| Failure::log(index, error))
     }
 
     /// Wakes the worker from its parking once every `tick`, for what is due by the clock.
@@ -238,7 +238,7 @@ impl Worker {
         if self.now_ms >= self.next_tick_ms {
             self.tick();
         }
-        progressed |= self.background()?;
+        progressed |= self.background();
         self.write_log()?;
         self.post.send(&mut self.net);
         self.look_after_clients();
@@ -269,7 +269,7 @@ impl Worker {
                 });
             }
             Event::SendFailed(id, _) => self.set_stage(id, |_| Stage::Gone),
-            Event::Synced { result, .. } => self.on_synced(result)?,
+            Event::Synced(result) => self.on_synced(result)?,
         }
         Ok(())
     }
@@ -282,7 +282,7 @@ impl Worker {
         }
         let client_id = self.shared.clients_accepted.next();
         let newcomer = Newcomer { socket, door, client_id };
-        if self.shared.connections.count() >= self.shared.config.max_connections {
+        if self.shared.connections.count() >= self.shared.config.max_connections as usize {
             self.refuse(newcomer);
             return;
         }
@@ -600,7 +600,7 @@ impl Worker {
             }
             Call::Commit(transaction) => {
                 let part = self.prepared.remove(&transaction).expect("a part is committed once");
-                let reply = self.run_part(transaction, &part)?;
+                let reply = self.run_part(transaction, &part);
                 self.post.to(from).answer(token, Answer::Part(reply));
                 self.unlock(transaction);
             }
@@ -622,17 +622,17 @@ impl Worker {
             }
             Call::Sync => {
                 self.write_log()?;
-                self.sync_waiters.push((self.log.last_seq(), from, token));
+                self.sync_waiters.push((self.log.written_seq(), from, token));
                 self.begin_sync();
             }
-            Call::Compact => self.compaction.request(from, token),
+            Call::Compact => self.upkeep.ask(from, token),
         }
         Ok(())
     }
 
     fn run_for(&mut self, origin: usize, token: Token, request: &Request<'_>) {
         let reply = self.shard.execute(request, self.now_ms, &mut self.changes);
-        self.post.to(origin).answer_bytes(token, |out| protocol::write_reply(&reply, request, out));
+        self.post.to(origin).answer_bytes(token, |out| write_reply(&reply, request, out));
     }
 
     fn on_answer(&mut self, from: usize, token: Token, answer: Answer, mail: &Mail) {
@@ -667,7 +667,7 @@ impl Worker {
                 let Some(reply) = transaction.answer(from, given, token, &mut self.post) else {
                     return false;
                 };
-                answer(client, &transaction.request(), &reply);
+                answer(client, &transaction.request.request(), &reply);
             }
             (Job::Walk(walk), Answer::Page(page)) => {
                 let Some(walked) = walk.answer(*page, token, &mut self.post) else { return false };
@@ -698,26 +698,33 @@ impl Worker {
     // ---- transactions, at the shards that take part ----
 
     fn lock_part(&mut self, transaction: TransactionId, wait: bool, part: Prepared) {
-        let request = part.request.request();
+        let granted = self.try_lock(transaction, wait, &part.request.request());
+        if granted || wait {
+            self.prepared.insert(transaction, part);
+        } else {
+            self.post.to(part.origin).answer(part.token, Answer::Refused);
+        }
+        if granted {
+            self.locked(transaction);
+        }
+    }
+
+    /// Locks what a part needs, or else, if it is to wait, puts it in line. Returns whether it holds its locks.
+    fn try_lock(&mut self, transaction: TransactionId, wait: bool, request: &Request<'_>) -> bool {
         let exclusive = request.command.access == Access::Write;
         let keys = match request.command.run {
             Run::EveryShard(..) => LockKeys::Whole,
             _ => LockKeys::These(request.keys()),
         };
-        let (origin, token) = (part.origin, part.token);
-        if self.locks.try_lock(transaction, keys.clone(), exclusive) {
-            self.prepared.insert(transaction, part);
-            self.locked(transaction);
-        } else if wait {
+        let granted = self.locks.try_lock(transaction, keys.clone(), exclusive);
+        if !granted && wait {
             let keys = match keys {
                 LockKeys::Whole => LockKeys::Whole,
                 LockKeys::These(keys) => LockKeys::These(keys.map(Into::into).collect()),
             };
             self.locks.wait(Some(transaction), keys, exclusive, Deferred::Part(transaction));
-            self.prepared.insert(transaction, part);
-        } else {
-            self.post.to(origin).answer(token, Answer::Refused);
         }
+        granted
     }
 
     /// Tells that a part holds its locks. A part that only reads does so now.
@@ -733,12 +740,12 @@ impl Worker {
         self.post.to(part.origin).answer(part.token, answer);
     }
 
-    fn run_part(&mut self, transaction: TransactionId, part: &Prepared) -> Result<Reply<'static>, Failure> {
-        self.log_changes(FrameKind::Batch)?;
+    fn run_part(&mut self, transaction: TransactionId, part: &Prepared) -> Reply<'static> {
+        self.log_changes(Kind::Batch);
         let request = part.request.request();
         let reply = self.shard.execute(&request, self.now_ms, &mut self.changes).into_owned();
-        self.log_changes(FrameKind::Transaction { id: transaction, participants: &part.participants })?;
-        Ok(reply)
+        self.log_changes(Kind::Transaction { id: transaction, participants: &part.participants });
+        reply
     }
 
     fn unlock(&mut self, transaction: TransactionId) {
@@ -756,25 +763,25 @@ impl Worker {
 
     // ---- the log ----
 
-    fn log_changes(&mut self, kind: FrameKind<'_>) -> Result<(), Failure> {
-        if self.changes.is_empty() {
-            return Ok(());
+    /// Puts the changes so far into a frame.
+    fn log_changes(&mut self, kind: Kind<'_>) {
+        if !self.changes.is_empty() {
+            self.log.append(kind, self.changes.count() as u32, self.changes.bytes());
+            self.changes.clear(SPARE_BUFFER_BYTES);
         }
-        let appended = self.log.append(kind, self.changes.count() as u32, self.changes.bytes());
-        appended.map_err(|error| Failure::log(self.index, error))?;
-        self.changes.clear(SPARE_BUFFER_BYTES);
-        Ok(())
     }
 
     /// Hands the changes of the turn to the kernel; in `always` mode, to the disk.
     fn write_log(&mut self) -> Result<(), Failure> {
-        self.log_changes(FrameKind::Batch)?;
-        let written = match (self.log.has_pending(), self.shared.config.sync_mode) {
-            (false, _) => return Ok(()),
-            (true, SyncMode::Always) => self.log.flush().and_then(|_| self.log.sync()),
-            (true, SyncMode::EverySec | SyncMode::No) => self.log.flush().map(drop),
+        self.log_changes(Kind::Batch);
+        if self.log.buffered_bytes() == 0 {
+            return Ok(());
+        }
+        let written = match self.shared.config.sync_mode {
+            SyncMode::Always => self.log.sync(),
+            SyncMode::EverySecond | SyncMode::No => self.log.flush(),
         };
-        written.map_err(|error| Failure::log(self.index, error))
+        written.map(drop).map_err(|error| Failure::log(self.index, error))
     }
 
     fn begin_sync(&mut self) {
@@ -787,9 +794,12 @@ impl Worker {
             return;
         };
         for file in ticket.files() {
-            self.net.sync(file.clone(), 0);
-            self.syncs_left += 1;
+            self.net.sync(file.clone(), SyncOf::Data);
         }
+        if let Some(directory) = ticket.directory() {
+            self.net.sync(directory.clone(), SyncOf::Everything);
+        }
+        self.syncs_left = ticket.files().len() + usize::from(ticket.directory().is_some());
         self.sync = Some(ticket);
     }
 
@@ -805,7 +815,7 @@ impl Worker {
         if let Some(error) = self.sync_failed.take() {
             return Err(Failure::Sync { shard: self.index, error });
         }
-        self.log.finish_sync(ticket).map_err(|error| Failure::log(self.index, error))?;
+        self.log.finish_sync(&ticket);
         self.answer_synced();
         if !self.sync_waiters.is_empty() {
             self.begin_sync();
@@ -830,13 +840,12 @@ impl Worker {
     fn tick(&mut self) {
         let tick_ms = self.shared.config.ttl_check_interval.as_millis() as u64;
         self.next_tick_ms = self.now_ms + tick_ms.max(1);
-        self.ttl_checks += 1;
         self.expiring = true;
         for listener in std::mem::take(&mut self.resting) {
             self.net.accept(listener);
         }
-        let everysec = self.shared.config.sync_mode == SyncMode::EverySec;
-        if everysec && self.last_sync.elapsed() >= SYNC_INTERVAL && self.log.has_unsynced() {
+        let everysec = self.shared.config.sync_mode == SyncMode::EverySecond;
+        if everysec && self.last_sync.elapsed() >= SYNC_INTERVAL {
             self.begin_sync();
         }
         let now_ms = self.now_ms;
@@ -851,29 +860,24 @@ impl Worker {
     }
 
     /// One slice of each kind of work that no client waits for. Returns whether more is left.
-    fn background(&mut self) -> Result<bool, Failure> {
+    fn background(&mut self) -> bool {
         if self.expiring {
             self.expiring =
                 self.shard.expire(self.now_ms, EXPIRED_PER_TURN_MAX) == EXPIRED_PER_TURN_MAX;
         }
-        let reclaiming = self.shard.reclaim(RECLAIMED_PER_TURN_MAX);
-        let preparing = self.log.prepare(PREPARED_PER_TURN_BYTES);
-        let preparing = preparing.map_err(|error| Failure::log(self.index, error))?;
-        let compacting = self.compact()?;
-        Ok(self.expiring || reclaiming || preparing || compacting)
+        let reclaiming = self.shard.reclaim(RECLAIM_STEPS_PER_TURN);
+        let Worker { upkeep, shared, shard, log, post, now_ms, .. } = self;
+        let upkeeping = upkeep.step(&shared.config, *now_ms, shard, log, post);
+        self.expiring || reclaiming || upkeeping
     }
 
     /// What this worker counts.
     pub(crate) fn report(&self) -> Report {
         Report {
-            keys: self.shard.len() as u64,
-            keys_with_ttl: self.shard.len_with_deadline() as u64,
-            memory_bytes: self.shard.memory_bytes() as u64,
             wal_size_bytes: self.log.size_bytes(),
             wal_entries: self.log.entries(),
-            needs_compaction: self.needs_compaction(),
+            needs_compaction: self.upkeep.is_compacting() || upkeep::is_long(&self.shared.config, &self.log),
             commands: self.commands,
-            ttl_checks: self.ttl_checks,
             shard: self.shard.stats(),
         }
     }
@@ -949,12 +953,16 @@ fn job_token(client: &Client) -> Token {
 }
 
 pub(crate) fn answer(client: &mut Client, request: &Request<'_>, reply: &Reply<'_>) {
-    client.replies.now(|out| protocol::write_reply(reply, request, out));
+    client.replies.now(|out| write_reply(reply, request, out));
+}
+
+fn write_reply(reply: &Reply<'_>, request: &Request<'_>, out: &mut Vec<u8>) {
+    protocol::write_reply(reply, Some(request.command), request.arg_count(), request.dialect, out);
 }
 
 fn answer_error(client: &mut Client, error: Error) {
     let dialect = client.dialect;
-    client.replies.now(|out| protocol::write_error(&error, dialect, out));
+    client.replies.now(|out| protocol::write_reply(&Reply::Error(error), None, 0, dialect, out));
 }
 
 fn wall_clock_ms() -> u64 {

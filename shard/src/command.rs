@@ -228,7 +228,7 @@ pub static TABLE: &[Command] = rows![
     "HELLO"    0..MANY NONE  Admin Run::Server(Server::Hello), Plain, None, "a protocol version", "[2 | 3 [SETNAME name]]", "Switches the protocol version and describes the server";
     "INCR"     1..1    ONE   Write Run::Key(commands::incr), Plain, None, "key", "key", "Adds one to the integer value of a key";
     "INCRBY"   2..2    ONE   Write Run::Key(commands::incrby), Plain, None, "key and increment", "key increment", "Adds a number to the integer value of a key";
-    "INFO"     0..MANY NONE  Admin Run::Server(Server::Info), Plain, None, "no arguments", "[section ...]", "Describes the server and its counters";
+    "INFO"     0..MANY NONE  Admin Run::Server(Server::Info), Fields, None, "no arguments", "[section ...]", "Describes the server and its counters";
     "KEYS"     1..1    NONE  Read  Run::Server(Server::Keys), Plain, None, "pattern", "pattern", "Returns the keys that match a glob pattern";
     "MDEL"     1..MANY ALL   Write Run::Keys(commands::del, Merge::Sum), Plain, None, "at least one key", "key [key ...]", "Removes keys and returns how many there were";
     "MGET"     1..MANY ALL   Read  Run::Keys(commands::mget, Merge::ByKey), Plain, None, "at least one key", "key [key ...]", "Returns the values of keys, all of the same moment";

@@ -56,12 +56,6 @@ pub enum Error {
     InvalidClientName,
     /// An unknown, incomplete or misplaced option of `HELLO`.
     HelloSyntax(Box<[u8]>),
-    /// An unknown option of the EXPIRE family.
-    UnsupportedOption(Box<[u8]>),
-    /// The EXPIRE family got NX together with XX, GT or LT.
-    ExpireNxConflict,
-    /// The EXPIRE family got GT together with LT.
-    ExpireGtLtConflict,
     /// An unknown attribute of `CLIENT SETINFO`.
     UnknownClientAttribute(Box<[u8]>),
     /// A value that would grow past `limit` bytes.

@@ -6,7 +6,7 @@
 //! and no pattern but the empty one and `*` matches the empty key. Bytes compare unsigned.
 
 /// Whether the whole text matches the pattern. Takes at most pattern length times text length steps.
-pub(crate) fn matches(pattern: &[u8], text: &[u8]) -> bool {
+pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     if text.is_empty() {
         return matches!(pattern, b"" | b"*");
     }

@@ -2,7 +2,7 @@
 
 /// Reads a 64-bit signed integer. No plus sign, no leading zero, no blank, no `-0`: whatever is accepted is
 /// also what the number would be written as.
-pub(crate) fn parse(text: &[u8]) -> Option<i64> {
+pub fn parse(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
         digits => (false, digits),

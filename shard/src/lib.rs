@@ -7,6 +7,7 @@
 mod arena;
 mod change;
 pub mod command;
+pub mod locks;
 mod commands;
 mod entry;
 mod error;
@@ -22,6 +23,8 @@ mod stats;
 pub use change::{Change, Changes, MalformedChange, decode};
 pub use command::Command;
 pub use error::Error;
+pub use glob::matches as glob_matches;
+pub use integer::parse as parse_integer;
 pub use reply::Reply;
 pub use request::{Dialect, Request, Span};
 pub use shard::{Shard, VALUE_LEN_MAX};

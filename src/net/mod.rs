@@ -79,13 +79,17 @@ pub enum Event {
     Sent(SocketId, Vec<u8>),
     /// Sending failed: the peer is gone. Nothing more can be sent.
     SendFailed(SocketId, io::Error),
-    /// A sync that [`Net::sync`] asked for has ended.
-    Synced {
-        /// The number given to [`Net::sync`].
-        token: u64,
-        /// Whether the data is on disk.
-        result: io::Result<()>,
-    },
+    /// A sync that [`Net::sync`] asked for has ended; whether the file is on disk.
+    Synced(io::Result<()>),
+}
+
+/// What of a file is brought to disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncOf {
+    /// The data, and what is needed to read it back (`fdatasync`).
+    Data,
+    /// Everything, the names in a directory for one (`fsync`).
+    Everything,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -167,7 +171,8 @@ pub struct Net {
     slots: Vec<Slot>,
     free: Vec<u32>,
     listeners: Vec<Listener>,
-    syncs: Vec<Option<(u64, Arc<File>)>>,
+    /// Files that are being synced: open until it is done.
+    syncs: Vec<Option<Arc<File>>>,
     /// Sockets that found no free buffer, and receive again when there are some.
     starved: VecDeque<SocketId>,
     doorbell: Doorbell,
@@ -329,14 +334,18 @@ impl Net {
         self.release(id);
     }
 
-    /// Brings the data of `file` to disk (`fdatasync`), on a thread of the kernel; [`Event::Synced`] tells the end.
-    pub fn sync(&mut self, file: Arc<File>, token: u64) {
+    /// Brings a file to disk, on a thread of the kernel; [`Event::Synced`] tells the end.
+    pub fn sync(&mut self, file: Arc<File>, of: SyncOf) {
         let index = self.syncs.iter().position(Option::is_none).unwrap_or_else(|| {
             self.syncs.push(None);
             self.syncs.len() - 1
         });
-        let entry = opcode::Fsync::new(types::Fd(file.as_raw_fd())).flags(types::FsyncFlags::DATASYNC).build();
-        self.syncs[index] = Some((token, file));
+        let flags = match of {
+            SyncOf::Data => types::FsyncFlags::DATASYNC,
+            SyncOf::Everything => types::FsyncFlags::empty(),
+        };
+        let entry = opcode::Fsync::new(types::Fd(file.as_raw_fd())).flags(flags).build();
+        self.syncs[index] = Some(file);
         self.push(&entry.user_data(Operation::Sync.tag(0, index as u32)));
     }
 
@@ -475,8 +484,8 @@ impl Net {
             Operation::Receive => self.received(id, completion, events),
             Operation::Send => self.sent(id, completion.result(), events),
             Operation::Sync => {
-                let (token, _) = self.syncs[index as usize].take().expect("a sync completes once");
-                events.push(Event::Synced { token, result: outcome(completion.result()).map(drop) });
+                self.syncs[index as usize] = None;
+                events.push(Event::Synced(outcome(completion.result()).map(drop)));
             }
             Operation::Woken | Operation::Ignored => {}
         }

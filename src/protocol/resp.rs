@@ -346,6 +346,10 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
             "' command"
         }
         Error::HelloSyntax(option) => return echo(b"-ERR Syntax error in HELLO option '", option, b"'", out),
+        Error::IncompatibleOptions(options) => {
+            let behind = b" options at the same time are not compatible";
+            return echo(b"-ERR ", options.as_bytes(), behind, out);
+        }
         Error::UnsupportedOption(option) => return echo(b"-ERR Unsupported option ", option, b"", out),
         Error::UnknownClientAttribute(name) => return echo(b"-ERR Unrecognized option '", name, b"'", out),
         Error::UnknownOption(name) => return echo(b"-ERR unknown option '", name, b"'", out),
@@ -359,8 +363,6 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
         Error::Overflow => "-ERR increment or decrement would overflow",
         Error::DecrementOverflow => "-ERR decrement would overflow",
         Error::Syntax => "-ERR syntax error",
-        Error::ExpireNxConflict => "-ERR NX and XX, GT or LT options at the same time are not compatible",
-        Error::ExpireGtLtConflict => "-ERR GT and LT options at the same time are not compatible",
         Error::InvalidCursor => "-ERR invalid cursor",
         Error::InvalidCount => "-ERR invalid count",
         Error::DbIndexOutOfRange => "-ERR DB index is out of range",

@@ -653,12 +653,12 @@ fn errors_in_the_words_of_each_protocol() {
         ),
         (Error::UnsupportedOption(Box::from(&b"QQ"[..])), "Unsupported option QQ", "Unsupported option QQ"),
         (
-            Error::ExpireNxConflict,
+            Error::IncompatibleOptions("NX and XX, GT or LT"),
             "NX and XX, GT or LT options at the same time are not compatible",
             "NX and XX, GT or LT options at the same time are not compatible",
         ),
         (
-            Error::ExpireGtLtConflict,
+            Error::IncompatibleOptions("GT and LT"),
             "GT and LT options at the same time are not compatible",
             "GT and LT options at the same time are not compatible",
         ),

@@ -9,6 +9,8 @@
 //! begins no escape, is an ordinary byte. Where a command takes a value last, the value is the rest of the
 //! line, or what the quotes hold if the rest is one quoted word.
 
+use std::borrow::Cow;
+
 use shard::{Error, Reply, command::TextForm};
 
 use super::{
@@ -206,7 +208,7 @@ pub(super) fn write_item(item: &Reply<'_>, out: &mut Vec<u8>) {
     }
 }
 
-fn push_map(fields: &[(&'static str, Reply<'_>)], out: &mut Vec<u8>) {
+fn push_map(fields: &[(Cow<'static, str>, Reply<'_>)], out: &mut Vec<u8>) {
     let Some(((_, title), details)) = fields.split_first() else {
         return out.extend_from_slice(EMPTY_LIST);
     };
