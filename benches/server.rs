@@ -141,6 +141,9 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Outcome<()> {
     let settings = settings(options)?;
+    if settings.iter().all(|setting| rows(setting, options).next().is_none()) {
+        return Err("no row has a name with these words; one is called \"one core P=16 GET\"".into());
+    }
     let mut report = heading(options)?;
     for setting in &settings {
         let wanted: Vec<_> = rows(setting, options).collect();
@@ -203,7 +206,7 @@ fn rows<'a>(setting: &'a Setting, options: &'a Options) -> impl Iterator<Item = 
 }
 
 fn row_name(setting: &Setting, pipeline: u32, load: Load) -> String {
-    format!("{}, P={pipeline} {}", setting.name, load.name())
+    format!("{} P={pipeline} {}", setting.name, load.name())
 }
 
 /// Measures the rows of one setting, all servers in turns, and appends its table to the report.
