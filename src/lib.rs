@@ -1,4 +1,6 @@
 //! kvlite.
 
 pub mod config;
+#[cfg(test)]
+mod documentation;
 pub mod logging;
