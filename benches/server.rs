@@ -42,7 +42,7 @@ struct Options {
     /// File to write the table to [default: benches/results/server.md for complete runs, else none]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// What `cargo bench` passes to every benchmark
+    /// What `cargo bench` passes to every benchmark; `cargo test --all-targets` does not
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -88,6 +88,9 @@ struct Setting {
     load_threads: u32,
     /// The generator notices only every 250 ms that its threads are done: longer runs make that small.
     seconds_factor: f64,
+    /// Whether only commands that write are measured.
+    writes_only: bool,
+    /// The first is kvlite; the others are what it is compared with.
     contenders: Vec<Contender>,
 }
 
@@ -99,11 +102,11 @@ struct Contender {
     flavour: Flavour,
 }
 
+/// Whose flags a server takes, and when its log is synced: `always` or `everysec`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flavour {
-    Kvlite,
-    Redis,
-    RedisAof,
+    Kvlite { sync: &'static str },
+    Redis { appendfsync: Option<&'static str> },
 }
 
 /// A running server. Dropping it ends the process.
@@ -130,6 +133,10 @@ struct Measured {
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if !options.bench {
+        eprintln!("server benchmark: nothing is measured without --bench, which `cargo bench` passes");
+        return ExitCode::SUCCESS;
+    }
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -141,6 +148,9 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Outcome<()> {
     let settings = settings(options)?;
+    if settings.iter().all(|setting| rows(setting, options).next().is_none()) {
+        return Err("no row has a name with these words; one is called \"one core P=16 GET\"".into());
+    }
     let mut report = heading(options)?;
     for setting in &settings {
         let wanted: Vec<_> = rows(setting, options).collect();
@@ -159,34 +169,53 @@ fn run(options: &Options) -> Outcome<()> {
     Ok(())
 }
 
-/// Kvlite comes first; the others are what it is compared with.
-fn settings(options: &Options) -> Outcome<[Setting; 2]> {
+fn settings(options: &Options) -> Outcome<[Setting; 3]> {
     let &[first, second, ..] = usable_cpus().as_slice() else {
         return Err("this needs two CPUs: one for the server, one for the load".into());
     };
-    let flavour = if is_redis(&options.kvlite_binary) { Flavour::Redis } else { Flavour::Kvlite };
-    let kvlite = Contender { name: "kvlite", binary: options.kvlite_binary.clone(), flavour };
-    let redis = Contender { name: "Redis", binary: "redis-server".into(), flavour: Flavour::Redis };
-    let redis_aof =
-        Contender { name: "Redis AOF", binary: "redis-server".into(), flavour: Flavour::RedisAof };
-    Ok([
-        Setting {
-            name: "one core",
-            server_cpus: first.to_string(),
-            load_cpus: second.to_string(),
-            load_threads: 0,
-            seconds_factor: 1.0,
-            contenders: vec![kvlite.clone(), redis.clone(), redis_aof.clone()],
+    let kvlite = |sync| Contender {
+        name: "kvlite",
+        binary: options.kvlite_binary.clone(),
+        flavour: if is_redis(&options.kvlite_binary) {
+            Flavour::Redis { appendfsync: Some(sync) }
+        } else {
+            Flavour::Kvlite { sync }
         },
-        Setting {
-            name: "two cores",
-            server_cpus: format!("{first},{second}"),
-            load_cpus: format!("{first},{second}"),
-            load_threads: 2,
-            seconds_factor: 2.0,
-            contenders: vec![kvlite, redis, redis_aof],
-        },
-    ])
+    };
+    let redis = |name, appendfsync| Contender {
+        name,
+        binary: "redis-server".into(),
+        flavour: Flavour::Redis { appendfsync },
+    };
+    let contenders = || vec![kvlite("everysec"), redis("Redis", None), redis("Redis AOF", Some("everysec"))];
+    let one_core = Setting {
+        name: "one core",
+        server_cpus: first.to_string(),
+        load_cpus: second.to_string(),
+        load_threads: 0,
+        seconds_factor: 1.0,
+        writes_only: false,
+        contenders: contenders(),
+    };
+    let two_cores = Setting {
+        name: "two cores",
+        server_cpus: format!("{first},{second}"),
+        load_cpus: format!("{first},{second}"),
+        load_threads: 2,
+        seconds_factor: 2.0,
+        writes_only: false,
+        contenders: contenders(),
+    };
+    let synced = Setting {
+        name: "one core, every write synced",
+        server_cpus: first.to_string(),
+        load_cpus: second.to_string(),
+        load_threads: 0,
+        seconds_factor: 1.0,
+        writes_only: true,
+        contenders: vec![kvlite("always"), redis("Redis AOF", Some("always"))],
+    };
+    Ok([one_core, two_cores, synced])
 }
 
 fn is_redis(binary: &Path) -> bool {
@@ -198,12 +227,14 @@ fn rows<'a>(setting: &'a Setting, options: &'a Options) -> impl Iterator<Item = 
     let all = PIPELINES.into_iter().flat_map(|p| options.commands.iter().map(move |load| (p, *load)));
     all.filter(|(pipeline, load)| {
         let name = row_name(setting, *pipeline, *load);
-        options.only.is_empty() || options.only.iter().any(|words| name.contains(words.as_str()))
+        let is_measured = !(setting.writes_only && *load == Load::Get);
+        is_measured
+            && (options.only.is_empty() || options.only.iter().any(|words| name.contains(words.as_str())))
     })
 }
 
 fn row_name(setting: &Setting, pipeline: u32, load: Load) -> String {
-    format!("{}, P={pipeline} {}", setting.name, load.name())
+    format!("{} P={pipeline} {}", setting.name, load.name())
 }
 
 /// Measures the rows of one setting, all servers in turns, and appends its table to the report.
@@ -263,15 +294,15 @@ impl Server {
         command.args(["--pdeathsig", "KILL", "taskset", "-c", &setting.server_cpus]);
         command.arg(&contender.binary);
         match contender.flavour {
-            Flavour::Kvlite => {
+            Flavour::Kvlite { sync } => {
                 command.args(["--host", "127.0.0.1", "--port", "0", "--resp-port", &port.to_string()]);
-                command.arg("--wal-path").arg(&dir);
+                command.args(["--sync-mode", sync, "--wal-path"]).arg(&dir);
             }
-            Flavour::Redis | Flavour::RedisAof => {
-                let appendonly = if contender.flavour == Flavour::RedisAof { "yes" } else { "no" };
-                command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""]);
-                command.args(["--appendonly", appendonly, "--appendfsync", "everysec"]);
-                command.args(["--auto-aof-rewrite-percentage", "0", "--dir"]).arg(&dir);
+            Flavour::Redis { appendfsync } => {
+                command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--dir"]);
+                command.arg(&dir).args(["--appendonly", if appendfsync.is_some() { "yes" } else { "no" }]);
+                command.args(["--appendfsync", appendfsync.unwrap_or("no")]);
+                command.args(["--auto-aof-rewrite-percentage", "0"]);
             }
         }
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
@@ -450,9 +481,13 @@ fn heading(options: &Options) -> Outcome<String> {
     writeln!(text, "- Load average before: {}", load.split(' ').take(3).collect::<Vec<_>>().join(" "))?;
     let kvlite = printed(&options.kvlite_binary.display().to_string(), &["--version"])?;
     let commit = printed("git", &["rev-parse", "--short", "HEAD"]).unwrap_or_else(|_| "unknown".to_owned());
-    writeln!(text, "- kvlite: {kvlite}, commit {commit}, with its defaults (log synced every second)")?;
+    writeln!(text, "- kvlite: {kvlite}, commit {commit}, with its defaults, log synced every second")?;
     writeln!(text, "- Redis: {}", printed("redis-server", &["--version"])?)?;
-    writeln!(text, "- Redis AOF: the same with `appendonly yes`, `appendfsync everysec`, no rewrites")?;
+    writeln!(text, "- Redis AOF: with `appendonly yes`, `appendfsync everysec`, and without rewrites")?;
+    writeln!(
+        text,
+        "- Every write synced: kvlite with `--sync-mode always`, Redis with `appendfsync always`"
+    )?;
     writeln!(
         text,
         "- Load: `redis-benchmark`, {CLIENTS} clients, {KEYS} keys, all set, values of {VALUE_BYTES} bytes"
@@ -480,7 +515,7 @@ fn printed(program: &str, args: &[&str]) -> Outcome<String> {
 
 fn write_table_heading(setting: &Setting, report: &mut String) -> Outcome<()> {
     let Setting { name, server_cpus, load_cpus, .. } = setting;
-    writeln!(report, "\n## Server on {name} (CPU {server_cpus}), load on CPU {load_cpus}\n")?;
+    writeln!(report, "\n## Server on {name}: CPU {server_cpus}; load on CPU {load_cpus}\n")?;
     if setting.load_threads > 0 {
         let threads = setting.load_threads;
         writeln!(report, "`redis-benchmark --threads {threads}` rounds each run up to the next 250 ms.\n")?;

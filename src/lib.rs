@@ -14,6 +14,9 @@
 
 pub mod config;
 pub mod connection;
+#[cfg(test)]
+mod documentation;
+pub mod logging;
 pub mod mail;
 pub mod net;
 pub mod protocol;
@@ -25,4 +28,4 @@ mod session;
 mod upkeep;
 pub mod worker;
 
-pub use server::{run, start_logging};
+pub use server::run;

@@ -4,7 +4,7 @@ use kvlite::config::Config;
 
 fn main() {
     let config = Config::from_process();
-    kvlite::start_logging(&config);
+    kvlite::logging::init(&config);
     if let Err(failure) = kvlite::run(config) {
         tracing::error!("{failure}");
         std::process::exit(failure.exit_status());

@@ -14,7 +14,7 @@ use glommio::{LocalExecutorBuilder, Placement};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::config::{Config, LogFormat};
+use crate::config::Config;
 use crate::connection::Door;
 use crate::mail::{Post, QUEUE_CAPACITY};
 use crate::net::{self, Doorbell, Net};
@@ -421,14 +421,4 @@ fn announce(shared: &Shared) {
         "kvlite {} is ready",
         env!("CARGO_PKG_VERSION"),
     );
-}
-
-/// Sends the server's log lines to standard error.
-pub fn start_logging(config: &Config) {
-    let filter = tracing_subscriber::EnvFilter::new(&config.log_level);
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match config.log_format {
-        LogFormat::Text => lines.with_target(false).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => lines.json().init(),
-    }
 }

@@ -1,0 +1,34 @@
+# The workshop's commands. `make check` is what has to pass before a change is done.
+
+CARGO ?= cargo
+
+.PHONY: build run test bench bench-server fmt lint check
+
+build: ## the release binary: target/release/kvlite
+	$(CARGO) build --release
+
+run: ## serves on 6380 (text) and 6379 (Redis protocol); options: make run ARGS="--port 7000"
+	$(CARGO) run --release -- $(ARGS)
+
+test: ## every test of the workspace
+	$(CARGO) test --workspace
+
+bench: ## the micro-benchmarks of the crates below the server
+	$(CARGO) bench --workspace --exclude kvlite
+
+bench-server: ## the server against Redis, in turns; options: make bench-server ARGS=--quick
+	@command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null || { \
+		echo "installing redis-server and redis-tools"; \
+		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+		$$as_root apt-get update -qq && \
+		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server redis-tools; }
+	$(CARGO) bench --bench server -- $(ARGS)
+
+fmt: ## lays out all sources
+	$(CARGO) fmt --all
+
+lint: ## layout and lints, without warnings
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+check: lint test ## what continuous integration runs
