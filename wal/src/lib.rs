@@ -89,5 +89,5 @@ pub use frame::{FRAME_BODY_BYTES_MAX, Kind};
 pub use header::{FORMAT_VERSION, Place};
 pub use log::{Log, SyncTicket};
 pub use recovery::{Cut, Record, Recovered, check};
-pub use snapshot::{Snapshot, SnapshotEnd, SnapshotWriter};
+pub use snapshot::{FailedSnapshot, Snapshot, SnapshotEnd, SnapshotWriter};
 pub use spare::{Obsolete, Preparation, Spare};

@@ -11,7 +11,10 @@ use crate::frame::{self, Content};
 use crate::header::{FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, numbered};
 use crate::recovery::{self, Record, Recovered};
 use crate::snapshot::Snapshot;
-use crate::{Disk, DiskFile, Error, Kind, Obsolete, Place, Preparation, SnapshotEnd, SnapshotWriter, Spare};
+use crate::{
+    Disk, DiskFile, Error, FailedSnapshot, Kind, Obsolete, Place, Preparation, SnapshotEnd, SnapshotWriter,
+    Spare,
+};
 
 /// A buffer that one huge batch made larger than this is given back after it.
 const BUFFER_KEEP_BYTES: usize = 4 << 20;
@@ -22,7 +25,7 @@ const BLOCK_BYTES: u64 = 4096;
 #[derive(Debug)]
 pub struct Log<D: Disk> {
     disk: D,
-    directory: PathBuf,
+    directory: Arc<Path>,
     directory_file: D::File,
     place: Place,
     segment_bytes: u64,
@@ -80,8 +83,9 @@ pub struct SyncTicket<D: Disk> {
     directory: Option<D::File>,
     covers_seq: u64,
     covers_generation: u64,
-    failures: u64,
-    path: PathBuf,
+    /// How many syncs had failed when this was begun.
+    pub(crate) sync_failures: u64,
+    path: Arc<Path>,
 }
 
 impl<D: Disk> SyncTicket<D> {
@@ -137,7 +141,7 @@ impl<D: Disk> Log<D> {
         let last_seq = replayed.recovered.next_seq - 1;
         let log = Log {
             disk: disk.clone(),
-            directory: directory.to_owned(),
+            directory: directory.into(),
             directory_file,
             place,
             segment_bytes,
@@ -245,7 +249,7 @@ impl<D: Disk> Log<D> {
     /// Notes that the ticket's files are synced. Returns [`Self::durable_seq`].
     pub fn finish_sync(&mut self, ticket: &SyncTicket<D>) -> u64 {
         // After a failure the system may report success for what it has thrown away.
-        if ticket.failures == self.sync_failures {
+        if ticket.sync_failures == self.sync_failures {
             self.named_generation = self.named_generation.max(ticket.covers_generation);
             self.advance_durable(ticket.covers_seq);
         }
@@ -256,11 +260,7 @@ impl<D: Disk> Log<D> {
     /// whatever later syncs say: writing goes on in a fresh segment, and [`Self::durable_seq`] stands still until
     /// a snapshot that is begun from now on is retired into the log.
     pub fn fail_sync(&mut self, ticket: &SyncTicket<D>) {
-        if ticket.failures == self.sync_failures {
-            self.sync_failures += 1;
-            self.close_current();
-            self.distrusted_before = Some(self.written_seq + 1);
-        }
+        self.distrust(ticket.sync_failures);
     }
 
     /// Whether a sync has failed, so that only a new snapshot makes the log durable again.
@@ -275,7 +275,7 @@ impl<D: Disk> Log<D> {
     pub fn sync(&mut self) -> Result<u64, Error> {
         self.flush()?;
         if self.needs_snapshot() {
-            return Err(Error::SyncFailedBefore { directory: self.directory.clone() });
+            return Err(Error::SyncFailedBefore { directory: self.directory.to_path_buf() });
         }
         if let Some(ticket) = self.begin_sync() {
             if let Err(error) = ticket.run() {
@@ -342,6 +342,15 @@ impl<D: Disk> Log<D> {
         Ok(writer.end(self.next_seq, Some(ticket)))
     }
 
+    /// Notes that a snapshot could not be completed, and tells why. Its frames count as before, unless syncing them
+    /// was what failed: then as after [`Self::fail_sync`].
+    pub fn fail_snapshot(&mut self, failed: FailedSnapshot) -> Error {
+        if let Some(sync_failures) = failed.sync_failures {
+            self.distrust(sync_failures);
+        }
+        failed.error
+    }
+
     /// Replaces everything before the snapshot's position by the snapshot; the returned work removes the files.
     pub fn retire(&mut self, snapshot: &Snapshot) -> Obsolete<D> {
         if self.distrusted_before.is_some_and(|seq| seq <= snapshot.position) {
@@ -377,6 +386,14 @@ impl<D: Disk> Log<D> {
     /// The snapshot that recovery would start from.
     pub fn snapshot(&self) -> Option<&Snapshot> {
         self.snapshot.as_ref()
+    }
+
+    fn distrust(&mut self, sync_failures: u64) {
+        if sync_failures == self.sync_failures {
+            self.sync_failures += 1;
+            self.close_current();
+            self.distrusted_before = Some(self.written_seq + 1);
+        }
     }
 
     fn put(&mut self, content: Content<'_>, entries: u32, payload: &[u8]) -> u64 {
@@ -462,8 +479,8 @@ impl<D: Disk> Log<D> {
             directory: (newest > self.named_generation).then(|| self.directory_file.clone()),
             covers_seq: self.written_seq,
             covers_generation: newest,
-            failures: self.sync_failures,
-            path: self.directory.clone(),
+            sync_failures: self.sync_failures,
+            path: Arc::clone(&self.directory),
         }
     }
 

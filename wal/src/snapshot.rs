@@ -42,6 +42,16 @@ pub struct SnapshotEnd<D: Disk> {
     ticket: Option<SyncTicket<D>>,
 }
 
+/// A snapshot that could not be completed. [`Log::fail_snapshot`](crate::Log::fail_snapshot) takes it and tells
+/// why: when the frames of the log could not be synced, the log has to know.
+#[derive(Debug)]
+#[must_use]
+pub struct FailedSnapshot {
+    pub(crate) error: Error,
+    /// When the sync of the log's frames failed: how many syncs had failed before it.
+    pub(crate) sync_failures: Option<u64>,
+}
+
 /// A snapshot that is on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
@@ -134,7 +144,7 @@ impl<D: Disk> SnapshotWriter<D> {
     pub fn finish(self) -> Result<Snapshot, Error> {
         assert!(self.failures.is_none(), "a snapshot beside a log ends with Log::end_snapshot");
         let log_end = self.position;
-        self.end(log_end, None).finish()
+        self.end(log_end, None).finish().map_err(|failed| failed.error)
     }
 
     pub(crate) fn end(self, log_end: u64, ticket: Option<SyncTicket<D>>) -> SnapshotEnd<D> {
@@ -164,6 +174,30 @@ impl<D: Disk> SnapshotWriter<D> {
         self.buffer.shrink_to(4 * WRITE_BYTES);
         Ok(())
     }
+
+    fn complete(mut self, log_end: u64) -> Result<Snapshot, Error> {
+        let (frames, entries) = (self.frames, self.entries);
+        let mut trailer = [0; TRAILER_BYTES];
+        trailer[..8].copy_from_slice(&frames.to_le_bytes());
+        trailer[8..16].copy_from_slice(&entries.to_le_bytes());
+        trailer[16..24].copy_from_slice(&log_end.to_le_bytes());
+        trailer[24..].copy_from_slice(&self.crc.clone().finalize().to_le_bytes());
+        self.put(Content::Trailer, 0, &trailer);
+        self.write()?;
+        self.file.sync_data().map_err(Error::io("sync", &self.path))?;
+        let path = numbered(&self.directory, self.position, SNAPSHOT_SUFFIX);
+        self.disk.rename(&self.path, &path).map_err(Error::io("rename", &self.path))?;
+        sync_directory(&self.disk, &self.directory)?;
+        Ok(Snapshot {
+            path,
+            position: self.position,
+            log_end,
+            bytes: self.written,
+            frames,
+            entries,
+            failures: self.failures.unwrap_or(0),
+        })
+    }
 }
 
 impl<D: Disk> SnapshotEnd<D> {
@@ -171,33 +205,15 @@ impl<D: Disk> SnapshotEnd<D> {
     /// as the disk needs; it may run on any thread.
     ///
     /// # Errors
-    /// [`Error::Io`]; then the snapshot does not exist, and the files stay as they are.
-    pub fn finish(self) -> Result<Snapshot, Error> {
-        let SnapshotEnd { mut writer, log_end, ticket } = self;
-        if let Some(ticket) = ticket {
-            ticket.run()?;
+    /// [`FailedSnapshot`]: the log goes on without this snapshot.
+    pub fn finish(self) -> Result<Snapshot, FailedSnapshot> {
+        let SnapshotEnd { writer, log_end, ticket } = self;
+        if let Some(ticket) = ticket
+            && let Err(error) = ticket.run()
+        {
+            return Err(FailedSnapshot { error, sync_failures: Some(ticket.sync_failures) });
         }
-        let (frames, entries) = (writer.frames, writer.entries);
-        let mut trailer = [0; TRAILER_BYTES];
-        trailer[..8].copy_from_slice(&frames.to_le_bytes());
-        trailer[8..16].copy_from_slice(&entries.to_le_bytes());
-        trailer[16..24].copy_from_slice(&log_end.to_le_bytes());
-        trailer[24..].copy_from_slice(&writer.crc.clone().finalize().to_le_bytes());
-        writer.put(Content::Trailer, 0, &trailer);
-        writer.write()?;
-        writer.file.sync_data().map_err(Error::io("sync", &writer.path))?;
-        let path = numbered(&writer.directory, writer.position, SNAPSHOT_SUFFIX);
-        writer.disk.rename(&writer.path, &path).map_err(Error::io("rename", &writer.path))?;
-        sync_directory(&writer.disk, &writer.directory)?;
-        Ok(Snapshot {
-            path,
-            position: writer.position,
-            log_end,
-            bytes: writer.written,
-            frames,
-            entries,
-            failures: writer.failures.unwrap_or(0),
-        })
+        writer.complete(log_end).map_err(|error| FailedSnapshot { error, sync_failures: None })
     }
 }
 
