@@ -1,1 +1,93 @@
-//! The log files of kvlite.
+//! The log files of kvlite: segments, snapshots, manifest. Payloads are opaque bytes.
+//!
+//! This crate owns every byte below the data directory and all blocking file operations on it. It never knows
+//! what a payload means, starts no thread, and waits for nothing but the disk.
+//!
+//! # Files
+//!
+//! ```text
+//! <wal-path>/LOCK                            held while a process uses the directory
+//! <wal-path>/MANIFEST                        names the layout that counts
+//! <wal-path>/layout-<id>/shard-<index>/      one directory per shard
+//!     <generation, 20 digits>.log            a segment
+//!     <sequence number, 20 digits>.snapshot  the state; the log is replayed from this number on
+//!     snapshot.tmp                           a snapshot that is being written
+//!     spare                                  a preallocated file that becomes the next segment
+//! ```
+//!
+//! The manifest is a text of four lines; its checksum covers the bytes of the first three:
+//!
+//! ```text
+//! kvlite manifest 1
+//! layout 3
+//! shards 4
+//! crc32 8d1f0a2b
+//! ```
+//!
+//! # Bytes
+//!
+//! Integers are little-endian, checksums are CRC-32 (IEEE). A segment is a file header and frames; behind the
+//! last frame there are zeros, or stale bytes from the file's earlier life.
+//!
+//! ```text
+//! file header, 48 bytes
+//!   0  magic        8   "KVLITLOG" or "KVLITSNP"
+//!   8  version      4   1
+//!  12  shard index  4
+//!  16  shard count  4
+//!  20  generation   8   of the file; every new or recycled file of the shard gets a higher one
+//!  28  first seq    8   segment: of its first frame; snapshot: replay the log from here
+//!  36  synced seq   8   frames up to this one were on disk when this was written; snapshot: 0
+//!  44  crc          4   of bytes 0 to 43
+//!
+//! frame, 40 bytes and a body
+//!   0  crc          4   of all that follows, body included
+//!   4  body bytes   4
+//!   8  seq          8   1, 2, 3, ... without gaps, over all segments; in a snapshot from 1 on
+//!  16  generation   8   of the file
+//!  24  synced seq   8   as in the file header
+//!  32  entries      4   number of changes in the payload
+//!  36  kind         1   0 batch, 1 transaction, 2 mark, 3 trailer
+//!  37  zero         1
+//!  38  participants 2   number of participants; 0 unless a transaction
+//!  40  body
+//!        batch        payload
+//!        transaction  id 8, participants 4 each (shard indexes), payload
+//!        mark         nothing: the log was closed after the frame before it was synced
+//!        trailer      frames 8, entries 8, log end 8, crc 4 of the crc fields of all frames before it
+//! ```
+//!
+//! A snapshot ends with a trailer and nothing behind it; without it the snapshot is damaged. Its log end is the
+//! sequence number that was next when its last entry was taken: a snapshot shows effects of frames up to there,
+//! so they are synced before it gets its name.
+//!
+//! # Torn or damaged
+//!
+//! After a power cut the file system may have kept any part of what was not synced, in any order: good frames
+//! behind a bad one prove nothing by themselves. Frames therefore state up to where the log had been synced when
+//! they were written. Replay ends at the first frame that is not good. If anything behind it states that this
+//! frame had been synced, it was damaged, and recovery refuses; otherwise it is the torn end of the log, and is
+//! cut. Frames of a closed segment end where the next segment begins, whatever bytes follow: a write that
+//! failed halfway is repeated in a fresh segment under the same sequence numbers.
+
+#![forbid(unsafe_code)]
+
+mod directory;
+mod disk;
+mod error;
+mod frame;
+mod header;
+mod log;
+mod recovery;
+mod snapshot;
+mod spare;
+
+pub use directory::{DataDir, Layout};
+pub use disk::{Disk, DiskFile, MemDisk, MemFile, OsDisk};
+pub use error::{Error, Fault, ManifestFault};
+pub use frame::{FRAME_BODY_BYTES_MAX, Kind};
+pub use header::{FORMAT_VERSION, Place};
+pub use log::{Log, SyncTicket};
+pub use recovery::{Cut, Record, Recovered, check};
+pub use snapshot::{FailedSnapshot, Snapshot, SnapshotEnd, SnapshotWriter};
+pub use spare::{Obsolete, Preparation, Spare};

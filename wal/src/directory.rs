@@ -1,0 +1,240 @@
+//! The data directory: its lock, its manifest, its layouts.
+//!
+//! A layout is one directory per shard. The manifest names the only layout that counts; a new one is filled beside
+//! it and takes its place in one step. This module never looks into a log.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::header::{SEGMENT_SUFFIX, SNAPSHOT_SUFFIX};
+use crate::snapshot::sync_directory;
+use crate::{Disk, DiskFile, Error, ManifestFault};
+
+const LOCK_NAME: &str = "LOCK";
+const MANIFEST_NAME: &str = "MANIFEST";
+const MANIFEST_TMP_NAME: &str = "MANIFEST.tmp";
+const MANIFEST_VERSION: u32 = 1;
+/// A manifest that is larger is none.
+const MANIFEST_BYTES_MAX: usize = 4096;
+const LAYOUT_PREFIX: &str = "layout-";
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+
+/// A data directory that this process has locked.
+#[derive(Debug)]
+pub struct DataDir<D: Disk> {
+    disk: D,
+    path: PathBuf,
+    layout: Option<Layout>,
+    _lock: D::Lock,
+}
+
+/// A set of shard directories.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Its number; a later layout has a higher one.
+    pub id: u64,
+    /// The number of shards.
+    pub shards: u32,
+    path: PathBuf,
+}
+
+impl Layout {
+    /// The directory of one shard.
+    pub fn shard_dir(&self, shard_index: u32) -> PathBuf {
+        self.path.join(format!("shard-{shard_index}"))
+    }
+
+    fn new(root: &Path, id: u64, shards: u32) -> Layout {
+        Layout { id, shards, path: root.join(format!("{LAYOUT_PREFIX}{id}")) }
+    }
+}
+
+impl<D: Disk> DataDir<D> {
+    /// Locks the directory, which is created if it is missing, reads the manifest, and removes what an unfinished
+    /// change of the layout left behind.
+    ///
+    /// A held lock is tried again for `lock_wait`: after a kill the kernel releases it only when the dead process's
+    /// last operations are over. Blocks that long at most, and for the disk.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::MissingManifest`], [`Error::DamagedManifest`], [`Error::NewerVersion`],
+    /// [`Error::MissingDirectory`], [`Error::Io`]. A directory with log files and no manifest is never taken for
+    /// an empty one.
+    pub fn open(disk: D, path: &Path, lock_wait: Duration) -> Result<DataDir<D>, Error> {
+        disk.create_dir_all(path).map_err(Error::io("create", path))?;
+        if let Some(parent) = path.parent() {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            sync_directory(&disk, parent)?;
+        }
+        let lock = lock(&disk, &path.join(LOCK_NAME), lock_wait)?;
+        let mut data_dir = DataDir { disk, path: path.to_owned(), layout: None, _lock: lock };
+        let names = data_dir.names()?;
+        if names.iter().any(|name| name == MANIFEST_NAME) {
+            let layout = data_dir.read_manifest()?;
+            data_dir.expect_directories(&layout)?;
+            data_dir.layout = Some(layout);
+        } else {
+            data_dir.expect_no_log(&names)?;
+        }
+        data_dir.remove_other_layouts()?;
+        Ok(data_dir)
+    }
+
+    /// The layout that counts; `None` in a new directory.
+    pub fn layout(&self) -> Option<&Layout> {
+        self.layout.as_ref()
+    }
+
+    /// Creates the directories of a new layout beside the present one. It does not count before
+    /// [`Self::activate`]; until then it is removed when the directory is opened again.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn create_layout(&self, shards: u32) -> Result<Layout, Error> {
+        let newest = self.names()?.iter().filter_map(|name| layout_id(name)).max().unwrap_or(0);
+        let layout = Layout::new(&self.path, newest + 1, shards);
+        for shard_index in 0..shards {
+            let path = layout.shard_dir(shard_index);
+            self.disk.create_dir_all(&path).map_err(Error::io("create", &path))?;
+        }
+        sync_directory(&self.disk, &layout.path)?;
+        sync_directory(&self.disk, &self.path)?;
+        Ok(layout)
+    }
+
+    /// Makes `layout` the one that counts, durably and in one step, and removes all others.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the switch failed; after it, the next [`Self::open`] tells which layout counts. Layouts
+    /// that could not be removed are left to it too.
+    pub fn activate(&mut self, layout: Layout) -> Result<(), Error> {
+        let path = self.path.join(MANIFEST_NAME);
+        let tmp = self.path.join(MANIFEST_TMP_NAME);
+        let file = self.disk.create(&tmp).map_err(Error::io("create", &tmp))?;
+        file.write_all_at(manifest_text(&layout).as_bytes(), 0).map_err(Error::io("write", &tmp))?;
+        file.sync_data().map_err(Error::io("sync", &tmp))?;
+        self.disk.rename(&tmp, &path).map_err(Error::io("rename", &tmp))?;
+        sync_directory(&self.disk, &self.path)?;
+        self.layout = Some(layout);
+        // The switch is done; what cannot be removed now does no harm.
+        let _ = self.remove_other_layouts();
+        Ok(())
+    }
+
+    fn names(&self) -> Result<Vec<String>, Error> {
+        self.disk.list(&self.path).map_err(Error::io("list", &self.path))
+    }
+
+    fn read_manifest(&self) -> Result<Layout, Error> {
+        let path = self.path.join(MANIFEST_NAME);
+        let file = self.disk.open(&path).map_err(Error::io("open", &path))?;
+        let mut bytes = vec![0; MANIFEST_BYTES_MAX];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match file.read_at(&mut bytes[filled..], filled as u64).map_err(Error::io("read", &path))? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        bytes.truncate(filled);
+        let (id, shards) = parse_manifest(&bytes, &path)?;
+        Ok(Layout::new(&self.path, id, shards))
+    }
+
+    fn expect_directories(&self, layout: &Layout) -> Result<(), Error> {
+        for shard_index in 0..layout.shards {
+            let path = layout.shard_dir(shard_index);
+            match self.disk.open_dir(&path) {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(Error::MissingDirectory { path });
+                }
+                Err(error) => return Err(Error::io("open", &path)(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn expect_no_log(&self, names: &[String]) -> Result<(), Error> {
+        for layout in names.iter().filter(|name| layout_id(name).is_some()) {
+            let layout = self.path.join(layout);
+            for shard in self.disk.list(&layout).map_err(Error::io("list", &layout))? {
+                let shard = layout.join(shard);
+                let files = self.disk.list(&shard).map_err(Error::io("list", &shard))?;
+                let is_log =
+                    |name: &&String| name.ends_with(SEGMENT_SUFFIX) || name.ends_with(SNAPSHOT_SUFFIX);
+                if let Some(name) = files.iter().find(is_log) {
+                    let path = self.path.join(MANIFEST_NAME);
+                    return Err(Error::MissingManifest { path, found: shard.join(name) });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_other_layouts(&self) -> Result<(), Error> {
+        let current = self.layout.as_ref().map(|layout| layout.id);
+        for name in self.names()? {
+            let path = self.path.join(&name);
+            if name == MANIFEST_TMP_NAME {
+                self.disk.remove_file(&path).map_err(Error::io("remove", &path))?;
+            } else if layout_id(&name).is_some_and(|id| Some(id) != current) {
+                self.disk.remove_dir_all(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn lock<D: Disk>(disk: &D, path: &Path, wait: Duration) -> Result<D::Lock, Error> {
+    let mut waited = Duration::ZERO;
+    loop {
+        if let Some(lock) = disk.try_lock(path).map_err(Error::io("lock", path))? {
+            return Ok(lock);
+        }
+        if waited >= wait {
+            return Err(Error::Locked { path: path.to_owned() });
+        }
+        std::thread::sleep(LOCK_RETRY);
+        waited += LOCK_RETRY;
+    }
+}
+
+fn layout_id(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix(LAYOUT_PREFIX)?;
+    digits.parse().ok().filter(|id: &u64| id.to_string() == digits)
+}
+
+fn manifest_text(layout: &Layout) -> String {
+    let lines =
+        format!("kvlite manifest {MANIFEST_VERSION}\nlayout {}\nshards {}\n", layout.id, layout.shards);
+    let crc = crc32fast::hash(lines.as_bytes());
+    format!("{lines}crc32 {crc:08x}\n")
+}
+
+fn parse_manifest(bytes: &[u8], path: &Path) -> Result<(u64, u32), Error> {
+    let damaged = |fault| Error::DamagedManifest { path: path.to_owned(), fault };
+    let syntax = || damaged(ManifestFault::Syntax);
+    let text = std::str::from_utf8(bytes).map_err(|_| syntax())?;
+    let mut lines = text.split_inclusive('\n');
+    let mut value = |name: &str| {
+        let line = lines.next()?.strip_suffix('\n')?;
+        line.strip_prefix(name)?.strip_prefix(' ')
+    };
+    let version: u32 = value("kvlite manifest").and_then(|text| text.parse().ok()).ok_or_else(syntax)?;
+    if version > MANIFEST_VERSION {
+        let path = path.to_owned();
+        return Err(Error::NewerVersion { path, found: version, supported: MANIFEST_VERSION });
+    }
+    let id = value("layout").and_then(|text| text.parse().ok()).ok_or_else(syntax)?;
+    let shards = value("shards").and_then(|text| text.parse().ok()).ok_or_else(syntax)?;
+    let crc_text = value("crc32").ok_or_else(syntax)?;
+    let found = u32::from_str_radix(crc_text, 16).map_err(|_| syntax())?;
+    let canonical = format!("crc32 {found:08x}\n");
+    let covered = text.strip_suffix(&canonical).ok_or_else(syntax)?;
+    let expected = crc32fast::hash(covered.as_bytes());
+    if expected != found {
+        return Err(damaged(ManifestFault::Checksum { expected, found }));
+    }
+    Ok((id, shards))
+}

@@ -1,0 +1,69 @@
+//! What the log needs from a disk: positional reads and writes, syncs, names.
+//!
+//! This module owns the [`Disk`] trait and nothing else; it never knows what a file contains. There are two
+//! implementors: [`OsDisk`] on the operating system's files and [`MemDisk`] for tests and simulations.
+
+use std::fmt::Debug;
+use std::io;
+use std::path::Path;
+
+mod mem;
+mod os;
+
+pub use mem::{MemDisk, MemFile};
+pub use os::OsDisk;
+
+/// A place for files. Every operation blocks; a handle is cheap to clone.
+///
+/// What is written survives the end of the process at once, and a power cut only after
+/// [`DiskFile::sync_data`] on the file and [`DiskFile::sync_all`] on the directory that names it.
+pub trait Disk: Clone + Debug + Send + 'static {
+    /// An open file or directory.
+    type File: DiskFile;
+    /// A lock on a file, which is released when this value is dropped or the process ends.
+    type Lock: Debug + Send + 'static;
+
+    /// Opens an existing file for reading and writing.
+    fn open(&self, path: &Path) -> io::Result<Self::File>;
+    /// Creates an empty file for reading and writing; a file that already has this name is emptied.
+    fn create(&self, path: &Path) -> io::Result<Self::File>;
+    /// Opens a directory, so that its names can be synced.
+    fn open_dir(&self, path: &Path) -> io::Result<Self::File>;
+    /// Creates a directory and its missing parents; an existing one is left as it is.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory, sorted. Names that are not UTF-8 are left out: the log makes none.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+    /// Renames a file within its directory, atomically; the target is replaced.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Removes a directory with all that is in it.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Locks a file, which is created if it is missing; `None` when somebody else holds the lock.
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Self::Lock>>;
+}
+
+/// An open file. Clones are the same open file.
+pub trait DiskFile: Clone + Debug + Send + 'static {
+    /// Reads at most `bytes.len()` bytes at `offset`; 0 at the end of the file.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all bytes at `offset`, in one system call where the system takes them in one.
+    /// After an error any part of them may have been written.
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// The length of the file in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Gives the file at least this length and reserves the space, so that later writes below it cannot
+    /// run out of space. The new part reads as zeros.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Cuts the file to this length.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+    /// Waits until the file's bytes and length are on disk. After an error, what was written since the
+    /// last success may be lost, whatever a later call says.
+    fn sync_data(&self) -> io::Result<()>;
+    /// As [`Self::sync_data`], and with all metadata; on a directory: its names.
+    fn sync_all(&self) -> io::Result<()>;
+}

@@ -1,0 +1,291 @@
+//! What can go wrong with the log files. A variant names the fault and carries the evidence.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why the log files could not be opened, read or written.
+#[derive(Debug)]
+pub enum Error {
+    /// The operating system refused an operation.
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Another process holds the data directory.
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// There are log files, but no manifest says which of them count.
+    MissingManifest {
+        /// Where the manifest has to be.
+        path: PathBuf,
+        /// The first log file or snapshot that was found.
+        found: PathBuf,
+    },
+    /// The manifest is not as it was written.
+    DamagedManifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: ManifestFault,
+    },
+    /// A directory that the manifest names does not exist.
+    MissingDirectory {
+        /// The missing directory.
+        path: PathBuf,
+    },
+    /// A file was written by a newer version of the program.
+    NewerVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its format version.
+        found: u32,
+        /// The newest format version that this program reads.
+        supported: u32,
+    },
+    /// A file belongs to another shard, or to a layout with another number of shards.
+    WrongShard {
+        /// The file.
+        path: PathBuf,
+        /// The shard index and shard count that its place demands.
+        expected: (u32, u32),
+        /// The shard index and shard count that it states.
+        found: (u32, u32),
+    },
+    /// A frame that was on disk once is not readable any more.
+    DamagedFrame {
+        /// The segment.
+        path: PathBuf,
+        /// Offset of the frame in the segment, in bytes.
+        offset: u64,
+        /// The frame's sequence number; the frames before it are good.
+        seq: u64,
+        /// What was found instead.
+        fault: Fault,
+        /// All frames up to this sequence number had been synced, says a later frame, segment or snapshot.
+        synced_seq: u64,
+    },
+    /// Frames that were on disk once are in no segment: a segment is missing.
+    MissingFrames {
+        /// The shard's directory.
+        directory: PathBuf,
+        /// The first sequence number that is missing.
+        seq: u64,
+        /// The next segment that exists, and its first sequence number.
+        next: Option<(PathBuf, u64)>,
+        /// All frames up to this sequence number had been synced, says a later frame, segment or snapshot.
+        synced_seq: u64,
+    },
+    /// A snapshot is not as it was written, or has no trailer.
+    DamagedSnapshot {
+        /// The snapshot.
+        path: PathBuf,
+        /// Where reading had to end, in bytes from its start.
+        offset: u64,
+        /// What was found there.
+        fault: Fault,
+    },
+    /// A sync failed earlier: what was written before may be lost on disk, and only a snapshot makes the log
+    /// durable again.
+    SyncFailedBefore {
+        /// The shard's directory.
+        directory: PathBuf,
+    },
+    /// A sync failed after this snapshot was begun: it cannot be completed. Begin another one.
+    SnapshotOvertaken {
+        /// The unfinished snapshot.
+        path: PathBuf,
+    },
+}
+
+/// What was found where a good frame had to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The header of the file itself is not readable.
+    FileHeader,
+    /// The file ends within the frame, or before it.
+    End,
+    /// Zeros.
+    Empty,
+    /// A frame of another generation.
+    Generation {
+        /// The generation of the file.
+        expected: u64,
+        /// The generation in the frame.
+        found: u64,
+    },
+    /// A frame with another sequence number.
+    Sequence {
+        /// The sequence number that is next.
+        expected: u64,
+        /// The one in the frame.
+        found: u64,
+    },
+    /// A kind of frame that does not exist, or not here.
+    Kind {
+        /// The kind.
+        found: u8,
+    },
+    /// The checksum does not fit the bytes.
+    Checksum {
+        /// The checksum of the bytes.
+        expected: u32,
+        /// The checksum in the frame.
+        found: u32,
+    },
+    /// The trailer counts other frames or entries than there are.
+    Trailer,
+    /// Bytes follow the trailer.
+    Surplus,
+}
+
+/// What is wrong with a manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ManifestFault {
+    /// The text does not have the lines of a manifest.
+    Syntax,
+    /// The checksum line does not fit the lines above it.
+    Checksum {
+        /// The checksum of the lines.
+        expected: u32,
+        /// The one in the file.
+        found: u32,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io { action, path: path.to_owned(), source }
+    }
+
+    /// Whether the disk, or the quota on it, is full: space that returns ends this error.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Error::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Io { action, path, source } => write!(f, "cannot {action} {}: {source}", path.display()),
+            Error::Locked { path } => write!(
+                f,
+                "{} is locked: another server uses this data directory; stop it or choose another directory",
+                path.display()
+            ),
+            Error::MissingManifest { path, found } => write!(
+                f,
+                "{} is missing, but {} exists; put the manifest back from a copy, or move the log files away to \
+                 start empty",
+                path.display(),
+                found.display()
+            ),
+            Error::DamagedManifest { path, fault } => write!(
+                f,
+                "{} is damaged: {fault}; it is a text of four lines that can be put back from a copy",
+                path.display()
+            ),
+            Error::MissingDirectory { path } => {
+                write!(f, "{} is missing, but the manifest names it; put it back from a copy", path.display())
+            }
+            Error::NewerVersion { path, found, supported } => write!(
+                f,
+                "{} has format version {found}, this program reads up to {supported}; start a newer program",
+                path.display()
+            ),
+            Error::WrongShard { path, expected, found } => write!(
+                f,
+                "{} belongs to shard {} of {}, but lies in the directory of shard {} of {}; move it back",
+                path.display(),
+                found.0,
+                found.1,
+                expected.0,
+                expected.1
+            ),
+            Error::DamagedFrame { path, offset, seq, fault, synced_seq } => write!(
+                f,
+                "{} is damaged at byte {offset}: expected frame {seq}, found {fault}; the frames before it are \
+                 good, and all up to {synced_seq} had been on disk; put the file back from a copy, or repair \
+                 into a new directory what is readable",
+                path.display()
+            ),
+            Error::MissingFrames { directory, seq, next, synced_seq } => {
+                write!(f, "{} lacks frame {seq}: ", directory.display())?;
+                match next {
+                    Some((path, first)) => write!(f, "{} begins with frame {first}", path.display())?,
+                    None => write!(f, "the log ends before it")?,
+                }
+                write!(
+                    f,
+                    ", but all frames up to {synced_seq} had been on disk; put the missing segment back from a \
+                     copy, or repair into a new directory what is readable"
+                )
+            }
+            Error::DamagedSnapshot { path, offset, fault } => write!(
+                f,
+                "{} is damaged at byte {offset}: found {fault}; put the file back from a copy, or repair into a \
+                 new directory what is readable",
+                path.display()
+            ),
+            Error::SyncFailedBefore { directory } => write!(
+                f,
+                "the log in {} is not durable: a sync failed, and no snapshot was completed since",
+                directory.display()
+            ),
+            Error::SnapshotOvertaken { path } => {
+                write!(f, "{} cannot be completed: a sync failed after it was begun", path.display())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Fault::FileHeader => write!(f, "an unreadable file header"),
+            Fault::End => write!(f, "the end of the file"),
+            Fault::Empty => write!(f, "zeros"),
+            Fault::Generation { expected, found } => {
+                write!(f, "a frame of generation {found} instead of {expected}")
+            }
+            Fault::Sequence { expected, found } => write!(f, "frame {found} instead of {expected}"),
+            Fault::Kind { found } => write!(f, "a frame of the unknown kind {found}"),
+            Fault::Checksum { expected, found } => {
+                write!(f, "the checksum {found:08x} instead of {expected:08x}")
+            }
+            Fault::Trailer => write!(f, "a trailer that does not fit the frames"),
+            Fault::Surplus => write!(f, "bytes behind the trailer"),
+        }
+    }
+}
+
+impl fmt::Display for ManifestFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ManifestFault::Syntax => write!(f, "it does not have the lines of a manifest"),
+            ManifestFault::Checksum { expected, found } => {
+                write!(f, "its checksum is {found:08x} instead of {expected:08x}")
+            }
+        }
+    }
+}

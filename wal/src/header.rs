@@ -1,0 +1,156 @@
+//! The header that every segment and snapshot begins with, and the names of these files.
+
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+
+/// The format version that is written, and the newest that is read.
+pub const FORMAT_VERSION: u32 = 1;
+
+pub(crate) const FILE_HEADER_BYTES: usize = 48;
+pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"KVLITLOG";
+pub(crate) const SNAPSHOT_MAGIC: [u8; 8] = *b"KVLITSNP";
+pub(crate) const SPARE_NAME: &str = "spare";
+pub(crate) const SNAPSHOT_TMP_NAME: &str = "snapshot.tmp";
+pub(crate) const SEGMENT_SUFFIX: &str = ".log";
+pub(crate) const SNAPSHOT_SUFFIX: &str = ".snapshot";
+
+/// Which shard a directory belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The shard's index, below `shard_count`.
+    pub shard_index: u32,
+    /// The number of shards of the layout.
+    pub shard_count: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileHeader {
+    pub generation: u64,
+    pub first_seq: u64,
+    pub synced_seq: u64,
+}
+
+impl FileHeader {
+    pub fn encode(&self, magic: [u8; 8], place: Place) -> [u8; FILE_HEADER_BYTES] {
+        let mut bytes = [0; FILE_HEADER_BYTES];
+        bytes[0..8].copy_from_slice(&magic);
+        bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes[12..16].copy_from_slice(&place.shard_index.to_le_bytes());
+        bytes[16..20].copy_from_slice(&place.shard_count.to_le_bytes());
+        bytes[20..28].copy_from_slice(&self.generation.to_le_bytes());
+        bytes[28..36].copy_from_slice(&self.first_seq.to_le_bytes());
+        bytes[36..44].copy_from_slice(&self.synced_seq.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..44]);
+        bytes[44..48].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// The header that these bytes are, or `None` when they are none.
+    ///
+    /// # Errors
+    /// [`Error::NewerVersion`], [`Error::WrongShard`].
+    pub fn decode(
+        bytes: &[u8],
+        magic: [u8; 8],
+        place: Place,
+        path: &Path,
+    ) -> Result<Option<FileHeader>, Error> {
+        let Some(bytes) = bytes.first_chunk::<FILE_HEADER_BYTES>() else { return Ok(None) };
+        if bytes[..8] != magic {
+            return Ok(None);
+        }
+        // The version is looked at before the checksum: a newer version may keep its checksum elsewhere.
+        let version = u32_at(bytes, 8);
+        if version > FORMAT_VERSION {
+            let path = path.to_owned();
+            return Err(Error::NewerVersion { path, found: version, supported: FORMAT_VERSION });
+        }
+        if crc32fast::hash(&bytes[..44]) != u32_at(bytes, 44) {
+            return Ok(None);
+        }
+        let found = (u32_at(bytes, 12), u32_at(bytes, 16));
+        let expected = (place.shard_index, place.shard_count);
+        if found != expected {
+            return Err(Error::WrongShard { path: path.to_owned(), expected, found });
+        }
+        let (generation, first_seq) = (u64_at(bytes, 20), u64_at(bytes, 28));
+        Ok(Some(FileHeader { generation, first_seq, synced_seq: u64_at(bytes, 36) }))
+    }
+}
+
+pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> u16 {
+    u16::from_le_bytes(*bytes[offset..].first_chunk().expect("the caller checked the length"))
+}
+
+pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+    u32::from_le_bytes(*bytes[offset..].first_chunk().expect("the caller checked the length"))
+}
+
+pub(crate) fn u64_at(bytes: &[u8], offset: usize) -> u64 {
+    u64::from_le_bytes(*bytes[offset..].first_chunk().expect("the caller checked the length"))
+}
+
+pub(crate) fn numbered(directory: &Path, number: u64, suffix: &str) -> PathBuf {
+    directory.join(format!("{number:020}{suffix}"))
+}
+
+/// The number in a name that [`numbered`] made.
+pub(crate) fn number_of(name: &str, suffix: &str) -> Option<u64> {
+    let digits = name.strip_suffix(suffix)?;
+    if digits.len() != 20 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: Place = Place { shard_index: 2, shard_count: 3 };
+    const HEADER: FileHeader = FileHeader { generation: 0x0102, first_seq: 7, synced_seq: 5 };
+    const GOLDEN: &[u8; FILE_HEADER_BYTES] = b"KVLITLOG\x01\0\0\0\x02\0\0\0\x03\0\0\0\
+        \x02\x01\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\0\0\0\0";
+
+    fn decode(bytes: &[u8]) -> Result<Option<FileHeader>, Error> {
+        FileHeader::decode(bytes, SEGMENT_MAGIC, PLACE, Path::new("f"))
+    }
+
+    #[test]
+    fn the_header_is_the_one_that_is_drawn() {
+        let bytes = HEADER.encode(SEGMENT_MAGIC, PLACE);
+        assert_eq!(bytes[..44], GOLDEN[..44]);
+        assert_eq!(u32_at(&bytes, 44), 0x50724dcc);
+        assert_eq!(decode(&bytes).unwrap(), Some(HEADER));
+    }
+
+    #[test]
+    fn a_flipped_bit_never_gives_another_header() {
+        let good = HEADER.encode(SEGMENT_MAGIC, PLACE);
+        for bit in 0..FILE_HEADER_BYTES * 8 {
+            let mut bytes = good;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(!matches!(decode(&bytes), Ok(Some(_))), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_header_of_another_shard_or_of_a_newer_version_is_refused() {
+        let other = Place { shard_index: 1, ..PLACE };
+        let found = decode(&HEADER.encode(SEGMENT_MAGIC, other));
+        assert!(matches!(found, Err(Error::WrongShard { expected: (2, 3), found: (1, 3), .. })));
+        let mut bytes = HEADER.encode(SEGMENT_MAGIC, PLACE);
+        bytes[8] = 2;
+        assert!(matches!(decode(&bytes), Err(Error::NewerVersion { found: 2, supported: 1, .. })));
+    }
+
+    #[test]
+    fn only_names_that_were_made_here_have_a_number() {
+        let name = numbered(Path::new(""), 42, SEGMENT_SUFFIX);
+        assert_eq!(number_of(name.to_str().unwrap(), SEGMENT_SUFFIX), Some(42));
+        for name in ["42.log", "+0000000000000000042.log", "spare", "99999999999999999999.log"] {
+            assert_eq!(number_of(name, SEGMENT_SUFFIX), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,493 @@
+//! The log of one shard while it runs: append, flush, rotate, sync, snapshot.
+//!
+//! It owns the segments from the snapshot's position on. It never reads them back, and it never syncs by itself:
+//! its owner decides when, and where the waiting is done.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use crate::frame::{self, Content};
+use crate::header::{FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, numbered};
+use crate::recovery::{self, Record, Recovered};
+use crate::snapshot::Snapshot;
+use crate::{
+    Disk, DiskFile, Error, FailedSnapshot, Kind, Obsolete, Place, Preparation, SnapshotEnd, SnapshotWriter,
+    Spare,
+};
+
+/// A buffer that one huge batch made larger than this is given back after it.
+const BUFFER_KEEP_BYTES: usize = 4 << 20;
+/// Segments that are larger than usual, for one large batch, have a multiple of this size.
+const BLOCK_BYTES: u64 = 4096;
+
+/// The log of one shard.
+#[derive(Debug)]
+pub struct Log<D: Disk> {
+    disk: D,
+    directory: Arc<Path>,
+    directory_file: D::File,
+    place: Place,
+    segment_bytes: u64,
+    /// Room for a file header, then the frames that were appended and not yet flushed.
+    buffer: Vec<u8>,
+    buffered_entries: u64,
+    next_seq: u64,
+    written_seq: u64,
+    durable_seq: u64,
+    next_generation: u64,
+    current: Option<Current<D::File>>,
+    /// Segments that are not written any more, oldest first.
+    closed: VecDeque<Segment<D::File>>,
+    snapshot: Option<Snapshot>,
+    spare: Option<Spare<D>>,
+    preparing: Weak<()>,
+    /// The names of segments up to this generation are on disk.
+    named_generation: u64,
+    sync_failures: u64,
+    /// After a failed sync: only a snapshot at this position or later makes the log durable again.
+    distrusted_before: Option<u64>,
+    wrote_since_open: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Segment<F> {
+    pub generation: u64,
+    pub path: PathBuf,
+    /// Open as long as it has to be synced.
+    pub file: Option<F>,
+    pub first_seq: u64,
+    pub last_seq: u64,
+    /// Bytes of its frames.
+    pub bytes: u64,
+    pub entries: u64,
+    pub file_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Current<F> {
+    segment: Segment<F>,
+    file: F,
+    offset: u64,
+    /// A write failed: what stands behind `offset` is unknown.
+    broken: bool,
+}
+
+/// Files to sync, and the sequence number up to which the log is durable when that is done.
+///
+/// Either [`Self::run`] it on a thread that may wait, or sync the [`files`](Self::files) and the
+/// [`directory`](Self::directory) by other means. Then tell the log: [`Log::finish_sync`] or [`Log::fail_sync`].
+#[derive(Debug)]
+pub struct SyncTicket<D: Disk> {
+    files: Vec<D::File>,
+    directory: Option<D::File>,
+    covers_seq: u64,
+    covers_generation: u64,
+    /// How many syncs had failed when this was begun.
+    pub(crate) sync_failures: u64,
+    path: Arc<Path>,
+}
+
+impl<D: Disk> SyncTicket<D> {
+    /// The segments whose data has to be synced (`fdatasync`).
+    pub fn files(&self) -> &[D::File] {
+        &self.files
+    }
+
+    /// The directory, when a new segment's name has to be synced too (`fsync`; once per segment).
+    pub fn directory(&self) -> Option<&D::File> {
+        self.directory.as_ref()
+    }
+
+    /// The sequence number up to which frames are durable after the sync.
+    pub fn covers_seq(&self) -> u64 {
+        self.covers_seq
+    }
+
+    /// Syncs all of it. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn run(&self) -> Result<(), Error> {
+        for file in &self.files {
+            file.sync_data().map_err(Error::io("sync a segment in", &self.path))?;
+        }
+        match &self.directory {
+            Some(directory) => directory.sync_all().map_err(Error::io("sync", &self.path)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<D: Disk> Log<D> {
+    /// Replays the snapshot and the log in `directory` in order, then opens the log for appending.
+    ///
+    /// A torn end is cut, what a crash left behind is removed, and all that was replayed is synced. `segment_bytes`
+    /// is the size of new segments. `on_record` sees the snapshot's frames and then the log's; memory is bounded by
+    /// the largest frame. Blocks.
+    ///
+    /// # Errors
+    /// Damage, [`Error::Io`], or what `on_record` returned: then no file was changed.
+    pub fn recover<E: From<Error>>(
+        disk: &D,
+        directory: &Path,
+        place: Place,
+        segment_bytes: u64,
+        on_record: impl FnMut(Record<'_>) -> Result<(), E>,
+    ) -> Result<(Log<D>, Recovered), E> {
+        let replayed = recovery::replay(disk, directory, place, on_record)?;
+        recovery::settle(disk, directory, &replayed)?;
+        let directory_file = disk.open_dir(directory).map_err(Error::io("open", directory))?;
+        let last_seq = replayed.recovered.next_seq - 1;
+        let log = Log {
+            disk: disk.clone(),
+            directory: directory.into(),
+            directory_file,
+            place,
+            segment_bytes,
+            buffer: vec![0; FILE_HEADER_BYTES],
+            buffered_entries: 0,
+            next_seq: last_seq + 1,
+            written_seq: last_seq,
+            durable_seq: last_seq,
+            next_generation: replayed.newest_generation + 1,
+            current: None,
+            closed: replayed.segments.into(),
+            snapshot: replayed.snapshot,
+            spare: None,
+            preparing: Weak::new(),
+            named_generation: replayed.newest_generation,
+            sync_failures: 0,
+            distrusted_before: None,
+            wrote_since_open: false,
+        };
+        Ok((log, replayed.recovered))
+    }
+
+    /// Adds a frame with `entries` changes to the buffer and returns its sequence number. No I/O.
+    ///
+    /// # Panics
+    /// When the body is larger than [`FRAME_BODY_BYTES_MAX`](crate::FRAME_BODY_BYTES_MAX), or a transaction has
+    /// more than 65,535 participants.
+    pub fn append(&mut self, kind: Kind<'_>, entries: u32, payload: &[u8]) -> u64 {
+        self.put(Content::Payload(kind), entries, payload)
+    }
+
+    /// Hands all buffered frames to the system, in one write, and returns the last sequence number written.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: the frames stay in the buffer, and the next call writes them to a fresh segment. Until that
+    /// succeeds none of them may be acknowledged.
+    pub fn flush(&mut self) -> Result<u64, Error> {
+        let frames_bytes = self.buffer.len() - FILE_HEADER_BYTES;
+        if frames_bytes == 0 {
+            return Ok(self.written_seq);
+        }
+        let fits = self.current.as_ref().is_some_and(|current| {
+            !current.broken && current.offset + frames_bytes as u64 <= current.segment.file_bytes
+        });
+        if !fits {
+            let next = self.open_segment(frames_bytes)?;
+            self.close_current();
+            self.current = Some(next);
+        }
+        let current = self.current.as_mut().expect("a segment was opened above");
+        frame::seal(
+            &mut self.buffer[FILE_HEADER_BYTES..],
+            current.segment.generation,
+            self.durable_seq,
+            |_| (),
+        );
+        let (from, at) = if fits { (FILE_HEADER_BYTES, current.offset) } else { (0, 0) };
+        if let Err(error) = current.file.write_all_at(&self.buffer[from..], at) {
+            current.broken = true;
+            return Err(Error::io("write", &current.segment.path)(error));
+        }
+        current.offset = at + (self.buffer.len() - from) as u64;
+        current.segment.bytes += frames_bytes as u64;
+        current.segment.entries += self.buffered_entries;
+        current.segment.last_seq = self.next_seq - 1;
+        self.buffer.truncate(FILE_HEADER_BYTES);
+        self.buffer.shrink_to(BUFFER_KEEP_BYTES);
+        self.buffered_entries = 0;
+        self.written_seq = self.next_seq - 1;
+        self.wrote_since_open = true;
+        Ok(self.written_seq)
+    }
+
+    /// Bytes that wait for [`Self::flush`].
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffer.len() - FILE_HEADER_BYTES
+    }
+
+    /// The sequence number of the next frame.
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// Frames up to this sequence number survive a crash of the process.
+    pub fn written_seq(&self) -> u64 {
+        self.written_seq
+    }
+
+    /// Frames up to this sequence number survive a power cut.
+    pub fn durable_seq(&self) -> u64 {
+        self.durable_seq
+    }
+
+    /// What has to be synced to make all written frames durable; `None` when they are, or when a sync has failed
+    /// and only a snapshot helps ([`Self::needs_snapshot`]).
+    ///
+    /// Frames may be appended and flushed meanwhile, and other tickets be taken.
+    pub fn begin_sync(&self) -> Option<SyncTicket<D>> {
+        if self.durable_seq == self.written_seq || self.needs_snapshot() {
+            return None;
+        }
+        Some(self.ticket(self.durable_seq + 1))
+    }
+
+    /// Notes that the ticket's files are synced. Returns [`Self::durable_seq`].
+    pub fn finish_sync(&mut self, ticket: &SyncTicket<D>) -> u64 {
+        // After a failure the system may report success for what it has thrown away.
+        if ticket.sync_failures == self.sync_failures {
+            self.named_generation = self.named_generation.max(ticket.covers_generation);
+            self.advance_durable(ticket.covers_seq);
+        }
+        self.durable_seq
+    }
+
+    /// Notes that syncing one of the ticket's files failed. The frames that were not durable may be lost on disk,
+    /// whatever later syncs say: writing goes on in a fresh segment, and [`Self::durable_seq`] stands still until
+    /// a snapshot that is begun from now on is retired into the log.
+    pub fn fail_sync(&mut self, ticket: &SyncTicket<D>) {
+        self.distrust(ticket.sync_failures);
+    }
+
+    /// Whether a sync has failed, so that only a new snapshot makes the log durable again.
+    pub fn needs_snapshot(&self) -> bool {
+        self.distrusted_before.is_some()
+    }
+
+    /// Flushes and syncs. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; after a failed sync as [`Self::fail_sync`]. [`Error::SyncFailedBefore`] from then on.
+    pub fn sync(&mut self) -> Result<u64, Error> {
+        self.flush()?;
+        if self.needs_snapshot() {
+            return Err(Error::SyncFailedBefore { directory: self.directory.to_path_buf() });
+        }
+        if let Some(ticket) = self.begin_sync() {
+            if let Err(error) = ticket.run() {
+                self.fail_sync(&ticket);
+                return Err(error);
+            }
+            self.finish_sync(&ticket);
+        }
+        Ok(self.durable_seq)
+    }
+
+    /// Flushes, syncs and writes a closing mark, which lets the next recovery tell a damaged end of the log from
+    /// a torn one. Blocks. A log that is dropped without it is in order too.
+    ///
+    /// # Errors
+    /// As [`Self::sync`].
+    pub fn close(mut self) -> Result<(), Error> {
+        self.sync()?;
+        if self.wrote_since_open {
+            self.put(Content::Mark, 0, &[]);
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Work that makes the next segment ready, when none is and nobody is at it. Without it a rotation allocates
+    /// a segment itself, which is quick, but the syncs in it are slower.
+    pub fn prepare(&mut self) -> Option<Preparation<D>> {
+        let turn = self.spare_turn()?;
+        Some(Preparation::new(self.disk.clone(), &self.directory, self.segment_bytes, turn))
+    }
+
+    /// Takes a file that was prepared or recycled for the next rotation.
+    pub fn adopt(&mut self, spare: Spare<D>) {
+        self.spare = Some(spare);
+    }
+
+    /// Begins a snapshot: every frame up to now will be obsolete when it is done.
+    ///
+    /// Add the whole state to it while the log goes on; an entry may show any state between now and
+    /// [`Self::end_snapshot`]. One at a time: a second one takes the first one's temporary name.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn begin_snapshot(&mut self) -> Result<SnapshotWriter<D>, Error> {
+        self.flush()?;
+        self.close_current();
+        let generation = self.next_generation;
+        self.next_generation += 1;
+        let (position, failures) = (self.next_seq, Some(self.sync_failures));
+        SnapshotWriter::begin(&self.disk, &self.directory, self.place, position, generation, failures)
+    }
+
+    /// Ends a snapshot after its last entry was taken and before a later frame is appended.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::SnapshotOvertaken`] when a sync failed meanwhile.
+    pub fn end_snapshot(&mut self, writer: SnapshotWriter<D>) -> Result<SnapshotEnd<D>, Error> {
+        self.flush()?;
+        if self.distrusted_before.is_some_and(|seq| writer.position() < seq) {
+            return Err(Error::SnapshotOvertaken { path: writer.path().to_owned() });
+        }
+        let ticket = self.ticket(writer.position().max(self.durable_seq + 1));
+        Ok(writer.end(self.next_seq, Some(ticket)))
+    }
+
+    /// Notes that a snapshot could not be completed, and tells why. Its frames count as before, unless syncing them
+    /// was what failed: then as after [`Self::fail_sync`].
+    pub fn fail_snapshot(&mut self, failed: FailedSnapshot) -> Error {
+        if let Some(sync_failures) = failed.sync_failures {
+            self.distrust(sync_failures);
+        }
+        failed.error
+    }
+
+    /// Replaces everything before the snapshot's position by the snapshot; the returned work removes the files.
+    pub fn retire(&mut self, snapshot: &Snapshot) -> Obsolete<D> {
+        if self.distrusted_before.is_some_and(|seq| seq <= snapshot.position) {
+            self.distrusted_before = None;
+        }
+        if snapshot.failures == self.sync_failures {
+            self.advance_durable(snapshot.log_end - 1);
+        }
+        let mut files = Vec::new();
+        let mut recycled = None;
+        while let Some(segment) = self.closed.pop_front_if(|segment| segment.first_seq < snapshot.position) {
+            let suits = recycled.is_none() && segment.file_bytes == self.segment_bytes;
+            match suits.then(|| self.spare_turn()).flatten() {
+                Some(turn) => recycled = Some((segment.path, segment.file_bytes, turn)),
+                None => files.push(segment.path),
+            }
+        }
+        let before = self.snapshot.replace(snapshot.clone());
+        files.extend(before.map(|before| before.path).filter(|path| *path != snapshot.path));
+        Obsolete { disk: self.disk.clone(), files, recycled }
+    }
+
+    /// Bytes of the frames that a recovery would replay after the snapshot; buffered ones do not count.
+    pub fn size_bytes(&self) -> u64 {
+        self.segments().map(|segment| segment.bytes).sum()
+    }
+
+    /// Entries in the frames that a recovery would replay after the snapshot; buffered ones do not count.
+    pub fn entries(&self) -> u64 {
+        self.segments().map(|segment| segment.entries).sum()
+    }
+
+    /// The snapshot that recovery would start from.
+    pub fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref()
+    }
+
+    fn distrust(&mut self, sync_failures: u64) {
+        if sync_failures == self.sync_failures {
+            self.sync_failures += 1;
+            self.close_current();
+            self.distrusted_before = Some(self.written_seq + 1);
+        }
+    }
+
+    fn put(&mut self, content: Content<'_>, entries: u32, payload: &[u8]) -> u64 {
+        let seq = self.next_seq;
+        frame::put(&mut self.buffer, seq, content, entries, payload);
+        self.buffered_entries += u64::from(entries);
+        self.next_seq += 1;
+        seq
+    }
+
+    fn segments(&self) -> impl Iterator<Item = &Segment<D::File>> {
+        self.closed.iter().chain(self.current.as_ref().map(|current| &current.segment))
+    }
+
+    /// The right to make a spare, unless there is one or somebody has that right.
+    fn spare_turn(&mut self) -> Option<Arc<()>> {
+        if self.preparing.strong_count() > 0 {
+            return None;
+        }
+        let turn = Arc::new(());
+        self.preparing = Arc::downgrade(&turn);
+        Some(turn)
+    }
+
+    fn open_segment(&mut self, frames_bytes: usize) -> Result<Current<D::File>, Error> {
+        let generation = self.next_generation;
+        let path = numbered(&self.directory, generation, SEGMENT_SUFFIX);
+        let needed = (FILE_HEADER_BYTES + frames_bytes) as u64;
+        // A generation is used once, whatever becomes of the file.
+        self.next_generation += 1;
+        let (file, file_bytes) = match self.spare.take_if(|spare| needed <= spare.file_bytes) {
+            Some(spare) => {
+                self.disk.rename(&spare.path, &path).map_err(Error::io("rename", &spare.path))?;
+                (spare.file, spare.file_bytes)
+            }
+            None => {
+                let usual = needed <= self.segment_bytes;
+                let file_bytes =
+                    if usual { self.segment_bytes } else { needed.next_multiple_of(BLOCK_BYTES) };
+                let file = self.disk.create(&path).map_err(Error::io("create", &path))?;
+                if let Err(error) = file.allocate(file_bytes) {
+                    // An empty file left behind means nothing to recovery; it is removed there at the latest.
+                    let _ = self.disk.remove_file(&path);
+                    return Err(Error::io("allocate", &path)(error));
+                }
+                (file, file_bytes)
+            }
+        };
+        let first_seq = self.written_seq + 1;
+        let header = FileHeader { generation, first_seq, synced_seq: self.durable_seq };
+        self.buffer[..FILE_HEADER_BYTES].copy_from_slice(&header.encode(SEGMENT_MAGIC, self.place));
+        let (bytes, entries, last_seq) = (0, 0, self.written_seq);
+        let segment =
+            Segment { generation, path, file: None, first_seq, last_seq, bytes, entries, file_bytes };
+        Ok(Current { segment, file, offset: 0, broken: false })
+    }
+
+    fn close_current(&mut self) {
+        let Some(current) = self.current.take() else { return };
+        let mut segment = current.segment;
+        if segment.last_seq < segment.first_seq {
+            // Its first write failed. What it holds is written again elsewhere under a higher generation, which
+            // recovery prefers should the file remain.
+            let _ = self.disk.remove_file(&segment.path);
+            return;
+        }
+        if current.broken {
+            // What stands behind the last good frame is unknown: such a file is never recycled.
+            segment.file_bytes = 0;
+        }
+        segment.file = Some(current.file);
+        self.closed.push_back(segment);
+    }
+
+    fn ticket(&self, from_seq: u64) -> SyncTicket<D> {
+        let closed = self.closed.iter().filter(|segment| segment.last_seq >= from_seq);
+        let mut files: Vec<_> = closed.filter_map(|segment| segment.file.clone()).collect();
+        let current = self.current.as_ref().filter(|current| current.segment.last_seq >= from_seq);
+        files.extend(current.map(|current| current.file.clone()));
+        let newest = self.segments().last().map_or(0, |segment| segment.generation);
+        SyncTicket {
+            files,
+            directory: (newest > self.named_generation).then(|| self.directory_file.clone()),
+            covers_seq: self.written_seq,
+            covers_generation: newest,
+            sync_failures: self.sync_failures,
+            path: Arc::clone(&self.directory),
+        }
+    }
+
+    fn advance_durable(&mut self, seq: u64) {
+        self.durable_seq = self.durable_seq.max(seq);
+        for segment in self.closed.iter_mut().filter(|segment| segment.last_seq <= self.durable_seq) {
+            segment.file = None;
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Reading a shard's directory back: the newest snapshot, then the log; and where the log ends.
+//!
+//! [`replay`] only reads. [`settle`] then cuts, removes and syncs, so that the directory holds exactly what was
+//! replayed. The rule for torn and damaged ends is in the crate's documentation.
+
+use std::path::{Path, PathBuf};
+
+use crate::frame::{self, Content, FRAME_HEADER_BYTES, FrameHeader, FrameReader, Remains};
+use crate::header::{
+    FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_SUFFIX, SNAPSHOT_TMP_NAME,
+    SPARE_NAME, number_of,
+};
+use crate::log::Segment;
+use crate::snapshot::{self, Snapshot, sync_directory};
+use crate::{Disk, DiskFile, Error, Fault, Kind, Place};
+
+/// A frame that is replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Its sequence number; frames of a snapshot have their own, from 1 on.
+    pub seq: u64,
+    /// Batch, or part of a transaction.
+    pub kind: Kind<'a>,
+    /// The number of changes in the payload.
+    pub entries: u32,
+    /// What was appended.
+    pub payload: &'a [u8],
+    /// Whether it is from the snapshot.
+    pub in_snapshot: bool,
+    /// Bytes of files that were read so far, this frame included.
+    pub read_bytes: u64,
+    /// Bytes of all files that will be read at most, unused room included.
+    pub total_bytes: u64,
+}
+
+/// What a replay found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// The sequence number of the next frame.
+    pub next_seq: u64,
+    /// Frames in the snapshot.
+    pub snapshot_frames: u64,
+    /// Frames that were replayed from the log.
+    pub log_frames: u64,
+    /// The torn end that is cut, if there is any.
+    pub cut: Option<Cut>,
+}
+
+/// The torn end of a log: bytes that were written and never synced as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The segment that ends too early.
+    pub path: PathBuf,
+    /// Where it is cut, in bytes from its start.
+    pub offset: u64,
+    /// The sequence number that the first lost frame had.
+    pub seq: u64,
+    /// The number of bytes that are cut, as far as it can be told, over all segments.
+    pub bytes: u64,
+    /// Whole frames among them: they were behind the tear.
+    pub frames: u64,
+}
+
+/// The outcome of [`replay`]: what counts, and what has to be done to the files.
+#[derive(Debug)]
+pub(crate) struct Replayed<F> {
+    pub recovered: Recovered,
+    pub segments: Vec<Segment<F>>,
+    pub snapshot: Option<Snapshot>,
+    pub newest_generation: u64,
+    /// Files without a place in the log, in the order in which they have to go.
+    leftovers: Vec<PathBuf>,
+}
+
+/// A segment file as it was found.
+#[derive(Debug)]
+struct Found<F> {
+    generation: u64,
+    path: PathBuf,
+    file: F,
+    file_bytes: u64,
+    header: Option<FileHeader>,
+}
+
+/// Where the log ends in its last segment, and what stands there.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    offset: u64,
+    fault: Fault,
+    torn: Option<FrameHeader>,
+}
+
+/// Reads a shard's directory as [`Log::recover`](crate::Log::recover) does and changes nothing.
+///
+/// # Errors
+/// As there.
+pub fn check<D: Disk, E: From<Error>>(
+    disk: &D,
+    directory: &Path,
+    place: Place,
+    on_record: impl FnMut(Record<'_>) -> Result<(), E>,
+) -> Result<Recovered, E> {
+    Ok(replay(disk, directory, place, on_record)?.recovered)
+}
+
+pub(crate) fn replay<D: Disk, E: From<Error>>(
+    disk: &D,
+    directory: &Path,
+    place: Place,
+    mut on_record: impl FnMut(Record<'_>) -> Result<(), E>,
+) -> Result<Replayed<D::File>, E> {
+    let mut survey = survey(disk, directory, place)?;
+    let mut read_bytes = 0;
+    let mut snapshot = None;
+    if let Some((position, path)) = survey.snapshots.pop() {
+        let (found, generation) = snapshot::replay(disk, &path, position, place, |frame, end| {
+            read_bytes = end;
+            let Content::Payload(kind) = frame.content else { return Ok(()) };
+            let (seq, entries, payload) = (frame.seq, frame.entries, frame.payload);
+            let total_bytes = survey.total_bytes;
+            on_record(Record { seq, kind, entries, payload, in_snapshot: true, read_bytes, total_bytes })
+        })?;
+        read_bytes = found.bytes;
+        survey.newest_generation = survey.newest_generation.max(generation);
+        snapshot = Some(found);
+    }
+    let (position, log_end) = snapshot.as_ref().map_or((1, 1), |found| (found.position, found.log_end));
+
+    let (chain, strays) = survey.segments.into_iter().partition::<Vec<_>, _>(|found| found.header.is_some());
+    let first_seq = |found: &Found<D::File>| found.header.map_or(0, |header| header.first_seq);
+    let (mut chain, obsolete) =
+        chain.into_iter().partition::<Vec<_>, _>(|found| first_seq(found) >= position);
+
+    let mut next_seq = position;
+    let mut segments: Vec<Segment<D::File>> = Vec::new();
+    let mut end = None;
+    while segments.len() < chain.len() && first_seq(&chain[segments.len()]) == next_seq {
+        let found = &chain[segments.len()];
+        let successor = chain.get(segments.len() + 1).map(first_seq);
+        let mut segment = found.to_segment(next_seq);
+        let mut reader = FrameReader::new(found.file.clone(), &found.path, FILE_HEADER_BYTES as u64)?;
+        end = loop {
+            if successor == Some(next_seq) {
+                break None;
+            }
+            let offset = reader.offset();
+            let frame = match reader.next(found.generation, next_seq)? {
+                Ok(frame) if frame.content != Content::Trailer => frame,
+                Ok(_) => break Some(End { offset, fault: Fault::Kind { found: 3 }, torn: None }),
+                Err(fault) => {
+                    let torn = reader.peek(FRAME_HEADER_BYTES)?.first_chunk().map(FrameHeader::decode);
+                    let torn = torn.filter(|header| header.generation == found.generation);
+                    break Some(End { offset, fault, torn });
+                }
+            };
+            next_seq += 1;
+            segment.entries += u64::from(frame.entries);
+            if let Content::Payload(kind) = frame.content {
+                let (seq, entries, payload) = (frame.seq, frame.entries, frame.payload);
+                let (read_bytes, total_bytes) = (read_bytes + offset, survey.total_bytes);
+                on_record(Record {
+                    seq,
+                    kind,
+                    entries,
+                    payload,
+                    in_snapshot: false,
+                    read_bytes,
+                    total_bytes,
+                })?;
+            }
+        };
+        read_bytes += found.file_bytes;
+        segment.last_seq = next_seq - 1;
+        segment.bytes = reader.offset() - FILE_HEADER_BYTES as u64;
+        segments.push(segment);
+        if end.is_some() {
+            break;
+        }
+    }
+
+    let dropped = chain.split_off(segments.len());
+    let rest = Rest { directory, last: chain.last().zip(end), dropped: &dropped, strays: &strays };
+    let cut = rest.judge(next_seq, log_end - 1)?;
+    if let (Some(last), Some(end)) = (segments.last_mut(), end) {
+        last.file_bytes = end.offset;
+    }
+    // The newest go first: should only some of the removals reach the disk, no gap appears before their end.
+    let mut leftovers: Vec<_> = dropped.into_iter().rev().map(|found| found.path).collect();
+    leftovers.extend(strays.into_iter().chain(obsolete).map(|found| found.path));
+    leftovers.extend(segments.pop_if(|last| last.bytes == 0).map(|empty| empty.path));
+    leftovers.extend(survey.snapshots.into_iter().map(|(_, path)| path));
+    leftovers.extend(survey.unfinished);
+    let recovered = Recovered {
+        next_seq,
+        snapshot_frames: snapshot.as_ref().map_or(0, |found| found.frames),
+        log_frames: next_seq - position,
+        cut,
+    };
+    Ok(Replayed { recovered, segments, snapshot, newest_generation: survey.newest_generation, leftovers })
+}
+
+/// Makes the files be what was replayed, durably. A crash in between is as good as one before.
+pub(crate) fn settle<D: Disk>(disk: &D, directory: &Path, replayed: &Replayed<D::File>) -> Result<(), Error> {
+    for path in &replayed.leftovers {
+        disk.remove_file(path).map_err(Error::io("remove", path))?;
+    }
+    sync_directory(disk, directory)?;
+    for segment in &replayed.segments {
+        let file = disk.open(&segment.path).map_err(Error::io("open", &segment.path))?;
+        if segment.file_bytes < file.len().map_err(Error::io("measure", &segment.path))? {
+            file.truncate(segment.file_bytes).map_err(Error::io("cut", &segment.path))?;
+        }
+        file.sync_data().map_err(Error::io("sync", &segment.path))?;
+    }
+    Ok(())
+}
+
+#[derive(Debug)]
+struct Survey<F> {
+    /// By position.
+    snapshots: Vec<(u64, PathBuf)>,
+    /// By generation.
+    segments: Vec<Found<F>>,
+    unfinished: Vec<PathBuf>,
+    newest_generation: u64,
+    total_bytes: u64,
+}
+
+fn survey<D: Disk>(disk: &D, directory: &Path, place: Place) -> Result<Survey<D::File>, Error> {
+    let mut survey = Survey {
+        snapshots: Vec::new(),
+        segments: Vec::new(),
+        unfinished: Vec::new(),
+        newest_generation: 0,
+        total_bytes: 0,
+    };
+    for name in disk.list(directory).map_err(Error::io("list", directory))? {
+        let path = directory.join(&name);
+        if name == SPARE_NAME || name == SNAPSHOT_TMP_NAME {
+            survey.unfinished.push(path);
+        } else if let Some(position) = number_of(&name, SNAPSHOT_SUFFIX) {
+            survey.snapshots.push((position, path));
+        } else if let Some(generation) = number_of(&name, SEGMENT_SUFFIX) {
+            let file = disk.open(&path).map_err(Error::io("open", &path))?;
+            let file_bytes = file.len().map_err(Error::io("measure", &path))?;
+            let mut bytes = [0; FILE_HEADER_BYTES];
+            let read = file.read_at(&mut bytes, 0).map_err(Error::io("read", &path))?;
+            let header = FileHeader::decode(&bytes[..read], SEGMENT_MAGIC, place, &path)?;
+            let header = header.filter(|header| header.generation == generation);
+            survey.newest_generation = survey.newest_generation.max(generation);
+            survey.total_bytes += file_bytes;
+            survey.segments.push(Found { generation, path, file, file_bytes, header });
+        }
+    }
+    if let Some((_, path)) = survey.snapshots.last() {
+        let file = disk.open(path).map_err(Error::io("open", path))?;
+        survey.total_bytes += file.len().map_err(Error::io("measure", path))?;
+    }
+    Ok(survey)
+}
+
+impl<F: DiskFile> Found<F> {
+    fn to_segment(&self, first_seq: u64) -> Segment<F> {
+        Segment {
+            generation: self.generation,
+            path: self.path.clone(),
+            file: None,
+            first_seq,
+            last_seq: first_seq - 1,
+            bytes: 0,
+            entries: 0,
+            file_bytes: self.file_bytes,
+        }
+    }
+}
+
+/// Everything behind the end of the log.
+#[derive(Debug)]
+struct Rest<'a, F> {
+    directory: &'a Path,
+    /// The last segment with a place in the log; `None` when there is no segment.
+    last: Option<(&'a Found<F>, End)>,
+    /// Segments behind the end.
+    dropped: &'a [Found<F>],
+    /// Files whose header is not that of their name: never used, or torn, or damaged.
+    strays: &'a [Found<F>],
+}
+
+impl<F: DiskFile> Rest<'_, F> {
+    /// Whether the log is torn at frame `seq`, which is cut, or damaged there, which is refused.
+    /// `promised_seq` is what the snapshot says was synced.
+    fn judge(&self, seq: u64, promised_seq: u64) -> Result<Option<Cut>, Error> {
+        let search = |found: &Found<F>, offset| frame::search(&found.file, &found.path, offset, seq);
+        let behind = match &self.last {
+            Some((found, end)) => search(found, end.offset)?,
+            None => Remains::default(),
+        };
+        let mut synced_seq = promised_seq.max(behind.synced_seq);
+        let (mut bytes, mut frames) = (self.torn_bytes(&behind), behind.frames);
+        let mut beheaded = None;
+        for found in self.dropped.iter().chain(self.strays) {
+            let remains = search(found, 0)?;
+            let header_seq = found.header.map_or(0, |header| header.synced_seq);
+            synced_seq = synced_seq.max(remains.synced_seq).max(header_seq);
+            if remains.frames > 0 {
+                bytes += remains.end;
+                frames += remains.frames;
+                if found.header.is_none() {
+                    beheaded = beheaded.or(Some(found));
+                }
+            }
+        }
+        if synced_seq < seq {
+            let cut = |(found, end): &(&Found<F>, End)| {
+                let (path, offset) = (found.path.clone(), end.offset);
+                Cut { path, offset, seq, bytes, frames }
+            };
+            let nowhere = Cut { path: self.directory.to_owned(), offset: 0, seq, bytes, frames };
+            return Ok((bytes > 0).then(|| self.last.as_ref().map_or(nowhere, cut)));
+        }
+        Err(self.damage(seq, synced_seq, &behind, beheaded))
+    }
+
+    fn damage(&self, seq: u64, synced_seq: u64, behind: &Remains, beheaded: Option<&Found<F>>) -> Error {
+        if let Some((found, end)) = &self.last {
+            let at_file_end = end.fault == Fault::End && end.torn.is_none();
+            let unused = matches!(end.fault, Fault::Empty | Fault::Generation { .. }) || at_file_end;
+            let next_is_here = self.dropped.is_empty() && beheaded.is_none();
+            if !unused || behind.frames > 0 || next_is_here {
+                let (path, offset, fault) = (found.path.clone(), end.offset, end.fault);
+                return Error::DamagedFrame { path, offset, seq, fault, synced_seq };
+            }
+        }
+        if let Some(found) = beheaded {
+            let (path, fault) = (found.path.clone(), Fault::FileHeader);
+            return Error::DamagedFrame { path, offset: 0, seq, fault, synced_seq };
+        }
+        let next = self.dropped.first().and_then(|found| Some((found.path.clone(), found.header?.first_seq)));
+        Error::MissingFrames { directory: self.directory.to_owned(), seq, next, synced_seq }
+    }
+
+    /// The bytes behind the end in the last segment that were part of the log. Stale bytes of a recycled file do
+    /// not count; a few bytes of a torn header over stale bytes cannot be told from them.
+    fn torn_bytes(&self, behind: &Remains) -> u64 {
+        let Some((_, end)) = &self.last else { return 0 };
+        let nonzero = behind.nonzero_end.saturating_sub(end.offset);
+        if behind.frames > 0 {
+            return behind.end - end.offset;
+        }
+        match &end.torn {
+            Some(header) => nonzero.min(header.frame_bytes()),
+            None if nonzero < FRAME_HEADER_BYTES as u64 => nonzero,
+            None => 0,
+        }
+    }
+}

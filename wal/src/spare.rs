@@ -1,0 +1,118 @@
+//! Work on files beside the log: preparing the next segment, clearing away obsolete ones.
+//!
+//! Everything here may run on another thread than the log's owner. Nothing here touches a file with frames
+//! that still count.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::header::SPARE_NAME;
+use crate::{Disk, DiskFile, Error};
+
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+const STEP_BYTES: u64 = 1 << 20;
+
+/// The right to make the file named `spare`; the log hands it out once at a time.
+pub(crate) type Turn = Arc<()>;
+
+/// A zero-filled file that is being made, so that a later rotation of the log finds a segment ready whose syncs
+/// change no metadata.
+///
+/// Use it up in [`Self::step`]s or with [`Self::run`], then give the outcome to [`Log::adopt`](crate::Log::adopt).
+/// Dropping it gives it up.
+#[derive(Debug)]
+pub struct Preparation<D: Disk> {
+    disk: D,
+    path: PathBuf,
+    file: Option<D::File>,
+    file_bytes: u64,
+    filled: u64,
+    turn: Turn,
+}
+
+/// A file that is ready to become the next segment.
+#[derive(Debug)]
+pub struct Spare<D: Disk> {
+    pub(crate) file: D::File,
+    pub(crate) path: PathBuf,
+    pub(crate) file_bytes: u64,
+    _turn: Turn,
+}
+
+impl<D: Disk> Preparation<D> {
+    pub(crate) fn new(disk: D, directory: &Path, file_bytes: u64, turn: Turn) -> Preparation<D> {
+        let path = directory.join(SPARE_NAME);
+        Preparation { disk, path, file: None, file_bytes, filled: 0, turn }
+    }
+
+    /// Fills and syncs about `bytes_budget` more bytes; returns whether the file is complete. Blocks for the sync.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the step can be repeated.
+    pub fn step(&mut self, bytes_budget: u64) -> Result<bool, Error> {
+        let file = match &self.file {
+            Some(file) => file,
+            None => self.file.insert(self.disk.create(&self.path).map_err(Error::io("create", &self.path))?),
+        };
+        if self.filled == 0 {
+            file.allocate(self.file_bytes).map_err(Error::io("allocate", &self.path))?;
+        }
+        let end = self.file_bytes.min(self.filled + bytes_budget.max(1));
+        let mut at = self.filled;
+        while at < end {
+            let count = ZEROS.len().min((end - at) as usize);
+            file.write_all_at(&ZEROS[..count], at).map_err(Error::io("write", &self.path))?;
+            at += count as u64;
+        }
+        file.sync_data().map_err(Error::io("sync", &self.path))?;
+        self.filled = end;
+        Ok(self.filled == self.file_bytes)
+    }
+
+    /// Completes the file. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; then the preparation is given up.
+    pub fn run(mut self) -> Result<Spare<D>, Error> {
+        while !self.step(STEP_BYTES)? {}
+        Ok(self.finish())
+    }
+
+    /// The complete file.
+    ///
+    /// # Panics
+    /// When the last [`Self::step`] did not return true.
+    pub fn finish(self) -> Spare<D> {
+        assert!(self.filled == self.file_bytes, "a spare is used only when it is complete");
+        let file = self.file.expect("a filled file is open");
+        Spare { file, path: self.path, file_bytes: self.file_bytes, _turn: self.turn }
+    }
+}
+
+/// Files that no longer count, because a newer snapshot replaces them. They may be left in place too: recovery
+/// ignores and removes them.
+#[derive(Debug)]
+pub struct Obsolete<D: Disk> {
+    pub(crate) disk: D,
+    pub(crate) files: Vec<PathBuf>,
+    /// The file among them that becomes the spare, and its length in bytes.
+    pub(crate) recycled: Option<(PathBuf, u64, Turn)>,
+}
+
+impl<D: Disk> Obsolete<D> {
+    /// Removes the files; one of them may be recycled and is returned for [`Log::adopt`](crate::Log::adopt).
+    /// Blocks: unlinking large files takes milliseconds.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; then some files are left for the next recovery to remove.
+    pub fn clear(self) -> Result<Option<Spare<D>>, Error> {
+        for path in &self.files {
+            self.disk.remove_file(path).map_err(Error::io("remove", path))?;
+        }
+        let Some((from, file_bytes, turn)) = self.recycled else { return Ok(None) };
+        let path = from.with_file_name(SPARE_NAME);
+        self.disk.rename(&from, &path).map_err(Error::io("rename", &from))?;
+        let file = self.disk.open(&path).map_err(Error::io("open", &path))?;
+        Ok(Some(Spare { file, path, file_bytes, _turn: turn }))
+    }
+}

@@ -1,0 +1,634 @@
+//! The log and its directory against files that are cut, damaged, missing, stale or locked.
+
+// Clippy takes only functions marked as tests for tests; this whole file is one.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use wal::{
+    DataDir, Disk, DiskFile, Error, Fault, Kind, Log, MemDisk, OsDisk, Place, Recovered, SnapshotWriter,
+};
+
+const PLACE: Place = Place { shard_index: 1, shard_count: 4 };
+const HEADER: usize = 48;
+const FRAME: usize = 40;
+
+/// What a replay handed on: the sequence number, 0 for a snapshot's frames, and the payload.
+type Replay = Vec<(u64, Vec<u8>)>;
+
+fn dir() -> PathBuf {
+    PathBuf::from("/shard")
+}
+
+fn empty_disk() -> MemDisk {
+    let disk = MemDisk::default();
+    disk.create_dir_all(&dir()).unwrap();
+    disk
+}
+
+fn try_open<D: Disk>(disk: &D, dir: &Path, segment_bytes: u64) -> Result<(Log<D>, Recovered, Replay), Error> {
+    let mut replay = Replay::new();
+    let (log, recovered) = Log::recover(disk, dir, PLACE, segment_bytes, |record| {
+        let seq = if record.in_snapshot { 0 } else { record.seq };
+        assert!(record.read_bytes <= record.total_bytes);
+        replay.push((seq, record.payload.to_vec()));
+        Ok::<_, Error>(())
+    })?;
+    Ok((log, recovered, replay))
+}
+
+fn open(disk: &MemDisk, segment_bytes: u64) -> (Log<MemDisk>, Recovered, Replay) {
+    try_open(disk, &dir(), segment_bytes).unwrap()
+}
+
+fn refused(disk: &MemDisk) -> Error {
+    let before = disk.operations();
+    let error = try_open(disk, &dir(), 4096).expect_err("the damage is found");
+    assert_eq!(disk.operations(), before, "a refused directory is left as it is");
+    error
+}
+
+fn payload(seq: u64) -> Vec<u8> {
+    vec![seq as u8 | 0x80; 1 + seq as usize % 7]
+}
+
+fn write(log: &mut Log<MemDisk>, count: u64) {
+    for _ in 0..count {
+        let seq = log.append(Kind::Batch, 1, &payload(log.next_seq()));
+        assert_eq!(log.flush().unwrap(), seq);
+    }
+}
+
+fn expect_frames(replay: &Replay, first: u64, last: u64) {
+    let wanted: Replay = (first..=last).map(|seq| (seq, payload(seq))).collect();
+    assert_eq!(*replay, wanted);
+}
+
+fn files(disk: &MemDisk, suffix: &str) -> Vec<PathBuf> {
+    let names = disk.list(&dir()).unwrap();
+    names.iter().filter(|name| name.ends_with(suffix)).map(|name| dir().join(name)).collect()
+}
+
+/// Writes a snapshot with one frame and puts it into effect.
+fn take_snapshot(log: &mut Log<MemDisk>, text: &[u8]) {
+    let mut writer = log.begin_snapshot().unwrap();
+    writer.append(Kind::Batch, 3, text).unwrap();
+    let snapshot = log.end_snapshot(writer).unwrap().finish().unwrap();
+    let obsolete = log.retire(&snapshot);
+    if let Some(spare) = obsolete.clear().unwrap() {
+        log.adopt(spare);
+    }
+}
+
+// Round trips
+
+#[test]
+fn what_was_flushed_is_replayed_over_several_segments() {
+    let disk = empty_disk();
+    let (mut log, recovered, replay) = open(&disk, 256);
+    assert_eq!((recovered, replay), (Recovered { next_seq: 1, ..Recovered::default() }, vec![]));
+    write(&mut log, 20);
+    assert!(files(&disk, ".log").len() > 3);
+    assert_eq!(log.entries(), 20);
+    let size_bytes = log.size_bytes();
+    drop(log);
+    let (log, recovered, replay) = open(&disk, 256);
+    expect_frames(&replay, 1, 20);
+    assert_eq!((recovered.next_seq, recovered.log_frames, recovered.cut), (21, 20, None));
+    assert_eq!((log.durable_seq(), log.size_bytes(), log.entries()), (20, size_bytes, 20));
+}
+
+#[test]
+fn the_kind_and_the_participants_of_a_frame_are_replayed() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4096);
+    log.append(Kind::Transaction { id: 77, participants: &[0, 1, 3] }, 2, b"part");
+    log.append(Kind::Batch, 5, b"");
+    log.close().unwrap();
+    let mut seen = 0;
+    wal::check(&disk, &dir(), PLACE, |record| {
+        seen += 1;
+        match record.seq {
+            1 => assert_eq!(record.kind, Kind::Transaction { id: 77, participants: &[0, 1, 3] }),
+            _ => assert_eq!((record.kind, record.entries, record.payload), (Kind::Batch, 5, &b""[..])),
+        }
+        Ok::<_, Error>(())
+    })
+    .unwrap();
+    assert_eq!(seen, 2, "the closing mark is not handed on");
+}
+
+#[test]
+fn a_batch_larger_than_a_segment_gets_a_segment_of_its_own() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 512);
+    write(&mut log, 3);
+    let big = vec![0x5a; 100_000];
+    log.append(Kind::Batch, 1, &big);
+    log.flush().unwrap();
+    let seq = log.append(Kind::Batch, 1, &payload(5));
+    assert_eq!(log.flush().unwrap(), seq);
+    let (.., replay) = open(&disk, 512);
+    assert_eq!(replay.len(), 5);
+    assert_eq!((&replay[3], &replay[4]), (&(4, big), &(5, payload(5))));
+}
+
+#[test]
+fn a_flush_costs_one_write_and_a_sync_one_sync() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 64 << 10);
+    write(&mut log, 1);
+    log.sync().unwrap();
+    let before = disk.operations();
+    for _ in 0..10 {
+        log.append(Kind::Batch, 1, b"one");
+        log.append(Kind::Batch, 1, b"two");
+        log.flush().unwrap();
+    }
+    assert_eq!(disk.operations() - before, 10);
+    let ticket = log.begin_sync().unwrap();
+    assert_eq!((ticket.files().len(), ticket.directory().is_some()), (1, false));
+    assert_eq!(log.durable_seq(), 1);
+    ticket.run().unwrap();
+    assert_eq!(log.finish_sync(&ticket), 21);
+    assert!(log.begin_sync().is_none());
+    assert_eq!(disk.operations() - before, 11);
+}
+
+#[test]
+fn a_prepared_spare_becomes_the_next_segment() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 200_000);
+    let mut preparation = log.prepare().unwrap();
+    assert!(log.prepare().is_none(), "one is at it");
+    let mut steps = 1;
+    while !preparation.step(50_000).unwrap() {
+        steps += 1;
+    }
+    assert_eq!(steps, 4);
+    log.adopt(preparation.finish());
+    assert!(log.prepare().is_none(), "one is ready");
+    write(&mut log, 1);
+    assert_eq!(files(&disk, "spare"), [] as [PathBuf; 0]);
+    assert_eq!(disk.read(&files(&disk, ".log")[0]).unwrap().len(), 200_000);
+    assert!(log.prepare().is_some(), "the spare is used up");
+    drop(log);
+    expect_frames(&open(&disk, 200_000).2, 1, 1);
+}
+
+#[test]
+fn a_log_on_the_real_disk_comes_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut log, ..) = try_open(&OsDisk, directory.path(), 1 << 20).unwrap();
+    let spare = log.prepare().unwrap().run().unwrap();
+    log.adopt(spare);
+    for number in 0..200u32 {
+        log.append(Kind::Batch, 1, &number.to_le_bytes().repeat(5000));
+        log.flush().unwrap();
+    }
+    log.sync().unwrap();
+    let mut writer = log.begin_snapshot().unwrap();
+    for _ in 0..100 {
+        writer.append(Kind::Batch, 1, &[7; 10_000]).unwrap();
+    }
+    let snapshot = log.end_snapshot(writer).unwrap().finish().unwrap();
+    let spare = log.retire(&snapshot).clear().unwrap().expect("a segment is recycled");
+    log.adopt(spare);
+    log.append(Kind::Batch, 1, b"tail");
+    log.close().unwrap();
+    let (log, recovered, replay) = try_open(&OsDisk, directory.path(), 1 << 20).unwrap();
+    assert_eq!((recovered.snapshot_frames, recovered.log_frames, recovered.cut), (100, 2, None));
+    assert_eq!(replay[100], (201, b"tail".to_vec()));
+    assert_eq!(log.snapshot().unwrap().bytes, snapshot.bytes);
+}
+
+// Torn ends
+
+#[test]
+fn a_log_cut_at_any_byte_gives_the_whole_frames_before_it_and_goes_on() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4096);
+    write(&mut log, 6);
+    drop(log);
+    let path = files(&disk, ".log").remove(0);
+    let bytes = disk.read(&path).unwrap();
+    let ends: Vec<usize> = (1..=6)
+        .scan(HEADER, |end, seq| {
+            *end += FRAME + payload(seq).len();
+            Some(*end)
+        })
+        .collect();
+    for zero_filled in [false, true] {
+        for cut in 0..=ends[5] {
+            let disk = disk.fork();
+            let mut torn = bytes[..cut].to_vec();
+            torn.resize(if zero_filled { bytes.len() } else { cut }, 0);
+            disk.damage(&path, &torn);
+            let (mut log, recovered, replay) = open(&disk, 4096);
+            let whole = ends.iter().filter(|end| **end <= cut).count() as u64;
+            expect_frames(&replay, 1, whole);
+            let good_bytes = if whole == 0 { HEADER } else { ends[whole as usize - 1] };
+            let torn_bytes = recovered.cut.map_or(0, |cut| cut.bytes);
+            assert!(torn_bytes as usize <= cut.saturating_sub(good_bytes), "cut at {cut}");
+            assert_eq!(torn_bytes > 0, cut > good_bytes, "cut at {cut}");
+            write(&mut log, 3);
+            drop(log);
+            expect_frames(&open(&disk, 4096).2, 1, whole + 3);
+        }
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_found_or_touches_only_what_was_not_synced() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 256);
+    for _ in 0..6 {
+        write(&mut log, 1);
+        log.sync().unwrap();
+    }
+    // Frame 7 says that 6 is synced; nothing says so of 7.
+    write(&mut log, 1);
+    drop(log);
+    for path in files(&disk, ".log") {
+        let good = disk.read(&path).unwrap();
+        for bit in 0..good.len() * 8 {
+            let disk = disk.fork();
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            disk.damage(&path, &bytes);
+            match try_open(&disk, &dir(), 256) {
+                Ok((.., replay)) => {
+                    assert!(replay.len() >= 6, "bit {bit} of {}", path.display());
+                    expect_frames(&replay, 1, replay.len() as u64);
+                }
+                Err(
+                    Error::DamagedFrame { .. } | Error::MissingFrames { .. } | Error::NewerVersion { .. },
+                ) => {}
+                Err(error) => panic!("bit {bit} of {}: {error}", path.display()),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_closed_log_shows_damage_even_in_its_last_frame() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4096);
+    write(&mut log, 3);
+    log.close().unwrap();
+    let path = files(&disk, ".log").remove(0);
+    let mut bytes = disk.read(&path).unwrap();
+    let offset = HEADER + 2 * FRAME + payload(1).len() + payload(2).len();
+    bytes[offset + FRAME] ^= 1;
+    disk.damage(&path, &bytes);
+    match refused(&disk) {
+        Error::DamagedFrame { path: found, offset: at, seq, fault: Fault::Checksum { .. }, synced_seq } => {
+            assert_eq!((found, at as usize, seq, synced_seq), (path, offset, 3, 3));
+        }
+        error => panic!("{error}"),
+    }
+}
+
+#[test]
+fn good_frames_behind_an_unsynced_tear_are_cut_and_counted() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 256);
+    write(&mut log, 12);
+    assert!(files(&disk, ".log").len() > 2);
+    drop(log);
+    let path = files(&disk, ".log").remove(0);
+    let mut bytes = disk.read(&path).unwrap();
+    bytes[HEADER + FRAME + payload(1).len() + 20] ^= 1;
+    disk.damage(&path, &bytes);
+    let (mut log, recovered, replay) = open(&disk, 256);
+    expect_frames(&replay, 1, 1);
+    let cut = recovered.cut.unwrap();
+    assert_eq!((cut.seq, cut.frames, cut.path), (2, 10, path));
+    write(&mut log, 2);
+    drop(log);
+    let (_, recovered, replay) = open(&disk, 256);
+    expect_frames(&replay, 1, 3);
+    assert_eq!(recovered.cut, None);
+}
+
+#[test]
+fn stale_frames_of_a_recycled_segment_are_not_replayed() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 512);
+    // Frames of one length, so that the stale ones begin exactly where the live ones end.
+    for _ in 0..9 {
+        log.append(Kind::Batch, 1, b"same");
+        log.flush().unwrap();
+    }
+    take_snapshot(&mut log, b"all");
+    assert_eq!(files(&disk, "spare").len(), 1);
+    log.append(Kind::Batch, 1, b"next");
+    log.sync().unwrap();
+    assert_eq!(files(&disk, "spare").len(), 0, "the segment is in use again");
+    assert_eq!(disk.read(&files(&disk, ".log")[0]).unwrap()[HEADER + 2 * FRAME + 4..][..4], *b"same");
+    let (_, recovered, replay) = open(&disk, 512);
+    assert_eq!(replay, [(0, b"all".to_vec()), (10, b"next".to_vec())]);
+    assert_eq!(recovered.cut, None);
+}
+
+// Damage
+
+#[test]
+fn a_missing_segment_is_named() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 256);
+    for _ in 0..12 {
+        write(&mut log, 1);
+        log.sync().unwrap();
+    }
+    drop(log);
+    let segments = files(&disk, ".log");
+    for missing in 0..segments.len() - 1 {
+        let disk = disk.fork();
+        disk.remove_file(&segments[missing]).unwrap();
+        match refused(&disk) {
+            Error::MissingFrames { directory, next: Some((path, first)), seq, synced_seq } => {
+                assert_eq!((directory, path), (dir(), segments[missing + 1].clone()));
+                assert!(seq < first && seq <= synced_seq);
+            }
+            error => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn any_damage_to_a_snapshot_is_found() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 256);
+    write(&mut log, 2);
+    take_snapshot(&mut log, b"state");
+    write(&mut log, 2);
+    drop(log);
+    let path = files(&disk, ".snapshot").remove(0);
+    let good = disk.read(&path).unwrap();
+    let find = |bytes: &[u8], what: &str| {
+        let disk = disk.fork();
+        disk.damage(&path, bytes);
+        match refused(&disk) {
+            Error::DamagedSnapshot { path: found, .. } => assert_eq!(found, path),
+            Error::NewerVersion { .. } if what == "flip" => {}
+            error => panic!("{what}: {error}"),
+        }
+    };
+    for bit in 0..good.len() * 8 {
+        let mut bytes = good.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        find(&bytes, "flip");
+    }
+    for len in 0..good.len() {
+        find(&good[..len], "cut");
+    }
+    find(&[&good[..], b"\0"].concat(), "surplus");
+}
+
+#[test]
+fn a_log_that_ends_before_what_the_snapshot_shows_is_refused() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4096);
+    let writer = log.begin_snapshot().unwrap();
+    write(&mut log, 5);
+    log.end_snapshot(writer).unwrap().finish().unwrap();
+    drop(log);
+    expect_frames(&open(&disk, 4096).2, 1, 5);
+    let path = files(&disk, ".log").remove(0);
+    let bytes = disk.read(&path).unwrap();
+    disk.damage(&path, &bytes[..HEADER + FRAME + payload(1).len()]);
+    assert!(matches!(refused(&disk), Error::DamagedFrame { seq: 2, synced_seq: 5, .. }));
+    disk.remove_file(&path).unwrap();
+    assert!(matches!(refused(&disk), Error::MissingFrames { seq: 1, synced_seq: 5, next: None, .. }));
+}
+
+#[test]
+fn a_directory_of_another_shard_is_refused() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4096);
+    write(&mut log, 1);
+    let other = Place { shard_index: 2, ..PLACE };
+    let found = wal::check(&disk, &dir(), other, |_| Ok::<_, Error>(()));
+    assert!(matches!(found, Err(Error::WrongShard { expected: (2, 4), found: (1, 4), .. })));
+}
+
+#[test]
+fn every_refusal_says_what_to_do() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4096);
+    write(&mut log, 3);
+    log.close().unwrap();
+    let path = files(&disk, ".log").remove(0);
+    let mut bytes = disk.read(&path).unwrap();
+    bytes[HEADER + FRAME] ^= 1;
+    disk.damage(&path, &bytes);
+    let text = refused(&disk).to_string();
+    for part in ["/shard/00000000000000000001.log", "at byte 48", "expected frame 1", "checksum", "repair"] {
+        assert!(text.contains(part), "{part} in: {text}");
+    }
+}
+
+// Failing disks
+
+#[test]
+fn a_failed_write_is_repeated_in_a_fresh_segment() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4096);
+    write(&mut log, 3);
+    log.append(Kind::Batch, 1, &payload(4));
+    log.append(Kind::Batch, 1, &payload(5));
+    disk.fail_from(1, std::io::ErrorKind::StorageFull);
+    for _ in 0..3 {
+        assert!(log.flush().unwrap_err().is_disk_full());
+        assert_eq!(log.written_seq(), 3);
+    }
+    disk.heal();
+    assert_eq!(log.flush().unwrap(), 5);
+    write(&mut log, 1);
+    log.close().unwrap();
+    let (_, recovered, replay) = open(&disk, 4096);
+    expect_frames(&replay, 1, 6);
+    assert_eq!(recovered.cut, None);
+}
+
+#[test]
+fn after_a_failed_sync_only_a_snapshot_makes_the_log_durable_again() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4096);
+    write(&mut log, 2);
+    log.sync().unwrap();
+    write(&mut log, 2);
+    let overtaken = log.begin_snapshot().unwrap();
+    write(&mut log, 1);
+    let (failing, other) = (log.begin_sync().unwrap(), log.begin_sync().unwrap());
+    disk.fail_once(1, std::io::ErrorKind::Other);
+    assert!(failing.run().is_err());
+    log.fail_sync(&failing);
+    other.run().unwrap();
+    assert_eq!(log.finish_sync(&other), 2, "a sync that was under way proves nothing");
+    assert!(log.begin_sync().is_none() && log.needs_snapshot());
+    assert!(matches!(log.sync(), Err(Error::SyncFailedBefore { .. })));
+    assert!(matches!(log.end_snapshot(overtaken), Err(Error::SnapshotOvertaken { .. })));
+    write(&mut log, 1);
+    assert_eq!(log.written_seq(), 6);
+    take_snapshot(&mut log, b"everything");
+    assert_eq!((log.durable_seq(), log.needs_snapshot()), (6, false));
+    write(&mut log, 1);
+    assert_eq!(log.sync().unwrap(), 7);
+    for seed in 0..8 {
+        let (.., replay) = open(&disk.fork().power_cut(seed), 4096);
+        assert_eq!(replay, [(0, b"everything".to_vec()), (7, payload(7))]);
+    }
+}
+
+// The directory
+
+const NO_WAIT: Duration = Duration::ZERO;
+
+fn data() -> &'static Path {
+    Path::new("/data")
+}
+
+fn open_data(disk: &MemDisk) -> Result<DataDir<MemDisk>, Error> {
+    DataDir::open(disk.clone(), data(), NO_WAIT)
+}
+
+#[test]
+fn a_new_layout_counts_once_it_is_active() {
+    let disk = MemDisk::default();
+    let mut data_dir = open_data(&disk).unwrap();
+    assert_eq!(data_dir.layout(), None);
+    let first = data_dir.create_layout(2).unwrap();
+    data_dir.activate(first.clone()).unwrap();
+    let second = data_dir.create_layout(3).unwrap();
+    assert_eq!((first.id, second.id), (1, 2));
+    let place = Place { shard_index: 2, shard_count: 3 };
+    let mut writer = SnapshotWriter::create(&disk, &second.shard_dir(2), place).unwrap();
+    writer.append(Kind::Batch, 1, b"moved").unwrap();
+    writer.finish().unwrap();
+    drop(data_dir);
+
+    let mut data_dir = open_data(&disk).unwrap();
+    assert_eq!(data_dir.layout(), Some(&first));
+    assert!(disk.open_dir(&second.shard_dir(2)).is_err(), "an unfinished layout is removed");
+    let second = data_dir.create_layout(3).unwrap();
+    let mut writer = SnapshotWriter::create(&disk, &second.shard_dir(2), place).unwrap();
+    writer.append(Kind::Batch, 1, b"moved").unwrap();
+    writer.finish().unwrap();
+    data_dir.activate(second.clone()).unwrap();
+    assert!(disk.open_dir(&first.shard_dir(0)).is_err(), "the old layout is removed");
+    drop(data_dir);
+
+    let data_dir = open_data(&disk).unwrap();
+    assert_eq!(data_dir.layout(), Some(&second));
+    let mut replay = Vec::new();
+    let (mut log, recovered) = Log::recover(&disk, &second.shard_dir(2), place, 4096, |record| {
+        replay.extend_from_slice(record.payload);
+        Ok::<_, Error>(())
+    })
+    .unwrap();
+    assert_eq!((replay.as_slice(), recovered.next_seq), (&b"moved"[..], 1));
+    assert_eq!(log.append(Kind::Batch, 1, b"next"), 1);
+    log.close().unwrap();
+}
+
+#[test]
+fn the_manifest_is_the_one_that_is_drawn_and_no_damage_passes() {
+    let disk = MemDisk::default();
+    let mut data_dir = open_data(&disk).unwrap();
+    let layout = data_dir.create_layout(4).unwrap();
+    data_dir.activate(layout).unwrap();
+    drop(data_dir);
+    let path = data().join("MANIFEST");
+    let good = disk.read(&path).unwrap();
+    assert_eq!(String::from_utf8_lossy(&good), "kvlite manifest 1\nlayout 1\nshards 4\ncrc32 252b2df7\n");
+    for bit in 0..good.len() * 8 {
+        let disk = disk.fork();
+        let mut bytes = good.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        disk.damage(&path, &bytes);
+        let error = open_data(&disk).unwrap_err();
+        assert!(
+            matches!(error, Error::DamagedManifest { .. } | Error::NewerVersion { .. }),
+            "bit {bit}: {error}"
+        );
+    }
+    for len in 0..good.len() {
+        let disk = disk.fork();
+        disk.damage(&path, &good[..len]);
+        assert!(matches!(open_data(&disk), Err(Error::DamagedManifest { .. })), "cut at {len}");
+    }
+    let newer = String::from_utf8_lossy(&good).replace("manifest 1", "manifest 2");
+    disk.damage(&path, newer.as_bytes());
+    assert!(matches!(open_data(&disk), Err(Error::NewerVersion { found: 2, supported: 1, .. })));
+}
+
+#[test]
+fn log_files_without_a_manifest_are_never_taken_for_an_empty_directory() {
+    let disk = MemDisk::default();
+    let mut data_dir = open_data(&disk).unwrap();
+    let layout = data_dir.create_layout(1).unwrap();
+    drop(data_dir);
+    assert_eq!(open_data(&disk).unwrap().layout(), None, "empty directories are an unfinished start");
+
+    data_dir = open_data(&disk).unwrap();
+    let layout = data_dir.create_layout(layout.shards).unwrap();
+    data_dir.activate(layout.clone()).unwrap();
+    let place = Place { shard_index: 0, shard_count: 1 };
+    let (mut log, _) =
+        Log::recover(&disk, &layout.shard_dir(0), place, 4096, |_| Ok::<_, Error>(())).unwrap();
+    log.append(Kind::Batch, 1, b"x");
+    log.close().unwrap();
+    drop(data_dir);
+    disk.remove_file(&data().join("MANIFEST")).unwrap();
+    match open_data(&disk).unwrap_err() {
+        Error::MissingManifest { found, .. } => assert!(found.starts_with(layout.shard_dir(0))),
+        error => panic!("{error}"),
+    }
+    assert!(disk.open_dir(&layout.shard_dir(0)).is_ok(), "nothing is removed");
+}
+
+#[test]
+fn a_directory_that_the_manifest_names_has_to_exist() {
+    let disk = MemDisk::default();
+    let mut data_dir = open_data(&disk).unwrap();
+    let layout = data_dir.create_layout(2).unwrap();
+    data_dir.activate(layout.clone()).unwrap();
+    drop(data_dir);
+    disk.remove_dir_all(&layout.shard_dir(1)).unwrap();
+    assert!(matches!(open_data(&disk), Err(Error::MissingDirectory { path }) if path == layout.shard_dir(1)));
+}
+
+#[test]
+fn two_owners_never_share_a_directory() {
+    let disk = MemDisk::default();
+    let first = open_data(&disk).unwrap();
+    let error = open_data(&disk).unwrap_err();
+    assert!(matches!(&error, Error::Locked { path } if *path == data().join("LOCK")), "{error}");
+    drop(first);
+    open_data(&disk).unwrap();
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("new/data");
+    let first = DataDir::open(OsDisk, &path, NO_WAIT).unwrap();
+    assert!(matches!(DataDir::open(OsDisk, &path, Duration::from_millis(40)), Err(Error::Locked { .. })));
+    drop(first);
+    DataDir::open(OsDisk, &path, NO_WAIT).unwrap();
+}
+
+#[test]
+fn the_length_of_a_snapshot_in_progress_is_known_and_its_file_can_be_synced() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4096);
+    let mut writer = log.begin_snapshot().unwrap();
+    writer.append(Kind::Batch, 1, &[1; 300_000]).unwrap();
+    assert_eq!(writer.bytes() as usize, HEADER + FRAME + 300_000);
+    assert_eq!(writer.file().len().unwrap(), writer.bytes(), "a large buffer is written at once");
+    writer.file().sync_data().unwrap();
+    drop(writer);
+    drop(log);
+    open(&disk, 4096);
+    assert_eq!(disk.list(&dir()).unwrap(), [] as [&str; 0], "an abandoned snapshot leaves nothing");
+}
