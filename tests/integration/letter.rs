@@ -61,7 +61,7 @@ const VALUES: &str = r#"
     SET v   leading and trailing blanks go   -> +OK
     GET v -> leading and trailing blanks go
     SET v "  kept in quotes  " -> +OK
-    GET v -> "  kept in quotes  "
+    STRLEN v -> 18
     SET v "two\nlines" -> +OK
     GET v -> "two\nlines"
     SET v "cr\rtab\tnul\x00del\x7f" -> +OK

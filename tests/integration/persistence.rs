@@ -69,7 +69,7 @@ const FOUND: &str = r#"
     MGET text:counter text:grown text:c -> ["2", "Hello world", "3"]
     EXISTS text:a text:b text:gone -> 0
     eventually EXISTS soon -> 0
-    eventually DBSIZE -> 19
+    eventually DBSIZE -> 20
 "#;
 
 fn passes(server: &Server, name: &str, script: &str) {

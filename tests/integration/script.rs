@@ -235,7 +235,7 @@ impl Pattern {
             (Pattern::Exactly(expected), value) => expected == value,
             (Pattern::Between(low, high), Value::Integer(number)) => (low..=high).contains(&number),
             (Pattern::Holding(text), Value::Bulk(bytes) | Value::Verbatim(_, bytes)) => {
-                bytes.windows(text.len()).any(|window| window == text)
+                text.is_empty() || bytes.windows(text.len()).any(|window| window == text)
             }
             (Pattern::Array(items), Value::Array(values)) | (Pattern::Set(items), Value::Set(values)) => {
                 all_match(items, &values.iter().collect::<Vec<_>>())
