@@ -8,7 +8,7 @@ use crate::process::Server;
 
 const KEY_COUNT: usize = 8;
 const WRITER_COUNT: usize = 3;
-const STAMP_COUNT: usize = 300;
+const STAMP_COUNT: usize = 800;
 
 fn keys() -> String {
     // Without hash tags, so that they lie on different shards.

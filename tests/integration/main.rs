@@ -7,8 +7,8 @@
 //!
 //! - `KVLITE_TEST_SERVER=PATH` tests that program (a release build, one with a sanitizer) in place of the one
 //!   that cargo has just built.
-//! - `KVLITE_TEST_RESP_ADDR=HOST:PORT` runs the RESP scripts against a server that is already there, e.g. Redis,
-//!   whose answers they claim to be. It empties that server; scripts of kvlite's own commands are left out.
+//! - `KVLITE_TEST_RESP_ADDR=HOST:PORT` runs the RESP scripts against a server that is already there: Redis,
+//!   whose answers they claim to be. That server is emptied; scripts of kvlite's own commands are left out.
 //! - `KVLITE_TEST_SEED=N` repeats the random choices of a run that has printed this seed.
 
 #![allow(clippy::unwrap_used)] // A step that fails is a test that fails.

@@ -1,4 +1,5 @@
-//! What outlives the process: every kind of change, through `kill -9`, SIGTERM, compaction and other shard counts.
+//! What outlives the process: every kind of change, through `kill -9`, SIGTERM, compaction and other shard
+//! counts.
 
 use crate::client::{Resp, Value, encoded};
 use crate::process::{Server, within_deadline};

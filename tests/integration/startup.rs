@@ -48,7 +48,7 @@ fn bad_flags_are_refused_with_a_reason() {
         (&["--shards", "0"], "shards"),
         (&["--shards", "many"], "shards"),
         (&["--port", "70000"], "port"),
-        (&["--host", "no.such.host.invalid"], "no.such.host.invalid"),
+        (&["--host", "192.0.2.1"], "192.0.2.1"),
         (&["--no-such-option"], "--no-such-option"),
         (&["--max-connections", "-1"], "max-connections"),
         (&["--log-format", "xml"], "log-format"),
