@@ -1,0 +1,812 @@
+//! Every command of the table, over both protocols, with 1, 2 and 5 shards.
+//!
+//! The RESP scripts claim to be what Redis answers; `KVLITE_TEST_RESP_ADDR` holds them against it.
+
+use std::net::SocketAddr;
+
+use shard::command::TABLE;
+
+use crate::client::Resp;
+use crate::process::{Log, Server};
+use crate::script::{run_resp, run_text};
+
+/// What one command answers on one protocol, on a connection of its own to an empty server.
+struct Script {
+    command: &'static str,
+    lines: &'static str,
+    /// Redis has no such command, or means another thing by it.
+    kvlite_only: bool,
+}
+
+const fn script(command: &'static str, lines: &'static str) -> Script {
+    Script { command, lines, kvlite_only: false }
+}
+
+const fn own(command: &'static str, lines: &'static str) -> Script {
+    Script { command, lines, kvlite_only: true }
+}
+
+const RESP: &[Script] = &[
+    script(
+        "APPEND",
+        r#"
+        APPEND a Hello -> 5
+        APPEND a ", World" -> 12
+        GET a -> "Hello, World"
+        APPEND a "" -> 12
+        APPEND empty "" -> 0
+        EXISTS empty -> 1
+        SET t ab EX 100 -> +OK
+        APPEND t "\x00\xff" -> 4
+        GET t -> "ab\x00\xff"
+        TTL t -> 99..100
+        SET n 10 -> +OK
+        APPEND n 5 -> 3
+        INCR n -> 106
+        APPEND a -> -ERR wrong number of arguments for 'append' command
+        "#,
+    ),
+    own("CLEAR", "MSET a 1 b 2 c 3 d 4 -> +OK\n CLEAR -> +OK\n DBSIZE -> 0\n GET a -> nil\n CLEAR -> +OK"),
+    script(
+        "CLIENT",
+        r#"
+        CLIENT GETNAME -> nil
+        CLIENT SETNAME reporter -> +OK
+        CLIENT GETNAME -> "reporter"
+        CLIENT INFO -> ~"name=reporter"
+        CLIENT INFO -> ~"id="
+        CLIENT ID -> 1..9223372036854775807
+        CLIENT SETNAME "a b" -> -ERR Client names cannot contain spaces, newlines or special characters.
+        CLIENT SETNAME "a\nb" -> -ERR Client names cannot contain spaces, newlines or special characters.
+        CLIENT GETNAME -> "reporter"
+        CLIENT SETNAME "" -> +OK
+        CLIENT GETNAME -> nil
+        client setname lower -> +OK
+        CLIENT getname -> "lower"
+        CLIENT SETNAME -> -ERR wrong number of arguments for 'client|setname' command
+        CLIENT ID now -> -ERR wrong number of arguments for 'client|id' command
+        CLIENT NOPE -> -ERR unknown subcommand 'NOPE'. Try CLIENT HELP.
+        "#,
+    ),
+    // Redis has it since 7.2, and client libraries send it when they connect.
+    own(
+        "CLIENT",
+        r#"
+        CLIENT SETINFO LIB-NAME redis-py -> +OK
+        CLIENT SETINFO lib-ver 5.0.1 -> +OK
+        CLIENT INFO -> ~"lib-name=redis-py"
+        CLIENT SETINFO LIB-AGE 3 -> -ERR Unrecognized option 'LIB-AGE'
+        "#,
+    ),
+    script(
+        "COMMAND",
+        r#"
+        COMMAND COUNT -> 30..1000
+        COMMAND INFO get -> [["get", 2, *, 1, 1, 1, ...]]
+        COMMAND INFO SET nope mset -> [["set", -3, *, 1, 1, 1, ...], nil, ["mset", -3, *, 1, -1, 2, ...]]
+        COMMAND LIST -> [*, ...]
+        COMMAND DOCS get -> ["get", *]
+        COMMAND DOCS nope -> []
+        COMMAND NOPE -> -ERR unknown subcommand 'NOPE'. Try COMMAND HELP.
+        "#,
+    ),
+    own(
+        "COMPACT",
+        "SET a 1 -> +OK\n COMPACT -> +OK\n GET a -> \"1\"\n SET a 2 -> +OK\n COMPACT -> +OK\n GET a -> \"2\"",
+    ),
+    script(
+        "CONFIG",
+        r#"
+        CONFIG GET port -> ["port", *]
+        CONFIG GET no-such-option -> []
+        CONFIG GET -> -ERR wrong number of arguments for 'config|get' command
+        CONFIG NOPE -> -ERR unknown subcommand 'NOPE'. Try CONFIG HELP.
+        "#,
+    ),
+    script(
+        "DBSIZE",
+        r#"
+        DBSIZE -> 0
+        MSET a 1 b 2 c 3 d 4 e 5 f 6 g 7 -> +OK
+        DBSIZE -> 7
+        DEL a b nope -> 2
+        DBSIZE -> 5
+        SET a 1 -> +OK
+        SET a 2 -> +OK
+        DBSIZE -> 6
+        DBSIZE now -> -ERR wrong number of arguments for 'dbsize' command
+        "#,
+    ),
+    script(
+        "DECR",
+        r#"
+        DECR a -> -1
+        DECR a -> -2
+        SET low -9223372036854775807 -> +OK
+        DECR low -> -9223372036854775808
+        DECR low -> -ERR increment or decrement would overflow
+        GET low -> "-9223372036854775808"
+        SET text ten -> +OK
+        DECR text -> -ERR value is not an integer or out of range
+        "#,
+    ),
+    script(
+        "DECRBY",
+        r#"
+        DECRBY a 5 -> -5
+        DECRBY a -7 -> 2
+        DECRBY a 0 -> 2
+        DECRBY a 9223372036854775807 -> -9223372036854775805
+        DECRBY a 4 -> -ERR increment or decrement would overflow
+        DECRBY a -9223372036854775808 -> -ERR decrement would overflow
+        DECRBY a 1.5 -> -ERR value is not an integer or out of range
+        GET a -> "-9223372036854775805"
+        "#,
+    ),
+    script(
+        "DEL",
+        r#"
+        SET a 1 -> +OK
+        DEL a -> 1
+        DEL a -> 0
+        GET a -> nil
+        MSET a 1 b 2 c 3 d 4 e 5 -> +OK
+        DEL a b c nope d e e -> 5
+        DBSIZE -> 0
+        DEL -> -ERR wrong number of arguments for 'del' command
+        "#,
+    ),
+    own("DELETE", "MSET a 1 b 2 c 3 -> +OK\n DELETE a -> 1\n DELETE a b c nope -> 2\n DBSIZE -> 0"),
+    script(
+        "ECHO",
+        r#"
+        ECHO hello -> "hello"
+        ECHO "" -> ""
+        ECHO "a\r\nb\x00\xff" -> "a\r\nb\x00\xff"
+        ECHO -> -ERR wrong number of arguments for 'echo' command
+        ECHO a b -> -ERR wrong number of arguments for 'echo' command
+        "#,
+    ),
+    script(
+        "EXISTS",
+        r#"
+        EXISTS a -> 0
+        MSET a 1 b 2 c 3 -> +OK
+        EXISTS a -> 1
+        EXISTS a b c nope -> 3
+        EXISTS a a a -> 3
+        EXISTS -> -ERR wrong number of arguments for 'exists' command
+        "#,
+    ),
+    script(
+        "EXPIRE",
+        r#"
+        EXPIRE nope 10 -> 0
+        SET a 1 -> +OK
+        EXPIRE a 100 XX -> 0
+        EXPIRE a 100 GT -> 0
+        TTL a -> -1
+        EXPIRE a 100 NX -> 1
+        TTL a -> 99..100
+        EXPIRE a 200 NX -> 0
+        EXPIRE a 50 GT -> 0
+        EXPIRE a 200 GT -> 1
+        TTL a -> 199..200
+        EXPIRE a 300 LT -> 0
+        EXPIRE a 150 LT -> 1
+        TTL a -> 149..150
+        EXPIRE a 120 xx -> 1
+        TTL a -> 119..120
+        EXPIRE a 10 NX XX -> -ERR NX and XX, GT or LT options at the same time are not compatible
+        EXPIRE a 10 GT LT -> -ERR GT and LT options at the same time are not compatible
+        EXPIRE a 10 NOPE -> -ERR Unsupported option NOPE
+        EXPIRE a ten -> -ERR value is not an integer or out of range
+        EXPIRE a 9223372036854775807 -> -ERR invalid expire time in 'expire' command
+        EXPIRE a -9223372036854775808 -> -ERR invalid expire time in 'expire' command
+        TTL a -> 119..120
+        EXPIRE a -1 -> 1
+        EXISTS a -> 0
+        SET b 1 -> +OK
+        EXPIRE b 0 -> 1
+        GET b -> nil
+        SET c 1 -> +OK
+        EXPIRE c 5 LT -> 1
+        TTL c -> 4..5
+        "#,
+    ),
+    script(
+        "FLUSHALL",
+        r#"
+        MSET a 1 b 2 c 3 d 4 e 5 -> +OK
+        FLUSHALL -> +OK
+        DBSIZE -> 0
+        SET a 1 -> +OK
+        FLUSHALL ASYNC -> +OK
+        GET a -> nil
+        SET a 1 -> +OK
+        FLUSHALL sync -> +OK
+        GET a -> nil
+        SET a 1 -> +OK
+        FLUSHALL NOPE -> -ERR syntax error
+        GET a -> "1"
+        "#,
+    ),
+    script(
+        "FLUSHDB",
+        r#"
+        MSET a 1 b 2 c 3 d 4 e 5 -> +OK
+        FLUSHDB -> +OK
+        DBSIZE -> 0
+        FLUSHDB ASYNC -> +OK
+        FLUSHDB SYNC -> +OK
+        FLUSHDB NOPE -> -ERR syntax error
+        "#,
+    ),
+    script(
+        "GET",
+        r#"
+        GET nope -> nil
+        SET a "" -> +OK
+        GET a -> ""
+        SET "with \"blanks\" \x00\xff\r\n" "value\r\n\x00\xff" -> +OK
+        GET "with \"blanks\" \x00\xff\r\n" -> "value\r\n\x00\xff"
+        SET "" empty -> +OK
+        GET "" -> "empty"
+        get a -> ""
+        GET -> -ERR wrong number of arguments for 'get' command
+        GET a b -> -ERR wrong number of arguments for 'get' command
+        GETT a -> -"ERR unknown command 'GETT', with args beginning with: 'a' "
+        FOO -> -"ERR unknown command 'FOO', with args beginning with: "
+        FOO a b -> -"ERR unknown command 'FOO', with args beginning with: 'a' 'b' "
+        "#,
+    ),
+    own("HEALTH", "HEALTH -> ~\"\\\"status\\\":\\\"healthy\\\"\"\n HEALTH -> ~\"\\\"wal_healthy\\\":true\""),
+    script(
+        "HELLO",
+        r#"
+        HELLO -> ["server", *, "version", *, "proto", 2, "id", *, "mode", *, "role", "master", "modules", []]
+        HELLO 3 -> %["server", *, "version", *, "proto", 3, "id", *, "mode", *, "role", *, "modules", []]
+        GET nope -> null
+        SET a 1 -> +OK
+        MGET a nope -> ["1", null]
+        CLIENT GETNAME -> null
+        CONFIG GET port -> %["port", *]
+        EXISTS a -> 1
+        INFO server -> ~"process_id:"
+        HELLO 2 SETNAME tester -> [*, ...]
+        CLIENT GETNAME -> "tester"
+        GET nope -> nil
+        HELLO 99 -> -NOPROTO unsupported protocol version
+        HELLO 1 -> -NOPROTO unsupported protocol version
+        HELLO abc -> -ERR Protocol version is not an integer or out of range
+        HELLO 3 NOPE -> -ERR Syntax error in HELLO option 'NOPE'
+        GET nope -> nil
+        "#,
+    ),
+    script(
+        "INCR",
+        r#"
+        INCR a -> 1
+        INCR a -> 2
+        SET a 41 EX 100 -> +OK
+        INCR a -> 42
+        TTL a -> 99..100
+        GET a -> "42"
+        SET text ten -> +OK
+        INCR text -> -ERR value is not an integer or out of range
+        SET blank " 1" -> +OK
+        INCR blank -> -ERR value is not an integer or out of range
+        SET zero 01 -> +OK
+        INCR zero -> -ERR value is not an integer or out of range
+        SET plus +1 -> +OK
+        INCR plus -> -ERR value is not an integer or out of range
+        SET empty "" -> +OK
+        INCR empty -> -ERR value is not an integer or out of range
+        SET high 9223372036854775806 -> +OK
+        INCR high -> 9223372036854775807
+        INCR high -> -ERR increment or decrement would overflow
+        GET high -> "9223372036854775807"
+        SET higher 9223372036854775808 -> +OK
+        INCR higher -> -ERR value is not an integer or out of range
+        "#,
+    ),
+    script(
+        "INCRBY",
+        r#"
+        INCRBY a 5 -> 5
+        INCRBY a -7 -> -2
+        INCRBY a 9223372036854775807 -> 9223372036854775805
+        INCRBY a 3 -> -ERR increment or decrement would overflow
+        INCRBY a ten -> -ERR value is not an integer or out of range
+        INCRBY a "" -> -ERR value is not an integer or out of range
+        INCRBY a 9223372036854775808 -> -ERR value is not an integer or out of range
+        GET a -> "9223372036854775805"
+        "#,
+    ),
+    script(
+        "INFO",
+        r##"
+        INFO -> ~"# Server"
+        INFO -> ~"redis_version:"
+        INFO server -> ~"tcp_port:"
+        INFO clients -> ~"connected_clients:"
+        SET a 1 -> +OK
+        INFO keyspace -> ~"db0:keys=1,expires=0"
+        INFO no-such-section -> ""
+        "##,
+    ),
+    script(
+        "KEYS",
+        r#"
+        KEYS * -> []
+        MSET hello 1 hallo 2 hxllo 3 heello 4 h*llo 5 other 6 "h\x00llo" 7 -> +OK
+        KEYS h?llo -> {"hello", "hallo", "hxllo", "h*llo", "h\x00llo"}
+        KEYS h*llo -> {"hello", "hallo", "hxllo", "heello", "h*llo", "h\x00llo"}
+        KEYS h[ae]llo -> {"hello", "hallo"}
+        KEYS h[^e]llo -> {"hallo", "hxllo", "h*llo", "h\x00llo"}
+        KEYS h[a-b]llo -> {"hallo"}
+        KEYS "h\\*llo" -> {"h*llo"}
+        KEYS nope* -> []
+        KEYS * -> {"hello", "hallo", "hxllo", "heello", "h*llo", "other", "h\x00llo"}
+        KEYS hello -> ["hello"]
+        KEYS HELLO -> []
+        KEYS -> -ERR wrong number of arguments for 'keys' command
+        "#,
+    ),
+    own(
+        "MDEL",
+        "MSET a 1 b 2 c 3 d 4 e 5 -> +OK\n MDEL a b nope -> 2\n MDEL c d e -> 3\n MDEL a -> 0\n DBSIZE -> 0",
+    ),
+    script(
+        "MGET",
+        r#"
+        MGET a -> [nil]
+        MSET a 1 b 2 c "" -> +OK
+        MGET a b c nope a -> ["1", "2", "", nil, "1"]
+        MGET c b a -> ["", "2", "1"]
+        MGET -> -ERR wrong number of arguments for 'mget' command
+        "#,
+    ),
+    script(
+        "MSET",
+        r#"
+        MSET a 1 -> +OK
+        MSET a 2 b 3 c "x y" d "" a 4 -> +OK
+        MGET a b c d -> ["4", "3", "x y", ""]
+        SET t 1 EX 100 -> +OK
+        MSET t 2 u 3 -> +OK
+        TTL t -> -1
+        MSET z -> -ERR wrong number of arguments for 'mset' command
+        MSET a 9 z -> -ERR wrong number of arguments for 'mset' command
+        MGET a z -> ["4", nil]
+        "#,
+    ),
+    script(
+        "PERSIST",
+        r#"
+        PERSIST nope -> 0
+        SET a 1 -> +OK
+        PERSIST a -> 0
+        EXPIRE a 100 -> 1
+        PERSIST a -> 1
+        TTL a -> -1
+        PERSIST a -> 0
+        GET a -> "1"
+        "#,
+    ),
+    script(
+        "PING",
+        r#"
+        PING -> +PONG
+        PING hello -> "hello"
+        PING "" -> ""
+        ping -> +PONG
+        PING a b -> -ERR wrong number of arguments for 'ping' command
+        "#,
+    ),
+    script(
+        "PTTL",
+        r#"
+        PTTL nope -> -2
+        SET a 1 -> +OK
+        PTTL a -> -1
+        SET a 1 PX 100000 -> +OK
+        PTTL a -> 90000..100000
+        SET b 1 PX 20 -> +OK
+        eventually PTTL b -> -2
+        "#,
+    ),
+    script("QUIT", "QUIT -> +OK\n (closed)"),
+    script(
+        "SCAN",
+        r#"
+        SCAN 0 -> ["0", []]
+        SCAN 0 MATCH * COUNT 100 -> ["0", []]
+        MSET a 1 b 2 c 3 d 4 -> +OK
+        SCAN 0 COUNT 1000 -> [*, [...]]
+        SCAN 0 TYPE string COUNT 10 match a* -> [*, [...]]
+        SCAN 0 TYPE hash COUNT 1000 -> [*, []]
+        SCAN 0 MATCH nope* COUNT 1000 -> [*, []]
+        SCAN abc -> -ERR invalid cursor
+        SCAN 0 COUNT 0 -> -ERR syntax error
+        SCAN 0 COUNT -5 -> -ERR syntax error
+        SCAN 0 COUNT ten -> -ERR value is not an integer or out of range
+        SCAN 0 COUNT -> -ERR syntax error
+        SCAN 0 NOPE 1 -> -ERR syntax error
+        "#,
+    ),
+    // Redis takes a negative cursor for a very large one.
+    own("SCAN", "SCAN -1 -> -ERR invalid cursor"),
+    script(
+        "SELECT",
+        r#"
+        SET a 1 -> +OK
+        SELECT 0 -> +OK
+        GET a -> "1"
+        SELECT 99 -> -ERR DB index is out of range
+        SELECT -1 -> -ERR DB index is out of range
+        SELECT abc -> -ERR value is not an integer or out of range
+        GET a -> "1"
+        "#,
+    ),
+    script(
+        "SET",
+        r#"
+        SET a 1 -> +OK
+        SET a 2 NX -> nil
+        GET a -> "1"
+        SET a 2 XX -> +OK
+        SET b 1 XX -> nil
+        EXISTS b -> 0
+        SET b 1 nx -> +OK
+        SET a 3 GET -> "2"
+        SET new 1 GET -> nil
+        SET a 4 NX GET -> "3"
+        GET a -> "3"
+        SET fresh 4 NX GET -> nil
+        GET fresh -> "4"
+        SET a 5 XX GET EX 100 -> "3"
+        TTL a -> 99..100
+        SET a 6 KEEPTTL -> +OK
+        TTL a -> 99..100
+        SET a 7 -> +OK
+        TTL a -> -1
+        SET a 8 PX 100000 -> +OK
+        PTTL a -> 90000..100000
+        SET a 9 EXAT 4102444800 -> +OK
+        TTL a -> 1000000..4102444800
+        SET a 10 PXAT 4102444800000 XX -> +OK
+        PTTL a -> 1000000000..4102444800000
+        SET a 11 PX 20 -> +OK
+        eventually GET a -> nil
+        SET old 1 -> +OK
+        SET old 2 EXAT 1 -> +OK
+        GET old -> nil
+        SET b 1 EX 0 -> -ERR invalid expire time in 'set' command
+        SET b 1 EX -1 -> -ERR invalid expire time in 'set' command
+        SET b 1 PX 0 -> -ERR invalid expire time in 'set' command
+        SET b 1 EXAT 0 -> -ERR invalid expire time in 'set' command
+        SET b 1 EX 9223372036854775807 -> -ERR invalid expire time in 'set' command
+        SET b 1 PX 9223372036854775807 -> -ERR invalid expire time in 'set' command
+        SET b 1 EX ten -> -ERR value is not an integer or out of range
+        SET b 1 EX -> -ERR syntax error
+        SET b 1 NOPE -> -ERR syntax error
+        SET b 1 NX XX -> -ERR syntax error
+        SET b 1 EX 10 PX 10 -> -ERR syntax error
+        SET b 1 EX 10 KEEPTTL -> -ERR syntax error
+        GET b -> "1"
+        SET b -> -ERR wrong number of arguments for 'set' command
+        SET b "" -> +OK
+        GET b -> ""
+        "#,
+    ),
+    script(
+        "SETEX",
+        r#"
+        SETEX a 100 v -> +OK
+        GET a -> "v"
+        TTL a -> 99..100
+        SETEX a 0 w -> -ERR invalid expire time in 'setex' command
+        SETEX a -5 w -> -ERR invalid expire time in 'setex' command
+        SETEX a 9223372036854775807 w -> -ERR invalid expire time in 'setex' command
+        SETEX a ten w -> -ERR value is not an integer or out of range
+        GET a -> "v"
+        SETEX a 10 -> -ERR wrong number of arguments for 'setex' command
+        "#,
+    ),
+    script(
+        "SETNX",
+        r#"
+        SETNX a 1 -> 1
+        SETNX a 2 -> 0
+        GET a -> "1"
+        SET b 1 PX 20 -> +OK
+        eventually SETNX b 2 -> 1
+        TTL b -> -1
+        "#,
+    ),
+    own(
+        "STATS",
+        "SET a 1 -> +OK\n GET a -> \"1\"\n STATS -> [\"keys\", 1, \"connections\", *, \"wal_size\", *, ...]",
+    ),
+    script(
+        "STRLEN",
+        r#"
+        STRLEN nope -> 0
+        EXISTS nope -> 0
+        SET a "Hello" -> +OK
+        STRLEN a -> 5
+        SET a "\x00\xff\r\n" -> +OK
+        STRLEN a -> 4
+        SET a "" -> +OK
+        STRLEN a -> 0
+        SET n 12345 -> +OK
+        STRLEN n -> 5
+        "#,
+    ),
+    own("SYNC", "SYNC -> +OK\n SET a 1 -> +OK\n SYNC -> +OK\n GET a -> \"1\""),
+    script(
+        "TTL",
+        r#"
+        TTL nope -> -2
+        SET a 1 -> +OK
+        TTL a -> -1
+        SET a 1 EX 100 -> +OK
+        TTL a -> 99..100
+        SET a 1 PX 1600 -> +OK
+        TTL a -> 1..2
+        SET b 1 PX 20 -> +OK
+        eventually TTL b -> -2
+        EXISTS b -> 0
+        "#,
+    ),
+];
+
+const TEXT: &[Script] = &[
+    own(
+        "APPEND",
+        r#"
+        APPEND msg Hello -> 5
+        APPEND msg " world" -> 11
+        GET msg -> Hello world
+        APPEND msg and  two  blanks -> 27
+        GET msg -> Hello worldand  two  blanks
+        "#,
+    ),
+    own(
+        "CLEAR",
+        "MSET a 1 b 2 c 3 -> +OK\n CLEAR -> +OK\n KEYS * -> (empty list)\n GET a -> -ERR key not found",
+    ),
+    own(
+        "CLIENT",
+        r#"
+        CLIENT SETNAME reporter -> +OK
+        CLIENT GETNAME -> reporter
+        CLIENT ID -> <1..>
+        CLIENT SETINFO LIB-NAME probe -> +OK
+        CLIENT INFO -> <..>name=reporter<..>
+        CLIENT NOPE -> -ERR <..>
+        "#,
+    ),
+    own("COMMAND", "COMMAND COUNT -> <30..1000>\n COMMAND LIST -> <..> | <rest>\n COMMAND NOPE -> -ERR <..>"),
+    own("COMPACT", "SET a 1 -> +OK\n COMPACT -> +OK\n GET a -> 1"),
+    own(
+        "CONFIG",
+        "CONFIG GET host -> 127.0.0.1\n CONFIG GET port -> <1..65535>\n CONFIG GET nope -> -ERR <..>",
+    ),
+    own("DBSIZE", "DBSIZE -> 0\n MSET a 1 b 2 c 3 -> +OK\n DBSIZE -> 3"),
+    own("DECR", "DECR a -> -1\n DECR a -> -2\n SET b ten -> +OK\n DECR b -> -ERR value is not an integer"),
+    own("DECRBY", "DECRBY a 5 -> -5\n DECRBY a -7 -> 2\n DECRBY a x -> -ERR <..>\n GET a -> 2"),
+    own(
+        "DEL",
+        "SET a 1 -> +OK\n DEL a -> +OK\n DEL a -> -ERR key not found\n MSET a 1 b 2 -> +OK\n DEL a b c -> 2",
+    ),
+    own(
+        "DELETE",
+        "SET a 1 -> +OK\n DELETE a -> +OK\n DELETE a -> -ERR key not found\n GET a -> -ERR key not found",
+    ),
+    own(
+        "ECHO",
+        r#"
+        ECHO hello -> hello
+        ECHO two  words -> two  words
+        ECHO "quoted \"word\"" -> quoted "word"
+        "#,
+    ),
+    own("EXISTS", "EXISTS a -> 0\n SET a 1 -> +OK\n EXISTS a -> 1\n SET b 1 -> +OK\n EXISTS a b nope -> 2"),
+    own(
+        "EXPIRE",
+        r#"
+        EXPIRE nope 10 -> 0
+        SET a 1 -> +OK
+        EXPIRE a 100 -> 1
+        TTL a -> <99..100>
+        EXPIRE a 0 -> -ERR invalid TTL
+        EXPIRE a -1 -> -ERR invalid TTL
+        EXPIRE a ten -> -ERR <..>
+        GET a -> 1
+        "#,
+    ),
+    own("FLUSHALL", "MSET a 1 b 2 c 3 -> +OK\n FLUSHALL -> +OK\n DBSIZE -> 0"),
+    own("FLUSHDB", "MSET a 1 b 2 c 3 -> +OK\n FLUSHDB -> +OK\n DBSIZE -> 0"),
+    own("GET", "GET nope -> -ERR key not found\n SET a b -> +OK\n GET a -> b\n get a -> b\n GeT a -> b"),
+    own("HEALTH", "HEALTH -> {\"status\":\"healthy\",\"keys\":0,<..>\"wal_healthy\":true<..>}"),
+    own("HELLO", "HELLO -> <..> | <rest>\n HELLO 99 -> -<..>\n PING -> +PONG"),
+    own(
+        "INCR",
+        r#"
+        INCR a -> 1
+        INCR a -> 2
+        SET text ten -> +OK
+        INCR text -> -ERR value is not an integer
+        SET high 9223372036854775807 -> +OK
+        INCR high -> -ERR <..>
+        GET high -> 9223372036854775807
+        "#,
+    ),
+    own("INCRBY", "INCRBY a 5 -> 5\n INCRBY a -7 -> -2\n INCRBY a x -> -ERR <..>\n GET a -> -2"),
+    own("INFO", "MSET a 1 b 2 c 3 -> +OK\n INFO -> +OK keys=3 connections=<1..> wal_size=<1..>"),
+    own(
+        "KEYS",
+        r#"
+        KEYS * -> (empty list)
+        MSET user:1 a user:2 b order:1 c -> +OK
+        KEYS user:* -> any order: user:1 | user:2
+        KEYS * -> any order: user:1 | user:2 | order:1
+        KEYS *:1 -> any order: user:1 | order:1
+        KEYS nope* -> (empty list)
+        "#,
+    ),
+    own("MDEL", "MSET a 1 b 2 c 3 -> +OK\n MDEL a b nope -> 2\n MDEL c -> 1\n MDEL c -> 0"),
+    own("MGET", "MSET a 1 b 2 -> +OK\n MGET a b nope a -> 1 | 2 | (nil) | 1\n MGET nope -> (nil)"),
+    own(
+        "MSET",
+        r#"
+        MSET a 1 b "two words" c 'it\'s' -> +OK
+        MGET a b c -> 1 | two words | it's
+        MSET a -> -ERR MSET requires key value pairs
+        MSET a 9 z -> -ERR MSET requires key value pairs
+        MGET a z -> 1 | (nil)
+        "#,
+    ),
+    own("PERSIST", "SET a 1 -> +OK\n PERSIST a -> 0\n EXPIRE a 100 -> 1\n PERSIST a -> 1\n TTL a -> -1"),
+    own("PING", "PING -> +PONG\n ping -> +PONG\n PING hello -> hello"),
+    own(
+        "PTTL",
+        "PTTL nope -> -2\n SET a 1 -> +OK\n PTTL a -> -1\n SETEX a 100 1 -> +OK\n PTTL a -> <90000..100000>",
+    ),
+    own("QUIT", "QUIT -> +OK goodbye\n (closed)"),
+    own(
+        "SCAN",
+        r#"
+        MSET a 1 b 2 c 3 -> +OK
+        SCAN 0 MATCH a* COUNT 100 -> <0..> | <rest>
+        SCAN abc -> -ERR <..>
+        SCAN 0 COUNT 0 -> -ERR <..>
+        "#,
+    ),
+    own("SELECT", "SELECT 0 -> +OK\n SELECT 1 -> -ERR <..>\n SELECT abc -> -ERR <..>"),
+    own(
+        "SET",
+        r#"
+        SET a 1 -> +OK
+        GET a -> 1
+        SET greeting "Hello, World!" -> +OK
+        GET greeting -> Hello, World!
+        SET a x EX 10 -> +OK
+        GET a -> x EX 10
+        TTL a -> -1
+        SET a {"a": "b  c"} -> +OK
+        GET a -> {"a": "b  c"}
+        SET a "" -> +OK
+        STRLEN a -> 0
+        SET "two words" v -> +OK
+        GET "two words" -> v
+        SET a 'single "quoted"' -> +OK
+        GET a -> single "quoted"
+        SET a "not closed -> +OK
+        GET a -> "\"not closed"
+        "#,
+    ),
+    own(
+        "SETEX",
+        r#"
+        SETEX s 100 two words -> +OK
+        GET s -> two words
+        TTL s -> <99..100>
+        SETEX s 0 v -> -ERR invalid TTL
+        GET s -> two words
+        "#,
+    ),
+    own("SETNX", "SETNX a one two -> 1\n SETNX a three -> 0\n GET a -> one two"),
+    own(
+        "STATS",
+        "SET a 1 -> +OK\n GET a -> 1\n \
+         STATS -> +OK keys=1 connections=<1..> wal_size=<1..> wal_entries=<0..> needs_compaction=false ttl_expired=<0..> ttl_checks=<0..> reads=<1..> writes=<1..><..>",
+    ),
+    own("STRLEN", "STRLEN nope -> 0\n EXISTS nope -> 0\n SET a Hello -> +OK\n STRLEN a -> 5"),
+    own("SYNC", "SET a 1 -> +OK\n SYNC -> +OK"),
+    own("TTL", "TTL nope -> -2\n SET a 1 -> +OK\n TTL a -> -1\n SETEX a 100 v -> +OK\n TTL a -> <99..100>"),
+];
+
+fn all_scripts_pass(shards: usize) {
+    if let Ok(address) = std::env::var("KVLITE_TEST_RESP_ADDR") {
+        let address: SocketAddr = address.parse().expect("KVLITE_TEST_RESP_ADDR is HOST:PORT");
+        return against(address, shards);
+    }
+    let server = Server::start(shards, &[]);
+    let mut sweeper = server.resp();
+    let mut failures = String::new();
+    for script in RESP {
+        sweeper.ask("FLUSHALL");
+        failures += &run_resp(script.command, script.lines, &mut server.resp());
+    }
+    for script in TEXT {
+        sweeper.ask("FLUSHALL");
+        failures += &run_text(script.command, script.lines, &mut server.text());
+    }
+    assert!(failures.is_empty(), "with {shards} shards\n{failures}{}", server.log.tail());
+    arity_is_checked(&server);
+}
+
+/// Runs the scripts of Redis's own commands there, once.
+fn against(address: SocketAddr, shards: usize) {
+    if shards != 1 {
+        return;
+    }
+    let log = Log::elsewhere();
+    let mut failures = String::new();
+    for script in RESP.iter().filter(|script| !script.kvlite_only) {
+        Resp::connect(address, &log).ask("FLUSHALL");
+        failures += &run_resp(script.command, script.lines, &mut Resp::connect(address, &log));
+    }
+    assert!(failures.is_empty(), "against {address}\n{failures}");
+}
+
+fn arity_is_checked(server: &Server) {
+    let (mut resp, mut text) = (server.resp(), server.text());
+    for row in TABLE {
+        let lower = row.name.to_lowercase();
+        let resp_error = format!("-ERR wrong number of arguments for '{lower}' command");
+        let text_error = format!("-ERR {} requires {}", row.name, row.needs);
+        if row.args_min > 0 {
+            assert_eq!(resp.ask(row.name).to_string(), resp_error);
+            assert_eq!(text.ask_one(row.name), text_error);
+        }
+        if row.args_min == row.args_max && row.rest_of_line.is_none() {
+            let many = format!("{}{}", row.name, " 1".repeat(row.args_max + 1));
+            assert_eq!(resp.ask(&many).to_string(), resp_error);
+            assert_eq!(text.ask_one(&many), text_error);
+        }
+    }
+    assert_eq!(resp.ask("PING").to_string(), "+PONG", "the connection is still good");
+    assert_eq!(text.ask_one("PING"), "+PONG", "the connection is still good");
+}
+
+#[test]
+fn scripts_pass_with_one_shard() {
+    all_scripts_pass(1);
+}
+
+#[test]
+fn scripts_pass_with_two_shards() {
+    all_scripts_pass(2);
+}
+
+#[test]
+fn scripts_pass_with_five_shards() {
+    all_scripts_pass(5);
+}
+
+#[test]
+fn every_command_has_a_script_on_both_protocols() {
+    for row in TABLE {
+        assert!(RESP.iter().any(|script| script.command == row.name), "{} has no RESP script", row.name);
+        assert!(TEXT.iter().any(|script| script.command == row.name), "{} has no text script", row.name);
+    }
+    for script in RESP.iter().chain(TEXT) {
+        let name = script.command;
+        assert!(TABLE.iter().any(|row| row.name == name), "a script is about {name}, which is no command");
+        assert!(script.lines.to_uppercase().contains(name), "the script of {name} does not ask it");
+    }
+}

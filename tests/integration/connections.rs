@@ -1,0 +1,163 @@
+//! Many connections: the limit, thousands that idle, requests that never end, the Unix socket.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::client::{Resp, Wire, encoded, is_closed};
+use crate::process::{DEADLINE, Server, within_deadline};
+
+/// Opens a connection and asks `PING`; `None` when the server refuses to serve it.
+fn served(server: &Server, port: u16) -> Option<Wire> {
+    let mut wire = Wire::connect((Ipv4Addr::LOCALHOST, port).into(), &server.log);
+    let _ = wire.try_send(b"PING\r\n");
+    loop {
+        match wire.try_line() {
+            Ok(line) if line == b"+PONG" => return Some(wire),
+            Ok(line) if line.starts_with(b"-") => return None,
+            Ok(_) => {}
+            Err(error) if is_closed(&error) => return None,
+            Err(error) => wire.fail(&format!("no answer to PING: {error}")),
+        }
+    }
+}
+
+/// Opens a connection as soon as the server has a place for it.
+fn served_eventually(server: &Server, port: u16) -> Wire {
+    let mut wire = None;
+    within_deadline(|| {
+        wire = served(server, port);
+        wire.is_some()
+    });
+    wire.unwrap_or_else(|| panic!("no connection is served within {DEADLINE:?}\n{}", server.log.tail()))
+}
+
+#[test]
+fn connections_over_the_limit_are_refused_with_a_reason() {
+    let server = Server::start(2, &["--max-connections", "10"]);
+    let ports = [server.port, server.resp_port];
+    // The connections that saw the server start may still be counted, hence "eventually".
+    let mut clients: Vec<Wire> = (0..10).map(|index| served_eventually(&server, ports[index % 2])).collect();
+
+    let refusals = ["-ERR connection limit reached\n", "-ERR max number of clients reached\r\n"];
+    for _ in 0..3 {
+        for (port, refusal) in ports.into_iter().zip(refusals) {
+            let mut eleventh = Wire::connect((Ipv4Addr::LOCALHOST, port).into(), &server.log);
+            assert_eq!(String::from_utf8_lossy(&eleventh.until_closed()), refusal, "port {port}");
+        }
+    }
+    for client in &mut clients {
+        client.send(b"PING\r\n");
+        assert_eq!(client.line(), b"+PONG", "those within the limit are still served");
+    }
+    for port in ports {
+        clients.pop();
+        clients.push(served_eventually(&server, port));
+    }
+    assert!(served(&server, server.port).is_none(), "the limit still holds");
+}
+
+#[test]
+fn two_thousand_idle_connections_cost_little() {
+    const IDLE_COUNT: usize = 2000;
+    /// What one idle connection may cost in resident memory, sockets of the kernel not counted.
+    const IDLE_BYTES_MAX: u64 = 32 << 10;
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+    assert!(
+        limit.maximum.is_none_or(|max| max > 5000),
+        "the hard limit of open files is {:?}",
+        limit.maximum
+    );
+
+    let server = Server::start(2, &["--max-connections", "4096"]);
+    let mut busy = server.resp();
+    let before = server.resident_bytes();
+    let idle: Vec<TcpStream> = (0..IDLE_COUNT)
+        .map(|index| {
+            let (port, greeted): (u16, &[u8]) = match index % 2 {
+                0 => (server.port, b"+OK kvlite ready\n+PONG\n"),
+                _ => (server.resp_port, b"+PONG\r\n"),
+            };
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+            stream.set_read_timeout(Some(DEADLINE)).unwrap();
+            stream.write_all(b"PING\r\n").unwrap();
+            let mut answer = vec![0; greeted.len()];
+            stream.read_exact(&mut answer).unwrap_or_else(|error| panic!("connection {index}: {error}"));
+            assert_eq!(answer.escape_ascii().to_string(), greeted.escape_ascii().to_string());
+            stream
+        })
+        .collect();
+    for number in 1..=2000 {
+        assert_eq!(busy.ask("INCR served").integer(), number);
+    }
+    let grown = server.resident_bytes().saturating_sub(before);
+    let bound = IDLE_COUNT as u64 * IDLE_BYTES_MAX;
+    assert!(grown < bound, "{IDLE_COUNT} idle connections cost {grown} bytes, more than {bound}");
+    drop(idle);
+    let info = || server.text().ask_one("INFO");
+    assert!(
+        within_deadline(|| ["=1 ", "=2 ", "=3 "]
+            .iter()
+            .any(|few| info().contains(&format!("connections{few}")))),
+        "closed connections are still counted: {}",
+        info()
+    );
+}
+
+#[test]
+fn half_requests_held_open_disturb_nobody() {
+    let server = Server::start(2, &[]);
+    let mut held: Vec<Wire> = (0..100)
+        .map(|index| {
+            if index % 2 == 0 {
+                let mut wire = server.resp().wire;
+                wire.send(format!("*3\r\n$3\r\nSET\r\n$6\r\nheld{index:02}\r\n$5\r\nval").as_bytes());
+                wire
+            } else {
+                let mut wire = server.text().wire;
+                wire.send(format!("SET held{index:02} val").as_bytes());
+                wire
+            }
+        })
+        .collect();
+    let (mut resp, mut text) = (server.resp(), server.text());
+    for number in 1..=500 {
+        assert_eq!(resp.ask("INCR resp").integer(), number);
+        assert_eq!(text.ask_one("INCR text"), number.to_string());
+    }
+    assert_eq!(resp.ask("DBSIZE").integer(), 2, "half a request has no effect");
+    for (index, wire) in held.iter_mut().enumerate() {
+        wire.send(if index % 2 == 0 { b"ue\r\n" } else { b"ue\n" });
+        assert_eq!(wire.line(), b"+OK", "the other half completes it");
+    }
+    assert_eq!(resp.ask("MGET held00 held01 held99").to_string(), "[\"value\", \"value\", \"value\"]");
+    assert_eq!(resp.ask("DBSIZE").integer(), 102);
+}
+
+#[test]
+fn resp_is_spoken_over_a_unix_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("kvlite.sock");
+    let mut server = Server::start(2, &["--unix-socket", path.to_str().unwrap()]);
+    assert!(within_deadline(|| path.exists()), "no socket at {}\n{}", path.display(), server.log.tail());
+    let mut unix = Resp::connect_unix(&path, &server.log);
+    assert_eq!(unix.ask("SET a \"over unix\"").to_string(), "+OK");
+    assert_eq!(server.resp().ask("GET a").to_string(), "\"over unix\"");
+    unix.wire.send(&encoded(&["INCR", "n"]).repeat(1000));
+    for number in 1..=1000 {
+        assert_eq!(unix.read().integer(), number);
+    }
+    assert_eq!(unix.ask("HELLO 3 SETNAME u").to_string().chars().next(), Some('%'));
+    assert_eq!(server.terminate().code(), Some(0), "{}", server.log.tail());
+    assert!(!path.exists(), "the socket file stays behind");
+
+    // A file that a killed server left behind is no obstacle.
+    server.restart(2);
+    assert_eq!(Resp::connect_unix(&path, &server.log).ask("GET n").to_string(), "\"1000\"");
+    server.kill9();
+    server.restart(2);
+    assert!(within_deadline(|| path.exists()));
+    assert_eq!(Resp::connect_unix(&path, &server.log).ask("GET n").to_string(), "\"1000\"");
+}

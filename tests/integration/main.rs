@@ -1,0 +1,37 @@
+//! Starts the real server process and speaks to it as its clients do: text, RESP, signals and `kill -9`.
+//!
+//! It knows the server from outside only: sockets, exit status, stderr, `/proc`. What a failing step sent,
+//! what it expected, what came and the end of the server's log stand in the panic.
+//!
+//! Variables for whoever runs it:
+//!
+//! - `KVLITE_TEST_SERVER=PATH` tests that program (a release build, one with a sanitizer) in place of the one
+//!   that cargo has just built.
+//! - `KVLITE_TEST_RESP_ADDR=HOST:PORT` runs the RESP scripts against a server that is already there: Redis,
+//!   whose answers they claim to be. That server is emptied; scripts of kvlite's own commands are left out.
+//! - `KVLITE_TEST_SEED=N` repeats the random choices of a run that has printed this seed.
+
+#![allow(clippy::unwrap_used)] // A step that fails is a test that fails.
+
+// What the tests stand on.
+mod client; // connections of both protocols
+mod process; // one server: start, signals, restart, its log
+mod random; // random choices that can be repeated
+mod script; // request -> reply, in lines of text
+
+// What one client sees.
+mod commands; // every command on both protocols, 1, 2 and 5 shards
+mod letter; // the replies that existing clients rely on
+mod values; // sizes from nothing to 64 MiB, every byte, sent in any pieces
+mod wire; // bad input: what is answered, what is closed
+
+// What many clients see.
+mod atomicity; // commands over several shards are seen whole or not at all
+mod connections; // the limit, thousands that idle, half requests, the Unix socket
+mod pipelines; // thousands of commands ahead of their replies, shards that flood each other
+mod scanning; // SCAN and KEYS over keys that come and go, expiry that nobody asks for
+
+// What outlives the process.
+mod crash; // kill -9 and SIGTERM under load
+mod persistence; // every kind of change, restarts, other shard counts
+mod startup; // flags, exit statuses, one server per directory

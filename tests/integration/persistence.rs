@@ -1,0 +1,260 @@
+//! What outlives the process: every kind of change, through `kill -9`, SIGTERM, compaction and other shard
+//! counts.
+
+use crate::client::{Resp, Value, encoded};
+use crate::process::{Server, within_deadline};
+use crate::script::{run_resp, run_text};
+
+/// Changes of every kind, the last of each key being what has to be found again.
+const CHANGES_RESP: &str = r#"
+    SET plain 1 -> +OK
+    SET plain 2 -> +OK
+    SET empty "" -> +OK
+    SET "bin\x00\xff\r\n" "\x00\xff\r\n" -> +OK
+    SET minute v PX 60000 -> +OK
+    SET hour v -> +OK
+    EXPIRE hour 3600 -> 1
+    SET kept v EX 100 -> +OK
+    SET kept w KEEPTTL -> +OK
+    SET freed v EX 100 -> +OK
+    PERSIST freed -> 1
+    SET overwritten v EX 100 -> +OK
+    SET overwritten w -> +OK
+    SET deleted v -> +OK
+    DEL deleted -> 1
+    SET back v -> +OK
+    DEL back -> 1
+    SET back again -> +OK
+    SETNX once 1 -> 1
+    SETNX once 2 -> 0
+    INCR counter -> 1
+    INCRBY counter 41 -> 42
+    DECRBY down 8 -> -8
+    DECR down -> -9
+    APPEND grown ab -> 2
+    APPEND grown cd -> 4
+    MSET m1 a m2 b m3 c m4 d -> +OK
+    DEL m3 m4 nope -> 2
+    SET past v -> +OK
+    EXPIRE past -1 -> 1
+    SET soon v PX 30 -> +OK
+"#;
+
+const CHANGES_TEXT: &str = r#"
+    SET text:greeting "Hello, World!" -> +OK
+    SETEX text:timed 100 two words -> +OK
+    INCR text:counter -> 1
+    INCR text:counter -> 2
+    APPEND text:grown Hello -> 5
+    APPEND text:grown " world" -> 11
+    MSET text:a 1 text:b 2 text:c 3 -> +OK
+    MDEL text:a text:b -> 2
+    SET text:gone v -> +OK
+    DELETE text:gone -> +OK
+"#;
+
+const FOUND: &str = r#"
+    MGET plain empty "bin\x00\xff\r\n" back once -> ["2", "", "\x00\xff\r\n", "again", "1"]
+    PTTL minute -> 30000..60000
+    TTL hour -> 3500..3600
+    GET kept -> "w"
+    TTL kept -> 70..100
+    TTL freed -> -1
+    GET overwritten -> "w"
+    TTL overwritten -> -1
+    EXISTS deleted m3 m4 past nope -> 0
+    MGET counter down grown m1 m2 -> ["42", "-9", "abcd", "a", "b"]
+    GET text:greeting -> "Hello, World!"
+    GET text:timed -> "two words"
+    TTL text:timed -> 70..100
+    MGET text:counter text:grown text:c -> ["2", "Hello world", "3"]
+    EXISTS text:a text:b text:gone -> 0
+    eventually EXISTS soon -> 0
+    eventually DBSIZE -> 20
+"#;
+
+fn passes(server: &Server, name: &str, script: &str) {
+    let failures = run_resp(name, script, &mut server.resp());
+    assert!(failures.is_empty(), "{failures}{}", server.log.tail());
+}
+
+fn change(server: &Server) {
+    passes(server, "changes", CHANGES_RESP);
+    let failures = run_text("changes", CHANGES_TEXT, &mut server.text());
+    assert!(failures.is_empty(), "{failures}{}", server.log.tail());
+}
+
+fn every_kind_of_change_is_found_again(shards: usize, sync_mode: &str) {
+    let mut server = Server::start(shards, &["--sync-mode", sync_mode]);
+    change(&server);
+    let before = server.resp().ask("PTTL minute").integer();
+    server.kill9();
+    server.restart(shards);
+    passes(&server, "after kill -9", FOUND);
+    let after = server.resp().ask("PTTL minute").integer();
+    assert!(after < before, "time stood still for a time to live: {before} ms, then {after} ms");
+
+    // The same through an orderly end, with the log of the first life still there.
+    assert_eq!(server.terminate().code(), Some(0), "{}", server.log.tail());
+    server.restart(shards);
+    passes(&server, "after SIGTERM", FOUND);
+    passes(
+        &server,
+        "goes on",
+        "INCR counter -> 43\n APPEND grown ef -> 6\n DECRBY counter 1 -> 42\n SET grown abcd -> +OK",
+    );
+
+    assert_eq!(server.text().ask_one("COMPACT"), "+OK");
+    passes(&server, "after COMPACT", FOUND);
+    passes(
+        &server,
+        "behind the snapshot",
+        "SET plain 3 -> +OK\n SET plain 2 -> +OK\n SET new v -> +OK\n DEL new -> 1",
+    );
+    server.kill9();
+    server.restart(shards);
+    passes(&server, "after COMPACT and kill -9", FOUND);
+}
+
+#[test]
+fn every_kind_of_change_is_found_again_by_one_shard() {
+    every_kind_of_change_is_found_again(1, "everysec");
+}
+
+#[test]
+fn every_kind_of_change_is_found_again_by_two_shards() {
+    every_kind_of_change_is_found_again(2, "always");
+}
+
+#[test]
+fn every_kind_of_change_is_found_again_by_five_shards() {
+    every_kind_of_change_is_found_again(5, "no");
+}
+
+#[test]
+fn what_was_cleared_stays_cleared() {
+    for shards in [1, 2, 5] {
+        let mut server = Server::start(shards, &[]);
+        let mut resp = server.resp();
+        for clear in ["CLEAR", "FLUSHALL", "FLUSHDB"] {
+            let mset = (0..100).fold("MSET".to_owned(), |line, key| line + &format!(" {clear}{key} v"));
+            assert_eq!(resp.ask(&mset).to_string(), "+OK");
+            assert_eq!(server.text().ask_one("DBSIZE"), "100");
+            assert_eq!(server.text().ask_one(clear), "+OK");
+            assert_eq!(resp.ask("DBSIZE").integer(), 0);
+            assert_eq!(resp.ask("SET later v").to_string(), "+OK");
+            server.kill9();
+            server.restart(shards);
+            resp = server.resp();
+            assert_eq!(resp.ask("KEYS *").to_string(), "[\"later\"]", "{clear}, {shards} shards");
+            assert_eq!(resp.ask("DEL later").integer(), 1);
+        }
+    }
+}
+
+/// Sets 2,000 keys of all kinds of names, some with a time to live.
+fn fill(resp: &mut Resp) {
+    let mut bytes = Vec::new();
+    for key in 0..2000 {
+        let name = if key % 3 == 0 { format!("{{tag{}}}:{key}", key % 7) } else { format!("key:{key}") };
+        let value = format!("value of {key}");
+        bytes.extend(match key % 5 {
+            0 => encoded(&["SET", &name, &value, "EX", "1000"]),
+            _ => encoded(&["SET", &name, &value]),
+        });
+    }
+    resp.wire.send(&bytes);
+    (0..2000).for_each(|_| assert_eq!(resp.read().to_string(), "+OK"));
+}
+
+fn assert_filled(resp: &mut Resp, when: &str) {
+    assert_eq!(resp.ask("DBSIZE").integer(), 2000, "{when}");
+    let mut bytes = Vec::new();
+    for key in 0..2000 {
+        let name = if key % 3 == 0 { format!("{{tag{}}}:{key}", key % 7) } else { format!("key:{key}") };
+        bytes.extend(encoded(&["GET", &name]));
+        bytes.extend(encoded(&["TTL", &name]));
+    }
+    resp.wire.send(&bytes);
+    for key in 0..2000 {
+        assert_eq!(resp.read(), Value::bulk(format!("value of {key}")), "key {key}, {when}");
+        let ttl = resp.read().integer();
+        let timed = key % 5 == 0;
+        assert!(
+            if timed { (900..=1000).contains(&ttl) } else { ttl == -1 },
+            "key {key} has TTL {ttl}, {when}"
+        );
+    }
+}
+
+#[test]
+fn every_key_is_kept_when_the_shard_count_changes() {
+    let mut server = Server::start(1, &[]);
+    fill(&mut server.resp());
+    for (index, shards) in [2, 5, 3, 1].into_iter().enumerate() {
+        if index % 2 == 0 {
+            server.kill9();
+        } else {
+            assert_eq!(server.terminate().code(), Some(0), "{}", server.log.tail());
+        }
+        server.restart(shards);
+        assert_filled(&mut server.resp(), &format!("with {shards} shards"));
+        assert_eq!(server.text().ask_one("CONFIG GET shards"), shards.to_string());
+        // The new layout takes writes that the next one has to find.
+        passes(
+            &server,
+            "written in the new layout",
+            &format!("SET layout {shards} -> +OK\n DEL layout -> 1"),
+        );
+    }
+    server.kill9();
+    server.restart(1);
+    assert_filled(&mut server.resp(), "restarted with the same count");
+}
+
+#[test]
+fn compaction_shrinks_the_log_and_loses_nothing() {
+    let mut server = Server::start(2, &[]);
+    let mut resp = server.resp();
+    fill(&mut resp);
+    resp.wire.send(&encoded(&["SET", "again", &"x".repeat(1000)]).repeat(5000));
+    (0..5000).for_each(|_| assert_eq!(resp.read().to_string(), "+OK"));
+    let before = field(&server, "wal_size");
+    assert!(before > 5_000_000, "the log holds 5,000 changes of 1,000 bytes in {before} bytes");
+    assert_eq!(server.text().ask_one("COMPACT"), "+OK");
+    let after = field(&server, "wal_size");
+    assert!(after < before / 4, "COMPACT took the log from {before} to {after} bytes");
+    assert_eq!(resp.ask("DEL again").integer(), 1);
+    assert_filled(&mut resp, "after COMPACT");
+    server.kill9();
+    server.restart(2);
+    assert_filled(&mut server.resp(), "after COMPACT and kill -9");
+}
+
+#[test]
+fn compaction_comes_by_itself_when_the_log_is_long() {
+    let mut server = Server::start(2, &["--max-wal-entries", "1000", "--compact-interval", "1"]);
+    let mut resp = server.resp();
+    fill(&mut resp);
+    resp.wire.send(&encoded(&["INCR", "again"]).repeat(5000));
+    (1..=5000).for_each(|number| assert_eq!(resp.read().integer(), number));
+    assert!(
+        within_deadline(|| field(&server, "wal_entries") < 1000),
+        "the log still has {} entries\n{}",
+        field(&server, "wal_entries"),
+        server.log.tail()
+    );
+    server.kill9();
+    server.restart(2);
+    let mut resp = server.resp();
+    assert_eq!(resp.ask("GET again").to_string(), "\"5000\"");
+    assert_eq!(resp.ask("DEL again").integer(), 1);
+    assert_filled(&mut resp, "after a compaction by itself");
+}
+
+/// A number among the fields of the text protocol's `STATS`.
+fn field(server: &Server, name: &str) -> u64 {
+    let stats = server.text().ask_one("STATS");
+    let value = stats.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {stats}"))
+}

@@ -1,0 +1,141 @@
+//! How the program starts and ends: flags, exit statuses, one server per directory and port.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use rustix::process::Signal;
+
+use crate::process::{Ended, Server, command, free_port, run_to_end};
+
+/// Runs the program with these flags, a data directory and ports of its own, until it ends.
+fn run(flags: &[&str]) -> Ended {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = command();
+    for (name, value) in [
+        ("--host", "127.0.0.1"),
+        ("--port", &*free_port().to_string()),
+        ("--resp-port", &*free_port().to_string()),
+        ("--shards", "1"),
+        ("--wal-path", directory.path().join("data").to_str().unwrap()),
+    ] {
+        if !flags.contains(&name) {
+            command.args([name, value]);
+        }
+    }
+    run_to_end({
+        command.args(flags);
+        command
+    })
+}
+
+#[test]
+fn help_and_version_are_shown() {
+    let version = run(&["--version"]);
+    assert_eq!(version.status.code(), Some(0), "{version:?}");
+    assert!(version.output.starts_with("kvlite "), "{version:?}");
+    let help = run(&["--help"]);
+    assert_eq!(help.status.code(), Some(0), "{help:?}");
+    for flag in
+        ["--port", "--resp-port", "--wal-path", "--sync-mode", "--shards", "--max-connections", "KVLITE_"]
+    {
+        assert!(help.output.contains(flag), "--help does not mention {flag}:\n{}", help.output);
+    }
+}
+
+#[test]
+fn bad_flags_are_refused_with_a_reason() {
+    let cases: [(&[&str], &str); 9] = [
+        (&["--sync-mode", "sometimes"], "sync-mode"),
+        (&["--shards", "0"], "shards"),
+        (&["--shards", "many"], "shards"),
+        (&["--port", "70000"], "port"),
+        (&["--host", "192.0.2.1"], "192.0.2.1"),
+        (&["--no-such-option"], "--no-such-option"),
+        (&["--max-connections", "-1"], "max-connections"),
+        (&["--log-format", "xml"], "log-format"),
+        (&["--wal-path", "/dev/null/data"], "/dev/null/data"),
+    ];
+    for (flags, reason) in cases {
+        let ended = run(flags);
+        let code = ended.status.code();
+        assert!(matches!(code, Some(1 | 2 | 78)), "{flags:?} ended with {code:?}:\n{}", ended.output);
+        assert!(
+            ended.output.contains(reason),
+            "{flags:?}: the error does not name {reason}:\n{}",
+            ended.output
+        );
+        assert!(!ended.output.contains("panicked"), "{flags:?}:\n{}", ended.output);
+    }
+    assert_eq!(run(&["--no-such-option"]).status.code(), Some(2));
+}
+
+#[test]
+fn bad_variables_are_refused_with_a_reason() {
+    for (name, value) in [("KVLITE_SYNC_MODE", "sometimes"), ("KVLITE_MAX_CONNECTIONS", "many")] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = command();
+        command.env(name, value).arg("--wal-path").arg(directory.path());
+        command.args(["--port", &free_port().to_string(), "--resp-port", &free_port().to_string()]);
+        let ended = run_to_end(command);
+        assert!(matches!(ended.status.code(), Some(2 | 78)), "{name}={value}: {ended:?}");
+        assert!(ended.output.contains(value), "{name}={value}: {ended:?}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for flag in ["--port", "--resp-port"] {
+        let ended = run(&[flag, &port]);
+        assert!(!ended.status.success(), "{flag} {port} is taken: {ended:?}");
+        assert!(ended.output.contains(&port), "{flag} {port}: the error does not name the port: {ended:?}");
+        assert!(ended.output.contains("in use"), "{flag} {port}: {ended:?}");
+    }
+    // Another server's port is as taken as anybody's, however the two share ports among their own threads.
+    let server = Server::start(2, &[]);
+    let ended = run(&["--port", &server.port.to_string()]);
+    assert!(!ended.status.success() && ended.output.contains("in use"), "{ended:?}");
+    assert_eq!(server.text().ask_one("PING"), "+PONG");
+}
+
+#[test]
+fn two_servers_never_share_a_directory() {
+    let mut server = Server::start(2, &[]);
+    assert_eq!(server.text().ask_one("SET a 1"), "+OK");
+    let ended = run_to_end(server.rival());
+    assert!(!ended.status.success(), "a second server started: {ended:?}");
+    let directory = server.data().display().to_string();
+    assert!(ended.output.contains(&directory), "the error does not name {directory}: {ended:?}");
+    assert_eq!(server.text().ask_one("GET a"), "1", "the first one goes on");
+
+    // A lock that a killed server left behind is no obstacle.
+    server.kill9();
+    server.restart(2);
+    assert_eq!(server.text().ask_one("GET a"), "1");
+}
+
+#[test]
+fn both_signals_end_an_idle_server_in_order() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut server = Server::start(2, &[]);
+        let (mut resp, mut text) = (server.resp(), server.text());
+        assert_eq!(resp.ask("SET a 1").to_string(), "+OK");
+        server.signal(signal);
+        assert_eq!(server.wait().code(), Some(0), "{signal:?}\n{}", server.log.tail());
+        assert!(resp.wire.until_closed().is_empty(), "clients are closed");
+        text.wire.until_closed();
+        server.restart(2);
+        assert_eq!(server.resp().ask("GET a").to_string(), "\"1\"");
+    }
+}
+
+#[test]
+fn the_log_is_lines_of_json_when_asked_for() {
+    let mut server = Server::start(1, &["--log-format", "json"]);
+    assert_eq!(server.terminate().code(), Some(0));
+    let text = server.log.text();
+    assert!(!text.is_empty(), "the server logs its start");
+    for line in text.lines() {
+        assert!(line.starts_with('{') && line.ends_with('}'), "not JSON: {line}");
+    }
+}
