@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use shard::{Change, Changes, Reply, Shard};
-use wal::{Kind, Log, OsDisk, Snapshot, SnapshotWriter, Spare};
+use wal::{FailedSnapshot, Kind, Log, OsDisk, Snapshot, SnapshotWriter, Spare};
 
 use crate::config::Config;
 use crate::mail::{Answer, Post, Token};
@@ -45,7 +45,7 @@ enum Stage {
 
 enum Ended {
     Prepared(Result<Spare<OsDisk>, wal::Error>),
-    Written(Result<Snapshot, wal::Error>),
+    Written(Result<Snapshot, FailedSnapshot>),
     Cleared(Result<Option<Spare<OsDisk>>, wal::Error>),
 }
 
@@ -159,7 +159,7 @@ impl Upkeep {
                 let obsolete = log.retire(&snapshot);
                 self.run(move || Ended::Cleared(obsolete.clear()));
             }
-            Ended::Written(Err(error)) => self.give_up(&error, post),
+            Ended::Written(Err(failed)) => self.give_up(&log.fail_snapshot(failed), post),
             Ended::Cleared(outcome) => {
                 self.adopt(outcome, log);
                 self.stage = Stage::Idle;
