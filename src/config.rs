@@ -335,7 +335,8 @@ fn command() -> clap::Command {
     Config::command().mut_args(|arg| {
         let is_empty = |name| std::env::var_os(name).is_some_and(|value| value.is_empty());
         let ignored = arg.get_env().is_some_and(is_empty);
-        let arg = arg.hide_env_values(true);
+        // A value such as -1 is refused by the option's own bounds, not taken for a flag.
+        let arg = arg.hide_env_values(true).allow_negative_numbers(true);
         if ignored { arg.env(Resettable::Reset) } else { arg }
     })
 }

@@ -12,6 +12,9 @@ use crate::router::Job;
 /// A client that has this many bytes of replies waiting is not served further until they have left.
 pub const REPLIES_HIGH_BYTES: usize = 1024 * 1024;
 
+/// How many requests of one client may be under way at other shards.
+const WAITING_MAX: usize = 256;
+
 /// A client that cannot be served at the moment is not received from past this many bytes.
 pub const INPUT_HIGH_BYTES: usize = 64 * 1024;
 
@@ -114,6 +117,7 @@ impl Client {
         matches!(self.stage, Stage::Open | Stage::Ended)
             && self.job.is_none()
             && self.replies.size_bytes() < REPLIES_HIGH_BYTES
+            && self.replies.may_wait_for_more()
     }
 
     /// Whether nothing of it is under way: no job, no request at another shard.
@@ -135,6 +139,8 @@ pub struct Replies {
     sequence: u32,
     /// The replies of answered slots.
     late: Vec<u8>,
+    /// The size of the replies that came lately from other shards: the largest, slowly forgotten.
+    usual_bytes: usize,
 }
 
 enum Slot {
@@ -194,7 +200,9 @@ impl Replies {
             unreachable!("a request is answered once, and its client stays until then");
         };
         if index == 0 {
+            let before = self.out.len();
             render(&mut self.out);
+            self.note_size(self.out.len() - before);
             self.slots.pop_front();
             while let Some(&Slot::Answered { start, end }) = self.slots.front() {
                 self.out.extend_from_slice(&self.late[start..end]);
@@ -207,9 +215,20 @@ impl Replies {
         } else {
             let start = self.late.len();
             render(&mut self.late);
+            self.note_size(self.late.len() - start);
             self.slots[index] = Slot::Answered { start, end: self.late.len() };
         }
         Sent { worker: worker.into(), size_bytes: size_bytes as usize }
+    }
+
+    fn note_size(&mut self, reply_bytes: usize) {
+        self.usual_bytes = reply_bytes.max(self.usual_bytes - self.usual_bytes / 8);
+    }
+
+    /// Whether one more request may be sent to another shard: replies as large as the last ones must not fill the
+    /// memory when they come all together.
+    fn may_wait_for_more(&self) -> bool {
+        self.slots.len() < WAITING_MAX && self.slots.len() * self.usual_bytes < REPLIES_HIGH_BYTES
     }
 
     /// Whether every request was answered.

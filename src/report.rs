@@ -5,9 +5,9 @@ use shard::Stats;
 /// What one worker has counted since it started, and how much it holds now.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Bytes of log that a restart would replay.
+    /// Bytes that a restart would read: the snapshot, and the log behind it.
     pub wal_size_bytes: u64,
-    /// Changes in that log.
+    /// Changes in the log behind the snapshot.
     pub wal_entries: u64,
     /// Whether the log is long enough to be compacted, or is being compacted.
     pub needs_compaction: bool,

@@ -385,17 +385,18 @@ impl Walk {
             None if self.shard + 1 < post.worker_count() => Some((self.shard + 1, 0)),
             None => None,
         };
-        if page.count > 0 || !self.all {
-            self.pages.push(page);
-        }
+        // A page of SCAN goes on at the next shard when this one ended before the page was full.
+        let crosses = page.next.is_none();
+        self.pages.push(page);
+        let found: usize = self.pages.iter().map(|page| page.count).sum();
         match next {
-            Some((shard, position)) if self.all => {
+            Some((shard, position)) if self.all || crosses && found < self.count => {
                 self.shard = shard;
                 self.step(position, token, post);
                 None
             }
             _ => Some(Walked {
-                count: self.pages.iter().map(|page| page.count).sum(),
+                count: found,
                 items: self.pages.drain(..).map(|page| page.items).collect(),
                 cursor: next.map_or(0, |(shard, position)| (shard as u64) << POSITION_BITS | position),
             }),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use glommio::{LocalExecutorBuilder, Placement};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -29,6 +29,10 @@ const MEMLOCK_MIN_BYTES: u64 = 512 * 1024;
 
 /// Files that are open besides the clients' sockets, at most, for one shard.
 const FILES_PER_SHARD: u64 = 64;
+
+/// How long an address that is in use is tried again, and how often.
+const BIND_PATIENCE: Duration = Duration::from_secs(1);
+const BIND_RETRY: Duration = Duration::from_millis(20);
 
 /// The exit status where the system refuses what the server needs (`EX_CONFIG`).
 const EXIT_CONFIG: i32 = 78;
@@ -364,7 +368,7 @@ fn probe_io_uring() -> Result<(), Failure> {
 fn listen(config: &Config) -> Result<(Vec<(OwnedFd, Door)>, Option<u16>), Failure> {
     let tcp = |port: u16, flag, door: Door| {
         let address = format!("{}:{port}", config.host);
-        let sockets = net::bind_tcp(&config.host, port);
+        let sockets = bind_with_patience(|| net::bind_tcp(&config.host, port));
         let sockets = sockets.map_err(|error| Failure::Listen { address, flag, error })?;
         Ok(sockets.into_iter().map(move |(socket, _)| (socket, door)))
     };
@@ -388,6 +392,20 @@ fn listen(config: &Config) -> Result<(Vec<(OwnedFd, Door)>, Option<u16>), Failur
         listeners.push((net::bind_unix(path).map_err(failed)?, Door::Unix));
     }
     Ok((listeners, resp_port))
+}
+
+/// Tries again for a while when an address is in use: after a kill, the kernel still holds the sockets of the killed
+/// process until it has cancelled what was submitted on them.
+fn bind_with_patience<T>(bind: impl Fn() -> std::io::Result<T>) -> std::io::Result<T> {
+    let started = Instant::now();
+    loop {
+        match bind() {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && started.elapsed() < BIND_PATIENCE => {
+                std::thread::sleep(BIND_RETRY);
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Ends the server at SIGTERM or SIGINT; at a second one, at once.

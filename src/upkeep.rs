@@ -27,6 +27,8 @@ pub struct Upkeep {
     ended: Rc<RefCell<Vec<Ended>>>,
     /// Signalled when blocking work has ended.
     wakeup: Rc<OwnedFd>,
+    /// Pieces of blocking work that have not ended.
+    running: usize,
     preparing: bool,
     stage: Stage,
     /// Who asked for a snapshot that was begun, and who asked since.
@@ -55,6 +57,7 @@ impl Upkeep {
         Upkeep {
             ended: Rc::default(),
             wakeup: Rc::new(wakeup),
+            running: 0,
             preparing: false,
             stage: Stage::Idle,
             served: Vec::new(),
@@ -73,10 +76,17 @@ impl Upkeep {
         !matches!(self.stage, Stage::Idle)
     }
 
-    /// One slice of upkeep. Returns whether more can be done at once.
+    /// Whether blocking work is under way; the executor must not end before it.
+    pub fn is_busy(&self) -> bool {
+        self.running > 0
+    }
+
+    /// One slice of upkeep; when the server is `stopping`, only what was begun goes on. Returns whether more can be
+    /// done at once.
     pub fn step(
         &mut self,
         config: &Config,
+        stopping: bool,
         now_ms: u64,
         shard: &Shard,
         log: &mut Log<OsDisk>,
@@ -84,7 +94,11 @@ impl Upkeep {
     ) -> bool {
         let all_ended = std::mem::take(&mut *self.ended.borrow_mut());
         for ended in all_ended {
+            self.running -= 1;
             self.take(ended, log, post);
+        }
+        if stopping {
+            return false;
         }
         if !self.preparing
             && let Some(preparation) = log.prepare()
@@ -190,7 +204,8 @@ impl Upkeep {
     }
 
     /// Runs blocking work on the helper thread.
-    fn run(&self, work: impl FnOnce() -> Ended + Send + 'static) {
+    fn run(&mut self, work: impl FnOnce() -> Ended + Send + 'static) {
+        self.running += 1;
         let (ended, wakeup) = (self.ended.clone(), self.wakeup.clone());
         glommio::spawn_local(async move {
             let outcome = glommio::executor().spawn_blocking(work).await;

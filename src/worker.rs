@@ -377,7 +377,7 @@ impl Worker {
         let mut progressed = false;
         for id in std::mem::take(&mut self.hungry) {
             let Some(mut connection) = self.take_out(id) else { continue };
-            if connection.client.is_servable() && !self.post.is_full() {
+            if connection.client.is_servable() && !self.post.is_full() && !self.shared.stopping() {
                 let before = connection.input.len();
                 connection.client.hungry = false;
                 self.serve_input(&mut connection);
@@ -416,7 +416,7 @@ impl Worker {
             if matches!(client.stage, Stage::Closing | Stage::Lingering { .. } | Stage::Gone) {
                 return bytes.len();
             }
-            if !client.is_servable() || self.post.is_full() || commands_left == 0 {
+            if !client.is_servable() || self.post.is_full() || commands_left == 0 || self.shared.stopping() {
                 self.starve(client);
                 return used;
             }
@@ -867,14 +867,14 @@ impl Worker {
         }
         let reclaiming = self.shard.reclaim(RECLAIM_STEPS_PER_TURN);
         let Worker { upkeep, shared, shard, log, post, now_ms, .. } = self;
-        let upkeeping = upkeep.step(&shared.config, *now_ms, shard, log, post);
+        let upkeeping = upkeep.step(&shared.config, shared.stopping(), *now_ms, shard, log, post);
         self.expiring || reclaiming || upkeeping
     }
 
     /// What this worker counts.
     pub(crate) fn report(&self) -> Report {
         Report {
-            wal_size_bytes: self.log.size_bytes(),
+            wal_size_bytes: self.log.size_bytes() + self.log.snapshot().map_or(0, |snapshot| snapshot.bytes),
             wal_entries: self.log.entries(),
             needs_compaction: self.upkeep.is_compacting() || upkeep::is_long(&self.shared.config, &self.log),
             commands: self.commands,
@@ -943,7 +943,8 @@ impl Worker {
             self.drained = true;
             self.shared.drained.add();
         }
-        self.drained && self.shared.drained.count() == self.post.worker_count() && self.post.is_idle()
+        let all_drained = self.shared.drained.count() == self.post.worker_count();
+        self.drained && all_drained && self.post.is_idle() && !self.upkeep.is_busy()
     }
 }
 

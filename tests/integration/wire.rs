@@ -165,7 +165,7 @@ fn bad_input_on_the_text_port_is_answered_or_closed() {
     wire.until_closed();
 
     let mut wire = connect();
-    let _ = wire.try_send("x".repeat((1 << 20) + 1).as_bytes());
+    let _ = wire.try_send("x".repeat((1 << 20) + 2).as_bytes());
     assert_eq!(String::from_utf8_lossy(&wire.line()), "-ERR line too long", "without a newline too");
     wire.until_closed();
 
