@@ -143,7 +143,7 @@ impl Keyspace {
     pub(crate) fn find(&self, probe: Probe<'_>) -> Option<Found> {
         let words = &self.segments[self.segment_id(probe.hash)].words;
         let is_key = |word: &u64| {
-            hash_of(*word) == probe.hash && Entry::of(self.arena.slot(handle_of(*word))).key() == probe.key
+            hash_of(*word) == probe.hash && Entry::of(self.arena.slot(handle_of(*word))).has_key(probe.key)
         };
         let word = words.find(bucket_hash(probe.hash), is_key)?;
         Some(Found { hash: probe.hash, handle: handle_of(*word) })
