@@ -204,7 +204,7 @@ impl Arena {
         if len > before {
             bytes.truncate(keep);
             bytes.reserve_exact(len + spare - keep);
-        } else if len < before / 2 {
+        } else if len < before - before / 4 {
             bytes.truncate(len);
             bytes.shrink_to(len + spare);
         }

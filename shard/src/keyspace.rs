@@ -1,20 +1,20 @@
 //! The keys of a shard: an extendible hash table that never stops to grow or to shrink.
 //!
 //! A directory, indexed by the top bits of a key's hash, names small tables, the segments. A full segment is
-//! split in two, a sparse one is merged with its buddy: one segment's work, never the whole table's. When the
-//! directory doubles, only numbers of four bytes are copied.
+//! split in two, a sparse one is merged with its buddy: one segment's work, never the whole table's. When
+//! the directory doubles, only numbers of four bytes are copied.
 //!
 //! ```text
 //! hash of a key, 32 bits:   [ directory index: depth bits | ............ ]
 //! word in a segment:        hash:32  handle:32       the handle names the entry's slot in the arena
 //! ```
 //!
-//! Since a word carries the hash, splits, merges and walks touch no entry, and a look-up touches the entry of
-//! another key only if all 32 bits agree. A walk goes through the hash space in order and ends each step between
-//! two hashes, so that its position means the same whatever was split or merged meanwhile.
+//! Since a word carries the hash, splits, merges and walks touch no entry, and a look-up touches the entry
+//! of another key only if all 32 bits agree. A walk goes through the hash space in order and ends each step
+//! between two hashes, so that its position means the same whatever was split or merged meanwhile.
 //!
-//! The keyspace knows deadlines but not the time: whether a key has expired is for its user to say. It
-//! knows no command and no log.
+//! The keyspace knows deadlines but not the time: whether a key has expired is for its user to say. It knows
+//! no command and no log.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -141,12 +141,30 @@ impl Keyspace {
     /// Finds a key.
     #[inline]
     pub(crate) fn find(&self, probe: Probe<'_>) -> Option<Found> {
+        self.find_with_deadline(probe).map(|(found, _)| found)
+    }
+
+    /// Finds a key, and says its deadline.
+    #[inline]
+    pub(crate) fn find_with_deadline(&self, probe: Probe<'_>) -> Option<(Found, Option<u64>)> {
         let words = &self.segments[self.segment_id(probe.hash)].words;
-        let is_key = |word: &u64| {
+        let word = words.find(bucket_hash(probe.hash), |word| hash_of(*word) == probe.hash)?;
+        let entry = Entry::of(self.arena.slot(handle_of(*word)));
+        if !entry.has_key(probe.key) {
+            return self.find_among_equal_hashes(probe);
+        }
+        Some((Found { hash: probe.hash, handle: handle_of(*word) }, entry.deadline_ms()))
+    }
+
+    /// As [`Keyspace::find_with_deadline`], where the first word with the key's hash is another key's.
+    #[cold]
+    fn find_among_equal_hashes(&self, probe: Probe<'_>) -> Option<(Found, Option<u64>)> {
+        let words = &self.segments[self.segment_id(probe.hash)].words;
+        let word = words.find(bucket_hash(probe.hash), |word| {
             hash_of(*word) == probe.hash && Entry::of(self.arena.slot(handle_of(*word))).has_key(probe.key)
-        };
-        let word = words.find(bucket_hash(probe.hash), is_key)?;
-        Some(Found { hash: probe.hash, handle: handle_of(*word) })
+        })?;
+        let found = Found { hash: probe.hash, handle: handle_of(*word) };
+        Some((found, self.entry(found).deadline_ms()))
     }
 
     /// Reads an entry that was found.
@@ -173,8 +191,13 @@ impl Keyspace {
     /// Gives an entry another value and deadline.
     #[inline]
     pub(crate) fn set_value(&mut self, found: Found, value: &[u8], deadline_ms: Option<u64>) {
-        let entry = self.entry(found);
+        let slot = self.arena.slot_mut(found.handle);
+        let entry = Entry::of(slot);
         let (body_len, before) = (entry.body_len(), entry.deadline_ms());
+        if entry.value().len() == value.len() && before == deadline_ms {
+            entry::value_mut(slot).copy_from_slice(value);
+            return;
+        }
         let len = body_len + entry::entry_len(0, value.len(), deadline_ms) - entry::body_len(0);
         let found = self.resize(found, len, body_len, 0);
         let slot = self.arena.slot_mut(found.handle);
@@ -244,8 +267,8 @@ impl Keyspace {
     /// Visits the entries from `position` on, in steps through the hash space, until `at_least` entries were
     /// visited. Returns the position at which to go on, `None` at the end. Positions lie below 2^32.
     ///
-    /// An entry that stays from the first step of a walk to its last is visited exactly once. A step may visit
-    /// more entries than asked for only where keys agree in 32 bits of their hash.
+    /// An entry that stays from the first step of a walk to its last is visited exactly once. A step may
+    /// visit more entries than asked for only where keys agree in 32 bits of their hash.
     pub(crate) fn walk(
         &self,
         position: u64,
@@ -700,7 +723,8 @@ mod tests {
                     Operation::Splice(number, offset, len) => {
                         let found = keyspace.find(keyspace.probe(&key(number)));
                         prop_assert_eq!(found.is_some(), model.contains_key(&key(number)));
-                        let (Some(found), Some((value, _))) = (found, model.get_mut(&key(number))) else { continue };
+                        let Some(found) = found else { continue };
+                        let (value, _) = model.get_mut(&key(number)).unwrap();
                         keyspace.splice(found, offset, &fill(len));
                         value.resize(value.len().max(offset + len), 0);
                         value[offset..offset + len].fill(index as u8);

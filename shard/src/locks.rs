@@ -1,10 +1,11 @@
 //! Locks on keys of one shard, for requests that touch several shards at the same moment.
 //!
-//! A transaction locks its keys on every shard, runs, and releases them. Whoever finds a key locked waits; waiters
-//! are served in the order in which they came, and nobody overtakes a waiter that wants one of the same keys
-//! incompatibly: a client's requests keep their order. Nearly always there are no locks and no waiters, which
-//! [`LockTable::is_idle`] tells at the cost of two comparisons. The table decides only who may go on. It runs
-//! nothing, and does not look for deadlocks: transactions that wait have to ask the shards in one order.
+//! A transaction locks its keys on every shard, runs, and releases them. Whoever finds a key locked waits;
+//! waiters are served in the order in which they came, and nobody overtakes a waiter that wants one of the
+//! same keys incompatibly: a client's requests keep their order. Nearly always there are no locks and no
+//! waiters, which [`LockTable::is_idle`] tells at the cost of two comparisons. The table decides only who
+//! may go on. It runs nothing, and does not look for deadlocks: transactions that wait have to ask the
+//! shards in one order.
 
 use std::collections::VecDeque;
 
@@ -89,8 +90,9 @@ impl<W> LockTable<W> {
         self.held.is_empty() && self.waiters.is_empty()
     }
 
-    /// Whether a request that uses these keys has to wait: one of them is locked incompatibly, or somebody who came
-    /// earlier waits for it incompatibly. A request that uses the whole shard has to wait unless all is idle.
+    /// Whether a request that uses these keys has to wait: one of them is locked incompatibly, or somebody
+    /// who came earlier waits for it incompatibly. A request that uses the whole shard has to wait unless
+    /// all is idle.
     pub fn conflicts<'k>(&self, mut keys: impl Iterator<Item = &'k [u8]>, exclusive: bool) -> bool {
         if self.is_idle() {
             return false;
@@ -110,8 +112,8 @@ impl<W> LockTable<W> {
         true
     }
 
-    /// Puts somebody at the end of the queue, after [`LockTable::conflicts`] or [`LockTable::try_lock`] said that
-    /// it cannot go on now.
+    /// Puts somebody at the end of the queue, after [`LockTable::conflicts`] or [`LockTable::try_lock`] said
+    /// that it cannot go on now.
     pub fn wait(&mut self, waiter: Waiter<W>) {
         let waiter = Waiter { keys: without_repeats(waiter.keys), ..waiter };
         debug_assert!(self.excluded(&waiter.keys, waiter.exclusive), "a waiter waits for somebody");
@@ -127,7 +129,8 @@ impl<W> LockTable<W> {
             let lock = self.held.swap_remove(index);
             self.unlock(&lock);
         }
-        // Everybody queues up anew, in the old order: whoever is not excluded by those before leaves the queue.
+        // Everybody queues up anew, in the old order: whoever is not excluded by those before leaves the
+        // queue.
         let waiters = std::mem::take(&mut self.waiters);
         self.forget_waiting();
         for waiter in waiters {
@@ -331,7 +334,9 @@ mod tests {
             let mut releases = releases.into_iter();
             let mut rest = wants.into_iter().zip(0..);
             loop {
-                let want = rest.next().map(|((keys, exclusive, locks, release), id)| (Want { id, keys, exclusive, locks }, release));
+                let want = rest.next().map(|((keys, exclusive, locks, release), id)| {
+                    (Want { id, keys, exclusive, locks }, release)
+                });
                 if want.is_none() && holding.is_empty() {
                     break;
                 }
@@ -341,7 +346,9 @@ mod tests {
                     let goes_on = match (lock_for, want.lock_keys()) {
                         (Some(tx), keys) => table.try_lock(tx, keys, want.exclusive),
                         (None, LockKeys::Whole) => table.is_idle(),
-                        (None, LockKeys::Each(keys)) => !table.conflicts(keys.iter().map(|key| &**key), want.exclusive),
+                        (None, LockKeys::Each(keys)) => {
+                            !table.conflicts(keys.iter().map(|key| &**key), want.exclusive)
+                        }
                     };
                     prop_assert_eq!(goes_on, !excluded, "{:?}", want);
                     match goes_on {
@@ -355,8 +362,9 @@ mod tests {
                 }
                 if want.is_none_or(|(_, release)| release) {
                     let index = usize::from(releases.next().unwrap_or(0));
-                    let transactions: Vec<_> = holding.iter().chain(waiting.iter().filter(|want| want.locks)).collect();
-                    let Some(tx) = transactions.get(index % transactions.len().max(1)).map(|want| want.id) else { continue };
+                    let transactions = holding.iter().chain(waiting.iter().filter(|want| want.locks));
+                    let ids: Vec<u32> = transactions.map(|want| want.id).collect();
+                    let Some(&tx) = ids.get(index % ids.len().max(1)) else { continue };
                     let granted = released(&mut table, tx.into());
                     holding.retain(|want| want.id != tx);
                     let mut expected = Vec::new();

@@ -1,5 +1,5 @@
-//! One shard: its keyspace, and when a key counts as expired. Commands read and write it through the functions
-//! here; recovery, snapshots and background work have theirs.
+//! One shard: its keyspace, and when a key counts as expired. Commands read and write it through the
+//! functions here; recovery, snapshots and background work have theirs.
 
 use crate::command::{Access, Run};
 use crate::entry::Entry;
@@ -37,8 +37,9 @@ impl Shard {
         Shard { value_len_max: value_len_max.min(VALUE_LEN_MAX), ..self }
     }
 
-    /// Runs one request on this shard's keys at `now_ms`, milliseconds since the Unix epoch. What it changed is
-    /// added to `changes`; an error changes nothing. A key whose deadline is `now_ms` or earlier does not exist.
+    /// Runs one request on this shard's keys at `now_ms`, milliseconds since the Unix epoch. What it changed
+    /// is added to `changes`; an error changes nothing. A key whose deadline is `now_ms` or earlier does not
+    /// exist.
     ///
     /// # Panics
     /// If the command is one that the server answers itself.
@@ -88,9 +89,9 @@ impl Shard {
         }
     }
 
-    /// Removes keys whose deadline is `now_ms` or earlier, at most `keys_max` of them, earliest first; returns
-    /// how many. Fewer than `keys_max` means that no expired key is left. The log learns nothing of it, since
-    /// deadlines are absolute.
+    /// Removes keys whose deadline is `now_ms` or earlier, at most `keys_max` of them, earliest first;
+    /// returns how many. Fewer than `keys_max` means that no expired key is left. The log learns nothing of
+    /// it, since deadlines are absolute.
     pub fn expire(&mut self, now_ms: u64, keys_max: usize) -> usize {
         let mut removed = 0;
         while removed < keys_max && self.keyspace.next_deadline_ms().is_some_and(|due| due <= now_ms) {
@@ -108,7 +109,8 @@ impl Shard {
         self.keyspace.next_deadline_ms()
     }
 
-    /// Frees memory of cleared keyspaces, in `steps_max` steps of some microseconds each; whether more is left.
+    /// Frees memory of cleared keyspaces, in `steps_max` steps of some microseconds each; whether more is
+    /// left.
     pub fn reclaim(&mut self, steps_max: usize) -> bool {
         for _ in 0..steps_max {
             let Some(keyspace) = self.graveyard.last_mut() else { return false };
@@ -119,8 +121,9 @@ impl Shard {
         !self.graveyard.is_empty()
     }
 
-    /// Visits keys, values and deadlines from `position` (at first 0) on until `at_least` were seen. Returns the
-    /// position at which to go on, `None` at the end. Positions lie below 2^32. Keys that expired are left out.
+    /// Visits keys, values and deadlines from `position` (at first 0) on until `at_least` were seen. Returns
+    /// the position at which to go on, `None` at the end. Positions lie below 2^32. Keys that expired are
+    /// left out.
     ///
     /// A key that stays during the whole walk is visited exactly once, whatever else changes between steps.
     pub fn walk(
@@ -181,8 +184,8 @@ impl Shard {
     /// Finds a key that exists; one that has expired is removed.
     #[inline]
     pub(crate) fn find(&mut self, key: &[u8], now_ms: u64) -> Option<Found> {
-        let found = self.keyspace.find(self.keyspace.probe(key))?;
-        if self.keyspace.entry(found).deadline_ms().is_some_and(|deadline_ms| deadline_ms <= now_ms) {
+        let (found, deadline_ms) = self.keyspace.find_with_deadline(self.keyspace.probe(key))?;
+        if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms) {
             self.keyspace.remove(found);
             self.stats.ttl_expired += 1;
             return None;
@@ -387,9 +390,12 @@ mod tests {
     }
 
     proptest! {
-        /// A snapshot that is written while requests go on, with the log from its begin on, gives the same keys.
+        /// A snapshot that is written while requests go on, with the log from its begin on, gives the same
+        /// keys.
         #[test]
-        fn a_snapshot_and_the_log_behind_it_give_the_state(requests in requests(), begin: usize, step in 1..9usize) {
+        fn a_snapshot_and_the_log_behind_it_give_the_state(
+            requests in requests(), begin: usize, step in 1..9usize,
+        ) {
             let mut shard = Shard::new([1, 2, 3, 4]);
             let mut recovered = Shard::new([5, 6, 7, 8]);
             let begin = begin % requests.len();
