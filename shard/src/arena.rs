@@ -204,7 +204,7 @@ impl Arena {
         if len > before {
             bytes.truncate(keep);
             bytes.reserve_exact(len + spare - keep);
-        } else if len < before / 2 {
+        } else if len < before - before / 4 {
             bytes.truncate(len);
             bytes.shrink_to(len + spare);
         }
@@ -265,4 +265,83 @@ fn slot_index(handle: Handle) -> usize {
 
 fn class_of(len: usize) -> usize {
     len.div_ceil(CLASS_STEP).max(CLASS_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Arena {
+        /// Asserts what has to be true between two operations; the number of slots.
+        pub(crate) fn check(&self) -> usize {
+            let mut count = self.large.len();
+            for (class, ids) in self.classes.iter().enumerate() {
+                for (index, id) in ids.iter().enumerate() {
+                    let page = &self.pages[*id as usize];
+                    assert_eq!(page.slot_len, class * CLASS_STEP);
+                    let slots = page.bytes.len() / page.slot_len;
+                    let full = index + 1 == ids.len() || slots == PAGE_LEN / page.slot_len;
+                    assert!(slots > 0 && full, "only the last page of a class may have room");
+                    count += slots;
+                }
+            }
+            let used: usize = self.classes.iter().map(Vec::len).sum();
+            assert_eq!(used + self.free_pages.len(), self.pages.len());
+            let pages = self.pages.iter().map(|page| page.bytes.capacity()).sum::<usize>();
+            let large = self.large.iter().map(Vec::capacity).sum::<usize>();
+            assert_eq!(self.capacity_bytes, pages + large + self.spare.capacity());
+            count
+        }
+    }
+
+    #[test]
+    fn slots_of_every_length_hold_what_was_asked_for() {
+        let mut arena = Arena::new();
+        for len in 2..2 * SMALL_MAX {
+            let handle = arena.alloc(len);
+            let slot = arena.slot_mut(handle);
+            assert!((len..=len + SLACK_MAX).contains(&slot.len()));
+            assert!(slot.iter().all(|byte| *byte == 0));
+            slot.fill(0xff);
+        }
+        arena.check();
+    }
+
+    #[test]
+    fn a_class_has_no_holes_and_gives_its_pages_back() {
+        let mut arena = Arena::new();
+        let mut slots: Vec<(Handle, u32)> = (0..5000).map(|number| (arena.alloc(80), number)).collect();
+        for (handle, number) in &slots {
+            arena.slot_mut(*handle)[..4].copy_from_slice(&number.to_le_bytes());
+        }
+        let full_bytes = arena.capacity_bytes;
+        let mut turn = 0;
+        while !slots.is_empty() {
+            turn = (turn * 31 + 7) % slots.len();
+            let (freed, _) = slots.swap_remove(turn);
+            if let Some(Moved { from, to }) = arena.free(freed) {
+                slots.iter_mut().find(|(handle, _)| *handle == from).unwrap().0 = to;
+            }
+            for (handle, number) in slots.iter().step_by(97) {
+                assert_eq!(arena.slot(*handle)[..4], number.to_le_bytes());
+            }
+            assert_eq!(arena.check(), slots.len());
+        }
+        assert!(full_bytes > 5000 * 80 && arena.capacity_bytes <= PAGE_LEN);
+    }
+
+    #[test]
+    fn growing_bit_by_bit_copies_a_large_slot_seldom() {
+        let mut arena = Arena::new();
+        let mut handle = arena.alloc(10);
+        let (mut moves, mut address) = (0, arena.slot(handle).as_ptr());
+        for len in 11..200_000 {
+            (handle, _) = arena.resize(handle, len, len - 1, len / 8);
+            moves += usize::from(arena.slot(handle).as_ptr() != address);
+            address = arena.slot(handle).as_ptr();
+        }
+        arena.check();
+        assert!(moves < 250, "{moves} copies");
+        assert!(arena.capacity_bytes < 200_000 + 200_000 / 8 + PAGE_LEN * 2);
+    }
 }

@@ -30,6 +30,7 @@ pub(crate) struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     /// The entry that fills this slot.
+    #[inline]
     pub(crate) fn of(slot: &'a [u8]) -> Self {
         Entry { slot }
     }
@@ -39,6 +40,13 @@ impl<'a> Entry<'a> {
     pub(crate) fn key(self) -> &'a [u8] {
         let start = prefix_len_by_flags(self.slot[0]);
         &self.slot[start..start + self.key_len()]
+    }
+
+    /// Whether this is the entry of `key`.
+    #[inline]
+    pub(crate) fn has_key(self, key: &[u8]) -> bool {
+        let start = prefix_len_by_flags(self.slot[0]);
+        self.key_len() == key.len() && self.slot[start..].starts_with(key)
     }
 
     /// The value.
@@ -63,6 +71,7 @@ impl<'a> Entry<'a> {
         prefix_len_by_flags(self.slot[0]) + self.key_len()
     }
 
+    #[inline]
     fn value_end(self) -> usize {
         let deadline_len = if self.slot[0] & DEADLINE == 0 { 0 } else { DEADLINE_LEN };
         self.slot.len() - usize::from(self.slot[0] & SLACK) - deadline_len
@@ -77,6 +86,7 @@ impl<'a> Entry<'a> {
     }
 }
 
+#[inline]
 fn prefix_len_by_flags(flags: u8) -> usize {
     if flags & LONG_KEY == 0 { 2 } else { 5 }
 }
@@ -159,6 +169,7 @@ mod tests {
                     let slot = written(slack, &key, &value, deadline_ms);
                     let entry = Entry::of(&slot);
                     assert_eq!(entry.key(), key);
+                    assert!(entry.has_key(&key) && !entry.has_key(b"another"));
                     assert_eq!(entry.value(), value);
                     assert_eq!(entry.deadline_ms(), deadline_ms);
                 }

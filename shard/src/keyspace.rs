@@ -1,20 +1,20 @@
 //! The keys of a shard: an extendible hash table that never stops to grow or to shrink.
 //!
 //! A directory, indexed by the top bits of a key's hash, names small tables, the segments. A full segment is
-//! split in two, a sparse one is merged with its buddy: one segment's work, never the whole table's. When the
-//! directory doubles, only numbers of four bytes are copied.
+//! split in two, a sparse one is merged with its buddy: one segment's work, never the whole table's. When
+//! the directory doubles, only numbers of four bytes are copied.
 //!
 //! ```text
 //! hash of a key, 32 bits:   [ directory index: depth bits | ............ ]
 //! word in a segment:        hash:32  handle:32       the handle names the entry's slot in the arena
 //! ```
 //!
-//! Since a word carries the hash, splits, merges and walks touch no entry, and a look-up touches the entry of
-//! another key only if all 32 bits agree. A walk goes through the hash space in order and ends each step between
-//! two hashes, so that its position means the same whatever was split or merged meanwhile.
+//! Since a word carries the hash, splits, merges and walks touch no entry, and a look-up touches the entry
+//! of another key only if all 32 bits agree. A walk goes through the hash space in order and ends each step
+//! between two hashes, so that its position means the same whatever was split or merged meanwhile.
 //!
-//! The keyspace knows deadlines but not the time: whether a key has expired is for its user to say. It
-//! knows no command and no log.
+//! The keyspace knows deadlines but not the time: whether a key has expired is for its user to say. It knows
+//! no command and no log.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -141,12 +141,30 @@ impl Keyspace {
     /// Finds a key.
     #[inline]
     pub(crate) fn find(&self, probe: Probe<'_>) -> Option<Found> {
+        self.find_with_deadline(probe).map(|(found, _)| found)
+    }
+
+    /// Finds a key, and says its deadline.
+    #[inline]
+    pub(crate) fn find_with_deadline(&self, probe: Probe<'_>) -> Option<(Found, Option<u64>)> {
         let words = &self.segments[self.segment_id(probe.hash)].words;
-        let is_key = |word: &u64| {
-            hash_of(*word) == probe.hash && Entry::of(self.arena.slot(handle_of(*word))).key() == probe.key
-        };
-        let word = words.find(bucket_hash(probe.hash), is_key)?;
-        Some(Found { hash: probe.hash, handle: handle_of(*word) })
+        let word = words.find(bucket_hash(probe.hash), |word| hash_of(*word) == probe.hash)?;
+        let entry = Entry::of(self.arena.slot(handle_of(*word)));
+        if !entry.has_key(probe.key) {
+            return self.find_among_equal_hashes(probe);
+        }
+        Some((Found { hash: probe.hash, handle: handle_of(*word) }, entry.deadline_ms()))
+    }
+
+    /// As [`Keyspace::find_with_deadline`], where the first word with the key's hash is another key's.
+    #[cold]
+    fn find_among_equal_hashes(&self, probe: Probe<'_>) -> Option<(Found, Option<u64>)> {
+        let words = &self.segments[self.segment_id(probe.hash)].words;
+        let word = words.find(bucket_hash(probe.hash), |word| {
+            hash_of(*word) == probe.hash && Entry::of(self.arena.slot(handle_of(*word))).has_key(probe.key)
+        })?;
+        let found = Found { hash: probe.hash, handle: handle_of(*word) };
+        Some((found, self.entry(found).deadline_ms()))
     }
 
     /// Reads an entry that was found.
@@ -173,8 +191,13 @@ impl Keyspace {
     /// Gives an entry another value and deadline.
     #[inline]
     pub(crate) fn set_value(&mut self, found: Found, value: &[u8], deadline_ms: Option<u64>) {
-        let entry = self.entry(found);
+        let slot = self.arena.slot_mut(found.handle);
+        let entry = Entry::of(slot);
         let (body_len, before) = (entry.body_len(), entry.deadline_ms());
+        if entry.value().len() == value.len() && before == deadline_ms {
+            entry::value_mut(slot).copy_from_slice(value);
+            return;
+        }
         let len = body_len + entry::entry_len(0, value.len(), deadline_ms) - entry::body_len(0);
         let found = self.resize(found, len, body_len, 0);
         let slot = self.arena.slot_mut(found.handle);
@@ -244,8 +267,8 @@ impl Keyspace {
     /// Visits the entries from `position` on, in steps through the hash space, until `at_least` entries were
     /// visited. Returns the position at which to go on, `None` at the end. Positions lie below 2^32.
     ///
-    /// An entry that stays from the first step of a walk to its last is visited exactly once. A step may visit
-    /// more entries than asked for only where keys agree in 32 bits of their hash.
+    /// An entry that stays from the first step of a walk to its last is visited exactly once. A step may
+    /// visit more entries than asked for only where keys agree in 32 bits of their hash.
     pub(crate) fn walk(
         &self,
         position: u64,
@@ -469,4 +492,259 @@ fn rebuilt(words: impl IntoIterator<Item = u64>) -> HashTable<u64> {
         table.insert_unique(rehash(&word), word, rehash);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SEEDS: [u64; 4] = [1, 2, 3, 4];
+
+    impl Keyspace {
+        fn put(&mut self, key: &[u8], value: &[u8], deadline_ms: Option<u64>) {
+            let probe = self.probe(key);
+            match self.find(probe) {
+                Some(found) => self.set_value(found, value, deadline_ms),
+                None => self.insert(probe, value, deadline_ms),
+            }
+        }
+
+        fn delete(&mut self, key: &[u8]) -> bool {
+            let found = self.find(self.probe(key));
+            found.map(|found| self.remove(found)).is_some()
+        }
+
+        /// Asserts everything that has to be true between two operations.
+        fn check(&self) {
+            let mut dues = BTreeSet::new();
+            let (mut count, mut table_bytes, mut deepest) = (0, 0, 0);
+            let mut seen = BTreeSet::new();
+            for (index, id) in self.directory.iter().enumerate() {
+                let segment = &self.segments[*id as usize];
+                let hash = ((index as u64) << (32 - self.depth)) as u32;
+                let range = self.directory_range(hash, segment.depth);
+                assert!(self.directory[range].iter().all(|other| other == id));
+                if !seen.insert(*id) {
+                    continue;
+                }
+                table_bytes += segment.words.allocation_size();
+                deepest += usize::from(segment.depth == self.depth);
+                for word in &segment.words {
+                    count += 1;
+                    let found = Found { hash: hash_of(*word), handle: handle_of(*word) };
+                    let entry = self.entry(found);
+                    let probe = self.probe(entry.key());
+                    assert_eq!(probe.hash, found.hash);
+                    assert_eq!(self.segment_id(probe.hash), *id as usize);
+                    assert_eq!(self.find(probe).map(|found| found.handle), Some(found.handle));
+                    dues.extend(entry.deadline_ms().map(|ms| (ms, found.hash)));
+                }
+            }
+            assert_eq!(count, self.len);
+            assert_eq!(count, self.arena.check());
+            assert_eq!(table_bytes, self.table_bytes);
+            assert_eq!(deepest, self.deepest);
+            assert_eq!(seen.len() + self.free_segments.len(), self.segments.len());
+            assert_eq!(self.expiry.len(), dues.len());
+            assert_eq!(self.expiry.first(), dues.first().copied());
+        }
+    }
+
+    fn key(number: u32) -> Vec<u8> {
+        format!("key:{number}").into_bytes()
+    }
+
+    #[test]
+    fn a_keyspace_grows_and_shrinks_back() {
+        let mut keyspace = Keyspace::new(SEEDS);
+        let empty_bytes = keyspace.memory_bytes();
+        for number in 0..50_000 {
+            keyspace.put(&key(number), &number.to_le_bytes(), None);
+        }
+        keyspace.check();
+        assert!(keyspace.depth >= 6);
+        let full_bytes = keyspace.memory_bytes();
+        for number in 0..50_000 {
+            assert!(keyspace.delete(&key(number)));
+            if number % 10_000 == 0 {
+                keyspace.check();
+            }
+            if number == 45_000 {
+                assert!(keyspace.memory_bytes() < full_bytes / 4);
+            }
+        }
+        keyspace.check();
+        assert_eq!((keyspace.depth, keyspace.directory.len()), (0, 1));
+        // One page and the directories of pages and segments may stay.
+        assert!(keyspace.memory_bytes() < empty_bytes + (100 << 10));
+    }
+
+    #[test]
+    fn an_entry_of_16_and_64_bytes_takes_less_than_117_bytes() {
+        let mut keyspace = Keyspace::new(SEEDS);
+        for number in 0..200_000 {
+            keyspace.put(format!("key:{number:012}").as_bytes(), &[b'v'; 64], None);
+            if number > 100_000 && number % 1000 == 0 {
+                assert!(keyspace.memory_bytes() <= 117 * keyspace.len());
+            }
+        }
+    }
+
+    #[test]
+    fn churn_at_any_size_neither_grows_tables_nor_loses_keys() {
+        for size in [1, 400, 800, 896, 1700] {
+            let mut keyspace = Keyspace::new(SEEDS);
+            for number in 0..20_000 {
+                keyspace.put(&key(number), b"v", Some(u64::from(number)));
+                if number >= size {
+                    assert!(keyspace.delete(&key(number - size)));
+                }
+            }
+            keyspace.check();
+            assert_eq!(keyspace.len(), size as usize);
+            let in_use = keyspace.segments.iter().map(|segment| segment.words.num_buckets());
+            assert!(in_use.max() <= Some(SEGMENT_BUCKETS));
+        }
+    }
+
+    #[test]
+    fn keys_with_equal_hashes_keep_their_own_deadlines() {
+        let mut keyspace = Keyspace::new(SEEDS);
+        let mut by_hash = HashMap::new();
+        let twins = (0..).find_map(|number| {
+            let twin = by_hash.insert(keyspace.probe(&key(number)).hash, number)?;
+            Some((key(twin), key(number)))
+        });
+        let (one, other) = twins.expect("32 bits collide among a few hundred thousand keys");
+        keyspace.put(&one, b"1", Some(5));
+        keyspace.put(&other, b"2", Some(5));
+        keyspace.check();
+        assert!(keyspace.delete(&one));
+        keyspace.check();
+        assert_eq!(keyspace.next_deadline_ms(), Some(5));
+        let due = keyspace.next_due().unwrap();
+        assert_eq!(keyspace.entry(due).key(), other);
+        keyspace.put(&one, b"1", Some(5));
+        keyspace.put(&other, b"2", None);
+        assert_eq!(keyspace.entry(keyspace.next_due().unwrap()).key(), one);
+        keyspace.check();
+        let mut visited = Vec::new();
+        let position = u64::from(keyspace.probe(&one).hash);
+        keyspace.walk(position, 1, |entry| visited.push(entry.key().to_vec()));
+        visited.sort();
+        let mut expected = vec![one, other];
+        expected.sort();
+        assert_eq!(visited, expected, "both are visited in one step");
+    }
+
+    #[test]
+    fn a_walk_visits_each_staying_key_once_while_the_table_changes() {
+        for (staying, start, end, step) in [(2000, 30_000, 0, 7), (2000, 0, 30_000, 5), (100, 0, 0, 1)] {
+            let mut keyspace = Keyspace::new(SEEDS);
+            (0..staying).for_each(|number| keyspace.put(&key(number), b"stays", None));
+            let passing = |number| format!("passing:{number}").into_bytes();
+            (0..start).for_each(|number| keyspace.put(&passing(number), b"", None));
+            let mut visits: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
+            let mut position = Some(0);
+            let (mut count, mut steps) = (start, 0);
+            while let Some(from) = position {
+                position = keyspace.walk(from, step, |entry| {
+                    if entry.value() == b"stays" {
+                        *visits.entry(entry.key().to_vec()).or_default() += 1;
+                    }
+                });
+                assert!(position.is_none_or(|position| position > from));
+                for _ in 0..20 {
+                    if count < end {
+                        keyspace.put(&passing(count), b"", None);
+                        count += 1;
+                    } else if count > end {
+                        count -= 1;
+                        keyspace.delete(&passing(count));
+                    }
+                }
+                steps += 1;
+            }
+            keyspace.check();
+            assert!(steps > staying / step as u32 / 2);
+            assert_eq!(visits.len(), staying as usize);
+            assert!(visits.values().all(|count| *count == 1));
+        }
+    }
+
+    #[test]
+    fn a_step_of_a_walk_visits_no_more_than_asked_for() {
+        let mut keyspace = Keyspace::new(SEEDS);
+        (0..10_000).for_each(|number| keyspace.put(&key(number), b"", None));
+        let mut position = Some(0);
+        while let Some(from) = position {
+            let mut visited = 0;
+            position = keyspace.walk(from, 10, |_| visited += 1);
+            assert!(visited == 10 || (visited < 10 && position.is_none()));
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Operation {
+        Put(u32, usize, Option<u64>),
+        Splice(u32, usize, usize),
+        Deadline(u32, Option<u64>),
+        Remove(u32),
+    }
+
+    fn operation() -> impl Strategy<Value = Operation> {
+        let key = 0..40u32;
+        let len = prop_oneof![0..40usize, 900..1200usize, 0..5000usize];
+        let deadline = proptest::option::of(1..4u64);
+        prop_oneof![
+            4 => (key.clone(), len.clone(), deadline.clone()).prop_map(|(k, l, d)| Operation::Put(k, l, d)),
+            3 => (key.clone(), 0..2000usize, len).prop_map(|(k, o, l)| Operation::Splice(k, o, l)),
+            2 => (key.clone(), deadline).prop_map(|(k, d)| Operation::Deadline(k, d)),
+            2 => key.prop_map(Operation::Remove),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn operations_agree_with_a_map(operations in proptest::collection::vec(operation(), 1..200)) {
+            let mut keyspace = Keyspace::new(SEEDS);
+            let mut model: BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)> = BTreeMap::new();
+            for (index, operation) in operations.into_iter().enumerate() {
+                let fill = |len| vec![index as u8; len];
+                match operation {
+                    Operation::Put(number, len, deadline_ms) => {
+                        keyspace.put(&key(number), &fill(len), deadline_ms);
+                        model.insert(key(number), (fill(len), deadline_ms));
+                    }
+                    Operation::Splice(number, offset, len) => {
+                        let found = keyspace.find(keyspace.probe(&key(number)));
+                        prop_assert_eq!(found.is_some(), model.contains_key(&key(number)));
+                        let Some(found) = found else { continue };
+                        let (value, _) = model.get_mut(&key(number)).unwrap();
+                        keyspace.splice(found, offset, &fill(len));
+                        value.resize(value.len().max(offset + len), 0);
+                        value[offset..offset + len].fill(index as u8);
+                    }
+                    Operation::Deadline(number, deadline_ms) => {
+                        let Some(found) = keyspace.find(keyspace.probe(&key(number))) else { continue };
+                        keyspace.set_deadline(found, deadline_ms);
+                        model.get_mut(&key(number)).unwrap().1 = deadline_ms;
+                    }
+                    Operation::Remove(number) => {
+                        prop_assert_eq!(keyspace.delete(&key(number)), model.remove(&key(number)).is_some());
+                    }
+                }
+                keyspace.check();
+                let mut content = BTreeMap::new();
+                keyspace.walk(0, usize::MAX, |entry| {
+                    content.insert(entry.key().to_vec(), (entry.value().to_vec(), entry.deadline_ms()));
+                });
+                prop_assert_eq!(&content, &model);
+            }
+        }
+    }
 }

@@ -1,6 +1,15 @@
 //! One shard of the keyspace: a pure state machine. Requests go in, replies and [`Change`]s come out.
 //!
-//! It does no I/O, reads no clock, starts no thread and draws no random numbers: time and seeds are arguments.
+//! It does no I/O, reads no clock, starts no thread and draws no random numbers: time and seeds are
+//! arguments. In reading order:
+//!
+//! - `command` the table: one row a command, which every other part of the server reads, too
+//! - `commands` what each command does, and its test beside it
+//! - `shard` [`Shard`]: executes requests, applies changes, expires, walks
+//! - `keyspace` the table of keys, over `arena` (memory), `entry` (the bytes of a key) and `expiry`
+//! - `change` what goes to the log; `request`, `reply`, `error`, `stats` what goes in and out
+//! - `locks` who may use which keys while a request touches several shards
+//! - `glob`, `integer` how patterns and numbers are read
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +24,7 @@ mod expiry;
 mod glob;
 mod integer;
 mod keyspace;
+mod locks;
 mod reply;
 mod request;
 mod shard;
@@ -25,6 +35,7 @@ pub use command::Command;
 pub use error::Error;
 pub use glob::matches as glob_matches;
 pub use integer::parse as parse_integer;
+pub use locks::{LockKeys, LockTable, Waiter};
 pub use reply::Reply;
 pub use request::{Dialect, Request, Span};
 pub use shard::{Shard, VALUE_LEN_MAX};

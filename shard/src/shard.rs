@@ -1,5 +1,5 @@
-//! One shard: its keyspace, and when a key counts as expired. Commands read and write it through the functions
-//! here; recovery, snapshots and background work have theirs.
+//! One shard: its keyspace, and when a key counts as expired. Commands read and write it through the
+//! functions here; recovery, snapshots and background work have theirs.
 
 use crate::command::{Access, Run};
 use crate::entry::Entry;
@@ -37,8 +37,9 @@ impl Shard {
         Shard { value_len_max: value_len_max.min(VALUE_LEN_MAX), ..self }
     }
 
-    /// Runs one request on this shard's keys at `now_ms`, milliseconds since the Unix epoch. What it changed is
-    /// added to `changes`; an error changes nothing. A key whose deadline is `now_ms` or earlier does not exist.
+    /// Runs one request on this shard's keys at `now_ms`, milliseconds since the Unix epoch. What it changed
+    /// is added to `changes`; an error changes nothing. A key whose deadline is `now_ms` or earlier does not
+    /// exist.
     ///
     /// # Panics
     /// If the command is one that the server answers itself.
@@ -88,9 +89,9 @@ impl Shard {
         }
     }
 
-    /// Removes keys whose deadline is `now_ms` or earlier, at most `keys_max` of them, earliest first; returns
-    /// how many. Fewer than `keys_max` means that no expired key is left. The log learns nothing of it, since
-    /// deadlines are absolute.
+    /// Removes keys whose deadline is `now_ms` or earlier, at most `keys_max` of them, earliest first;
+    /// returns how many. Fewer than `keys_max` means that no expired key is left. The log learns nothing of
+    /// it, since deadlines are absolute.
     pub fn expire(&mut self, now_ms: u64, keys_max: usize) -> usize {
         let mut removed = 0;
         while removed < keys_max && self.keyspace.next_deadline_ms().is_some_and(|due| due <= now_ms) {
@@ -108,7 +109,8 @@ impl Shard {
         self.keyspace.next_deadline_ms()
     }
 
-    /// Frees memory of cleared keyspaces, in `steps_max` steps of some microseconds each; whether more is left.
+    /// Frees memory of cleared keyspaces, in `steps_max` steps of some microseconds each; whether more is
+    /// left.
     pub fn reclaim(&mut self, steps_max: usize) -> bool {
         for _ in 0..steps_max {
             let Some(keyspace) = self.graveyard.last_mut() else { return false };
@@ -119,8 +121,9 @@ impl Shard {
         !self.graveyard.is_empty()
     }
 
-    /// Visits keys, values and deadlines from `position` (at first 0) on until `at_least` were seen. Returns the
-    /// position at which to go on, `None` at the end. Positions lie below 2^32. Keys that expired are left out.
+    /// Visits keys, values and deadlines from `position` (at first 0) on until `at_least` were seen. Returns
+    /// the position at which to go on, `None` at the end. Positions lie below 2^32. Keys that expired are
+    /// left out.
     ///
     /// A key that stays during the whole walk is visited exactly once, whatever else changes between steps.
     pub fn walk(
@@ -132,7 +135,7 @@ impl Shard {
     ) -> Option<u64> {
         self.keyspace.walk(position, at_least, |entry| {
             let deadline_ms = entry.deadline_ms();
-            if !deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms) {
+            if deadline_ms.is_none_or(|deadline_ms| deadline_ms > now_ms) {
                 visit(entry.key(), entry.value(), deadline_ms);
             }
         })
@@ -181,8 +184,8 @@ impl Shard {
     /// Finds a key that exists; one that has expired is removed.
     #[inline]
     pub(crate) fn find(&mut self, key: &[u8], now_ms: u64) -> Option<Found> {
-        let found = self.keyspace.find(self.keyspace.probe(key))?;
-        if self.keyspace.entry(found).deadline_ms().is_some_and(|deadline_ms| deadline_ms <= now_ms) {
+        let (found, deadline_ms) = self.keyspace.find_with_deadline(self.keyspace.probe(key))?;
+        if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms) {
             self.keyspace.remove(found);
             self.stats.ttl_expired += 1;
             return None;
@@ -264,6 +267,198 @@ impl Shard {
     fn bury(&mut self) {
         if self.keyspace.len() > 0 {
             self.graveyard.push(self.keyspace.take());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::commands::script;
+    use crate::{Dialect, decode};
+
+    fn shard_of(count: u32) -> Shard {
+        let mut shard = Shard::new([1, 2, 3, 4]);
+        for number in 0..count {
+            let deadline_ms = (number % 3 == 0).then(|| u64::from(number) + 1);
+            let (key, value) = (number.to_string(), [b'v'; 40]);
+            shard.apply(&Change::Put { key: key.as_bytes(), value: &value, deadline_ms });
+        }
+        shard
+    }
+
+    #[test]
+    fn expiring_removes_what_is_due_and_nothing_else() {
+        let mut shard = shard_of(3000);
+        assert_eq!(shard.next_deadline_ms(), Some(1));
+        assert_eq!(shard.expire(0, 100), 0);
+        assert_eq!(shard.expire(1500, 100), 100);
+        assert_eq!(shard.next_deadline_ms(), Some(301));
+        assert_eq!(shard.expire(1500, usize::MAX), 400);
+        assert_eq!(shard.next_deadline_ms(), Some(1501));
+        assert_eq!((shard.key_count(), shard.stats().keys_with_deadline), (2500, 500));
+        assert_eq!((shard.stats().ttl_expired, shard.stats().ttl_checks), (500, 500));
+        assert_eq!(script::content(&shard, 0).iter().filter_map(|(_, _, ms)| *ms).min(), Some(1501));
+    }
+
+    #[test]
+    fn clearing_keeps_the_memory_until_it_is_reclaimed() {
+        let mut shard = shard_of(5000);
+        let before = shard.memory_bytes();
+        shard.apply(&Change::Clear);
+        assert_eq!(shard.key_count(), 0);
+        assert!(shard.memory_bytes() >= before);
+        let mut steps = 0;
+        while shard.reclaim(1) {
+            steps += 1;
+        }
+        assert!(steps > 10, "memory came back in {steps} steps");
+        assert!(shard.memory_bytes() < 1000);
+        assert!(!shard.reclaim(1));
+    }
+
+    #[test]
+    fn scanning_shows_live_keys_that_match() {
+        let shard = shard_of(1000);
+        let mut keys = Vec::new();
+        let mut position = Some(0);
+        while let Some(from) = position {
+            position = shard.scan(from, 10, Some(b"*7"), 500, |key| keys.push(key.to_vec()));
+        }
+        let number = |key: &[u8]| std::str::from_utf8(key).unwrap().parse::<u32>().unwrap();
+        let mut numbers: Vec<_> = keys.iter().map(|key| number(key)).collect();
+        numbers.sort_unstable();
+        let expected = (0..1000).filter(|n| n % 10 == 7 && (n % 3 != 0 || n + 1 > 500));
+        assert_eq!(numbers, expected.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn requests_hits_and_misses_are_counted() {
+        let mut shard = shard_of(2);
+        for request in ["GET 1", "GET nope", "EXISTS 1 1 nope", "SET a b", "DEL nope"] {
+            let words: Vec<_> = request.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+            script::execute(&mut shard, Dialect::Text, &words, 0, &mut Changes::default());
+        }
+        let stats = shard.stats();
+        assert_eq!((stats.reads, stats.writes, stats.hits, stats.misses), (3, 2, 3, 2));
+        let mut sum = stats;
+        sum += stats;
+        assert_eq!((sum.reads, sum.keys), (6, 2 * stats.keys));
+    }
+
+    #[test]
+    fn a_splice_never_brings_a_removed_key_back() {
+        let mut shard = Shard::new([1, 2, 3, 4]);
+        shard.apply(&Change::Splice { key: b"k", offset: 1, bytes: b"x" });
+        shard.apply(&Change::Deadline { key: b"k", deadline_ms: None });
+        assert_eq!(shard.key_count(), 0);
+    }
+
+    #[test]
+    fn a_splice_past_the_end_fills_with_zeros() {
+        let mut shard = Shard::new([1, 2, 3, 4]);
+        shard.apply(&Change::Put { key: b"k", value: b"abcdef", deadline_ms: Some(7) });
+        shard.apply(&Change::Put { key: b"k", value: b"a", deadline_ms: Some(7) });
+        shard.apply(&Change::Splice { key: b"k", offset: 4, bytes: b"x" });
+        assert_eq!(script::content(&shard, 0), [(b"k".to_vec(), b"a\0\0\0x".to_vec(), Some(7))]);
+    }
+
+    /// A request in numbers: command, key, argument.
+    fn requests() -> impl Strategy<Value = Vec<(u8, u8, u16)>> {
+        proptest::collection::vec((0..9u8, 0..12u8, 0..2000u16), 1..120)
+    }
+
+    fn request_words((command, key, argument): (u8, u8, u16)) -> Vec<Vec<u8>> {
+        let (key, argument) = (format!("k{key}"), argument.to_string());
+        let long = "x".repeat(argument.parse().unwrap());
+        let words: &[&str] = match command {
+            0 => &["SET", &key, &argument],
+            1 => &["SET", &key, &long, "PX", "300"],
+            2 => &["APPEND", &key, &argument],
+            3 => &["APPEND", &key, &long],
+            4 => &["INCRBY", &key, &argument],
+            5 => &["DEL", &key],
+            6 => &["EXPIRE", &key, "1"],
+            7 => &["PERSIST", &key],
+            _ => &["GET", &key],
+        };
+        words.iter().map(|word| word.as_bytes().to_vec()).collect()
+    }
+
+    proptest! {
+        /// A snapshot that is written while requests go on, with the log from its begin on, gives the same
+        /// keys.
+        #[test]
+        fn a_snapshot_and_the_log_behind_it_give_the_state(
+            requests in requests(), begin: usize, step in 1..9usize,
+        ) {
+            let mut shard = Shard::new([1, 2, 3, 4]);
+            let mut recovered = Shard::new([5, 6, 7, 8]);
+            let begin = begin % requests.len();
+            let mut log = Changes::default();
+            let mut position = Some(0);
+            let mut now_ms = 1000;
+            for (index, request) in requests.iter().enumerate() {
+                now_ms += 50;
+                let mut unlogged = Changes::default();
+                let changes = if index < begin { &mut unlogged } else { &mut log };
+                script::execute(&mut shard, Dialect::Resp2, &request_words(*request), now_ms, changes);
+                if let Some(from) = position.filter(|_| index >= begin) {
+                    position = shard.walk(from, step, now_ms, |key, value, deadline_ms| {
+                        recovered.apply(&Change::Put { key, value, deadline_ms });
+                    });
+                }
+            }
+            while let Some(from) = position {
+                position = shard.walk(from, step, now_ms, |key, value, deadline_ms| {
+                    recovered.apply(&Change::Put { key, value, deadline_ms });
+                });
+            }
+            decode(log.bytes()).for_each(|change| recovered.apply(&change.unwrap()));
+            prop_assert_eq!(script::content(&recovered, now_ms), script::content(&shard, now_ms));
+            decode(log.bytes()).for_each(|change| recovered.apply(&change.unwrap()));
+            prop_assert_eq!(script::content(&recovered, now_ms), script::content(&shard, now_ms));
+            let live = script::content(&recovered, now_ms).len();
+            recovered.expire(now_ms, usize::MAX);
+            prop_assert_eq!(recovered.key_count(), live);
+        }
+
+        /// What requests do agrees with a map of values and deadlines.
+        #[test]
+        fn requests_agree_with_a_map(requests in requests()) {
+            let mut shard = Shard::new([1, 2, 3, 4]);
+            let mut model: BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)> = BTreeMap::new();
+            let mut now_ms = 1000;
+            for request in requests {
+                now_ms += 50;
+                model.retain(|_, (_, deadline_ms)| deadline_ms.is_none_or(|ms| ms > now_ms));
+                let words = request_words(request);
+                let (key, argument) = (words[1].clone(), words.get(2).cloned().unwrap_or_default());
+                script::execute(&mut shard, Dialect::Resp2, &words, now_ms, &mut Changes::default());
+                match request.0 {
+                    0 => drop(model.insert(key, (argument, None))),
+                    1 => drop(model.insert(key, (argument, Some(now_ms + 300)))),
+                    2 | 3 => model.entry(key).or_default().0.extend(argument),
+                    4 => {
+                        let (value, _) = model.entry(key).or_insert((b"0".to_vec(), None));
+                        let sum = crate::integer::parse(value).and_then(|n| n.checked_add(request.2.into()));
+                        *value = sum.map_or(value.clone(), |sum| sum.to_string().into_bytes());
+                    }
+                    5 => drop(model.remove(&key)),
+                    6 | 7 => {
+                        if let Some((_, deadline_ms)) = model.get_mut(&key) {
+                            *deadline_ms = (request.0 == 6).then_some(now_ms + 1000);
+                        }
+                    }
+                    _ => {}
+                }
+                let expected: Vec<_> = model.iter().map(|(k, (v, ms))| (k.clone(), v.clone(), *ms)).collect();
+                prop_assert_eq!(script::content(&shard, now_ms), expected);
+            }
         }
     }
 }

@@ -40,7 +40,8 @@ pub(crate) fn dbsize<'s>(
     Reply::Integer(count(shard.key_count()))
 }
 
-/// `FLUSHALL [ASYNC | SYNC]`, also as `FLUSHDB` and `CLEAR`. The memory is freed in the background either way.
+/// `FLUSHALL [ASYNC | SYNC]`, also as `FLUSHDB` and `CLEAR`. The memory is freed in the background either
+/// way.
 pub(crate) fn clear<'s>(
     shard: &'s mut Shard,
     request: &Request<'_>,

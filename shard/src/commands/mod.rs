@@ -1,5 +1,5 @@
-//! What each command of the keyspace does: one function a row of the command table, which has checked the number
-//! of arguments. A function that refuses a request has changed nothing.
+//! What each command of the keyspace does: one function a row of the command table, which has checked the
+//! number of arguments. A function that refuses a request has changed nothing.
 
 mod expiry;
 mod keys;

@@ -51,7 +51,8 @@ pub(crate) fn mget<'s>(
     Reply::Array(values.collect())
 }
 
-/// `SET key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL]`.
+/// `SET key value [option ...]`, with the conditions NX and XX, the reply GET, and the times EX, PX, EXAT,
+/// PXAT and KEEPTTL.
 #[inline]
 pub(crate) fn set<'s>(
     shard: &'s mut Shard,
