@@ -126,7 +126,7 @@ impl From<wal::Error> for Replay {
 }
 
 /// Seeds that nobody outside can know, from the randomness with which the standard library seeds its maps.
-fn random_seeds() -> [u64; 4] {
+pub(crate) fn random_seeds() -> [u64; 4] {
     std::array::from_fn(|index| RandomState::new().hash_one(index))
 }
 

@@ -389,7 +389,7 @@ fn listen(config: &Config) -> Result<(Vec<(OwnedFd, Door)>, Option<u16>), Failur
     }
     if let Some(path) = &config.unix_socket {
         let failed = |error| Failure::Listen { address: path.display().to_string(), flag: "--unix-socket", error };
-        listeners.push((net::bind_unix(path).map_err(failed)?, Door::Unix));
+        listeners.push((bind_with_patience(|| net::bind_unix(path)).map_err(failed)?, Door::Unix));
     }
     Ok((listeners, resp_port))
 }

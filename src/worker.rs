@@ -14,8 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use shard::command::{Access, Run};
-use shard::locks::{LockKeys, LockTable};
-use shard::{Changes, Dialect, Error, Reply, Request, Shard};
+use shard::{Changes, Dialect, Error, LockKeys, LockTable, Reply, Request, Shard, Waiter};
 use wal::{Kind, Log, OsDisk, SyncTicket};
 
 use crate::config::SyncMode;
@@ -23,6 +22,7 @@ use crate::connection::{Client, Connection, Door, INPUT_HIGH_BYTES, Stage};
 use crate::mail::{Answer, Call, Mail, Newcomer, Page, Post, Token, TransactionId};
 use crate::net::{Event, Net, SocketId, SyncOf};
 use crate::protocol::{self, Listener, Parsed, Parser};
+use crate::recovery;
 use crate::report::Report;
 use crate::router::{Gather, Job, OwnedRequest, Route, Transaction, Walk, Walked, route};
 use crate::server::{Failure, Shared};
@@ -140,7 +140,7 @@ impl Worker {
             shard,
             log,
             changes: Changes::default(),
-            locks: LockTable::default(),
+            locks: LockTable::new(recovery::random_seeds()),
             prepared: HashMap::new(),
             transactions_begun: now_ms * 1000,
             connections: Vec::new(),
@@ -549,14 +549,13 @@ impl Worker {
             // Only counted, not changed, outside of a transaction.
             return false;
         }
-        self.locks.conflicts(LockKeys::These(request.keys()), exclusive)
+        self.locks.conflicts(request.keys(), exclusive)
     }
 
     fn defer(&mut self, origin: usize, token: Token, request: &Request<'_>) {
-        let request = OwnedRequest::new(request);
-        let exclusive = request.request().command.access == Access::Write;
-        let keys: Vec<Box<[u8]>> = request.request().keys().map(Into::into).collect();
-        self.locks.wait(None, LockKeys::These(keys), exclusive, Deferred::Request { origin, token, request });
+        let (keys, exclusive) = locks_of(request);
+        let payload = Deferred::Request { origin, token, request: OwnedRequest::new(request) };
+        self.locks.wait(Waiter { keys, exclusive, payload, lock_for: None });
     }
 
     // ---- mail ----
@@ -698,33 +697,17 @@ impl Worker {
     // ---- transactions, at the shards that take part ----
 
     fn lock_part(&mut self, transaction: TransactionId, wait: bool, part: Prepared) {
-        let granted = self.try_lock(transaction, wait, &part.request.request());
-        if granted || wait {
+        let (keys, exclusive) = locks_of(&part.request.request());
+        if self.locks.try_lock(transaction, keys.clone(), exclusive) {
+            self.prepared.insert(transaction, part);
+            self.locked(transaction);
+        } else if wait {
+            let payload = Deferred::Part(transaction);
+            self.locks.wait(Waiter { keys, exclusive, payload, lock_for: Some(transaction) });
             self.prepared.insert(transaction, part);
         } else {
             self.post.to(part.origin).answer(part.token, Answer::Refused);
         }
-        if granted {
-            self.locked(transaction);
-        }
-    }
-
-    /// Locks what a part needs, or else, if it is to wait, puts it in line. Returns whether it holds its locks.
-    fn try_lock(&mut self, transaction: TransactionId, wait: bool, request: &Request<'_>) -> bool {
-        let exclusive = request.command.access == Access::Write;
-        let keys = match request.command.run {
-            Run::EveryShard(..) => LockKeys::Whole,
-            _ => LockKeys::These(request.keys()),
-        };
-        let granted = self.locks.try_lock(transaction, keys.clone(), exclusive);
-        if !granted && wait {
-            let keys = match keys {
-                LockKeys::Whole => LockKeys::Whole,
-                LockKeys::These(keys) => LockKeys::These(keys.map(Into::into).collect()),
-            };
-            self.locks.wait(Some(transaction), keys, exclusive, Deferred::Part(transaction));
-        }
-        granted
     }
 
     /// Tells that a part holds its locks. A part that only reads does so now.
@@ -946,6 +929,15 @@ impl Worker {
         let all_drained = self.shared.drained.count() == self.post.worker_count();
         self.drained && all_drained && self.post.is_idle() && !self.upkeep.is_busy()
     }
+}
+
+/// What a request locks, and whether for itself alone.
+fn locks_of(request: &Request<'_>) -> (LockKeys, bool) {
+    let keys = match request.command.run {
+        Run::EveryShard(..) => LockKeys::Whole,
+        _ => LockKeys::Each(request.keys().map(Into::into).collect()),
+    };
+    (keys, request.command.access == Access::Write)
 }
 
 /// Under which name a job's calls are answered: a client has one job at a time.

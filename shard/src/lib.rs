@@ -16,7 +16,6 @@
 mod arena;
 mod change;
 pub mod command;
-pub mod locks;
 mod commands;
 mod entry;
 mod error;
