@@ -49,6 +49,7 @@ pub(crate) struct Arena {
     large: Vec<Vec<u8>>,
     /// Capacity of all pages and large slots.
     capacity_bytes: usize,
+    page_count_max: usize,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +68,7 @@ impl Arena {
             classes: [const { Vec::new() }; CLASS_COUNT],
             large: Vec::new(),
             capacity_bytes: 0,
+            page_count_max: PAGE_COUNT_MAX,
         }
     }
 
@@ -237,7 +239,7 @@ impl Arena {
                 self.pages[id as usize] = page;
                 id
             }
-            None if self.pages.len() == PAGE_COUNT_MAX => {
+            None if self.pages.len() == self.page_count_max => {
                 self.spare = page.bytes;
                 return None;
             }
@@ -328,6 +330,25 @@ mod tests {
             assert_eq!(arena.check(), slots.len());
         }
         assert!(full_bytes > 5000 * 80 && arena.capacity_bytes <= PAGE_LEN);
+    }
+
+    #[test]
+    fn without_pages_small_slots_are_allocations_of_their_own() {
+        let mut arena = Arena { page_count_max: 1, ..Arena::new() };
+        let small = arena.alloc(20);
+        let mut slots: Vec<(Handle, u8)> = (0..9).map(|fill| (arena.alloc(100), fill)).collect();
+        slots.iter().for_each(|(handle, fill)| arena.slot_mut(*handle)[..50].fill(*fill));
+        for turn in 0..200 {
+            let (handle, _) = slots[turn % 9];
+            let (resized, moved) = arena.resize(handle, 50 + turn * 13 % 150, 50, 0);
+            slots[turn % 9].0 = resized;
+            if let Some(Moved { from, to }) = moved {
+                slots.iter_mut().find(|(handle, _)| *handle == from).unwrap().0 = to;
+            }
+            assert!(slots.iter().all(|(handle, fill)| arena.slot(*handle)[..50] == [*fill; 50]));
+            assert_eq!(arena.check(), 10);
+        }
+        assert_eq!(arena.slot(small).len(), 24);
     }
 
     #[test]

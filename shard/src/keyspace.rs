@@ -39,6 +39,9 @@ const DEPTH_MAX: u32 = 28;
 /// The first position behind the hash space.
 const POSITION_END: u64 = 1 << 32;
 
+/// At most this many keys are brought into the caches at once.
+const WARM_KEYS_MAX: usize = 64;
+
 /// A key and its hash.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Probe<'k> {
@@ -165,6 +168,23 @@ impl Keyspace {
         })?;
         let found = Found { hash: probe.hash, handle: handle_of(*word) };
         Some((found, self.entry(found).deadline_ms()))
+    }
+
+    /// Brings what [`Keyspace::find_with_deadline`] will read of these keys into the processor's caches. Two
+    /// loops whose rounds do not wait for each other, so that the memory serves several keys at once.
+    pub(crate) fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        let mut handles = [Handle(0); WARM_KEYS_MAX];
+        let mut count = 0;
+        for key in keys.take(WARM_KEYS_MAX) {
+            let hash = self.probe(key).hash;
+            let words = &self.segments[self.segment_id(hash)].words;
+            if let Some(word) = words.find(bucket_hash(hash), |word| hash_of(*word) == hash) {
+                handles[count] = handle_of(*word);
+                count += 1;
+            }
+        }
+        let firsts = handles[..count].iter().map(|handle| self.arena.slot(*handle)[0]);
+        std::hint::black_box(firsts.fold(0, |sum, byte| sum ^ byte));
     }
 
     /// Reads an entry that was found.
