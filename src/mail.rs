@@ -80,9 +80,14 @@ pub enum Call {
         /// All shards that have a part.
         participants: Arc<[u32]>,
     },
-    /// Run the locked part and unlock. Answered by `Part`.
-    Commit(TransactionId),
-    /// Unlock without running; no answer.
+    /// Run the locked part; the locks stay. Answered by `Part`.
+    Commit {
+        /// The transaction.
+        transaction: TransactionId,
+        /// Its id in the log.
+        record: TransactionId,
+    },
+    /// Unlock, whether the part was run or not; no answer.
     Release(TransactionId),
     /// Walk a slice of the keyspace. Answered by `Page`.
     Scan {

@@ -1,13 +1,24 @@
 //! From the data directory back into shards, and from one number of shards to another.
+//!
+//! A transaction over several shards leaves a frame with its id in the log of each. Its keys stay locked until
+//! every shard has written its frame, so a transaction that a crash cut short was seen by nobody, and nothing
+//! in any log builds on it: recovery leaves it out everywhere. It was cut short if a participant has no frame of
+//! it, unless that participant's snapshot was begun after the transaction: a snapshot begins only when every
+//! transaction that the shard has a part of is written everywhere. For that comparison ids carry the time
+//! ([`transaction_id`]), and two frames without participants exist: in a snapshot the id is the time at which it was
+//! begun; in a log it names a transaction that an earlier recovery left out, and that stays left out.
 
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shard::{Change, Changes, Shard};
 use wal::{DataDir, Kind, Layout, Log, OsDisk, Place, Record, SnapshotWriter};
 
 use crate::config::Config;
+use crate::mail::TransactionId;
 use crate::router;
 use crate::server::Failure;
 
@@ -27,6 +38,7 @@ pub struct Data {
     _directory: DataDir<OsDisk>,
     layout: Layout,
     segment_bytes: u64,
+    cut_short: Arc<HashSet<TransactionId>>,
 }
 
 /// Where one shard's files are.
@@ -34,12 +46,24 @@ pub struct ShardData {
     directory: PathBuf,
     place: Place,
     segment_bytes: u64,
+    cut_short: Arc<HashSet<TransactionId>>,
+}
+
+/// The id of a transaction whose parts are run at this time by this worker: `micros:54 worker:10`. The time is in
+/// microseconds since the Unix epoch; a worker never uses the same one twice.
+pub fn transaction_id(micros: u64, worker: usize) -> TransactionId {
+    micros << 10 | worker as u64
+}
+
+/// The time in an id.
+pub fn id_micros(id: TransactionId) -> u64 {
+    id >> 10
 }
 
 impl Data {
     /// The place of one shard.
     pub fn shard(&self, index: usize) -> ShardData {
-        ShardData::new(&self.layout, index, self.segment_bytes)
+        ShardData::new(&self.layout, index, self.segment_bytes, &self.cut_short)
     }
 }
 
@@ -65,13 +89,20 @@ pub fn open(config: &Config) -> Result<Data, Failure> {
             new
         }
     };
-    Ok(Data { _directory: directory, layout, segment_bytes })
+    let cut_short = cut_short(&layout)?;
+    Ok(Data { _directory: directory, layout, segment_bytes, cut_short })
 }
 
 impl ShardData {
-    fn new(layout: &Layout, index: usize, segment_bytes: u64) -> ShardData {
+    fn new(
+        layout: &Layout,
+        index: usize,
+        segment_bytes: u64,
+        cut_short: &Arc<HashSet<TransactionId>>,
+    ) -> ShardData {
         let place = Place { shard_index: index as u32, shard_count: layout.shards };
-        ShardData { directory: layout.shard_dir(place.shard_index), place, segment_bytes }
+        let directory = layout.shard_dir(place.shard_index);
+        ShardData { directory, place, segment_bytes, cut_short: cut_short.clone() }
     }
 
     /// The shard as its snapshot and log tell, and the log, open for what follows. Blocks.
@@ -82,7 +113,14 @@ impl ShardData {
         let index = self.place.shard_index as usize;
         let started = Instant::now();
         let mut shard = Shard::new(random_seeds());
+        let mut left_out = Vec::new();
         let apply = |record: Record<'_>| {
+            if let Kind::Transaction { id, .. } = record.kind
+                && self.cut_short.contains(&id)
+            {
+                left_out.push(id);
+                return Ok(());
+            }
             for change in shard::decode(record.payload) {
                 let replay = |error| Replay::Malformed { seq: record.seq, error };
                 shard.apply(&change.map_err(replay)?);
@@ -90,7 +128,7 @@ impl ShardData {
             Ok(())
         };
         let recovered = Log::recover(&OsDisk, &self.directory, self.place, self.segment_bytes, apply);
-        let (log, recovered) = recovered.map_err(|error| match error {
+        let (mut log, recovered) = recovered.map_err(|error| match error {
             Replay::Log(error) => Failure::log(index, error),
             Replay::Malformed { seq, error } => Failure::Replay { shard: index, seq, error },
         })?;
@@ -102,6 +140,17 @@ impl ShardData {
                 bytes = cut.bytes,
                 "the end of the log was torn, as a crash leaves it; it was cut there"
             );
+        }
+        if !left_out.is_empty() {
+            tracing::warn!(
+                shard = index,
+                transactions = left_out.len(),
+                "commands over several shards, which a crash cut short before they were acknowledged, were left out"
+            );
+            left_out.iter().for_each(|id| {
+                log.append(Kind::Transaction { id: *id, participants: &[] }, 0, &[]);
+            });
+            log.sync().map_err(|error| Failure::log(index, error))?;
         }
         tracing::info!(
             shard = index,
@@ -125,6 +174,59 @@ impl From<wal::Error> for Replay {
     }
 }
 
+/// What one shard's files tell about transactions.
+#[derive(Default)]
+struct Traces {
+    /// The participants of each transaction that has a frame in the log.
+    parts: HashMap<TransactionId, Box<[u32]>>,
+    /// When the snapshot was begun, as an id.
+    snapshot_begun: TransactionId,
+    /// Transactions that were left out before.
+    left_out: Vec<TransactionId>,
+}
+
+/// The transactions that a crash cut short.
+fn cut_short(layout: &Layout) -> Result<Arc<HashSet<TransactionId>>, Failure> {
+    if layout.shards == 1 {
+        return Ok(Arc::default()); // There is nothing to compare.
+    }
+    let traces: Vec<Traces> = std::thread::scope(|scope| {
+        let trace = |index| scope.spawn(move || trace(layout, index));
+        let threads: Vec<_> = (0..layout.shards).map(trace).collect();
+        let joined = threads.into_iter().map(|thread| thread.join().expect("a panic ends the process"));
+        joined.collect::<Result<_, _>>()
+    })?;
+    let mut cut_short: HashSet<_> = traces.iter().flat_map(|traces| traces.left_out.iter().copied()).collect();
+    for (id, participants) in traces.iter().flat_map(|traces| &traces.parts) {
+        let lacks = |participant: &u32| {
+            let traces = traces.get(*participant as usize);
+            traces.is_none_or(|traces| !traces.parts.contains_key(id) && traces.snapshot_begun < *id)
+        };
+        if participants.iter().any(lacks) {
+            cut_short.insert(*id);
+        }
+    }
+    Ok(Arc::new(cut_short))
+}
+
+fn trace(layout: &Layout, shard_index: u32) -> Result<Traces, Failure> {
+    let place = Place { shard_index, shard_count: layout.shards };
+    let mut traces = Traces::default();
+    let note = |record: Record<'_>| {
+        if let Kind::Transaction { id, participants } = record.kind {
+            match (participants, record.in_snapshot) {
+                ([], true) => traces.snapshot_begun = id,
+                ([], false) => traces.left_out.push(id),
+                _ => drop(traces.parts.insert(id, participants.into())),
+            }
+        }
+        Ok(())
+    };
+    let checked = wal::check(&OsDisk, &layout.shard_dir(shard_index), place, note);
+    checked.map_err(|error| Failure::log(shard_index as usize, error))?;
+    Ok(traces)
+}
+
 /// Seeds that nobody outside can know, from the randomness with which the standard library seeds its maps.
 pub(crate) fn random_seeds() -> [u64; 4] {
     std::array::from_fn(|index| RandomState::new().hash_one(index))
@@ -134,6 +236,7 @@ pub(crate) fn random_seeds() -> [u64; 4] {
 /// time.
 fn move_keys(old: &Layout, new: &Layout, segment_bytes: u64) -> Result<(), Failure> {
     let failed = |shard: usize| move |error| Failure::log(shard, error);
+    let cut_short = cut_short(old)?;
     let shards = new.shards as usize;
     let mut targets = Vec::with_capacity(shards);
     for index in 0..shards {
@@ -143,7 +246,7 @@ fn move_keys(old: &Layout, new: &Layout, segment_bytes: u64) -> Result<(), Failu
         targets.push(Target { writer, changes: Changes::default() });
     }
     for index in 0..old.shards as usize {
-        let (shard, _log) = ShardData::new(old, index, segment_bytes).recover()?;
+        let (shard, _log) = ShardData::new(old, index, segment_bytes, &cut_short).recover()?;
         let mut position = Some(0);
         while let Some(from) = position {
             let mut moved = Ok(());

@@ -2,8 +2,9 @@
 //!
 //! A key belongs to one of 16,384 hash slots, as in Redis Cluster, and each shard owns a run of slots.
 //!
-//! A write over several shards is a transaction: it locks its keys everywhere, runs everywhere, and unlocks;
-//! whoever asks for one of its keys meanwhile waits at that key's shard. So no reader sees half of it. First all
+//! A write over several shards is a transaction: it locks its keys everywhere, runs everywhere, and unlocks when
+//! every shard has written its part to the log; whoever asks for one of its keys meanwhile waits at that key's
+//! shard. So no reader sees half of it, and nobody sees what a crash may still take back. First all
 //! locks are asked for at once, and a shard that would have to wait refuses. After a refusal everything is given
 //! back, and the locks are asked for again one shard at a time in ascending order, and waited for: transactions
 //! that wait for each other all climb in the same order, so they cannot deadlock, and shards grant in the order of
@@ -180,11 +181,13 @@ impl Transaction {
         mail.call(token, call);
     }
 
-    /// Takes a participant's answer. Returns the reply of the whole command once it is known.
+    /// Takes a participant's answer. Returns the reply of the whole command once it is known. `record` is the id
+    /// for the log, should the parts be run now.
     pub fn answer(
         &mut self,
         worker: usize,
         answer: Answer,
+        record: TransactionId,
         token: Token,
         post: &mut Post,
     ) -> Option<Reply<'static>> {
@@ -193,7 +196,7 @@ impl Transaction {
         match answer {
             Answer::Locked => part.locked = true,
             Answer::Part(reply) => {
-                part.locked = self.phase != Phase::Running;
+                part.locked = true;
                 part.reply = Some(reply);
             }
             Answer::Refused => {}
@@ -217,15 +220,14 @@ impl Transaction {
                 self.phase = Phase::Running;
                 self.unanswered = self.parts.len();
                 for part in &self.parts {
-                    post.to(part.worker).call(token, Call::Commit(self.id));
+                    post.to(part.worker).call(token, Call::Commit { transaction: self.id, record });
                 }
                 None
             }
-            Phase::Together | Phase::Ascending(_) => {
+            Phase::Together | Phase::Ascending(_) | Phase::Running => {
                 self.release(token, post);
                 Some(self.merge())
             }
-            Phase::Running => Some(self.merge()),
         }
     }
 

@@ -14,6 +14,9 @@ use wal::{FailedSnapshot, Kind, Log, OsDisk, Snapshot, SnapshotWriter, Spare};
 use crate::config::Config;
 use crate::mail::{Answer, Post, Token};
 use crate::net::Net;
+use crate::recovery;
+use crate::router::SHARDS_MAX;
+use crate::worker::wall_clock_us;
 
 /// How many keys one slice of a snapshot visits, about.
 const SLICE_KEYS: usize = 256;
@@ -81,12 +84,14 @@ impl Upkeep {
         self.running > 0
     }
 
-    /// One slice of upkeep; when the server is `stopping`, only what was begun goes on. Returns whether more can be
-    /// done at once.
+    /// One slice of upkeep. `may_begin` is false when only what was begun may go on: the server stops, or a
+    /// transaction has run here that another shard may not have written yet. `last_id_us` is the time of the latest
+    /// transaction of this shard. Returns whether more can be done at once.
     pub fn step(
         &mut self,
         config: &Config,
-        stopping: bool,
+        may_begin: bool,
+        last_id_us: u64,
         now_ms: u64,
         shard: &Shard,
         log: &mut Log<OsDisk>,
@@ -97,8 +102,8 @@ impl Upkeep {
             self.running -= 1;
             self.take(ended, log, post);
         }
-        if stopping {
-            return false;
+        if !may_begin {
+            return self.write_slice(now_ms, shard, log, post);
         }
         if !self.preparing
             && let Some(preparation) = log.prepare()
@@ -112,14 +117,20 @@ impl Upkeep {
         }
         let wanted = !self.asked.is_empty() || due && is_long(config, log);
         if wanted && !self.is_compacting() {
-            self.begin(log, post);
+            self.begin(last_id_us, log, post);
         }
         self.write_slice(now_ms, shard, log, post)
     }
 
-    fn begin(&mut self, log: &mut Log<OsDisk>, post: &mut Post) {
+    fn begin(&mut self, last_id_us: u64, log: &mut Log<OsDisk>, post: &mut Post) {
         self.served = std::mem::take(&mut self.asked);
-        match log.begin_snapshot() {
+        let begun = log.begin_snapshot().and_then(|mut writer| {
+            // Not below the id of any transaction of which this shard has written its part.
+            let id = recovery::transaction_id(wall_clock_us().max(last_id_us), SHARDS_MAX - 1);
+            writer.append(Kind::Transaction { id, participants: &[] }, 0, &[])?;
+            Ok(writer)
+        });
+        match begun {
             Ok(writer) => {
                 self.stage = Stage::Writing { writer, position: 0, changes: Changes::default() };
             }

@@ -8,7 +8,7 @@
 //! inside a turn; when a turn finds nothing to do, the worker parks until the network ring, a peer or its clock
 //! wakes it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -64,7 +64,11 @@ pub struct Worker {
     locks: LockTable<Deferred>,
     /// The locked or waiting parts of transactions.
     prepared: HashMap<TransactionId, Prepared>,
-    transactions_begun: u64,
+    /// Transactions whose parts were run here and whose locks are still held: another shard may still have to
+    /// write its part.
+    committed: HashSet<TransactionId>,
+    /// The time of the last transaction id that was made or met, in microseconds since the Unix epoch.
+    last_id_us: u64,
     connections: Vec<Option<Box<Connection>>>,
     /// Clients to look after at the end of the turn: something of theirs may have to be sent, or has ended.
     attention: Vec<SocketId>,
@@ -142,7 +146,8 @@ impl Worker {
             changes: Changes::default(),
             locks: LockTable::new(recovery::random_seeds()),
             prepared: HashMap::new(),
-            transactions_begun: now_ms * 1000,
+            committed: HashSet::new(),
+            last_id_us: 0,
             connections: Vec::new(),
             attention: Vec::new(),
             hungry: Vec::new(),
@@ -505,12 +510,14 @@ impl Worker {
     }
 
     fn begin_transaction(&mut self, client: &mut Client, request: &Request<'_>) {
-        // `worker:12 number:52`; the number starts at the time in microseconds, so that it is not used again
-        // after a restart.
-        self.transactions_begun += 1;
-        let id = (self.index as u64) << 52 | self.transactions_begun;
+        let id = self.next_id();
         let transaction = Transaction::begin(id, request, job_token(client), &mut self.post);
         client.job = Some(Box::new(Job::Transaction(transaction)));
+    }
+
+    fn next_id(&mut self) -> TransactionId {
+        self.last_id_us = wall_clock_us().max(self.last_id_us + 1);
+        recovery::transaction_id(self.last_id_us, self.index)
     }
 
     pub(crate) fn begin_gather(
@@ -597,14 +604,16 @@ impl Worker {
                 let part = Prepared { origin: from, token, request, participants };
                 self.lock_part(transaction, wait, part);
             }
-            Call::Commit(transaction) => {
+            Call::Commit { transaction, record } => {
                 let part = self.prepared.remove(&transaction).expect("a part is committed once");
-                let reply = self.run_part(transaction, &part);
+                self.last_id_us = self.last_id_us.max(recovery::id_micros(record));
+                let reply = self.run_part(record, &part);
+                self.committed.insert(transaction);
                 self.post.to(from).answer(token, Answer::Part(reply));
-                self.unlock(transaction);
             }
             Call::Release(transaction) => {
                 self.prepared.remove(&transaction);
+                self.committed.remove(&transaction);
                 self.unlock(transaction);
             }
             Call::Scan { position, count, pattern, dialect } => {
@@ -663,7 +672,8 @@ impl Worker {
         let token = job_token(client);
         match (job, given) {
             (Job::Transaction(transaction), given) => {
-                let Some(reply) = transaction.answer(from, given, token, &mut self.post) else {
+                let record = self.next_id();
+                let Some(reply) = transaction.answer(from, given, record, token, &mut self.post) else {
                     return false;
                 };
                 answer(client, &transaction.request.request(), &reply);
@@ -723,11 +733,11 @@ impl Worker {
         self.post.to(part.origin).answer(part.token, answer);
     }
 
-    fn run_part(&mut self, transaction: TransactionId, part: &Prepared) -> Reply<'static> {
+    fn run_part(&mut self, record: TransactionId, part: &Prepared) -> Reply<'static> {
         self.log_changes(Kind::Batch);
         let request = part.request.request();
         let reply = self.shard.execute(&request, self.now_ms, &mut self.changes).into_owned();
-        self.log_changes(Kind::Transaction { id: transaction, participants: &part.participants });
+        self.log_changes(Kind::Transaction { id: record, participants: &part.participants });
         reply
     }
 
@@ -849,8 +859,9 @@ impl Worker {
                 self.shard.expire(self.now_ms, EXPIRED_PER_TURN_MAX) == EXPIRED_PER_TURN_MAX;
         }
         let reclaiming = self.shard.reclaim(RECLAIM_STEPS_PER_TURN);
-        let Worker { upkeep, shared, shard, log, post, now_ms, .. } = self;
-        let upkeeping = upkeep.step(&shared.config, shared.stopping(), *now_ms, shard, log, post);
+        let may_begin = !self.shared.stopping() && self.committed.is_empty();
+        let Worker { upkeep, shared, shard, log, post, now_ms, last_id_us, .. } = self;
+        let upkeeping = upkeep.step(&shared.config, may_begin, *last_id_us, *now_ms, shard, log, post);
         self.expiring || reclaiming || upkeeping
     }
 
@@ -958,7 +969,11 @@ fn answer_error(client: &mut Client, error: Error) {
     client.replies.now(|out| protocol::write_reply(&Reply::Error(error), None, 0, dialect, out));
 }
 
-fn wall_clock_ms() -> u64 {
+pub(crate) fn wall_clock_us() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
+    since.map_or(0, |since| since.as_micros() as u64)
+}
+
+fn wall_clock_ms() -> u64 {
+    wall_clock_us() / 1000
 }
