@@ -48,8 +48,11 @@ pub(crate) struct Frame<'a> {
     pub crc: u32,
     pub entries: u32,
     pub content: Content<'a>,
+    pub synced_seq: u64,
     /// The body without a transaction's id and participants.
     pub payload: &'a [u8],
+    /// The whole frame as it stands in the file.
+    pub bytes: &'a [u8],
 }
 
 /// The fixed part of a frame, as it stands in the file; nothing of it is checked.
@@ -234,9 +237,10 @@ impl<F: DiskFile> FrameReader<F> {
             return Ok(Err(Fault::Checksum { expected: crc, found: header.crc }));
         }
         self.skip(frame_bytes);
-        let body = &self.buffer[self.start - header.body_bytes as usize..self.start];
-        let (content, payload) = open_body(&header, body, &mut self.participants);
-        Ok(Ok(Frame { seq, crc, entries: header.entries, content, payload }))
+        let bytes = &self.buffer[self.start - frame_bytes..self.start];
+        let (content, payload) = open_body(&header, &bytes[FRAME_HEADER_BYTES..], &mut self.participants);
+        let FrameHeader { entries, synced_seq, .. } = header;
+        Ok(Ok(Frame { seq, crc, entries, content, synced_seq, payload, bytes }))
     }
 
     fn give_back(&mut self) {
