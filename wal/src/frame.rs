@@ -48,8 +48,11 @@ pub(crate) struct Frame<'a> {
     pub crc: u32,
     pub entries: u32,
     pub content: Content<'a>,
+    pub synced_seq: u64,
     /// The body without a transaction's id and participants.
     pub payload: &'a [u8],
+    /// The whole frame as it stands in the file.
+    pub bytes: &'a [u8],
 }
 
 /// The fixed part of a frame, as it stands in the file; nothing of it is checked.
@@ -194,6 +197,12 @@ impl<F: DiskFile> FrameReader<F> {
         Ok(&self.buffer[self.start..self.start + available])
     }
 
+    /// All bytes that are in memory: at least `least`, unless the file has fewer.
+    fn window(&mut self, least: usize) -> Result<&[u8], Error> {
+        self.peek(least)?;
+        Ok(&self.buffer[self.start..self.filled])
+    }
+
     /// Steps over bytes that were peeked at.
     pub fn skip(&mut self, count: usize) {
         assert!(count <= self.filled - self.start, "only bytes that were peeked at are skipped");
@@ -234,9 +243,10 @@ impl<F: DiskFile> FrameReader<F> {
             return Ok(Err(Fault::Checksum { expected: crc, found: header.crc }));
         }
         self.skip(frame_bytes);
-        let body = &self.buffer[self.start - header.body_bytes as usize..self.start];
-        let (content, payload) = open_body(&header, body, &mut self.participants);
-        Ok(Ok(Frame { seq, crc, entries: header.entries, content, payload }))
+        let bytes = &self.buffer[self.start - frame_bytes..self.start];
+        let (content, payload) = open_body(&header, &bytes[FRAME_HEADER_BYTES..], &mut self.participants);
+        let FrameHeader { entries, synced_seq, .. } = header;
+        Ok(Ok(Frame { seq, crc, entries, content, synced_seq, payload, bytes }))
     }
 
     fn give_back(&mut self) {
@@ -304,36 +314,50 @@ pub(crate) fn search<F: DiskFile>(file: &F, path: &Path, offset: u64, seq: u64) 
     let mut reader = FrameReader::new(file.clone(), path, offset)?;
     let mut remains = Remains { end: offset, nonzero_end: offset, ..Remains::default() };
     loop {
-        let at = reader.offset();
-        let window = reader.peek(READ_BYTES)?;
-        let Some(header) = window.first_chunk::<FRAME_HEADER_BYTES>() else {
-            if let Some(last) = window.iter().rposition(|byte| *byte != 0) {
-                remains.nonzero_end = at + last as u64 + 1;
-            }
-            return Ok(remains);
-        };
-        // A frame's header is never all zeros, so whole runs of zeros can be stepped over.
-        let zeros = window.iter().position(|byte| *byte != 0).unwrap_or(window.len());
-        if zeros >= FRAME_HEADER_BYTES {
-            reader.skip(zeros - (FRAME_HEADER_BYTES - 1));
-            continue;
+        let (at, file_bytes) = (reader.offset(), reader.file_bytes());
+        let window = reader.window(FRAME_HEADER_BYTES)?;
+        let only_zeros = window.iter().fold(0, |all, byte| all | byte) == 0;
+        if !only_zeros && let Some(last) = window.iter().rposition(|byte| *byte != 0) {
+            remains.nonzero_end = remains.nonzero_end.max(at + last as u64 + 1);
         }
-        let header = FrameHeader::decode(header);
-        let possible = header.is_plausible()
-            && header.seq >= seq
-            && header.synced_seq < header.seq
-            && header.frame_bytes() <= reader.file_bytes().saturating_sub(at);
-        remains.nonzero_end = remains.nonzero_end.max(at + zeros as u64 + 1);
-        if !possible || !checksum_fits(file, path, at, &header)? {
-            reader.skip(1);
+        if window.len() < FRAME_HEADER_BYTES {
+            return Ok(remains);
+        }
+        let behind_last = window.len() - FRAME_HEADER_BYTES + 1;
+        // A frame's header is never all zeros.
+        let places = if only_zeros { &[] } else { window };
+        let candidate = places.windows(FRAME_HEADER_BYTES).enumerate().find_map(|(index, bytes)| {
+            let header = candidate(bytes.first_chunk()?, seq)?;
+            (header.frame_bytes() <= file_bytes.saturating_sub(at + index as u64)).then_some((index, header))
+        });
+        let Some((index, header)) = candidate else {
+            reader.skip(behind_last);
+            continue;
+        };
+        let (start, buffered) = (at + index as u64, window.len() as u64);
+        if !checksum_fits(file, path, start, &header)? {
+            reader.skip(index + 1);
             continue;
         }
         remains.frames += 1;
         remains.synced_seq = remains.synced_seq.max(header.synced_seq);
-        remains.end = at + header.frame_bytes();
+        remains.end = start + header.frame_bytes();
         remains.nonzero_end = remains.nonzero_end.max(remains.end);
-        reader = FrameReader::new(file.clone(), path, remains.end)?;
+        if remains.end - at <= buffered {
+            reader.skip((remains.end - at) as usize);
+        } else {
+            reader = FrameReader::new(file.clone(), path, remains.end)?;
+        }
     }
+}
+
+/// The header that these bytes may be. The cheap tests come first: this runs for every byte of a segment's rest.
+fn candidate(bytes: &[u8; FRAME_HEADER_BYTES], seq: u64) -> Option<FrameHeader> {
+    if bytes[36] > TRAILER || bytes[37] != 0 || u64_at(bytes, 8) < seq {
+        return None;
+    }
+    let header = FrameHeader::decode(bytes);
+    (header.is_plausible() && header.synced_seq < header.seq && header.generation > 0).then_some(header)
 }
 
 fn checksum_fits<F: DiskFile>(

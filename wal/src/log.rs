@@ -122,7 +122,7 @@ impl<D: Disk> SyncTicket<D> {
 impl<D: Disk> Log<D> {
     /// Replays the snapshot and the log in `directory` in order, then opens the log for appending.
     ///
-    /// A torn end is cut, what a crash left behind is removed, and all that was replayed is synced. `segment_bytes`
+    /// A torn end is cut, what a crash left behind is removed, and all that was replayed is made durable. `segment_bytes`
     /// is the size of new segments. `on_record` sees the snapshot's frames and then the log's; memory is bounded by
     /// the largest frame. Blocks.
     ///

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::frame::{self, Content, FRAME_HEADER_BYTES, FrameHeader, FrameReader, Remains};
+use crate::frame::{self, Content, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameReader, Remains};
 use crate::header::{
     FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_SUFFIX, SNAPSHOT_TMP_NAME,
     SPARE_NAME, number_of,
@@ -27,9 +27,9 @@ pub struct Record<'a> {
     pub payload: &'a [u8],
     /// Whether it is from the snapshot.
     pub in_snapshot: bool,
-    /// Bytes of files that were read so far, this frame included.
+    /// Bytes of files before this frame, unused room included: for showing progress.
     pub read_bytes: u64,
-    /// Bytes of all files that will be read at most, unused room included.
+    /// Bytes of all files, unused room included.
     pub total_bytes: u64,
 }
 
@@ -68,6 +68,8 @@ pub(crate) struct Replayed<F> {
     pub segments: Vec<Segment<F>>,
     pub snapshot: Option<Snapshot>,
     pub newest_generation: u64,
+    /// Frames up to this one say of each other, or the snapshot says, that they are on disk.
+    proven_seq: u64,
     /// Files without a place in the log, in the order in which they have to go.
     leftovers: Vec<PathBuf>,
 }
@@ -113,8 +115,7 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
     let mut read_bytes = 0;
     let mut snapshot = None;
     if let Some((position, path)) = survey.snapshots.pop() {
-        let (found, generation) = snapshot::replay(disk, &path, position, place, |frame, end| {
-            read_bytes = end;
+        let (found, generation) = snapshot::replay(disk, &path, position, place, |frame, read_bytes| {
             let Content::Payload(kind) = frame.content else { return Ok(()) };
             let (seq, entries, payload) = (frame.seq, frame.entries, frame.payload);
             let total_bytes = survey.total_bytes;
@@ -132,50 +133,23 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
         chain.into_iter().partition::<Vec<_>, _>(|found| first_seq(found) >= position);
 
     let mut next_seq = position;
+    let mut proven_seq = log_end - 1;
     let mut segments: Vec<Segment<D::File>> = Vec::new();
     let mut end = None;
-    while segments.len() < chain.len() && first_seq(&chain[segments.len()]) == next_seq {
+    while end.is_none() && segments.len() < chain.len() && first_seq(&chain[segments.len()]) == next_seq {
         let found = &chain[segments.len()];
-        let successor = chain.get(segments.len() + 1).map(first_seq);
-        let mut segment = found.to_segment(next_seq);
-        let mut reader = FrameReader::new(found.file.clone(), &found.path, FILE_HEADER_BYTES as u64)?;
-        end = loop {
-            if successor == Some(next_seq) {
-                break None;
-            }
-            let offset = reader.offset();
-            let frame = match reader.next(found.generation, next_seq)? {
-                Ok(frame) if frame.content != Content::Trailer => frame,
-                Ok(_) => break Some(End { offset, fault: Fault::Kind { found: 3 }, torn: None }),
-                Err(fault) => {
-                    let torn = reader.peek(FRAME_HEADER_BYTES)?.first_chunk().map(FrameHeader::decode);
-                    let torn = torn.filter(|header| header.generation == found.generation);
-                    break Some(End { offset, fault, torn });
-                }
-            };
-            next_seq += 1;
-            segment.entries += u64::from(frame.entries);
-            if let Content::Payload(kind) = frame.content {
-                let (seq, entries, payload) = (frame.seq, frame.entries, frame.payload);
-                let (read_bytes, total_bytes) = (read_bytes + offset, survey.total_bytes);
-                on_record(Record {
-                    seq,
-                    kind,
-                    entries,
-                    payload,
-                    in_snapshot: false,
-                    read_bytes,
-                    total_bytes,
-                })?;
-            }
-        };
+        let successor_seq = chain.get(segments.len() + 1).map(first_seq);
+        let (segment, its_end) = found.replay(next_seq, successor_seq, |frame, offset| {
+            proven_seq = proven_seq.max(frame.synced_seq);
+            let Content::Payload(kind) = frame.content else { return Ok(()) };
+            let (seq, entries, payload) = (frame.seq, frame.entries, frame.payload);
+            let (read_bytes, total_bytes) = (read_bytes + offset, survey.total_bytes);
+            on_record(Record { seq, kind, entries, payload, in_snapshot: false, read_bytes, total_bytes })
+        })?;
         read_bytes += found.file_bytes;
-        segment.last_seq = next_seq - 1;
-        segment.bytes = reader.offset() - FILE_HEADER_BYTES as u64;
+        next_seq = segment.last_seq + 1;
         segments.push(segment);
-        if end.is_some() {
-            break;
-        }
+        end = its_end;
     }
 
     let dropped = chain.split_off(segments.len());
@@ -196,7 +170,8 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
         log_frames: next_seq - position,
         cut,
     };
-    Ok(Replayed { recovered, segments, snapshot, newest_generation: survey.newest_generation, leftovers })
+    let newest_generation = survey.newest_generation;
+    Ok(Replayed { recovered, segments, snapshot, newest_generation, proven_seq, leftovers })
 }
 
 /// Makes the files be what was replayed, durably. A crash in between is as good as one before.
@@ -210,7 +185,33 @@ pub(crate) fn settle<D: Disk>(disk: &D, directory: &Path, replayed: &Replayed<D:
         if segment.file_bytes < file.len().map_err(Error::io("measure", &segment.path))? {
             file.truncate(segment.file_bytes).map_err(Error::io("cut", &segment.path))?;
         }
+        if segment.last_seq > replayed.proven_seq {
+            write_again(&file, segment, replayed.proven_seq)?;
+        }
         file.sync_data().map_err(Error::io("sync", &segment.path))?;
+    }
+    Ok(())
+}
+
+/// Writes the frames after `proven_seq` once more, as they are. If a sync of them failed before the last process
+/// died, the system still shows them but may have given up writing them; only then would a sync prove nothing.
+fn write_again<F: DiskFile>(file: &F, segment: &Segment<F>, proven_seq: u64) -> Result<(), Error> {
+    let mut reader = FrameReader::new(file.clone(), &segment.path, 0)?;
+    let header = reader.peek(FILE_HEADER_BYTES)?;
+    file.write_all_at(header, 0).map_err(Error::io("write", &segment.path))?;
+    reader.skip(FILE_HEADER_BYTES);
+    for seq in segment.first_seq..=segment.last_seq {
+        let offset = reader.offset();
+        match reader.next(segment.generation, seq)? {
+            Ok(frame) if seq > proven_seq => {
+                file.write_all_at(frame.bytes, offset).map_err(Error::io("write", &segment.path))?;
+            }
+            Ok(_) => {}
+            Err(fault) => {
+                let path = segment.path.clone();
+                return Err(Error::DamagedFrame { path, offset, seq, fault, synced_seq: proven_seq });
+            }
+        }
     }
     Ok(())
 }
@@ -260,17 +261,45 @@ fn survey<D: Disk>(disk: &D, directory: &Path, place: Place) -> Result<Survey<D:
 }
 
 impl<F: DiskFile> Found<F> {
-    fn to_segment(&self, first_seq: u64) -> Segment<F> {
-        Segment {
+    /// Reads the frames from `first_seq` up to the first frame of the next segment, or to the end of the log.
+    fn replay<E: From<Error>>(
+        &self,
+        first_seq: u64,
+        successor_seq: Option<u64>,
+        mut on_frame: impl FnMut(Frame<'_>, u64) -> Result<(), E>,
+    ) -> Result<(Segment<F>, Option<End>), E> {
+        let mut reader = FrameReader::new(self.file.clone(), &self.path, FILE_HEADER_BYTES as u64)?;
+        let mut next_seq = first_seq;
+        let mut entries = 0;
+        let end = loop {
+            let offset = reader.offset();
+            if successor_seq == Some(next_seq) {
+                break None;
+            }
+            match reader.next(self.generation, next_seq)? {
+                Ok(frame) => {
+                    next_seq += 1;
+                    entries += u64::from(frame.entries);
+                    on_frame(frame, offset)?;
+                }
+                Err(fault) => {
+                    let torn = reader.peek(FRAME_HEADER_BYTES)?.first_chunk().map(FrameHeader::decode);
+                    let torn = torn.filter(|header| header.generation == self.generation);
+                    break Some(End { offset, fault, torn });
+                }
+            }
+        };
+        let segment = Segment {
             generation: self.generation,
             path: self.path.clone(),
             file: None,
             first_seq,
-            last_seq: first_seq - 1,
-            bytes: 0,
-            entries: 0,
+            last_seq: next_seq - 1,
+            bytes: reader.offset() - FILE_HEADER_BYTES as u64,
+            entries,
             file_bytes: self.file_bytes,
-        }
+        };
+        Ok((segment, end))
     }
 }
 

@@ -223,7 +223,7 @@ pub(crate) fn sync_directory<D: Disk>(disk: &D, path: &Path) -> Result<(), Error
 }
 
 /// Reads a snapshot from its first to its last frame. A frame was handed on before what follows it was looked at:
-/// after an error nothing of it counts. Returns the snapshot and its generation.
+/// after an error nothing of it counts. `on_frame` also gets the frame's offset. Returns the snapshot and its generation.
 pub(crate) fn replay<D: Disk, E: From<Error>>(
     disk: &D,
     path: &Path,
@@ -235,7 +235,7 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
     let mut reader = FrameReader::new(file, path, 0)?;
     let damaged = |offset, fault| Error::DamagedSnapshot { path: path.to_owned(), offset, fault };
     let header = FileHeader::decode(reader.peek(FILE_HEADER_BYTES)?, SNAPSHOT_MAGIC, place, path)?;
-    let header = header.filter(|header| header.first_seq == position);
+    let header = header.filter(|header| header.first_seq == position && position > 0);
     let header = header.ok_or_else(|| damaged(0, Fault::FileHeader))?;
     reader.skip(FILE_HEADER_BYTES);
     let mut crc = crc32fast::Hasher::new();
@@ -251,8 +251,7 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
                 frames += 1;
                 entries += u64::from(frame.entries);
                 crc.update(&frame.crc.to_le_bytes());
-                let end = offset + (frame::FRAME_HEADER_BYTES + frame.payload.len()) as u64;
-                on_frame(frame, end)?;
+                on_frame(frame, offset)?;
             }
             Content::Mark => return Err(damaged(offset, Fault::Kind { found: 2 }).into()),
             Content::Trailer => {
@@ -261,6 +260,7 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
                     frame.payload.len() == TRAILER_BYTES
                         && u64_at(*trailer, 0) == frames
                         && u64_at(*trailer, 8) == entries
+                        && u64_at(*trailer, 16) >= position
                         && u32_at(*trailer, 24) == crc.clone().finalize()
                 };
                 let trailer = trailer.filter(fits).ok_or_else(|| damaged(offset, Fault::Trailer))?;

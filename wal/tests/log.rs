@@ -304,7 +304,8 @@ fn good_frames_behind_an_unsynced_tear_are_cut_and_counted() {
     let (mut log, recovered, replay) = open(&disk, 256);
     expect_frames(&replay, 1, 1);
     let cut = recovered.cut.unwrap();
-    assert_eq!((cut.seq, cut.frames, cut.path), (2, 10, path));
+    assert_eq!((cut.seq, cut.frames, &cut.path), (2, 10, &path));
+    assert_eq!(disk.read(&path).unwrap().len() as u64, cut.offset);
     write(&mut log, 2);
     drop(log);
     let (_, recovered, replay) = open(&disk, 256);
