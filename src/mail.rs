@@ -244,6 +244,7 @@ impl Mail {
 pub struct Post {
     own: usize,
     peers: Vec<Peer>,
+    #[allow(clippy::vec_box)] // The boxes travel.
     pool: Vec<Box<Mail>>,
     /// This worker sleeps, or is about to, and wants to be woken by a peer that sends.
     asleep: Arc<AtomicBool>,

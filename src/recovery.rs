@@ -196,7 +196,8 @@ fn cut_short(layout: &Layout) -> Result<Arc<HashSet<TransactionId>>, Failure> {
         let joined = threads.into_iter().map(|thread| thread.join().expect("a panic ends the process"));
         joined.collect::<Result<_, _>>()
     })?;
-    let mut cut_short: HashSet<_> = traces.iter().flat_map(|traces| traces.left_out.iter().copied()).collect();
+    let mut cut_short: HashSet<_> =
+        traces.iter().flat_map(|traces| traces.left_out.iter().copied()).collect();
     for (id, participants) in traces.iter().flat_map(|traces| &traces.parts) {
         let lacks = |participant: &u32| {
             let traces = traces.get(*participant as usize);
@@ -254,7 +255,8 @@ fn move_keys(old: &Layout, new: &Layout, segment_bytes: u64) -> Result<(), Failu
             position = shard.walk(from, MOVE_KEYS, 0, |key, value, deadline_ms| {
                 if moved.is_ok() {
                     let owner = router::owner(key, shards);
-                    moved = targets[owner].put(&Change::Put { key, value, deadline_ms }).map_err(failed(owner));
+                    moved =
+                        targets[owner].put(&Change::Put { key, value, deadline_ms }).map_err(failed(owner));
                 }
             });
             moved?;

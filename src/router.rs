@@ -249,9 +249,10 @@ impl Transaction {
             unreachable!("no other command is split");
         };
         let key_count = self.request.request().keys().count();
-        let replies = self.parts.iter_mut().map(|part| {
-            (std::mem::take(&mut part.keys), part.reply.take().expect("every part has run"))
-        });
+        let replies = self
+            .parts
+            .iter_mut()
+            .map(|part| (std::mem::take(&mut part.keys), part.reply.take().expect("every part has run")));
         merge_parts(merge, key_count, replies)
     }
 }

@@ -220,7 +220,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     probe_io_uring()?;
     let shards = config.shard_count();
     let data = recovery::open(&config)?;
-    let (listeners, resp_port) = listen(&config)?;
+    let Listeners { sockets, resp_port } = listen(&config)?;
     let unix_socket = config.unix_socket.clone();
     let shared = Arc::new(Shared {
         config,
@@ -232,7 +232,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         drained: Gauge::default(),
         stopping: AtomicBool::new(false),
     });
-    let result = serve(&shared, shards, &data, listeners);
+    let result = serve(&shared, shards, &data, sockets);
     if let Some(path) = unix_socket {
         let _ = std::fs::remove_file(path); // Gone already is as good.
     }
@@ -274,9 +274,11 @@ fn serve(
         let _ = start.send(doorbells.clone()); // A worker that has ended says so by its report.
     }
     announce(shared);
-    (0..shards).try_for_each(|_| loop {
-        if let Report::Ended(result) = from_workers.recv().expect("each worker reports its end") {
-            break result;
+    (0..shards).try_for_each(|_| {
+        loop {
+            if let Report::Ended(result) = from_workers.recv().expect("each worker reports its end") {
+                break result;
+            }
         }
     })
 }
@@ -365,33 +367,39 @@ fn probe_io_uring() -> Result<(), Failure> {
     Net::new().map(drop).map_err(Failure::IoUring)
 }
 
-fn listen(config: &Config) -> Result<(Vec<(OwnedFd, Door)>, Option<u16>), Failure> {
+/// The sockets that are listened on, and the port of RESP if it is spoken over TCP.
+struct Listeners {
+    sockets: Vec<(OwnedFd, Door)>,
+    resp_port: Option<u16>,
+}
+
+fn listen(config: &Config) -> Result<Listeners, Failure> {
     let tcp = |port: u16, flag, door: Door| {
         let address = format!("{}:{port}", config.host);
         let sockets = bind_with_patience(|| net::bind_tcp(&config.host, port));
         let sockets = sockets.map_err(|error| Failure::Listen { address, flag, error })?;
         Ok(sockets.into_iter().map(move |(socket, _)| (socket, door)))
     };
-    let mut listeners = Vec::new();
-    let mut resp_port = None;
+    let mut listeners = Listeners { sockets: Vec::new(), resp_port: None };
     if config.port != 0 {
-        listeners.extend(tcp(config.port, "--port", Door::Text)?);
+        listeners.sockets.extend(tcp(config.port, "--port", Door::Text)?);
     }
     if config.resp_port != 0 {
         match tcp(config.resp_port, "--resp-port", Door::Resp) {
             Ok(sockets) => {
-                listeners.extend(sockets);
-                resp_port = Some(config.resp_port);
+                listeners.sockets.extend(sockets);
+                listeners.resp_port = Some(config.resp_port);
             }
             Err(failure) if config.resp_port_is_explicit() => return Err(failure),
             Err(failure) => tracing::warn!("{failure}; serving without RESP over TCP"),
         }
     }
     if let Some(path) = &config.unix_socket {
-        let failed = |error| Failure::Listen { address: path.display().to_string(), flag: "--unix-socket", error };
-        listeners.push((bind_with_patience(|| net::bind_unix(path)).map_err(failed)?, Door::Unix));
+        let failed =
+            |error| Failure::Listen { address: path.display().to_string(), flag: "--unix-socket", error };
+        listeners.sockets.push((bind_with_patience(|| net::bind_unix(path)).map_err(failed)?, Door::Unix));
     }
-    Ok((listeners, resp_port))
+    Ok(listeners)
 }
 
 /// Tries again for a while when an address is in use: after a kill, the kernel still holds the sockets of the killed
@@ -400,7 +408,9 @@ fn bind_with_patience<T>(bind: impl Fn() -> std::io::Result<T>) -> std::io::Resu
     let started = Instant::now();
     loop {
         match bind() {
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && started.elapsed() < BIND_PATIENCE => {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && started.elapsed() < BIND_PATIENCE =>
+            {
                 std::thread::sleep(BIND_RETRY);
             }
             done => return done,
@@ -427,7 +437,8 @@ fn stop_on_signal(shared: Arc<Shared>, wakeups: Vec<OwnedFd>) -> Result<(), Fail
 fn announce(shared: &Shared) {
     let config = &shared.config;
     let address = |port: u16| if port == 0 { "off".to_owned() } else { format!("{}:{port}", config.host) };
-    let shown = |path: &Option<PathBuf>| path.as_ref().map_or("off".to_owned(), |path| path.display().to_string());
+    let shown =
+        |path: &Option<PathBuf>| path.as_ref().map_or("off".to_owned(), |path| path.display().to_string());
     tracing::info!(
         text = address(config.port),
         resp = address(shared.resp_port.unwrap_or(0)),

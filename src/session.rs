@@ -28,7 +28,8 @@ impl Worker {
     }
 
     fn try_server_command(&mut self, client: &mut Client, request: &Request<'_>) -> Result<(), Error> {
-        let (command::Run::Server(server), text) = (request.command.run, client.dialect == Dialect::Text) else {
+        let (command::Run::Server(server), text) = (request.command.run, client.dialect == Dialect::Text)
+        else {
             unreachable!("the shards run {}", request.command.name);
         };
         let reply = match server {
@@ -52,7 +53,7 @@ impl Worker {
                 return Ok(());
             }
             Server::Scan => {
-                let (cursor, count, pattern) = scan_arguments(request)?;
+                let ScanArguments { cursor, count, pattern } = scan_arguments(request)?;
                 self.begin_scan(client, cursor, count, pattern);
                 return Ok(());
             }
@@ -71,7 +72,13 @@ impl Worker {
         };
         // HELLO has just changed the dialect in which it is answered itself.
         client.replies.now(|out| {
-            crate::protocol::write_reply(&reply, Some(request.command), request.arg_count(), client.dialect, out);
+            crate::protocol::write_reply(
+                &reply,
+                Some(request.command),
+                request.arg_count(),
+                client.dialect,
+                out,
+            );
         });
         Ok(())
     }
@@ -147,41 +154,62 @@ impl Worker {
         let config = &self.shared.config;
         let uptime = self.shared.started.elapsed().as_secs();
         let sections: [(&str, Vec<(&str, String)>); 6] = [
-            ("Server", vec![
-                ("redis_version", REDIS_VERSION.to_owned()),
-                ("redis_mode", "standalone".to_owned()),
-                ("kvlite_version", env!("CARGO_PKG_VERSION").to_owned()),
-                ("process_id", std::process::id().to_string()),
-                ("tcp_port", self.shared.resp_port.unwrap_or(0).to_string()),
-                ("text_port", config.port.to_string()),
-                ("shards", self.post.worker_count().to_string()),
-                ("uptime_in_seconds", uptime.to_string()),
-                ("uptime_in_days", (uptime / 86_400).to_string()),
-            ]),
-            ("Clients", vec![
-                ("connected_clients", self.shared.connections.count().to_string()),
-                ("maxclients", config.max_connections.to_string()),
-            ]),
-            ("Memory", vec![("used_memory", report.shard.memory_bytes.to_string()), ("maxmemory", "0".to_owned())]),
-            ("Persistence", vec![
-                ("loading", "0".to_owned()),
-                ("aof_enabled", "1".to_owned()),
-                ("wal_size", report.wal_size_bytes.to_string()),
-                ("wal_entries", report.wal_entries.to_string()),
-                ("wal_needs_compaction", u8::from(report.needs_compaction).to_string()),
-            ]),
-            ("Stats", vec![
-                ("total_connections_received", self.shared.clients_accepted.count().to_string()),
-                ("rejected_connections", self.shared.connections_refused.count().to_string()),
-                ("total_commands_processed", report.commands.to_string()),
-                ("expired_keys", report.shard.ttl_expired.to_string()),
-                ("keyspace_hits", report.shard.hits.to_string()),
-                ("keyspace_misses", report.shard.misses.to_string()),
-            ]),
-            ("Keyspace", match report.shard.keys {
-                0 => vec![],
-                keys => vec![("db0", format!("keys={keys},expires={},avg_ttl=0", report.shard.keys_with_deadline))],
-            }),
+            (
+                "Server",
+                vec![
+                    ("redis_version", REDIS_VERSION.to_owned()),
+                    ("redis_mode", "standalone".to_owned()),
+                    ("kvlite_version", env!("CARGO_PKG_VERSION").to_owned()),
+                    ("process_id", std::process::id().to_string()),
+                    ("tcp_port", self.shared.resp_port.unwrap_or(0).to_string()),
+                    ("text_port", config.port.to_string()),
+                    ("shards", self.post.worker_count().to_string()),
+                    ("uptime_in_seconds", uptime.to_string()),
+                    ("uptime_in_days", (uptime / 86_400).to_string()),
+                ],
+            ),
+            (
+                "Clients",
+                vec![
+                    ("connected_clients", self.shared.connections.count().to_string()),
+                    ("maxclients", config.max_connections.to_string()),
+                ],
+            ),
+            (
+                "Memory",
+                vec![("used_memory", report.shard.memory_bytes.to_string()), ("maxmemory", "0".to_owned())],
+            ),
+            (
+                "Persistence",
+                vec![
+                    ("loading", "0".to_owned()),
+                    ("aof_enabled", "1".to_owned()),
+                    ("wal_size", report.wal_size_bytes.to_string()),
+                    ("wal_entries", report.wal_entries.to_string()),
+                    ("wal_needs_compaction", u8::from(report.needs_compaction).to_string()),
+                ],
+            ),
+            (
+                "Stats",
+                vec![
+                    ("total_connections_received", self.shared.clients_accepted.count().to_string()),
+                    ("rejected_connections", self.shared.connections_refused.count().to_string()),
+                    ("total_commands_processed", report.commands.to_string()),
+                    ("expired_keys", report.shard.ttl_expired.to_string()),
+                    ("keyspace_hits", report.shard.hits.to_string()),
+                    ("keyspace_misses", report.shard.misses.to_string()),
+                ],
+            ),
+            (
+                "Keyspace",
+                match report.shard.keys {
+                    0 => vec![],
+                    keys => vec![(
+                        "db0",
+                        format!("keys={keys},expires={},avg_ttl=0", report.shard.keys_with_deadline),
+                    )],
+                },
+            ),
         ];
         let asked = |name: &str| {
             let everything = ["all", "default", "everything"];
@@ -220,12 +248,14 @@ impl Worker {
             let (_, value) = option.ok_or_else(|| Error::UnknownOption(request.arg(1).into()))?;
             return Ok(Reply::Bulk(Cow::Owned(value.into_bytes())));
         }
-        let shown = options.into_iter().filter(|(name, _)| {
-            patterns.iter().any(|pattern| glob_matches(pattern, name.as_bytes()))
-        });
+        let shown = options
+            .into_iter()
+            .filter(|(name, _)| patterns.iter().any(|pattern| glob_matches(pattern, name.as_bytes())));
         let value = |value: String| Reply::Bulk(Cow::Owned(value.into_bytes()));
         Ok(match request.dialect {
-            Dialect::Text => Reply::Array(shown.map(|(name, text)| value(format!("{name} {text}"))).collect()),
+            Dialect::Text => {
+                Reply::Array(shown.map(|(name, text)| value(format!("{name} {text}"))).collect())
+            }
             _ => Reply::Map(shown.map(|(name, text)| (name.into(), value(text))).collect()),
         })
     }
@@ -322,8 +352,15 @@ fn hello(client: &mut Client, request: &Request<'_>) -> Result<Reply<'static>, E
     ]))
 }
 
-/// The cursor, the number of keys to visit, and the pattern of a `SCAN`.
-fn scan_arguments(request: &Request<'_>) -> Result<(u64, usize, Option<Box<[u8]>>), Error> {
+/// What a `SCAN` asks for.
+struct ScanArguments {
+    cursor: u64,
+    /// The number of keys to visit, about.
+    count: usize,
+    pattern: Option<Box<[u8]>>,
+}
+
+fn scan_arguments(request: &Request<'_>) -> Result<ScanArguments, Error> {
     let cursor = std::str::from_utf8(request.arg(0)).ok().and_then(|digits| digits.parse().ok());
     let cursor = cursor.ok_or(Error::InvalidCursor)?;
     let (mut count, mut pattern) = (SCAN_COUNT_DEFAULT, None);
@@ -342,7 +379,7 @@ fn scan_arguments(request: &Request<'_>) -> Result<(u64, usize, Option<Box<[u8]>
             _ => return Err(Error::Syntax),
         }
     }
-    Ok((cursor, count, pattern))
+    Ok(ScanArguments { cursor, count, pattern })
 }
 
 fn describe_commands(request: &Request<'_>) -> Result<Reply<'static>, Error> {

@@ -38,12 +38,20 @@ pub struct Upkeep {
     served: Vec<(usize, Token)>,
     asked: Vec<(usize, Token)>,
     next_check_ms: u64,
+    check_interval_ms: u64,
+    /// The limits of this shard's log; 0 for none.
+    entries_max: u64,
+    size_bytes_max: u64,
 }
 
 enum Stage {
     Idle,
     /// Slices up to this position are written.
-    Writing { writer: SnapshotWriter<OsDisk>, position: u64, changes: Changes },
+    Writing {
+        writer: SnapshotWriter<OsDisk>,
+        position: u64,
+        changes: Changes,
+    },
     /// The snapshot is being synced and named, or what it replaces is being removed.
     Ending,
 }
@@ -56,7 +64,9 @@ enum Ended {
 
 impl Upkeep {
     /// Nothing to do yet. `wakeup` makes the worker take a turn.
-    pub fn new(wakeup: OwnedFd) -> Upkeep {
+    pub fn new(config: &Config, wakeup: OwnedFd) -> Upkeep {
+        // The limits are for all shards together.
+        let share = |limit: u64| limit.div_ceil(config.shard_count() as u64);
         Upkeep {
             ended: Rc::default(),
             wakeup: Rc::new(wakeup),
@@ -66,6 +76,9 @@ impl Upkeep {
             served: Vec::new(),
             asked: Vec::new(),
             next_check_ms: 0,
+            check_interval_ms: config.compact_interval.as_millis() as u64,
+            entries_max: share(config.max_wal_entries),
+            size_bytes_max: share(config.max_wal_size),
         }
     }
 
@@ -79,6 +92,12 @@ impl Upkeep {
         !matches!(self.stage, Stage::Idle)
     }
 
+    /// Whether the log has reached a limit from which on it is compacted.
+    pub fn is_long(&self, log: &Log<OsDisk>) -> bool {
+        let over = |now: u64, limit: u64| limit > 0 && now > limit;
+        over(log.entries(), self.entries_max) || over(log.size_bytes(), self.size_bytes_max)
+    }
+
     /// Whether blocking work is under way; the executor must not end before it.
     pub fn is_busy(&self) -> bool {
         self.running > 0
@@ -89,7 +108,6 @@ impl Upkeep {
     /// transaction of this shard. Returns whether more can be done at once.
     pub fn step(
         &mut self,
-        config: &Config,
         may_begin: bool,
         last_id_us: u64,
         now_ms: u64,
@@ -113,9 +131,9 @@ impl Upkeep {
         }
         let due = now_ms >= self.next_check_ms;
         if due {
-            self.next_check_ms = now_ms + config.compact_interval.as_millis() as u64;
+            self.next_check_ms = now_ms + self.check_interval_ms;
         }
-        let wanted = !self.asked.is_empty() || due && is_long(config, log);
+        let wanted = !self.asked.is_empty() || due && self.is_long(log);
         if wanted && !self.is_compacting() {
             self.begin(last_id_us, log, post);
         }
@@ -138,13 +156,7 @@ impl Upkeep {
         }
     }
 
-    fn write_slice(
-        &mut self,
-        now_ms: u64,
-        shard: &Shard,
-        log: &mut Log<OsDisk>,
-        post: &mut Post,
-    ) -> bool {
+    fn write_slice(&mut self, now_ms: u64, shard: &Shard, log: &mut Log<OsDisk>, post: &mut Post) -> bool {
         let Stage::Writing { writer, position, changes } = &mut self.stage else { return false };
         let mut written = Ok(());
         let next = shard.walk(*position, SLICE_KEYS, now_ms, |key, value, deadline_ms| {
@@ -162,7 +174,8 @@ impl Upkeep {
     }
 
     fn end(&mut self, log: &mut Log<OsDisk>, post: &mut Post) {
-        let Stage::Writing { mut writer, mut changes, .. } = std::mem::replace(&mut self.stage, Stage::Ending)
+        let Stage::Writing { mut writer, mut changes, .. } =
+            std::mem::replace(&mut self.stage, Stage::Ending)
         else {
             unreachable!("a snapshot ends after its last slice");
         };
@@ -205,7 +218,10 @@ impl Upkeep {
     fn give_up(&mut self, error: &wal::Error, post: &mut Post) {
         tracing::error!("no snapshot was written, the log stays as it is: {error}");
         self.stage = Stage::Idle;
-        self.answer(&Reply::Error(shard::Error::Unavailable("no snapshot could be written; see the log")), post);
+        self.answer(
+            &Reply::Error(shard::Error::Unavailable("no snapshot could be written; see the log")),
+            post,
+        );
     }
 
     fn answer(&mut self, reply: &Reply<'static>, post: &mut Post) {
@@ -225,13 +241,6 @@ impl Upkeep {
         })
         .detach();
     }
-}
-
-/// Whether the log has reached a limit from which on it is compacted. The limits are for all shards together.
-pub fn is_long(config: &Config, log: &Log<OsDisk>) -> bool {
-    let shards = config.shard_count() as u64;
-    let over = |now: u64, limit: u64| limit > 0 && now > limit / shards;
-    over(log.entries(), config.max_wal_entries) || over(log.size_bytes(), config.max_wal_size)
 }
 
 fn append(writer: &mut SnapshotWriter<OsDisk>, changes: &mut Changes) -> Result<(), wal::Error> {

@@ -26,7 +26,7 @@ use crate::recovery;
 use crate::report::Report;
 use crate::router::{Gather, Job, OwnedRequest, Route, Transaction, Walk, Walked, route};
 use crate::server::{Failure, Shared};
-use crate::upkeep::{self, Upkeep};
+use crate::upkeep::Upkeep;
 
 /// How many commands of one client a turn runs before the others have theirs.
 const COMMANDS_PER_TURN_MAX: usize = 1024;
@@ -134,7 +134,7 @@ impl Worker {
         log: Log<OsDisk>,
     ) -> std::io::Result<Worker> {
         let now_ms = wall_clock_ms();
-        let upkeep = Upkeep::new(net.wakeup().try_clone_to_owned()?);
+        let upkeep = Upkeep::new(&shared.config, net.wakeup().try_clone_to_owned()?);
         Ok(Worker {
             index,
             shared,
@@ -842,11 +842,10 @@ impl Worker {
             self.begin_sync();
         }
         let now_ms = self.now_ms;
-        let overdue = |connection: &&Box<Connection>| {
-            matches!(connection.client.stage, Stage::Lingering { until_ms } if until_ms <= now_ms)
-        };
-        let overdue: Vec<_> = self.connections.iter().flatten().filter(overdue).collect();
-        let overdue: Vec<_> = overdue.into_iter().map(|connection| connection.client.socket).collect();
+        let overdue = |connection: &Connection| matches!(connection.client.stage, Stage::Lingering { until_ms } if until_ms <= now_ms);
+        let connections = self.connections.iter().flatten().map(|connection| &**connection);
+        let overdue: Vec<_> =
+            connections.filter(|it| overdue(it)).map(|connection| connection.client.socket).collect();
         for id in overdue {
             self.set_stage(id, |_| Stage::Gone);
         }
@@ -855,13 +854,12 @@ impl Worker {
     /// One slice of each kind of work that no client waits for. Returns whether more is left.
     fn background(&mut self) -> bool {
         if self.expiring {
-            self.expiring =
-                self.shard.expire(self.now_ms, EXPIRED_PER_TURN_MAX) == EXPIRED_PER_TURN_MAX;
+            self.expiring = self.shard.expire(self.now_ms, EXPIRED_PER_TURN_MAX) == EXPIRED_PER_TURN_MAX;
         }
         let reclaiming = self.shard.reclaim(RECLAIM_STEPS_PER_TURN);
         let may_begin = !self.shared.stopping() && self.committed.is_empty();
-        let Worker { upkeep, shared, shard, log, post, now_ms, last_id_us, .. } = self;
-        let upkeeping = upkeep.step(&shared.config, may_begin, *last_id_us, *now_ms, shard, log, post);
+        let Worker { upkeep, shard, log, post, now_ms, last_id_us, .. } = self;
+        let upkeeping = upkeep.step(may_begin, *last_id_us, *now_ms, shard, log, post);
         self.expiring || reclaiming || upkeeping
     }
 
@@ -870,7 +868,7 @@ impl Worker {
         Report {
             wal_size_bytes: self.log.size_bytes() + self.log.snapshot().map_or(0, |snapshot| snapshot.bytes),
             wal_entries: self.log.entries(),
-            needs_compaction: self.upkeep.is_compacting() || upkeep::is_long(&self.shared.config, &self.log),
+            needs_compaction: self.upkeep.is_compacting() || self.upkeep.is_long(&self.log),
             commands: self.commands,
             shard: self.shard.stats(),
         }

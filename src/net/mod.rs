@@ -229,18 +229,9 @@ impl Net {
 
     /// Wakes the ring that has this doorbell. The bell rings with the next turn's submission.
     pub fn ring_doorbell(&mut self, peer: &Doorbell) {
-        let bell = opcode::MsgRingData::new(
-            types::Fd(peer.0.as_raw_fd()),
-            0,
-            Operation::Woken.tag(0, 0),
-            None,
-        );
-        self.push(
-            &bell
-                .build()
-                .flags(squeue::Flags::SKIP_SUCCESS)
-                .user_data(Operation::Ignored.tag(0, 0)),
-        );
+        let bell =
+            opcode::MsgRingData::new(types::Fd(peer.0.as_raw_fd()), 0, Operation::Woken.tag(0, 0), None);
+        self.push(&bell.build().flags(squeue::Flags::SKIP_SUCCESS).user_data(Operation::Ignored.tag(0, 0)));
     }
 
     /// Starts to accept on a listening socket. Returns the number under which events name it.
@@ -459,7 +450,9 @@ impl Net {
         match unsafe { self.ring.submitter().enter::<libc::sigset_t>(count, 0, ENTER_GETEVENTS, None) } {
             Ok(_) => Ok(()),
             // Interrupted, or too many completions wait: what is there is reaped, the next turn goes on.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }

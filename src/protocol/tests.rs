@@ -473,8 +473,13 @@ fn shown(reply: &Reply<'_>, command: &str, arg_count: usize, dialect: Dialect) -
 
 #[test]
 fn replies_in_three_dialects() {
-    let fields =
-        || vec![("proto", Reply::Integer(3)), ("name", Reply::bytes(b"a b")), ("up", Reply::Bool(true))];
+    let fields = || {
+        vec![
+            ("proto".into(), Reply::Integer(3)),
+            ("name".into(), Reply::bytes(b"a b")),
+            ("up".into(), Reply::Bool(true)),
+        ]
+    };
     let page = |keys| Reply::Array(vec![Reply::bytes(b"17"), Reply::Array(keys)]);
     for (reply, text, resp2, resp3) in [
         (Reply::Ok, "+OK\n", "+OK\r\n", "+OK\r\n"),
@@ -523,9 +528,9 @@ fn replies_in_three_dialects() {
         ),
         (
             Reply::Array(vec![Reply::Map(vec![
-                ("key", Reply::bytes(b"user:1")),
-                ("reads", Reply::Integer(150)),
-                ("writes", Reply::Integer(10)),
+                ("key".into(), Reply::bytes(b"user:1")),
+                ("reads".into(), Reply::Integer(150)),
+                ("writes".into(), Reply::Integer(10)),
             ])]),
             "user:1 (reads=150 writes=10)\n",
             "*1\r\n*6\r\n$3\r\nkey\r\n$6\r\nuser:1\r\n$5\r\nreads\r\n:150\r\n$6\r\nwrites\r\n:10\r\n",
@@ -559,10 +564,10 @@ fn the_text_protocol_answers_some_commands_in_forms_of_their_own() {
             "STATS",
             0,
             Reply::Map(vec![
-                ("keys", Reply::Integer(5)),
-                ("needs_compaction", Reply::Bool(false)),
-                ("since", Reply::Simple("2026-01-15T10:30:00Z")),
-                ("name", Reply::bytes(b"a b")),
+                ("keys".into(), Reply::Integer(5)),
+                ("needs_compaction".into(), Reply::Bool(false)),
+                ("since".into(), Reply::Simple("2026-01-15T10:30:00Z")),
+                ("name".into(), Reply::bytes(b"a b")),
             ]),
             "+OK keys=5 needs_compaction=false since=2026-01-15T10:30:00Z name=\"a b\"\n",
         ),
