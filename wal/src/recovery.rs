@@ -319,7 +319,8 @@ impl<F: DiskFile> Rest<'_, F> {
     /// Whether the log is torn at frame `seq`, which is cut, or damaged there, which is refused.
     /// `promised_seq` is what the snapshot says was synced.
     fn judge(&self, seq: u64, promised_seq: u64) -> Result<Option<Cut>, Error> {
-        let search = |found: &Found<F>, offset| frame::search(&found.file, &found.path, offset, seq);
+        let search =
+            |found: &Found<F>, offset| frame::search(&found.file, &found.path, offset, found.generation, seq);
         let behind = match &self.last {
             Some((found, end)) => search(found, end.offset)?,
             None => Remains::default(),
