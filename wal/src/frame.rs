@@ -357,7 +357,8 @@ pub(crate) fn search<F: DiskFile>(
     }
 }
 
-/// The header that these bytes may be. The cheap tests come first: this runs for every byte of a segment's rest.
+/// The header that these bytes may be. The cheap tests come first: this runs for every byte of a segment's
+/// rest.
 fn candidate(bytes: &[u8; FRAME_HEADER_BYTES], generation: u64, seq: u64) -> Option<FrameHeader> {
     if u64_at(bytes, 16) != generation || u64_at(bytes, 8) < seq {
         return None;
