@@ -1,7 +1,7 @@
 //! The data directory: its lock, its manifest, its layouts.
 //!
-//! A layout is one directory per shard. The manifest names the only layout that counts; a new one is filled beside
-//! it and takes its place in one step. This module never looks into a log.
+//! A layout is one directory per shard. The manifest names the only layout that counts; a new one is filled
+//! beside it and takes its place in one step. This module never looks into a log.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -50,16 +50,16 @@ impl Layout {
 }
 
 impl<D: Disk> DataDir<D> {
-    /// Locks the directory, which is created if it is missing, reads the manifest, and removes what an unfinished
-    /// change of the layout left behind.
+    /// Locks the directory, which is created if it is missing, reads the manifest, and removes what an
+    /// unfinished change of the layout left behind.
     ///
-    /// A held lock is tried again for `lock_wait`: after a kill the kernel releases it only when the dead process's
-    /// last operations are over. Blocks that long at most, and for the disk.
+    /// A held lock is tried again for `lock_wait`: after a kill the kernel releases it only when the dead
+    /// process's last operations are over. Blocks that long at most, and for the disk.
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::MissingManifest`], [`Error::DamagedManifest`], [`Error::NewerVersion`],
-    /// [`Error::MissingDirectory`], [`Error::Io`]. A directory with log files and no manifest is never taken for
-    /// an empty one.
+    /// [`Error::MissingDirectory`], [`Error::Io`]. A directory with log files and no manifest is never
+    /// taken for an empty one.
     pub fn open(disk: D, path: &Path, lock_wait: Duration) -> Result<DataDir<D>, Error> {
         disk.create_dir_all(path).map_err(Error::io("create", path))?;
         if let Some(parent) = path.parent() {
@@ -105,8 +105,8 @@ impl<D: Disk> DataDir<D> {
     /// Makes `layout` the one that counts, durably and in one step, and removes all others.
     ///
     /// # Errors
-    /// [`Error::Io`] when the switch failed; after it, the next [`Self::open`] tells which layout counts. Layouts
-    /// that could not be removed are left to it too.
+    /// [`Error::Io`] when the switch failed; after it, the next [`Self::open`] tells which layout counts.
+    /// Layouts that could not be removed are left to it too.
     pub fn activate(&mut self, layout: Layout) -> Result<(), Error> {
         let path = self.path.join(MANIFEST_NAME);
         let tmp = self.path.join(MANIFEST_TMP_NAME);

@@ -195,8 +195,8 @@ impl fmt::Display for Error {
             ),
             Error::MissingManifest { path, found } => write!(
                 f,
-                "{} is missing, but {} exists; put the manifest back from a copy, or move the log files away to \
-                 start empty",
+                "{} is missing, but {} exists; put the manifest back from a copy, or move the log files away \
+                 to start empty",
                 path.display(),
                 found.display()
             ),
@@ -224,9 +224,9 @@ impl fmt::Display for Error {
             ),
             Error::DamagedFrame { path, offset, seq, fault, synced_seq } => write!(
                 f,
-                "{} is damaged at byte {offset}: expected frame {seq}, found {fault}; the frames before it are \
-                 good, and all up to {synced_seq} had been on disk; put the file back from a copy, or repair \
-                 into a new directory what is readable",
+                "{} is damaged at byte {offset}: expected frame {seq}, found {fault}; the frames before it \
+                 are good, and all up to {synced_seq} had been on disk; put the file back from a copy, or \
+                 repair into a new directory what is readable",
                 path.display()
             ),
             Error::MissingFrames { directory, seq, next, synced_seq } => {
@@ -237,14 +237,14 @@ impl fmt::Display for Error {
                 }
                 write!(
                     f,
-                    ", but all frames up to {synced_seq} had been on disk; put the missing segment back from a \
-                     copy, or repair into a new directory what is readable"
+                    ", but all frames up to {synced_seq} had been on disk; put the missing segment back from \
+                     a copy, or repair into a new directory what is readable"
                 )
             }
             Error::DamagedSnapshot { path, offset, fault } => write!(
                 f,
-                "{} is damaged at byte {offset}: found {fault}; put the file back from a copy, or repair into a \
-                 new directory what is readable",
+                "{} is damaged at byte {offset}: found {fault}; put the file back from a copy, or repair into \
+                 a new directory what is readable",
                 path.display()
             ),
             Error::SyncFailedBefore { directory } => write!(

@@ -308,9 +308,15 @@ pub(crate) struct Remains {
     pub nonzero_end: u64,
 }
 
-/// Searches everything from `offset` on, at every byte, for good frames with sequence number `seq` or higher.
-/// Stale frames of a recycled file are all lower.
-pub(crate) fn search<F: DiskFile>(file: &F, path: &Path, offset: u64, seq: u64) -> Result<Remains, Error> {
+/// Searches everything from `offset` on, at every byte, for good frames of this generation with sequence
+/// number `seq` or higher.
+pub(crate) fn search<F: DiskFile>(
+    file: &F,
+    path: &Path,
+    offset: u64,
+    generation: u64,
+    seq: u64,
+) -> Result<Remains, Error> {
     let mut reader = FrameReader::new(file.clone(), path, offset)?;
     let mut remains = Remains { end: offset, nonzero_end: offset, ..Remains::default() };
     loop {
@@ -327,7 +333,7 @@ pub(crate) fn search<F: DiskFile>(file: &F, path: &Path, offset: u64, seq: u64) 
         // A frame's header is never all zeros.
         let places = if only_zeros { &[] } else { window };
         let candidate = places.windows(FRAME_HEADER_BYTES).enumerate().find_map(|(index, bytes)| {
-            let header = candidate(bytes.first_chunk()?, seq)?;
+            let header = candidate(bytes.first_chunk()?, generation, seq)?;
             (header.frame_bytes() <= file_bytes.saturating_sub(at + index as u64)).then_some((index, header))
         });
         let Some((index, header)) = candidate else {
@@ -351,13 +357,14 @@ pub(crate) fn search<F: DiskFile>(file: &F, path: &Path, offset: u64, seq: u64) 
     }
 }
 
-/// The header that these bytes may be. The cheap tests come first: this runs for every byte of a segment's rest.
-fn candidate(bytes: &[u8; FRAME_HEADER_BYTES], seq: u64) -> Option<FrameHeader> {
-    if bytes[36] > TRAILER || bytes[37] != 0 || u64_at(bytes, 8) < seq {
+/// The header that these bytes may be. The cheap tests come first: this runs for every byte of a segment's
+/// rest.
+fn candidate(bytes: &[u8; FRAME_HEADER_BYTES], generation: u64, seq: u64) -> Option<FrameHeader> {
+    if u64_at(bytes, 16) != generation || u64_at(bytes, 8) < seq {
         return None;
     }
     let header = FrameHeader::decode(bytes);
-    (header.is_plausible() && header.synced_seq < header.seq && header.generation > 0).then_some(header)
+    (header.is_plausible() && header.synced_seq < header.seq).then_some(header)
 }
 
 fn checksum_fits<F: DiskFile>(
@@ -433,6 +440,14 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_of_another_generation_or_place_in_the_sequence_is_not_taken() {
+        let mut reader = reader(&two_frames());
+        assert_eq!(reader.next(6, 7).unwrap(), Err(Fault::Generation { expected: 6, found: 5 }));
+        assert_eq!(reader.next(5, 8).unwrap(), Err(Fault::Sequence { expected: 8, found: 7 }));
+        assert!(reader.next(5, 7).unwrap().is_ok(), "a fault moves nothing");
+    }
+
+    #[test]
     fn a_flipped_bit_never_gives_another_frame() {
         let good = two_frames();
         for bit in 0..43 * 8 {
@@ -474,10 +489,11 @@ mod tests {
             let disk = MemDisk::default();
             disk.damage(Path::new(PATH), &bytes);
             let file = disk.open(Path::new(PATH)).unwrap();
-            let remains = search(&file, Path::new(PATH), 0, 8).unwrap();
+            let remains = search(&file, Path::new(PATH), 0, 5, 8).unwrap();
             assert_eq!((remains.frames, remains.synced_seq), (1, 6), "shift {shift}");
             assert_eq!(remains.end as usize, shift + frames.len(), "shift {shift}");
-            assert_eq!(search(&file, Path::new(PATH), 0, 9).unwrap().frames, 0, "shift {shift}");
+            assert_eq!(search(&file, Path::new(PATH), 0, 4, 7).unwrap().frames, 0, "shift {shift}");
+            assert_eq!(search(&file, Path::new(PATH), 0, 5, 9).unwrap().frames, 0, "shift {shift}");
         }
     }
 }

@@ -57,18 +57,18 @@
 //!        trailer      frames 8, entries 8, log end 8, crc 4 of the crc fields of all frames before it
 //! ```
 //!
-//! A snapshot ends with a trailer and nothing behind it; without it the snapshot is damaged. Its log end is the
-//! sequence number that was next when its last entry was taken: a snapshot shows effects of frames up to there,
-//! so they are synced before it gets its name.
+//! A snapshot ends with a trailer and nothing behind it; without it the snapshot is damaged. Its log end is
+//! the sequence number that was next when its last entry was taken: a snapshot shows effects of frames up
+//! to there, so they are synced before it gets its name.
 //!
 //! # Torn or damaged
 //!
-//! After a power cut the file system may have kept any part of what was not synced, in any order: good frames
-//! behind a bad one prove nothing by themselves. Frames therefore state up to where the log had been synced when
-//! they were written. Replay ends at the first frame that is not good. If anything behind it states that this
-//! frame had been synced, it was damaged, and recovery refuses; otherwise it is the torn end of the log, and is
-//! cut. Frames of a closed segment end where the next segment begins, whatever bytes follow: a write that
-//! failed halfway is repeated in a fresh segment under the same sequence numbers.
+//! After a power cut the file system may have kept any part of what was not synced, in any order: good
+//! frames behind a bad one prove nothing by themselves. Frames therefore state up to where the log had been
+//! synced when they were written. Replay ends at the first frame that is not good. If anything behind it
+//! states that this frame had been synced, it was damaged, and recovery refuses; otherwise it is the torn
+//! end of the log, and is cut. Frames of a closed segment end where the next segment begins, whatever bytes
+//! follow: a write that failed halfway is repeated in a fresh segment under the same sequence numbers.
 
 #![forbid(unsafe_code)]
 

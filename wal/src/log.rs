@@ -1,7 +1,7 @@
 //! The log of one shard while it runs: append, flush, rotate, sync, snapshot.
 //!
-//! It owns the segments from the snapshot's position on. It never reads them back, and it never syncs by itself:
-//! its owner decides when, and where the waiting is done.
+//! It owns the segments from the snapshot's position on. It never reads them back, and it never syncs by
+//! itself: its owner decides when, and where the waiting is done.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,8 @@ struct Current<F> {
 /// Files to sync, and the sequence number up to which the log is durable when that is done.
 ///
 /// Either [`Self::run`] it on a thread that may wait, or sync the [`files`](Self::files) and the
-/// [`directory`](Self::directory) by other means. Then tell the log: [`Log::finish_sync`] or [`Log::fail_sync`].
+/// [`directory`](Self::directory) by other means. Then tell the log: [`Log::finish_sync`] or
+/// [`Log::fail_sync`].
 #[derive(Debug)]
 pub struct SyncTicket<D: Disk> {
     files: Vec<D::File>,
@@ -122,9 +123,9 @@ impl<D: Disk> SyncTicket<D> {
 impl<D: Disk> Log<D> {
     /// Replays the snapshot and the log in `directory` in order, then opens the log for appending.
     ///
-    /// A torn end is cut, what a crash left behind is removed, and all that was replayed is made durable. `segment_bytes`
-    /// is the size of new segments. `on_record` sees the snapshot's frames and then the log's; memory is bounded by
-    /// the largest frame. Blocks.
+    /// A torn end is cut, what a crash left behind is removed, and all that was replayed is made durable.
+    /// `segment_bytes` is the size of new segments. `on_record` sees the snapshot's frames and then the
+    /// log's; memory is bounded by the largest frame. Blocks.
     ///
     /// # Errors
     /// Damage, [`Error::Io`], or what `on_record` returned: then no file was changed.
@@ -167,8 +168,8 @@ impl<D: Disk> Log<D> {
     /// Adds a frame with `entries` changes to the buffer and returns its sequence number. No I/O.
     ///
     /// # Panics
-    /// When the body is larger than [`FRAME_BODY_BYTES_MAX`](crate::FRAME_BODY_BYTES_MAX), or a transaction has
-    /// more than 65,535 participants.
+    /// When the body is larger than [`FRAME_BODY_BYTES_MAX`](crate::FRAME_BODY_BYTES_MAX), or a transaction
+    /// has more than 65,535 participants.
     pub fn append(&mut self, kind: Kind<'_>, entries: u32, payload: &[u8]) -> u64 {
         self.put(Content::Payload(kind), entries, payload)
     }
@@ -176,8 +177,8 @@ impl<D: Disk> Log<D> {
     /// Hands all buffered frames to the system, in one write, and returns the last sequence number written.
     ///
     /// # Errors
-    /// [`Error::Io`]: the frames stay in the buffer, and the next call writes them to a fresh segment. Until that
-    /// succeeds none of them may be acknowledged.
+    /// [`Error::Io`]: the frames stay in the buffer, and the next call writes them to a fresh segment.
+    /// Until that succeeds none of them may be acknowledged.
     pub fn flush(&mut self) -> Result<u64, Error> {
         let frames_bytes = self.buffer.len() - FILE_HEADER_BYTES;
         if frames_bytes == 0 {
@@ -235,8 +236,8 @@ impl<D: Disk> Log<D> {
         self.durable_seq
     }
 
-    /// What has to be synced to make all written frames durable; `None` when they are, or when a sync has failed
-    /// and only a snapshot helps ([`Self::needs_snapshot`]).
+    /// What has to be synced to make all written frames durable; `None` when they are, or when a sync has
+    /// failed and only a snapshot helps ([`Self::needs_snapshot`]).
     ///
     /// Frames may be appended and flushed meanwhile, and other tickets be taken.
     pub fn begin_sync(&self) -> Option<SyncTicket<D>> {
@@ -256,9 +257,9 @@ impl<D: Disk> Log<D> {
         self.durable_seq
     }
 
-    /// Notes that syncing one of the ticket's files failed. The frames that were not durable may be lost on disk,
-    /// whatever later syncs say: writing goes on in a fresh segment, and [`Self::durable_seq`] stands still until
-    /// a snapshot that is begun from now on is retired into the log.
+    /// Notes that syncing one of the ticket's files failed. The frames that were not durable may be lost on
+    /// disk, whatever later syncs say: writing goes on in a fresh segment, and [`Self::durable_seq`] stands
+    /// still until a snapshot that is begun from now on is retired into the log.
     pub fn fail_sync(&mut self, ticket: &SyncTicket<D>) {
         self.distrust(ticket.sync_failures);
     }
@@ -287,8 +288,8 @@ impl<D: Disk> Log<D> {
         Ok(self.durable_seq)
     }
 
-    /// Flushes, syncs and writes a closing mark, which lets the next recovery tell a damaged end of the log from
-    /// a torn one. Blocks. A log that is dropped without it is in order too.
+    /// Flushes, syncs and writes a closing mark, which lets the next recovery tell a damaged end of the log
+    /// from a torn one. Blocks. A log that is dropped without it is in order too.
     ///
     /// # Errors
     /// As [`Self::sync`].
@@ -301,8 +302,8 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Work that makes the next segment ready, when none is and nobody is at it. Without it a rotation allocates
-    /// a segment itself, which is quick, but the syncs in it are slower.
+    /// Work that makes the next segment ready, when none is and nobody is at it. Without it a rotation
+    /// allocates a segment itself, which is quick, but the syncs in it are slower.
     pub fn prepare(&mut self) -> Option<Preparation<D>> {
         let turn = self.spare_turn()?;
         Some(Preparation::new(self.disk.clone(), &self.directory, self.segment_bytes, turn))
@@ -342,8 +343,8 @@ impl<D: Disk> Log<D> {
         Ok(writer.end(self.next_seq, Some(ticket)))
     }
 
-    /// Notes that a snapshot could not be completed, and tells why. Its frames count as before, unless syncing them
-    /// was what failed: then as after [`Self::fail_sync`].
+    /// Notes that a snapshot could not be completed, and tells why. Its frames count as before, unless
+    /// syncing them was what failed: then as after [`Self::fail_sync`].
     pub fn fail_snapshot(&mut self, failed: FailedSnapshot) -> Error {
         if let Some(sync_failures) = failed.sync_failures {
             self.distrust(sync_failures);
@@ -351,7 +352,8 @@ impl<D: Disk> Log<D> {
         failed.error
     }
 
-    /// Replaces everything before the snapshot's position by the snapshot; the returned work removes the files.
+    /// Replaces everything before the snapshot's position by the snapshot; the returned work removes the
+    /// files.
     pub fn retire(&mut self, snapshot: &Snapshot) -> Obsolete<D> {
         if self.distrusted_before.is_some_and(|seq| seq <= snapshot.position) {
             self.distrusted_before = None;
@@ -455,8 +457,8 @@ impl<D: Disk> Log<D> {
         let Some(current) = self.current.take() else { return };
         let mut segment = current.segment;
         if segment.last_seq < segment.first_seq {
-            // Its first write failed. What it holds is written again elsewhere under a higher generation, which
-            // recovery prefers should the file remain.
+            // Its first write failed. What it holds is written again elsewhere under a higher generation,
+            // which recovery prefers should the file remain.
             let _ = self.disk.remove_file(&segment.path);
             return;
         }

@@ -1,7 +1,7 @@
 //! Reading a shard's directory back: the newest snapshot, then the log; and where the log ends.
 //!
-//! [`replay`] only reads. [`settle`] then cuts, removes and syncs, so that the directory holds exactly what was
-//! replayed. The rule for torn and damaged ends is in the crate's documentation.
+//! [`replay`] only reads. [`settle`] then cuts, removes and syncs, so that the directory holds exactly what
+//! was replayed. The rule for torn and damaged ends is in the crate's documentation.
 
 use std::path::{Path, PathBuf};
 
@@ -193,8 +193,9 @@ pub(crate) fn settle<D: Disk>(disk: &D, directory: &Path, replayed: &Replayed<D:
     Ok(())
 }
 
-/// Writes the frames after `proven_seq` once more, as they are. If a sync of them failed before the last process
-/// died, the system still shows them but may have given up writing them; only then would a sync prove nothing.
+/// Writes the frames after `proven_seq` once more, as they are. If a sync of them failed before the last
+/// process died, the system still shows them but may have given up writing them; only then would a sync
+/// prove nothing.
 fn write_again<F: DiskFile>(file: &F, segment: &Segment<F>, proven_seq: u64) -> Result<(), Error> {
     let mut reader = FrameReader::new(file.clone(), &segment.path, 0)?;
     let header = reader.peek(FILE_HEADER_BYTES)?;
@@ -319,7 +320,8 @@ impl<F: DiskFile> Rest<'_, F> {
     /// Whether the log is torn at frame `seq`, which is cut, or damaged there, which is refused.
     /// `promised_seq` is what the snapshot says was synced.
     fn judge(&self, seq: u64, promised_seq: u64) -> Result<Option<Cut>, Error> {
-        let search = |found: &Found<F>, offset| frame::search(&found.file, &found.path, offset, seq);
+        let search =
+            |found: &Found<F>, offset| frame::search(&found.file, &found.path, offset, found.generation, seq);
         let behind = match &self.last {
             Some((found, end)) => search(found, end.offset)?,
             None => Remains::default(),
@@ -368,8 +370,8 @@ impl<F: DiskFile> Rest<'_, F> {
         Error::MissingFrames { directory: self.directory.to_owned(), seq, next, synced_seq }
     }
 
-    /// The bytes behind the end in the last segment that were part of the log. Stale bytes of a recycled file do
-    /// not count; a few bytes of a torn header over stale bytes cannot be told from them.
+    /// The bytes behind the end in the last segment that were part of the log. Stale bytes of a recycled
+    /// file do not count; a few bytes of a torn header over stale bytes cannot be told from them.
     fn torn_bytes(&self, behind: &Remains) -> u64 {
         let Some((_, end)) = &self.last else { return 0 };
         let nonzero = behind.nonzero_end.saturating_sub(end.offset);

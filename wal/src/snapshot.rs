@@ -16,7 +16,8 @@ use crate::{Disk, DiskFile, Error, Fault, Kind, Place, SyncTicket};
 const WRITE_BYTES: usize = 256 << 10;
 const TRAILER_BYTES: usize = 28;
 
-/// A snapshot that is being written under a temporary name. Dropping it gives it up; recovery removes the rest.
+/// A snapshot that is being written under a temporary name. Dropping it gives it up; recovery removes the
+/// rest.
 #[derive(Debug)]
 pub struct SnapshotWriter<D: Disk> {
     disk: D,
@@ -42,8 +43,8 @@ pub struct SnapshotEnd<D: Disk> {
     ticket: Option<SyncTicket<D>>,
 }
 
-/// A snapshot that could not be completed. [`Log::fail_snapshot`](crate::Log::fail_snapshot) takes it and tells
-/// why: when the frames of the log could not be synced, the log has to know.
+/// A snapshot that could not be completed. [`Log::fail_snapshot`](crate::Log::fail_snapshot) takes it and
+/// tells why: when the frames of the log could not be synced, the log has to know.
 #[derive(Debug)]
 #[must_use]
 pub struct FailedSnapshot {
@@ -109,9 +110,11 @@ impl<D: Disk> SnapshotWriter<D> {
         })
     }
 
-    /// Adds a frame with `entries` changes. Writes to the system's cache when enough has gathered; never syncs.
+    /// Adds a frame with `entries` changes. Writes to the system's cache when enough has gathered; never
+    /// syncs.
     ///
-    /// A part of a transaction may be added with an empty payload: it tells recovery that this shard has its part.
+    /// A part of a transaction may be added with an empty payload: it tells recovery that this shard has
+    /// its part.
     ///
     /// # Errors
     /// [`Error::Io`]; then the snapshot has to be given up.
@@ -201,8 +204,8 @@ impl<D: Disk> SnapshotWriter<D> {
 }
 
 impl<D: Disk> SnapshotEnd<D> {
-    /// Syncs the frames whose effects the snapshot may show, then the snapshot, and names it. Blocks for as long
-    /// as the disk needs; it may run on any thread.
+    /// Syncs the frames whose effects the snapshot may show, then the snapshot, and names it. Blocks for as
+    /// long as the disk needs; it may run on any thread.
     ///
     /// # Errors
     /// [`FailedSnapshot`]: the log goes on without this snapshot.
@@ -222,8 +225,9 @@ pub(crate) fn sync_directory<D: Disk>(disk: &D, path: &Path) -> Result<(), Error
     directory.sync_all().map_err(Error::io("sync", path))
 }
 
-/// Reads a snapshot from its first to its last frame. A frame was handed on before what follows it was looked at:
-/// after an error nothing of it counts. `on_frame` also gets the frame's offset. Returns the snapshot and its generation.
+/// Reads a snapshot from its first to its last frame. A frame was handed on before what follows it was
+/// looked at: after an error nothing of it counts. `on_frame` also gets the frame's offset. Returns the
+/// snapshot and its generation.
 pub(crate) fn replay<D: Disk, E: From<Error>>(
     disk: &D,
     path: &Path,

@@ -15,11 +15,11 @@ const STEP_BYTES: u64 = 1 << 20;
 /// The right to make the file named `spare`; the log hands it out once at a time.
 pub(crate) type Turn = Arc<()>;
 
-/// A zero-filled file that is being made, so that a later rotation of the log finds a segment ready whose syncs
-/// change no metadata.
+/// A zero-filled file that is being made, so that a later rotation of the log finds a segment ready whose
+/// syncs change no metadata.
 ///
-/// Use it up in [`Self::step`]s or with [`Self::run`], then give the outcome to [`Log::adopt`](crate::Log::adopt).
-/// Dropping it gives it up.
+/// Use it up in [`Self::step`]s or with [`Self::run`], then give the outcome to
+/// [`Log::adopt`](crate::Log::adopt). Dropping it gives it up.
 #[derive(Debug)]
 pub struct Preparation<D: Disk> {
     disk: D,
@@ -45,7 +45,8 @@ impl<D: Disk> Preparation<D> {
         Preparation { disk, path, file: None, file_bytes, filled: 0, turn }
     }
 
-    /// Fills and syncs about `bytes_budget` more bytes; returns whether the file is complete. Blocks for the sync.
+    /// Fills and syncs about `bytes_budget` more bytes; returns whether the file is complete. Blocks for
+    /// the sync.
     ///
     /// # Errors
     /// [`Error::Io`]; the step can be repeated.
@@ -89,8 +90,8 @@ impl<D: Disk> Preparation<D> {
     }
 }
 
-/// Files that no longer count, because a newer snapshot replaces them. They may be left in place too: recovery
-/// ignores and removes them.
+/// Files that no longer count, because a newer snapshot replaces them. They may be left in place too:
+/// recovery ignores and removes them.
 #[derive(Debug)]
 pub struct Obsolete<D: Disk> {
     pub(crate) disk: D,

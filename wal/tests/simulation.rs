@@ -1,8 +1,8 @@
 //! The log on a simulated disk that fails and loses power at any moment, against a model.
 //!
 //! The state is a small map: key -> sequence number of the last frame that wrote it. After a power cut the
-//! recovered map has to be the model's map after some frame between the last durable and the last appended one,
-//! and recovery never refuses: nothing was damaged.
+//! recovered map has to be the model's map after some frame between the last durable and the last appended
+//! one, and recovery never refuses: nothing was damaged.
 
 // Clippy takes only functions marked as tests for tests; this whole file is one.
 #![allow(clippy::unwrap_used)]
@@ -54,7 +54,8 @@ fn change(key: u64, seq: u64, padding: u64) -> Vec<u8> {
 fn apply(map: &mut Map, payload: &[u8]) {
     let number = |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().unwrap());
     let last = map.entry(number(0)).or_default();
-    // Replaying an older frame onto a newer state is harmless, as it is in the real thing at the end of a replay.
+    // Replaying an older frame onto a newer state is harmless, as it is in the real thing at the end of a
+    // replay.
     *last = number(8);
 }
 

@@ -89,7 +89,8 @@ impl DiskFile for Arc<File> {
             match rustix::fs::fallocate(&**self, FallocateFlags::empty(), 0, len) {
                 Ok(()) => return Ok(()),
                 Err(Errno::INTR) => {}
-                // Some file systems reserve nothing in advance; there the log finds a full disk when it writes.
+                // Some file systems reserve nothing in advance; there the log finds a full disk when it
+                // writes.
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
                     return if DiskFile::len(self)? < len { self.set_len(len) } else { Ok(()) };
                 }
