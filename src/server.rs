@@ -451,3 +451,28 @@ fn announce(shared: &Shared) {
         env!("CARGO_PKG_VERSION"),
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Set in the process that is to panic.
+    const PANIC: &str = "KVLITE_TEST_PANIC_IN_WORKER";
+
+    #[test]
+    fn a_panic_in_a_worker_ends_the_process() {
+        if std::env::var_os(PANIC).is_some() {
+            exit_on_panic();
+            let worker = LocalExecutorBuilder::default().spawn(|| async {
+                glommio::spawn_local(async { panic!("a defect") }).detach();
+                std::future::pending::<()>().await;
+            });
+            let _ = worker.expect("an executor starts").join();
+            std::process::exit(0); // Reached only when the panic ended the executor alone.
+        }
+        let name = "server::tests::a_panic_in_a_worker_ends_the_process";
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let ended = child.args([name, "--exact", "--nocapture"]).env(PANIC, "1").output().unwrap();
+        assert_eq!(ended.status.code(), Some(70), "{ended:?}");
+    }
+}

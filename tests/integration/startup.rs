@@ -98,6 +98,46 @@ fn a_port_that_is_taken_is_named() {
     assert_eq!(server.text().ask_one("PING"), "+PONG");
 }
 
+/// Runs `work` on a thread on which the kernel refuses `io_uring_setup`, and so on every process started by it.
+fn without_io_uring<T: Send>(errno: u32, work: impl FnOnce() -> T + Send) -> T {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+    const IO_URING_SETUP: i64 = 425; // The same number on every architecture.
+    let architecture = TargetArch::try_from(std::env::consts::ARCH).unwrap();
+    let rules = [(IO_URING_SETUP, vec![])].into_iter().collect();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno), architecture);
+    let program: BpfProgram = filter.unwrap().try_into().unwrap();
+    std::thread::scope(|scope| {
+        let restricted = scope.spawn(move || {
+            seccompiler::apply_filter(&program).unwrap();
+            work()
+        });
+        restricted.join().unwrap()
+    })
+}
+
+#[test]
+fn a_system_without_io_uring_is_told_what_to_do() {
+    for (errno, remedy) in [(1, "seccomp profile"), (38, "Linux 6.1")] {
+        let ended = without_io_uring(errno, || run(&[]));
+        assert_eq!(ended.status.code(), Some(78), "{ended:?}");
+        assert!(ended.output.contains("io_uring is not available"), "{ended:?}");
+        assert!(ended.output.contains(remedy), "{ended:?}");
+        assert!(!ended.output.contains("panicked"), "{ended:?}");
+    }
+}
+
+#[test]
+fn too_little_locked_memory_is_told_by_its_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut limited = std::process::Command::new("prlimit");
+    limited.arg("--memlock=65536:65536").arg(crate::process::program());
+    limited.args(["--host", "127.0.0.1", "--port", &free_port().to_string(), "--resp-port", "0"]);
+    limited.arg("--wal-path").arg(directory.path());
+    let ended = run_to_end(limited);
+    assert_eq!(ended.status.code(), Some(78), "{ended:?}");
+    assert!(ended.output.contains("locked memory is 65536 bytes"), "{ended:?}");
+}
+
 #[test]
 fn two_servers_never_share_a_directory() {
     let mut server = Server::start(2, &[]);
