@@ -16,6 +16,7 @@ pub mod config;
 pub mod connection;
 #[cfg(test)]
 mod documentation;
+mod journal;
 pub mod logging;
 pub mod mail;
 pub mod net;

@@ -14,13 +14,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use shard::command::{Access, Run};
-use shard::{Changes, Dialect, Error, LockKeys, LockTable, Reply, Request, Shard, Waiter};
-use wal::{Kind, Log, OsDisk, SyncTicket};
+use shard::{Dialect, Error, LockKeys, LockTable, Reply, Request, Shard, Waiter};
+use wal::{Kind, Log, OsDisk};
 
 use crate::config::SyncMode;
 use crate::connection::{Client, Connection, Door, INPUT_HIGH_BYTES, Stage};
+use crate::journal::Journal;
 use crate::mail::{Answer, Call, Mail, Newcomer, Page, Post, Token, TransactionId};
-use crate::net::{Event, Net, SocketId, SyncOf};
+use crate::net::{Event, Net, SocketId};
 use crate::protocol::{self, Listener, Parsed, Parser};
 use crate::recovery;
 use crate::report::Report;
@@ -57,10 +58,8 @@ pub struct Worker {
     pub(crate) net: Net,
     pub(crate) post: Post,
     pub(crate) shard: Shard,
-    pub(crate) log: Log<OsDisk>,
+    journal: Journal,
     upkeep: Upkeep,
-    /// What the commands of this turn have changed and the log does not hold yet.
-    changes: Changes,
     locks: LockTable<Deferred>,
     /// The locked or waiting parts of transactions.
     prepared: HashMap<TransactionId, Prepared>,
@@ -87,11 +86,6 @@ pub struct Worker {
     expiring: bool,
     commands: u64,
     last_sync: Instant,
-    sync: Option<SyncTicket<OsDisk>>,
-    syncs_left: usize,
-    sync_failed: Option<std::io::Error>,
-    /// Who waits until everything up to a position is on disk.
-    sync_waiters: Vec<(u64, usize, Token)>,
     stopping_since: Option<Instant>,
     drained: bool,
 }
@@ -134,6 +128,7 @@ impl Worker {
         log: Log<OsDisk>,
     ) -> std::io::Result<Worker> {
         let now_ms = wall_clock_ms();
+        let journal = Journal::new(log, shared.config.sync_mode);
         let upkeep = Upkeep::new(&shared.config, net.wakeup().try_clone_to_owned()?);
         Ok(Worker {
             index,
@@ -142,8 +137,7 @@ impl Worker {
             net,
             post,
             shard,
-            log,
-            changes: Changes::default(),
+            journal,
             locks: LockTable::new(recovery::random_seeds()),
             prepared: HashMap::new(),
             committed: HashSet::new(),
@@ -161,10 +155,6 @@ impl Worker {
             expiring: false,
             commands: 0,
             last_sync: Instant::now(),
-            sync: None,
-            syncs_left: 0,
-            sync_failed: None,
-            sync_waiters: Vec::new(),
             stopping_since: None,
             drained: false,
         })
@@ -208,7 +198,7 @@ impl Worker {
             self.net.unparked();
         }
         let index = self.index;
-        self.log.close().map_err(|error| Failure::log(index, error))
+        self.journal.log.close().map_err(|error| Failure::log(index, error))
     }
 
     /// Wakes the worker from its parking once every `tick`, for what is due by the clock.
@@ -274,7 +264,10 @@ impl Worker {
                 });
             }
             Event::SendFailed(id, _) => self.set_stage(id, |_| Stage::Gone),
-            Event::Synced(result) => self.on_synced(result)?,
+            Event::Synced(result) => {
+                let synced = self.journal.on_synced(result, &mut self.net, &mut self.post);
+                synced.map_err(|error| Failure::Sync { shard: self.index, error })?;
+            }
         }
         Ok(())
     }
@@ -499,8 +492,17 @@ impl Worker {
     /// Runs a command whose keys all lie on this worker's shard.
     fn run_here(&mut self, client: &mut Client, request: &Request<'_>) {
         if self.locks.is_idle() || !self.conflicts(request) {
-            let reply = self.shard.execute(request, self.now_ms, &mut self.changes);
-            answer(client, request, &reply);
+            let Worker { shard, journal, post, index, now_ms, .. } = self;
+            let changes_before = journal.changes.count();
+            let reply = shard.execute(request, *now_ms, &mut journal.changes);
+            let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
+            if journal.holds_back(seq) {
+                let sequence = client.replies.later(*index, 0);
+                let token = Token { socket: client.socket, sequence };
+                journal.answer_bytes(seq, *index, token, post, |out| write_reply(&reply, request, out));
+            } else {
+                answer(client, request, &reply);
+            }
         } else {
             let sequence = client.replies.later(self.index, 0);
             let token = Token { socket: client.socket, sequence };
@@ -596,8 +598,8 @@ impl Worker {
             }
             Call::RunPart { command, args } => {
                 let request = mail.request(command, Dialect::Resp3, args);
-                let reply = self.shard.execute(&request, self.now_ms, &mut self.changes).into_owned();
-                self.post.to(from).answer(token, Answer::Part(reply));
+                let (reply, seq) = self.execute(&request);
+                self.journal.answer(seq, from, token, Answer::Part(reply), &mut self.post);
             }
             Call::Lock { transaction, wait, command, args, participants } => {
                 let request = OwnedRequest::new(&mail.request(command, Dialect::Resp3, args));
@@ -607,9 +609,9 @@ impl Worker {
             Call::Commit { transaction, record } => {
                 let part = self.prepared.remove(&transaction).expect("a part is committed once");
                 self.last_id_us = self.last_id_us.max(recovery::id_micros(record));
-                let reply = self.run_part(record, &part);
+                let (reply, seq) = self.run_part(record, &part);
                 self.committed.insert(transaction);
-                self.post.to(from).answer(token, Answer::Part(reply));
+                self.journal.answer(seq, from, token, Answer::Part(reply), &mut self.post);
             }
             Call::Release(transaction) => {
                 self.prepared.remove(&transaction);
@@ -622,7 +624,8 @@ impl Worker {
                     protocol::write_item(&Reply::bytes(key), dialect, &mut page.items);
                     page.count += 1;
                 });
-                self.post.to(from).answer(token, Answer::Page(Box::new(page)));
+                let seq = self.journal.frame_behind_all();
+                self.journal.answer(seq, from, token, Answer::Page(Box::new(page)), &mut self.post);
             }
             Call::Report => {
                 let report = self.report();
@@ -630,8 +633,7 @@ impl Worker {
             }
             Call::Sync => {
                 self.write_log()?;
-                self.sync_waiters.push((self.log.written_seq(), from, token));
-                self.begin_sync();
+                self.journal.answer_synced(from, token, &mut self.net, &mut self.post);
             }
             Call::Compact => self.upkeep.ask(from, token),
         }
@@ -639,8 +641,19 @@ impl Worker {
     }
 
     fn run_for(&mut self, origin: usize, token: Token, request: &Request<'_>) {
-        let reply = self.shard.execute(request, self.now_ms, &mut self.changes);
-        self.post.to(origin).answer_bytes(token, |out| write_reply(&reply, request, out));
+        let Worker { shard, journal, post, now_ms, .. } = self;
+        let changes_before = journal.changes.count();
+        let reply = shard.execute(request, *now_ms, &mut journal.changes);
+        let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
+        journal.answer_bytes(seq, origin, token, post, |out| write_reply(&reply, request, out));
+    }
+
+    /// Runs a request; returns its reply, and the frame that it depends on.
+    fn execute(&mut self, request: &Request<'_>) -> (Reply<'static>, u64) {
+        let changes_before = self.journal.changes.count();
+        let reply = self.shard.execute(request, self.now_ms, &mut self.journal.changes).into_owned();
+        let seq = self.journal.frame_behind(request, self.journal.changes.count() != changes_before);
+        (reply, seq)
     }
 
     fn on_answer(&mut self, from: usize, token: Token, answer: Answer, mail: &Mail) {
@@ -723,22 +736,21 @@ impl Worker {
     /// Tells that a part holds its locks. A part that only reads does so now.
     fn locked(&mut self, transaction: TransactionId) {
         let part = &self.prepared[&transaction];
-        let request = part.request.request();
-        let answer = if request.command.access == Access::Read {
-            let reply = self.shard.execute(&request, self.now_ms, &mut self.changes);
-            Answer::Part(reply.into_owned())
-        } else {
-            Answer::Locked
-        };
-        self.post.to(part.origin).answer(part.token, answer);
+        let (origin, token) = (part.origin, part.token);
+        if part.request.request().command.access == Access::Write {
+            self.post.to(origin).answer(token, Answer::Locked);
+            return;
+        }
+        let request = part.request.clone();
+        let (reply, seq) = self.execute(&request.request());
+        self.journal.answer(seq, origin, token, Answer::Part(reply), &mut self.post);
     }
 
-    fn run_part(&mut self, record: TransactionId, part: &Prepared) -> Reply<'static> {
-        self.log_changes(Kind::Batch);
-        let request = part.request.request();
-        let reply = self.shard.execute(&request, self.now_ms, &mut self.changes).into_owned();
-        self.log_changes(Kind::Transaction { id: record, participants: &part.participants });
-        reply
+    fn run_part(&mut self, record: TransactionId, part: &Prepared) -> (Reply<'static>, u64) {
+        self.journal.seal(Kind::Batch);
+        let (reply, seq) = self.execute(&part.request.request());
+        self.journal.seal(Kind::Transaction { id: record, participants: &part.participants });
+        (reply, seq)
     }
 
     fn unlock(&mut self, transaction: TransactionId) {
@@ -756,76 +768,8 @@ impl Worker {
 
     // ---- the log ----
 
-    /// Puts the changes so far into a frame.
-    fn log_changes(&mut self, kind: Kind<'_>) {
-        if !self.changes.is_empty() {
-            self.log.append(kind, self.changes.count() as u32, self.changes.bytes());
-            self.changes.clear(SPARE_BUFFER_BYTES);
-        }
-    }
-
-    /// Hands the changes of the turn to the kernel; in `always` mode, to the disk.
     fn write_log(&mut self) -> Result<(), Failure> {
-        self.log_changes(Kind::Batch);
-        if self.log.buffered_bytes() == 0 {
-            return Ok(());
-        }
-        let written = match self.shared.config.sync_mode {
-            SyncMode::Always => self.log.sync(),
-            SyncMode::EverySecond | SyncMode::No => self.log.flush(),
-        };
-        written.map(drop).map_err(|error| Failure::log(self.index, error))
-    }
-
-    fn begin_sync(&mut self) {
-        if self.sync.is_some() {
-            return; // The next one begins when this one has ended, if somebody waits for it.
-        }
-        self.last_sync = Instant::now();
-        let Some(ticket) = self.log.begin_sync() else {
-            self.answer_synced();
-            return;
-        };
-        for file in ticket.files() {
-            self.net.sync(file.clone(), SyncOf::Data);
-        }
-        if let Some(directory) = ticket.directory() {
-            self.net.sync(directory.clone(), SyncOf::Everything);
-        }
-        self.syncs_left = ticket.files().len() + usize::from(ticket.directory().is_some());
-        self.sync = Some(ticket);
-    }
-
-    fn on_synced(&mut self, result: std::io::Result<()>) -> Result<(), Failure> {
-        self.syncs_left -= 1;
-        if let Err(error) = result {
-            self.sync_failed.get_or_insert(error);
-        }
-        if self.syncs_left > 0 {
-            return Ok(());
-        }
-        let ticket = self.sync.take().expect("a sync was begun");
-        if let Some(error) = self.sync_failed.take() {
-            return Err(Failure::Sync { shard: self.index, error });
-        }
-        self.log.finish_sync(&ticket);
-        self.answer_synced();
-        if !self.sync_waiters.is_empty() {
-            self.begin_sync();
-        }
-        Ok(())
-    }
-
-    fn answer_synced(&mut self) {
-        let durable = self.log.durable_seq();
-        let post = &mut self.post;
-        self.sync_waiters.retain(|(position, origin, token)| {
-            let waits = *position > durable;
-            if !waits {
-                post.to(*origin).answer(*token, Answer::Part(Reply::Ok));
-            }
-            waits
-        });
+        self.journal.write(&mut self.net).map_err(|error| Failure::log(self.index, error))
     }
 
     // ---- what the clock and idle time ask for ----
@@ -839,7 +783,8 @@ impl Worker {
         }
         let everysec = self.shared.config.sync_mode == SyncMode::EverySecond;
         if everysec && self.last_sync.elapsed() >= SYNC_INTERVAL {
-            self.begin_sync();
+            self.last_sync = Instant::now();
+            self.journal.begin_sync(&mut self.net);
         }
         let now_ms = self.now_ms;
         let overdue = |connection: &Connection| matches!(connection.client.stage, Stage::Lingering { until_ms } if until_ms <= now_ms);
@@ -857,18 +802,21 @@ impl Worker {
             self.expiring = self.shard.expire(self.now_ms, EXPIRED_PER_TURN_MAX) == EXPIRED_PER_TURN_MAX;
         }
         let reclaiming = self.shard.reclaim(RECLAIM_STEPS_PER_TURN);
+        // A snapshot counts the frames so far: whatever its slices show must be in one of them.
+        self.journal.seal(Kind::Batch);
         let may_begin = !self.shared.stopping() && self.committed.is_empty();
-        let Worker { upkeep, shard, log, post, now_ms, last_id_us, .. } = self;
-        let upkeeping = upkeep.step(may_begin, *last_id_us, *now_ms, shard, log, post);
+        let Worker { upkeep, shard, journal, post, now_ms, last_id_us, .. } = self;
+        let upkeeping = upkeep.step(may_begin, *last_id_us, *now_ms, shard, &mut journal.log, post);
         self.expiring || reclaiming || upkeeping
     }
 
     /// What this worker counts.
     pub(crate) fn report(&self) -> Report {
+        let log = &self.journal.log;
         Report {
-            wal_size_bytes: self.log.size_bytes() + self.log.snapshot().map_or(0, |snapshot| snapshot.bytes),
-            wal_entries: self.log.entries(),
-            needs_compaction: self.upkeep.is_compacting() || self.upkeep.is_long(&self.log),
+            wal_size_bytes: log.size_bytes() + log.snapshot().map_or(0, |snapshot| snapshot.bytes),
+            wal_entries: log.entries(),
+            needs_compaction: self.upkeep.is_compacting() || self.upkeep.is_long(log),
             commands: self.commands,
             shard: self.shard.stats(),
         }
