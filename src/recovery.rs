@@ -1,11 +1,11 @@
 //! From the data directory back into shards, and from one number of shards to another.
 
 use std::hash::{BuildHasher, RandomState};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use shard::{Change, Changes, Shard};
-use wal::{DataDir, Kind, Layout, Log, OsDisk, Place, Record, SnapshotWriter};
+use wal::{DataDir, Disk, Kind, Layout, Log, OsDisk, Place, Record, SnapshotWriter};
 
 use crate::config::Config;
 use crate::router;
@@ -22,24 +22,26 @@ const MOVE_KEYS: usize = 1024;
 const MOVE_FRAME_BYTES: usize = 64 * 1024;
 
 /// The locked data directory, with a layout for the number of shards that the server has.
-pub struct Data {
+pub struct Data<D: Disk = OsDisk> {
     /// Holds the lock.
-    _directory: DataDir<OsDisk>,
+    _directory: DataDir<D>,
+    disk: D,
     layout: Layout,
     segment_bytes: u64,
 }
 
 /// Where one shard's files are.
-pub struct ShardData {
+pub struct ShardData<D: Disk = OsDisk> {
+    disk: D,
     directory: PathBuf,
     place: Place,
     segment_bytes: u64,
 }
 
-impl Data {
+impl<D: Disk> Data<D> {
     /// The place of one shard.
-    pub fn shard(&self, index: usize) -> ShardData {
-        ShardData::new(&self.layout, index, self.segment_bytes)
+    pub fn shard(&self, index: usize) -> ShardData<D> {
+        ShardData::new(&self.disk, &self.layout, index, self.segment_bytes)
     }
 }
 
@@ -49,36 +51,43 @@ impl Data {
 /// # Errors
 /// [`Failure::Log`], [`Failure::Replay`]; the directory is as it was.
 pub fn open(config: &Config) -> Result<Data, Failure> {
+    open_on(OsDisk, &config.wal_path, config.shard_count() as u32, config.wal_segment_size)
+}
+
+/// As [`open`], on any disk. New log segments have `segment_bytes`.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_on<D: Disk>(disk: D, path: &Path, shards: u32, segment_bytes: u64) -> Result<Data<D>, Failure> {
     let failed = |error| Failure::Log { shard: None, error };
-    let shards = config.shard_count() as u32;
-    let segment_bytes = config.wal_segment_size;
-    let mut directory = DataDir::open(OsDisk, &config.wal_path, LOCK_WAIT).map_err(failed)?;
+    let mut directory = DataDir::open(disk.clone(), path, LOCK_WAIT).map_err(failed)?;
     let layout = match directory.layout().cloned() {
         Some(layout) if layout.shards == shards => layout,
         old => {
             let new = directory.create_layout(shards).map_err(failed)?;
             if let Some(old) = &old {
                 tracing::info!(from = old.shards, to = shards, "moving keys to another number of shards");
-                move_keys(old, &new, segment_bytes)?;
+                move_keys(&disk, old, &new, segment_bytes)?;
             }
             directory.activate(new.clone()).map_err(failed)?;
             new
         }
     };
-    Ok(Data { _directory: directory, layout, segment_bytes })
+    Ok(Data { _directory: directory, disk, layout, segment_bytes })
 }
 
-impl ShardData {
-    fn new(layout: &Layout, index: usize, segment_bytes: u64) -> ShardData {
+impl<D: Disk> ShardData<D> {
+    fn new(disk: &D, layout: &Layout, index: usize, segment_bytes: u64) -> ShardData<D> {
         let place = Place { shard_index: index as u32, shard_count: layout.shards };
-        ShardData { directory: layout.shard_dir(place.shard_index), place, segment_bytes }
+        let directory = layout.shard_dir(place.shard_index);
+        ShardData { disk: disk.clone(), directory, place, segment_bytes }
     }
 
     /// The shard as its snapshot and log tell, and the log, open for what follows. Blocks.
     ///
     /// # Errors
     /// [`Failure::Log`], [`Failure::Replay`].
-    pub fn recover(&self) -> Result<(Shard, Log<OsDisk>), Failure> {
+    pub fn recover(&self) -> Result<(Shard, Log<D>), Failure> {
         let index = self.place.shard_index as usize;
         let started = Instant::now();
         let mut shard = Shard::new(random_seeds());
@@ -89,7 +98,7 @@ impl ShardData {
             }
             Ok(())
         };
-        let recovered = Log::recover(&OsDisk, &self.directory, self.place, self.segment_bytes, apply);
+        let recovered = Log::recover(&self.disk, &self.directory, self.place, self.segment_bytes, apply);
         let (log, recovered) = recovered.map_err(|error| match error {
             Replay::Log(error) => Failure::log(index, error),
             Replay::Malformed { seq, error } => Failure::Replay { shard: index, seq, error },
@@ -132,18 +141,18 @@ fn random_seeds() -> [u64; 4] {
 
 /// Writes every key of the old layout into the shard of the new one that owns it. One old shard is in memory at a
 /// time.
-fn move_keys(old: &Layout, new: &Layout, segment_bytes: u64) -> Result<(), Failure> {
+fn move_keys<D: Disk>(disk: &D, old: &Layout, new: &Layout, segment_bytes: u64) -> Result<(), Failure> {
     let failed = |shard: usize| move |error| Failure::log(shard, error);
     let shards = new.shards as usize;
     let mut targets = Vec::with_capacity(shards);
     for index in 0..shards {
         let place = Place { shard_index: index as u32, shard_count: new.shards };
         let directory = new.shard_dir(place.shard_index);
-        let writer = SnapshotWriter::create(&OsDisk, &directory, place).map_err(failed(index))?;
+        let writer = SnapshotWriter::create(disk, &directory, place).map_err(failed(index))?;
         targets.push(Target { writer, changes: Changes::default() });
     }
     for index in 0..old.shards as usize {
-        let (shard, _log) = ShardData::new(old, index, segment_bytes).recover()?;
+        let (shard, _log) = ShardData::new(disk, old, index, segment_bytes).recover()?;
         let mut position = Some(0);
         while let Some(from) = position {
             let mut moved = Ok(());
@@ -151,7 +160,8 @@ fn move_keys(old: &Layout, new: &Layout, segment_bytes: u64) -> Result<(), Failu
             position = shard.walk(from, MOVE_KEYS, 0, |key, value, deadline_ms| {
                 if moved.is_ok() {
                     let owner = router::owner(key, shards);
-                    moved = targets[owner].put(&Change::Put { key, value, deadline_ms }).map_err(failed(owner));
+                    moved =
+                        targets[owner].put(&Change::Put { key, value, deadline_ms }).map_err(failed(owner));
                 }
             });
             moved?;
@@ -163,12 +173,12 @@ fn move_keys(old: &Layout, new: &Layout, segment_bytes: u64) -> Result<(), Failu
     Ok(())
 }
 
-struct Target {
-    writer: SnapshotWriter<OsDisk>,
+struct Target<D: Disk> {
+    writer: SnapshotWriter<D>,
     changes: Changes,
 }
 
-impl Target {
+impl<D: Disk> Target<D> {
     fn put(&mut self, change: &Change<'_>) -> Result<(), wal::Error> {
         self.changes.push(change);
         if self.changes.bytes().len() >= MOVE_FRAME_BYTES { self.flush() } else { Ok(()) }
