@@ -45,6 +45,8 @@ pub(crate) enum Content<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame<'a> {
     pub seq: u64,
+    /// Frames up to this one were on disk when this was written.
+    pub synced_seq: u64,
     pub crc: u32,
     pub entries: u32,
     pub content: Content<'a>,
@@ -236,7 +238,8 @@ impl<F: DiskFile> FrameReader<F> {
         self.skip(frame_bytes);
         let body = &self.buffer[self.start - header.body_bytes as usize..self.start];
         let (content, payload) = open_body(&header, body, &mut self.participants);
-        Ok(Ok(Frame { seq, crc, entries: header.entries, content, payload }))
+        let FrameHeader { synced_seq, entries, .. } = header;
+        Ok(Ok(Frame { seq, synced_seq, crc, entries, content, payload }))
     }
 
     fn give_back(&mut self) {

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use crate::frame::{self, Content};
@@ -45,6 +46,8 @@ pub struct Log<D: Disk> {
     /// The names of segments up to this generation are on disk.
     named_generation: u64,
     sync_failures: u64,
+    /// The same count, for snapshots that end on another thread.
+    known_failures: Arc<AtomicU64>,
     /// After a failed sync: only a snapshot at this position or later makes the log durable again.
     distrusted_before: Option<u64>,
     wrote_since_open: bool,
@@ -158,6 +161,7 @@ impl<D: Disk> Log<D> {
             preparing: Weak::new(),
             named_generation: replayed.newest_generation,
             sync_failures: 0,
+            known_failures: Arc::default(),
             distrusted_before: None,
             wrote_since_open: false,
         };
@@ -339,7 +343,7 @@ impl<D: Disk> Log<D> {
             return Err(Error::SnapshotOvertaken { path: writer.path().to_owned() });
         }
         let ticket = self.ticket(writer.position().max(self.durable_seq + 1));
-        Ok(writer.end(self.next_seq, Some(ticket)))
+        Ok(writer.end(self.next_seq, Some((ticket, Arc::clone(&self.known_failures)))))
     }
 
     /// Notes that a snapshot could not be completed, and tells why. Its frames count as before, unless syncing them
@@ -391,6 +395,7 @@ impl<D: Disk> Log<D> {
     fn distrust(&mut self, sync_failures: u64) {
         if sync_failures == self.sync_failures {
             self.sync_failures += 1;
+            self.known_failures.store(self.sync_failures, Ordering::Release);
             self.close_current();
             self.distrusted_before = Some(self.written_seq + 1);
         }

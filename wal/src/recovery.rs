@@ -14,6 +14,9 @@ use crate::log::Segment;
 use crate::snapshot::{self, Snapshot, sync_directory};
 use crate::{Disk, DiskFile, Error, Fault, Kind, Place};
 
+/// Frames are written again in pieces of this size.
+const PIECE_BYTES: usize = 256 << 10;
+
 /// A frame that is replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
@@ -68,6 +71,8 @@ pub(crate) struct Replayed<F> {
     pub segments: Vec<Segment<F>>,
     pub snapshot: Option<Snapshot>,
     pub newest_generation: u64,
+    /// Frames up to this one were on disk, say later frames, segments or the snapshot.
+    synced_seq: u64,
     /// Files without a place in the log, in the order in which they have to go.
     leftovers: Vec<PathBuf>,
 }
@@ -132,12 +137,14 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
         chain.into_iter().partition::<Vec<_>, _>(|found| first_seq(found) >= position);
 
     let mut next_seq = position;
+    let mut synced_seq = log_end - 1;
     let mut segments: Vec<Segment<D::File>> = Vec::new();
     let mut end = None;
     while segments.len() < chain.len() && first_seq(&chain[segments.len()]) == next_seq {
         let found = &chain[segments.len()];
         let successor = chain.get(segments.len() + 1).map(first_seq);
         let mut segment = found.to_segment(next_seq);
+        synced_seq = synced_seq.max(found.header.map_or(0, |header| header.synced_seq));
         let mut reader = FrameReader::new(found.file.clone(), &found.path, FILE_HEADER_BYTES as u64)?;
         end = loop {
             if successor == Some(next_seq) {
@@ -154,6 +161,7 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
                 }
             };
             next_seq += 1;
+            synced_seq = synced_seq.max(frame.synced_seq);
             segment.entries += u64::from(frame.entries);
             if let Content::Payload(kind) = frame.content {
                 let (seq, entries, payload) = (frame.seq, frame.entries, frame.payload);
@@ -196,10 +204,14 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
         log_frames: next_seq - position,
         cut,
     };
-    Ok(Replayed { recovered, segments, snapshot, newest_generation: survey.newest_generation, leftovers })
+    let newest_generation = survey.newest_generation;
+    Ok(Replayed { recovered, segments, snapshot, newest_generation, synced_seq, leftovers })
 }
 
 /// Makes the files be what was replayed, durably. A crash in between is as good as one before.
+///
+/// Frames that nothing says were synced are written again: had their sync failed in the process before, the
+/// system would go on showing them, take a new sync of them for done already, and lose them with the power.
 pub(crate) fn settle<D: Disk>(disk: &D, directory: &Path, replayed: &Replayed<D::File>) -> Result<(), Error> {
     for path in &replayed.leftovers {
         disk.remove_file(path).map_err(Error::io("remove", path))?;
@@ -210,7 +222,24 @@ pub(crate) fn settle<D: Disk>(disk: &D, directory: &Path, replayed: &Replayed<D:
         if segment.file_bytes < file.len().map_err(Error::io("measure", &segment.path))? {
             file.truncate(segment.file_bytes).map_err(Error::io("cut", &segment.path))?;
         }
+        if segment.last_seq > replayed.synced_seq {
+            write_again(&file, segment)?;
+        }
         file.sync_data().map_err(Error::io("sync", &segment.path))?;
+    }
+    Ok(())
+}
+
+fn write_again<F: DiskFile>(file: &F, segment: &Segment<F>) -> Result<(), Error> {
+    let end = FILE_HEADER_BYTES as u64 + segment.bytes;
+    let mut piece = vec![0; PIECE_BYTES.min(end as usize)];
+    let mut at = 0;
+    while at < end {
+        let count = piece.len().min((end - at) as usize);
+        let read = file.read_at(&mut piece[..count], at).map_err(Error::io("read", &segment.path))?;
+        assert!(read > 0, "the segment was read up to its end before");
+        file.write_all_at(&piece[..read], at).map_err(Error::io("write", &segment.path))?;
+        at += read as u64;
     }
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! effects it may show are on disk. This module never decides which log files a snapshot makes obsolete.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::frame::{self, Content, Frame, FrameReader};
 use crate::header::{
@@ -39,7 +41,8 @@ pub struct SnapshotWriter<D: Disk> {
 pub struct SnapshotEnd<D: Disk> {
     writer: SnapshotWriter<D>,
     log_end: u64,
-    ticket: Option<SyncTicket<D>>,
+    /// The frames to sync, and how many syncs of the log have failed by now.
+    log: Option<(SyncTicket<D>, Arc<AtomicU64>)>,
 }
 
 /// A snapshot that could not be completed. [`Log::fail_snapshot`](crate::Log::fail_snapshot) takes it and tells
@@ -147,8 +150,8 @@ impl<D: Disk> SnapshotWriter<D> {
         self.end(log_end, None).finish().map_err(|failed| failed.error)
     }
 
-    pub(crate) fn end(self, log_end: u64, ticket: Option<SyncTicket<D>>) -> SnapshotEnd<D> {
-        SnapshotEnd { writer: self, log_end, ticket }
+    pub(crate) fn end(self, log_end: u64, log: Option<(SyncTicket<D>, Arc<AtomicU64>)>) -> SnapshotEnd<D> {
+        SnapshotEnd { writer: self, log_end, log }
     }
 
     pub(crate) fn position(&self) -> u64 {
@@ -207,11 +210,17 @@ impl<D: Disk> SnapshotEnd<D> {
     /// # Errors
     /// [`FailedSnapshot`]: the log goes on without this snapshot.
     pub fn finish(self) -> Result<Snapshot, FailedSnapshot> {
-        let SnapshotEnd { writer, log_end, ticket } = self;
-        if let Some(ticket) = ticket
-            && let Err(error) = ticket.run()
-        {
-            return Err(FailedSnapshot { error, sync_failures: Some(ticket.sync_failures) });
+        let SnapshotEnd { writer, log_end, log } = self;
+        if let Some((ticket, known_failures)) = log {
+            if let Err(error) = ticket.run() {
+                return Err(FailedSnapshot { error, sync_failures: Some(ticket.sync_failures) });
+            }
+            // After a failure the system may report success for what it has thrown away: the snapshot would
+            // promise frames that the next power cut takes.
+            if known_failures.load(Ordering::Acquire) != ticket.sync_failures {
+                let error = Error::SnapshotOvertaken { path: writer.path };
+                return Err(FailedSnapshot { error, sync_failures: None });
+            }
         }
         writer.complete(log_end).map_err(|error| FailedSnapshot { error, sync_failures: None })
     }

@@ -483,6 +483,46 @@ fn after_a_failed_sync_only_a_snapshot_makes_the_log_durable_again() {
     }
 }
 
+#[test]
+fn a_snapshot_that_ends_after_a_sync_failed_promises_nothing() {
+    let disk = empty_disk();
+    disk.open_dir(Path::new("/")).unwrap().sync_all().unwrap();
+    let (mut log, ..) = open(&disk, 4096);
+    write(&mut log, 2);
+    log.sync().unwrap();
+    let writer = log.begin_snapshot().unwrap();
+    write(&mut log, 1);
+    let ending = log.end_snapshot(writer).unwrap();
+    let failing = log.begin_sync().unwrap();
+    disk.fail_once(1, std::io::ErrorKind::Other);
+    assert!(failing.run().is_err());
+    log.fail_sync(&failing);
+    // Frame 3 is lost on disk by now, though the system takes another sync of it for a success.
+    let failed = ending.finish().expect_err("the snapshot cannot promise frame 3");
+    assert!(matches!(log.fail_snapshot(failed), Error::SnapshotOvertaken { .. }));
+    write(&mut log, 1);
+    let (.., replay) = open(&disk.power_cut(1), 4096);
+    assert!(replay.starts_with(&[(1, payload(1)), (2, payload(2))]));
+}
+
+#[test]
+fn frames_whose_sync_failed_before_a_restart_are_durable_after_it() {
+    for seed in 0..8 {
+        let disk = empty_disk();
+        disk.open_dir(Path::new("/")).unwrap().sync_all().unwrap();
+        let (mut log, ..) = open(&disk, 4096);
+        write(&mut log, 3);
+        disk.fail_once(1, std::io::ErrorKind::Other);
+        log.sync().unwrap_err();
+        drop(log);
+        // The system still shows what it has not on disk, and takes a new sync of it for a success.
+        let (log, _, replay) = open(&disk, 4096);
+        assert_eq!((log.durable_seq(), replay.len()), (3, 3));
+        let (.., replay) = open(&disk.power_cut(seed), 4096);
+        assert_eq!(replay.len(), 3, "seed {seed}");
+    }
+}
+
 // The directory
 
 const NO_WAIT: Duration = Duration::ZERO;
