@@ -143,8 +143,8 @@ fn expect_refusal(error: &Error, what: &str) {
     assert!(error.to_string().contains(named.to_str().unwrap()), "{what}: {error}");
 }
 
-/// Flips every `stride`-th bit of every file; `certain_seq` is the last frame of which the files say that it was
-/// synced, in more than one place.
+/// Flips every `stride`-th bit of every file; `certain_seq` is the last frame of which the files say that it
+/// was synced, in more than one place.
 fn flip_bits(run: &Run, stride: usize, offset: usize, certain_seq: u64) {
     let (mut refused, mut cut) = (0, 0);
     for name in run.disk.list(directory()).unwrap() {

@@ -9,7 +9,7 @@ use wal::{DataDir, Kind, MemDisk};
 
 use crate::dice::{Dice, Trace, each_seed};
 use crate::model::{Content, Model, VALUE_LEN_MAX};
-use crate::requests::Mix;
+use crate::requests::{Call, Mix};
 use crate::worker::content;
 
 const SEGMENT_BYTES: u64 = 2000;
@@ -29,8 +29,8 @@ fn filled(dice: &mut Dice, shards: usize) -> (MemDisk, Model) {
     owners = owners.into_iter().map(|(s, log)| (s.with_value_len_max(VALUE_LEN_MAX), log)).collect();
     let mut model = Model::default();
     let mix = Mix { keys: 60, keys_per_request: 1 };
-    for _ in 0..300 {
-        let call = mix.call(dice);
+    let mortal = Call::new("SET", &[b"mortal", b"x", b"PX", b"1000"]);
+    for call in (0..300).map(|_| mix.call(dice)).chain([mortal]) {
         if !call.row.keys.any || call.row.name == "MSET" && call.args.len() > 2 {
             continue; // Here a request belongs to one shard.
         }
@@ -69,7 +69,8 @@ fn expect_whole(disk: &MemDisk, shards: u32, expected: &Content, now_ms: u64) {
     assert_eq!(found, *expected);
 }
 
-/// Moves keys while the power is cut at every operation; returns how often the old and the new layout was there.
+/// Moves keys while the power is cut at every operation; returns how often the old and the new layout was
+/// there.
 fn cut_at_every_operation(disk: &MemDisk, model: &Model, to: u32, dice: &mut Dice, trace: &mut Trace) {
     let from = shards(disk);
     let mut seen = [0, 0];

@@ -44,10 +44,15 @@ fn live(dice: &mut Dice, trace: &mut Trace, fate: Fate) {
             if fate.failures && dice.one_in(20) {
                 disk.fail_once(1 + dice.below(5) as u64, ErrorKind::StorageFull);
             }
+            let snapshots = worker.snapshots;
             let outcome = worker.turn(dice);
             assert!(fate.failures || outcome.is_ok(), "{outcome:?}");
             if habits.always && outcome.is_ok() {
                 assert_eq!(worker.log.durable_seq(), worker.history.last_seq(), "a turn is synced");
+            }
+            // What a snapshot shows and the log has lost is seen only soon after it.
+            if worker.snapshots > snapshots && dice.one_in(2) {
+                break;
             }
         }
         worker = next_life(dice, &mut disk, worker, habits, fate);

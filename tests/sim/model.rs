@@ -11,8 +11,8 @@ pub const VALUE_LEN_MAX: usize = 400;
 /// Keys, and for each its value and its deadline in milliseconds since the epoch.
 pub type Content = BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>;
 
-/// What a shard has to be: a map, and the commands as their documentation has them. Keys that have expired stay
-/// in it, unseen, until they are replaced or swept.
+/// What a shard has to be: a map, and the commands as their documentation has them. Keys that have expired
+/// stay in it, unseen, until they are replaced or swept.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     content: Content,
@@ -40,6 +40,11 @@ impl Model {
     /// Value and deadline of a key that exists.
     pub fn find(&self, key: &[u8], now_ms: u64) -> Option<&(Vec<u8>, Option<u64>)> {
         self.content.get(key).filter(|(_, deadline_ms)| deadline_ms.is_none_or(|at| at > now_ms))
+    }
+
+    /// The earliest deadline that has not passed.
+    pub fn next_deadline_ms(&self, now_ms: u64) -> Option<u64> {
+        self.content.values().filter_map(|(_, deadline_ms)| *deadline_ms).filter(|at| *at > now_ms).min()
     }
 
     /// Forgets what has expired.

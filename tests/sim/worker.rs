@@ -32,7 +32,8 @@ pub struct Habits {
     pub mix: Mix,
     /// The size of a log segment.
     pub segment_bytes: u64,
-    /// How many keys a slice of a snapshot visits at most, and about how many bytes go into one of its frames.
+    /// How many keys a slice of a snapshot visits at most, and about how many bytes go into one of its
+    /// frames.
     pub slice_keys: usize,
     pub snapshot_frame_bytes: usize,
     /// Whether every turn is synced, as in the sync mode `always`.
@@ -107,8 +108,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// The shard as its files tell, which has to be the state after the last frame that is found. That frame is
-    /// none before `durable_seq`; `history` is what was, `seed` what the keys are hashed with.
+    /// The shard as its files tell, which has to be the state after the last frame that is found. That frame
+    /// is none before `durable_seq`; `history` is what was, `seed` what the keys are hashed with.
     pub fn recover(
         disk: &MemDisk,
         habits: Habits,
@@ -151,8 +152,8 @@ impl Worker {
         Worker::recover(disk, habits, &history, 0, now_ms, seed).unwrap()
     }
 
-    /// One turn: some requests, what they changed into the log, upkeep, syncs. The error is the last of several
-    /// that the disk made; a worker goes on after it.
+    /// One turn: some requests, what they changed into the log, upkeep, syncs. The error is the last of
+    /// several that the disk made; a worker goes on after it.
     pub fn turn(&mut self, dice: &mut Dice) -> Result<(), Error> {
         self.pass_time(dice);
         for _ in 0..dice.below(5) {
@@ -166,7 +167,8 @@ impl Worker {
                 self.request(dice);
             }
         }
-        // Changes go into the log before a slice of a snapshot shows them, or it would show what can still be lost.
+        // Changes go into the log before a slice of a snapshot shows them, or it would show what can still be
+        // lost.
         self.log_changes(Kind::Batch);
         if dice.one_in(3) {
             self.walk_slice(dice);
@@ -191,6 +193,11 @@ impl Worker {
         self.now_ms += match dice.below(20) {
             0 => dice.below(4000) as u64,
             1..4 => 0,
+            // Exactly at a deadline the key is gone.
+            4 => self
+                .model
+                .next_deadline_ms(self.now_ms)
+                .map_or(0, |at| at.min(self.now_ms + 5000) - self.now_ms),
             _ => dice.below(40) as u64,
         };
         self.note_changed_keys();
@@ -309,7 +316,7 @@ impl Worker {
         Ok(())
     }
 
-    /// A whole snapshot in this turn, and what it replaces cleared away; returns the frame that it needs.
+    /// A whole snapshot, and what it replaces cleared away; returns the last frame whose effects it may show.
     pub fn snapshot(&mut self, dice: &mut Dice) -> u64 {
         let writer = self.log.begin_snapshot().unwrap();
         self.stage = Stage::Writing { writer, position: 0, changes: Changes::default() };
@@ -327,14 +334,16 @@ impl Worker {
         let Stage::Ending(ending) = std::mem::replace(&mut self.stage, Stage::Idle) else {
             panic!("a snapshot ends after its last slice");
         };
+        let last_seq = self.history.last_seq();
         let snapshot = ending.finish().unwrap();
         if let Some(spare) = self.log.retire(&snapshot).clear().unwrap() {
             self.log.adopt(spare);
         }
-        snapshot.log_end - 1
+        last_seq
     }
 
-    /// A client's walk goes on, or another one begins: it shows keys that are there, and each that stays once.
+    /// A client's walk goes on, or another one begins: it shows keys that are there, and each that stays
+    /// once.
     fn walk_slice(&mut self, dice: &mut Dice) {
         let staying = || self.model.live(self.now_ms).into_keys().collect();
         let begin = || Walk { position: 0, staying: staying(), seen: BTreeMap::new() };
