@@ -2,7 +2,9 @@
 
 CARGO ?= cargo
 
-.PHONY: build run test bench bench-server fmt lint check
+SIM_SEEDS ?= 2000
+
+.PHONY: build run test sim bench bench-server fmt lint check
 
 build: ## the release binary: target/release/kvlite
 	$(CARGO) build --release
@@ -12,6 +14,9 @@ run: ## serves on 6380 (text) and 6379 (Redis protocol); options: make run ARGS=
 
 test: ## every test of the workspace
 	$(CARGO) test --workspace
+
+sim: ## shards and logs on a simulated disk, many seeds, some minutes; options: make sim SIM_SEEDS=100000
+	KVLITE_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --profile sim --test sim
 
 bench: ## the micro-benchmarks of the crates below the server
 	$(CARGO) bench --workspace --exclude kvlite

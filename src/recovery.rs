@@ -10,12 +10,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shard::{Change, Changes, Shard};
-use wal::{DataDir, Kind, Layout, Log, OsDisk, Place, Record, SnapshotWriter};
+use wal::{DataDir, Disk, Kind, Layout, Log, OsDisk, Place, Record, SnapshotWriter};
 
 use crate::config::Config;
 use crate::mail::TransactionId;
@@ -33,16 +33,18 @@ const MOVE_KEYS: usize = 1024;
 const MOVE_FRAME_BYTES: usize = 64 * 1024;
 
 /// The locked data directory, with a layout for the number of shards that the server has.
-pub struct Data {
+pub struct Data<D: Disk = OsDisk> {
     /// Holds the lock.
-    _directory: DataDir<OsDisk>,
+    _directory: DataDir<D>,
+    disk: D,
     layout: Layout,
     segment_bytes: u64,
     cut_short: Arc<HashSet<TransactionId>>,
 }
 
 /// Where one shard's files are.
-pub struct ShardData {
+pub struct ShardData<D: Disk = OsDisk> {
+    disk: D,
     directory: PathBuf,
     place: Place,
     segment_bytes: u64,
@@ -60,10 +62,10 @@ pub fn id_micros(id: TransactionId) -> u64 {
     id >> 10
 }
 
-impl Data {
+impl<D: Disk> Data<D> {
     /// The place of one shard.
-    pub fn shard(&self, index: usize) -> ShardData {
-        ShardData::new(&self.layout, index, self.segment_bytes, &self.cut_short)
+    pub fn shard(&self, index: usize) -> ShardData<D> {
+        ShardData::new(&self.disk, &self.layout, index, self.segment_bytes, &self.cut_short)
     }
 }
 
@@ -73,43 +75,50 @@ impl Data {
 /// # Errors
 /// [`Failure::Log`], [`Failure::Replay`]; the directory is as it was.
 pub fn open(config: &Config) -> Result<Data, Failure> {
+    open_on(OsDisk, &config.wal_path, config.shard_count() as u32, config.wal_segment_size)
+}
+
+/// As [`open`], on any disk. New log segments have `segment_bytes`.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_on<D: Disk>(disk: D, path: &Path, shards: u32, segment_bytes: u64) -> Result<Data<D>, Failure> {
     let failed = |error| Failure::Log { shard: None, error };
-    let shards = config.shard_count() as u32;
-    let segment_bytes = config.wal_segment_size;
-    let mut directory = DataDir::open(OsDisk, &config.wal_path, LOCK_WAIT).map_err(failed)?;
+    let mut directory = DataDir::open(disk.clone(), path, LOCK_WAIT).map_err(failed)?;
     let layout = match directory.layout().cloned() {
         Some(layout) if layout.shards == shards => layout,
         old => {
             let new = directory.create_layout(shards).map_err(failed)?;
             if let Some(old) = &old {
                 tracing::info!(from = old.shards, to = shards, "moving keys to another number of shards");
-                move_keys(old, &new, segment_bytes)?;
+                move_keys(&disk, old, &new, segment_bytes)?;
             }
             directory.activate(new.clone()).map_err(failed)?;
             new
         }
     };
-    let cut_short = cut_short(&layout)?;
-    Ok(Data { _directory: directory, layout, segment_bytes, cut_short })
+    let cut_short = cut_short(&disk, &layout)?;
+    Ok(Data { _directory: directory, disk, layout, segment_bytes, cut_short })
 }
 
-impl ShardData {
+impl<D: Disk> ShardData<D> {
     fn new(
+        disk: &D,
         layout: &Layout,
         index: usize,
         segment_bytes: u64,
         cut_short: &Arc<HashSet<TransactionId>>,
-    ) -> ShardData {
+    ) -> ShardData<D> {
         let place = Place { shard_index: index as u32, shard_count: layout.shards };
         let directory = layout.shard_dir(place.shard_index);
-        ShardData { directory, place, segment_bytes, cut_short: cut_short.clone() }
+        ShardData { disk: disk.clone(), directory, place, segment_bytes, cut_short: cut_short.clone() }
     }
 
     /// The shard as its snapshot and log tell, and the log, open for what follows. Blocks.
     ///
     /// # Errors
     /// [`Failure::Log`], [`Failure::Replay`].
-    pub fn recover(&self) -> Result<(Shard, Log<OsDisk>), Failure> {
+    pub fn recover(&self) -> Result<(Shard, Log<D>), Failure> {
         let index = self.place.shard_index as usize;
         let started = Instant::now();
         let mut shard = Shard::new(random_seeds());
@@ -127,7 +136,7 @@ impl ShardData {
             }
             Ok(())
         };
-        let recovered = Log::recover(&OsDisk, &self.directory, self.place, self.segment_bytes, apply);
+        let recovered = Log::recover(&self.disk, &self.directory, self.place, self.segment_bytes, apply);
         let (mut log, recovered) = recovered.map_err(|error| match error {
             Replay::Log(error) => Failure::log(index, error),
             Replay::Malformed { seq, error } => Failure::Replay { shard: index, seq, error },
@@ -186,12 +195,15 @@ struct Traces {
 }
 
 /// The transactions that a crash cut short.
-fn cut_short(layout: &Layout) -> Result<Arc<HashSet<TransactionId>>, Failure> {
+fn cut_short<D: Disk>(disk: &D, layout: &Layout) -> Result<Arc<HashSet<TransactionId>>, Failure> {
     if layout.shards == 1 {
         return Ok(Arc::default()); // There is nothing to compare.
     }
     let traces: Vec<Traces> = std::thread::scope(|scope| {
-        let trace = |index| scope.spawn(move || trace(layout, index));
+        let trace = |index| {
+            let disk = disk.clone();
+            scope.spawn(move || trace(&disk, layout, index))
+        };
         let threads: Vec<_> = (0..layout.shards).map(trace).collect();
         let joined = threads.into_iter().map(|thread| thread.join().expect("a panic ends the process"));
         joined.collect::<Result<_, _>>()
@@ -210,7 +222,7 @@ fn cut_short(layout: &Layout) -> Result<Arc<HashSet<TransactionId>>, Failure> {
     Ok(Arc::new(cut_short))
 }
 
-fn trace(layout: &Layout, shard_index: u32) -> Result<Traces, Failure> {
+fn trace<D: Disk>(disk: &D, layout: &Layout, shard_index: u32) -> Result<Traces, Failure> {
     let place = Place { shard_index, shard_count: layout.shards };
     let mut traces = Traces::default();
     let note = |record: Record<'_>| {
@@ -223,7 +235,7 @@ fn trace(layout: &Layout, shard_index: u32) -> Result<Traces, Failure> {
         }
         Ok(())
     };
-    let checked = wal::check(&OsDisk, &layout.shard_dir(shard_index), place, note);
+    let checked = wal::check(disk, &layout.shard_dir(shard_index), place, note);
     checked.map_err(|error| Failure::log(shard_index as usize, error))?;
     Ok(traces)
 }
@@ -235,19 +247,19 @@ pub(crate) fn random_seeds() -> [u64; 4] {
 
 /// Writes every key of the old layout into the shard of the new one that owns it. One old shard is in memory at a
 /// time.
-fn move_keys(old: &Layout, new: &Layout, segment_bytes: u64) -> Result<(), Failure> {
+fn move_keys<D: Disk>(disk: &D, old: &Layout, new: &Layout, segment_bytes: u64) -> Result<(), Failure> {
     let failed = |shard: usize| move |error| Failure::log(shard, error);
-    let cut_short = cut_short(old)?;
+    let cut_short = cut_short(disk, old)?;
     let shards = new.shards as usize;
     let mut targets = Vec::with_capacity(shards);
     for index in 0..shards {
         let place = Place { shard_index: index as u32, shard_count: new.shards };
         let directory = new.shard_dir(place.shard_index);
-        let writer = SnapshotWriter::create(&OsDisk, &directory, place).map_err(failed(index))?;
+        let writer = SnapshotWriter::create(disk, &directory, place).map_err(failed(index))?;
         targets.push(Target { writer, changes: Changes::default() });
     }
     for index in 0..old.shards as usize {
-        let (shard, _log) = ShardData::new(old, index, segment_bytes, &cut_short).recover()?;
+        let (shard, _log) = ShardData::new(disk, old, index, segment_bytes, &cut_short).recover()?;
         let mut position = Some(0);
         while let Some(from) = position {
             let mut moved = Ok(());
@@ -268,12 +280,12 @@ fn move_keys(old: &Layout, new: &Layout, segment_bytes: u64) -> Result<(), Failu
     Ok(())
 }
 
-struct Target {
-    writer: SnapshotWriter<OsDisk>,
+struct Target<D: Disk> {
+    writer: SnapshotWriter<D>,
     changes: Changes,
 }
 
-impl Target {
+impl<D: Disk> Target<D> {
     fn put(&mut self, change: &Change<'_>) -> Result<(), wal::Error> {
         self.changes.push(change);
         if self.changes.bytes().len() >= MOVE_FRAME_BYTES { self.flush() } else { Ok(()) }

@@ -1,0 +1,35 @@
+//! The simulation: a shard and its log, driven as the server's worker drives them, on a disk in memory that
+//! loses power and fails, at a time that jumps; every reply and every recovered state is compared with a
+//! model.
+//!
+//! Nothing here does real I/O, reads a clock or draws a random number that no seed gave. A failure prints the
+//! seed and the step, and `KVLITE_SIM_SEED=<seed> cargo test --test sim <test>` repeats it.
+//! `KVLITE_SIM_SEEDS=<count>` runs the seeds below the count in place of the 80 that a usual run takes; tests
+//! that usually take fewer take fewer then, too.
+
+// Clippy takes only functions marked as tests for tests; this whole program is one.
+#![allow(clippy::unwrap_used)]
+
+/// Seeds, and what is drawn from them.
+mod dice;
+
+/// What a shard has to be.
+mod model;
+
+/// Random requests, good and bad ones.
+mod requests;
+
+/// A shard and its log in the hands of a worker.
+mod worker;
+
+/// Lives of a worker, ended in every way there is.
+mod lives;
+
+/// Logs that were cut, and logs with a flipped bit.
+mod damage;
+
+/// From one number of shards to another.
+mod layouts;
+
+/// Walks through a keyspace that grows and shrinks meanwhile.
+mod walks;

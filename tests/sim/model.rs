@@ -1,0 +1,301 @@
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use shard::{Command, Dialect, Error, Reply};
+
+use crate::requests::Call;
+
+/// The longest value in the simulation, in bytes: short, so that the limit is met.
+pub const VALUE_LEN_MAX: usize = 400;
+
+/// Keys, and for each its value and its deadline in milliseconds since the epoch.
+pub type Content = BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>;
+
+/// What a shard has to be: a map, and the commands as their documentation has them. Keys that have expired
+/// stay in it, unseen, until they are replaced or swept.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    content: Content,
+}
+
+type Answer = Result<Reply<'static>, Error>;
+
+impl Model {
+    pub fn new(content: Content) -> Model {
+        Model { content }
+    }
+
+    /// The keys that exist.
+    pub fn live(&self, now_ms: u64) -> Content {
+        let live = |deadline_ms: Option<u64>| deadline_ms.is_none_or(|deadline_ms| deadline_ms > now_ms);
+        let entries = self.content.iter().filter(|(_, (_, deadline_ms))| live(*deadline_ms));
+        entries.map(|(key, entry)| (key.clone(), entry.clone())).collect()
+    }
+
+    /// The number of keys, those that have expired among them.
+    pub fn count(&self) -> usize {
+        self.content.len()
+    }
+
+    /// Value and deadline of a key that exists.
+    pub fn find(&self, key: &[u8], now_ms: u64) -> Option<&(Vec<u8>, Option<u64>)> {
+        self.content.get(key).filter(|(_, deadline_ms)| deadline_ms.is_none_or(|at| at > now_ms))
+    }
+
+    /// The earliest deadline that has not passed.
+    pub fn next_deadline_ms(&self, now_ms: u64) -> Option<u64> {
+        self.content.values().filter_map(|(_, deadline_ms)| *deadline_ms).filter(|at| *at > now_ms).min()
+    }
+
+    /// Forgets what has expired.
+    pub fn sweep(&mut self, now_ms: u64) {
+        self.content.retain(|_, (_, deadline_ms)| deadline_ms.is_none_or(|at| at > now_ms));
+    }
+
+    /// Runs a request. The answer to `DBSIZE` counts the keys that exist.
+    pub fn execute(&mut self, call: &Call, now_ms: u64) -> Reply<'static> {
+        let keys = &call.args;
+        match call.row.name {
+            "GET" => self.value(&keys[0], now_ms),
+            "MGET" => Reply::Array(keys.iter().map(|key| self.value(key, now_ms)).collect()),
+            "STRLEN" => number(self.find(&keys[0], now_ms).map_or(0, |(value, _)| value.len())),
+            "EXISTS" => number(keys.iter().filter(|key| self.find(key, now_ms).is_some()).count()),
+            "DBSIZE" => number(self.live(now_ms).len()),
+            "DEL" | "DELETE" | "MDEL" => number(keys.iter().filter(|key| self.remove(key, now_ms)).count()),
+            "CLEAR" | "FLUSHALL" | "FLUSHDB" => self.clear(call),
+            "SET" => self.set(call, now_ms).into(),
+            "SETNX" => self.setnx(call, now_ms).into(),
+            "SETEX" => self.setex(call, now_ms).into(),
+            "MSET" => self.mset(call).into(),
+            "APPEND" => self.append(call, now_ms).into(),
+            "INCR" => self.add(call, Ok(1), now_ms).into(),
+            "DECR" => self.add(call, Ok(-1), now_ms).into(),
+            "INCRBY" => self.add(call, integer(&call.args[1]), now_ms).into(),
+            "DECRBY" => {
+                let amount = integer(&call.args[1]);
+                let negated = amount.and_then(|by| by.checked_neg().ok_or(Error::DecrementOverflow));
+                self.add(call, negated, now_ms).into()
+            }
+            "EXPIRE" => self.expire(call, now_ms).into(),
+            "PERSIST" => match self.find(&keys[0], now_ms) {
+                Some((value, Some(_))) => {
+                    self.content.insert(keys[0].clone(), (value.clone(), None));
+                    Reply::Integer(1)
+                }
+                _ => Reply::Integer(0),
+            },
+            "PTTL" => Reply::Integer(self.time_to_live_ms(&keys[0], now_ms)),
+            "TTL" => Reply::Integer(match self.time_to_live_ms(&keys[0], now_ms) {
+                none @ (-1 | -2) => none,
+                ms if ms % 1000 >= 500 => ms / 1000 + 1,
+                ms => ms / 1000,
+            }),
+            name => panic!("the model does not know {name}"),
+        }
+    }
+
+    fn value(&self, key: &[u8], now_ms: u64) -> Reply<'static> {
+        self.find(key, now_ms).map_or(Reply::Nil, |(value, _)| Reply::Bulk(Cow::Owned(value.clone())))
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8], deadline_ms: Option<u64>) {
+        self.content.insert(key.to_vec(), (value.to_vec(), deadline_ms));
+    }
+
+    fn remove(&mut self, key: &[u8], now_ms: u64) -> bool {
+        let existed = self.find(key, now_ms).is_some();
+        if existed {
+            self.content.remove(key);
+        }
+        existed
+    }
+
+    fn clear(&mut self, call: &Call) -> Reply<'static> {
+        match call.args.first().map(|mode| mode.to_ascii_uppercase()) {
+            Some(mode) if mode != b"ASYNC" && mode != b"SYNC" => Reply::Error(Error::Syntax),
+            _ => {
+                self.content.clear();
+                Reply::Ok
+            }
+        }
+    }
+
+    fn set(&mut self, call: &Call, now_ms: u64) -> Answer {
+        let (key, value) = (&call.args[0], &call.args[1]);
+        let options: Vec<_> = call.args[2..].iter().map(|arg| arg.to_ascii_uppercase()).collect();
+        let (mut names, mut time) = (Vec::new(), None);
+        let mut at = 0;
+        while at < options.len() {
+            let name = std::str::from_utf8(&options[at]).expect("the requests name options in ASCII");
+            match name {
+                "NX" | "XX" | "GET" | "KEEPTTL" => names.push(name),
+                "EX" | "PX" | "EXAT" | "PXAT" => {
+                    at += 1;
+                    let amount = call.args.get(2 + at).ok_or(Error::Syntax)?;
+                    if time.is_some_and(|(unit, _)| unit != name) {
+                        return Err(Error::Syntax);
+                    }
+                    time = Some((name, amount));
+                }
+                _ => return Err(Error::Syntax),
+            }
+            at += 1;
+        }
+        let has = |name| names.contains(&name);
+        if has("NX") && has("XX") || has("KEEPTTL") && time.is_some() {
+            return Err(Error::Syntax);
+        }
+        let new_deadline_ms = match time {
+            Some((unit, amount)) => Some(deadline(call, unit, amount, now_ms)?),
+            None => None,
+        };
+        bounded(value.len())?;
+        let old = self.find(key, now_ms).cloned();
+        let refused = has("NX") && old.is_some() || has("XX") && old.is_none();
+        if !refused {
+            let old_deadline_ms = old.as_ref().and_then(|(_, deadline_ms)| *deadline_ms);
+            self.put(key, value, if has("KEEPTTL") { old_deadline_ms } else { new_deadline_ms });
+        }
+        Ok(match old {
+            Some((value, _)) if has("GET") => Reply::Bulk(Cow::Owned(value)),
+            None if has("GET") => Reply::Nil,
+            _ if refused => Reply::Nil,
+            _ => Reply::Ok,
+        })
+    }
+
+    fn setnx(&mut self, call: &Call, now_ms: u64) -> Answer {
+        bounded(call.args[1].len())?;
+        if self.find(&call.args[0], now_ms).is_some() {
+            return Ok(Reply::Integer(0));
+        }
+        self.put(&call.args[0], &call.args[1], None);
+        Ok(Reply::Integer(1))
+    }
+
+    fn setex(&mut self, call: &Call, now_ms: u64) -> Answer {
+        let deadline_ms = deadline(call, "EX", &call.args[1], now_ms)?;
+        bounded(call.args[2].len())?;
+        self.put(&call.args[0], &call.args[2], Some(deadline_ms));
+        Ok(Reply::Ok)
+    }
+
+    fn mset(&mut self, call: &Call) -> Answer {
+        let pairs = call.args.chunks_exact(2);
+        if !pairs.remainder().is_empty() {
+            return Err(Error::WrongArity(call.row));
+        }
+        pairs.clone().try_for_each(|pair| bounded(pair[1].len()))?;
+        pairs.for_each(|pair| self.put(&pair[0], &pair[1], None));
+        Ok(Reply::Ok)
+    }
+
+    fn append(&mut self, call: &Call, now_ms: u64) -> Answer {
+        let (mut value, deadline_ms) = self.find(&call.args[0], now_ms).cloned().unwrap_or_default();
+        value.extend_from_slice(&call.args[1]);
+        bounded(value.len())?;
+        self.put(&call.args[0], &value, deadline_ms);
+        Ok(number(value.len()))
+    }
+
+    fn add(&mut self, call: &Call, amount: Result<i64, Error>, now_ms: u64) -> Answer {
+        let amount = amount?;
+        let (before, deadline_ms) = match self.find(&call.args[0], now_ms) {
+            Some((value, deadline_ms)) => (integer(value)?, *deadline_ms),
+            None => (0, None),
+        };
+        let sum = before.checked_add(amount).ok_or(Error::Overflow)?;
+        self.put(&call.args[0], sum.to_string().as_bytes(), deadline_ms);
+        Ok(Reply::Integer(sum))
+    }
+
+    fn expire(&mut self, call: &Call, now_ms: u64) -> Answer {
+        let (mut none, mut some, mut later, mut earlier) = (false, false, false, false);
+        for option in &call.args[2..] {
+            match option.to_ascii_uppercase().as_slice() {
+                b"NX" => none = true,
+                b"XX" => some = true,
+                b"GT" => later = true,
+                b"LT" => earlier = true,
+                _ => return Err(Error::UnsupportedOption(option.as_slice().into())),
+            }
+        }
+        if none && (some || later || earlier) {
+            return Err(Error::IncompatibleOptions("NX and XX, GT or LT"));
+        }
+        if later && earlier {
+            return Err(Error::IncompatibleOptions("GT and LT"));
+        }
+        let moment = moment(call, "EX", &call.args[1], now_ms)?;
+        if call.dialect == Dialect::Text && moment <= i128::from(now_ms) {
+            return Err(Error::InvalidExpire(call.row));
+        }
+        let Some((value, before)) = self.find(&call.args[0], now_ms).cloned() else {
+            return Ok(Reply::Integer(0));
+        };
+        // No deadline is one that never comes; one before the epoch is as good as the epoch.
+        let (old, new) = (before.map_or(i128::MAX, i128::from), moment.max(0));
+        if none && before.is_some()
+            || some && before.is_none()
+            || later && new <= old
+            || earlier && new >= old
+        {
+            return Ok(Reply::Integer(0));
+        }
+        if new <= i128::from(now_ms) {
+            self.content.remove(&call.args[0]);
+        } else {
+            self.put(&call.args[0], &value, Some(new as u64));
+        }
+        Ok(Reply::Integer(1))
+    }
+
+    fn time_to_live_ms(&self, key: &[u8], now_ms: u64) -> i64 {
+        match self.find(key, now_ms) {
+            Some((_, Some(deadline_ms))) => (*deadline_ms - now_ms) as i64,
+            Some((_, None)) => -1,
+            None => -2,
+        }
+    }
+}
+
+fn number(count: usize) -> Reply<'static> {
+    Reply::Integer(count as i64)
+}
+
+/// An integer in its only spelling.
+fn integer(text: &[u8]) -> Result<i64, Error> {
+    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok());
+    number.filter(|number| number.to_string().as_bytes() == text).ok_or(Error::NotAnInteger)
+}
+
+fn bounded(len: usize) -> Result<(), Error> {
+    if len <= VALUE_LEN_MAX { Ok(()) } else { Err(Error::ValueTooLarge { limit: VALUE_LEN_MAX }) }
+}
+
+/// The moment that an amount means, in milliseconds since the epoch, if 64 bits hold it.
+fn moment(call: &Call, unit: &str, amount: &[u8], now_ms: u64) -> Result<i128, Error> {
+    let row: &'static Command = call.row;
+    let amount = match (integer(amount), call.dialect) {
+        (Ok(amount), _) => i128::from(amount),
+        (Err(_), Dialect::Text) => return Err(Error::InvalidExpire(row)),
+        (Err(_), Dialect::Resp2 | Dialect::Resp3) => return Err(Error::ExpireNotAnInteger),
+    };
+    let now_ms = i128::from(now_ms);
+    let moment = match unit {
+        "EX" => 1000 * amount + now_ms,
+        "PX" => amount + now_ms,
+        "EXAT" => 1000 * amount,
+        _ => amount,
+    };
+    // Seconds have to fit in milliseconds before the time is added, too.
+    let fits = |number: i128| i64::try_from(number).is_ok();
+    let factor = if unit.starts_with("EX") { 1000 } else { 1 };
+    if fits(moment) && fits(amount * factor) { Ok(moment) } else { Err(Error::InvalidExpire(row)) }
+}
+
+/// The deadline of a new value: it is given as a positive amount.
+fn deadline(call: &Call, unit: &str, amount: &[u8], now_ms: u64) -> Result<u64, Error> {
+    let moment = moment(call, unit, amount, now_ms)?;
+    if integer(amount)? <= 0 { Err(Error::InvalidExpire(call.row)) } else { Ok(moment as u64) }
+}

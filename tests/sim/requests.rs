@@ -1,0 +1,177 @@
+use std::fmt;
+
+use shard::command::{self, Run};
+use shard::{Changes, Command, Dialect, Reply, Request, Shard, Span};
+
+use crate::dice::Dice;
+use crate::model::VALUE_LEN_MAX;
+
+/// One request, free of any buffer.
+pub struct Call {
+    pub row: &'static Command,
+    pub dialect: Dialect,
+    pub args: Vec<Vec<u8>>,
+}
+
+impl Call {
+    /// A request in RESP.
+    pub fn new(name: &str, args: &[&[u8]]) -> Call {
+        let row = command::find(name.as_bytes()).expect("a command of the table");
+        Call { row, dialect: Dialect::Resp2, args: args.iter().map(|arg| arg.to_vec()).collect() }
+    }
+
+    pub fn run(&self, shard: &mut Shard, now_ms: u64, changes: &mut Changes) -> Reply<'static> {
+        let mut start = 0;
+        let spans: Vec<Span> = (self.args.iter())
+            .map(|arg| {
+                start += arg.len();
+                Span { start: (start - arg.len()) as u32, len: arg.len() as u32 }
+            })
+            .collect();
+        let buffer = self.args.concat();
+        shard.execute(&Request::new(self.row, self.dialect, &buffer, &spans), now_ms, changes).into_owned()
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.dialect, self.row.name)?;
+        self.args.iter().try_for_each(|arg| write!(f, " \"{}\"", arg.escape_ascii()))
+    }
+}
+
+/// The keys and the sizes of random requests.
+#[derive(Clone, Copy)]
+pub struct Mix {
+    /// The number of different keys.
+    pub keys: usize,
+    /// The greatest number of keys in one request.
+    pub keys_per_request: usize,
+}
+
+/// Whether the commands of this row run on a shard.
+fn runs_on_a_shard(row: &&Command) -> bool {
+    !matches!(row.run, Run::Server(_))
+}
+
+impl Mix {
+    /// A random request; its number of arguments is one that the protocols let through.
+    pub fn call(self, dice: &mut Dice) -> Call {
+        let rows: Vec<_> = command::TABLE.iter().filter(runs_on_a_shard).collect();
+        let row = loop {
+            let row = *dice.pick(&rows);
+            // Whatever there is would always be small if everything were removed as often as anything else.
+            let clears = matches!(row.name, "CLEAR" | "FLUSHALL" | "FLUSHDB");
+            if !clears || dice.one_in(8) {
+                break row;
+            }
+        };
+        let row = if dice.one_in(5) { command::find(b"SET").expect("a command of the table") } else { row };
+        self.call_of(row, dice)
+    }
+
+    fn call_of(self, row: &'static Command, dice: &mut Dice) -> Call {
+        let args = match row.name {
+            "GET" | "STRLEN" | "INCR" | "DECR" | "PERSIST" | "TTL" | "PTTL" => vec![self.key(dice)],
+            "APPEND" | "SETNX" => vec![self.key(dice), value(dice)],
+            "DECRBY" | "INCRBY" => vec![self.key(dice), integer(dice)],
+            "DEL" | "DELETE" | "MDEL" | "EXISTS" | "MGET" => {
+                (0..=dice.below(self.keys_per_request)).map(|_| self.key(dice)).collect()
+            }
+            "MSET" => {
+                let pairs = 1 + dice.below(self.keys_per_request);
+                let surplus = usize::from(dice.one_in(10));
+                (0..2 * pairs + surplus)
+                    .map(|at| if at % 2 == 0 { self.key(dice) } else { value(dice) })
+                    .collect()
+            }
+            "SET" => [vec![self.key(dice), value(dice)], set_options(dice)].concat(),
+            "SETEX" => vec![self.key(dice), seconds(dice), value(dice)],
+            "EXPIRE" => [vec![self.key(dice), seconds(dice)], expire_options(dice)].concat(),
+            "CLEAR" | "FLUSHALL" | "FLUSHDB" if dice.one_in(2) => {
+                vec![dice.pick(&[&b"ASYNC"[..], b"sync", b"now"]).to_vec()]
+            }
+            "CLEAR" | "FLUSHALL" | "FLUSHDB" | "DBSIZE" => vec![],
+            name => panic!("the simulation does not know {name}: teach it to the requests and to the model"),
+        };
+        let dialect = *dice.pick(&[Dialect::Text, Dialect::Resp2, Dialect::Resp3]);
+        Call { row, dialect, args }
+    }
+
+    fn key(self, dice: &mut Dice) -> Vec<u8> {
+        match dice.below(self.keys) {
+            0 => vec![],
+            1 => b"\0\xff\r\n{".to_vec(),
+            2 => vec![b'k'; 300],
+            index => format!("{{{}}}:{index}", index % 5).into_bytes(),
+        }
+    }
+}
+
+fn value(dice: &mut Dice) -> Vec<u8> {
+    match dice.below(12) {
+        0..4 => integer(dice),
+        4 => vec![],
+        5 => vec![0xee; dice.below(VALUE_LEN_MAX + 20)],
+        _ => (0..dice.below(24)).map(|_| dice.roll() as u8).collect(),
+    }
+}
+
+fn integer(dice: &mut Dice) -> Vec<u8> {
+    match dice.below(12) {
+        0 => i64::MAX.to_string(),
+        1 => i64::MIN.to_string(),
+        2 => {
+            (*dice.pick(&["", "-", "-0", "007", "+1", " 1", "1.0", "ten", "9223372036854775808"])).to_owned()
+        }
+        3 => (dice.roll() as i64).to_string(),
+        _ => (dice.below(200) as i64 - 100).to_string(),
+    }
+    .into_bytes()
+}
+
+fn seconds(dice: &mut Dice) -> Vec<u8> {
+    match dice.below(16) {
+        0 => integer(dice),
+        1 => dice.pick(&["0", "-1", "-9223372036854775", "9223372036854775", "1.5"]).as_bytes().to_vec(),
+        _ => (1 + dice.below(8)).to_string().into_bytes(),
+    }
+}
+
+fn set_options(dice: &mut Dice) -> Vec<Vec<u8>> {
+    let mut options = Vec::new();
+    while options.len() < 6 && dice.one_in(2) {
+        match dice.below(10) {
+            0..5 => options.push(dice.pick(&["NX", "xx", "GET", "KEEPTTL", "keepttl"]).as_bytes().to_vec()),
+            5 => options.push(dice.pick(&["EX", "NY", "", "GE"]).as_bytes().to_vec()),
+            6 => options.extend([b"EX".to_vec(), seconds(dice)]),
+            7 => options.extend([b"PX".to_vec(), (1 + dice.below(4000)).to_string().into_bytes()]),
+            // Simulated time is between one and some thousand seconds.
+            8 => options.extend([b"exat".to_vec(), (900 + dice.below(400)).to_string().into_bytes()]),
+            _ => options.extend([b"PXAT".to_vec(), (990_000 + dice.below(200_000)).to_string().into_bytes()]),
+        }
+    }
+    options
+}
+
+fn expire_options(dice: &mut Dice) -> Vec<Vec<u8>> {
+    let mut options = Vec::new();
+    while options.len() < 3 && dice.one_in(2) {
+        options.push(dice.pick(&["NX", "XX", "gt", "LT", "GT", "AB"]).as_bytes().to_vec());
+    }
+    options
+}
+
+#[test]
+fn every_command_of_a_shard_is_simulated() {
+    let mut dice = Dice::new(1);
+    let mix = Mix { keys: 9, keys_per_request: 3 };
+    let mut model = crate::model::Model::default();
+    for row in command::TABLE.iter().filter(runs_on_a_shard) {
+        for _ in 0..50 {
+            let call = mix.call_of(row, &mut dice);
+            assert!((row.args_min..=row.args_max).contains(&call.args.len()), "{call}");
+            model.execute(&call, 1_000_000);
+        }
+    }
+}
