@@ -729,12 +729,12 @@ const TEXT: &[Script] = &[
     own("TTL", "TTL nope -> -2\n SET a 1 -> +OK\n TTL a -> -1\n SETEX a 100 v -> +OK\n TTL a -> <99..100>"),
 ];
 
-fn all_scripts_pass(shards: usize) {
+fn all_scripts_pass(shards: usize, flags: &[&str]) {
     if let Ok(address) = std::env::var("KVLITE_TEST_RESP_ADDR") {
         let address: SocketAddr = address.parse().expect("KVLITE_TEST_RESP_ADDR is HOST:PORT");
         return against(address, shards);
     }
-    let server = Server::start(shards, &[]);
+    let server = Server::start(shards, flags);
     let mut sweeper = server.resp();
     let mut failures = String::new();
     for script in RESP {
@@ -785,17 +785,22 @@ fn arity_is_checked(server: &Server) {
 
 #[test]
 fn scripts_pass_with_one_shard() {
-    all_scripts_pass(1);
+    all_scripts_pass(1, &[]);
 }
 
 #[test]
 fn scripts_pass_with_two_shards() {
-    all_scripts_pass(2);
+    all_scripts_pass(2, &[]);
 }
 
 #[test]
 fn scripts_pass_with_five_shards() {
-    all_scripts_pass(5);
+    all_scripts_pass(5, &[]);
+}
+
+#[test]
+fn scripts_pass_when_every_answer_waits_for_the_disk() {
+    all_scripts_pass(2, &["--sync-mode", "always"]);
 }
 
 #[test]
