@@ -56,7 +56,9 @@ pub fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
             _ => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves this socket")),
         },
-        Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket lies there")),
+        Ok(_) => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket lies there"));
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }

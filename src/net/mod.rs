@@ -249,18 +249,9 @@ impl Net {
 
     /// Wakes the ring that has this doorbell. The bell rings with the next turn's submission.
     pub fn ring_doorbell(&mut self, peer: &Doorbell) {
-        let bell = opcode::MsgRingData::new(
-            types::Fd(peer.0.as_raw_fd()),
-            0,
-            Operation::Woken.tag(0, 0),
-            None,
-        );
-        self.push(
-            &bell
-                .build()
-                .flags(squeue::Flags::SKIP_SUCCESS)
-                .user_data(Operation::Ignored.tag(0, 0)),
-        );
+        let bell =
+            opcode::MsgRingData::new(types::Fd(peer.0.as_raw_fd()), 0, Operation::Woken.tag(0, 0), None);
+        self.push(&bell.build().flags(squeue::Flags::SKIP_SUCCESS).user_data(Operation::Ignored.tag(0, 0)));
     }
 
     /// Starts to accept on a listening socket. Returns the number under which events name it.
@@ -483,7 +474,9 @@ impl Net {
         match unsafe { self.ring.submitter().enter::<libc::sigset_t>(count, 0, ENTER_GETEVENTS, None) } {
             Ok(_) => Ok(()),
             // Interrupted, or too many completions wait: what is there is reaped, the next turn goes on.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
@@ -614,6 +607,8 @@ impl Net {
         for index in 0..self.slots.len() {
             self.close(SocketId { index: index as u32, generation: self.slots[index].generation });
         }
+        // Doorbells that were rung last have to be heard.
+        let _ = self.ring.submit();
         let mut events = Vec::new();
         for _ in 0..DRAIN_ROUNDS_MAX {
             let serving = self.slots.iter().any(|slot| slot.socket.is_some());

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -182,7 +182,11 @@ fn passed_in_child(test: &str) -> bool {
     let output = child.args(["--exact", &path, "--nocapture"]).env(CHILD, "1").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     println!("{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && text.contains("1 passed"), "the child process failed: {}", output.status);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "the child process failed: {}",
+        output.status
+    );
     true
 }
 
@@ -460,7 +464,9 @@ fn a_reset_ends_receiving_and_sending() {
     reset_on_close(&peer);
     drop(peer);
     match ring.next("the reset") {
-        Event::SendFailed(id, error) if id == sending => assert_error(&error, &[libc::ECONNRESET, libc::EPIPE]),
+        Event::SendFailed(id, error) if id == sending => {
+            assert_error(&error, &[libc::ECONNRESET, libc::EPIPE])
+        }
         other => panic!("{other:?}"),
     }
     assert!(!ring.net.is_sending(sending));
@@ -604,8 +610,9 @@ fn pausing_and_resuming_loses_nothing() {
     let mut random = Random::new("pausing");
     let bytes = random.bytes(8 * 1024 * 1024);
     let mut ring = Ring::new();
-    let (id, mut peer) = ring.tcp_pair();
-    sockopt::set_socket_recv_buffer_size(&ring.socket(id).descriptor, 16 * 1024).unwrap();
+    let (id, mut peer) = ring.unix_pair();
+    // A short queue takes many turns.
+    sockopt::set_socket_send_buffer_size(&peer, 16 * 1024).unwrap();
     let expected = bytes.clone();
     let mut sizes = random.fork();
     let writer = thread::spawn(move || {
@@ -620,7 +627,11 @@ fn pausing_and_resuming_loses_nothing() {
     let mut toggles = 0;
     'stream: loop {
         for _ in 0..random.below(5) {
-            if random.below(2) == 0 { ring.net.pause(id) } else { ring.net.resume(id) }
+            if random.below(2) == 0 {
+                ring.net.pause(id)
+            } else {
+                ring.net.resume(id)
+            }
             toggles += 1;
         }
         if random.below(3) == 0 {
@@ -778,7 +789,9 @@ fn dropping_a_ring_ends_what_is_under_way() {
         assert!(turns < 2 || chunks.len() == 1, "{turns} turns, {} chunks", chunks.len());
         let writers = peers.iter().map(|peer| peer.try_clone().unwrap()).enumerate();
         let writers: Vec<_> = writers
-            .map(|(index, mut peer)| thread::spawn(move || while index % 2 == 0 && peer.write_all(b"more").is_ok() {}))
+            .map(|(index, mut peer)| {
+                thread::spawn(move || while index % 2 == 0 && peer.write_all(b"more").is_ok() {})
+            })
             .collect();
         let free = ring.net.buffers.clone();
         drop(ring);
@@ -840,4 +853,238 @@ fn an_executor_sleeps_on_the_ring() {
         wakeup.close().await.unwrap();
     });
     handle.unwrap().join().unwrap();
+}
+
+/// What a client of the stress test asks of the ring with its first byte.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Wish {
+    /// Echo, and close after the client's end.
+    Echo = b'e',
+    /// Close at once.
+    Close = b'c',
+    /// Send much, and close in the middle of it.
+    Cut = b'x',
+    /// Say that nothing more will be sent, and wait for the client's end.
+    Finish = b'f',
+}
+
+/// One ring of the stress test: serves what is accepted by any of them, until told to stop and all are gone.
+fn serve_stress(
+    mut ring: Ring,
+    attachments: mpsc::Receiver<OwnedFd>,
+    others: Vec<(mpsc::Sender<OwnedFd>, Doorbell)>,
+    stop: &AtomicBool,
+) -> Ring {
+    let mut clients: HashMap<SocketId, (Option<u8>, Echoed)> = HashMap::new();
+    let mut accepted = 0;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let is_over = |ring: &Ring| {
+            stop.load(Ordering::SeqCst) && ring.net.slots.iter().all(|slot| slot.socket.is_none())
+        };
+        if is_over(&ring) {
+            return ring;
+        }
+        // Attaching fills the submission queue, so that the turn does not park.
+        for socket in attachments.try_iter() {
+            clients.insert(ring.net.attach(socket), Default::default());
+        }
+        let mut late = None;
+        ring.turn(deadline, "the stress to end", || {
+            late = attachments.try_recv().ok();
+            late.is_some() || stop.load(Ordering::SeqCst)
+        });
+        if let Some(socket) = late {
+            clients.insert(ring.net.attach(socket), Default::default());
+        }
+        while let Some(event) = ring.events.pop_front() {
+            if let Event::Accepted { socket, .. } = event {
+                let (target, doorbell) = &others[accepted % others.len()];
+                accepted += 1;
+                // A ring that has stopped serves no more: its connections close, their clients are gone.
+                assert!(target.send(socket).is_ok() || stop.load(Ordering::SeqCst));
+                ring.net.ring_doorbell(doorbell);
+                continue;
+            }
+            on_stress(&mut ring.net, &mut clients, event);
+        }
+    }
+}
+
+fn on_stress(net: &mut Net, clients: &mut HashMap<SocketId, (Option<u8>, Echoed)>, event: Event) {
+    let (id, gone) = match &event {
+        Event::Received(id, _) | Event::Ended(id, None) | Event::Sent(id, _) => (*id, false),
+        Event::Ended(id, Some(_)) | Event::SendFailed(id, _) => (*id, true),
+        other => panic!("{other:?}"),
+    };
+    let Some((wish, client)) = clients.get_mut(&id) else { return };
+    match &event {
+        Event::Received(_, chunk) => {
+            let first = *wish.get_or_insert(chunk[0]);
+            if first == Wish::Echo as u8 {
+                client.pending.extend_from_slice(chunk);
+            } else if first == Wish::Cut as u8 && !net.is_sending(id) {
+                net.send(id, vec![0; 8 * 1024 * 1024]).unwrap();
+            } else if first == Wish::Finish as u8 {
+                net.shutdown_write(id);
+            }
+        }
+        Event::Ended(..) => client.ended = true,
+        _ => {}
+    }
+    if !client.pending.is_empty() && !net.is_sending(id) && !gone {
+        net.send(id, std::mem::take(&mut client.pending)).unwrap();
+    }
+    let unwanted = *wish == Some(Wish::Close as u8) || *wish == Some(Wish::Cut as u8);
+    if gone || unwanted || client.ended && !net.is_sending(id) {
+        clients.remove(&id);
+        net.close(id);
+    }
+}
+
+/// One connection of the stress test, over TCP or a Unix socket.
+enum Line {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Line {
+    fn open(random: &mut Random, tcp: SocketAddr, unix: &Path) -> Line {
+        if random.below(2) == 0 {
+            return Line::Tcp(connect(tcp));
+        }
+        let stream = UnixStream::connect(unix).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Line::Unix(stream)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Line::Tcp(stream) => stream.write_all(bytes),
+            Line::Unix(stream) => stream.write_all(bytes),
+        }
+    }
+
+    /// Sends the end, and reads up to the peer's.
+    fn finish(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        match self {
+            Line::Tcp(stream) => {
+                stream.shutdown(Shutdown::Write).and_then(|()| stream.read_to_end(&mut bytes))?
+            }
+            Line::Unix(stream) => {
+                stream.shutdown(Shutdown::Write).and_then(|()| stream.read_to_end(&mut bytes))?
+            }
+        };
+        Ok(bytes)
+    }
+}
+
+/// Opens `count` connections, at most 50 at a time, and sends on and ends random ones of them.
+fn stress_clients(mut random: Random, count: usize, tcp: SocketAddr, unix: &Path) {
+    const OPEN_MAX: usize = 50;
+    let wishes = [Wish::Echo, Wish::Echo, Wish::Echo, Wish::Close, Wish::Cut, Wish::Finish];
+    let mut lines: Vec<(Line, Wish, Vec<u8>)> = Vec::new();
+    let mut opened = 0;
+    while opened < count || !lines.is_empty() {
+        if opened < count && lines.len() < OPEN_MAX && random.below(3) > 0 {
+            let line = Line::open(&mut random, tcp, unix);
+            lines.push((line, wishes[random.below(wishes.len())], Vec::new()));
+            opened += 1;
+            continue;
+        }
+        if lines.is_empty() {
+            continue;
+        }
+        let index = random.below(lines.len());
+        let (line, wish, sent) = &mut lines[index];
+        if random.below(2) == 0 && sent.len() < 40_000 {
+            let len = 1 + random.below(10_000);
+            let mut bytes = random.bytes(len);
+            if sent.is_empty() {
+                bytes[0] = *wish as u8;
+            }
+            // The other side may be gone, as it was asked to be.
+            assert!(line.write(&bytes).is_ok() || !matches!(wish, Wish::Echo | Wish::Finish));
+            sent.extend(bytes);
+            continue;
+        }
+        let (mut line, wish, sent) = lines.swap_remove(index);
+        match (random.below(4), &line) {
+            (0, Line::Tcp(stream)) => reset_on_close(stream),
+            (1, _) => {}
+            _ => match (line.finish(), wish) {
+                (Ok(received), Wish::Echo) => assert!(received == sent, "the echo differs"),
+                (Ok(received), Wish::Finish) => assert!(received.is_empty()),
+                (Err(error), Wish::Echo | Wish::Finish) => panic!("{error}"),
+                (Err(error), _) => assert!(error.kind() != ErrorKind::WouldBlock, "not closed"),
+                (Ok(_), _) => {}
+            },
+        }
+    }
+}
+
+#[test]
+fn thousands_of_connections_leave_nothing_behind() {
+    if passed_in_child("thousands_of_connections_leave_nothing_behind") {
+        return;
+    }
+    const RINGS: usize = 3;
+    const CLIENT_THREADS: usize = 3;
+    const CONNECTIONS: usize = 1500;
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = descriptors();
+    let mut random = Random::new("stress");
+    let folder = tempfile::tempdir().unwrap();
+    let unix = folder.path().join("socket");
+    let stop = AtomicBool::new(false);
+    let (doors, at_doors) = mpsc::channel();
+    let (mut to_rings, mut at_rings) = (Vec::new(), Vec::new());
+    for _ in 0..RINGS {
+        let (to_ring, at_ring) = mpsc::channel();
+        to_rings.push(to_ring);
+        at_rings.push(at_ring);
+    }
+    thread::scope(|scope| {
+        let mut doorbells_to = Vec::new();
+        for (index, at_ring) in at_rings.into_iter().enumerate() {
+            let (to_rings, doors, unix, stop) = (to_rings.clone(), doors.clone(), &unix, &stop);
+            let (to_ring, doorbells) = mpsc::channel::<Vec<Doorbell>>();
+            doorbells_to.push(to_ring);
+            scope.spawn(move || {
+                let mut ring = Ring::new();
+                let tcp = (index == 0).then(|| {
+                    ring.net.listen(bind_unix(unix).unwrap());
+                    ring.listen_tcp()
+                });
+                let wakeup = ring.net.wakeup().try_clone_to_owned().unwrap();
+                doors.send((index, ring.net.doorbell(), wakeup, tcp)).unwrap();
+                let others = to_rings.into_iter().zip(doorbells.recv().unwrap()).collect();
+                let mut ring = serve_stress(ring, at_ring, others, stop);
+                ring.settle();
+                ring.assert_empty();
+            });
+        }
+        let mut known: Vec<_> = (0..RINGS).map(|_| at_doors.recv_timeout(PATIENCE).unwrap()).collect();
+        known.sort_by_key(|(index, ..)| *index);
+        let tcp = known[0].3.unwrap();
+        let doorbells: Vec<_> = known.iter().map(|(_, doorbell, ..)| doorbell.clone()).collect();
+        doorbells_to.iter().for_each(|to_ring| to_ring.send(doorbells.clone()).unwrap());
+        let clients: Vec<_> = (0..CLIENT_THREADS)
+            .map(|_| {
+                let (random, unix) = (random.fork(), &unix);
+                scope.spawn(move || stress_clients(random, CONNECTIONS, tcp, unix))
+            })
+            .collect();
+        let ended: Vec<_> = clients.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        // Also when a client has failed, so that the test ends.
+        stop.store(true, Ordering::SeqCst);
+        known.iter().for_each(|(_, _, wakeup, _)| Net::unpark(wakeup.as_fd()));
+        ended.into_iter().for_each(|client| client.unwrap());
+    });
+    drop((to_rings, doors, at_doors));
+    drop(folder);
+    assert_eq!(descriptors(), before, "a descriptor is left");
 }
