@@ -530,8 +530,8 @@ mod tests {
         assert!(!post.is_full());
     }
 
-    /// Asks every peer for `total` answers, as fast as the limits allow, answers the peers meanwhile, and sleeps
-    /// when there is nothing to do. Ends when all workers have their answers.
+    /// Asks every peer for `total` answers, as fast as the limits allow, answers the peers meanwhile, and
+    /// sleeps when there is nothing to do. Ends when all workers have their answers.
     fn flood(own: usize, mut post: Post, mut net: Net, total: u32, finished: &AtomicUsize) {
         let deadline = Instant::now() + PATIENCE;
         let workers = post.worker_count();

@@ -8,10 +8,11 @@
 //! 2. The kernel reads from a buffer that was moved into [`Net::send`], and that comes back in
 //!    [`Event::Sent`] once the kernel is done with it. A socket's slot, its descriptor and that buffer live
 //!    until every operation on the socket has completed, whatever the caller does with the socket meanwhile.
-//! 3. Dropping the ring first ends every operation on a socket and reaps its completion, then frees the memory.
-//!    Closing the ring's descriptor would not do: doorbells keep the ring alive in the kernel.
+//! 3. Dropping the ring first ends every operation on a socket and reaps its completion, then frees the
+//!    memory. Closing the ring's descriptor would not do: doorbells keep the ring alive in the kernel.
 //!
-//! One turn is one system call for all sockets: [`Net::turn`] submits what was queued and reaps what completed.
+//! One turn is one system call for all sockets: [`Net::turn`] submits what was queued and reaps what
+//! completed.
 
 #![allow(unsafe_code)]
 
@@ -40,9 +41,9 @@ const SUBMISSIONS: u32 = 2048;
 /// Entries of the completion queue: what the kernel may complete before it has to wait for a turn.
 const COMPLETIONS: u32 = 8192;
 
-/// How much one send hands to the kernel at most; the rest follows as after any short send. The kernel gives a
-/// send that has to wait more than some hundred times for a slow reader a blocked thread of its own: a bound on
-/// the size keeps sends below that.
+/// How much one send hands to the kernel at most; the rest follows as after any short send. The kernel gives
+/// a send that has to wait more than some hundred times for a slow reader a blocked thread of its own: a
+/// bound on the size keeps sends below that.
 const SEND_BYTES_MAX: usize = 256 * 1024;
 
 /// How often a ring that is dropped cancels what is left, and how long it waits for an answer each time.
@@ -271,7 +272,8 @@ impl Net {
         }
     }
 
-    /// Serves a connected socket that is in blocking mode, as accepted ones are: what arrives comes as [`Event::Received`].
+    /// Serves a connected socket that is in blocking mode, as accepted ones are: what arrives comes as
+    /// [`Event::Received`].
     pub fn attach(&mut self, descriptor: OwnedFd) -> SocketId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
@@ -291,8 +293,8 @@ impl Net {
         id
     }
 
-    /// Stops receiving; what the peer sends stays in the kernel and slows the peer down. Chunks that are on their
-    /// way still arrive.
+    /// Stops receiving; what the peer sends stays in the kernel and slows the peer down. Chunks that are on
+    /// their way still arrive.
     pub fn pause(&mut self, id: SocketId) {
         let Some(socket) = self.open(id) else { return };
         socket.wanted = false;
@@ -312,8 +314,8 @@ impl Net {
         }
     }
 
-    /// Sends all of `bytes`, which comes back in [`Event::Sent`]. One send at a time: while [`Net::is_sending`],
-    /// or on a socket that is closed, it returns the bytes.
+    /// Sends all of `bytes`, which comes back in [`Event::Sent`]. One send at a time: while
+    /// [`Net::is_sending`], or on a socket that is closed, it returns the bytes.
     pub fn send(&mut self, id: SocketId, bytes: Vec<u8>) -> Result<(), Vec<u8>> {
         match self.open(id) {
             Some(socket) if socket.sending.is_none() => socket.sending = Some(Outgoing { bytes, sent: 0 }),
@@ -336,8 +338,8 @@ impl Net {
         }
     }
 
-    /// Closes the socket. No later turn's event names it; the descriptor is closed once the kernel is done with
-    /// it. A send that is on its way is cut off.
+    /// Closes the socket. No later turn's event names it; the descriptor is closed once the kernel is done
+    /// with it. A send that is on its way is cut off.
     pub fn close(&mut self, id: SocketId) {
         let Some(socket) = self.open(id) else { return };
         socket.closed = true;
@@ -362,8 +364,8 @@ impl Net {
         self.push(&entry.user_data(Operation::Sync.tag(0, index as u32)));
     }
 
-    /// Submits what was queued, reaps what completed, and appends it to `events`: one system call, and none when
-    /// there is nothing to submit and nothing has completed. Returns whether anything completed.
+    /// Submits what was queued, reaps what completed, and appends it to `events`: one system call, and none
+    /// when there is nothing to submit and nothing has completed. Returns whether anything completed.
     pub fn turn(&mut self, events: &mut Vec<Event>) -> io::Result<bool> {
         self.feed_starved();
         if !self.ready() {
@@ -399,7 +401,8 @@ impl Net {
         Ok(unsafe { BufferedFile::from_raw_fd(descriptor) })
     }
 
-    /// Lets completions signal the wake-up file. Call [`Net::ready`] after it, and sleep only when that is false.
+    /// Lets completions signal the wake-up file. Call [`Net::ready`] after it, and sleep only when that is
+    /// false.
     pub fn parking(&mut self) {
         self.ring.completion().enable_eventfd();
         // The kernel reads the flag after it publishes a completion; this side publishes the flag, then reads
@@ -456,14 +459,14 @@ impl Net {
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
-        // SAFETY: 1. receives name no memory, they take provided buffers; 2. the memory that a send names is the
-        // heap memory of `Outgoing::bytes`, which stays where it is and untouched until the completion is reaped:
-        // `sending` is not handed out before, `release` and `drop` wait for it; 3. no other operation names
-        // memory. Sockets, listeners and files keep their descriptors open; a doorbell that is closed too early
-        // rings nothing, and the number in its entry is only ever sent a message.
+        // SAFETY: 1. receives name no memory, they take provided buffers; 2. the memory that a send names is
+        // the heap memory of `Outgoing::bytes`, which stays where it is and untouched until the completion is
+        // reaped: `sending` is not handed out before, `release` and `drop` wait for it; 3. no other operation
+        // names memory. Sockets, listeners and files keep their descriptors open; a doorbell that is closed
+        // too early rings nothing, and the number in its entry is only ever sent a message.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
-            // The queue is full: hand over what there is. The kernel takes it all at once, unless it is out of
-            // memory, and then there is nothing better than to ask again.
+            // The queue is full: hand over what there is. The kernel takes it all at once, unless it is out
+            // of memory, and then there is nothing better than to ask again.
             let _ = self.ring.submit();
         }
     }
@@ -512,8 +515,8 @@ impl Net {
         self.listeners[listener].armed = cqueue::more(completion.flags());
         match outcome(completion.result()) {
             Ok(descriptor) => {
-                // SAFETY: 1. a successful accept returns a new open descriptor; 2. it is returned once, so nobody
-                // else owns it.
+                // SAFETY: 1. a successful accept returns a new open descriptor; 2. it is returned once, so
+                // nobody else owns it.
                 let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
                 events.push(Event::Accepted { listener, socket });
                 self.accept(listener);
@@ -527,8 +530,9 @@ impl Net {
     fn received(&mut self, id: SocketId, completion: &cqueue::Entry, events: &mut Vec<Event>) {
         let result = completion.result();
         let chunk = cqueue::buffer_select(completion.flags()).map(|buffer| {
-            // SAFETY: 1. this completion hands the buffer over, with this length, or with none when it failed;
-            // 2. a completion is reaped once, and the kernel names the buffer again only after it was given back.
+            // SAFETY: 1. this completion hands the buffer over, with this length, or with none when it
+            // failed; 2. a completion is reaped once, and the kernel names the buffer again only after it was
+            // given back.
             unsafe { self.buffers.take(buffer, result.max(0) as u32) }
         });
         let socket = self.slots[id.index as usize].socket.as_mut().expect("a slot outlives its operations");
@@ -615,8 +619,8 @@ impl Net {
             if !serving && !self.listeners.iter().any(|listener| listener.armed) {
                 return true;
             }
-            // Only what was submitted can be cancelled. Nothing may be left to cancel, when all that is missing
-            // is the reaping; and whatever fails here is tried again.
+            // Only what was submitted can be cancelled. Nothing may be left to cancel, when all that is
+            // missing is the reaping; and whatever fails here is tried again.
             let _ = self.ring.submit();
             let all = types::CancelBuilder::any().all();
             let _ = self.ring.submitter().register_sync_cancel(None, all);

@@ -1,5 +1,5 @@
-//! The network ring against real sockets. Every wait is bounded and ends with its condition; a ring that waits
-//! does so parked, so that a wake-up that gets lost fails a test.
+//! The network ring against real sockets. Every wait is bounded and ends with its condition; a ring that
+//! waits does so parked, so that a wake-up that gets lost fails a test.
 
 #![forbid(unsafe_code)]
 
@@ -198,7 +198,8 @@ struct Echoed {
     ended: bool,
 }
 
-/// Sends back what arrives, with bounded memory, and closes a socket when its peer has ended and has everything.
+/// Sends back what arrives, with bounded memory, and closes a socket when its peer has ended and has
+/// everything.
 #[derive(Default)]
 struct Echo {
     clients: HashMap<SocketId, Echoed>,
@@ -465,7 +466,7 @@ fn a_reset_ends_receiving_and_sending() {
     drop(peer);
     match ring.next("the reset") {
         Event::SendFailed(id, error) if id == sending => {
-            assert_error(&error, &[libc::ECONNRESET, libc::EPIPE])
+            assert_error(&error, &[libc::ECONNRESET, libc::EPIPE]);
         }
         other => panic!("{other:?}"),
     }
@@ -628,9 +629,9 @@ fn pausing_and_resuming_loses_nothing() {
     'stream: loop {
         for _ in 0..random.below(5) {
             if random.below(2) == 0 {
-                ring.net.pause(id)
+                ring.net.pause(id);
             } else {
-                ring.net.resume(id)
+                ring.net.resume(id);
             }
             toggles += 1;
         }
@@ -751,7 +752,7 @@ fn a_sync_reports_its_end() {
         assert!(matches!(ring.next("a sync"), Event::Synced(Ok(()))));
     }
     assert_eq!(Arc::strong_count(&file), 1);
-    let (pipe, _other_end) = std::io::pipe().unwrap();
+    let (pipe, _other_end) = io::pipe().unwrap();
     ring.net.sync(Arc::new(OwnedFd::from(pipe).into()), SyncOf::Data);
     match ring.next("a failed sync") {
         Event::Synced(Err(error)) => assert_error(&error, &[libc::EINVAL]),
@@ -872,8 +873,8 @@ enum Wish {
 /// One ring of the stress test: serves what is accepted by any of them, until told to stop and all are gone.
 fn serve_stress(
     mut ring: Ring,
-    attachments: mpsc::Receiver<OwnedFd>,
-    others: Vec<(mpsc::Sender<OwnedFd>, Doorbell)>,
+    attachments: &mpsc::Receiver<OwnedFd>,
+    others: &[(mpsc::Sender<OwnedFd>, Doorbell)],
     stop: &AtomicBool,
 ) -> Ring {
     let mut clients: HashMap<SocketId, (Option<u8>, Echoed)> = HashMap::new();
@@ -907,19 +908,19 @@ fn serve_stress(
                 ring.net.ring_doorbell(doorbell);
                 continue;
             }
-            on_stress(&mut ring.net, &mut clients, event);
+            on_stress(&mut ring.net, &mut clients, &event);
         }
     }
 }
 
-fn on_stress(net: &mut Net, clients: &mut HashMap<SocketId, (Option<u8>, Echoed)>, event: Event) {
-    let (id, gone) = match &event {
+fn on_stress(net: &mut Net, clients: &mut HashMap<SocketId, (Option<u8>, Echoed)>, event: &Event) {
+    let (id, gone) = match event {
         Event::Received(id, _) | Event::Ended(id, None) | Event::Sent(id, _) => (*id, false),
         Event::Ended(id, Some(_)) | Event::SendFailed(id, _) => (*id, true),
         other => panic!("{other:?}"),
     };
     let Some((wish, client)) = clients.get_mut(&id) else { return };
-    match &event {
+    match event {
         Event::Received(_, chunk) => {
             let first = *wish.get_or_insert(chunk[0]);
             if first == Wish::Echo as u8 {
@@ -1061,8 +1062,8 @@ fn thousands_of_connections_leave_nothing_behind() {
                 });
                 let wakeup = ring.net.wakeup().try_clone_to_owned().unwrap();
                 doors.send((index, ring.net.doorbell(), wakeup, tcp)).unwrap();
-                let others = to_rings.into_iter().zip(doorbells.recv().unwrap()).collect();
-                let mut ring = serve_stress(ring, at_ring, others, stop);
+                let others: Vec<_> = to_rings.into_iter().zip(doorbells.recv().unwrap()).collect();
+                let mut ring = serve_stress(ring, &at_ring, &others, stop);
                 ring.settle();
                 ring.assert_empty();
             });
