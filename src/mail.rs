@@ -397,3 +397,227 @@ impl Post {
         self.peers.iter().all(|peer| peer.inbox.is_empty() && peer.open.is_empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// A mesh with its rings, all on this thread.
+    fn connected(workers: usize, capacity: usize) -> Vec<(Post, Net)> {
+        let ends = Post::mesh(workers, capacity).into_iter();
+        let mut ends: Vec<_> = ends.map(|post| (post, Net::new().unwrap())).collect();
+        let doorbells: Vec<_> = ends.iter().map(|(_, net)| net.doorbell()).collect();
+        ends.iter_mut().for_each(|(post, _)| post.connect(&doorbells));
+        ends
+    }
+
+    fn token(sequence: u32) -> Token {
+        Token { socket: SocketId { index: 0, generation: 0 }, sequence }
+    }
+
+    /// Sends the request `GET <key>` to a worker; returns its size.
+    fn ask(post: &mut Post, worker: usize, sequence: u32, key: &[u8]) -> usize {
+        let spans = [Span { start: 0, len: key.len() as u32 }];
+        let command = shard::command::find(b"GET").unwrap();
+        post.run(worker, token(sequence), &Request::new(command, Dialect::Resp2, key, &spans))
+    }
+
+    /// Answers every call of a mail with its first argument, and returns the numbers that were asked.
+    fn answer_all(post: &mut Post, worker: usize, mail: &mut Mail) -> Vec<u32> {
+        let calls = mail.take_calls();
+        for (token, call) in &calls {
+            let Call::Run { command, dialect, args } = call else { panic!("{call:?}") };
+            let request = mail.request(command, *dialect, *args);
+            post.to(worker).answer_bytes(*token, |out| out.extend_from_slice(request.arg(0)));
+        }
+        calls.iter().map(|(token, _)| token.sequence).collect()
+    }
+
+    /// The answers of a mail: their numbers and bytes.
+    fn answers(mail: &mut Mail) -> Vec<(u32, Vec<u8>)> {
+        let answers = mail.take_answers().into_iter();
+        let bytes = |answer: &Answer| match answer {
+            Answer::Bytes(span) => mail.bytes(*span).to_vec(),
+            other => panic!("{other:?}"),
+        };
+        answers.map(|(token, answer)| (token.sequence, bytes(&answer))).collect()
+    }
+
+    #[test]
+    fn calls_and_answers_arrive_in_order() {
+        let mut ends = connected(2, 64);
+        let [(alice, alice_net), (bob, bob_net)] = &mut ends[..] else { unreachable!() };
+        let mut sizes = Vec::new();
+        for sequence in 0..100u32 {
+            sizes.push(ask(alice, 1, sequence, format!("key:{sequence}").as_bytes()));
+            if sequence % 7 == 0 {
+                alice.send(alice_net);
+            }
+        }
+        alice.send(alice_net);
+        assert_eq!(alice.peers[1].calls_in_flight, 100);
+        assert_eq!(alice.peers[1].bytes_in_flight, sizes.iter().sum::<usize>());
+        let mut asked = Vec::new();
+        while let Some(mut mail) = bob.receive(0) {
+            asked.extend(answer_all(bob, 0, &mut mail));
+            bob.recycle(mail);
+            bob.send(bob_net);
+        }
+        assert_eq!(asked, (0..100).collect::<Vec<_>>());
+        let mut answered = Vec::new();
+        while let Some(mut mail) = alice.receive(1) {
+            answered.extend(answers(&mut mail));
+            alice.recycle(mail);
+        }
+        let expected: Vec<_> = (0..100u32).map(|n| (n, format!("key:{n}").into_bytes())).collect();
+        assert_eq!(answered, expected);
+        sizes.into_iter().for_each(|size_bytes| alice.answered(1, size_bytes));
+        assert_eq!((alice.peers[1].calls_in_flight, alice.peers[1].bytes_in_flight), (0, 0));
+        assert!(alice.is_idle() && bob.is_idle());
+    }
+
+    #[test]
+    fn mail_stays_open_while_the_queue_is_full() {
+        let mut ends = connected(2, 1);
+        let [(alice, alice_net), (bob, bob_net)] = &mut ends[..] else { unreachable!() };
+        for sequence in 0..10 {
+            ask(alice, 1, sequence, b"key");
+            alice.send(alice_net);
+            assert_eq!(alice.is_idle(), sequence == 0, "the first mail has left, the others wait");
+        }
+        assert!(!alice.fall_asleep(), "whoever has mail to send stays awake");
+        assert!(!alice.asleep.load(Ordering::Relaxed));
+        let mut mails = Vec::new();
+        while let Some(mut mail) = bob.receive(0) {
+            mails.push(answer_all(bob, 0, &mut mail));
+            alice.send(alice_net);
+        }
+        assert_eq!(mails, [vec![0], (1..10).collect()]);
+        assert!(alice.is_idle());
+        bob.send(bob_net);
+        assert!(!alice.fall_asleep(), "whoever has got mail stays awake");
+    }
+
+    #[test]
+    fn a_worker_gets_its_own_mail() {
+        let mut ends = connected(1, 4);
+        let (post, net) = &mut ends[0];
+        assert!(post.fall_asleep());
+        post.wake_up();
+        ask(post, 0, 7, b"own");
+        post.send(net);
+        let mut mail = post.receive(0).unwrap();
+        assert_eq!(answer_all(post, 0, &mut mail), [7]);
+        assert!(!post.is_idle(), "the answer waits to be sent");
+    }
+
+    #[test]
+    fn a_peer_is_full_by_calls_and_by_bytes() {
+        let (mut post, _net) = connected(2, 4).remove(0);
+        for sequence in 0..CALLS_IN_FLIGHT_MAX as u32 {
+            assert!(!post.is_full());
+            assert_eq!(ask(&mut post, 1, sequence, b"k"), 1);
+        }
+        assert!(post.is_full());
+        (0..CALLS_IN_FLIGHT_MAX).for_each(|_| post.answered(1, 1));
+        let value = vec![0; BYTES_IN_FLIGHT_MAX];
+        let size_bytes = ask(&mut post, 1, 0, &value);
+        assert!(size_bytes == value.len() && post.is_full());
+        post.answered(1, size_bytes);
+        assert!(!post.is_full());
+    }
+
+    /// Asks every peer for `total` answers, as fast as the limits allow, answers the peers meanwhile, and
+    /// sleeps when there is nothing to do. Ends when all workers have their answers.
+    fn flood(own: usize, mut post: Post, mut net: Net, total: u32, finished: &AtomicUsize) {
+        let deadline = Instant::now() + PATIENCE;
+        let workers = post.worker_count();
+        let (mut asked, mut answered) = (vec![0; workers], vec![0; workers]);
+        asked[own] = total;
+        answered[own] = total;
+        let mut has_all = false;
+        let mut events = Vec::new();
+        while finished.load(Ordering::SeqCst) < workers || !post.is_idle() {
+            assert!(Instant::now() < deadline, "worker {own}: asked {asked:?}, answered {answered:?}");
+            let mut progressed = net.turn(&mut events).unwrap();
+            for peer in 0..workers {
+                for _ in 0..300 {
+                    if asked[peer] < total && !post.is_full() {
+                        ask(&mut post, peer, asked[peer], &asked[peer].to_le_bytes());
+                        asked[peer] += 1;
+                        progressed = true;
+                    }
+                }
+                while let Some(mut mail) = post.receive(peer) {
+                    progressed = true;
+                    answer_all(&mut post, peer, &mut mail);
+                    for (sequence, bytes) in answers(&mut mail) {
+                        assert_eq!((sequence, bytes), (answered[peer], sequence.to_le_bytes().to_vec()));
+                        answered[peer] += 1;
+                        post.answered(peer, 4);
+                    }
+                    post.recycle(mail);
+                }
+            }
+            post.send(&mut net);
+            if !has_all && answered.iter().all(|count| *count == total) {
+                has_all = true;
+                finished.fetch_add(1, Ordering::SeqCst);
+                // Those who wait for nothing but this one's end sleep.
+                post.peers.iter().for_each(|peer| net.ring_doorbell(peer.doorbell.as_ref().unwrap()));
+                net.turn(&mut events).unwrap();
+                continue;
+            }
+            if progressed {
+                continue;
+            }
+            net.parking();
+            if !net.ready() && finished.load(Ordering::SeqCst) < workers && post.fall_asleep() {
+                let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+                let wakeup = net.wakeup();
+                assert_eq!(poll(&mut [PollFd::new(&wakeup, PollFlags::IN)], Some(&patience)).unwrap(), 1);
+                rustix::io::read(wakeup.as_fd(), &mut [0; 8]).unwrap();
+                post.wake_up();
+            }
+            net.unparked();
+        }
+        for peer in &post.peers {
+            assert_eq!((peer.calls_in_flight, peer.bytes_in_flight), (0, 0));
+        }
+    }
+
+    #[test]
+    fn workers_that_flood_each_other_are_all_answered() {
+        for (workers, capacity, total) in [(2, 1, 100_000), (3, 1, 50_000), (3, QUEUE_CAPACITY, 50_000)] {
+            let finished = AtomicUsize::new(0);
+            let (doors, at_doors) = std::sync::mpsc::channel();
+            thread::scope(|scope| {
+                let mut doorbells_to = Vec::new();
+                for (own, mut post) in Post::mesh(workers, capacity).into_iter().enumerate() {
+                    let (to_worker, doorbells) = std::sync::mpsc::channel::<Vec<Doorbell>>();
+                    doorbells_to.push(to_worker);
+                    let (doors, finished) = (doors.clone(), &finished);
+                    scope.spawn(move || {
+                        let net = Net::new().unwrap();
+                        doors.send((own, net.doorbell())).unwrap();
+                        post.connect(&doorbells.recv().unwrap());
+                        flood(own, post, net, total, finished);
+                    });
+                }
+                let mut known: Vec<_> = (0..workers).map(|_| at_doors.recv().unwrap()).collect();
+                known.sort_by_key(|(own, _)| *own);
+                let known: Vec<_> = known.into_iter().map(|(_, doorbell)| doorbell).collect();
+                doorbells_to.iter().for_each(|to_worker| to_worker.send(known.clone()).unwrap());
+            });
+        }
+    }
+}

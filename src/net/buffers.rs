@@ -69,8 +69,8 @@ impl Buffers {
     /// Takes over buffer `id`, of which the kernel filled `len` bytes.
     ///
     /// # Safety
-    /// A receive completion must just have handed this buffer over, with this length, and this must be the only
-    /// chunk made of it.
+    /// A receive completion must just have handed this buffer over, with this length, and this must be the
+    /// only chunk made of it.
     pub(super) unsafe fn take(self: &Rc<Self>, id: u16, len: u32) -> Chunk {
         debug_assert!(id < CHUNK_COUNT && len as usize <= CHUNK_BYTES);
         self.free_count.set(self.free_count.get() - 1);
@@ -91,8 +91,8 @@ impl Buffers {
         let tail = tail.wrapping_add(1);
         self.tail.set(tail);
         self.free_count.set(self.free_count.get() + 1);
-        // SAFETY: the tail field lies in the first entry, which is allocated and initialised; the kernel reads
-        // it concurrently, so it is written as an atomic, after the entry.
+        // SAFETY: the tail field lies in the first entry, which is allocated and initialised; the kernel
+        // reads it concurrently, so it is written as an atomic, after the entry.
         unsafe {
             let shared = BufRingEntry::tail(self.ring.as_ptr()).cast::<AtomicU16>();
             (*shared).store(tail, Ordering::Release);

@@ -47,8 +47,8 @@ fn listen_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Listens on a Unix socket at `path`. A socket file that no process serves any more is replaced; anything else
-/// that lies there stays and is an error.
+/// Listens on a Unix socket at `path`. A socket file that no process serves any more is replaced; anything
+/// else that lies there stays and is an error.
 pub fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
     use std::os::unix::fs::FileTypeExt;
     match std::fs::symlink_metadata(path) {

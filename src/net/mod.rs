@@ -8,9 +8,11 @@
 //! 2. The kernel reads from a buffer that was moved into [`Net::send`], and that comes back in
 //!    [`Event::Sent`] once the kernel is done with it. A socket's slot, its descriptor and that buffer live
 //!    until every operation on the socket has completed, whatever the caller does with the socket meanwhile.
-//! 3. Dropping the ring first ends every operation in the kernel, then frees the memory.
+//! 3. Dropping the ring first ends every operation on a socket and reaps its completion, then frees the
+//!    memory. Closing the ring's descriptor would not do: doorbells keep the ring alive in the kernel.
 //!
-//! One turn is one system call for all sockets: [`Net::turn`] submits what was queued and reaps what completed.
+//! One turn is one system call for all sockets: [`Net::turn`] submits what was queued and reaps what
+//! completed.
 
 #![allow(unsafe_code)]
 
@@ -39,13 +41,22 @@ const SUBMISSIONS: u32 = 2048;
 /// Entries of the completion queue: what the kernel may complete before it has to wait for a turn.
 const COMPLETIONS: u32 = 8192;
 
+/// How much one send hands to the kernel at most; the rest follows as after any short send. The kernel gives
+/// a send that has to wait more than some hundred times for a slow reader a blocked thread of its own: a
+/// bound on the size keeps sends below that.
+const SEND_BYTES_MAX: usize = 256 * 1024;
+
+/// How often a ring that is dropped cancels what is left, and how long it waits for an answer each time.
+const DRAIN_ROUNDS_MAX: usize = 500;
+const DRAIN_ROUND_NS: u32 = 10_000_000;
+
 /// The group under which the provided buffers are registered.
 const BUFFER_GROUP: u16 = 0;
 
 /// `IORING_ENTER_GETEVENTS`: run deferred completions even where nothing is waited for.
 const ENTER_GETEVENTS: u32 = 1;
 
-/// Names one socket of one ring. A name is never reused for another socket.
+/// Names one socket of one ring. A name comes back only after its index has served 2^24 sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SocketId {
     /// A small number, free again for a later socket once this one is closed: for tables indexed by socket.
@@ -135,14 +146,16 @@ enum Receiving {
     Armed,
     /// The kernel is being asked to stop; chunks may still arrive.
     Stopping,
-    /// Nothing is received: paused, at the end, or out of buffers.
+    /// Nothing is received: paused, or out of buffers.
     Idle,
+    /// Nothing is received any more: the end was reported.
+    Ended,
 }
 
 struct Socket {
     descriptor: OwnedFd,
     receiving: Receiving,
-    /// The caller wants to receive: not paused, no end seen.
+    /// The caller wants to receive: it has not paused or closed the socket.
     wanted: bool,
     sending: Option<Outgoing>,
     /// The caller has closed it; the slot stays until the kernel is done.
@@ -181,6 +194,13 @@ pub struct Net {
     completions: Vec<cqueue::Entry>,
 }
 
+impl Socket {
+    /// Whether an operation on the socket is queued or in the kernel.
+    fn is_busy(&self) -> bool {
+        matches!(self.receiving, Receiving::Armed | Receiving::Stopping) || self.sending.is_some()
+    }
+}
+
 impl Net {
     /// A ring without sockets. Needs Linux 6.1 or newer.
     pub fn new() -> io::Result<Net> {
@@ -193,7 +213,8 @@ impl Net {
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
         let buffers = Buffers::new();
-        // SAFETY: the ring of entries lives as long as `buffers`, which `drop` frees after the ring's end.
+        // SAFETY: 1. the address is that of `CHUNK_COUNT` entries, aligned to a page; 2. they live as long as
+        // `buffers`, which is freed once no operation takes buffers from them any more.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
                 buffers.ring_address(),
@@ -204,7 +225,7 @@ impl Net {
         }
         let wakeup = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
         ring.submitter().register_eventfd(wakeup.as_raw_fd())?;
-        // SAFETY: the ring's descriptor is open while `ring` lives.
+        // SAFETY: 1. the ring's descriptor is open while `ring` lives, and the borrow ends before that.
         let doorbell = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }.try_clone_to_owned()?;
         let mut net = Net {
             ring,
@@ -251,13 +272,15 @@ impl Net {
         }
     }
 
-    /// Serves a connected socket: what arrives comes as [`Event::Received`].
+    /// Serves a connected socket that is in blocking mode, as accepted ones are: what arrives comes as
+    /// [`Event::Received`].
     pub fn attach(&mut self, descriptor: OwnedFd) -> SocketId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             self.slots.len() as u32 - 1
         });
         let slot = &mut self.slots[index as usize];
+        debug_assert!(slot.socket.is_none(), "a free slot has no socket");
         slot.socket = Some(Socket {
             descriptor,
             receiving: Receiving::Idle,
@@ -270,8 +293,8 @@ impl Net {
         id
     }
 
-    /// Stops receiving; what the peer sends stays in the kernel and slows the peer down. Chunks that are on their
-    /// way still arrive.
+    /// Stops receiving; what the peer sends stays in the kernel and slows the peer down. Chunks that are on
+    /// their way still arrive.
     pub fn pause(&mut self, id: SocketId) {
         let Some(socket) = self.open(id) else { return };
         socket.wanted = false;
@@ -282,7 +305,7 @@ impl Net {
         }
     }
 
-    /// Receives again after [`Net::pause`].
+    /// Receives again after [`Net::pause`]. Does nothing once the end was reported.
     pub fn resume(&mut self, id: SocketId) {
         let Some(socket) = self.open(id) else { return };
         socket.wanted = true;
@@ -291,8 +314,8 @@ impl Net {
         }
     }
 
-    /// Sends all of `bytes`, which comes back in [`Event::Sent`]. One send at a time: while [`Net::is_sending`],
-    /// or on a socket that is closed, it returns the bytes.
+    /// Sends all of `bytes`, which comes back in [`Event::Sent`]. One send at a time: while
+    /// [`Net::is_sending`], or on a socket that is closed, it returns the bytes.
     pub fn send(&mut self, id: SocketId, bytes: Vec<u8>) -> Result<(), Vec<u8>> {
         match self.open(id) {
             Some(socket) if socket.sending.is_none() => socket.sending = Some(Outgoing { bytes, sent: 0 }),
@@ -315,7 +338,8 @@ impl Net {
         }
     }
 
-    /// Closes the socket. No event names it any more; the descriptor is closed once the kernel is done with it.
+    /// Closes the socket. No later turn's event names it; the descriptor is closed once the kernel is done
+    /// with it. A send that is on its way is cut off.
     pub fn close(&mut self, id: SocketId) {
         let Some(socket) = self.open(id) else { return };
         socket.closed = true;
@@ -340,8 +364,8 @@ impl Net {
         self.push(&entry.user_data(Operation::Sync.tag(0, index as u32)));
     }
 
-    /// Submits what was queued, reaps what completed, and appends it to `events`: one system call, and none when
-    /// there is nothing to submit and nothing has completed. Returns whether anything completed.
+    /// Submits what was queued, reaps what completed, and appends it to `events`: one system call, and none
+    /// when there is nothing to submit and nothing has completed. Returns whether anything completed.
     pub fn turn(&mut self, events: &mut Vec<Event>) -> io::Result<bool> {
         self.feed_starved();
         if !self.ready() {
@@ -365,18 +389,20 @@ impl Net {
             return true;
         }
         drop(submissions);
-        !self.ring.completion().is_empty()
+        let fed = !self.starved.is_empty() && self.buffers.free_count() > 0;
+        fed || !self.ring.completion().is_empty()
     }
 
     /// A file that becomes readable (8 bytes) when something completes between [`Net::parking`] and
     /// [`Net::unparked`]: the executor sleeps on it, and still serves its timers and tasks.
     pub fn wakeup_file(&self) -> io::Result<BufferedFile> {
         let descriptor = self.wakeup.try_clone()?.into_raw_fd();
-        // SAFETY: the descriptor is open and owned by nobody else.
+        // SAFETY: 1. the descriptor is open; 2. nobody else owns it.
         Ok(unsafe { BufferedFile::from_raw_fd(descriptor) })
     }
 
-    /// Lets completions signal the wake-up file. Call [`Net::ready`] after it, and sleep only when that is false.
+    /// Lets completions signal the wake-up file. Call [`Net::ready`] after it, and sleep only when that is
+    /// false.
     pub fn parking(&mut self) {
         self.ring.completion().enable_eventfd();
         // The kernel reads the flag after it publishes a completion; this side publishes the flag, then reads
@@ -425,10 +451,7 @@ impl Net {
             return;
         };
         let rest = &outgoing.bytes[outgoing.sent..];
-        // A send transfers at most what its 32-bit length says; the rest follows as after any short send.
-        let len = rest.len().min(1 << 30) as u32;
-        // SAFETY (2. of the contract): the buffer's heap memory stays where it is and untouched until the
-        // completion is reaped: `sending` is not handed out before, and `release` waits for it.
+        let len = rest.len().min(SEND_BYTES_MAX) as u32;
         let entry = opcode::Send::new(types::Fd(descriptor.as_raw_fd()), rest.as_ptr(), len)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
             .build();
@@ -436,17 +459,21 @@ impl Net {
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
-        // SAFETY: every buffer and descriptor that an entry names lives until its completion, see the contract.
+        // SAFETY: 1. receives name no memory, they take provided buffers; 2. the memory that a send names is
+        // the heap memory of `Outgoing::bytes`, which stays where it is and untouched until the completion is
+        // reaped: `sending` is not handed out before, `release` and `drop` wait for it; 3. no other operation
+        // names memory. Sockets, listeners and files keep their descriptors open; a doorbell that is closed
+        // too early rings nothing, and the number in its entry is only ever sent a message.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
-            // The queue is full: hand over what there is. The kernel takes it all at once, unless it is out of
-            // memory, and then there is nothing better than to ask again.
+            // The queue is full: hand over what there is. The kernel takes it all at once, unless it is out
+            // of memory, and then there is nothing better than to ask again.
             let _ = self.ring.submit();
         }
     }
 
     fn enter(&mut self) -> io::Result<()> {
         let count = self.ring.submission().len() as u32;
-        // SAFETY: no argument is passed besides the flags.
+        // SAFETY: 1. no argument is passed besides the flags, so the kernel reads no memory of ours.
         match unsafe { self.ring.submitter().enter::<libc::sigset_t>(count, 0, ENTER_GETEVENTS, None) } {
             Ok(_) => Ok(()),
             // Interrupted, or too many completions wait: what is there is reaped, the next turn goes on.
@@ -488,7 +515,8 @@ impl Net {
         self.listeners[listener].armed = cqueue::more(completion.flags());
         match outcome(completion.result()) {
             Ok(descriptor) => {
-                // SAFETY: a successful accept returns a new descriptor that nobody else owns.
+                // SAFETY: 1. a successful accept returns a new open descriptor; 2. it is returned once, so
+                // nobody else owns it.
                 let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
                 events.push(Event::Accepted { listener, socket });
                 self.accept(listener);
@@ -502,7 +530,9 @@ impl Net {
     fn received(&mut self, id: SocketId, completion: &cqueue::Entry, events: &mut Vec<Event>) {
         let result = completion.result();
         let chunk = cqueue::buffer_select(completion.flags()).map(|buffer| {
-            // SAFETY: this completion hands the buffer over, with this length; it is seen once.
+            // SAFETY: 1. this completion hands the buffer over, with this length, or with none when it
+            // failed; 2. a completion is reaped once, and the kernel names the buffer again only after it was
+            // given back.
             unsafe { self.buffers.take(buffer, result.max(0) as u32) }
         });
         let socket = self.slots[id.index as usize].socket.as_mut().expect("a slot outlives its operations");
@@ -517,7 +547,7 @@ impl Net {
         }
         match outcome(result) {
             Ok(0) => {
-                socket.wanted = false;
+                socket.receiving = Receiving::Ended;
                 events.push(Event::Ended(id, None));
             }
             Ok(_) => {
@@ -535,7 +565,7 @@ impl Net {
                 }
             }
             Err(error) => {
-                socket.wanted = false;
+                socket.receiving = Receiving::Ended;
                 events.push(Event::Ended(id, Some(error)));
             }
         }
@@ -566,8 +596,7 @@ impl Net {
     /// Frees the slot of a closed socket once no operation names it any more.
     fn release(&mut self, id: SocketId) {
         let slot = &mut self.slots[id.index as usize];
-        let done = |socket: &Socket| socket.receiving == Receiving::Idle && socket.sending.is_none();
-        if slot.socket.as_ref().is_some_and(|socket| socket.closed && done(socket)) {
+        if slot.socket.as_ref().is_some_and(|socket| socket.closed && !socket.is_busy()) {
             slot.socket = None;
             slot.generation = (slot.generation + 1) & GENERATION_MASK;
             self.free.push(id.index);
@@ -575,14 +604,42 @@ impl Net {
     }
 }
 
+impl Net {
+    /// Ends every operation on a socket and reaps its completion. Returns whether all of them have ended.
+    fn drain(&mut self) -> bool {
+        // Also ends what a thread of the kernel is blocked in, and has `complete` free the slots.
+        for index in 0..self.slots.len() {
+            self.close(SocketId { index: index as u32, generation: self.slots[index].generation });
+        }
+        // Doorbells that were rung last have to be heard.
+        let _ = self.ring.submit();
+        let mut events = Vec::new();
+        for _ in 0..DRAIN_ROUNDS_MAX {
+            let serving = self.slots.iter().any(|slot| slot.socket.is_some());
+            if !serving && !self.listeners.iter().any(|listener| listener.armed) {
+                return true;
+            }
+            // Only what was submitted can be cancelled. Nothing may be left to cancel, when all that is
+            // missing is the reaping; and whatever fails here is tried again.
+            let _ = self.ring.submit();
+            let all = types::CancelBuilder::any().all();
+            let _ = self.ring.submitter().register_sync_cancel(None, all);
+            let patience = types::Timespec::new().nsec(DRAIN_ROUND_NS);
+            let _ = self.ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&patience));
+            let completions: Vec<_> = self.ring.completion().collect();
+            for completion in &completions {
+                self.complete(completion, &mut events);
+            }
+            // Closes connections that were accepted meanwhile, and gives buffers back.
+            events.clear();
+        }
+        false
+    }
+}
+
 impl Drop for Net {
     fn drop(&mut self) {
-        // Submits what is queued, so that it is cancelled too, then waits until every operation has ended.
-        let _ = self.ring.submit();
-        let all = types::CancelBuilder::any();
-        let cancelled = self.ring.submitter().register_sync_cancel(None, all);
-        let nothing_to_cancel = |error: &io::Error| error.raw_os_error() == Some(libc::ENOENT);
-        if cancelled.is_err_and(|error| !nothing_to_cancel(&error)) {
+        if !self.drain() {
             // The kernel may still use the memory: better to lose it than to share it.
             std::mem::forget(self.buffers.clone());
             std::mem::forget(std::mem::take(&mut self.slots));
