@@ -206,7 +206,9 @@ impl Journal {
         }
         let durable = self.log.finish_sync(&ticket);
         self.unsynced.forget(durable);
-        while let Some(Held { origin, token, answer, .. }) = self.held.pop_front_if(|held| held.seq <= durable) {
+        while let Some(Held { origin, token, answer, .. }) =
+            self.held.pop_front_if(|held| held.seq <= durable)
+        {
             match answer {
                 HeldAnswer::Rendered(bytes) => {
                     post.to(origin).answer_bytes(token, |out| out.extend_from_slice(&bytes));
