@@ -721,8 +721,12 @@ fn more_entries_and_completions_than_the_queues_hold_get_through() {
             ringer.net.ring_doorbell(&own);
         }
         ringer.settle();
+        // Completes when it is submitted, which the full submission queue forces long before the next turn.
+        let nothing = opcode::Nop::new().build().user_data(Operation::Ignored.tag(0, 0));
+        (0..BELLS / 40).for_each(|_| ring.net.push(&nothing));
         peer.write_all(b"after").unwrap();
     }
+    assert!(ring.net.ring.submission().cq_overflow());
     let mut received: HashMap<SocketId, Vec<u8>> = HashMap::new();
     while received.values().map(Vec::len).sum::<usize>() < peers.len() * "beforeafter".len() {
         match ring.next("the bytes between the bells") {
