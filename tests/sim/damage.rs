@@ -60,8 +60,11 @@ fn worker_call(dice: &mut Dice) -> crate::requests::Call {
     }
 }
 
-/// The log segments in order, each with its bytes and the ends of its frames with their sequence numbers.
-fn segments(disk: &MemDisk) -> Vec<(PathBuf, Vec<u8>, Vec<(usize, u64)>)> {
+/// A log segment: its file, its bytes, and the ends of its frames with their sequence numbers.
+type Segment = (PathBuf, Vec<u8>, Vec<(usize, u64)>);
+
+/// The log segments in order.
+fn segments(disk: &MemDisk) -> Vec<Segment> {
     let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
     let names = disk.list(directory()).unwrap();
     let mut next_seq = None;
