@@ -27,6 +27,7 @@ pub mod router;
 pub mod server;
 mod session;
 mod upkeep;
+mod verdict;
 pub mod worker;
 
 pub use server::run;

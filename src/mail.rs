@@ -300,6 +300,11 @@ impl Post {
         }
     }
 
+    /// The number of this worker.
+    pub fn own(&self) -> usize {
+        self.own
+    }
+
     /// The number of workers.
     pub fn worker_count(&self) -> usize {
         self.peers.len()

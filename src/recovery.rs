@@ -1,14 +1,7 @@
 //! From the data directory back into shards, and from one number of shards to another.
 //!
-//! A transaction over several shards leaves a frame with its id in the log of each. Its keys stay locked until
-//! every shard has written its frame, so a transaction that a crash cut short was seen by nobody, and nothing
-//! in any log builds on it: recovery leaves it out everywhere. It was cut short if a participant has no frame of
-//! it, unless that participant's snapshot was begun after the transaction: a snapshot begins only when every
-//! transaction that the shard has a part of is written everywhere. For that comparison ids carry the time
-//! ([`transaction_id`]), and two frames without participants exist: in a snapshot the id is the time at which it was
-//! begun; in a log it names a transaction that an earlier recovery left out, and that stays left out.
+//! What counts after a crash is for [`crate::verdict`] to say; here it is carried out.
 
-use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +14,8 @@ use crate::config::Config;
 use crate::mail::TransactionId;
 use crate::router;
 use crate::server::Failure;
+use crate::verdict::{self, Verdict};
+use crate::worker::wall_clock_us;
 
 /// How long the lock of the data directory is waited for: after a kill, the kernel still finishes what the killed
 /// process had submitted, and holds its files meanwhile.
@@ -39,7 +34,7 @@ pub struct Data<D: Disk = OsDisk> {
     disk: D,
     layout: Layout,
     segment_bytes: u64,
-    cut_short: Arc<HashSet<TransactionId>>,
+    verdict: Arc<Verdict>,
 }
 
 /// Where one shard's files are.
@@ -48,24 +43,45 @@ pub struct ShardData<D: Disk = OsDisk> {
     directory: PathBuf,
     place: Place,
     segment_bytes: u64,
-    cut_short: Arc<HashSet<TransactionId>>,
-}
-
-/// The id of a transaction whose parts are run at this time by this worker: `micros:54 worker:10`. The time is in
-/// microseconds since the Unix epoch; a worker never uses the same one twice.
-pub fn transaction_id(micros: u64, worker: usize) -> TransactionId {
-    micros << 10 | worker as u64
-}
-
-/// The time in an id.
-pub fn id_micros(id: TransactionId) -> u64 {
-    id >> 10
+    verdict: Arc<Verdict>,
 }
 
 impl<D: Disk> Data<D> {
     /// The place of one shard.
     pub fn shard(&self, index: usize) -> ShardData<D> {
-        ShardData::new(&self.disk, &self.layout, index, self.segment_bytes, &self.cut_short)
+        ShardData::new(&self.disk, &self.layout, index, self.segment_bytes, &self.verdict)
+    }
+
+    /// Makes the logs say what the verdict says. First every log is marked with the transactions that do not count:
+    /// after a crash from then on the same verdict is reached. Then the logs that end early are replaced by
+    /// snapshots, so that what follows is not mistaken for part of what was cut.
+    fn carry_out(self) -> Result<Data<D>, Failure> {
+        for (index, ids) in self.verdict.unmarked.iter().enumerate().filter(|(_, ids)| !ids.is_empty()) {
+            tracing::warn!(
+                shard = index,
+                transactions = ids.len(),
+                "commands over several shards that a crash cut short were left out"
+            );
+            let (_, mut log) = self.shard(index).recover()?;
+            for id in ids {
+                log.append(Kind::Transaction { id: *id, participants: &[] }, 0, &[]);
+            }
+            log.sync().map_err(|error| Failure::log(index, error))?;
+        }
+        for (index, cut) in self.verdict.cuts.iter().enumerate() {
+            let Some(seq) = cut else { continue };
+            let (shard, mut log) = self.shard(index).recover()?;
+            let lost = log.next_seq() - seq;
+            tracing::warn!(
+                shard = index,
+                frames = lost,
+                "the end of the log builds on what another shard lost in a power cut; it was cut off"
+            );
+            replace_by_snapshot(&shard, &mut log, self.verdict.last_id).map_err(|error| Failure::log(index, error))?;
+        }
+        let Verdict { left_out, last_id, .. } = &*self.verdict;
+        let verdict = Verdict { left_out: left_out.clone(), last_id: *last_id, ..Verdict::default() };
+        Ok(Data { verdict: Arc::new(verdict), ..self })
     }
 }
 
@@ -97,8 +113,9 @@ pub fn open_on<D: Disk>(disk: D, path: &Path, shards: u32, segment_bytes: u64) -
             new
         }
     };
-    let cut_short = cut_short(&disk, &layout)?;
-    Ok(Data { _directory: directory, disk, layout, segment_bytes, cut_short })
+    let verdict = Arc::new(verdict::reach(&disk, &layout)?);
+    let data = Data { _directory: directory, disk, layout, segment_bytes, verdict };
+    if data.verdict.is_news() { data.carry_out() } else { Ok(data) }
 }
 
 impl<D: Disk> ShardData<D> {
@@ -107,11 +124,16 @@ impl<D: Disk> ShardData<D> {
         layout: &Layout,
         index: usize,
         segment_bytes: u64,
-        cut_short: &Arc<HashSet<TransactionId>>,
+        verdict: &Arc<Verdict>,
     ) -> ShardData<D> {
         let place = Place { shard_index: index as u32, shard_count: layout.shards };
         let directory = layout.shard_dir(place.shard_index);
-        ShardData { disk: disk.clone(), directory, place, segment_bytes, cut_short: cut_short.clone() }
+        ShardData { disk: disk.clone(), directory, place, segment_bytes, verdict: verdict.clone() }
+    }
+
+    /// No transaction before the start has a greater id.
+    pub fn last_id(&self) -> TransactionId {
+        self.verdict.last_id
     }
 
     /// The shard as its snapshot and log tell, and the log, open for what follows. Blocks.
@@ -122,12 +144,8 @@ impl<D: Disk> ShardData<D> {
         let index = self.place.shard_index as usize;
         let started = Instant::now();
         let mut shard = Shard::new(random_seeds());
-        let mut left_out = Vec::new();
         let apply = |record: Record<'_>| {
-            if let Kind::Transaction { id, .. } = record.kind
-                && self.cut_short.contains(&id)
-            {
-                left_out.push(id);
+            if !self.verdict.counts(self.place.shard_index, &record) {
                 return Ok(());
             }
             for change in shard::decode(record.payload) {
@@ -137,7 +155,7 @@ impl<D: Disk> ShardData<D> {
             Ok(())
         };
         let recovered = Log::recover(&self.disk, &self.directory, self.place, self.segment_bytes, apply);
-        let (mut log, recovered) = recovered.map_err(|error| match error {
+        let (log, recovered) = recovered.map_err(|error| match error {
             Replay::Log(error) => Failure::log(index, error),
             Replay::Malformed { seq, error } => Failure::Replay { shard: index, seq, error },
         })?;
@@ -149,17 +167,6 @@ impl<D: Disk> ShardData<D> {
                 bytes = cut.bytes,
                 "the end of the log was torn, as a crash leaves it; it was cut there"
             );
-        }
-        if !left_out.is_empty() {
-            tracing::warn!(
-                shard = index,
-                transactions = left_out.len(),
-                "commands over several shards, which a crash cut short before they were acknowledged, were left out"
-            );
-            left_out.iter().for_each(|id| {
-                log.append(Kind::Transaction { id: *id, participants: &[] }, 0, &[]);
-            });
-            log.sync().map_err(|error| Failure::log(index, error))?;
         }
         tracing::info!(
             shard = index,
@@ -183,61 +190,33 @@ impl From<wal::Error> for Replay {
     }
 }
 
-/// What one shard's files tell about transactions.
-#[derive(Default)]
-struct Traces {
-    /// The participants of each transaction that has a frame in the log.
-    parts: HashMap<TransactionId, Box<[u32]>>,
-    /// When the snapshot was begun, as an id.
-    snapshot_begun: TransactionId,
-    /// Transactions that were left out before.
-    left_out: Vec<TransactionId>,
+/// Writes a snapshot of the whole shard in place of its log. `last_id` is not below the id of any transaction that
+/// the shard has a part of. Blocks.
+fn replace_by_snapshot<D: Disk>(shard: &Shard, log: &mut Log<D>, last_id: u64) -> Result<(), wal::Error> {
+    let mut writer = log.begin_snapshot()?;
+    let id = verdict::snapshot_id(wall_clock_us(), last_id);
+    writer.append(Kind::Transaction { id, participants: &[] }, 0, &[])?;
+    let mut target = Target { writer, changes: Changes::default() };
+    write_all(shard, |change| target.put(change))?;
+    target.flush()?;
+    let ending = log.end_snapshot(target.writer)?;
+    let snapshot = ending.finish().map_err(|failed| log.fail_snapshot(failed))?;
+    log.retire(&snapshot).clear().map(drop)
 }
 
-/// The transactions that a crash cut short.
-fn cut_short<D: Disk>(disk: &D, layout: &Layout) -> Result<Arc<HashSet<TransactionId>>, Failure> {
-    if layout.shards == 1 {
-        return Ok(Arc::default()); // There is nothing to compare.
-    }
-    let traces: Vec<Traces> = std::thread::scope(|scope| {
-        let trace = |index| {
-            let disk = disk.clone();
-            scope.spawn(move || trace(&disk, layout, index))
-        };
-        let threads: Vec<_> = (0..layout.shards).map(trace).collect();
-        let joined = threads.into_iter().map(|thread| thread.join().expect("a panic ends the process"));
-        joined.collect::<Result<_, _>>()
-    })?;
-    let mut cut_short: HashSet<_> =
-        traces.iter().flat_map(|traces| traces.left_out.iter().copied()).collect();
-    for (id, participants) in traces.iter().flat_map(|traces| &traces.parts) {
-        let lacks = |participant: &u32| {
-            let traces = traces.get(*participant as usize);
-            traces.is_none_or(|traces| !traces.parts.contains_key(id) && traces.snapshot_begun < *id)
-        };
-        if participants.iter().any(lacks) {
-            cut_short.insert(*id);
-        }
-    }
-    Ok(Arc::new(cut_short))
-}
-
-fn trace<D: Disk>(disk: &D, layout: &Layout, shard_index: u32) -> Result<Traces, Failure> {
-    let place = Place { shard_index, shard_count: layout.shards };
-    let mut traces = Traces::default();
-    let note = |record: Record<'_>| {
-        if let Kind::Transaction { id, participants } = record.kind {
-            match (participants, record.in_snapshot) {
-                ([], true) => traces.snapshot_begun = id,
-                ([], false) => traces.left_out.push(id),
-                _ => drop(traces.parts.insert(id, participants.into())),
+/// Puts every key of a shard, expired ones too: they expire where they are put.
+fn write_all<E>(shard: &Shard, mut put: impl FnMut(&Change<'_>) -> Result<(), E>) -> Result<(), E> {
+    let mut position = Some(0);
+    while let Some(from) = position {
+        let mut done = Ok(());
+        position = shard.walk(from, MOVE_KEYS, 0, |key, value, deadline_ms| {
+            if done.is_ok() {
+                done = put(&Change::Put { key, value, deadline_ms });
             }
-        }
-        Ok(())
-    };
-    let checked = wal::check(disk, &layout.shard_dir(shard_index), place, note);
-    checked.map_err(|error| Failure::log(shard_index as usize, error))?;
-    Ok(traces)
+        });
+        done?;
+    }
+    Ok(())
 }
 
 /// Seeds that nobody outside can know, from the randomness with which the standard library seeds its maps.
@@ -249,7 +228,7 @@ pub(crate) fn random_seeds() -> [u64; 4] {
 /// time.
 fn move_keys<D: Disk>(disk: &D, old: &Layout, new: &Layout, segment_bytes: u64) -> Result<(), Failure> {
     let failed = |shard: usize| move |error| Failure::log(shard, error);
-    let cut_short = cut_short(disk, old)?;
+    let verdict = Arc::new(verdict::reach(disk, old)?);
     let shards = new.shards as usize;
     let mut targets = Vec::with_capacity(shards);
     for index in 0..shards {
@@ -259,20 +238,11 @@ fn move_keys<D: Disk>(disk: &D, old: &Layout, new: &Layout, segment_bytes: u64) 
         targets.push(Target { writer, changes: Changes::default() });
     }
     for index in 0..old.shards as usize {
-        let (shard, _log) = ShardData::new(disk, old, index, segment_bytes, &cut_short).recover()?;
-        let mut position = Some(0);
-        while let Some(from) = position {
-            let mut moved = Ok(());
-            // Time 0: what has expired meanwhile moves too, and expires in its new shard.
-            position = shard.walk(from, MOVE_KEYS, 0, |key, value, deadline_ms| {
-                if moved.is_ok() {
-                    let owner = router::owner(key, shards);
-                    moved =
-                        targets[owner].put(&Change::Put { key, value, deadline_ms }).map_err(failed(owner));
-                }
-            });
-            moved?;
-        }
+        let (shard, _log) = ShardData::new(disk, old, index, segment_bytes, &verdict).recover()?;
+        write_all(&shard, |change| {
+            let owner = router::owner(change.key().unwrap_or_default(), shards);
+            targets[owner].put(change).map_err(failed(owner))
+        })?;
     }
     for (index, mut target) in targets.into_iter().enumerate() {
         target.flush().and_then(|()| target.writer.finish()).map_err(failed(index))?;

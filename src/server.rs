@@ -323,7 +323,7 @@ async fn work(
     // Nothing is served yet, so this thread may wait; the others are recovering their shards.
     let Ok(doorbells) = start.recv() else { return Ok(()) };
     post.connect(&doorbells);
-    let mut worker = Worker::new(index, shared, net, post, shard, log).map_err(Failure::NetworkRing)?;
+    let mut worker = Worker::new(index, shared, net, post, shard, log, data.last_id()).map_err(Failure::NetworkRing)?;
     worker.accept_at(listeners);
     worker.run().await
 }

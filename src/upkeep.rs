@@ -9,13 +9,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use shard::{Change, Changes, Reply, Shard};
-use wal::{FailedSnapshot, Kind, Log, OsDisk, Snapshot, SnapshotWriter, Spare};
+use wal::{FailedSnapshot, Kind, Log, OsDisk, Snapshot, SnapshotEnd, SnapshotWriter, Spare};
 
 use crate::config::Config;
-use crate::mail::{Answer, Post, Token};
-use crate::net::Net;
-use crate::recovery;
-use crate::router::SHARDS_MAX;
+use crate::mail::{Answer, Call, Post, Token};
+use crate::net::{Net, SocketId};
+use crate::verdict;
 use crate::worker::wall_clock_us;
 
 /// How many keys one slice of a snapshot visits, about.
@@ -52,6 +51,16 @@ enum Stage {
         position: u64,
         changes: Changes,
     },
+    /// Every slice is written; the end waits until each transaction that the snapshot may show is written
+    /// everywhere.
+    Written {
+        writer: SnapshotWriter<OsDisk>,
+    },
+    /// The other shards sync their logs, and with them their parts of the transactions that the snapshot shows.
+    Awaiting {
+        ending: SnapshotEnd<OsDisk>,
+        peers_left: usize,
+    },
     /// The snapshot is being synced and named, or what it replaces is being removed.
     Ending,
 }
@@ -61,6 +70,9 @@ enum Ended {
     Written(Result<Snapshot, FailedSnapshot>),
     Cleared(Result<Option<Spare<OsDisk>>, wal::Error>),
 }
+
+/// Under this name other workers answer the upkeep, and no client.
+pub const TOKEN: Token = Token { socket: SocketId { index: u32::MAX, generation: 0 }, sequence: 0 };
 
 impl Upkeep {
     /// Nothing to do yet. `wakeup` makes the worker take a turn.
@@ -121,7 +133,7 @@ impl Upkeep {
             self.take(ended, log, post);
         }
         if !may_begin {
-            return self.write_slice(now_ms, shard, log, post);
+            return self.write_slice(now_ms, shard, post);
         }
         if !self.preparing
             && let Some(preparation) = log.prepare()
@@ -137,14 +149,27 @@ impl Upkeep {
         if wanted && !self.is_compacting() {
             self.begin(last_id_us, log, post);
         }
-        self.write_slice(now_ms, shard, log, post)
+        if matches!(self.stage, Stage::Written { .. }) {
+            self.end(log, post);
+        }
+        self.write_slice(now_ms, shard, post)
+    }
+
+    /// Another worker has synced its log.
+    pub fn on_peer_synced(&mut self) {
+        match std::mem::replace(&mut self.stage, Stage::Ending) {
+            Stage::Awaiting { ending, peers_left: 1 } => self.run(move || Ended::Written(ending.finish())),
+            Stage::Awaiting { ending, peers_left } => {
+                self.stage = Stage::Awaiting { ending, peers_left: peers_left - 1 };
+            }
+            other => self.stage = other, // The snapshot was given up meanwhile.
+        }
     }
 
     fn begin(&mut self, last_id_us: u64, log: &mut Log<OsDisk>, post: &mut Post) {
         self.served = std::mem::take(&mut self.asked);
         let begun = log.begin_snapshot().and_then(|mut writer| {
-            // Not below the id of any transaction of which this shard has written its part.
-            let id = recovery::transaction_id(wall_clock_us().max(last_id_us), SHARDS_MAX - 1);
+            let id = verdict::snapshot_id(wall_clock_us(), verdict::transaction_id(last_id_us, 0));
             writer.append(Kind::Transaction { id, participants: &[] }, 0, &[])?;
             Ok(writer)
         });
@@ -156,7 +181,8 @@ impl Upkeep {
         }
     }
 
-    fn write_slice(&mut self, now_ms: u64, shard: &Shard, log: &mut Log<OsDisk>, post: &mut Post) -> bool {
+    /// Writes one slice; whether there is another.
+    fn write_slice(&mut self, now_ms: u64, shard: &Shard, post: &mut Post) -> bool {
         let Stage::Writing { writer, position, changes } = &mut self.stage else { return false };
         let mut written = Ok(());
         let next = shard.walk(*position, SLICE_KEYS, now_ms, |key, value, deadline_ms| {
@@ -165,23 +191,37 @@ impl Upkeep {
                 written = append(writer, changes);
             }
         });
+        if next.is_none() && written.is_ok() {
+            written = append(writer, changes);
+        }
         match (next, written) {
             (Some(next), Ok(())) => *position = next,
-            (None, Ok(())) => self.end(log, post),
+            (None, Ok(())) => {
+                let stage = std::mem::replace(&mut self.stage, Stage::Ending);
+                let Stage::Writing { writer, .. } = stage else { unreachable!("it was matched above") };
+                self.stage = Stage::Written { writer };
+            }
             (_, Err(error)) => self.give_up(&error, post),
         }
         true
     }
 
     fn end(&mut self, log: &mut Log<OsDisk>, post: &mut Post) {
-        let Stage::Writing { mut writer, mut changes, .. } =
-            std::mem::replace(&mut self.stage, Stage::Ending)
-        else {
+        let Stage::Written { writer } = std::mem::replace(&mut self.stage, Stage::Ending) else {
             unreachable!("a snapshot ends after its last slice");
         };
-        let ending = append(&mut writer, &mut changes).and_then(|()| log.end_snapshot(writer));
-        match ending {
-            Ok(ending) => self.run(move || Ended::Written(ending.finish())),
+        match log.end_snapshot(writer) {
+            Ok(ending) => {
+                let peers: Vec<_> = (0..post.worker_count()).filter(|worker| *worker != post.own()).collect();
+                if peers.is_empty() {
+                    self.run(move || Ended::Written(ending.finish()));
+                    return;
+                }
+                self.stage = Stage::Awaiting { ending, peers_left: peers.len() };
+                for peer in peers {
+                    post.to(peer).call(TOKEN, Call::Sync);
+                }
+            }
             Err(error) => self.give_up(&error, post),
         }
     }

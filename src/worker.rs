@@ -27,7 +27,8 @@ use crate::recovery;
 use crate::report::Report;
 use crate::router::{Gather, Job, OwnedRequest, Route, Transaction, Walk, Walked, route};
 use crate::server::{Failure, Shared};
-use crate::upkeep::Upkeep;
+use crate::upkeep::{self, Upkeep};
+use crate::verdict;
 
 /// How many commands of one client a turn runs before the others have theirs.
 const COMMANDS_PER_TURN_MAX: usize = 1024;
@@ -115,7 +116,7 @@ enum Flow {
 }
 
 impl Worker {
-    /// A worker over a recovered shard and its log.
+    /// A worker over a recovered shard and its log; `last_id` is not below that of any transaction in any log.
     ///
     /// # Errors
     /// When no more files can be opened.
@@ -126,6 +127,7 @@ impl Worker {
         post: Post,
         shard: Shard,
         log: Log<OsDisk>,
+        last_id: TransactionId,
     ) -> std::io::Result<Worker> {
         let now_ms = wall_clock_ms();
         let journal = Journal::new(log, shared.config.sync_mode);
@@ -141,7 +143,7 @@ impl Worker {
             locks: LockTable::new(recovery::random_seeds()),
             prepared: HashMap::new(),
             committed: HashSet::new(),
-            last_id_us: 0,
+            last_id_us: verdict::id_micros(last_id),
             connections: Vec::new(),
             attention: Vec::new(),
             hungry: Vec::new(),
@@ -519,7 +521,7 @@ impl Worker {
 
     fn next_id(&mut self) -> TransactionId {
         self.last_id_us = wall_clock_us().max(self.last_id_us + 1);
-        recovery::transaction_id(self.last_id_us, self.index)
+        verdict::transaction_id(self.last_id_us, self.index)
     }
 
     pub(crate) fn begin_gather(
@@ -608,7 +610,7 @@ impl Worker {
             }
             Call::Commit { transaction, record } => {
                 let part = self.prepared.remove(&transaction).expect("a part is committed once");
-                self.last_id_us = self.last_id_us.max(recovery::id_micros(record));
+                self.last_id_us = self.last_id_us.max(verdict::id_micros(record));
                 let (reply, seq) = self.run_part(record, &part);
                 self.committed.insert(transaction);
                 self.journal.answer(seq, from, token, Answer::Part(reply), &mut self.post);
@@ -657,6 +659,10 @@ impl Worker {
     }
 
     fn on_answer(&mut self, from: usize, token: Token, answer: Answer, mail: &Mail) {
+        if token == upkeep::TOKEN {
+            self.upkeep.on_peer_synced();
+            return;
+        }
         let Some(mut connection) = self.take_out(token.socket) else {
             unreachable!("a connection stays until everything it asked for is answered");
         };

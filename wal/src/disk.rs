@@ -17,7 +17,7 @@ pub use os::OsDisk;
 ///
 /// What is written survives the end of the process at once, and a power cut only after
 /// [`DiskFile::sync_data`] on the file and [`DiskFile::sync_all`] on the directory that names it.
-pub trait Disk: Clone + Debug + Send + 'static {
+pub trait Disk: Clone + Debug + Send + Sync + 'static {
     /// An open file or directory.
     type File: DiskFile;
     /// A lock on a file, which is released when this value is dropped or the process ends.
