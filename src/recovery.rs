@@ -8,7 +8,7 @@
 //! ([`transaction_id`]), and two frames without participants exist: in a snapshot the id is the time at which it was
 //! begun; in a log it names a transaction that an earlier recovery left out, and that stays left out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -113,12 +113,13 @@ impl ShardData {
         let index = self.place.shard_index as usize;
         let started = Instant::now();
         let mut shard = Shard::new(random_seeds());
-        let mut left_out = Vec::new();
+        // Transactions that are left out, and whether the log says so already.
+        let mut left_out = BTreeMap::new();
         let apply = |record: Record<'_>| {
-            if let Kind::Transaction { id, .. } = record.kind
+            if let Kind::Transaction { id, participants } = record.kind
                 && self.cut_short.contains(&id)
             {
-                left_out.push(id);
+                *left_out.entry(id).or_insert(false) |= participants.is_empty();
                 return Ok(());
             }
             for change in shard::decode(record.payload) {
@@ -147,9 +148,9 @@ impl ShardData {
                 transactions = left_out.len(),
                 "commands over several shards, which a crash cut short before they were acknowledged, were left out"
             );
-            left_out.iter().for_each(|id| {
+            for (id, _) in left_out.iter().filter(|(_, said)| !**said) {
                 log.append(Kind::Transaction { id: *id, participants: &[] }, 0, &[]);
-            });
+            }
             log.sync().map_err(|error| Failure::log(index, error))?;
         }
         tracing::info!(
@@ -285,5 +286,34 @@ impl Target {
             self.changes.clear(MOVE_FRAME_BYTES);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT_BYTES: u64 = 1 << 20;
+
+    #[test]
+    fn a_transaction_that_was_cut_short_is_noted_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::open(OsDisk, directory.path(), LOCK_WAIT).unwrap();
+        let layout = data.create_layout(2).unwrap();
+        let recover = || ShardData::new(&layout, 0, SEGMENT_BYTES, &cut_short(&layout).unwrap()).recover();
+        let (_, mut log) = recover().unwrap();
+        let mut changes = Changes::default();
+        changes.push(&Change::Put { key: b"half", value: b"1", deadline_ms: None });
+        log.append(Kind::Transaction { id: 7 << 10, participants: &[0, 1] }, 1, changes.bytes());
+        log.sync().unwrap();
+        drop(log);
+        let next_seqs: Vec<u64> = (0..3)
+            .map(|_| {
+                let (shard, log) = recover().unwrap();
+                assert_eq!(shard.key_count(), 0);
+                log.next_seq()
+            })
+            .collect();
+        assert_eq!(next_seqs, [3, 3, 3], "the transaction, then one note of it");
     }
 }
