@@ -734,10 +734,11 @@ impl Worker {
     }
 
     fn run_part(&mut self, record: TransactionId, part: &Prepared) -> Reply<'static> {
-        self.log_changes(Kind::Batch);
+        self.log_changes();
         let request = part.request.request();
         let reply = self.shard.execute(&request, self.now_ms, &mut self.changes).into_owned();
-        self.log_changes(Kind::Transaction { id: record, participants: &part.participants });
+        // A part that changes nothing is logged too: to recovery, a part without a frame was cut short.
+        self.append_changes(Kind::Transaction { id: record, participants: &part.participants });
         reply
     }
 
@@ -757,16 +758,20 @@ impl Worker {
     // ---- the log ----
 
     /// Puts the changes so far into a frame.
-    fn log_changes(&mut self, kind: Kind<'_>) {
+    fn log_changes(&mut self) {
         if !self.changes.is_empty() {
-            self.log.append(kind, self.changes.count() as u32, self.changes.bytes());
-            self.changes.clear(SPARE_BUFFER_BYTES);
+            self.append_changes(Kind::Batch);
         }
+    }
+
+    fn append_changes(&mut self, kind: Kind<'_>) {
+        self.log.append(kind, self.changes.count() as u32, self.changes.bytes());
+        self.changes.clear(SPARE_BUFFER_BYTES);
     }
 
     /// Hands the changes of the turn to the kernel; in `always` mode, to the disk.
     fn write_log(&mut self) -> Result<(), Failure> {
-        self.log_changes(Kind::Batch);
+        self.log_changes();
         if self.log.buffered_bytes() == 0 {
             return Ok(());
         }
