@@ -21,6 +21,9 @@ use crate::worker::wall_clock_us;
 /// How many keys one slice of a snapshot visits, about.
 const SLICE_KEYS: usize = 256;
 
+/// How long the next try to make a segment ready waits after one that failed: a full disk stays full for a while.
+const PREPARE_AGAIN_MS: u64 = 1000;
+
 /// How many bytes of changes are gathered into one frame of a snapshot, about.
 const FRAME_BYTES: usize = 64 * 1024;
 
@@ -33,6 +36,7 @@ pub struct Upkeep {
     /// Pieces of blocking work that have not ended.
     running: usize,
     preparing: bool,
+    next_preparation_ms: u64,
     stage: Stage,
     /// Who asked for a snapshot that was begun, and who asked since.
     served: Vec<(usize, Token)>,
@@ -72,6 +76,7 @@ impl Upkeep {
             wakeup: Rc::new(wakeup),
             running: 0,
             preparing: false,
+            next_preparation_ms: 0,
             stage: Stage::Idle,
             served: Vec::new(),
             asked: Vec::new(),
@@ -110,6 +115,7 @@ impl Upkeep {
         &mut self,
         may_begin: bool,
         last_id_us: u64,
+        uptime_ms: u64,
         now_ms: u64,
         shard: &Shard,
         log: &mut Log<OsDisk>,
@@ -124,14 +130,16 @@ impl Upkeep {
             return self.write_slice(now_ms, shard, log, post);
         }
         if !self.preparing
+            && uptime_ms >= self.next_preparation_ms
             && let Some(preparation) = log.prepare()
         {
             self.preparing = true;
+            self.next_preparation_ms = uptime_ms + PREPARE_AGAIN_MS;
             self.run(move || Ended::Prepared(preparation.run()));
         }
-        let due = now_ms >= self.next_check_ms;
+        let due = uptime_ms >= self.next_check_ms;
         if due {
-            self.next_check_ms = now_ms + self.check_interval_ms;
+            self.next_check_ms = uptime_ms + self.check_interval_ms;
         }
         let wanted = !self.asked.is_empty() || due && self.is_long(log);
         if wanted && !self.is_compacting() {
@@ -190,6 +198,9 @@ impl Upkeep {
         match ended {
             Ended::Prepared(outcome) => {
                 self.preparing = false;
+                if outcome.is_ok() {
+                    self.next_preparation_ms = 0;
+                }
                 self.adopt(outcome.map(Some), log);
             }
             Ended::Written(Ok(snapshot)) => {

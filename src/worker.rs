@@ -44,6 +44,9 @@ const LINGER_MS: u64 = 1000;
 const SPARE_BUFFER_BYTES: usize = 64 * 1024;
 const SPARE_BUFFERS_MAX: usize = 256;
 
+/// How often a worker looks for what is due by the clock.
+const TICK_MS: u64 = 100;
+
 /// How long `everysec` leaves data unsynced.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -83,7 +86,11 @@ pub struct Worker {
     spare_buffers: Vec<Vec<u8>>,
     /// The time of this turn, in milliseconds since the Unix epoch. It never goes back.
     pub(crate) now_ms: u64,
+    /// Milliseconds from the start of the server to this turn: what happens at intervals goes by it, since somebody
+    /// may set the clock back.
+    uptime_ms: u64,
     next_tick_ms: u64,
+    next_expiry_ms: u64,
     expiring: bool,
     commands: u64,
     last_sync: Instant,
@@ -157,7 +164,9 @@ impl Worker {
             events: Vec::new(),
             spare_buffers: Vec::new(),
             now_ms,
-            next_tick_ms: now_ms,
+            uptime_ms: 0,
+            next_tick_ms: 0,
+            next_expiry_ms: 0,
             expiring: false,
             commands: 0,
             last_sync: Instant::now(),
@@ -182,7 +191,7 @@ impl Worker {
     pub async fn run(mut self) -> Result<(), Failure> {
         let config = &self.shared.config;
         let spin = Duration::from_micros(config.spin_us.into());
-        let tick = config.ttl_check_interval;
+        let tick = config.ttl_check_interval.min(Duration::from_millis(TICK_MS));
         let wakeup = self.net.wakeup_file().map_err(Failure::NetworkRing)?;
         self.spawn_ticker(tick).map_err(Failure::NetworkRing)?;
         let mut idle_since = None;
@@ -229,6 +238,7 @@ impl Worker {
         let mut events = std::mem::take(&mut self.events);
         let mut progressed = self.net.turn(&mut events).map_err(Failure::NetworkRing)?;
         self.now_ms = self.now_ms.max(wall_clock_ms());
+        self.uptime_ms = self.shared.started.elapsed().as_millis() as u64;
         for event in events.drain(..) {
             self.on_event(event)?;
         }
@@ -240,7 +250,7 @@ impl Worker {
             }
         }
         progressed |= self.serve_hungry();
-        if self.now_ms >= self.next_tick_ms {
+        if self.uptime_ms >= self.next_tick_ms.min(self.next_expiry_ms) {
             self.tick();
         }
         progressed |= self.background();
@@ -836,9 +846,11 @@ impl Worker {
     // ---- what the clock and idle time ask for ----
 
     fn tick(&mut self) {
-        let tick_ms = self.shared.config.ttl_check_interval.as_millis() as u64;
-        self.next_tick_ms = self.now_ms + tick_ms.max(1);
-        self.expiring = true;
+        self.next_tick_ms = self.uptime_ms + TICK_MS;
+        if self.uptime_ms >= self.next_expiry_ms {
+            self.next_expiry_ms = self.uptime_ms + self.shared.config.ttl_check_interval.as_millis() as u64;
+            self.expiring = true;
+        }
         for listener in std::mem::take(&mut self.resting) {
             self.net.accept(listener);
         }
@@ -846,8 +858,8 @@ impl Worker {
         if everysec && self.last_sync.elapsed() >= SYNC_INTERVAL {
             self.begin_sync();
         }
-        let now_ms = self.now_ms;
-        let overdue = |connection: &Connection| matches!(connection.client.stage, Stage::Lingering { until_ms } if until_ms <= now_ms);
+        let uptime_ms = self.uptime_ms;
+        let overdue = |connection: &Connection| matches!(connection.client.stage, Stage::Lingering { until_ms } if until_ms <= uptime_ms);
         let connections = self.connections.iter().flatten().map(|connection| &**connection);
         let overdue: Vec<_> =
             connections.filter(|it| overdue(it)).map(|connection| connection.client.socket).collect();
@@ -863,8 +875,8 @@ impl Worker {
         }
         let reclaiming = self.shard.reclaim(RECLAIM_STEPS_PER_TURN);
         let may_begin = !self.shared.stopping() && self.committed.is_empty();
-        let Worker { upkeep, shard, log, post, now_ms, last_id_us, .. } = self;
-        let upkeeping = upkeep.step(may_begin, *last_id_us, *now_ms, shard, log, post);
+        let Worker { upkeep, shard, log, post, now_ms, uptime_ms, last_id_us, .. } = self;
+        let upkeeping = upkeep.step(may_begin, *last_id_us, *uptime_ms, *now_ms, shard, log, post);
         self.expiring || reclaiming || upkeeping
     }
 
@@ -918,7 +930,7 @@ impl Worker {
             Stage::Ended => client.hungry,
             Stage::Closing => {
                 self.net.shutdown_write(id);
-                client.stage = Stage::Lingering { until_ms: self.now_ms + LINGER_MS };
+                client.stage = Stage::Lingering { until_ms: self.uptime_ms + LINGER_MS };
                 true
             }
             Stage::Open | Stage::Lingering { .. } | Stage::Gone => true,
