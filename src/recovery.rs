@@ -3,9 +3,9 @@
 //! A transaction over several shards leaves a frame with its id in the log of each. Its keys stay locked until
 //! every shard has written its frame, so a transaction that a crash cut short was seen by nobody, and nothing
 //! in any log builds on it: recovery leaves it out everywhere. It was cut short if a participant has no frame of
-//! it, unless that participant's snapshot was begun after the transaction: a snapshot begins only when every
-//! transaction that the shard has a part of is written everywhere. For that comparison ids carry the time
-//! ([`transaction_id`]), and two frames without participants exist: in a snapshot the id is the time at which it was
+//! it, unless that participant's snapshot was begun after the transaction: a snapshot begins and ends only while no
+//! transaction has a lock on the shard, so that all of which it shows anything are written everywhere. For that
+//! comparison ids carry the time ([`transaction_id`]), and two frames without participants exist: in a snapshot the id is the time at which it was
 //! begun; in a log it names a transaction that an earlier recovery left out, and that stays left out.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -39,6 +39,7 @@ pub struct Data {
     layout: Layout,
     segment_bytes: u64,
     cut_short: Arc<HashSet<TransactionId>>,
+    last_id: TransactionId,
 }
 
 /// Where one shard's files are.
@@ -65,6 +66,11 @@ impl Data {
     pub fn shard(&self, index: usize) -> ShardData {
         ShardData::new(&self.layout, index, self.segment_bytes, &self.cut_short)
     }
+
+    /// The time in the greatest id of a transaction or a snapshot in the files; 0 where there is none.
+    pub fn last_id_us(&self) -> u64 {
+        id_micros(self.last_id)
+    }
 }
 
 /// Locks the data directory. If it was last used with another number of shards, its keys are moved first: the new
@@ -89,8 +95,8 @@ pub fn open(config: &Config) -> Result<Data, Failure> {
             new
         }
     };
-    let cut_short = cut_short(&layout)?;
-    Ok(Data { _directory: directory, layout, segment_bytes, cut_short })
+    let (cut_short, last_id) = cut_short(&layout)?;
+    Ok(Data { _directory: directory, layout, segment_bytes, cut_short, last_id })
 }
 
 impl ShardData {
@@ -186,10 +192,10 @@ struct Traces {
     left_out: Vec<TransactionId>,
 }
 
-/// The transactions that a crash cut short.
-fn cut_short(layout: &Layout) -> Result<Arc<HashSet<TransactionId>>, Failure> {
+/// The transactions that a crash cut short, and the greatest id of all.
+fn cut_short(layout: &Layout) -> Result<(Arc<HashSet<TransactionId>>, TransactionId), Failure> {
     if layout.shards == 1 {
-        return Ok(Arc::default()); // There is nothing to compare.
+        return Ok((Arc::default(), 0)); // There is nothing to compare, and never will be in this layout.
     }
     let traces: Vec<Traces> = std::thread::scope(|scope| {
         let trace = |index| scope.spawn(move || trace(layout, index));
@@ -208,7 +214,11 @@ fn cut_short(layout: &Layout) -> Result<Arc<HashSet<TransactionId>>, Failure> {
             cut_short.insert(*id);
         }
     }
-    Ok(Arc::new(cut_short))
+    let last_ids = traces
+        .iter()
+        .map(|traces| traces.parts.keys().copied().max().unwrap_or(0).max(traces.snapshot_begun));
+    let last_id = last_ids.max().unwrap_or(0);
+    Ok((Arc::new(cut_short), last_id))
 }
 
 fn trace(layout: &Layout, shard_index: u32) -> Result<Traces, Failure> {
@@ -238,7 +248,7 @@ pub(crate) fn random_seeds() -> [u64; 4] {
 /// time.
 fn move_keys(old: &Layout, new: &Layout, segment_bytes: u64) -> Result<(), Failure> {
     let failed = |shard: usize| move |error| Failure::log(shard, error);
-    let cut_short = cut_short(old)?;
+    let (cut_short, _) = cut_short(old)?;
     let shards = new.shards as usize;
     let mut targets = Vec::with_capacity(shards);
     for index in 0..shards {
@@ -300,7 +310,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let data = DataDir::open(OsDisk, directory.path(), LOCK_WAIT).unwrap();
         let layout = data.create_layout(2).unwrap();
-        let recover = || ShardData::new(&layout, 0, SEGMENT_BYTES, &cut_short(&layout).unwrap()).recover();
+        let recover = || ShardData::new(&layout, 0, SEGMENT_BYTES, &cut_short(&layout).unwrap().0).recover();
         let (_, mut log) = recover().unwrap();
         let mut changes = Changes::default();
         changes.push(&Change::Put { key: b"half", value: b"1", deadline_ms: None });

@@ -12,11 +12,8 @@ use shard::{Change, Changes, Reply, Shard};
 use wal::{FailedSnapshot, Kind, Log, OsDisk, Snapshot, SnapshotWriter, Spare};
 
 use crate::config::Config;
-use crate::mail::{Answer, Post, Token};
+use crate::mail::{Answer, Post, Token, TransactionId};
 use crate::net::Net;
-use crate::recovery;
-use crate::router::SHARDS_MAX;
-use crate::worker::wall_clock_us;
 
 /// How many keys one slice of a snapshot visits, about.
 const SLICE_KEYS: usize = 256;
@@ -50,11 +47,17 @@ pub struct Upkeep {
 
 enum Stage {
     Idle,
+    /// A snapshot begins in the next lull.
+    Due,
     /// Slices up to this position are written.
     Writing {
         writer: SnapshotWriter<OsDisk>,
         position: u64,
         changes: Changes,
+    },
+    /// Every slice is written; the snapshot ends in the next lull.
+    Written {
+        writer: SnapshotWriter<OsDisk>,
     },
     /// The snapshot is being synced and named, or what it replaces is being removed.
     Ending,
@@ -108,26 +111,40 @@ impl Upkeep {
         self.running > 0
     }
 
-    /// One slice of upkeep. `may_begin` is false when only what was begun may go on: the server stops, or a
-    /// transaction has run here that another shard may not have written yet. `last_id_us` is the time of the latest
-    /// transaction of this shard. Returns whether more can be done at once.
+    /// Whether a snapshot can begin or end only in a lull: while no transaction has a lock on this shard, so that
+    /// every one of which the snapshot shows anything is written by all shards that take part in it.
+    pub fn waits_for_lull(&self) -> bool {
+        matches!(self.stage, Stage::Due | Stage::Written { .. })
+    }
+
+    /// Whether the next slice of a snapshot can be written at once.
+    pub fn is_writing(&self) -> bool {
+        matches!(self.stage, Stage::Writing { .. })
+    }
+
+    /// One slice of upkeep. When the server is `stopping`, a snapshot that lacks slices is given up: the log has it
+    /// all, and nobody waits for the rest of a large keyspace.
     pub fn step(
         &mut self,
-        may_begin: bool,
-        last_id_us: u64,
+        stopping: bool,
         uptime_ms: u64,
         now_ms: u64,
         shard: &Shard,
         log: &mut Log<OsDisk>,
         post: &mut Post,
-    ) -> bool {
+    ) {
         let all_ended = std::mem::take(&mut *self.ended.borrow_mut());
         for ended in all_ended {
             self.running -= 1;
             self.take(ended, log, post);
         }
-        if !may_begin {
-            return self.write_slice(now_ms, shard, log, post);
+        if stopping {
+            if !matches!(self.stage, Stage::Ending) {
+                self.stage = Stage::Idle;
+                self.served.append(&mut self.asked);
+                self.answer(&Reply::Error(shard::Error::Unavailable("the server stops")), post);
+            }
+            return;
         }
         if !self.preparing
             && uptime_ms >= self.next_preparation_ms
@@ -143,17 +160,28 @@ impl Upkeep {
         }
         let wanted = !self.asked.is_empty() || due && self.is_long(log);
         if wanted && !self.is_compacting() {
-            self.begin(last_id_us, log, post);
+            self.stage = Stage::Due;
         }
-        self.write_slice(now_ms, shard, log, post)
+        self.write_slice(now_ms, shard, post);
     }
 
-    fn begin(&mut self, last_id_us: u64, log: &mut Log<OsDisk>, post: &mut Post) {
+    /// Begins or ends a snapshot in a lull. `now_id` is greater than the id of every transaction that has run, and
+    /// less than that of every later one. All changes so far are in the log.
+    pub fn on_lull(&mut self, now_id: TransactionId, log: &mut Log<OsDisk>, post: &mut Post) {
+        match std::mem::replace(&mut self.stage, Stage::Ending) {
+            Stage::Due => self.begin(now_id, log, post),
+            Stage::Written { writer } => match log.end_snapshot(writer) {
+                Ok(ending) => self.run(move || Ended::Written(ending.finish())),
+                Err(error) => self.give_up(&error, post),
+            },
+            stage => self.stage = stage,
+        }
+    }
+
+    fn begin(&mut self, now_id: TransactionId, log: &mut Log<OsDisk>, post: &mut Post) {
         self.served = std::mem::take(&mut self.asked);
         let begun = log.begin_snapshot().and_then(|mut writer| {
-            // Not below the id of any transaction of which this shard has written its part.
-            let id = recovery::transaction_id(wall_clock_us().max(last_id_us), SHARDS_MAX - 1);
-            writer.append(Kind::Transaction { id, participants: &[] }, 0, &[])?;
+            writer.append(Kind::Transaction { id: now_id, participants: &[] }, 0, &[])?;
             Ok(writer)
         });
         match begun {
@@ -164,8 +192,8 @@ impl Upkeep {
         }
     }
 
-    fn write_slice(&mut self, now_ms: u64, shard: &Shard, log: &mut Log<OsDisk>, post: &mut Post) -> bool {
-        let Stage::Writing { writer, position, changes } = &mut self.stage else { return false };
+    fn write_slice(&mut self, now_ms: u64, shard: &Shard, post: &mut Post) {
+        let Stage::Writing { writer, position, changes } = &mut self.stage else { return };
         let mut written = Ok(());
         let next = shard.walk(*position, SLICE_KEYS, now_ms, |key, value, deadline_ms| {
             changes.push(&Change::Put { key, value, deadline_ms });
@@ -173,24 +201,17 @@ impl Upkeep {
                 written = append(writer, changes);
             }
         });
-        match (next, written) {
-            (Some(next), Ok(())) => *position = next,
-            (None, Ok(())) => self.end(log, post),
-            (_, Err(error)) => self.give_up(&error, post),
+        if next.is_none() && written.is_ok() {
+            written = append(writer, changes);
         }
-        true
-    }
-
-    fn end(&mut self, log: &mut Log<OsDisk>, post: &mut Post) {
-        let Stage::Writing { mut writer, mut changes, .. } =
-            std::mem::replace(&mut self.stage, Stage::Ending)
-        else {
-            unreachable!("a snapshot ends after its last slice");
-        };
-        let ending = append(&mut writer, &mut changes).and_then(|()| log.end_snapshot(writer));
-        match ending {
-            Ok(ending) => self.run(move || Ended::Written(ending.finish())),
-            Err(error) => self.give_up(&error, post),
+        match (next, written) {
+            (_, Err(error)) => self.give_up(&error, post),
+            (Some(next), Ok(())) => *position = next,
+            (None, Ok(())) => {
+                if let Stage::Writing { writer, .. } = std::mem::replace(&mut self.stage, Stage::Ending) {
+                    self.stage = Stage::Written { writer };
+                }
+            }
         }
     }
 

@@ -8,7 +8,7 @@
 //! inside a turn; when a turn finds nothing to do, the worker parks until the network ring, a peer or its clock
 //! wakes it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -24,7 +24,7 @@ use crate::net::{Event, Net, SocketId, SyncOf};
 use crate::protocol::{self, Listener, Parsed, Parser};
 use crate::recovery;
 use crate::report::Report;
-use crate::router::{Gather, Job, OwnedRequest, Route, Transaction, Walk, Walked, route};
+use crate::router::{Gather, Job, OwnedRequest, Route, SHARDS_MAX, Transaction, Walk, Walked, route};
 use crate::server::{Failure, Shared};
 use crate::upkeep::Upkeep;
 
@@ -67,11 +67,10 @@ pub struct Worker {
     locks: LockTable<Deferred>,
     /// The locked or waiting parts of transactions.
     prepared: HashMap<TransactionId, Prepared>,
-    /// Transactions whose parts were run here and whose locks are still held: another shard may still have to
-    /// write its part.
-    committed: HashSet<TransactionId>,
-    /// The time of the last transaction id that was made or met, in microseconds since the Unix epoch.
+    /// The time of the last transaction id that was made or met; see [`Shared::id_time_us`].
     last_id_us: u64,
+    /// The upkeep stands in line at the lock table, for a lull.
+    awaits_lull: bool,
     connections: Vec<Option<Box<Connection>>>,
     /// Clients to look after at the end of the turn: something of theirs may have to be sent, or has ended.
     attention: Vec<SocketId>,
@@ -109,6 +108,8 @@ enum Deferred {
     Request { origin: usize, token: Token, request: OwnedRequest },
     /// A part of a transaction; see [`Worker::prepared`].
     Part(TransactionId),
+    /// The upkeep, for a moment without transactions.
+    Upkeep,
 }
 
 /// A part of a transaction at the shard that holds its keys.
@@ -153,8 +154,8 @@ impl Worker {
             changes: Changes::default(),
             locks: LockTable::new(recovery::random_seeds()),
             prepared: HashMap::new(),
-            committed: HashSet::new(),
             last_id_us: 0,
+            awaits_lull: false,
             connections: Vec::new(),
             attention: Vec::new(),
             hungry: Vec::new(),
@@ -526,7 +527,7 @@ impl Worker {
     }
 
     fn next_id(&mut self) -> TransactionId {
-        self.last_id_us = wall_clock_us().max(self.last_id_us + 1);
+        self.last_id_us = self.shared.id_time_us().max(self.last_id_us + 1);
         recovery::transaction_id(self.last_id_us, self.index)
     }
 
@@ -618,12 +619,10 @@ impl Worker {
                 let part = self.prepared.remove(&transaction).expect("a part is committed once");
                 self.last_id_us = self.last_id_us.max(recovery::id_micros(record));
                 let reply = self.run_part(record, &part);
-                self.committed.insert(transaction);
                 self.post.to(from).answer(token, Answer::Part(reply));
             }
             Call::Release(transaction) => {
                 self.prepared.remove(&transaction);
-                self.committed.remove(&transaction);
                 self.unlock(transaction);
             }
             Call::Scan { position, count, pattern, dialect } => {
@@ -761,6 +760,7 @@ impl Worker {
                     self.run_for(origin, token, &request.request());
                 }
                 Deferred::Part(transaction) => self.locked(transaction),
+                Deferred::Upkeep => self.on_lull(),
             }
         }
     }
@@ -874,10 +874,27 @@ impl Worker {
             self.expiring = self.shard.expire(self.now_ms, EXPIRED_PER_TURN_MAX) == EXPIRED_PER_TURN_MAX;
         }
         let reclaiming = self.shard.reclaim(RECLAIM_STEPS_PER_TURN);
-        let may_begin = !self.shared.stopping() && self.committed.is_empty();
-        let Worker { upkeep, shard, log, post, now_ms, uptime_ms, last_id_us, .. } = self;
-        let upkeeping = upkeep.step(may_begin, *last_id_us, *uptime_ms, *now_ms, shard, log, post);
-        self.expiring || reclaiming || upkeeping
+        let Worker { upkeep, uptime_ms, now_ms, shard, log, post, .. } = self;
+        upkeep.step(self.shared.stopping(), *uptime_ms, *now_ms, shard, log, post);
+        if self.upkeep.waits_for_lull() && !self.awaits_lull {
+            if self.locks.is_idle() {
+                self.on_lull();
+            } else {
+                self.awaits_lull = true;
+                let (keys, payload) = (LockKeys::Whole, Deferred::Upkeep);
+                self.locks.wait(Waiter { keys, exclusive: true, payload, lock_for: None });
+            }
+        }
+        self.expiring || reclaiming || self.upkeep.is_writing()
+    }
+
+    /// No transaction has a lock here: what the upkeep waits for.
+    fn on_lull(&mut self) {
+        self.awaits_lull = false;
+        self.log_changes();
+        let now_us = self.shared.id_time_us().max(self.last_id_us);
+        let now_id = recovery::transaction_id(now_us, SHARDS_MAX - 1);
+        self.upkeep.on_lull(now_id, &mut self.log, &mut self.post);
     }
 
     /// What this worker counts.
