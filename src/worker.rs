@@ -31,6 +31,10 @@ use crate::upkeep::Upkeep;
 /// How many commands of one client a turn runs before the others have theirs.
 const COMMANDS_PER_TURN_MAX: usize = 1024;
 
+/// A turn's changes go into several frames past this size: a frame holds less than 2 GiB, and one request may
+/// add three quarters of that.
+const FRAME_BYTES: usize = 64 * 1024 * 1024;
+
 /// How many due keys one turn removes.
 const EXPIRED_PER_TURN_MAX: usize = 512;
 
@@ -510,6 +514,7 @@ impl Worker {
     /// Runs a command whose keys all lie on this worker's shard.
     fn run_here(&mut self, client: &mut Client, request: &Request<'_>) {
         if self.locks.is_idle() || !self.conflicts(request) {
+            self.bound_frame();
             let reply = self.shard.execute(request, self.now_ms, &mut self.changes);
             answer(client, request, &reply);
         } else {
@@ -648,6 +653,7 @@ impl Worker {
     }
 
     fn run_for(&mut self, origin: usize, token: Token, request: &Request<'_>) {
+        self.bound_frame();
         let reply = self.shard.execute(request, self.now_ms, &mut self.changes);
         self.post.to(origin).answer_bytes(token, |out| write_reply(&reply, request, out));
     }
@@ -658,9 +664,9 @@ impl Worker {
         };
         let client = &mut connection.client;
         match (answer, client.job.take()) {
-            (Answer::Bytes(span), job) => {
+            (Answer::Bytes(range), job) => {
                 client.job = job;
-                let bytes = mail.bytes(span);
+                let bytes = mail.bytes(range);
                 let sent = client.replies.fill(token.sequence, |out| out.extend_from_slice(bytes));
                 if sent.worker != self.index {
                     self.post.answered(sent.worker, sent.size_bytes);
@@ -771,6 +777,12 @@ impl Worker {
     fn log_changes(&mut self) {
         if !self.changes.is_empty() {
             self.append_changes(Kind::Batch);
+        }
+    }
+
+    fn bound_frame(&mut self) {
+        if self.changes.bytes().len() > FRAME_BYTES {
+            self.log_changes();
         }
     }
 
