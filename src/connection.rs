@@ -43,7 +43,7 @@ pub enum Stage {
     Closing,
     /// The replies have left and the peer was told so; its end is awaited, so that it can read them.
     Lingering {
-        /// When waiting ends, in milliseconds since the Unix epoch.
+        /// When waiting ends, in milliseconds from the start of the server.
         until_ms: u64,
     },
     /// The peer is gone; what is under way ends unseen.

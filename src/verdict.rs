@@ -10,8 +10,8 @@
 //!   log may have changed a key of the transaction, and builds on it: that log ends before that frame. What it
 //!   loses is not older than what the participant lost. Parts of other transactions may be among it; so the verdict
 //!   is reached in rounds, until it holds.
-//! - A snapshot never shows a transaction that a crash can take back: it begins and ends only while every part that
-//!   its shard has run is written everywhere, and counts only after the other shards have synced their logs.
+//! - A snapshot never shows a transaction that a crash can take back: it begins and ends only while no transaction
+//!   has a lock on its shard, and counts only after the other shards have synced their logs.
 //!
 //! For the comparison with snapshots ids carry the time, and two kinds of frames have no participants: in a snapshot
 //! the id is the time at which it was begun; in a log it names a transaction that was left out before.
@@ -153,7 +153,9 @@ fn trace<D: Disk>(disk: &D, layout: &Layout, shard_index: u32) -> Result<Traces,
 fn left_out(traces: &[Traces], cuts: &[Option<u64>]) -> HashSet<TransactionId> {
     let has_part = |participant: u32, id: &TransactionId| {
         let participant = participant as usize;
-        let (Some(traces), Some(cut)) = (traces.get(participant), cuts.get(participant)) else { return false };
+        let (Some(traces), Some(cut)) = (traces.get(participant), cuts.get(participant)) else {
+            return false;
+        };
         match traces.parts.get(id) {
             Some((seq, _)) => cut.is_none_or(|cut| *seq < cut),
             None => traces.snapshot_begun >= *id,

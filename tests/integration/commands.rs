@@ -426,6 +426,7 @@ const RESP: &[Script] = &[
         SCAN 0 COUNT 1000 -> [*, [...]]
         SCAN 0 TYPE string COUNT 10 match a* -> [*, [...]]
         SCAN 0 TYPE hash COUNT 1000 -> [*, []]
+        SCAN 0 TYPE hash MATCH * COUNT 1000 -> [*, []]
         SCAN 0 MATCH nope* COUNT 1000 -> [*, []]
         SCAN abc -> -ERR invalid cursor
         SCAN 0 COUNT 0 -> -ERR syntax error
