@@ -13,8 +13,8 @@ run: ## serves on 6380 (text) and 6379 (Redis protocol); options: make run ARGS=
 test: ## every test of the workspace
 	$(CARGO) test --workspace
 
-bench: ## the micro-benchmarks of the crates below the server
-	$(CARGO) bench --workspace --exclude kvlite
+bench: ## the micro-benchmarks, some three minutes; a choice: make bench ARGS="'GET hit'"
+	$(CARGO) bench --workspace --bench append --bench execute --bench protocol -- $(ARGS)
 
 bench-server: ## the server against Redis, in turns; options: make bench-server ARGS=--quick
 	@command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null || { \
