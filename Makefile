@@ -18,8 +18,8 @@ test: ## every test of the workspace
 sim: ## shards and logs on a simulated disk, many seeds, some minutes; options: make sim SIM_SEEDS=100000
 	KVLITE_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --profile sim --test sim
 
-bench: ## the micro-benchmarks of the crates below the server
-	$(CARGO) bench --workspace --exclude kvlite
+bench: ## the micro-benchmarks, some three minutes; a choice: make bench ARGS="'GET hit'"
+	$(CARGO) bench --workspace --bench append --bench execute --bench protocol -- $(ARGS)
 
 bench-server: ## the server against Redis, in turns; options: make bench-server ARGS=--quick
 	@command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null || { \

@@ -392,7 +392,9 @@ fn describe_commands(request: &Request<'_>) -> Result<Reply<'static>, Error> {
     let names = request.args().skip(1);
     let lower = |row: &Command| row.name.to_ascii_lowercase();
     match &subcommand.to_ascii_uppercase()[..] {
+        b"COUNT" if request.arg_count() > 1 => Err(Error::WrongSubcommandArity(request.command, "count")),
         b"COUNT" => Ok(Reply::Integer(table.len() as i64)),
+        b"LIST" if request.arg_count() > 1 => Err(Error::Syntax),
         b"LIST" => Ok(Reply::Array(
             table.iter().map(|row| Reply::Bulk(Cow::Owned(lower(row).into_bytes()))).collect(),
         )),
