@@ -794,13 +794,12 @@ impl Worker {
     /// Hands the changes of the turn to the kernel; in `always` mode, to the disk.
     fn write_log(&mut self) -> Result<(), Failure> {
         self.log_changes();
-        if self.log.buffered_bytes() == 0 {
+        // A snapshot that could not sync the log's frames ends the server as any failed sync does.
+        let must_sync = self.shared.config.sync_mode == SyncMode::Always || self.log.needs_snapshot();
+        if self.log.buffered_bytes() == 0 && !self.log.needs_snapshot() {
             return Ok(());
         }
-        let written = match self.shared.config.sync_mode {
-            SyncMode::Always => self.log.sync(),
-            SyncMode::EverySecond | SyncMode::No => self.log.flush(),
-        };
+        let written = if must_sync { self.log.sync() } else { self.log.flush() };
         written.map(drop).map_err(|error| Failure::log(self.index, error))
     }
 
