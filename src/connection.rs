@@ -82,6 +82,8 @@ pub struct Client {
     pub job: Option<Box<Job>>,
     /// How far it is on its way to its end.
     pub stage: Stage,
+    /// It was one too many, is told so, and is not counted among the clients.
+    pub refused: bool,
     /// It is not received from at the moment.
     pub paused: bool,
     /// Some of its input waits to be served, and it stands in the worker's list of such clients.
@@ -103,6 +105,7 @@ impl Connection {
             replies: Replies::default(),
             job: None,
             stage: Stage::Open,
+            refused: false,
             paused: false,
             hungry: false,
             listed: false,

@@ -105,9 +105,13 @@ impl Journal {
     /// Hands the turn's frames to the kernel, and in the mode `always` begins to sync them.
     ///
     /// # Errors
-    /// [`wal::Error::Io`]; none of the turn's answers may leave.
+    /// [`wal::Error::Io`], or that of a sync which failed before, under a snapshot; none of the turn's answers may
+    /// leave.
     pub fn write(&mut self, net: &mut Net) -> Result<(), wal::Error> {
         self.seal();
+        if self.log.needs_snapshot() {
+            self.log.sync()?;
+        }
         if self.log.buffered_bytes() > 0 {
             self.log.flush()?;
         }

@@ -328,8 +328,8 @@ impl Worker {
 
     fn refuse(&mut self, newcomer: Newcomer) {
         self.shared.connections_refused.next();
-        self.shared.connections.add(); // Taken off again when it is gone, as for any connection.
         let client = &mut self.welcome(newcomer).client;
+        client.refused = true;
         client.replies.discard();
         answer_error(client, Error::ConnectionLimit);
         client.stage = Stage::Closing;
@@ -870,7 +870,9 @@ impl Worker {
                 self.connections[id.index as usize] = Some(connection);
             } else {
                 self.net.close(id);
-                self.shared.connections.remove();
+                if !connection.client.refused {
+                    self.shared.connections.remove();
+                }
             }
         }
     }
