@@ -129,8 +129,10 @@ impl Client {
     }
 }
 
+/// The size that the first reply from another shard is taken to have.
+const REPLY_BYTES_GUESS: usize = 32 * 1024;
+
 /// The replies of one client. Requests may be answered in any order; replies leave in that of the requests.
-#[derive(Default)]
 pub struct Replies {
     /// Whole buffers that leave before `out`.
     sealed: VecDeque<Vec<u8>>,
@@ -158,6 +160,19 @@ pub struct Sent {
     pub worker: usize,
     /// Its size in bytes.
     pub size_bytes: usize,
+}
+
+impl Default for Replies {
+    fn default() -> Replies {
+        Replies {
+            sealed: VecDeque::new(),
+            out: Vec::new(),
+            slots: VecDeque::new(),
+            sequence: 0,
+            late: Vec::new(),
+            usual_bytes: REPLY_BYTES_GUESS,
+        }
+    }
 }
 
 impl Replies {

@@ -230,7 +230,9 @@ mod tests {
         let data = open(&disk);
         let mut logs: Vec<_> = (0..3).map(|index| data.shard(index).recover().unwrap().1).collect();
         write(&mut logs);
-        logs.iter_mut().for_each(|log| drop(log.flush().unwrap()));
+        for log in &mut logs {
+            log.flush().unwrap();
+        }
         disk
     }
 
