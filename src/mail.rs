@@ -194,6 +194,16 @@ impl Mail {
         self.newcomers.push(newcomer);
     }
 
+    /// The first arguments of the first `count` requests in it, most of them keys: for reading ahead.
+    pub fn first_args(&self, count: usize) -> impl Iterator<Item = &[u8]> {
+        self.calls.iter().take(count).filter_map(|(_, call)| match call {
+            Call::Run { args, .. } if args.count > 0 => {
+                Some(self.spans[args.first as usize].of(&self.arena[args.start..]))
+            }
+            _ => None,
+        })
+    }
+
     /// Takes out the calls, in order. [`Mail::take_back`] returns the emptied list for reuse.
     pub fn take_calls(&mut self) -> Vec<(Token, Call)> {
         std::mem::take(&mut self.calls)

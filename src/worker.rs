@@ -25,13 +25,19 @@ use crate::net::{Event, Net, SocketId};
 use crate::protocol::{self, Listener, Parsed, Parser};
 use crate::recovery;
 use crate::report::Report;
-use crate::router::{Gather, Job, OwnedRequest, Route, SHARDS_MAX, Transaction, Walk, Walked, route};
+use crate::router::{self, Gather, Job, OwnedRequest, Route, SHARDS_MAX, Transaction, Walk, Walked, route};
 use crate::server::{Failure, Shared};
 use crate::upkeep::{self, Upkeep};
 use crate::verdict;
 
 /// How many commands of one client a turn runs before the others have theirs.
 const COMMANDS_PER_TURN_MAX: usize = 1024;
+
+/// How many requests of a pipeline are read ahead at a time.
+const READ_AHEAD_MAX: usize = 32;
+
+/// Up to this size the bytes at hand are taken for one request, for which reading ahead is not worth it.
+const LONE_REQUEST_BYTES: usize = 128;
 
 /// How many due keys one turn removes.
 const EXPIRED_PER_TURN_MAX: usize = 512;
@@ -422,6 +428,7 @@ impl Worker {
         let mut used = 0;
         let mut commands_left = COMMANDS_PER_TURN_MAX;
         *input_needed = 0;
+        let mut until_ahead = 0;
         while used < bytes.len() {
             if matches!(client.stage, Stage::Closing | Stage::Lingering { .. } | Stage::Gone) {
                 return bytes.len();
@@ -431,6 +438,11 @@ impl Worker {
                 return used;
             }
             let rest = &bytes[used..];
+            if until_ahead == 0 && rest.len() > LONE_REQUEST_BYTES {
+                until_ahead = READ_AHEAD_MAX;
+                self.read_ahead(rest);
+            }
+            until_ahead = until_ahead.saturating_sub(1);
             match parser.parse(rest) {
                 Ok(Parsed::Request { consumed }) => match self.dispatch(parser, client, rest) {
                     Flow::Taken => used += consumed,
@@ -453,6 +465,13 @@ impl Worker {
             commands_left -= 1;
         }
         used
+    }
+
+    /// Makes the memory behind the keys of the next requests ready: the waits for several keys overlap.
+    fn read_ahead(&self, bytes: &[u8]) {
+        let shards = self.post.worker_count();
+        let own = |key: &&[u8]| router::owner(key, shards) == self.index;
+        self.shard.warm(protocol::first_args(bytes).take(READ_AHEAD_MAX).filter(own));
     }
 
     fn starve(&mut self, client: &mut Client) {
@@ -586,6 +605,7 @@ impl Worker {
         for newcomer in mail.take_newcomers() {
             self.welcome(newcomer);
         }
+        self.shard.warm(mail.first_args(READ_AHEAD_MAX));
         let mut calls = mail.take_calls();
         for (token, call) in calls.drain(..) {
             self.on_call(from, token, call, &mail)?;
