@@ -813,7 +813,7 @@ fn a_list_put_together_from_parts_is_the_list() {
 #[test]
 fn first_arguments_are_read_ahead_as_far_as_requests_are_whole_and_usual() {
     let ahead = |input: &[u8]| -> Vec<String> {
-        super::first_args(input).map(|key| key.escape_ascii().to_string()).collect()
+        first_args(input).map(|key| key.escape_ascii().to_string()).collect()
     };
     let get = b"*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n";
     let set = b"*3\r\n$3\r\nSET\r\n$12\r\nkey:00000001\r\n$0\r\n\r\n";
