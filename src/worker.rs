@@ -207,6 +207,14 @@ impl Worker {
                 continue;
             }
             idle_since = None;
+            if !self.upkeep.is_busy() {
+                // The executor has nothing else to do: wait where the work comes from.
+                if self.post.fall_asleep() {
+                    self.net.wait(self.until_due()).map_err(Failure::NetworkRing)?;
+                    self.post.wake_up();
+                }
+                continue;
+            }
             self.net.parking();
             if !self.net.ready() && self.post.fall_asleep() {
                 wakeup.read_at(0, 8).await.map_err(|error| Failure::NetworkRing(error.into()))?;
@@ -216,6 +224,12 @@ impl Worker {
         }
         let index = self.index;
         self.journal.log.close().map_err(|error| Failure::log(index, error))
+    }
+
+    /// How long until something is due by the clock.
+    fn until_due(&self) -> Duration {
+        let due_ms = self.next_tick_ms.min(self.next_expiry_ms);
+        Duration::from_millis(due_ms.saturating_sub(self.uptime_ms).max(1))
     }
 
     /// Wakes the worker from its parking once every `tick`, for what is due by the clock.
