@@ -55,6 +55,17 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("a bound listener has an address").port()
 }
 
+/// Two of them.
+pub fn free_ports() -> (u16, u16) {
+    let first = free_port();
+    loop {
+        let second = free_port();
+        if second != first {
+            return (first, second);
+        }
+    }
+}
+
 /// Where the server writes what it has to say; shown when a test fails.
 #[derive(Clone, Debug)]
 pub struct Log(PathBuf);
@@ -190,14 +201,15 @@ impl Server {
     pub fn rival(&self) -> Command {
         let mut command = command();
         command.args(["--host", "127.0.0.1", "--shards", "1"]);
-        command.args(["--port", &free_port().to_string(), "--resp-port", &free_port().to_string()]);
+        let (port, resp_port) = free_ports();
+        command.args(["--port", &port.to_string(), "--resp-port", &resp_port.to_string()]);
         command.arg("--wal-path").arg(self.data());
         command
     }
 
     fn spawn(&mut self) {
         for _ in 0..5 {
-            (self.port, self.resp_port) = (free_port(), free_port());
+            (self.port, self.resp_port) = free_ports();
             let heard = self.log.text().len();
             self.child = Some(self.command().spawn().expect("the program under test can be run"));
             match self.ready() {

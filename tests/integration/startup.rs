@@ -4,16 +4,17 @@ use std::net::{Ipv4Addr, TcpListener};
 
 use rustix::process::Signal;
 
-use crate::process::{Ended, Server, command, free_port, run_to_end};
+use crate::process::{Ended, Server, command, free_port, free_ports, run_to_end};
 
 /// Runs the program with these flags, a data directory and ports of its own, until it ends.
 fn run(flags: &[&str]) -> Ended {
     let directory = tempfile::tempdir().unwrap();
     let mut command = command();
+    let (port, resp_port) = free_ports();
     for (name, value) in [
         ("--host", "127.0.0.1"),
-        ("--port", &*free_port().to_string()),
-        ("--resp-port", &*free_port().to_string()),
+        ("--port", &*port.to_string()),
+        ("--resp-port", &*resp_port.to_string()),
         ("--shards", "1"),
         ("--wal-path", directory.path().join("data").to_str().unwrap()),
     ] {
@@ -74,7 +75,8 @@ fn bad_variables_are_refused_with_a_reason() {
         let directory = tempfile::tempdir().unwrap();
         let mut command = command();
         command.env(name, value).arg("--wal-path").arg(directory.path());
-        command.args(["--port", &free_port().to_string(), "--resp-port", &free_port().to_string()]);
+        let (port, resp_port) = free_ports();
+        command.args(["--port", &port.to_string(), "--resp-port", &resp_port.to_string()]);
         let ended = run_to_end(command);
         assert!(matches!(ended.status.code(), Some(2 | 78)), "{name}={value}: {ended:?}");
         assert!(ended.output.contains(value), "{name}={value}: {ended:?}");
