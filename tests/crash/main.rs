@@ -18,10 +18,12 @@ mod harness; // one server, its clients, choices that can be repeated
 use harness::{client, process, random, words};
 mod load; // writers, and what a server may hold of what they wrote
 mod mount; // file systems that can be full, or lose their power
+mod order; // whether a history is linearizable
 mod rounds; // how often, with which seeds
 mod slots; // keys that lie on different shards
 
 // The campaigns.
 mod full; // no space is left, then there is again
+mod histories; // what clients saw, through kills
 mod kills; // kill -9 under load, while compacting, while keys move to other shards
 mod power; // what was not synced is gone
