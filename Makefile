@@ -3,8 +3,9 @@
 CARGO ?= cargo
 
 SIM_SEEDS ?= 2000
+CRASH_ROUNDS ?= 40
 
-.PHONY: build run test sim bench bench-server fmt lint check
+.PHONY: build run test sim crash bench bench-server fmt lint check
 
 build: ## the release binary: target/release/kvlite
 	$(CARGO) build --release
@@ -17,6 +18,9 @@ test: ## every test of the workspace
 
 sim: ## shards and logs on a simulated disk, many seeds, some minutes; options: make sim SIM_SEEDS=100000
 	KVLITE_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --profile sim --test sim
+
+crash: ## kills, power cuts, full disks, histories; as root, some minutes; options: make crash CRASH_ROUNDS=1000
+	KVLITE_CRASH_ROUNDS=$(CRASH_ROUNDS) $(CARGO) test --profile sim --test crash -- --nocapture --test-threads=1
 
 bench: ## the micro-benchmarks, some three minutes; a choice: make bench ARGS="'GET hit'"
 	$(CARGO) bench --workspace --bench append --bench execute --bench protocol -- $(ARGS)

@@ -60,8 +60,8 @@ fn stamps_are_seen_whole(shards: usize, delete: bool) {
         });
         scope.spawn(move || {
             let mut resp = server.resp();
-            let mget = encoded(&crate::script::words(&format!("MGET{}", keys())));
-            let exists = encoded(&crate::script::words(&format!("EXISTS{}", keys())));
+            let mget = encoded(&crate::words::words(&format!("MGET{}", keys())));
+            let exists = encoded(&crate::words::words(&format!("EXISTS{}", keys())));
             while writing.load(Ordering::Relaxed) > 0 {
                 resp.wire.send(&[&*mget, &*exists, &*mget].concat());
                 for reply in [resp.read(), resp.read(), resp.read()] {

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use crate::client::{Resp, Text, Value, encoded, is_closed};
 use crate::process::{Server, within_deadline};
 use crate::random::Random;
-use crate::script::words;
+use crate::words::words;
 
 /// Steps that one client has in flight at most.
 const IN_FLIGHT: u64 = 8;

@@ -14,9 +14,9 @@
 #![allow(clippy::unwrap_used)] // A step that fails is a test that fails.
 
 // What the tests stand on.
-mod client; // connections of both protocols
-mod process; // one server: start, signals, restart, its log
-mod random; // random choices that can be repeated
+#[path = "../harness/mod.rs"]
+mod harness; // one server, its clients, choices that can be repeated
+use harness::{client, process, random, words};
 mod script; // request -> reply, in lines of text
 
 // What one client sees.

@@ -7,7 +7,7 @@ use std::thread;
 use crate::client::{Resp, Text, encoded};
 use crate::process::Server;
 use crate::random::Random;
-use crate::script::words;
+use crate::words::words;
 
 const DEPTH: usize = 10_000;
 

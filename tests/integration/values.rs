@@ -2,7 +2,7 @@
 
 use crate::client::{Value, encoded};
 use crate::process::Server;
-use crate::script::quoted;
+use crate::words::quoted;
 
 /// Bytes that differ from place to place, so that a shifted or repeated piece is seen.
 fn pattern(len: usize) -> Vec<u8> {

@@ -9,11 +9,21 @@ impl Random {
     /// A generator seeded from `KVLITE_TEST_SEED` or, without it, from the clock. The seed is printed: the
     /// test harness shows it when the test fails.
     pub fn new(what: &str) -> Random {
-        let seed = match std::env::var("KVLITE_TEST_SEED") {
+        let seed = Random::first_seed();
+        println!("{what}: KVLITE_TEST_SEED={seed}");
+        Random::seeded(seed)
+    }
+
+    /// The number in `KVLITE_TEST_SEED` or, without it, one from the clock.
+    pub fn first_seed() -> u64 {
+        match std::env::var("KVLITE_TEST_SEED") {
             Ok(seed) => seed.parse().expect("KVLITE_TEST_SEED is a number"),
             Err(_) => std::time::UNIX_EPOCH.elapsed().expect("the clock is set").subsec_nanos().into(),
-        };
-        println!("{what}: KVLITE_TEST_SEED={seed}");
+        }
+    }
+
+    /// A generator of the choices that follow from this seed.
+    pub fn seeded(seed: u64) -> Random {
         Random { state: seed }
     }
 
@@ -25,6 +35,18 @@ impl Random {
     /// A number below `bound`, which is not 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
+    }
+
+    /// One of these.
+    pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len() as u64) as usize]
+    }
+
+    /// Puts them into any order.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last as u64 + 1) as usize);
+        }
     }
 
     fn next(&mut self) -> u64 {

@@ -1,6 +1,7 @@
 //! One server process: its ports, its data directory, its log, its end.
 //!
-//! The data directory outlives restarts and goes away with the [`Server`]. No server outlives its test.
+//! The data directory outlives restarts and goes away with the [`Server`], unless its test has failed: then it stays,
+//! and its path is printed. No server outlives its test.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -100,6 +101,7 @@ pub struct Server {
     shards: usize,
     flags: Vec<String>,
     directory: TempDir,
+    data: PathBuf,
     child: Option<Child>,
 }
 
@@ -107,23 +109,29 @@ impl Server {
     /// A server with an empty data directory that has answered `PING` on both ports. `flags` are added to
     /// those of every test and win over them.
     pub fn start(shards: usize, flags: &[&str]) -> Server {
+        let mut server = Server::stopped(None, flags);
+        server.restart(shards);
+        server
+    }
+
+    /// A server that does not run yet, on a data directory of its own or this one.
+    pub fn stopped(data: Option<&Path>, flags: &[&str]) -> Server {
         let directory = TempDir::with_prefix("kvlite-test-").expect("the temporary directory is writable");
-        let mut server = Server {
+        Server {
             port: 0,
             resp_port: 0,
             log: Log(directory.path().join("stderr.log")),
-            shards,
+            shards: 1,
             flags: flags.iter().map(ToString::to_string).collect(),
+            data: data.map_or_else(|| directory.path().join("data"), Path::to_path_buf),
             directory,
             child: None,
-        };
-        server.spawn();
-        server
+        }
     }
 
     /// The directory given as `--wal-path`.
     pub fn data(&self) -> PathBuf {
-        self.directory.path().join("data")
+        self.data.clone()
     }
 
     /// A new connection of the text protocol that has been greeted.
@@ -182,11 +190,38 @@ impl Server {
         status.expect("the process has ended")
     }
 
+    /// Whether the process has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        let child = self.child.as_mut().expect("the server was started");
+        child.try_wait().expect("a child can be waited for").is_some()
+    }
+
     /// Starts the ended server again, on the same data and on new ports.
     pub fn restart(&mut self, shards: usize) {
+        self.try_restart(shards).unwrap_or_else(|why| panic!("{why}\n{}", self.log.tail()));
+    }
+
+    /// As [`Server::restart`]; says why when the server ends instead.
+    pub fn try_restart(&mut self, shards: usize) -> Result<(), String> {
+        for _ in 0..5 {
+            let heard = self.log.text().len();
+            self.begin_restart(shards);
+            match self.ready() {
+                Ok(()) => return Ok(()),
+                // The port was taken between our look and the server's bind.
+                Err(_) if self.log.text()[heard..].to_lowercase().contains("in use") => {}
+                Err(why) => return Err(why),
+            }
+        }
+        Err("five pairs of free ports were taken by others".to_owned())
+    }
+
+    /// Starts the ended server again and does not wait until it serves.
+    pub fn begin_restart(&mut self, shards: usize) {
         assert!(self.child.is_none(), "the server still runs");
         self.shards = shards;
-        self.spawn();
+        (self.port, self.resp_port) = free_ports();
+        self.child = Some(self.command().spawn().expect("the program under test can be run"));
     }
 
     /// Gives a flag another value from the next restart on.
@@ -205,21 +240,6 @@ impl Server {
         command.args(["--port", &port.to_string(), "--resp-port", &resp_port.to_string()]);
         command.arg("--wal-path").arg(self.data());
         command
-    }
-
-    fn spawn(&mut self) {
-        for _ in 0..5 {
-            (self.port, self.resp_port) = free_ports();
-            let heard = self.log.text().len();
-            self.child = Some(self.command().spawn().expect("the program under test can be run"));
-            match self.ready() {
-                Ok(()) => return,
-                // The port was taken between our look and the server's bind.
-                Err(_) if self.log.text()[heard..].to_lowercase().contains("in use") => {}
-                Err(why) => panic!("{why}\n{}", self.log.tail()),
-            }
-        }
-        panic!("five pairs of free ports were taken by others\n{}", self.log.tail());
     }
 
     fn command(&self) -> Command {
@@ -266,6 +286,11 @@ impl Drop for Server {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
             end(child);
+        }
+        if thread::panicking() {
+            self.directory.disable_cleanup(true);
+            let (log, data) = (self.directory.path().join("stderr.log"), &self.data);
+            println!("kept for inspection: {} and {}", data.display(), log.display());
         }
     }
 }

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use crate::process::{DEADLINE, Log};
-use crate::script::words;
+use crate::words::words;
 
 /// The bytes of one connection, in both directions.
 pub struct Wire {

@@ -1,0 +1,188 @@
+//! What many clients saw of a few keys on different shards, through kills and restarts, is what one client after the
+//! other would have seen.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+use crate::client::{Resp, Value, encoded, is_closed};
+use crate::order::{self, Key, Operation, Request};
+use crate::process::{Server, within_deadline};
+use crate::random::Random;
+use crate::rounds::{self, SHARD_COUNTS, SYNC_MODES};
+use crate::slots::spread_tags;
+
+const CLIENT_COUNT: usize = 8;
+const KEY_COUNT: usize = 4;
+
+/// Operations of each client in one history.
+const OPERATIONS_EACH: u64 = 40;
+
+/// Histories of one server. The server is killed during every second one.
+const HISTORY_COUNT: usize = 12;
+
+#[test]
+fn histories_through_kills_are_linearizable() {
+    rounds::run("histories", |random| {
+        let (shards, mode) = (random.one_of(&SHARD_COUNTS[1..]), random.one_of(&SYNC_MODES));
+        // Compaction is under way too.
+        let flags = ["--wal-segment-size", "65536", "--max-wal-entries", "200", "--compact-interval", "10ms"];
+        let mut server = Server::stopped(None, &flags);
+        server.set_flag("--sync-mode", mode);
+        println!("  {shards} shards, --sync-mode {mode}");
+        server.restart(shards);
+        for index in 0..HISTORY_COUNT {
+            let total = CLIENT_COUNT as u64 * OPERATIONS_EACH;
+            let killed_at = (index % 2 == 1).then(|| random.below(total));
+            let history = record(&mut server, shards, index, killed_at, random);
+            if let Err(report) = order::check(&history, KEY_COUNT) {
+                panic!(
+                    "history {index}, {shards} shards, --sync-mode {mode}, killed at {killed_at:?}: {report}"
+                );
+            }
+        }
+    });
+}
+
+/// The history of one set of keys, through a kill when so many operations were answered.
+fn record(
+    server: &mut Server,
+    shards: usize,
+    index: usize,
+    killed_at: Option<u64>,
+    random: &mut Random,
+) -> Vec<Operation> {
+    let tags = spread_tags();
+    let keys = [0, 2, 5, 7].map(|tag| format!("history:{index}:{}", tags[tag]));
+    let clock = Arc::new(AtomicU64::new(1));
+    let answered = Arc::new(AtomicU64::new(0));
+    let mut clients: Vec<Client> = (0..CLIENT_COUNT)
+        .map(|client| Client {
+            index: client,
+            keys: keys.clone(),
+            clock: clock.clone(),
+            answered: answered.clone(),
+            random: random.fork(),
+            left: OPERATIONS_EACH,
+            history: Vec::new(),
+        })
+        .collect();
+    let mut history = Vec::new();
+    if let Some(count) = killed_at {
+        let threads = start(server, clients);
+        let reached = within_deadline(|| answered.load(Ordering::SeqCst) >= count);
+        assert!(reached, "the clients are not answered\n{}", server.log.tail());
+        server.kill9();
+        clients = join(threads);
+        server.restart(shards);
+        let over = clock.fetch_add(1, Ordering::SeqCst);
+        let operations = clients.iter_mut().flat_map(|client| &mut client.history);
+        let cut_short = operations.filter(|operation| operation.reply.is_none());
+        cut_short.for_each(|operation| operation.returned = over);
+        history.push(read_all(server, &keys, &clock));
+    }
+    let clients = join(start(server, clients));
+    history.extend(clients.into_iter().flat_map(|client| client.history));
+    history.push(read_all(server, &keys, &clock));
+    history
+}
+
+fn read_all(server: &Server, keys: &[String; KEY_COUNT], clock: &AtomicU64) -> Operation {
+    let invoked = clock.fetch_add(1, Ordering::SeqCst);
+    let request = Request::Mget((0..KEY_COUNT).collect());
+    let reply = Some(server.resp().ask_bytes(&arguments(&request, keys)));
+    let returned = clock.fetch_add(1, Ordering::SeqCst);
+    Operation { client: CLIENT_COUNT, request, reply, invoked, returned }
+}
+
+fn start(server: &Server, clients: Vec<Client>) -> Vec<JoinHandle<Client>> {
+    let start = |mut client: Client| {
+        let resp = server.resp();
+        thread::spawn(move || {
+            client.work(resp);
+            client
+        })
+    };
+    clients.into_iter().map(start).collect()
+}
+
+fn join(threads: Vec<JoinHandle<Client>>) -> Vec<Client> {
+    let joined = threads.into_iter().map(JoinHandle::join);
+    joined.map(|client| client.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+}
+
+struct Client {
+    index: usize,
+    keys: [String; KEY_COUNT],
+    /// Shared by all clients. What one reads before it sends is above what others read when a reply had come.
+    clock: Arc<AtomicU64>,
+    answered: Arc<AtomicU64>,
+    random: Random,
+    left: u64,
+    history: Vec<Operation>,
+}
+
+impl Client {
+    /// One request after the other, until none is left or the connection ends.
+    fn work(&mut self, mut resp: Resp) {
+        while self.left > 0 {
+            self.left -= 1;
+            let invoked = self.clock.fetch_add(1, Ordering::SeqCst);
+            let request = any_request(&mut self.random, invoked);
+            let bytes = encoded(&arguments(&request, &self.keys));
+            let reply = resp.wire.try_send(&bytes).and_then(|()| resp.try_read());
+            let returned = self.clock.fetch_add(1, Ordering::SeqCst);
+            let (reply, ended) = match reply {
+                Ok(Value::Error(text)) => {
+                    assert!(text.contains("integer"), "{request:?} is answered with -{text}");
+                    (Some(Value::Error(String::new())), false)
+                }
+                Ok(reply) => (Some(reply), false),
+                Err(error) if is_closed(&error) => (None, true),
+                Err(error) => panic!("{request:?} is not answered: {error}"),
+            };
+            self.history.push(Operation { client: self.index, request, reply, invoked, returned });
+            if ended {
+                return;
+            }
+            self.answered.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Any request; `number` makes the values that it writes its own.
+pub fn any_request(random: &mut Random, number: u64) -> Request {
+    let key = random.below(KEY_COUNT as u64) as Key;
+    let mut keys: Vec<Key> = (0..KEY_COUNT).collect();
+    random.shuffle(&mut keys);
+    keys.truncate(2 + random.below(3) as usize);
+    let value = number.to_string().into_bytes();
+    match random.below(20) {
+        0..4 => Request::Get(key),
+        4..6 => Request::Set(key, value),
+        6..9 => Request::Incr(key),
+        // A digit: the value stays a number, for INCR.
+        9..11 => Request::Append(key, vec![b'1' + (number % 9) as u8]),
+        11 => Request::Del(vec![key]),
+        12 => Request::Del(keys),
+        13..16 => Request::Mset(keys.into_iter().map(|key| (key, value.clone())).collect()),
+        _ => Request::Mget(keys),
+    }
+}
+
+fn arguments(request: &Request, keys: &[String; KEY_COUNT]) -> Vec<Vec<u8>> {
+    let name = |key: &Key| keys[*key].clone().into_bytes();
+    let command = |name: &str| name.as_bytes().to_vec();
+    match request {
+        Request::Get(key) => vec![command("GET"), name(key)],
+        Request::Set(key, value) => vec![command("SET"), name(key), value.clone()],
+        Request::Incr(key) => vec![command("INCR"), name(key)],
+        Request::Append(key, tail) => vec![command("APPEND"), name(key), tail.clone()],
+        Request::Del(keys) => [command("DEL")].into_iter().chain(keys.iter().map(name)).collect(),
+        Request::Mget(keys) => [command("MGET")].into_iter().chain(keys.iter().map(name)).collect(),
+        Request::Mset(pairs) => [command("MSET")]
+            .into_iter()
+            .chain(pairs.iter().flat_map(|(key, value)| [name(key), value.clone()]))
+            .collect(),
+    }
+}
