@@ -84,6 +84,8 @@ pub struct Client {
     pub stage: Stage,
     /// It is not received from at the moment.
     pub paused: bool,
+    /// Its replies stay here until the log holds the changes that they may show.
+    pub held_back: bool,
     /// Some of its input waits to be served, and it stands in the worker's list of such clients.
     pub hungry: bool,
     /// It stands in the worker's list of clients to look after at the end of the turn.
@@ -104,6 +106,7 @@ impl Connection {
             job: None,
             stage: Stage::Open,
             paused: false,
+            held_back: false,
             hungry: false,
             listed: false,
         };

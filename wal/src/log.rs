@@ -221,6 +221,19 @@ impl<D: Disk> Log<D> {
         self.buffer.len() - FILE_HEADER_BYTES
     }
 
+    /// The frames that wait for [`Self::flush`], oldest first: the sequence number and the payload of each.
+    pub fn buffered(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        frame::payloads(&self.buffer[FILE_HEADER_BYTES..])
+    }
+
+    /// How many bytes of frames have a place on disk already: in the current segment, or in the spare.
+    pub fn room_bytes(&self) -> u64 {
+        let current = self.current.as_ref().filter(|current| !current.broken);
+        let left = current.map_or(0, |current| current.segment.file_bytes - current.offset);
+        let spare = self.spare.as_ref().map_or(0, |spare| spare.file_bytes);
+        left.max(spare)
+    }
+
     /// The sequence number of the next frame.
     pub fn next_seq(&self) -> u64 {
         self.next_seq

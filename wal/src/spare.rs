@@ -73,10 +73,20 @@ impl<D: Disk> Preparation<D> {
     /// Completes the file. Blocks.
     ///
     /// # Errors
-    /// [`Error::Io`]; then the preparation is given up.
+    /// [`Error::Io`]; then the preparation is given up, and the file removed: what it takes of a disk that is
+    /// nearly full is needed elsewhere.
     pub fn run(mut self) -> Result<Spare<D>, Error> {
-        while !self.step(STEP_BYTES)? {}
-        Ok(self.finish())
+        loop {
+            match self.step(STEP_BYTES) {
+                Ok(true) => return Ok(self.finish()),
+                Ok(false) => {}
+                Err(error) => {
+                    // Where it cannot be removed either, the next preparation takes its place.
+                    let _ = self.disk.remove_file(&self.path);
+                    return Err(error);
+                }
+            }
+        }
     }
 
     /// The complete file.
