@@ -175,8 +175,13 @@ impl Journal {
         let rests = before.is_some_and(|again_at| Instant::now() < again_at);
         if self.log.buffered_bytes() > 0 && !rests {
             // Where it was not the disk but this one file, the second try succeeds: it goes to a fresh segment.
-            if let Err(error) = self.log.flush().or_else(|_| self.log.flush()) {
-                self.unwritten = Some((error, Instant::now() + WRITE_AGAIN));
+            match self.log.flush().or_else(|_| self.log.flush()) {
+                Err(error) => self.unwritten = Some((error, Instant::now() + WRITE_AGAIN)),
+                Ok(_) if self.log.room_bytes() < self.room_min_bytes => {
+                    let reserved = self.log.reserve();
+                    self.no_segment = reserved.err().or(self.no_segment.take());
+                }
+                Ok(_) => {}
             }
         }
         let outcome = match (before, self.log.buffered_bytes() > 0) {
@@ -248,6 +253,7 @@ impl Journal {
                 spare.into_iter().for_each(|spare| self.log.adopt(spare));
             }
             Err(error) => {
+                // Writes go on while there is room in the current segment.
                 if self.no_segment.is_none() {
                     tracing::warn!("no segment could be made ready, trying again: {error}");
                 }

@@ -83,6 +83,8 @@ pub struct Worker {
     next_worker: usize,
     events: Vec<Event>,
     spare_buffers: Vec<Vec<u8>>,
+    /// The number of this turn, from 1 on.
+    turn_number: u64,
     /// The time of this turn, in milliseconds since the Unix epoch. It never goes back.
     pub(crate) now_ms: u64,
     /// Milliseconds from the start of the server to this turn: what happens at intervals goes by it, since somebody
@@ -159,6 +161,7 @@ impl Worker {
             next_worker: 0,
             events: Vec::new(),
             spare_buffers: Vec::new(),
+            turn_number: 0,
             now_ms,
             uptime_ms: 0,
             next_tick_ms: 0,
@@ -229,6 +232,7 @@ impl Worker {
     fn turn(&mut self) -> Result<bool, Failure> {
         let mut events = std::mem::take(&mut self.events);
         let mut progressed = self.net.turn(&mut events).map_err(Failure::NetworkRing)?;
+        self.turn_number += 1;
         self.now_ms = self.now_ms.max(wall_clock_ms());
         self.uptime_ms = self.shared.started.elapsed().as_millis() as u64;
         for event in events.drain(..) {
@@ -504,7 +508,7 @@ impl Worker {
         if let Some(error) = self.refusal(request) {
             answer(client, request, &Reply::Error(error));
         } else if self.locks.is_idle() || !self.conflicts(request) {
-            let Worker { shard, journal, post, index, now_ms, .. } = self;
+            let Worker { shard, journal, post, index, now_ms, turn_number, .. } = self;
             journal.bound_frame();
             let changes_before = journal.changes.count();
             let reply = shard.execute(request, *now_ms, &mut journal.changes);
@@ -516,6 +520,7 @@ impl Worker {
                 journal
                     .answer_bytes(seq, asker, request.dialect, post, |out| write_reply(&reply, request, out));
             } else {
+                client.shown_in_turn = *turn_number;
                 answer(client, request, &reply);
             }
         } else {
@@ -812,7 +817,7 @@ impl Worker {
                     let connection = self.connections[id.index as usize].as_mut();
                     if let Some(connection) = connection.filter(|connection| connection.client.socket == *id)
                     {
-                        connection.client.held_back = connection.client.replies.is_ready();
+                        connection.client.held_back = connection.client.shown_in_turn == self.turn_number;
                     }
                 }
             }
