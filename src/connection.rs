@@ -86,6 +86,10 @@ pub struct Client {
     pub refused: bool,
     /// It is not received from at the moment.
     pub paused: bool,
+    /// The last turn of the worker in which its replies showed what the worker's own shard holds.
+    pub shown_in_turn: u64,
+    /// Its replies stay here until the log holds the changes that they may show.
+    pub held_back: bool,
     /// Some of its input waits to be served, and it stands in the worker's list of such clients.
     pub hungry: bool,
     /// It stands in the worker's list of clients to look after at the end of the turn.
@@ -107,6 +111,8 @@ impl Connection {
             stage: Stage::Open,
             refused: false,
             paused: false,
+            shown_in_turn: 0,
+            held_back: false,
             hungry: false,
             listed: false,
         };

@@ -1,19 +1,29 @@
-//! One shard's way to the disk: the changes of a turn, the frames of the log, their syncing, and the answers that
-//! wait for it.
+//! One shard's way to the disk: the changes of a turn, the frames of the log, their syncing, the answers that wait
+//! for it, and what becomes of all that while the disk fails.
 //!
 //! In the mode `always` an answer leaves when the frames that it depends on are on disk: those of its own changes,
 //! or, for a command that reads, the last ones that changed its keys. Answers that depend on nothing unsynced do
 //! not wait. While one sync is under way the frames of later turns gather, and the next sync serves them all.
+//!
+//! While the disk fails, commands that write are refused before they run ([`Journal::refusal`]), and those that read
+//! go on. Frames that could not be written stay in the log's buffer and are tried again; until that succeeds, what
+//! shows their changes is held back in every mode. After a failed sync only a new snapshot helps, which the upkeep
+//! writes.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ahash::RandomState;
-use shard::{Changes, Reply, Request};
-use wal::{Kind, Log, OsDisk, SyncTicket};
+use shard::{Changes, Dialect, Error, Reply, Request};
+use wal::{Kind, Log, OsDisk, Spare, SyncTicket};
 
+use crate::config::Config;
 use crate::config::SyncMode;
 use crate::mail::{Answer, Post, Token};
 use crate::net::{Net, SyncOf};
+use crate::protocol;
 
 /// A turn's changes go into several frames past this size: a frame holds less than 2 GiB, and one request may
 /// add three quarters of that.
@@ -22,6 +32,14 @@ const FRAME_BYTES: usize = 64 * 1024 * 1024;
 /// The memory for changes is kept for reuse up to this size.
 const CHANGES_KEPT_BYTES: usize = 64 * 1024;
 
+/// Writes are refused when no segment can be made ready and less than this is left of the last one, or less than
+/// this part of a segment where segments are small.
+const ROOM_MIN_BYTES: u64 = 4 * 1024 * 1024;
+const ROOM_MIN_PART: u64 = 4;
+
+/// How long frames that could not be written wait for the next try.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
+
 /// The log of one shard, and who waits for it.
 pub struct Journal {
     /// The log.
@@ -29,13 +47,52 @@ pub struct Journal {
     /// What was changed since the last frame.
     pub changes: Changes,
     mode: SyncMode,
-    unsynced: Unsynced,
-    /// Answers that wait, by the frame they wait for.
-    held: VecDeque<Held>,
+    unsafe_frames: UnsafeFrames,
+    /// Answers that wait for a sync, by the frame they wait for.
+    awaiting_sync: VecDeque<Held>,
+    /// Answers that wait for the frames in the log's buffer to be written.
+    awaiting_write: Vec<Held>,
     /// The sync that is under way, and how many of its files are not done.
     sync: Option<SyncTicket<OsDisk>>,
     files_left: usize,
     failed: Option<std::io::Error>,
+    room_min_bytes: u64,
+    /// Why writes are refused, if they are.
+    fault: Option<Fault>,
+    /// What the last write failed with, while its frames are in the log's buffer, and when the next try is due.
+    unwritten: Option<(wal::Error, Instant)>,
+    /// What the last try to make a segment ready failed with.
+    no_segment: Option<wal::Error>,
+    /// What the last failed sync failed with.
+    no_sync: String,
+}
+
+/// What became of the frames of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// They are written, or wait as those of earlier turns do.
+    AsBefore,
+    /// They could not be written: what this turn has answered so far must not leave.
+    Failed,
+    /// Frames that had failed are written now: what was held back may leave.
+    Recovered,
+}
+
+/// Why a shard refuses writes.
+struct Fault {
+    kind: FaultKind,
+    cause: Arc<str>,
+    remedy: &'static str,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FaultKind {
+    /// A sync failed.
+    Sync,
+    /// Frames could not be written.
+    Write,
+    /// There is no room for the frames to come.
+    Room,
 }
 
 struct Held {
@@ -46,13 +103,14 @@ struct Held {
 }
 
 enum HeldAnswer {
-    Rendered(Vec<u8>),
+    Rendered(Vec<u8>, Dialect),
     Whole(Answer),
 }
 
-/// Which frame last changed a key, for frames that are not on disk. Keys are known by their hash: that two share one
-/// makes a reader wait for nothing, at worst.
-struct Unsynced {
+/// Which frame last changed a key, for frames that a crash could take back: in the mode `always` those that are not
+/// on disk, otherwise those that could not be written. Keys are known by their hash: that two share one makes a
+/// reader wait for nothing, at worst.
+struct UnsafeFrames {
     hasher: RandomState,
     frame_of: HashMap<u64, u64, RandomState>,
     in_order: VecDeque<(u64, u64)>,
@@ -62,23 +120,35 @@ struct Unsynced {
 
 impl Journal {
     /// A journal over a recovered log.
-    pub fn new(log: Log<OsDisk>, mode: SyncMode) -> Journal {
-        let unsynced = Unsynced {
+    pub fn new(log: Log<OsDisk>, config: &Config) -> Journal {
+        let unsafe_frames = UnsafeFrames {
             hasher: RandomState::new(),
             frame_of: HashMap::default(),
             in_order: VecDeque::new(),
             of_all: 0,
         };
-        Journal {
+        let mut journal = Journal {
             log,
             changes: Changes::default(),
-            mode,
-            unsynced,
-            held: VecDeque::new(),
+            mode: config.sync_mode,
+            unsafe_frames,
+            awaiting_sync: VecDeque::new(),
+            awaiting_write: Vec::new(),
             sync: None,
             files_left: 0,
             failed: None,
+            room_min_bytes: ROOM_MIN_BYTES.min(config.wal_segment_size / ROOM_MIN_PART),
+            fault: None,
+            unwritten: None,
+            no_segment: None,
+            no_sync: String::new(),
+        };
+        // Before the first write, too, it must be known that there is room for it.
+        if journal.log.room_bytes() < journal.room_min_bytes {
+            journal.no_segment = journal.log.reserve().err();
+            journal.assess();
         }
+        journal
     }
 
     /// Puts the changes so far into a frame, if there are any.
@@ -88,10 +158,11 @@ impl Journal {
         }
     }
 
-    /// Puts the changes so far into a frame of this kind, even if there are none.
-    pub fn append(&mut self, kind: Kind<'_>) {
-        self.log.append(kind, self.changes.count() as u32, self.changes.bytes());
+    /// Puts the changes so far into a frame of this kind, even if there are none. Returns its sequence number.
+    pub fn append(&mut self, kind: Kind<'_>) -> u64 {
+        let seq = self.log.append(kind, self.changes.count() as u32, self.changes.bytes());
         self.changes.clear(CHANGES_KEPT_BYTES);
+        seq
     }
 
     /// Begins a new frame when this one has become large.
@@ -102,90 +173,249 @@ impl Journal {
         }
     }
 
-    /// Hands the turn's frames to the kernel, and in the mode `always` begins to sync them.
-    ///
-    /// # Errors
-    /// [`wal::Error::Io`], or that of a sync which failed before, under a snapshot; none of the turn's answers may
-    /// leave.
-    pub fn write(&mut self, net: &mut Net) -> Result<(), wal::Error> {
+    /// Hands the turn's frames to the kernel, and in the mode `always` begins to sync them. Answers to other workers
+    /// are held back or let go by itself; those to this worker's clients are its caller's.
+    pub fn write(&mut self, net: &mut Net, post: &mut Post) -> Outcome {
         self.seal();
-        if self.log.needs_snapshot() {
-            self.log.sync()?;
+        let before = self.unwritten.as_ref().map(|(_, again_at)| *again_at);
+        let rests = before.is_some_and(|again_at| Instant::now() < again_at);
+        if self.log.buffered_bytes() > 0 && !rests {
+            // Where it was not the disk but this one file, the second try succeeds: it goes to a fresh segment.
+            match self.log.flush().or_else(|_| self.log.flush()) {
+                Err(error) => self.unwritten = Some((error, Instant::now() + WRITE_AGAIN)),
+                Ok(_) if self.log.room_bytes() < self.room_min_bytes => {
+                    let reserved = self.log.reserve();
+                    self.no_segment = reserved.err().or(self.no_segment.take());
+                }
+                Ok(_) => {}
+            }
         }
-        if self.log.buffered_bytes() > 0 {
-            self.log.flush()?;
-        }
-        if self.mode == SyncMode::Always && self.log.written_seq() > self.log.durable_seq() {
+        let outcome = match (before, self.log.buffered_bytes() > 0) {
+            (None, true) => self.hold_back(post),
+            (Some(_), false) => self.let_go(post),
+            (None, false) | (Some(_), true) => Outcome::AsBefore,
+        };
+        self.assess();
+        self.answer_durable(post);
+        if self.mode == SyncMode::Always || !self.awaiting_sync.is_empty() {
             self.begin_sync(net);
         }
-        Ok(())
+        outcome
     }
+
+    /// The turn's frames could not be written: nothing that shows their changes may leave.
+    fn hold_back(&mut self, post: &mut Post) -> Outcome {
+        if self.mode == SyncMode::Always {
+            return Outcome::AsBefore; // All of it waits for a sync anyway.
+        }
+        let Journal { log, unsafe_frames, awaiting_write, .. } = self;
+        for (seq, payload) in log.buffered() {
+            for change in shard::decode(payload) {
+                let change = change.expect("the payload was made of changes");
+                unsafe_frames.note(change.key(), seq);
+            }
+        }
+        let seq = log.next_seq() - 1;
+        post.withdraw_answers(|origin, token, answer, mail| {
+            let answer = match answer {
+                Answer::Bytes(range) => HeldAnswer::Rendered(mail.bytes(range).to_vec(), Dialect::Text),
+                answer => HeldAnswer::Whole(answer),
+            };
+            awaiting_write.push(Held { seq, origin, token, answer });
+        });
+        Outcome::Failed
+    }
+
+    /// What could not be written is written now.
+    fn let_go(&mut self, post: &mut Post) -> Outcome {
+        self.unwritten = None;
+        if self.mode == SyncMode::Always {
+            return Outcome::AsBefore;
+        }
+        self.unsafe_frames.forget(self.log.written_seq());
+        self.awaiting_write.drain(..).for_each(|held| held.give(post));
+        Outcome::Recovered
+    }
+
+    // ---- the health of the disk ----
+
+    /// The error with which commands that write are refused, while they are.
+    #[inline]
+    pub fn refusal(&self) -> Option<Error> {
+        let Fault { cause, remedy, .. } = self.fault.as_ref()?;
+        Some(Error::WritesRefused { cause: cause.clone(), remedy })
+    }
+
+    /// Why writes are refused, if they are.
+    pub fn fault(&self) -> Option<&Arc<str>> {
+        self.fault.as_ref().map(|fault| &fault.cause)
+    }
+
+    /// Takes the outcome of making a segment ready.
+    pub fn on_prepared(&mut self, outcome: Result<Option<Spare<OsDisk>>, wal::Error>) {
+        match outcome {
+            Ok(spare) => {
+                self.no_segment = None;
+                spare.into_iter().for_each(|spare| self.log.adopt(spare));
+            }
+            Err(error) => {
+                // Writes go on while there is room in the current segment.
+                if self.no_segment.is_none() {
+                    tracing::warn!("no segment could be made ready, trying again: {error}");
+                }
+                self.no_segment = Some(error);
+            }
+        }
+    }
+
+    /// Notes a failed sync of the log, once the log was told. What waits for it is answered with an error: a crash
+    /// may take it back, or not.
+    pub fn on_sync_failed(&mut self, error: &dyn fmt::Display, post: &mut Post) {
+        if !self.log.needs_snapshot() {
+            return; // A snapshot has replaced the frames meanwhile.
+        }
+        let error = error.to_string();
+        if self.no_sync != error {
+            self.no_sync = error;
+            self.fault = None; // To be told anew.
+        }
+        self.assess();
+        let cause = printable(&self.no_sync);
+        for held in self.awaiting_sync.drain(..) {
+            held.give_error(Error::NotOnDisk { cause: cause.clone() }, post);
+        }
+    }
+
+    /// Finds out whether writes are to be refused, and tells the log's readers when that changes.
+    fn assess(&mut self) {
+        let room_is_short = || self.log.room_bytes() < self.room_min_bytes;
+        let found: Option<(FaultKind, &dyn fmt::Display)> = if self.log.needs_snapshot() {
+            Some((FaultKind::Sync, &self.no_sync))
+        } else if let Some((error, _)) = &self.unwritten {
+            Some((FaultKind::Write, error))
+        } else {
+            let error = self.no_segment.as_ref().filter(|_| room_is_short());
+            error.map(|error| (FaultKind::Room, error as _))
+        };
+        if found.as_ref().map(|(kind, _)| *kind) == self.fault.as_ref().map(|fault| fault.kind) {
+            return;
+        }
+        let fault = found.map(|(kind, error)| {
+            let error_of_disk = match kind {
+                FaultKind::Sync => None,
+                FaultKind::Write => self.unwritten.as_ref().map(|(error, _)| error),
+                FaultKind::Room => self.no_segment.as_ref(),
+            };
+            let remedy = match error_of_disk {
+                None => "check the disk; they are taken again once a snapshot is written",
+                Some(error) if error.is_disk_full() => "free space on the disk, and they are taken again",
+                Some(_) => "check the disk; they are taken again once it can be written",
+            };
+            Fault { kind, cause: printable(&error.to_string()), remedy }
+        });
+        match &fault {
+            Some(Fault { cause, remedy, .. }) => tracing::error!("writes are refused: {cause}; {remedy}"),
+            None => tracing::info!("writes are taken again"),
+        }
+        self.fault = fault;
+    }
+
+    // ---- answers ----
 
     /// Which frame an answer to this request depends on, just after it ran; 0 when it may leave with this turn.
     /// `changed` tells whether the request changed anything.
     #[inline]
     pub fn frame_behind(&mut self, request: &Request<'_>, changed: bool) -> u64 {
-        if self.mode != SyncMode::Always {
+        if self.mode != SyncMode::Always && self.unwritten.is_none() {
             return 0;
         }
         let next_seq = self.log.next_seq();
         match (changed, request.command.keys.any) {
-            (true, _) => {
-                self.unsynced.note(request, next_seq);
+            (true, true) => {
+                request.keys().for_each(|key| self.unsafe_frames.note(Some(key), next_seq));
                 next_seq
             }
-            (false, true) => self.unsynced.last_of(request),
+            (true, false) => {
+                self.unsafe_frames.note(None, next_seq);
+                next_seq
+            }
+            (false, true) => self.unsafe_frames.last_of(request),
             (false, false) => self.frame_behind_all(),
         }
     }
 
     /// The frame that an answer about the whole shard depends on.
     pub fn frame_behind_all(&self) -> u64 {
-        match self.mode {
-            SyncMode::Always if self.changes.is_empty() => self.log.next_seq() - 1,
-            SyncMode::Always => self.log.next_seq(),
-            SyncMode::EverySecond | SyncMode::No => 0,
-        }
+        let next_seq = self.log.next_seq();
+        if self.changes.is_empty() { next_seq - 1 } else { next_seq }
     }
 
-    /// Whether an answer that depends on this frame has to wait for a sync.
+    /// Whether an answer that depends on this frame has to wait.
+    #[inline]
     pub fn holds_back(&self, seq: u64) -> bool {
-        seq > self.log.durable_seq()
+        match self.mode {
+            SyncMode::Always => seq > self.log.durable_seq(),
+            SyncMode::EverySecond | SyncMode::No => self.unwritten.is_some() && seq > self.log.written_seq(),
+        }
     }
 
     /// Gives an answer, as soon as the frame that it depends on allows.
     pub fn answer(&mut self, seq: u64, origin: usize, token: Token, answer: Answer, post: &mut Post) {
         if self.holds_back(seq) {
-            self.held.push_back(Held { seq, origin, token, answer: HeldAnswer::Whole(answer) });
+            self.hold(Held { seq, origin, token, answer: HeldAnswer::Whole(answer) });
         } else {
             post.to(origin).answer(token, answer);
         }
     }
 
-    /// Gives a rendered answer, as soon as the frame that it depends on allows.
+    /// Gives an answer that is rendered in this dialect, as soon as the frame that it depends on allows.
     pub fn answer_bytes(
         &mut self,
         seq: u64,
-        origin: usize,
-        token: Token,
+        (origin, token): (usize, Token),
+        dialect: Dialect,
         post: &mut Post,
         render: impl FnOnce(&mut Vec<u8>),
     ) {
         if self.holds_back(seq) {
             let mut bytes = Vec::new();
             render(&mut bytes);
-            self.held.push_back(Held { seq, origin, token, answer: HeldAnswer::Rendered(bytes) });
+            self.hold(Held { seq, origin, token, answer: HeldAnswer::Rendered(bytes, dialect) });
         } else {
             post.to(origin).answer_bytes(token, render);
         }
     }
 
-    /// Answers `Ok` when everything so far is on disk, in any mode.
+    fn hold(&mut self, held: Held) {
+        match self.mode {
+            SyncMode::Always => self.awaiting_sync.push_back(held),
+            SyncMode::EverySecond | SyncMode::No => self.awaiting_write.push(held),
+        }
+    }
+
+    /// Answers `Ok` when everything acknowledged so far is on disk, in any mode; with an error where it cannot be
+    /// brought there.
     pub fn answer_synced(&mut self, origin: usize, token: Token, net: &mut Net, post: &mut Post) {
         let seq = self.log.written_seq();
-        self.answer(seq, origin, token, Answer::Part(Reply::Ok), post);
-        self.begin_sync(net);
+        let held = Held { seq, origin, token, answer: HeldAnswer::Whole(Answer::Part(Reply::Ok)) };
+        if seq <= self.log.durable_seq() {
+            held.give(post);
+        } else if self.log.needs_snapshot() {
+            held.give_error(Error::NotOnDisk { cause: printable(&self.no_sync) }, post);
+        } else {
+            self.awaiting_sync.push_back(held);
+            self.begin_sync(net);
+        }
     }
+
+    fn answer_durable(&mut self, post: &mut Post) {
+        let durable = self.log.durable_seq();
+        while let Some(held) = self.awaiting_sync.pop_front_if(|held| held.seq <= durable) {
+            held.give(post);
+        }
+    }
+
+    // ---- syncs ----
 
     /// Begins to sync what was written, unless a sync is under way already.
     pub fn begin_sync(&mut self, net: &mut Net) {
@@ -203,56 +433,70 @@ impl Journal {
         self.sync = Some(ticket);
     }
 
-    /// Takes the end of the sync of one file; after the last one, lets the answers go that waited for it.
-    ///
-    /// # Errors
-    /// That of the file: what was not on disk may be lost, whatever later syncs say.
-    pub fn on_synced(
-        &mut self,
-        result: std::io::Result<()>,
-        net: &mut Net,
-        post: &mut Post,
-    ) -> Result<(), std::io::Error> {
+    /// Takes the end of the sync of one file; after the last one, lets the answers go that waited for it, or tells
+    /// them that it failed: what was not on disk may be lost, whatever later syncs say.
+    pub fn on_synced(&mut self, result: std::io::Result<()>, net: &mut Net, post: &mut Post) {
         if let Err(error) = result {
             self.failed.get_or_insert(error);
         }
         self.files_left -= 1;
         if self.files_left > 0 {
-            return Ok(());
+            return;
         }
         let ticket = self.sync.take().expect("a sync was begun");
         if let Some(error) = self.failed.take() {
             self.log.fail_sync(&ticket);
-            return Err(error);
+            self.on_sync_failed(&format_args!("cannot sync the log: {error}"), post);
+            return;
         }
         let durable = self.log.finish_sync(&ticket);
-        self.unsynced.forget(durable);
-        while let Some(Held { origin, token, answer, .. }) =
-            self.held.pop_front_if(|held| held.seq <= durable)
-        {
-            match answer {
-                HeldAnswer::Rendered(bytes) => {
-                    post.to(origin).answer_bytes(token, |out| out.extend_from_slice(&bytes));
-                }
-                HeldAnswer::Whole(answer) => post.to(origin).answer(token, answer),
-            }
+        if self.mode == SyncMode::Always {
+            self.unsafe_frames.forget(durable);
         }
-        if self.mode == SyncMode::Always || !self.held.is_empty() {
+        self.answer_durable(post);
+        if self.mode == SyncMode::Always || !self.awaiting_sync.is_empty() {
             self.begin_sync(net);
         }
-        Ok(())
     }
 }
 
-impl Unsynced {
-    fn note(&mut self, request: &Request<'_>, seq: u64) {
-        if !request.command.keys.any {
-            self.of_all = seq;
+impl Held {
+    fn give(self, post: &mut Post) {
+        let mail = post.to(self.origin);
+        match self.answer {
+            HeldAnswer::Rendered(bytes, _) => {
+                mail.answer_bytes(self.token, |out| out.extend_from_slice(&bytes));
+            }
+            HeldAnswer::Whole(answer) => mail.answer(self.token, answer),
         }
-        for key in request.keys() {
-            let hash = self.hasher.hash_one(key);
-            self.frame_of.insert(hash, seq);
-            self.in_order.push_back((seq, hash));
+    }
+
+    fn give_error(self, error: Error, post: &mut Post) {
+        let (mail, reply) = (post.to(self.origin), Reply::Error(error));
+        match self.answer {
+            HeldAnswer::Rendered(_, dialect) => {
+                mail.answer_bytes(self.token, |out| protocol::write_reply(&reply, None, 0, dialect, out));
+            }
+            HeldAnswer::Whole(_) => mail.answer(self.token, Answer::Part(reply)),
+        }
+    }
+}
+
+/// A text that fits in a line of a reply, whatever the names of files hold.
+fn printable(text: &str) -> Arc<str> {
+    text.chars().map(|char| if char.is_control() { '?' } else { char }).collect::<String>().into()
+}
+
+impl UnsafeFrames {
+    /// A frame changes this key, or every key.
+    fn note(&mut self, key: Option<&[u8]>, seq: u64) {
+        match key {
+            Some(key) => {
+                let hash = self.hasher.hash_one(key);
+                self.frame_of.insert(hash, seq);
+                self.in_order.push_back((seq, hash));
+            }
+            None => self.of_all = seq,
         }
     }
 

@@ -341,6 +341,19 @@ impl Post {
         size_bytes
     }
 
+    /// Takes out of the open mails the answers that show what the shard holds. Those of a request, rendered in the
+    /// mail that `keep` is given, can be copied from it.
+    pub fn withdraw_answers(&mut self, mut keep: impl FnMut(usize, Token, Answer, &Mail)) {
+        for (worker, Peer { open, .. }) in self.peers.iter_mut().enumerate() {
+            for (token, answer) in std::mem::take(&mut open.answers) {
+                match answer {
+                    Answer::Bytes(_) | Answer::Part(_) | Answer::Page(_) => keep(worker, token, answer, open),
+                    Answer::Locked | Answer::Refused | Answer::Report(_) => open.answer(token, answer),
+                }
+            }
+        }
+    }
+
     /// Notes that a request of `size_bytes` sent by [`Post::run`] was answered.
     pub fn answered(&mut self, worker: usize, size_bytes: usize) {
         let peer = &mut self.peers[worker];

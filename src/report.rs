@@ -1,5 +1,7 @@
 //! The counters of one worker, and their sum over all.
 
+use std::sync::Arc;
+
 use shard::Stats;
 
 /// What one worker has counted since it started, and how much it holds now.
@@ -11,6 +13,8 @@ pub struct Report {
     pub wal_entries: u64,
     /// Whether the log is long enough to be compacted, or is being compacted.
     pub needs_compaction: bool,
+    /// Why the shard refuses writes, if it does; of several shards, one that does.
+    pub wal_fault: Option<Arc<str>>,
     /// Commands run.
     pub commands: u64,
     /// What the shard counted and holds.
@@ -23,6 +27,9 @@ impl Report {
         self.wal_size_bytes += other.wal_size_bytes;
         self.wal_entries += other.wal_entries;
         self.needs_compaction |= other.needs_compaction;
+        if self.wal_fault.is_none() {
+            self.wal_fault.clone_from(&other.wal_fault);
+        }
         self.commands += other.commands;
         self.shard += other.shard;
     }

@@ -206,6 +206,15 @@ impl Transaction {
         if self.unanswered > 0 {
             return None;
         }
+        // Before any part has run, an error can only be a shard's word that it takes no writes.
+        let refusal = self.parts.iter().find_map(|part| match &part.reply {
+            Some(Reply::Error(error)) if self.phase != Phase::Running => Some(error.clone()),
+            _ => None,
+        });
+        if let Some(error) = refusal {
+            self.release(token, post);
+            return Some(Reply::Error(error));
+        }
         match self.phase {
             Phase::Together if self.parts.iter().any(|part| !part.locked) => {
                 self.release(token, post);

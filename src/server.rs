@@ -69,13 +69,6 @@ pub enum Failure {
         /// Why.
         error: shard::MalformedChange,
     },
-    /// Data could not be brought to disk.
-    Sync {
-        /// The shard.
-        shard: usize,
-        /// Why.
-        error: std::io::Error,
-    },
     /// The network ring failed.
     NetworkRing(std::io::Error),
     /// A worker could not be started.
@@ -118,11 +111,6 @@ impl fmt::Display for Failure {
             Failure::Replay { shard, seq, error } => {
                 write!(f, "shard {shard}: frame {seq} of the log: {error}; it was written by something else")
             }
-            Failure::Sync { shard, error } => write!(
-                f,
-                "shard {shard}: cannot bring the log to disk: {error}; what was not synced may be lost: check \
-                 the disk, then start again"
-            ),
             Failure::NetworkRing(error) => write!(f, "the network ring failed: {error}"),
             Failure::Executor(error) => write!(f, "cannot start a worker: {error}"),
             Failure::Signals(error) => write!(f, "cannot await signals: {error}"),
@@ -224,6 +212,7 @@ enum Report {
 pub fn run(config: Config) -> Result<(), Failure> {
     let started = Instant::now();
     exit_on_panic();
+    survive_file_limit()?;
     raise_limits(&config)?;
     probe_io_uring()?;
     let shards = config.shard_count();
@@ -344,6 +333,13 @@ fn exit_on_panic() {
         eprintln!("{}", std::backtrace::Backtrace::force_capture());
         std::process::exit(70); // EX_SOFTWARE
     }));
+}
+
+/// A write past the limit of file sizes (`ulimit -f`) is to fail as one to a full disk does: by default it also
+/// raises a signal that ends the process.
+fn survive_file_limit() -> Result<(), Failure> {
+    let unread = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(libc::SIGXFSZ, unread).map(drop).map_err(Failure::Signals)
 }
 
 fn raise_limits(config: &Config) -> Result<(), Failure> {

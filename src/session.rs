@@ -131,17 +131,23 @@ impl Worker {
         };
         fields.push(("needs_compaction".into(), Reply::Bool(report.needs_compaction)));
         fields.extend(more);
+        fields.push(("wal_healthy".into(), Reply::Bool(report.wal_fault.is_none())));
         reply
     }
 
     fn health(&self, gather: &Gather) -> Reply<'static> {
         let report = &gather.report;
+        let (status, wal_error) = match &report.wal_fault {
+            None => ("healthy", String::new()),
+            Some(cause) => ("degraded", format!(",\"wal_error\":{}", json_string(cause))),
+        };
         let json = format!(
-            "{{\"status\":\"healthy\",\"keys\":{},\"connections\":{},\"wal_size\":{},\"wal_healthy\":true,\
+            "{{\"status\":\"{status}\",\"keys\":{},\"connections\":{},\"wal_size\":{},\"wal_healthy\":{}{wal_error},\
              \"needs_compaction\":{},\"shards\":{},\"uptime_seconds\":{}}}",
             report.shard.keys,
             self.shared.connections.count(),
             report.wal_size_bytes,
+            report.wal_fault.is_none(),
             report.needs_compaction,
             self.post.worker_count(),
             self.shared.started.elapsed().as_secs(),
@@ -184,6 +190,11 @@ impl Worker {
                 vec![
                     ("loading", "0".to_owned()),
                     ("aof_enabled", "1".to_owned()),
+                    (
+                        "aof_last_write_status",
+                        if report.wal_fault.is_none() { "ok" } else { "err" }.to_owned(),
+                    ),
+                    ("wal_error", report.wal_fault.as_deref().unwrap_or_default().to_owned()),
                     ("wal_size", report.wal_size_bytes.to_string()),
                     ("wal_entries", report.wal_entries.to_string()),
                     ("wal_needs_compaction", u8::from(report.needs_compaction).to_string()),
@@ -309,6 +320,11 @@ impl Worker {
 
 fn fields<const N: usize>(fields: [(&'static str, u64); N]) -> Reply<'static> {
     Reply::Map(fields.into_iter().map(|(name, n)| (name.into(), Reply::Integer(n as i64))).collect())
+}
+
+/// A text without control characters, as a string of JSON.
+fn json_string(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 /// A name that can stand in a list of clients: printable, without blanks.

@@ -5,6 +5,7 @@
 //! helper thread. Nothing here delays a turn by more than a slice.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -12,6 +13,7 @@ use shard::{Change, Changes, Reply, Shard};
 use wal::{FailedSnapshot, Kind, Log, OsDisk, Snapshot, SnapshotEnd, SnapshotWriter, Spare};
 
 use crate::config::Config;
+use crate::journal::Journal;
 use crate::mail::{Answer, Call, Post, Token, TransactionId};
 use crate::net::{Net, SocketId};
 
@@ -20,6 +22,9 @@ const SLICE_KEYS: usize = 256;
 
 /// How long the next try to make a segment ready waits after one that failed: a full disk stays full for a while.
 const PREPARE_AGAIN_MS: u64 = 1000;
+
+/// How long after the begin of a snapshot that a failed sync made necessary the next try may follow.
+const RESCUE_AGAIN_MS: u64 = 1000;
 
 /// How many bytes of changes are gathered into one frame of a snapshot, about.
 const FRAME_BYTES: usize = 64 * 1024;
@@ -39,6 +44,8 @@ pub struct Upkeep {
     served: Vec<(usize, Token)>,
     asked: Vec<(usize, Token)>,
     next_check_ms: u64,
+    /// When the next snapshot may begin that only a failed sync asks for.
+    next_rescue_ms: u64,
     check_interval_ms: u64,
     /// The limits of this shard's log; 0 for none.
     entries_max: u64,
@@ -63,6 +70,7 @@ enum Stage {
     Awaiting {
         ending: SnapshotEnd<OsDisk>,
         peers_left: usize,
+        all_synced: bool,
     },
     /// The snapshot is being synced and named, or what it replaces is being removed.
     Ending,
@@ -92,6 +100,7 @@ impl Upkeep {
             served: Vec::new(),
             asked: Vec::new(),
             next_check_ms: 0,
+            next_rescue_ms: 0,
             check_interval_ms: config.compact_interval.as_millis() as u64,
             entries_max: share(config.max_wal_entries),
             size_bytes_max: share(config.max_wal_size),
@@ -138,13 +147,13 @@ impl Upkeep {
         uptime_ms: u64,
         now_ms: u64,
         shard: &Shard,
-        log: &mut Log<OsDisk>,
+        journal: &mut Journal,
         post: &mut Post,
     ) {
         let all_ended = std::mem::take(&mut *self.ended.borrow_mut());
         for ended in all_ended {
             self.running -= 1;
-            self.take(ended, log, post);
+            self.take(ended, journal, post);
         }
         if stopping {
             if !matches!(self.stage, Stage::Ending) {
@@ -156,7 +165,7 @@ impl Upkeep {
         }
         if !self.preparing
             && uptime_ms >= self.next_preparation_ms
-            && let Some(preparation) = log.prepare()
+            && let Some(preparation) = journal.log.prepare()
         {
             self.preparing = true;
             self.next_preparation_ms = uptime_ms + PREPARE_AGAIN_MS;
@@ -166,9 +175,11 @@ impl Upkeep {
         if due {
             self.next_check_ms = uptime_ms + self.check_interval_ms;
         }
-        let wanted = !self.asked.is_empty() || due && self.is_long(log);
+        let rescue = journal.log.needs_snapshot() && uptime_ms >= self.next_rescue_ms;
+        let wanted = !self.asked.is_empty() || due && self.is_long(&journal.log) || rescue;
         if wanted && !self.is_compacting() {
             self.stage = Stage::Due;
+            self.next_rescue_ms = uptime_ms + RESCUE_AGAIN_MS;
         }
         self.write_slice(now_ms, shard, post);
     }
@@ -193,18 +204,26 @@ impl Upkeep {
             self.run(move || Ended::Written(ending.finish()));
             return;
         }
-        self.stage = Stage::Awaiting { ending, peers_left };
+        self.stage = Stage::Awaiting { ending, peers_left, all_synced: true };
         for peer in (0..=peers_left).filter(|peer| *peer != own) {
             post.to(peer).call(TOKEN, Call::Sync);
         }
     }
 
-    /// Another worker has synced its log.
-    pub fn on_peer_synced(&mut self) {
+    /// Another worker has synced its log, or could not. A snapshot that shows a part of a transaction of which a
+    /// crash may take another part is given up, unless this log itself needs it: shards whose syncs have failed
+    /// would wait for each other for ever.
+    pub fn on_peer_synced(&mut self, synced: bool, journal: &Journal, post: &mut Post) {
         match std::mem::replace(&mut self.stage, Stage::Ending) {
-            Stage::Awaiting { ending, peers_left: 1 } => self.run(move || Ended::Written(ending.finish())),
-            Stage::Awaiting { ending, peers_left } => {
-                self.stage = Stage::Awaiting { ending, peers_left: peers_left - 1 };
+            Stage::Awaiting { ending, peers_left, all_synced } => {
+                let (peers_left, all_synced) = (peers_left - 1, all_synced && synced);
+                if peers_left > 0 {
+                    self.stage = Stage::Awaiting { ending, peers_left, all_synced };
+                } else if all_synced || journal.log.needs_snapshot() {
+                    self.run(move || Ended::Written(ending.finish()));
+                } else {
+                    self.give_up(&"another shard could not bring its log to disk", post);
+                }
             }
             stage => self.stage = stage, // The snapshot was given up meanwhile.
         }
@@ -247,39 +266,39 @@ impl Upkeep {
         }
     }
 
-    fn take(&mut self, ended: Ended, log: &mut Log<OsDisk>, post: &mut Post) {
+    fn take(&mut self, ended: Ended, journal: &mut Journal, post: &mut Post) {
         match ended {
             Ended::Prepared(outcome) => {
                 self.preparing = false;
                 if outcome.is_ok() {
                     self.next_preparation_ms = 0;
                 }
-                self.adopt(outcome.map(Some), log);
+                journal.on_prepared(outcome.map(Some));
             }
             Ended::Written(Ok(snapshot)) => {
                 tracing::info!(entries = snapshot.entries, bytes = snapshot.bytes, "snapshot written");
-                let obsolete = log.retire(&snapshot);
+                let obsolete = journal.log.retire(&snapshot);
                 self.run(move || Ended::Cleared(obsolete.clear()));
             }
-            Ended::Written(Err(failed)) => self.give_up(&log.fail_snapshot(failed), post),
+            Ended::Written(Err(failed)) => {
+                let error = journal.log.fail_snapshot(failed);
+                journal.on_sync_failed(&error, post);
+                self.give_up(&error, post);
+            }
             Ended::Cleared(outcome) => {
-                self.adopt(outcome, log);
+                match outcome {
+                    Ok(None) => {}
+                    Ok(spare) => journal.on_prepared(Ok(spare)),
+                    // What could not be cleared away is removed by the next start.
+                    Err(error) => tracing::warn!("{error}"),
+                }
                 self.stage = Stage::Idle;
                 self.answer(&Reply::Ok, post);
             }
         }
     }
 
-    fn adopt(&self, outcome: Result<Option<Spare<OsDisk>>, wal::Error>, log: &mut Log<OsDisk>) {
-        match outcome {
-            Ok(Some(spare)) => log.adopt(spare),
-            Ok(None) => {}
-            // The log goes on without: rotation makes a segment itself.
-            Err(error) => tracing::warn!("{error}"),
-        }
-    }
-
-    fn give_up(&mut self, error: &wal::Error, post: &mut Post) {
+    fn give_up(&mut self, error: &dyn fmt::Display, post: &mut Post) {
         tracing::error!("no snapshot was written, the log stays as it is: {error}");
         self.stage = Stage::Idle;
         self.answer(

@@ -19,7 +19,7 @@ use wal::{Kind, Log, OsDisk};
 
 use crate::config::SyncMode;
 use crate::connection::{Client, Connection, Door, INPUT_HIGH_BYTES, Stage};
-use crate::journal::Journal;
+use crate::journal::{Journal, Outcome};
 use crate::mail::{Answer, Call, Mail, Newcomer, Page, Post, Token, TransactionId};
 use crate::net::{Event, Net, SocketId};
 use crate::protocol::{self, Listener, Parsed, Parser};
@@ -89,6 +89,8 @@ pub struct Worker {
     next_worker: usize,
     events: Vec<Event>,
     spare_buffers: Vec<Vec<u8>>,
+    /// The number of this turn, from 1 on.
+    turn_number: u64,
     /// The time of this turn, in milliseconds since the Unix epoch. It never goes back.
     pub(crate) now_ms: u64,
     /// Milliseconds from the start of the server to this turn: what happens at intervals goes by it, since somebody
@@ -143,7 +145,7 @@ impl Worker {
         log: Log<OsDisk>,
     ) -> std::io::Result<Worker> {
         let now_ms = wall_clock_ms();
-        let journal = Journal::new(log, shared.config.sync_mode);
+        let journal = Journal::new(log, &shared.config);
         let upkeep = Upkeep::new(&shared.config, net.wakeup().try_clone_to_owned()?);
         Ok(Worker {
             index,
@@ -165,6 +167,7 @@ impl Worker {
             next_worker: 0,
             events: Vec::new(),
             spare_buffers: Vec::new(),
+            turn_number: 0,
             now_ms,
             uptime_ms: 0,
             next_tick_ms: 0,
@@ -249,16 +252,17 @@ impl Worker {
     fn turn(&mut self) -> Result<bool, Failure> {
         let mut events = std::mem::take(&mut self.events);
         let mut progressed = self.net.turn(&mut events).map_err(Failure::NetworkRing)?;
+        self.turn_number += 1;
         self.now_ms = self.now_ms.max(wall_clock_ms());
         self.uptime_ms = self.shared.started.elapsed().as_millis() as u64;
         for event in events.drain(..) {
-            self.on_event(event)?;
+            self.on_event(event);
         }
         self.events = events;
         for worker in 0..self.post.worker_count() {
             while let Some(mail) = self.post.receive(worker) {
                 progressed = true;
-                self.on_mail(worker, mail)?;
+                self.on_mail(worker, mail);
             }
         }
         progressed |= self.serve_hungry();
@@ -266,13 +270,13 @@ impl Worker {
             self.tick();
         }
         progressed |= self.background();
-        self.write_log()?;
+        self.write_log();
         self.post.send(&mut self.net);
         self.look_after_clients();
         Ok(progressed)
     }
 
-    fn on_event(&mut self, event: Event) -> Result<(), Failure> {
+    fn on_event(&mut self, event: Event) {
         match event {
             Event::Received(id, chunk) => self.on_bytes(id, &chunk),
             Event::Sent(id, buffer) => {
@@ -297,11 +301,9 @@ impl Worker {
             }
             Event::SendFailed(id, _) => self.set_stage(id, |_| Stage::Gone),
             Event::Synced(result) => {
-                let synced = self.journal.on_synced(result, &mut self.net, &mut self.post);
-                synced.map_err(|error| Failure::Sync { shard: self.index, error })?;
+                self.journal.on_synced(result, &mut self.net, &mut self.post);
             }
         }
-        Ok(())
     }
 
     // ---- clients ----
@@ -536,8 +538,10 @@ impl Worker {
 
     /// Runs a command whose keys all lie on this worker's shard.
     fn run_here(&mut self, client: &mut Client, request: &Request<'_>) {
-        if self.locks.is_idle() || !self.conflicts(request) {
-            let Worker { shard, journal, post, index, now_ms, .. } = self;
+        if let Some(error) = self.refusal(request) {
+            answer(client, request, &Reply::Error(error));
+        } else if self.locks.is_idle() || !self.conflicts(request) {
+            let Worker { shard, journal, post, index, now_ms, turn_number, .. } = self;
             journal.bound_frame();
             let changes_before = journal.changes.count();
             let reply = shard.execute(request, *now_ms, &mut journal.changes);
@@ -545,8 +549,11 @@ impl Worker {
             if journal.holds_back(seq) {
                 let sequence = client.replies.later(*index, 0);
                 let token = Token { socket: client.socket, sequence };
-                journal.answer_bytes(seq, *index, token, post, |out| write_reply(&reply, request, out));
+                let asker = (*index, token);
+                journal
+                    .answer_bytes(seq, asker, request.dialect, post, |out| write_reply(&reply, request, out));
             } else {
+                client.shown_in_turn = *turn_number;
                 answer(client, request, &reply);
             }
         } else {
@@ -555,6 +562,12 @@ impl Worker {
             // It is answered as a request from a peer is.
             self.defer(self.index, token, request);
         }
+    }
+
+    /// The error for a command that writes, while the log takes no changes.
+    #[inline]
+    fn refusal(&self, request: &Request<'_>) -> Option<Error> {
+        if request.command.access == Access::Write { self.journal.refusal() } else { None }
     }
 
     fn begin_transaction(&mut self, client: &mut Client, request: &Request<'_>) {
@@ -615,14 +628,14 @@ impl Worker {
 
     // ---- mail ----
 
-    fn on_mail(&mut self, from: usize, mut mail: Box<Mail>) -> Result<(), Failure> {
+    fn on_mail(&mut self, from: usize, mut mail: Box<Mail>) {
         for newcomer in mail.take_newcomers() {
             self.welcome(newcomer);
         }
         self.shard.warm(mail.first_args(READ_AHEAD_MAX));
         let mut calls = mail.take_calls();
         for (token, call) in calls.drain(..) {
-            self.on_call(from, token, call, &mail)?;
+            self.on_call(from, token, call, &mail);
         }
         let mut answers = mail.take_answers();
         for (token, answer) in answers.drain(..) {
@@ -630,10 +643,9 @@ impl Worker {
         }
         mail.take_back(calls, answers);
         self.post.recycle(mail);
-        Ok(())
     }
 
-    fn on_call(&mut self, from: usize, token: Token, call: Call, mail: &Mail) -> Result<(), Failure> {
+    fn on_call(&mut self, from: usize, token: Token, call: Call, mail: &Mail) {
         match call {
             Call::Run { command, dialect, args } => {
                 let request = mail.request(command, dialect, args);
@@ -677,21 +689,27 @@ impl Worker {
                 self.post.to(from).answer(token, Answer::Report(Box::new(report)));
             }
             Call::Sync => {
-                self.write_log()?;
+                self.write_log();
                 self.journal.answer_synced(from, token, &mut self.net, &mut self.post);
             }
             Call::Compact => self.upkeep.ask(from, token),
         }
-        Ok(())
     }
 
     fn run_for(&mut self, origin: usize, token: Token, request: &Request<'_>) {
+        let refusal = self.refusal(request);
         let Worker { shard, journal, post, now_ms, .. } = self;
+        if let Some(error) = refusal {
+            return post
+                .to(origin)
+                .answer_bytes(token, |out| write_reply(&Reply::Error(error), request, out));
+        }
         journal.bound_frame();
         let changes_before = journal.changes.count();
         let reply = shard.execute(request, *now_ms, &mut journal.changes);
         let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
-        journal.answer_bytes(seq, origin, token, post, |out| write_reply(&reply, request, out));
+        let asker = (origin, token);
+        journal.answer_bytes(seq, asker, request.dialect, post, |out| write_reply(&reply, request, out));
     }
 
     /// Runs a request; returns its reply, and the frame that it depends on.
@@ -705,7 +723,8 @@ impl Worker {
 
     fn on_answer(&mut self, from: usize, token: Token, answer: Answer, mail: &Mail) {
         if token == upkeep::TOKEN {
-            self.upkeep.on_peer_synced();
+            let failed = matches!(answer, Answer::Part(Reply::Error(_)));
+            self.upkeep.on_peer_synced(!failed, &self.journal, &mut self.post);
             return;
         }
         let Some(mut connection) = self.take_out(token.socket) else {
@@ -763,6 +782,7 @@ impl Worker {
                 };
                 answer(client, &request, &reply);
             }
+            (Job::Walk(_), Answer::Part(Reply::Error(error))) => answer_error(client, error),
             (Job::Walk(_), _) => unreachable!("a walk is answered by pages"),
         }
         true
@@ -784,12 +804,13 @@ impl Worker {
         }
     }
 
-    /// Tells that a part holds its locks. A part that only reads does so now.
+    /// Tells that a part holds its locks, or that it cannot be run. A part that only reads does so now.
     fn locked(&mut self, transaction: TransactionId) {
         let part = &self.prepared[&transaction];
         let (origin, token) = (part.origin, part.token);
         if part.request.request().command.access == Access::Write {
-            self.post.to(origin).answer(token, Answer::Locked);
+            let refusal = self.journal.refusal().map(|error| Answer::Part(Reply::Error(error)));
+            self.post.to(origin).answer(token, refusal.unwrap_or(Answer::Locked));
             return;
         }
         let request = part.request.clone();
@@ -799,9 +820,9 @@ impl Worker {
 
     fn run_part(&mut self, record: TransactionId, part: &Prepared) -> (Reply<'static>, u64) {
         self.journal.seal();
-        let (reply, seq) = self.execute(&part.request.request());
+        let (reply, _) = self.execute(&part.request.request());
         // A part that changes nothing is logged too: to recovery, a part without a frame was cut short.
-        self.journal.append(Kind::Transaction { id: record, participants: &part.participants });
+        let seq = self.journal.append(Kind::Transaction { id: record, participants: &part.participants });
         (reply, seq)
     }
 
@@ -821,8 +842,29 @@ impl Worker {
 
     // ---- the log ----
 
-    fn write_log(&mut self) -> Result<(), Failure> {
-        self.journal.write(&mut self.net).map_err(|error| Failure::log(self.index, error))
+    /// Writes the log. What this turn has answered so far leaves only if that succeeds.
+    fn write_log(&mut self) {
+        match self.journal.write(&mut self.net, &mut self.post) {
+            Outcome::AsBefore => {}
+            Outcome::Failed => {
+                for id in &self.attention {
+                    let connection = self.connections[id.index as usize].as_mut();
+                    if let Some(connection) = connection.filter(|connection| connection.client.socket == *id)
+                    {
+                        connection.client.held_back = connection.client.shown_in_turn == self.turn_number;
+                    }
+                }
+            }
+            Outcome::Recovered => {
+                let Worker { connections, attention, .. } = self;
+                for connection in connections.iter_mut().flatten() {
+                    let client = &mut connection.client;
+                    if std::mem::take(&mut client.held_back) && !std::mem::replace(&mut client.listed, true) {
+                        attention.push(client.socket);
+                    }
+                }
+            }
+        }
     }
 
     // ---- what the clock and idle time ask for ----
@@ -860,7 +902,7 @@ impl Worker {
         // A snapshot counts the frames so far: whatever its slices show must be in one of them.
         self.journal.seal();
         let Worker { upkeep, uptime_ms, now_ms, shard, journal, post, .. } = self;
-        upkeep.step(self.shared.stopping(), *uptime_ms, *now_ms, shard, &mut journal.log, post);
+        upkeep.step(self.shared.stopping(), *uptime_ms, *now_ms, shard, journal, post);
         if self.upkeep.waits_for_lull() && !self.awaits_lull {
             if self.locks.is_idle() {
                 self.on_lull();
@@ -889,6 +931,7 @@ impl Worker {
             wal_size_bytes: log.size_bytes() + log.snapshot().map_or(0, |snapshot| snapshot.bytes),
             wal_entries: log.entries(),
             needs_compaction: self.upkeep.is_compacting() || self.upkeep.is_long(log),
+            wal_fault: self.journal.fault().map(|cause| format!("shard {}: {cause}", self.index).into()),
             commands: self.commands,
             shard: self.shard.stats(),
         }
@@ -919,7 +962,7 @@ impl Worker {
             client.replies.discard();
             return !client.is_quiet();
         }
-        if client.replies.is_ready() && !self.net.is_sending(id) {
+        if client.replies.is_ready() && !client.held_back && !self.net.is_sending(id) {
             let bytes = client.replies.take(|| self.spare_buffers.pop().unwrap_or_default());
             self.net.send(id, bytes).expect("nothing is being sent, and the socket is open");
         }

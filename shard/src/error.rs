@@ -1,8 +1,10 @@
 //! Why a request was refused. A variant names the fault and carries the evidence; the protocols word it.
 
+use std::sync::Arc;
+
 use crate::command::Command;
 
-/// The reason for which a request was refused; nothing was changed by it.
+/// The reason for which a request was refused; nothing was changed by it, except where the variant says so.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Error {
     /// No row of the command table has this name.
@@ -67,6 +69,18 @@ pub enum Error {
     UnknownOption(Box<[u8]>),
     /// As many clients as `--max-connections` allows are already connected.
     ConnectionLimit,
+    /// The log takes no changes at the moment, so no command that writes is run.
+    WritesRefused {
+        /// What failed, in the system's words.
+        cause: Arc<str>,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// The command was run, but what it changed or read could not be brought to disk: a crash may take it back.
+    NotOnDisk {
+        /// What failed, in the system's words.
+        cause: Arc<str>,
+    },
     /// The server cannot do this, and the text says why and what to do.
     Unavailable(&'static str),
 }

@@ -354,6 +354,16 @@ fn write_bulk(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends what both protocols say about a disk that fails; nothing for other errors.
+pub(super) fn write_disk_fault(error: &Error, out: &mut Vec<u8>) {
+    let parts = match error {
+        Error::WritesRefused { cause, remedy } => ["writes are refused: ", cause, "; ", remedy],
+        Error::NotOnDisk { cause } => ["the outcome is unknown: ", cause, "; ", "it may be lost in a crash"],
+        _ => return,
+    };
+    parts.into_iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+}
+
 /// Appends the line of an error without its end: in Redis' words where Redis has the fault.
 pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
     let text = match error {
@@ -391,6 +401,10 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
         Error::UnsupportedOption(option) => return echo(b"-ERR Unsupported option ", option, b"", out),
         Error::UnknownClientAttribute(name) => return echo(b"-ERR Unrecognized option '", name, b"'", out),
         Error::UnknownOption(name) => return echo(b"-ERR unknown option '", name, b"'", out),
+        Error::WritesRefused { .. } | Error::NotOnDisk { .. } => {
+            out.extend_from_slice(b"-MISCONF ");
+            return write_disk_fault(error, out);
+        }
         Error::Unavailable(reason) => {
             out.extend_from_slice(b"-ERR ");
             reason

@@ -687,6 +687,18 @@ fn errors_in_the_words_of_each_protocol() {
             assert_eq!(shown(&reply, "GET", 1, dialect), format!("-ERR {resp}\r\n"));
         }
     }
+    let cause: std::sync::Arc<str> = "cannot write x".into();
+    for (error, text) in [
+        (
+            Error::WritesRefused { cause: cause.clone(), remedy: "do y" },
+            "writes are refused: cannot write x; do y",
+        ),
+        (Error::NotOnDisk { cause }, "the outcome is unknown: cannot write x; it may be lost in a crash"),
+    ] {
+        let reply = Reply::Error(error);
+        assert_eq!(shown(&reply, "SET", 2, Dialect::Text), format!("-ERR {text}\n"));
+        assert_eq!(shown(&reply, "SET", 2, Dialect::Resp2), format!("-MISCONF {text}\r\n"));
+    }
     let no_protocol = Reply::Error(Error::NoProtocol);
     assert_eq!(shown(&no_protocol, "HELLO", 1, Dialect::Resp2), "-NOPROTO unsupported protocol version\r\n");
 }

@@ -322,6 +322,10 @@ fn push_error(error: &Error, out: &mut Vec<u8>) {
             push_integer(*limit, out);
             " bytes"
         }
+        Error::WritesRefused { .. } | Error::NotOnDisk { .. } => {
+            out.extend_from_slice(b"-ERR ");
+            return resp::write_disk_fault(error, out);
+        }
         _ => return resp::write_error(error, out),
     };
     out.extend_from_slice(text.as_bytes());

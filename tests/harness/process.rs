@@ -248,7 +248,9 @@ impl Server {
         command.stdout(Stdio::null()).stderr(log);
         command.args(["--port", &self.port.to_string(), "--resp-port", &self.resp_port.to_string()]);
         command.args(["--shards", &self.shards.to_string()]);
-        command.arg("--wal-path").arg(self.data());
+        if !self.flags.iter().any(|flag| flag == "--wal-path") {
+            command.arg("--wal-path").arg(self.data());
+        }
         // Small segments: tests make many servers, and change segments often.
         let usual = [("--host", "127.0.0.1"), ("--wal-segment-size", "4194304"), ("--log-level", "info")];
         for (name, value) in usual {

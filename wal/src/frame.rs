@@ -149,6 +149,18 @@ pub(crate) fn seal(mut frames: &mut [u8], generation: u64, synced_seq: u64, mut 
     }
 }
 
+/// The sequence numbers and payloads of frames that [`put`] made.
+pub(crate) fn payloads(mut frames: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    std::iter::from_fn(move || {
+        let (header, behind) = frames.split_first_chunk()?;
+        let header = FrameHeader::decode(header);
+        let (body, rest) = behind.split_at(header.body_bytes as usize);
+        frames = rest;
+        let before = if header.kind == TRANSACTION { transaction_bytes(header.participants) } else { 0 };
+        Some((header.seq, &body[before..]))
+    })
+}
+
 /// Reads the frames of one file in order, with a buffer that grows only to the size of a frame that fits the
 /// file and has the generation and sequence number that are due.
 #[derive(Debug)]

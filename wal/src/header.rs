@@ -11,6 +11,7 @@ pub(crate) const FILE_HEADER_BYTES: usize = 48;
 pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"KVLITLOG";
 pub(crate) const SNAPSHOT_MAGIC: [u8; 8] = *b"KVLITSNP";
 pub(crate) const SPARE_NAME: &str = "spare";
+pub(crate) const RESERVE_NAME: &str = "reserve";
 pub(crate) const SNAPSHOT_TMP_NAME: &str = "snapshot.tmp";
 pub(crate) const SEGMENT_SUFFIX: &str = ".log";
 pub(crate) const SNAPSHOT_SUFFIX: &str = ".snapshot";

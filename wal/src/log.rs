@@ -41,6 +41,8 @@ pub struct Log<D: Disk> {
     closed: VecDeque<Segment<D::File>>,
     snapshot: Option<Snapshot>,
     spare: Option<Spare<D>>,
+    /// A spare for when there is none, allocated in a hurry.
+    reserve: Option<Spare<D>>,
     preparing: Weak<()>,
     /// The names of segments up to this generation are on disk.
     named_generation: u64,
@@ -156,6 +158,7 @@ impl<D: Disk> Log<D> {
             closed: replayed.segments.into(),
             snapshot: replayed.snapshot,
             spare: None,
+            reserve: None,
             preparing: Weak::new(),
             named_generation: replayed.newest_generation,
             sync_failures: 0,
@@ -219,6 +222,31 @@ impl<D: Disk> Log<D> {
     /// Bytes that wait for [`Self::flush`].
     pub fn buffered_bytes(&self) -> usize {
         self.buffer.len() - FILE_HEADER_BYTES
+    }
+
+    /// The frames that wait for [`Self::flush`], oldest first: the sequence number and the payload of each.
+    pub fn buffered(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        frame::payloads(&self.buffer[FILE_HEADER_BYTES..])
+    }
+
+    /// How many bytes of frames have a place on disk already: in the current segment, or in the next one.
+    pub fn room_bytes(&self) -> u64 {
+        let current = self.current.as_ref().filter(|current| !current.broken);
+        let left = current.map_or(0, |current| current.segment.file_bytes - current.offset);
+        let spares = self.spare.iter().chain(&self.reserve).map(|spare| spare.file_bytes);
+        left.max(spares.max().unwrap_or(0))
+    }
+
+    /// Allocates the next segment, unless there is one: for an owner that wants to know before the current one is
+    /// full whether there will be another. Blocks as long as a rotation without a spare does, which is not long.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; it can be repeated.
+    pub fn reserve(&mut self) -> Result<(), Error> {
+        if self.spare.is_none() && self.reserve.is_none() {
+            self.reserve = Some(Spare::reserve(&self.disk, &self.directory, self.segment_bytes)?);
+        }
+        Ok(())
     }
 
     /// The sequence number of the next frame.
@@ -426,7 +454,9 @@ impl<D: Disk> Log<D> {
         let needed = (FILE_HEADER_BYTES + frames_bytes) as u64;
         // A generation is used once, whatever becomes of the file.
         self.next_generation += 1;
-        let (file, file_bytes) = match self.spare.take_if(|spare| needed <= spare.file_bytes) {
+        let fits = |spare: &mut Spare<D>| needed <= spare.file_bytes;
+        let spare = self.spare.take_if(fits).or_else(|| self.reserve.take_if(fits));
+        let (file, file_bytes) = match spare {
             Some(spare) => {
                 self.disk.rename(&spare.path, &path).map_err(Error::io("rename", &spare.path))?;
                 (spare.file, spare.file_bytes)

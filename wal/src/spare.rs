@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::header::SPARE_NAME;
+use crate::header::{RESERVE_NAME, SPARE_NAME};
 use crate::{Disk, DiskFile, Error};
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -37,6 +37,21 @@ pub struct Spare<D: Disk> {
     pub(crate) path: PathBuf,
     pub(crate) file_bytes: u64,
     _turn: Turn,
+}
+
+impl<D: Disk> Spare<D> {
+    /// A segment that is allocated and not filled: quickly made, and slower to sync. Its name is not that of a
+    /// prepared one, which may be in the making.
+    pub(crate) fn reserve(disk: &D, directory: &Path, file_bytes: u64) -> Result<Spare<D>, Error> {
+        let path = directory.join(RESERVE_NAME);
+        let file = disk.create(&path).map_err(Error::io("create", &path))?;
+        if let Err(error) = file.allocate(file_bytes) {
+            // What is left behind is emptied by the next try, and removed by the next start.
+            let _ = disk.remove_file(&path);
+            return Err(Error::io("allocate", &path)(error));
+        }
+        Ok(Spare { file, path, file_bytes, _turn: Turn::default() })
+    }
 }
 
 impl<D: Disk> Preparation<D> {
@@ -73,10 +88,20 @@ impl<D: Disk> Preparation<D> {
     /// Completes the file. Blocks.
     ///
     /// # Errors
-    /// [`Error::Io`]; then the preparation is given up.
+    /// [`Error::Io`]; then the preparation is given up, and the file removed: what it takes of a disk that is
+    /// nearly full is needed elsewhere.
     pub fn run(mut self) -> Result<Spare<D>, Error> {
-        while !self.step(STEP_BYTES)? {}
-        Ok(self.finish())
+        loop {
+            match self.step(STEP_BYTES) {
+                Ok(true) => return Ok(self.finish()),
+                Ok(false) => {}
+                Err(error) => {
+                    // Where it cannot be removed either, the next preparation takes its place.
+                    let _ = self.disk.remove_file(&self.path);
+                    return Err(error);
+                }
+            }
+        }
     }
 
     /// The complete file.

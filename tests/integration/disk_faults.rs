@@ -1,0 +1,238 @@
+//! A disk that is full or fails while the server runs: writes are refused, reads go on, nothing acknowledged is
+//! lost, and when the disk is well again so is the server, without a restart.
+//!
+//! Files that may not grow past a limit (`RLIMIT_FSIZE`) stand for a disk that takes nothing more. Tests on a real
+//! full disk mount a small file system; where they may not, they say so and pass.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use tempfile::TempDir;
+
+use crate::client::{Resp, Value, encoded};
+use crate::process::{Server, within_deadline};
+
+/// The size of the segments of the servers here.
+const SEGMENT_BYTES: u64 = 1 << 20;
+
+/// The size of the values that fill a log.
+const VALUE_BYTES: usize = 10_000;
+
+fn start(shards: usize, sync_mode: &str) -> Server {
+    let segment_bytes = SEGMENT_BYTES.to_string();
+    Server::start(shards, &["--sync-mode", sync_mode, "--wal-segment-size", &segment_bytes])
+}
+
+/// Lets no file of the server grow past this many bytes, or all of them as far as they like.
+fn limit_files(server: &Server, bytes: Option<u64>) {
+    let process = Pid::from_raw(i32::try_from(server.id()).unwrap());
+    prlimit(process, Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+}
+
+fn health(server: &Server) -> String {
+    server.text().ask_one("HEALTH")
+}
+
+fn assert_healthy(server: &Server) {
+    let health = health(server);
+    assert!(health.contains("\"status\":\"healthy\"") && health.contains("\"wal_healthy\":true"), "{health}");
+    assert!(!health.contains("wal_error"), "{health}");
+}
+
+fn assert_degraded(server: &Server) {
+    let health = health(server);
+    assert!(health.contains("\"status\":\"degraded\""), "{health}");
+    assert!(health.contains("\"wal_healthy\":false,\"wal_error\":\"shard "), "{health}");
+    assert!(server.text().ask_one("STATS").contains("wal_healthy=false"));
+    assert!(server.resp().ask("INFO persistence").to_string().contains("aof_last_write_status:err"));
+}
+
+fn refused(reply: &Value) -> bool {
+    reply.to_string().starts_with("-MISCONF writes are refused: ")
+}
+
+fn value(key: usize) -> String {
+    format!("{key}:").repeat(VALUE_BYTES)[..VALUE_BYTES].to_owned()
+}
+
+/// Sets keys from `first` on, one after the other, until one is refused; returns the number of that one.
+fn fill(resp: &mut Resp, first: usize) -> usize {
+    for key in first..first + 100_000 {
+        resp.wire.send(&encoded(&["SET", &format!("key:{key}"), &value(key)]));
+        let reply = resp.read();
+        if reply.to_string() != "+OK" {
+            assert!(refused(&reply), "{reply}");
+            return key;
+        }
+    }
+    panic!("the server takes what no disk holds");
+}
+
+fn assert_filled(resp: &mut Resp, end: usize) {
+    for key in 0..end {
+        assert_eq!(resp.ask(&format!("GET key:{key}")), Value::bulk(value(key)), "key {key} of {end}");
+    }
+    assert_eq!(resp.ask(&format!("EXISTS key:{end}")).integer(), 0, "the refused write was not made");
+}
+
+fn taken_again(server: &Server, resp: &mut Resp) -> bool {
+    within_deadline(|| resp.ask("SET again 1").to_string() == "+OK")
+        && within_deadline(|| health(server).contains("\"status\":\"healthy\""))
+}
+
+/// Before the log needs the room that it does not get, writes are refused; what was acknowledged is kept.
+fn room_runs_out(shards: usize, sync_mode: &str) {
+    let mut server = start(shards, sync_mode);
+    let mut resp = server.resp();
+    assert_healthy(&server);
+    // No new segment can be allocated, while those that exist are written as before.
+    limit_files(&server, Some(SEGMENT_BYTES - 1));
+    let end = fill(&mut resp, 0);
+    assert!(end > 50, "a segment holds more than {end} values");
+    assert_degraded(&server);
+    let mut text = server.text();
+    assert!(
+        text.ask_one(&format!("SET key:{end} v")).starts_with("-ERR writes are refused: cannot allocate ")
+    );
+    assert!(refused(&resp.ask("FLUSHALL")));
+    assert!(refused(&resp.ask(&format!("MSET a 1 b 2 c 3 d 4 e 5 f 6 key:{end} 7"))));
+    assert_eq!(resp.ask("MGET a b c d e f").to_string(), "[nil, nil, nil, nil, nil, nil]");
+    assert_filled(&mut resp, end);
+
+    limit_files(&server, None);
+    assert!(taken_again(&server, &mut resp), "{}", server.log.tail());
+    assert_eq!(resp.ask("MSET a 1 b 2 c 3 d 4 e 5 f 6").to_string(), "+OK");
+    assert_healthy(&server);
+    assert_filled(&mut resp, end);
+    server.kill9();
+    server.restart(shards);
+    assert_filled(&mut server.resp(), end);
+}
+
+#[test]
+fn writes_are_refused_before_the_room_runs_out() {
+    room_runs_out(1, "everysec");
+    room_runs_out(3, "no");
+    room_runs_out(2, "always");
+}
+
+/// A write that fails although there was room: its answer waits, and so do reads of what it changed; others do not.
+fn a_write_fails(shards: usize, sync_mode: &str) {
+    let mut server = start(shards, sync_mode);
+    let mut resp = server.resp();
+    assert_eq!(resp.ask("SET other old").to_string(), "+OK");
+    assert_eq!(resp.ask("SET {a}key old").to_string(), "+OK");
+    assert_eq!(server.text().ask_one("SYNC"), "+OK");
+    limit_files(&server, Some(0));
+    let mut writer = server.resp();
+    writer.wire.send(&encoded(&["SET", "{a}key", "new"]));
+    assert!(within_deadline(|| health(&server).contains("degraded")), "{}", health(&server));
+    assert_degraded(&server);
+
+    // A reader of the key waits for the log; a read behind it shows that nothing has come.
+    let mut reader = server.resp();
+    reader.wire.send(&encoded(&["GET", "{a}key"]));
+    assert_eq!(resp.ask("GET other").to_string(), "\"old\"");
+    assert!(refused(&resp.ask("SET {a}key newer")));
+    for waiting in [&mut writer, &mut reader] {
+        waiting.wire.sender().set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+        assert!(waiting.wire.try_line().is_err(), "an answer came that the log does not hold");
+        waiting.wire.sender().set_read_timeout(Some(crate::process::DEADLINE)).unwrap();
+    }
+
+    limit_files(&server, None);
+    assert_eq!(writer.read().to_string(), "+OK");
+    assert_eq!(reader.read().to_string(), "\"new\"");
+    assert!(taken_again(&server, &mut resp), "{}", server.log.tail());
+    server.kill9();
+    server.restart(shards);
+    assert_eq!(server.resp().ask("MGET {a}key other again").to_string(), "[\"new\", \"old\", \"1\"]");
+}
+
+#[test]
+fn what_could_not_be_written_is_answered_when_it_is() {
+    a_write_fails(1, "everysec");
+    a_write_fails(3, "no");
+    a_write_fails(2, "always");
+}
+
+#[test]
+fn what_could_not_be_written_is_not_there_after_a_crash() {
+    let mut server = start(2, "everysec");
+    let mut resp = server.resp();
+    assert_eq!(resp.ask("MSET a 1 b 1 c 1 d 1").to_string(), "+OK");
+    limit_files(&server, Some(0));
+    resp.wire.send(&encoded(&["MSET", "a", "2", "b", "2", "c", "2", "d", "2"]));
+    assert!(within_deadline(|| health(&server).contains("degraded")), "{}", health(&server));
+    server.kill9();
+    server.restart(2);
+    assert_eq!(server.resp().ask("MGET a b c d").to_string(), "[\"1\", \"1\", \"1\", \"1\"]");
+}
+
+#[test]
+fn a_server_whose_log_cannot_be_written_stops_with_an_error() {
+    let mut server = start(1, "everysec");
+    limit_files(&server, Some(0));
+    let mut resp = server.resp();
+    resp.wire.send(&encoded(&["SET", "a", "1"]));
+    assert!(within_deadline(|| health(&server).contains("degraded")), "{}", health(&server));
+    assert_eq!(server.terminate().code(), Some(1), "{}", server.log.tail());
+    server.restart(1);
+    assert_eq!(server.resp().ask("EXISTS a").integer(), 0);
+}
+
+/// A small file system of its own.
+struct Mount(TempDir);
+
+impl Mount {
+    fn new(bytes: u64) -> Option<Mount> {
+        let directory = TempDir::with_prefix("kvlite-disk-").unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "none"]).arg(directory.path());
+        let mounted = mount.output().is_ok_and(|ended| ended.status.success());
+        if !mounted {
+            eprintln!("skipped: no file system can be mounted here, which takes root");
+        }
+        mounted.then_some(Mount(directory))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // The server may still be ending. What stays mounted lazily ends with it.
+        let _ = Command::new("umount").arg("-l").arg(self.path()).output();
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_writes_until_there_is_space() {
+    let Some(disk) = Mount::new(24 << 20) else { return };
+    let data = disk.path().join("data");
+    let segment_bytes = SEGMENT_BYTES.to_string();
+    let flags = ["--wal-path", data.to_str().unwrap(), "--wal-segment-size", &segment_bytes];
+    let mut server = Server::start(2, &flags);
+    let mut resp = server.resp();
+    let ballast = disk.path().join("ballast");
+    rustix::fs::fallocate(File::create(&ballast).unwrap(), rustix::fs::FallocateFlags::empty(), 0, 8 << 20)
+        .unwrap();
+    let end = fill(&mut resp, 0);
+    assert_degraded(&server);
+    assert!(health(&server).contains("No space left on device"), "{}", health(&server));
+    let reply = resp.ask(&format!("SET key:{end} v")).to_string();
+    assert!(reply.contains("free space on the disk"), "{reply}");
+    assert_filled(&mut resp, end);
+
+    fs::remove_file(&ballast).unwrap();
+    assert!(taken_again(&server, &mut resp), "{}", server.log.tail());
+    let end_of_all = fill(&mut resp, end);
+    assert!(end_of_all > end + 100, "8 MiB hold more than the values {end} to {end_of_all}");
+    server.kill9();
+    server.restart(2);
+    assert_filled(&mut server.resp(), end_of_all);
+}
