@@ -513,3 +513,67 @@ impl UnsafeFrames {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use shard::Change;
+    use wal::Place;
+
+    use super::*;
+    use crate::net::SocketId;
+
+    const TOKEN: Token = Token { socket: SocketId { index: 0, generation: 0 }, sequence: 0 };
+
+    /// A journal in the mode `always` with one frame whose sync is under way, and an answer that waits for it.
+    fn syncing(directory: &std::path::Path, net: &mut Net, post: &mut Post) -> Journal {
+        let place = Place { shard_index: 0, shard_count: 1 };
+        let (log, _) = Log::recover::<wal::Error>(&OsDisk, directory, place, 1 << 20, |_| Ok(())).unwrap();
+        let config = Config::parse_from_args(["kvlite", "--sync-mode", "always"], vec![0]).unwrap();
+        let mut journal = Journal::new(log, &config);
+        journal.changes.push(&Change::Put { key: b"key", value: b"value", deadline_ms: None });
+        journal.answer(journal.frame_behind_all(), 0, TOKEN, Answer::Part(Reply::Ok), post);
+        assert_eq!(journal.write(net, post), Outcome::AsBefore);
+        journal
+    }
+
+    fn answers(post: &mut Post, net: &mut Net) -> Vec<Answer> {
+        post.send(net);
+        let mut answers = Vec::new();
+        while let Some(mut mail) = post.receive(0) {
+            answers.extend(mail.take_answers().into_iter().map(|(_, answer)| answer));
+        }
+        answers
+    }
+
+    #[test]
+    fn after_a_failed_sync_only_a_snapshot_makes_the_log_durable() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut net, mut post) = (Net::new().unwrap(), Post::mesh(1, 4).remove(0));
+        let mut journal = syncing(directory.path(), &mut net, &mut post);
+        assert!(answers(&mut post, &mut net).is_empty(), "the answer waits for the sync");
+        assert_eq!(journal.refusal(), None);
+
+        for _ in 0..journal.files_left {
+            journal.on_synced(Err(io::ErrorKind::Other.into()), &mut net, &mut post);
+        }
+        let given = answers(&mut post, &mut net);
+        assert!(matches!(given[..], [Answer::Part(Reply::Error(Error::NotOnDisk { .. }))]), "{given:?}");
+        assert!(matches!(journal.refusal(), Some(Error::WritesRefused { .. })));
+        journal.answer_synced(0, TOKEN, &mut net, &mut post);
+        let given = answers(&mut post, &mut net);
+        assert!(matches!(given[..], [Answer::Part(Reply::Error(Error::NotOnDisk { .. }))]), "{given:?}");
+        journal.write(&mut net, &mut post);
+        assert!(journal.sync.is_none() && journal.refusal().is_some(), "the sync is not repeated");
+
+        let writer = journal.log.begin_snapshot().unwrap();
+        let snapshot = journal.log.end_snapshot(writer).unwrap().finish().unwrap();
+        journal.log.retire(&snapshot).clear().unwrap();
+        journal.write(&mut net, &mut post);
+        assert_eq!(journal.refusal(), None);
+        journal.answer_synced(0, TOKEN, &mut net, &mut post);
+        let given = answers(&mut post, &mut net);
+        assert!(matches!(given[..], [Answer::Part(Reply::Ok)]), "{given:?}");
+    }
+}
