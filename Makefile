@@ -22,8 +22,8 @@ sim: ## shards and logs on a simulated disk, many seeds, some minutes; options: 
 crash: ## kills, power cuts, full disks, histories; as root, some minutes; options: make crash CRASH_ROUNDS=1000
 	KVLITE_CRASH_ROUNDS=$(CRASH_ROUNDS) $(CARGO) test --profile sim --test crash -- --nocapture --test-threads=1
 
-bench: ## the micro-benchmarks of the crates below the server
-	$(CARGO) bench --workspace --exclude kvlite
+bench: ## the micro-benchmarks, some three minutes; a choice: make bench ARGS="'GET hit'"
+	$(CARGO) bench --workspace --bench append --bench execute --bench protocol -- $(ARGS)
 
 bench-server: ## the server against Redis, in turns; options: make bench-server ARGS=--quick
 	@command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null || { \

@@ -43,7 +43,7 @@ pub enum Stage {
     Closing,
     /// The replies have left and the peer was told so; its end is awaited, so that it can read them.
     Lingering {
-        /// When waiting ends, in milliseconds since the Unix epoch.
+        /// When waiting ends, in milliseconds from the start of the server.
         until_ms: u64,
     },
     /// The peer is gone; what is under way ends unseen.
@@ -82,6 +82,8 @@ pub struct Client {
     pub job: Option<Box<Job>>,
     /// How far it is on its way to its end.
     pub stage: Stage,
+    /// It was one too many, is told so, and is not counted among the clients.
+    pub refused: bool,
     /// It is not received from at the moment.
     pub paused: bool,
     /// Some of its input waits to be served, and it stands in the worker's list of such clients.
@@ -103,6 +105,7 @@ impl Connection {
             replies: Replies::default(),
             job: None,
             stage: Stage::Open,
+            refused: false,
             paused: false,
             hungry: false,
             listed: false,
@@ -126,8 +129,10 @@ impl Client {
     }
 }
 
+/// The size that the first reply from another shard is taken to have.
+const REPLY_BYTES_GUESS: usize = 32 * 1024;
+
 /// The replies of one client. Requests may be answered in any order; replies leave in that of the requests.
-#[derive(Default)]
 pub struct Replies {
     /// Whole buffers that leave before `out`.
     sealed: VecDeque<Vec<u8>>,
@@ -155,6 +160,19 @@ pub struct Sent {
     pub worker: usize,
     /// Its size in bytes.
     pub size_bytes: usize,
+}
+
+impl Default for Replies {
+    fn default() -> Replies {
+        Replies {
+            sealed: VecDeque::new(),
+            out: Vec::new(),
+            slots: VecDeque::new(),
+            sequence: 0,
+            late: Vec::new(),
+            usual_bytes: REPLY_BYTES_GUESS,
+        }
+    }
 }
 
 impl Replies {

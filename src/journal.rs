@@ -15,6 +15,10 @@ use crate::config::SyncMode;
 use crate::mail::{Answer, Post, Token};
 use crate::net::{Net, SyncOf};
 
+/// A turn's changes go into several frames past this size: a frame holds less than 2 GiB, and one request may
+/// add three quarters of that.
+const FRAME_BYTES: usize = 64 * 1024 * 1024;
+
 /// The memory for changes is kept for reuse up to this size.
 const CHANGES_KEPT_BYTES: usize = 64 * 1024;
 
@@ -77,20 +81,37 @@ impl Journal {
         }
     }
 
-    /// Puts the changes so far into a frame.
-    pub fn seal(&mut self, kind: Kind<'_>) {
+    /// Puts the changes so far into a frame, if there are any.
+    pub fn seal(&mut self) {
         if !self.changes.is_empty() {
-            self.log.append(kind, self.changes.count() as u32, self.changes.bytes());
-            self.changes.clear(CHANGES_KEPT_BYTES);
+            self.append(Kind::Batch);
+        }
+    }
+
+    /// Puts the changes so far into a frame of this kind, even if there are none.
+    pub fn append(&mut self, kind: Kind<'_>) {
+        self.log.append(kind, self.changes.count() as u32, self.changes.bytes());
+        self.changes.clear(CHANGES_KEPT_BYTES);
+    }
+
+    /// Begins a new frame when this one has become large.
+    #[inline]
+    pub fn bound_frame(&mut self) {
+        if self.changes.bytes().len() > FRAME_BYTES {
+            self.seal();
         }
     }
 
     /// Hands the turn's frames to the kernel, and in the mode `always` begins to sync them.
     ///
     /// # Errors
-    /// [`wal::Error::Io`]; none of the turn's answers may leave.
+    /// [`wal::Error::Io`], or that of a sync which failed before, under a snapshot; none of the turn's answers may
+    /// leave.
     pub fn write(&mut self, net: &mut Net) -> Result<(), wal::Error> {
-        self.seal(Kind::Batch);
+        self.seal();
+        if self.log.needs_snapshot() {
+            self.log.sync()?;
+        }
         if self.log.buffered_bytes() > 0 {
             self.log.flush()?;
         }

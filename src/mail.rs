@@ -6,6 +6,7 @@
 //! block each other; and mail cannot grow without bound, because a worker has at most [`CALLS_IN_FLIGHT_MAX`]
 //! calls without an answer at each peer: clients that ask for more are not read from meanwhile.
 
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -41,9 +42,11 @@ pub struct Token {
 /// Names a multi-shard transaction, in the log too: unique over workers and restarts.
 pub type TransactionId = u64;
 
-/// Arguments of a request: a run of a mail's spans.
+/// Arguments of a request: a run of a mail's spans. These count from the request's own start in the arena, which
+/// may hold more bytes, large answers above all, than the 32 bits of a span can count.
 #[derive(Clone, Copy, Debug)]
 pub struct Args {
+    start: usize,
     first: u32,
     count: u32,
 }
@@ -112,7 +115,7 @@ pub enum Call {
 #[derive(Debug)]
 pub enum Answer {
     /// The rendered reply, in the mail's arena.
-    Bytes(Span),
+    Bytes(Range<usize>),
     /// A part of the reply, to be merged.
     Part(Reply<'static>),
     /// The part is locked.
@@ -160,13 +163,13 @@ pub struct Mail {
 impl Mail {
     /// Copies arguments into the mail.
     pub fn args<'a>(&mut self, args: impl Iterator<Item = &'a [u8]>) -> Args {
-        let first = self.spans.len() as u32;
+        let (start, first) = (self.arena.len(), self.spans.len() as u32);
         for arg in args {
-            let span = Span { start: self.arena.len() as u32, len: arg.len() as u32 };
+            let span = Span { start: (self.arena.len() - start) as u32, len: arg.len() as u32 };
             self.spans.push(span);
             self.arena.extend_from_slice(arg);
         }
-        Args { first, count: self.spans.len() as u32 - first }
+        Args { start, first, count: self.spans.len() as u32 - first }
     }
 
     /// Adds a call.
@@ -183,13 +186,22 @@ impl Mail {
     pub fn answer_bytes(&mut self, token: Token, render: impl FnOnce(&mut Vec<u8>)) {
         let start = self.arena.len();
         render(&mut self.arena);
-        let span = Span { start: start as u32, len: (self.arena.len() - start) as u32 };
-        self.answers.push((token, Answer::Bytes(span)));
+        self.answers.push((token, Answer::Bytes(start..self.arena.len())));
     }
 
     /// Adds a connection that the receiver is to serve.
     pub fn newcomer(&mut self, newcomer: Newcomer) {
         self.newcomers.push(newcomer);
+    }
+
+    /// The first arguments of the first `count` requests in it, most of them keys: for reading ahead.
+    pub fn first_args(&self, count: usize) -> impl Iterator<Item = &[u8]> {
+        self.calls.iter().take(count).filter_map(|(_, call)| match call {
+            Call::Run { args, .. } if args.count > 0 => {
+                Some(self.spans[args.first as usize].of(&self.arena[args.start..]))
+            }
+            _ => None,
+        })
     }
 
     /// Takes out the calls, in order. [`Mail::take_back`] returns the emptied list for reuse.
@@ -218,12 +230,12 @@ impl Mail {
     /// The request that a call carries.
     pub fn request(&self, command: &'static Command, dialect: Dialect, args: Args) -> Request<'_> {
         let spans = &self.spans[args.first as usize..][..args.count as usize];
-        Request::new(command, dialect, &self.arena, spans)
+        Request::new(command, dialect, &self.arena[args.start..], spans)
     }
 
     /// The bytes of an answer.
-    pub fn bytes(&self, span: Span) -> &[u8] {
-        span.of(&self.arena)
+    pub fn bytes(&self, answer: Range<usize>) -> &[u8] {
+        &self.arena[answer]
     }
 
     fn is_empty(&self) -> bool {
@@ -451,7 +463,7 @@ mod tests {
     fn answers(mail: &mut Mail) -> Vec<(u32, Vec<u8>)> {
         let answers = mail.take_answers().into_iter();
         let bytes = |answer: &Answer| match answer {
-            Answer::Bytes(span) => mail.bytes(*span).to_vec(),
+            Answer::Bytes(span) => mail.bytes(span.clone()).to_vec(),
             other => panic!("{other:?}"),
         };
         answers.map(|(token, answer)| (token.sequence, bytes(&answer))).collect()

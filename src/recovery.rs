@@ -11,7 +11,6 @@ use shard::{Change, Changes, Shard};
 use wal::{DataDir, Disk, Kind, Layout, Log, OsDisk, Place, Record, SnapshotWriter};
 
 use crate::config::Config;
-use crate::mail::TransactionId;
 use crate::router;
 use crate::server::Failure;
 use crate::verdict::{self, Verdict};
@@ -52,6 +51,11 @@ impl<D: Disk> Data<D> {
         ShardData::new(&self.disk, &self.layout, index, self.segment_bytes, &self.verdict)
     }
 
+    /// The time in the greatest id of a transaction or a snapshot in the files; 0 where there is none.
+    pub fn last_id_us(&self) -> u64 {
+        verdict::id_micros(self.verdict.last_id)
+    }
+
     /// Makes the logs say what the verdict says. First every log is marked with the transactions that do not count:
     /// after a crash from then on the same verdict is reached. Then the logs that end early are replaced by
     /// snapshots, so that what follows is not mistaken for part of what was cut.
@@ -77,7 +81,8 @@ impl<D: Disk> Data<D> {
                 frames = lost,
                 "the end of the log builds on what another shard lost in a power cut; it was cut off"
             );
-            replace_by_snapshot(&shard, &mut log, self.verdict.last_id).map_err(|error| Failure::log(index, error))?;
+            replace_by_snapshot(&shard, &mut log, self.verdict.last_id)
+                .map_err(|error| Failure::log(index, error))?;
         }
         let Verdict { left_out, last_id, .. } = &*self.verdict;
         let verdict = Verdict { left_out: left_out.clone(), last_id: *last_id, ..Verdict::default() };
@@ -129,11 +134,6 @@ impl<D: Disk> ShardData<D> {
         let place = Place { shard_index: index as u32, shard_count: layout.shards };
         let directory = layout.shard_dir(place.shard_index);
         ShardData { disk: disk.clone(), directory, place, segment_bytes, verdict: verdict.clone() }
-    }
-
-    /// No transaction before the start has a greater id.
-    pub fn last_id(&self) -> TransactionId {
-        self.verdict.last_id
     }
 
     /// The shard as its snapshot and log tell, and the log, open for what follows. Blocks.
@@ -267,5 +267,32 @@ impl<D: Disk> Target<D> {
             self.changes.clear(MOVE_FRAME_BYTES);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT_BYTES: u64 = 1 << 20;
+
+    #[test]
+    fn a_transaction_that_was_cut_short_is_noted_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || open_on(OsDisk, directory.path(), 2, SEGMENT_BYTES).unwrap();
+        let (_, mut log) = open().shard(0).recover().unwrap();
+        let mut changes = Changes::default();
+        changes.push(&Change::Put { key: b"half", value: b"1", deadline_ms: None });
+        log.append(Kind::Transaction { id: 7 << 10, participants: &[0, 1] }, 1, changes.bytes());
+        log.sync().unwrap();
+        drop(log);
+        let next_seqs: Vec<u64> = (0..3)
+            .map(|_| {
+                let (shard, log) = open().shard(0).recover().unwrap();
+                assert_eq!(shard.key_count(), 0);
+                log.next_seq()
+            })
+            .collect();
+        assert_eq!(next_seqs, [3, 3, 3], "the transaction, then one note of it");
     }
 }

@@ -19,7 +19,7 @@ use crate::connection::Door;
 use crate::mail::{Post, QUEUE_CAPACITY};
 use crate::net::{self, Doorbell, Net};
 use crate::recovery;
-use crate::worker::Worker;
+use crate::worker::{Worker, wall_clock_us};
 
 /// What an executor pins for its own file I/O; sockets have the network ring's buffers.
 const EXECUTOR_IO_BYTES: usize = 64 * 1024;
@@ -187,6 +187,8 @@ pub struct Shared {
     pub connections_refused: Gauge,
     /// Workers with nothing left to do at the end.
     pub drained: Gauge,
+    /// The time of transaction ids when the server started.
+    id_base_us: u64,
     stopping: AtomicBool,
 }
 
@@ -194,6 +196,12 @@ impl Shared {
     /// Whether the server is to end.
     pub fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// The time for ids of transactions and snapshots, in microseconds since the Unix epoch. All workers share it,
+    /// and it never goes back, not over restarts either, whatever becomes of the clock.
+    pub fn id_time_us(&self) -> u64 {
+        self.id_base_us + self.started.elapsed().as_micros() as u64
     }
 }
 
@@ -230,6 +238,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         clients_accepted: Gauge::default(),
         connections_refused: Gauge::default(),
         drained: Gauge::default(),
+        id_base_us: wall_clock_us().max(data.last_id_us() + 1),
         stopping: AtomicBool::new(false),
     });
     let result = serve(&shared, shards, &data, sockets);
@@ -323,7 +332,7 @@ async fn work(
     // Nothing is served yet, so this thread may wait; the others are recovering their shards.
     let Ok(doorbells) = start.recv() else { return Ok(()) };
     post.connect(&doorbells);
-    let mut worker = Worker::new(index, shared, net, post, shard, log, data.last_id()).map_err(Failure::NetworkRing)?;
+    let mut worker = Worker::new(index, shared, net, post, shard, log).map_err(Failure::NetworkRing)?;
     worker.accept_at(listeners);
     worker.run().await
 }

@@ -363,7 +363,7 @@ struct ScanArguments {
 fn scan_arguments(request: &Request<'_>) -> Result<ScanArguments, Error> {
     let cursor = std::str::from_utf8(request.arg(0)).ok().and_then(|digits| digits.parse().ok());
     let cursor = cursor.ok_or(Error::InvalidCursor)?;
-    let (mut count, mut pattern) = (SCAN_COUNT_DEFAULT, None);
+    let (mut count, mut pattern, mut of_another_type) = (SCAN_COUNT_DEFAULT, None, false);
     let mut args = request.args().skip(1);
     while let Some(option) = args.next() {
         let value = args.next().ok_or(Error::Syntax)?;
@@ -373,11 +373,13 @@ fn scan_arguments(request: &Request<'_>) -> Result<ScanArguments, Error> {
                 count = usize::try_from(given).ok().filter(|n| *n > 0).ok_or(Error::Syntax)?;
             }
             b"MATCH" => pattern = Some(value.into()),
-            // Every value is a string. No key has another type, and no key matches a byte out of none.
-            b"TYPE" if value.eq_ignore_ascii_case(b"string") => {}
-            b"TYPE" => pattern = Some(Box::from(&b"[^\0-\xff]"[..])),
+            b"TYPE" => of_another_type = !value.eq_ignore_ascii_case(b"string"),
             _ => return Err(Error::Syntax),
         }
+    }
+    if of_another_type {
+        // Every value is a string, and no key matches a byte out of none.
+        pattern = Some(Box::from(&b"[^\0-\xff]"[..]));
     }
     Ok(ScanArguments { cursor, count, pattern })
 }
@@ -390,7 +392,9 @@ fn describe_commands(request: &Request<'_>) -> Result<Reply<'static>, Error> {
     let names = request.args().skip(1);
     let lower = |row: &Command| row.name.to_ascii_lowercase();
     match &subcommand.to_ascii_uppercase()[..] {
+        b"COUNT" if request.arg_count() > 1 => Err(Error::WrongSubcommandArity(request.command, "count")),
         b"COUNT" => Ok(Reply::Integer(table.len() as i64)),
+        b"LIST" if request.arg_count() > 1 => Err(Error::Syntax),
         b"LIST" => Ok(Reply::Array(
             table.iter().map(|row| Reply::Bulk(Cow::Owned(lower(row).into_bytes()))).collect(),
         )),

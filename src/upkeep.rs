@@ -12,13 +12,14 @@ use shard::{Change, Changes, Reply, Shard};
 use wal::{FailedSnapshot, Kind, Log, OsDisk, Snapshot, SnapshotEnd, SnapshotWriter, Spare};
 
 use crate::config::Config;
-use crate::mail::{Answer, Call, Post, Token};
+use crate::mail::{Answer, Call, Post, Token, TransactionId};
 use crate::net::{Net, SocketId};
-use crate::verdict;
-use crate::worker::wall_clock_us;
 
 /// How many keys one slice of a snapshot visits, about.
 const SLICE_KEYS: usize = 256;
+
+/// How long the next try to make a segment ready waits after one that failed: a full disk stays full for a while.
+const PREPARE_AGAIN_MS: u64 = 1000;
 
 /// How many bytes of changes are gathered into one frame of a snapshot, about.
 const FRAME_BYTES: usize = 64 * 1024;
@@ -32,6 +33,7 @@ pub struct Upkeep {
     /// Pieces of blocking work that have not ended.
     running: usize,
     preparing: bool,
+    next_preparation_ms: u64,
     stage: Stage,
     /// Who asked for a snapshot that was begun, and who asked since.
     served: Vec<(usize, Token)>,
@@ -45,14 +47,15 @@ pub struct Upkeep {
 
 enum Stage {
     Idle,
+    /// A snapshot begins in the next lull.
+    Due,
     /// Slices up to this position are written.
     Writing {
         writer: SnapshotWriter<OsDisk>,
         position: u64,
         changes: Changes,
     },
-    /// Every slice is written; the end waits until each transaction that the snapshot may show is written
-    /// everywhere.
+    /// Every slice is written; the snapshot ends in the next lull.
     Written {
         writer: SnapshotWriter<OsDisk>,
     },
@@ -84,6 +87,7 @@ impl Upkeep {
             wakeup: Rc::new(wakeup),
             running: 0,
             preparing: false,
+            next_preparation_ms: 0,
             stage: Stage::Idle,
             served: Vec::new(),
             asked: Vec::new(),
@@ -115,44 +119,84 @@ impl Upkeep {
         self.running > 0
     }
 
-    /// One slice of upkeep. `may_begin` is false when only what was begun may go on: the server stops, or a
-    /// transaction has run here that another shard may not have written yet. `last_id_us` is the time of the latest
-    /// transaction of this shard. Returns whether more can be done at once.
+    /// Whether a snapshot can begin or end only in a lull: while no transaction has a lock on this shard, so that
+    /// every one of which the snapshot shows anything is written by all shards that take part in it.
+    pub fn waits_for_lull(&self) -> bool {
+        matches!(self.stage, Stage::Due | Stage::Written { .. })
+    }
+
+    /// Whether the next slice of a snapshot can be written at once.
+    pub fn is_writing(&self) -> bool {
+        matches!(self.stage, Stage::Writing { .. })
+    }
+
+    /// One slice of upkeep. When the server is `stopping`, a snapshot that lacks slices is given up: the log has it
+    /// all, and nobody waits for the rest of a large keyspace.
     pub fn step(
         &mut self,
-        may_begin: bool,
-        last_id_us: u64,
+        stopping: bool,
+        uptime_ms: u64,
         now_ms: u64,
         shard: &Shard,
         log: &mut Log<OsDisk>,
         post: &mut Post,
-    ) -> bool {
+    ) {
         let all_ended = std::mem::take(&mut *self.ended.borrow_mut());
         for ended in all_ended {
             self.running -= 1;
             self.take(ended, log, post);
         }
-        if !may_begin {
-            return self.write_slice(now_ms, shard, post);
+        if stopping {
+            if !matches!(self.stage, Stage::Ending) {
+                self.stage = Stage::Idle;
+                self.served.append(&mut self.asked);
+                self.answer(&Reply::Error(shard::Error::Unavailable("the server stops")), post);
+            }
+            return;
         }
         if !self.preparing
+            && uptime_ms >= self.next_preparation_ms
             && let Some(preparation) = log.prepare()
         {
             self.preparing = true;
+            self.next_preparation_ms = uptime_ms + PREPARE_AGAIN_MS;
             self.run(move || Ended::Prepared(preparation.run()));
         }
-        let due = now_ms >= self.next_check_ms;
+        let due = uptime_ms >= self.next_check_ms;
         if due {
-            self.next_check_ms = now_ms + self.check_interval_ms;
+            self.next_check_ms = uptime_ms + self.check_interval_ms;
         }
         let wanted = !self.asked.is_empty() || due && self.is_long(log);
         if wanted && !self.is_compacting() {
-            self.begin(last_id_us, log, post);
+            self.stage = Stage::Due;
         }
-        if matches!(self.stage, Stage::Written { .. }) {
-            self.end(log, post);
+        self.write_slice(now_ms, shard, post);
+    }
+
+    /// Begins or ends a snapshot in a lull. `now_id` is greater than the id of every transaction that has run, and
+    /// less than that of every later one. All changes so far are in the log.
+    pub fn on_lull(&mut self, now_id: TransactionId, log: &mut Log<OsDisk>, post: &mut Post) {
+        match std::mem::replace(&mut self.stage, Stage::Ending) {
+            Stage::Due => self.begin(now_id, log, post),
+            Stage::Written { writer } => match log.end_snapshot(writer) {
+                Ok(ending) => self.await_peers(ending, post),
+                Err(error) => self.give_up(&error, post),
+            },
+            stage => self.stage = stage,
         }
-        self.write_slice(now_ms, shard, post)
+    }
+
+    fn await_peers(&mut self, ending: SnapshotEnd<OsDisk>, post: &mut Post) {
+        let own = post.own();
+        let peers_left = post.worker_count() - 1;
+        if peers_left == 0 {
+            self.run(move || Ended::Written(ending.finish()));
+            return;
+        }
+        self.stage = Stage::Awaiting { ending, peers_left };
+        for peer in (0..=peers_left).filter(|peer| *peer != own) {
+            post.to(peer).call(TOKEN, Call::Sync);
+        }
     }
 
     /// Another worker has synced its log.
@@ -162,15 +206,14 @@ impl Upkeep {
             Stage::Awaiting { ending, peers_left } => {
                 self.stage = Stage::Awaiting { ending, peers_left: peers_left - 1 };
             }
-            other => self.stage = other, // The snapshot was given up meanwhile.
+            stage => self.stage = stage, // The snapshot was given up meanwhile.
         }
     }
 
-    fn begin(&mut self, last_id_us: u64, log: &mut Log<OsDisk>, post: &mut Post) {
+    fn begin(&mut self, now_id: TransactionId, log: &mut Log<OsDisk>, post: &mut Post) {
         self.served = std::mem::take(&mut self.asked);
         let begun = log.begin_snapshot().and_then(|mut writer| {
-            let id = verdict::snapshot_id(wall_clock_us(), verdict::transaction_id(last_id_us, 0));
-            writer.append(Kind::Transaction { id, participants: &[] }, 0, &[])?;
+            writer.append(Kind::Transaction { id: now_id, participants: &[] }, 0, &[])?;
             Ok(writer)
         });
         match begun {
@@ -181,9 +224,8 @@ impl Upkeep {
         }
     }
 
-    /// Writes one slice; whether there is another.
-    fn write_slice(&mut self, now_ms: u64, shard: &Shard, post: &mut Post) -> bool {
-        let Stage::Writing { writer, position, changes } = &mut self.stage else { return false };
+    fn write_slice(&mut self, now_ms: u64, shard: &Shard, post: &mut Post) {
+        let Stage::Writing { writer, position, changes } = &mut self.stage else { return };
         let mut written = Ok(());
         let next = shard.walk(*position, SLICE_KEYS, now_ms, |key, value, deadline_ms| {
             changes.push(&Change::Put { key, value, deadline_ms });
@@ -195,34 +237,13 @@ impl Upkeep {
             written = append(writer, changes);
         }
         match (next, written) {
+            (_, Err(error)) => self.give_up(&error, post),
             (Some(next), Ok(())) => *position = next,
             (None, Ok(())) => {
-                let stage = std::mem::replace(&mut self.stage, Stage::Ending);
-                let Stage::Writing { writer, .. } = stage else { unreachable!("it was matched above") };
-                self.stage = Stage::Written { writer };
-            }
-            (_, Err(error)) => self.give_up(&error, post),
-        }
-        true
-    }
-
-    fn end(&mut self, log: &mut Log<OsDisk>, post: &mut Post) {
-        let Stage::Written { writer } = std::mem::replace(&mut self.stage, Stage::Ending) else {
-            unreachable!("a snapshot ends after its last slice");
-        };
-        match log.end_snapshot(writer) {
-            Ok(ending) => {
-                let peers: Vec<_> = (0..post.worker_count()).filter(|worker| *worker != post.own()).collect();
-                if peers.is_empty() {
-                    self.run(move || Ended::Written(ending.finish()));
-                    return;
-                }
-                self.stage = Stage::Awaiting { ending, peers_left: peers.len() };
-                for peer in peers {
-                    post.to(peer).call(TOKEN, Call::Sync);
+                if let Stage::Writing { writer, .. } = std::mem::replace(&mut self.stage, Stage::Ending) {
+                    self.stage = Stage::Written { writer };
                 }
             }
-            Err(error) => self.give_up(&error, post),
         }
     }
 
@@ -230,6 +251,9 @@ impl Upkeep {
         match ended {
             Ended::Prepared(outcome) => {
                 self.preparing = false;
+                if outcome.is_ok() {
+                    self.next_preparation_ms = 0;
+                }
                 self.adopt(outcome.map(Some), log);
             }
             Ended::Written(Ok(snapshot)) => {

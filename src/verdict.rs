@@ -10,8 +10,8 @@
 //!   log may have changed a key of the transaction, and builds on it: that log ends before that frame. What it
 //!   loses is not older than what the participant lost. Parts of other transactions may be among it; so the verdict
 //!   is reached in rounds, until it holds.
-//! - A snapshot never shows a transaction that a crash can take back: it begins and ends only while every part that
-//!   its shard has run is written everywhere, and counts only after the other shards have synced their logs.
+//! - A snapshot never shows a transaction that a crash can take back: it begins and ends only while no transaction
+//!   has a lock on its shard, and counts only after the other shards have synced their logs.
 //!
 //! For the comparison with snapshots ids carry the time, and two kinds of frames have no participants: in a snapshot
 //! the id is the time at which it was begun; in a log it names a transaction that was left out before.
@@ -153,7 +153,9 @@ fn trace<D: Disk>(disk: &D, layout: &Layout, shard_index: u32) -> Result<Traces,
 fn left_out(traces: &[Traces], cuts: &[Option<u64>]) -> HashSet<TransactionId> {
     let has_part = |participant: u32, id: &TransactionId| {
         let participant = participant as usize;
-        let (Some(traces), Some(cut)) = (traces.get(participant), cuts.get(participant)) else { return false };
+        let (Some(traces), Some(cut)) = (traces.get(participant), cuts.get(participant)) else {
+            return false;
+        };
         match traces.parts.get(id) {
             Some((seq, _)) => cut.is_none_or(|cut| *seq < cut),
             None => traces.snapshot_begun >= *id,
@@ -204,4 +206,145 @@ fn first_dependent<D: Disk>(
     let checked = wal::check(disk, &layout.shard_dir(shard_index), place(layout, shard_index), look);
     checked.map_err(|error| Failure::log(shard_index as usize, error))?;
     Ok(cut)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use shard::Changes;
+    use wal::{Log, MemDisk};
+
+    use super::*;
+    use crate::recovery::{Data, open_on};
+
+    const SEGMENT_BYTES: u64 = 1 << 20;
+
+    fn open(disk: &MemDisk) -> Data<MemDisk> {
+        open_on(disk.clone(), Path::new("/data"), 3, SEGMENT_BYTES).unwrap()
+    }
+
+    /// A layout of three shards whose logs `write` fills.
+    fn written(write: impl FnOnce(&mut [Log<MemDisk>])) -> MemDisk {
+        let disk = MemDisk::default();
+        let data = open(&disk);
+        let mut logs: Vec<_> = (0..3).map(|index| data.shard(index).recover().unwrap().1).collect();
+        write(&mut logs);
+        for log in &mut logs {
+            log.flush().unwrap();
+        }
+        disk
+    }
+
+    fn put(key: &str, value: &str) -> Changes {
+        let mut changes = Changes::default();
+        changes.push(&Change::Put { key: key.as_bytes(), value: value.as_bytes(), deadline_ms: None });
+        changes
+    }
+
+    fn splice(key: &str, offset: u32, bytes: &str) -> Changes {
+        let mut changes = Changes::default();
+        changes.push(&Change::Splice { key: key.as_bytes(), offset, bytes: bytes.as_bytes() });
+        changes
+    }
+
+    fn alone(log: &mut Log<MemDisk>, changes: &Changes) {
+        log.append(Kind::Batch, 1, changes.bytes());
+    }
+
+    fn part(log: &mut Log<MemDisk>, id: TransactionId, participants: &[u32], changes: &Changes) {
+        log.append(Kind::Transaction { id: id << 10, participants }, 1, changes.bytes());
+    }
+
+    /// What the shards hold after a start, as `key=value`, sorted; the same after each of three starts.
+    fn held(disk: &MemDisk) -> Vec<String> {
+        let starts: Vec<Vec<String>> = (0..3)
+            .map(|_| {
+                let data = open(disk);
+                let mut held = Vec::new();
+                for index in 0..3 {
+                    let (shard, _log) = data.shard(index).recover().unwrap();
+                    shard.walk(0, usize::MAX, 0, |key, value, _| {
+                        held.push(format!("{}={}", key.escape_ascii(), value.escape_ascii()));
+                    });
+                }
+                held.sort_unstable();
+                held
+            })
+            .collect();
+        assert!(starts.iter().all(|held| *held == starts[0]), "every start finds the same: {starts:?}");
+        starts.into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn a_transaction_counts_when_every_participant_has_its_part() {
+        let disk = written(|logs| {
+            part(&mut logs[0], 1, &[0, 1], &put("a", "1"));
+            part(&mut logs[1], 1, &[0, 1], &put("b", "1"));
+        });
+        assert_eq!(held(&disk), ["a=1", "b=1"]);
+    }
+
+    #[test]
+    fn one_that_was_cut_short_is_left_out_and_nothing_else() {
+        let disk = written(|logs| {
+            alone(&mut logs[0], &put("a", "0"));
+            part(&mut logs[0], 1, &[0, 1], &put("a", "1"));
+            alone(&mut logs[0], &put("other", "2"));
+        });
+        assert_eq!(held(&disk), ["a=0", "other=2"]);
+    }
+
+    #[test]
+    fn a_log_ends_where_it_builds_on_what_was_lost() {
+        let disk = written(|logs| {
+            alone(&mut logs[0], &put("a", "long value"));
+            part(&mut logs[0], 1, &[0, 1], &put("a", "1"));
+            alone(&mut logs[0], &put("before", "kept"));
+            alone(&mut logs[0], &splice("a", 1, "x"));
+            alone(&mut logs[0], &put("behind", "lost"));
+        });
+        assert_eq!(held(&disk), ["a=long value", "before=kept"]);
+    }
+
+    #[test]
+    fn what_a_cut_takes_from_one_log_is_left_out_of_the_others() {
+        let disk = written(|logs| {
+            part(&mut logs[0], 1, &[0, 1], &put("a", "1")); // Shard 1 lost its part.
+            alone(&mut logs[0], &put("a", "builds on it"));
+            part(&mut logs[0], 2, &[0, 2], &put("c", "2"));
+            part(&mut logs[2], 2, &[0, 2], &put("d", "2"));
+            alone(&mut logs[2], &put("kept", "1"));
+            alone(&mut logs[2], &put("d", "builds on it"));
+            alone(&mut logs[2], &put("lost", "1"));
+        });
+        assert_eq!(held(&disk), ["kept=1"]);
+    }
+
+    #[test]
+    fn clearing_everything_counts_as_a_change_of_every_key() {
+        let mut clear = Changes::default();
+        clear.push(&Change::Clear);
+        let disk = written(|logs| {
+            alone(&mut logs[0], &put("a", "0"));
+            part(&mut logs[0], 1, &[0, 1, 2], &clear);
+            alone(&mut logs[0], &put("b", "builds on it"));
+        });
+        assert_eq!(held(&disk), ["a=0"]);
+    }
+
+    #[test]
+    fn a_participant_may_have_its_part_in_a_snapshot_that_was_begun_later() {
+        for (begun, expected) in [(9, vec!["a=1", "b=1"]), (3, vec!["b=1"])] {
+            let disk = written(|logs| {
+                part(&mut logs[0], 5, &[0, 1], &put("a", "1"));
+                let mut writer = logs[1].begin_snapshot().unwrap();
+                writer.append(Kind::Transaction { id: begun << 10, participants: &[] }, 0, &[]).unwrap();
+                writer.append(Kind::Batch, 1, put("b", "1").bytes()).unwrap();
+                let snapshot = logs[1].end_snapshot(writer).unwrap().finish().unwrap();
+                logs[1].retire(&snapshot).clear().unwrap();
+            });
+            assert_eq!(held(&disk), expected, "a snapshot begun at {begun}");
+        }
+    }
 }

@@ -8,7 +8,7 @@
 //! inside a turn; when a turn finds nothing to do, the worker parks until the network ring, a peer or its clock
 //! wakes it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -25,13 +25,19 @@ use crate::net::{Event, Net, SocketId};
 use crate::protocol::{self, Listener, Parsed, Parser};
 use crate::recovery;
 use crate::report::Report;
-use crate::router::{Gather, Job, OwnedRequest, Route, Transaction, Walk, Walked, route};
+use crate::router::{self, Gather, Job, OwnedRequest, Route, SHARDS_MAX, Transaction, Walk, Walked, route};
 use crate::server::{Failure, Shared};
 use crate::upkeep::{self, Upkeep};
 use crate::verdict;
 
 /// How many commands of one client a turn runs before the others have theirs.
 const COMMANDS_PER_TURN_MAX: usize = 1024;
+
+/// How many requests of a pipeline are read ahead at a time.
+const READ_AHEAD_MAX: usize = 32;
+
+/// Up to this size the bytes at hand are taken for one request, for which reading ahead is not worth it.
+const LONE_REQUEST_BYTES: usize = 128;
 
 /// How many due keys one turn removes.
 const EXPIRED_PER_TURN_MAX: usize = 512;
@@ -45,6 +51,9 @@ const LINGER_MS: u64 = 1000;
 /// Emptied send buffers are kept for reuse up to this size, and at most so many.
 const SPARE_BUFFER_BYTES: usize = 64 * 1024;
 const SPARE_BUFFERS_MAX: usize = 256;
+
+/// How often a worker looks for what is due by the clock.
+const TICK_MS: u64 = 100;
 
 /// How long `everysec` leaves data unsynced.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -64,11 +73,10 @@ pub struct Worker {
     locks: LockTable<Deferred>,
     /// The locked or waiting parts of transactions.
     prepared: HashMap<TransactionId, Prepared>,
-    /// Transactions whose parts were run here and whose locks are still held: another shard may still have to
-    /// write its part.
-    committed: HashSet<TransactionId>,
-    /// The time of the last transaction id that was made or met, in microseconds since the Unix epoch.
+    /// The time of the last transaction id that was made or met; see [`Shared::id_time_us`].
     last_id_us: u64,
+    /// The upkeep stands in line at the lock table, for a lull.
+    awaits_lull: bool,
     connections: Vec<Option<Box<Connection>>>,
     /// Clients to look after at the end of the turn: something of theirs may have to be sent, or has ended.
     attention: Vec<SocketId>,
@@ -83,7 +91,11 @@ pub struct Worker {
     spare_buffers: Vec<Vec<u8>>,
     /// The time of this turn, in milliseconds since the Unix epoch. It never goes back.
     pub(crate) now_ms: u64,
+    /// Milliseconds from the start of the server to this turn: what happens at intervals goes by it, since somebody
+    /// may set the clock back.
+    uptime_ms: u64,
     next_tick_ms: u64,
+    next_expiry_ms: u64,
     expiring: bool,
     commands: u64,
     last_sync: Instant,
@@ -97,6 +109,8 @@ enum Deferred {
     Request { origin: usize, token: Token, request: OwnedRequest },
     /// A part of a transaction; see [`Worker::prepared`].
     Part(TransactionId),
+    /// The upkeep, for a moment without transactions.
+    Upkeep,
 }
 
 /// A part of a transaction at the shard that holds its keys.
@@ -116,7 +130,7 @@ enum Flow {
 }
 
 impl Worker {
-    /// A worker over a recovered shard and its log; `last_id` is not below that of any transaction in any log.
+    /// A worker over a recovered shard and its log.
     ///
     /// # Errors
     /// When no more files can be opened.
@@ -127,7 +141,6 @@ impl Worker {
         post: Post,
         shard: Shard,
         log: Log<OsDisk>,
-        last_id: TransactionId,
     ) -> std::io::Result<Worker> {
         let now_ms = wall_clock_ms();
         let journal = Journal::new(log, shared.config.sync_mode);
@@ -142,8 +155,8 @@ impl Worker {
             journal,
             locks: LockTable::new(recovery::random_seeds()),
             prepared: HashMap::new(),
-            committed: HashSet::new(),
-            last_id_us: verdict::id_micros(last_id),
+            last_id_us: 0,
+            awaits_lull: false,
             connections: Vec::new(),
             attention: Vec::new(),
             hungry: Vec::new(),
@@ -153,7 +166,9 @@ impl Worker {
             events: Vec::new(),
             spare_buffers: Vec::new(),
             now_ms,
-            next_tick_ms: now_ms,
+            uptime_ms: 0,
+            next_tick_ms: 0,
+            next_expiry_ms: 0,
             expiring: false,
             commands: 0,
             last_sync: Instant::now(),
@@ -174,7 +189,7 @@ impl Worker {
     pub async fn run(mut self) -> Result<(), Failure> {
         let config = &self.shared.config;
         let spin = Duration::from_micros(config.spin_us.into());
-        let tick = config.ttl_check_interval;
+        let tick = config.ttl_check_interval.min(Duration::from_millis(TICK_MS));
         let wakeup = self.net.wakeup_file().map_err(Failure::NetworkRing)?;
         self.spawn_ticker(tick).map_err(Failure::NetworkRing)?;
         let mut idle_since = None;
@@ -192,6 +207,14 @@ impl Worker {
                 continue;
             }
             idle_since = None;
+            if !self.upkeep.is_busy() {
+                // The executor has nothing else to do: wait where the work comes from.
+                if self.post.fall_asleep() {
+                    self.net.wait(self.until_due()).map_err(Failure::NetworkRing)?;
+                    self.post.wake_up();
+                }
+                continue;
+            }
             self.net.parking();
             if !self.net.ready() && self.post.fall_asleep() {
                 wakeup.read_at(0, 8).await.map_err(|error| Failure::NetworkRing(error.into()))?;
@@ -201,6 +224,12 @@ impl Worker {
         }
         let index = self.index;
         self.journal.log.close().map_err(|error| Failure::log(index, error))
+    }
+
+    /// How long until something is due by the clock.
+    fn until_due(&self) -> Duration {
+        let due_ms = self.next_tick_ms.min(self.next_expiry_ms);
+        Duration::from_millis(due_ms.saturating_sub(self.uptime_ms).max(1))
     }
 
     /// Wakes the worker from its parking once every `tick`, for what is due by the clock.
@@ -221,6 +250,7 @@ impl Worker {
         let mut events = std::mem::take(&mut self.events);
         let mut progressed = self.net.turn(&mut events).map_err(Failure::NetworkRing)?;
         self.now_ms = self.now_ms.max(wall_clock_ms());
+        self.uptime_ms = self.shared.started.elapsed().as_millis() as u64;
         for event in events.drain(..) {
             self.on_event(event)?;
         }
@@ -232,7 +262,7 @@ impl Worker {
             }
         }
         progressed |= self.serve_hungry();
-        if self.now_ms >= self.next_tick_ms {
+        if self.uptime_ms >= self.next_tick_ms.min(self.next_expiry_ms) {
             self.tick();
         }
         progressed |= self.background();
@@ -318,8 +348,8 @@ impl Worker {
 
     fn refuse(&mut self, newcomer: Newcomer) {
         self.shared.connections_refused.next();
-        self.shared.connections.add(); // Taken off again when it is gone, as for any connection.
         let client = &mut self.welcome(newcomer).client;
+        client.refused = true;
         client.replies.discard();
         answer_error(client, Error::ConnectionLimit);
         client.stage = Stage::Closing;
@@ -412,6 +442,7 @@ impl Worker {
         let mut used = 0;
         let mut commands_left = COMMANDS_PER_TURN_MAX;
         *input_needed = 0;
+        let mut until_ahead = 0;
         while used < bytes.len() {
             if matches!(client.stage, Stage::Closing | Stage::Lingering { .. } | Stage::Gone) {
                 return bytes.len();
@@ -421,6 +452,11 @@ impl Worker {
                 return used;
             }
             let rest = &bytes[used..];
+            if until_ahead == 0 && rest.len() > LONE_REQUEST_BYTES {
+                until_ahead = READ_AHEAD_MAX;
+                self.read_ahead(rest);
+            }
+            until_ahead = until_ahead.saturating_sub(1);
             match parser.parse(rest) {
                 Ok(Parsed::Request { consumed }) => match self.dispatch(parser, client, rest) {
                     Flow::Taken => used += consumed,
@@ -443,6 +479,13 @@ impl Worker {
             commands_left -= 1;
         }
         used
+    }
+
+    /// Makes the memory behind the keys of the next requests ready: the waits for several keys overlap.
+    fn read_ahead(&self, bytes: &[u8]) {
+        let shards = self.post.worker_count();
+        let own = |key: &&[u8]| router::owner(key, shards) == self.index;
+        self.shard.warm(protocol::first_args(bytes).take(READ_AHEAD_MAX).filter(own));
     }
 
     fn starve(&mut self, client: &mut Client) {
@@ -495,6 +538,7 @@ impl Worker {
     fn run_here(&mut self, client: &mut Client, request: &Request<'_>) {
         if self.locks.is_idle() || !self.conflicts(request) {
             let Worker { shard, journal, post, index, now_ms, .. } = self;
+            journal.bound_frame();
             let changes_before = journal.changes.count();
             let reply = shard.execute(request, *now_ms, &mut journal.changes);
             let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
@@ -520,7 +564,7 @@ impl Worker {
     }
 
     fn next_id(&mut self) -> TransactionId {
-        self.last_id_us = wall_clock_us().max(self.last_id_us + 1);
+        self.last_id_us = self.shared.id_time_us().max(self.last_id_us + 1);
         verdict::transaction_id(self.last_id_us, self.index)
     }
 
@@ -575,6 +619,7 @@ impl Worker {
         for newcomer in mail.take_newcomers() {
             self.welcome(newcomer);
         }
+        self.shard.warm(mail.first_args(READ_AHEAD_MAX));
         let mut calls = mail.take_calls();
         for (token, call) in calls.drain(..) {
             self.on_call(from, token, call, &mail)?;
@@ -612,12 +657,10 @@ impl Worker {
                 let part = self.prepared.remove(&transaction).expect("a part is committed once");
                 self.last_id_us = self.last_id_us.max(verdict::id_micros(record));
                 let (reply, seq) = self.run_part(record, &part);
-                self.committed.insert(transaction);
                 self.journal.answer(seq, from, token, Answer::Part(reply), &mut self.post);
             }
             Call::Release(transaction) => {
                 self.prepared.remove(&transaction);
-                self.committed.remove(&transaction);
                 self.unlock(transaction);
             }
             Call::Scan { position, count, pattern, dialect } => {
@@ -644,6 +687,7 @@ impl Worker {
 
     fn run_for(&mut self, origin: usize, token: Token, request: &Request<'_>) {
         let Worker { shard, journal, post, now_ms, .. } = self;
+        journal.bound_frame();
         let changes_before = journal.changes.count();
         let reply = shard.execute(request, *now_ms, &mut journal.changes);
         let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
@@ -652,6 +696,7 @@ impl Worker {
 
     /// Runs a request; returns its reply, and the frame that it depends on.
     fn execute(&mut self, request: &Request<'_>) -> (Reply<'static>, u64) {
+        self.journal.bound_frame();
         let changes_before = self.journal.changes.count();
         let reply = self.shard.execute(request, self.now_ms, &mut self.journal.changes).into_owned();
         let seq = self.journal.frame_behind(request, self.journal.changes.count() != changes_before);
@@ -668,9 +713,9 @@ impl Worker {
         };
         let client = &mut connection.client;
         match (answer, client.job.take()) {
-            (Answer::Bytes(span), job) => {
+            (Answer::Bytes(range), job) => {
                 client.job = job;
-                let bytes = mail.bytes(span);
+                let bytes = mail.bytes(range);
                 let sent = client.replies.fill(token.sequence, |out| out.extend_from_slice(bytes));
                 if sent.worker != self.index {
                     self.post.answered(sent.worker, sent.size_bytes);
@@ -753,9 +798,10 @@ impl Worker {
     }
 
     fn run_part(&mut self, record: TransactionId, part: &Prepared) -> (Reply<'static>, u64) {
-        self.journal.seal(Kind::Batch);
+        self.journal.seal();
         let (reply, seq) = self.execute(&part.request.request());
-        self.journal.seal(Kind::Transaction { id: record, participants: &part.participants });
+        // A part that changes nothing is logged too: to recovery, a part without a frame was cut short.
+        self.journal.append(Kind::Transaction { id: record, participants: &part.participants });
         (reply, seq)
     }
 
@@ -768,6 +814,7 @@ impl Worker {
                     self.run_for(origin, token, &request.request());
                 }
                 Deferred::Part(transaction) => self.locked(transaction),
+                Deferred::Upkeep => self.on_lull(),
             }
         }
     }
@@ -781,9 +828,11 @@ impl Worker {
     // ---- what the clock and idle time ask for ----
 
     fn tick(&mut self) {
-        let tick_ms = self.shared.config.ttl_check_interval.as_millis() as u64;
-        self.next_tick_ms = self.now_ms + tick_ms.max(1);
-        self.expiring = true;
+        self.next_tick_ms = self.uptime_ms + TICK_MS;
+        if self.uptime_ms >= self.next_expiry_ms {
+            self.next_expiry_ms = self.uptime_ms + self.shared.config.ttl_check_interval.as_millis() as u64;
+            self.expiring = true;
+        }
         for listener in std::mem::take(&mut self.resting) {
             self.net.accept(listener);
         }
@@ -792,8 +841,8 @@ impl Worker {
             self.last_sync = Instant::now();
             self.journal.begin_sync(&mut self.net);
         }
-        let now_ms = self.now_ms;
-        let overdue = |connection: &Connection| matches!(connection.client.stage, Stage::Lingering { until_ms } if until_ms <= now_ms);
+        let uptime_ms = self.uptime_ms;
+        let overdue = |connection: &Connection| matches!(connection.client.stage, Stage::Lingering { until_ms } if until_ms <= uptime_ms);
         let connections = self.connections.iter().flatten().map(|connection| &**connection);
         let overdue: Vec<_> =
             connections.filter(|it| overdue(it)).map(|connection| connection.client.socket).collect();
@@ -809,11 +858,28 @@ impl Worker {
         }
         let reclaiming = self.shard.reclaim(RECLAIM_STEPS_PER_TURN);
         // A snapshot counts the frames so far: whatever its slices show must be in one of them.
-        self.journal.seal(Kind::Batch);
-        let may_begin = !self.shared.stopping() && self.committed.is_empty();
-        let Worker { upkeep, shard, journal, post, now_ms, last_id_us, .. } = self;
-        let upkeeping = upkeep.step(may_begin, *last_id_us, *now_ms, shard, &mut journal.log, post);
-        self.expiring || reclaiming || upkeeping
+        self.journal.seal();
+        let Worker { upkeep, uptime_ms, now_ms, shard, journal, post, .. } = self;
+        upkeep.step(self.shared.stopping(), *uptime_ms, *now_ms, shard, &mut journal.log, post);
+        if self.upkeep.waits_for_lull() && !self.awaits_lull {
+            if self.locks.is_idle() {
+                self.on_lull();
+            } else {
+                self.awaits_lull = true;
+                let (keys, payload) = (LockKeys::Whole, Deferred::Upkeep);
+                self.locks.wait(Waiter { keys, exclusive: true, payload, lock_for: None });
+            }
+        }
+        self.expiring || reclaiming || self.upkeep.is_writing()
+    }
+
+    /// No transaction has a lock here: what the upkeep waits for.
+    fn on_lull(&mut self) {
+        self.awaits_lull = false;
+        self.journal.seal();
+        let now_us = self.shared.id_time_us().max(self.last_id_us);
+        let now_id = verdict::transaction_id(now_us, SHARDS_MAX - 1);
+        self.upkeep.on_lull(now_id, &mut self.journal.log, &mut self.post);
     }
 
     /// What this worker counts.
@@ -838,7 +904,9 @@ impl Worker {
                 self.connections[id.index as usize] = Some(connection);
             } else {
                 self.net.close(id);
-                self.shared.connections.remove();
+                if !connection.client.refused {
+                    self.shared.connections.remove();
+                }
             }
         }
     }
@@ -867,7 +935,7 @@ impl Worker {
             Stage::Ended => client.hungry,
             Stage::Closing => {
                 self.net.shutdown_write(id);
-                client.stage = Stage::Lingering { until_ms: self.now_ms + LINGER_MS };
+                client.stage = Stage::Lingering { until_ms: self.uptime_ms + LINGER_MS };
                 true
             }
             Stage::Open | Stage::Lingering { .. } | Stage::Gone => true,

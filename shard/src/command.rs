@@ -221,8 +221,8 @@ pub static TABLE: &[Command] = rows![
     "ECHO"     1..1    NONE  Admin Run::Server(Server::Echo), Plain, Some(0), "message", "message", "Returns its argument";
     "EXISTS"   1..MANY ALL   Read  Run::Keys(commands::exists, Merge::Sum), Plain, None, "key", "key [key ...]", "Returns how many of the keys exist";
     "EXPIRE"   2..MANY ONE   Write Run::Key(commands::expire), Plain, None, "key and seconds", "key seconds [NX | XX | GT | LT]", "Sets the time to live of a key in seconds";
-    "FLUSHALL" 0..1    NONE  Write Run::EveryShard(commands::clear, Merge::AllOk), Plain, None, "no arguments", "[ASYNC | SYNC]", "Removes every key";
-    "FLUSHDB"  0..1    NONE  Write Run::EveryShard(commands::clear, Merge::AllOk), Plain, None, "no arguments", "[ASYNC | SYNC]", "Removes every key";
+    "FLUSHALL" 0..MANY NONE  Write Run::EveryShard(commands::clear, Merge::AllOk), Plain, None, "no arguments", "[ASYNC | SYNC]", "Removes every key";
+    "FLUSHDB"  0..MANY NONE  Write Run::EveryShard(commands::clear, Merge::AllOk), Plain, None, "no arguments", "[ASYNC | SYNC]", "Removes every key";
     "GET"      1..1    ONE   Read  Run::Key(commands::get), Plain, None, "key", "key", "Returns the value of a key";
     "HEALTH"   0..0    NONE  Admin Run::Server(Server::Health), Plain, None, "no arguments", "", "Returns the state of the server as a line of JSON";
     "HELLO"    0..MANY NONE  Admin Run::Server(Server::Hello), Plain, None, "a protocol version", "[2 | 3 [SETNAME name]]", "Switches the protocol version and describes the server";

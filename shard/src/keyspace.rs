@@ -111,7 +111,11 @@ impl Keyspace {
 
     /// Gives back a bounded part of the memory of a keyspace that was taken; whether some is left.
     pub(crate) fn dismantle(&mut self) -> bool {
-        self.arena.dismantle() || self.expiry.dismantle() || self.segments.pop().is_some()
+        // What was allocated last goes first, so that the allocator gives memory back step by step: what lies at
+        // the end of its heap would keep all the rest back until one long last step.
+        self.directory = Vec::new();
+        let (pages, segment) = (self.arena.dismantle(), self.segments.pop());
+        pages || segment.is_some() || self.expiry.dismantle()
     }
 
     /// The number of keys, those that have expired but were not yet removed among them.

@@ -27,6 +27,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use glommio::io::BufferedFile;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
@@ -393,6 +394,17 @@ impl Net {
         fed || !self.ring.completion().is_empty()
     }
 
+    /// Submits what was queued and blocks the thread until something completes, at most for `patience`.
+    pub fn wait(&mut self, patience: Duration) -> io::Result<()> {
+        let patience = types::Timespec::from(patience);
+        let args = types::SubmitArgs::new().timespec(&patience);
+        match self.ring.submitter().submit_with_args(1, &args) {
+            Ok(_) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::ETIME) || is_passing(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A file that becomes readable (8 bytes) when something completes between [`Net::parking`] and
     /// [`Net::unparked`]: the executor sleeps on it, and still serves its timers and tasks.
     pub fn wakeup_file(&self) -> io::Result<BufferedFile> {
@@ -476,10 +488,7 @@ impl Net {
         // SAFETY: 1. no argument is passed besides the flags, so the kernel reads no memory of ours.
         match unsafe { self.ring.submitter().enter::<libc::sigset_t>(count, 0, ENTER_GETEVENTS, None) } {
             Ok(_) => Ok(()),
-            // Interrupted, or too many completions wait: what is there is reaped, the next turn goes on.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {
-                Ok(())
-            }
+            Err(error) if is_passing(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -645,6 +654,11 @@ impl Drop for Net {
             std::mem::forget(std::mem::take(&mut self.slots));
         }
     }
+}
+
+/// Interrupted, or too many completions wait: what is there is reaped, and the next turn goes on.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN))
 }
 
 fn outcome(result: i32) -> io::Result<i32> {

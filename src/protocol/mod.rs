@@ -14,6 +14,7 @@ use shard::{
     command::{self, TextForm},
 };
 
+pub use resp::first_args;
 pub use text::GREETING;
 
 /// The most bytes of one request. It bounds what a half-sent request can hold, and keeps every offset within

@@ -16,6 +16,44 @@ use super::{
     Parsed, Parser, ProtocolError, REQUEST_BYTES_MAX, TooLong, push_echo, push_integer, starts_tls,
 };
 
+/// The first arguments of the whole requests at the start of `input`, most of them keys, found by the lengths alone.
+/// For reading ahead: it ends where anything is unusual, and only the parser decides what a request is.
+pub fn first_args(input: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = input;
+    std::iter::from_fn(move || {
+        let elements = short_number(&mut rest, b'*')?;
+        let mut first = None;
+        for element in 0..elements {
+            let len = short_number(&mut rest, b'$')?;
+            let bytes = rest.split_off(..len + 2)?;
+            if element == 1 {
+                first = Some(&bytes[..len]);
+            }
+        }
+        Some(first.unwrap_or_default())
+    })
+}
+
+/// Takes a line that consists of `marker` and a number of at most three digits.
+#[inline]
+fn short_number(rest: &mut &[u8], marker: u8) -> Option<usize> {
+    let (number, len) = match **rest {
+        [first, a, b'\r', b'\n', ..] if first == marker => (digit(a)?, 4),
+        [first, a, b, b'\r', b'\n', ..] if first == marker => (digit(a)? * 10 + digit(b)?, 5),
+        [first, a, b, c, b'\r', b'\n', ..] if first == marker => {
+            (digit(a)? * 100 + digit(b)? * 10 + digit(c)?, 6)
+        }
+        _ => return None,
+    };
+    rest.split_off(..len)?;
+    Some(number)
+}
+
+#[inline]
+fn digit(byte: u8) -> Option<usize> {
+    byte.is_ascii_digit().then(|| usize::from(byte - b'0'))
+}
+
 impl Parser {
     /// Parses what begins at the start of `input`, or goes on where the last call stopped.
     pub(super) fn parse_resp(&mut self, input: &[u8]) -> Result<Parsed, ProtocolError> {

@@ -809,3 +809,24 @@ fn a_list_put_together_from_parts_is_the_list() {
         }
     }
 }
+
+#[test]
+fn first_arguments_are_read_ahead_as_far_as_requests_are_whole_and_usual() {
+    let ahead = |input: &[u8]| -> Vec<String> {
+        first_args(input).map(|key| key.escape_ascii().to_string()).collect()
+    };
+    let get = b"*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n";
+    let set = b"*3\r\n$3\r\nSET\r\n$12\r\nkey:00000001\r\n$0\r\n\r\n";
+    let ping = b"*1\r\n$4\r\nPING\r\n";
+    let all = [&get[..], set, ping, get].concat();
+    assert_eq!(ahead(&all), ["key", "key:00000001", "", "key"]);
+    for cut in 0..all.len() {
+        let whole = [get.len(), get.len() + set.len(), get.len() + set.len() + ping.len()];
+        assert_eq!(ahead(&all[..cut]).len(), whole.iter().filter(|end| **end <= cut).count(), "cut at {cut}");
+    }
+    for unusual in
+        [&b"PING\r\n"[..], b"*-1\r\n", b"*2\r\n$3\r\nGET\r\n:5\r\n", b"*1\r\n$9999\r\n", b"*x\r\n", b""]
+    {
+        assert_eq!(ahead(unusual), Vec::<String>::new());
+    }
+}

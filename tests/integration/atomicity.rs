@@ -52,6 +52,13 @@ fn stamps_are_seen_whole(shards: usize, delete: bool) {
             }
         });
         scope.spawn(move || {
+            // Snapshots begin and end between transactions, however many there are.
+            let mut text = server.text();
+            while writing.load(Ordering::Relaxed) > 0 {
+                assert_eq!(text.ask_one("COMPACT"), "+OK", "{}", server.log.tail());
+            }
+        });
+        scope.spawn(move || {
             let mut resp = server.resp();
             let mget = encoded(&crate::words::words(&format!("MGET{}", keys())));
             let exists = encoded(&crate::words::words(&format!("EXISTS{}", keys())));

@@ -82,6 +82,8 @@ const RESP: &[Script] = &[
         "COMMAND",
         r#"
         COMMAND COUNT -> 30..1000
+        COMMAND COUNT x -> -ERR wrong number of arguments for 'command|count' command
+        COMMAND LIST x -> -ERR syntax error
         COMMAND INFO get -> [["get", 2, *, 1, 1, 1, ...]]
         COMMAND INFO SET nope mset -> [["set", -3, *, 1, 1, 1, ...], nil, ["mset", -3, *, 1, -1, 2, ...]]
         COMMAND LIST -> [*, ...]
@@ -228,6 +230,7 @@ const RESP: &[Script] = &[
         GET a -> nil
         SET a 1 -> +OK
         FLUSHALL NOPE -> -ERR syntax error
+        FLUSHALL ASYNC SYNC -> -ERR syntax error
         GET a -> "1"
         "#,
     ),
@@ -426,6 +429,7 @@ const RESP: &[Script] = &[
         SCAN 0 COUNT 1000 -> [*, [...]]
         SCAN 0 TYPE string COUNT 10 match a* -> [*, [...]]
         SCAN 0 TYPE hash COUNT 1000 -> [*, []]
+        SCAN 0 TYPE hash MATCH * COUNT 1000 -> [*, []]
         SCAN 0 MATCH nope* COUNT 1000 -> [*, []]
         SCAN abc -> -ERR invalid cursor
         SCAN 0 COUNT 0 -> -ERR syntax error

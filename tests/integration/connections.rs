@@ -56,6 +56,18 @@ fn connections_over_the_limit_are_refused_with_a_reason() {
         clients.push(served_eventually(&server, port));
     }
     assert!(served(&server, server.port).is_none(), "the limit still holds");
+
+    // Refused ones that do not go away take nobody's place.
+    let address = (Ipv4Addr::LOCALHOST, server.port);
+    let refused: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+    assert!(served(&server, server.port).is_none());
+    let connected = |client: &mut Wire| {
+        client.send(b"INFO\r\n");
+        String::from_utf8_lossy(&client.line()).into_owned()
+    };
+    let info = connected(&mut clients[8]);
+    assert!(info.contains("connections=10 "), "{info}");
+    drop(refused);
 }
 
 #[test]

@@ -258,3 +258,13 @@ fn field(server: &Server, name: &str) -> u64 {
     let value = stats.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
     value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {stats}"))
 }
+
+#[test]
+fn a_command_of_which_one_shard_has_nothing_to_do_is_found_again() {
+    let mut server = Server::start(5, &[]);
+    passes(&server, "half of them exist", "MSET a 1 c 3 e 5 g 7 -> +OK\n DEL a b c d e f g h -> 4");
+    assert_eq!(server.terminate().code(), Some(0), "{}", server.log.tail());
+    server.restart(5);
+    passes(&server, "none of them is back", "EXISTS a c e g -> 0\n DBSIZE -> 0");
+    assert!(!server.log.text().contains("cut short"), "{}", server.log.tail());
+}

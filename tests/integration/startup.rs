@@ -170,6 +170,13 @@ fn both_signals_end_an_idle_server_in_order() {
 }
 
 #[test]
+fn the_end_does_not_wait_for_the_next_search_for_expired_keys() {
+    let mut server = Server::start(3, &["--ttl-check-interval", "1h"]);
+    assert_eq!(server.text().ask_one("SET a 1"), "+OK");
+    assert_eq!(server.terminate().code(), Some(0), "{}", server.log.tail());
+}
+
+#[test]
 fn the_log_is_lines_of_json_when_asked_for() {
     let mut server = Server::start(1, &["--log-format", "json"]);
     assert_eq!(server.terminate().code(), Some(0));

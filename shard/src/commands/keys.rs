@@ -48,7 +48,8 @@ pub(crate) fn clear<'s>(
     _now_ms: u64,
     changes: &mut Changes,
 ) -> Reply<'s> {
-    if !request.args().all(|mode| mode.eq_ignore_ascii_case(b"ASYNC") || mode.eq_ignore_ascii_case(b"SYNC")) {
+    let known = |mode: &[u8]| mode.eq_ignore_ascii_case(b"ASYNC") || mode.eq_ignore_ascii_case(b"SYNC");
+    if request.arg_count() > 1 || !request.args().all(known) {
         return Error::Syntax.into();
     }
     shard.clear(changes);
@@ -104,6 +105,9 @@ mod tests {
         script::run(
             "> MSET a 1 b 2
              OK
+             > FLUSHALL ASYNC SYNC
+             Syntax
+             !
              > FLUSHALL now
              Syntax
              !
