@@ -121,26 +121,11 @@ impl<D: Disk> ShardData<D> {
     pub fn recover(&self) -> Result<(Shard, Log<D>), Failure> {
         let index = self.place.shard_index as usize;
         let started = Instant::now();
-        let mut shard = Shard::new(random_seeds());
-        let mut left_out = Vec::new();
-        let apply = |record: Record<'_>| {
-            if let Kind::Transaction { id, .. } = record.kind
-                && self.cut_short.contains(&id)
-            {
-                left_out.push(id);
-                return Ok(());
-            }
-            for change in shard::decode(record.payload) {
-                let replay = |error| Replay::Malformed { seq: record.seq, error };
-                shard.apply(&change.map_err(replay)?);
-            }
-            Ok(())
-        };
+        let mut rebuild = Rebuild::new(&self.cut_short);
+        let apply = |record: Record<'_>| rebuild.apply(&record);
         let recovered = Log::recover(&self.disk, &self.directory, self.place, self.segment_bytes, apply);
-        let (mut log, recovered) = recovered.map_err(|error| match error {
-            Replay::Log(error) => Failure::log(index, error),
-            Replay::Malformed { seq, error } => Failure::Replay { shard: index, seq, error },
-        })?;
+        let (mut log, recovered) = recovered.map_err(|error| error.of_shard(index))?;
+        let Rebuild { shard, left_out, .. } = rebuild;
         if let Some(cut) = &recovered.cut {
             tracing::warn!(
                 shard = index,
@@ -172,9 +157,65 @@ impl<D: Disk> ShardData<D> {
     }
 }
 
-enum Replay {
+/// Why a record could not be replayed.
+#[derive(Debug)]
+pub(crate) enum Replay {
+    /// The log is not readable.
     Log(wal::Error),
-    Malformed { seq: u64, error: shard::MalformedChange },
+    /// A frame is good, and holds something other than changes.
+    Malformed {
+        /// The frame.
+        seq: u64,
+        /// What is wrong.
+        error: shard::MalformedChange,
+    },
+}
+
+impl Replay {
+    pub(crate) fn of_shard(self, shard: usize) -> Failure {
+        match self {
+            Replay::Log(error) => Failure::log(shard, error),
+            Replay::Malformed { seq, error } => Failure::Replay { shard, seq, error },
+        }
+    }
+}
+
+/// A shard while its records are replayed into it.
+pub(crate) struct Rebuild<'a> {
+    /// The shard as the records so far tell.
+    pub(crate) shard: Shard,
+    /// Transactions with a record that was left out.
+    pub(crate) left_out: Vec<TransactionId>,
+    cut_short: &'a HashSet<TransactionId>,
+}
+
+impl<'a> Rebuild<'a> {
+    pub(crate) fn new(cut_short: &'a HashSet<TransactionId>) -> Rebuild<'a> {
+        Rebuild { shard: Shard::new(random_seeds()), left_out: Vec::new(), cut_short }
+    }
+
+    /// Applies the changes of a record, unless it is part of a transaction that was cut short.
+    pub(crate) fn apply(&mut self, record: &Record<'_>) -> Result<(), Replay> {
+        if self.leaves_out(record) {
+            return Ok(());
+        }
+        for change in shard::decode(record.payload) {
+            let replay = |error| Replay::Malformed { seq: record.seq, error };
+            self.shard.apply(&change.map_err(replay)?);
+        }
+        Ok(())
+    }
+
+    /// Whether this record is part of a transaction that was cut short; notes it.
+    pub(crate) fn leaves_out(&mut self, record: &Record<'_>) -> bool {
+        match record.kind {
+            Kind::Transaction { id, .. } if self.cut_short.contains(&id) => {
+                self.left_out.push(id);
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 impl From<wal::Error> for Replay {
@@ -185,17 +226,55 @@ impl From<wal::Error> for Replay {
 
 /// What one shard's files tell about transactions.
 #[derive(Default)]
-struct Traces {
+pub(crate) struct Traces {
     /// The participants of each transaction that has a frame in the log.
     parts: HashMap<TransactionId, Box<[u32]>>,
     /// When the snapshot was begun, as an id.
     snapshot_begun: TransactionId,
     /// Transactions that were left out before.
     left_out: Vec<TransactionId>,
+    /// Frames are lost, so that a missing part proves nothing.
+    pub(crate) has_gaps: bool,
 }
 
-/// The transactions that a crash cut short.
-fn cut_short<D: Disk>(disk: &D, layout: &Layout) -> Result<Arc<HashSet<TransactionId>>, Failure> {
+impl Traces {
+    /// Notes what one record tells.
+    pub(crate) fn note(&mut self, record: &Record<'_>) {
+        if let Kind::Transaction { id, participants } = record.kind {
+            match (participants, record.in_snapshot) {
+                ([], true) => self.snapshot_begun = id,
+                ([], false) => self.left_out.push(id),
+                _ => drop(self.parts.insert(id, participants.into())),
+            }
+        }
+    }
+
+    /// Whether this shard never wrote its part of a transaction.
+    fn lacks(&self, id: TransactionId) -> bool {
+        !self.parts.contains_key(&id) && self.snapshot_begun < id
+    }
+}
+
+/// The transactions that a crash cut short, by the traces of all shards; and how many may be whole or not,
+/// because frames are lost that would tell.
+pub(crate) fn judge(traces: &[Traces]) -> (HashSet<TransactionId>, usize) {
+    let mut cut_short: HashSet<_> =
+        traces.iter().flat_map(|traces| traces.left_out.iter().copied()).collect();
+    let mut doubtful = HashSet::new();
+    for (id, participants) in traces.iter().flat_map(|traces| &traces.parts) {
+        let of = |participant: &u32| traces.get(*participant as usize);
+        if participants.iter().any(|index| of(index).is_none_or(|its| its.lacks(*id) && !its.has_gaps)) {
+            cut_short.insert(*id);
+        } else if participants.iter().any(|index| of(index).is_some_and(|its| its.lacks(*id))) {
+            doubtful.insert(*id);
+        }
+    }
+    let doubtful = doubtful.difference(&cut_short).count();
+    (cut_short, doubtful)
+}
+
+/// The transactions that a crash cut short. Reads every shard and changes nothing.
+pub(crate) fn cut_short<D: Disk>(disk: &D, layout: &Layout) -> Result<Arc<HashSet<TransactionId>>, Failure> {
     if layout.shards == 1 {
         return Ok(Arc::default()); // There is nothing to compare.
     }
@@ -208,31 +287,14 @@ fn cut_short<D: Disk>(disk: &D, layout: &Layout) -> Result<Arc<HashSet<Transacti
         let joined = threads.into_iter().map(|thread| thread.join().expect("a panic ends the process"));
         joined.collect::<Result<_, _>>()
     })?;
-    let mut cut_short: HashSet<_> =
-        traces.iter().flat_map(|traces| traces.left_out.iter().copied()).collect();
-    for (id, participants) in traces.iter().flat_map(|traces| &traces.parts) {
-        let lacks = |participant: &u32| {
-            let traces = traces.get(*participant as usize);
-            traces.is_none_or(|traces| !traces.parts.contains_key(id) && traces.snapshot_begun < *id)
-        };
-        if participants.iter().any(lacks) {
-            cut_short.insert(*id);
-        }
-    }
-    Ok(Arc::new(cut_short))
+    Ok(Arc::new(judge(&traces).0))
 }
 
 fn trace<D: Disk>(disk: &D, layout: &Layout, shard_index: u32) -> Result<Traces, Failure> {
     let place = Place { shard_index, shard_count: layout.shards };
     let mut traces = Traces::default();
     let note = |record: Record<'_>| {
-        if let Kind::Transaction { id, participants } = record.kind {
-            match (participants, record.in_snapshot) {
-                ([], true) => traces.snapshot_begun = id,
-                ([], false) => traces.left_out.push(id),
-                _ => drop(traces.parts.insert(id, participants.into())),
-            }
-        }
+        traces.note(&record);
         Ok(())
     };
     let checked = wal::check(disk, &layout.shard_dir(shard_index), place, note);
@@ -253,10 +315,7 @@ fn move_keys<D: Disk>(disk: &D, old: &Layout, new: &Layout, segment_bytes: u64) 
     let shards = new.shards as usize;
     let mut targets = Vec::with_capacity(shards);
     for index in 0..shards {
-        let place = Place { shard_index: index as u32, shard_count: new.shards };
-        let directory = new.shard_dir(place.shard_index);
-        let writer = SnapshotWriter::create(disk, &directory, place).map_err(failed(index))?;
-        targets.push(Target { writer, changes: Changes::default() });
+        targets.push(Target::create(disk, new, index).map_err(failed(index))?);
     }
     for index in 0..old.shards as usize {
         let (shard, _log) = ShardData::new(disk, old, index, segment_bytes, &cut_short).recover()?;
@@ -274,19 +333,32 @@ fn move_keys<D: Disk>(disk: &D, old: &Layout, new: &Layout, segment_bytes: u64) 
             moved?;
         }
     }
-    for (index, mut target) in targets.into_iter().enumerate() {
-        target.flush().and_then(|()| target.writer.finish()).map_err(failed(index))?;
+    for (index, target) in targets.into_iter().enumerate() {
+        target.finish().map_err(failed(index))?;
     }
     Ok(())
 }
 
-struct Target<D: Disk> {
+/// A shard of a new layout while keys are written into it.
+pub(crate) struct Target<D: Disk> {
     writer: SnapshotWriter<D>,
     changes: Changes,
 }
 
 impl<D: Disk> Target<D> {
-    fn put(&mut self, change: &Change<'_>) -> Result<(), wal::Error> {
+    pub(crate) fn create(disk: &D, layout: &Layout, index: usize) -> Result<Target<D>, wal::Error> {
+        let place = Place { shard_index: index as u32, shard_count: layout.shards };
+        let writer = SnapshotWriter::create(disk, &layout.shard_dir(place.shard_index), place)?;
+        Ok(Target { writer, changes: Changes::default() })
+    }
+
+    /// Syncs and names what was put.
+    pub(crate) fn finish(mut self) -> Result<(), wal::Error> {
+        self.flush()?;
+        self.writer.finish().map(drop)
+    }
+
+    pub(crate) fn put(&mut self, change: &Change<'_>) -> Result<(), wal::Error> {
         self.changes.push(change);
         if self.changes.bytes().len() >= MOVE_FRAME_BYTES { self.flush() } else { Ok(()) }
     }
