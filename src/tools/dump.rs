@@ -184,7 +184,7 @@ fn print_frame(shard: usize, record: &Record<'_>, out: &mut impl Write) -> io::R
                 writeln!(out, "  deadline {} {at}", word(key))?;
             }
             Ok(Change::Deadline { key, deadline_ms: None }) => {
-                writeln!(out, "  deadline {} none", word(key))?
+                writeln!(out, "  deadline {} none", word(key))?;
             }
             Ok(Change::Remove { key }) => writeln!(out, "  remove {}", word(key))?,
             Ok(Change::Clear) => writeln!(out, "  clear")?,

@@ -398,7 +398,7 @@ impl<D: Disk> Salvage<D> {
             }
             if let Some((offset, fault)) = scan.end
                 && !matches!(fault, Fault::Empty | Fault::Generation { .. } | Fault::FileHeader)
-                && offset < segment.file_bytes
+                && offset + FRAME_HEADER_BYTES as u64 <= segment.file_bytes
             {
                 order.blame(&segment, offset..segment.damaged_end(offset)?, fault);
             }
