@@ -310,6 +310,7 @@ fn print(report: &Report, out: &mut impl Write) -> Result<(), ToolError> {
     }
     match report.layout {
         Some(id) => writeln!(out, "layout {id}, {} shards", report.shards.len())?,
+        None if report.sound => writeln!(out, "no layout: a server would start empty here")?,
         None => writeln!(out, "no layout: there is nothing that could be read")?,
     }
     for shard in &report.shards {

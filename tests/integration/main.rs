@@ -35,3 +35,4 @@ mod scanning; // SCAN and KEYS over keys that come and go, expiry that nobody as
 mod crash; // kill -9 and SIGTERM under load
 mod persistence; // every kind of change, restarts, other shard counts
 mod startup; // flags, exit statuses, one server per directory
+mod tools; // check, repair and dump on what a server left
