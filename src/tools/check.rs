@@ -1,7 +1,7 @@
 //! `kvlite check`: whether a server would start on a data directory, and what is in it.
 //!
-//! Shards are judged one by one, by the code that recovery judges with; damage in one does not end the search. Never
-//! changes a file.
+//! Shards are judged one by one, by the code that recovery judges with; damage in one does not end the
+//! search. Never changes a file.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -33,7 +33,8 @@ struct Report {
     manifest_damage: Option<Damage>,
     layout: Option<u64>,
     shards: Vec<ShardReport>,
-    /// Commands over several shards that a crash cut short; a start leaves them out. `None` where damage hides it.
+    /// Commands over several shards that a crash cut short; a start leaves them out. `None` where damage
+    /// hides it.
     transactions_cut_short: Option<usize>,
     total: Total,
 }
@@ -319,7 +320,8 @@ fn print(report: &Report, out: &mut impl Write) -> Result<(), ToolError> {
     let Total { snapshot_entries, frames, changes, log_bytes, damaged_shards } = report.total;
     writeln!(
         out,
-        "total: {snapshot_entries} snapshot entries; {frames} frames, {changes} changes, {log_bytes} bytes of log"
+        "total: {snapshot_entries} snapshot entries; {frames} frames, {changes} changes, {log_bytes} bytes of \
+         log"
     )?;
     if let Some(count @ 1..) = report.transactions_cut_short {
         writeln!(
@@ -363,8 +365,8 @@ fn print_shard(shard: &ShardReport, out: &mut impl Write) -> Result<(), ToolErro
     if let Some(TornEnd { file, offset, bytes, frames }) = &shard.torn_end {
         writeln!(
             out,
-            "  torn end, as a crash leaves it: {file} from byte {offset} on, {bytes} bytes, {frames} whole frames; \
-             a start cuts it"
+            "  torn end, as a crash leaves it: {file} from byte {offset} on, {bytes} bytes, {frames} whole \
+             frames; a start cuts it"
         )?;
     }
     if let Some(damage) = &shard.damage {

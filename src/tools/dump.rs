@@ -1,7 +1,7 @@
 //! `kvlite dump`: the records of a data directory, to be read or to be imported elsewhere.
 //!
-//! One shard is in memory at a time. Nothing is printed of a directory on which a server would not start, except
-//! with `--log`, which prints all up to the damage. Never changes a file.
+//! One shard is in memory at a time. Nothing is printed of a directory on which a server would not start,
+//! except with `--log`, which prints all up to the damage. Never changes a file.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -91,9 +91,9 @@ fn print_shard(shard: &Shard, json: bool, now_ms: u64, out: &mut impl Write) -> 
     Ok(())
 }
 
-/// Prints a record as commands of the text protocol. A time to live is in milliseconds; it is rounded up to seconds,
-/// which that protocol speaks. A key that expires gets its value in one command, or else its deadline only when
-/// the value is whole: an import never makes a half value.
+/// Prints a record as commands of the text protocol. A time to live is in milliseconds; it is rounded up to
+/// seconds, which that protocol speaks. A key that expires gets its value in one command, or else its
+/// deadline only when the value is whole: an import never makes a half value.
 fn print_record(
     key: &[u8],
     value: &[u8],
@@ -293,8 +293,8 @@ fn word(bytes: &[u8]) -> String {
     }
 }
 
-/// Bytes in the double quotes of the text protocol. What is no readable character is written `\xHH`, so that the
-/// whole is always text.
+/// Bytes in the double quotes of the text protocol. What is no readable character is written `\xHH`, so that
+/// the whole is always text.
 fn quoted(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() + 2);
     let escape = |text: &mut String, bytes: &[u8]| {

@@ -1,8 +1,9 @@
 //! The offline tools on a data directory: `kvlite check`, `kvlite repair`, `kvlite dump`.
 //!
-//! They read through a disk that cannot change anything, while holding the directory's lock: a server that runs
-//! changes its files under the reader, so they refuse to look at those. What they find they say on standard output,
-//! why they failed on standard error. They judge as recovery does and never make it less strict.
+//! They read through a disk that cannot change anything, while holding the directory's lock: a server that
+//! runs changes its files under the reader, so they refuse to look at those. What they find they say on
+//! standard output, why they failed on standard error. They judge as recovery does and never make it less
+//! strict.
 
 mod check;
 mod dump;
@@ -38,10 +39,10 @@ pub enum Tool {
     Dump(dump::Options),
 }
 
-const CHECK_STATUS: &str = "Exit status: 0 when the directory is sound (a torn end, as a crash leaves it, is no \
-    damage), 1 when it is damaged or cannot be read, 2 for a usage error.";
-const REPAIR_STATUS: &str = "Exit status: 0 when nothing was lost, 1 when something was, or when it failed and \
-    no new directory was completed, 2 for a usage error.";
+const CHECK_STATUS: &str = "Exit status: 0 when the directory is sound (a torn end, as a crash leaves it, is \
+    no damage), 1 when it is damaged or cannot be read, 2 for a usage error.";
+const REPAIR_STATUS: &str = "Exit status: 0 when nothing was lost, 1 when something was, or when it failed \
+    and no new directory was completed, 2 for a usage error.";
 const DUMP_STATUS: &str = "Exit status: 0 when all was printed, 1 when the directory is damaged or cannot be \
     read, 2 for a usage error.";
 
@@ -104,16 +105,16 @@ struct CommandLine {
 }
 
 impl Tool {
-    /// The tool that this process was called for; `None` if it is to be a server. Prints and exits by itself after
-    /// `--help` and after a usage error.
+    /// The tool that this process was called for; `None` if it is to be a server. Prints and exits by itself
+    /// after `--help` and after a usage error.
     pub fn from_process() -> Option<Tool> {
         let args: Vec<OsString> = std::env::args_os().collect();
         let called = args.get(1).is_some_and(|name| Tool::has_subcommand(&name.to_string_lossy()));
         called.then(|| CommandLine::parse_from(args).tool)
     }
 
-    /// Does the work and says on standard output what it found, on standard error why it failed. Returns the exit
-    /// status of the process.
+    /// Does the work and says on standard output what it found, on standard error why it failed. Returns the
+    /// exit status of the process.
     pub fn run(&self) -> i32 {
         let mut out = BufWriter::new(io::stdout().lock());
         let done = self.run_to(&mut out).and_then(|verdict| {
@@ -188,8 +189,8 @@ impl fmt::Display for ToolError {
         match self {
             ToolError::Running { path } => write!(
                 f,
-                "a server is running on {}, and its files change while they are read; stop it, or work on a copy \
-                 of the directory",
+                "a server is running on {}, and its files change while they are read; stop it, or work on a \
+                 copy of the directory",
                 path.display()
             ),
             ToolError::Failure(failure) => write!(f, "{failure}"),

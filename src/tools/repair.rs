@@ -1,11 +1,11 @@
 //! `kvlite repair`: what is readable of a data directory, as a new one on which a server starts.
 //!
-//! Sound shards are taken over as recovery reads them, damaged ones as far as [`wal::Salvage`] reads them. The old
-//! directory is never changed.
+//! Sound shards are taken over as recovery reads them, damaged ones as far as [`wal::Salvage`] reads them.
+//! The old directory is never changed.
 //!
-//! Behind lost frames of a log a key may have an older value than the log's next changes expect. What such a change
-//! sets as a whole counts; an append to a value of which nothing tells that it is the right one is left out, so that
-//! no value comes out that never was.
+//! Behind lost frames of a log a key may have an older value than the log's next changes expect. What such a
+//! change sets as a whole counts; an append to a value of which nothing tells that it is the right one is
+//! left out, so that no value comes out that never was.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -43,7 +43,8 @@ enum Source {
 /// A shard while it is put together from what is readable.
 struct Restored<'a> {
     rebuild: Rebuild<'a>,
-    /// Since frames were lost: the keys that were set as a whole since. `None` while every value is the right one.
+    /// Since frames were lost: the keys that were set as a whole since. `None` while every value is the right
+    /// one.
     known: Option<HashSet<Box<[u8]>>>,
     appends_left_out: u64,
     malformed_seqs: Vec<u64>,

@@ -1,5 +1,5 @@
-//! `kvlite check`, `repair` and `dump` as a user calls them: exit statuses, a server that runs, and one that starts
-//! on what they made.
+//! `kvlite check`, `repair` and `dump` as a user calls them: exit statuses, a server that runs, and one that
+//! starts on what they made.
 
 use std::fs;
 
