@@ -320,8 +320,8 @@ fn print(report: &Report, out: &mut impl Write) -> Result<(), ToolError> {
     let Total { snapshot_entries, frames, changes, log_bytes, damaged_shards } = report.total;
     writeln!(
         out,
-        "total: {snapshot_entries} snapshot entries; {frames} frames, {changes} changes, {log_bytes} bytes of \
-         log"
+        "total: {snapshot_entries} snapshot entries; {frames} frames, {changes} changes, {log_bytes} bytes \
+         of log"
     )?;
     if let Some(count @ 1..) = report.transactions_cut_short {
         writeln!(

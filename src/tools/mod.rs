@@ -206,7 +206,8 @@ impl fmt::Display for ToolError {
             }
             ToolError::TargetInside { path } => write!(
                 f,
-                "{} lies in the directory that is to be repaired, which is never changed; give --to another one",
+                "{} lies in the directory that is to be repaired, which is never changed; give --to \
+                 another one",
                 path.display()
             ),
             ToolError::Incomplete { path, failure } => {
