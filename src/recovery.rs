@@ -11,6 +11,7 @@ use shard::{Change, Changes, Shard};
 use wal::{DataDir, Disk, Kind, Layout, Log, OsDisk, Place, Record, SnapshotWriter};
 
 use crate::config::Config;
+use crate::loading::Progress;
 use crate::router;
 use crate::server::Failure;
 use crate::verdict::{self, Verdict};
@@ -25,6 +26,9 @@ const MOVE_KEYS: usize = 1024;
 
 /// How many bytes of changes are gathered into one frame of a moved shard, about.
 const MOVE_FRAME_BYTES: usize = 64 * 1024;
+
+/// After how many bytes recovery notes again how far it is.
+const NOTE_BYTES: u64 = 64 * 1024;
 
 /// The locked data directory, with a layout for the number of shards that the server has.
 pub struct Data<D: Disk = OsDisk> {
@@ -141,10 +145,23 @@ impl<D: Disk> ShardData<D> {
     /// # Errors
     /// [`Failure::Log`], [`Failure::Replay`].
     pub fn recover(&self) -> Result<(Shard, Log<D>), Failure> {
+        self.recover_noting(&Progress::default())
+    }
+
+    /// As [`ShardData::recover`]; notes meanwhile how far it is.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recover_noting(&self, progress: &Progress) -> Result<(Shard, Log<D>), Failure> {
         let index = self.place.shard_index as usize;
         let started = Instant::now();
         let mut shard = Shard::new(random_seeds());
+        let mut next_note_bytes = 0;
         let apply = |record: Record<'_>| {
+            if record.read_bytes >= next_note_bytes {
+                next_note_bytes = record.read_bytes + NOTE_BYTES;
+                progress.note(record.read_bytes, record.total_bytes, shard.key_count());
+            }
             if !self.verdict.counts(self.place.shard_index, &record) {
                 return Ok(());
             }

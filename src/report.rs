@@ -11,6 +11,11 @@ pub struct Report {
     pub wal_entries: u64,
     /// Whether the log is long enough to be compacted, or is being compacted.
     pub needs_compaction: bool,
+    /// Whether a snapshot was asked for or is being written.
+    pub compacting: bool,
+    /// The Unix time of the last snapshot, or of the start if there was none since, in seconds; in a sum the
+    /// earliest.
+    pub saved_s: Option<u64>,
     /// Commands run.
     pub commands: u64,
     /// What the shard counted and holds.
@@ -23,6 +28,8 @@ impl Report {
         self.wal_size_bytes += other.wal_size_bytes;
         self.wal_entries += other.wal_entries;
         self.needs_compaction |= other.needs_compaction;
+        self.compacting |= other.compacting;
+        self.saved_s = [self.saved_s, other.saved_s].into_iter().flatten().min();
         self.commands += other.commands;
         self.shard += other.shard;
     }

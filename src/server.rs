@@ -5,9 +5,9 @@
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use glommio::{LocalExecutorBuilder, Placement};
@@ -16,6 +16,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::Config;
 use crate::connection::Door;
+use crate::loading::Loading;
 use crate::mail::{Post, QUEUE_CAPACITY};
 use crate::net::{self, Doorbell, Net};
 use crate::recovery;
@@ -33,6 +34,9 @@ const FILES_PER_SHARD: u64 = 64;
 /// How long an address that is in use is tried again, and how often.
 const BIND_PATIENCE: Duration = Duration::from_secs(1);
 const BIND_RETRY: Duration = Duration::from_millis(20);
+
+/// How often the progress of loading is logged.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The exit status where the system refuses what the server needs (`EX_CONFIG`).
 const EXIT_CONFIG: i32 = 78;
@@ -179,6 +183,10 @@ pub struct Shared {
     pub resp_port: Option<u16>,
     /// When the server started.
     pub started: Instant,
+    /// The same in seconds since the Unix epoch.
+    pub started_unix_s: u64,
+    /// How far the shards are with reading their files back.
+    pub loading: Loading,
     /// Clients connected now.
     pub connections: Gauge,
     /// Clients that ever connected.
@@ -193,6 +201,13 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Notes that a worker has its shard. With the last one the server is ready, and says so.
+    pub(crate) fn shard_loaded(&self, index: usize) {
+        if self.loading.finish(index) {
+            announce(self);
+        }
+    }
+
     /// Whether the server is to end.
     pub fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
@@ -205,7 +220,14 @@ impl Shared {
     }
 }
 
-/// What a worker tells when it is ready to serve, and gets back.
+/// The server as far as signals are concerned.
+struct Running {
+    shared: Arc<Shared>,
+    /// Where the workers are woken.
+    wakeups: Vec<OwnedFd>,
+}
+
+/// What a worker tells when it can be woken.
 struct Ready {
     worker: usize,
     doorbell: Doorbell,
@@ -226,14 +248,16 @@ pub fn run(config: Config) -> Result<(), Failure> {
     exit_on_panic();
     raise_limits(&config)?;
     probe_io_uring()?;
+    let running = stop_on_signal()?;
     let shards = config.shard_count();
     let data = recovery::open(&config)?;
     let Listeners { sockets, resp_port } = listen(&config)?;
-    let unix_socket = config.unix_socket.clone();
     let shared = Arc::new(Shared {
         config,
         resp_port,
         started,
+        started_unix_s: wall_clock_us() / 1_000_000,
+        loading: Loading::new(shards),
         connections: Gauge::default(),
         clients_accepted: Gauge::default(),
         connections_refused: Gauge::default(),
@@ -241,10 +265,8 @@ pub fn run(config: Config) -> Result<(), Failure> {
         id_base_us: wall_clock_us().max(data.last_id_us() + 1),
         stopping: AtomicBool::new(false),
     });
-    let result = serve(&shared, shards, &data, sockets);
-    if let Some(path) = unix_socket {
-        let _ = std::fs::remove_file(path); // Gone already is as good.
-    }
+    let result = serve(&shared, shards, &data, sockets, &running);
+    remove_unix_socket(&shared.config);
     if result.is_ok() {
         tracing::info!("stopped; everything acknowledged is on disk");
     }
@@ -256,6 +278,7 @@ fn serve(
     shards: usize,
     data: &recovery::Data,
     listeners: Vec<(OwnedFd, Door)>,
+    running: &OnceLock<Running>,
 ) -> Result<(), Failure> {
     let (reports, from_workers) = mpsc::channel();
     let mut starts = Vec::new();
@@ -278,18 +301,35 @@ fn serve(
         }
     }
     let doorbells: Arc<[Doorbell]> = doorbells.into_iter().flatten().collect();
-    stop_on_signal(shared.clone(), wakeups)?;
+    let _ = running.set(Running { shared: shared.clone(), wakeups }); // It is set only here.
     for start in &starts {
         let _ = start.send(doorbells.clone()); // A worker that has ended says so by its report.
     }
-    announce(shared);
-    (0..shards).try_for_each(|_| {
-        loop {
-            if let Report::Ended(result) = from_workers.recv().expect("each worker reports its end") {
-                break result;
+    (0..shards).try_for_each(|_| await_end(shared, &from_workers))
+}
+
+/// Waits until a worker ends, and logs the progress of loading meanwhile.
+fn await_end(shared: &Shared, from_workers: &mpsc::Receiver<Report>) -> Result<(), Failure> {
+    let (mut seen, mut seen_at) = (shared.loading.extent(), Instant::now());
+    loop {
+        let report = match shared.loading.is_over() {
+            true => from_workers.recv().map_err(mpsc::RecvTimeoutError::from),
+            false => from_workers.recv_timeout(PROGRESS_INTERVAL),
+        };
+        match report {
+            Ok(Report::Ended(result)) => return result,
+            Ok(Report::Ready(_)) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => unreachable!("each worker reports its end"),
+            Err(mpsc::RecvTimeoutError::Timeout) if shared.loading.is_over() => {}
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let now = shared.loading.extent();
+                let bytes = (now.read_bytes - seen.read_bytes) as f64;
+                let bytes_per_second = (bytes / seen_at.elapsed().as_secs_f64()) as u64;
+                tracing::info!(percent = now.percent(), keys = now.keys, bytes_per_second, "loading");
+                (seen, seen_at) = (now, Instant::now());
             }
         }
-    })
+    }
 }
 
 #[allow(clippy::too_many_arguments)] // Each is moved into the thread; a struct for them would be used once.
@@ -305,7 +345,7 @@ fn spawn_worker(
     let cpus = shared.config.cpus();
     let placement = Placement::Fixed(cpus[index % cpus.len()]);
     let work = move || async move {
-        let result = work(index, shared, &data, post, listeners, &start, &reports).await;
+        let result = work(index, shared, data, post, listeners, &start, &reports).await;
         let _ = reports.send(Report::Ended(result)); // Nobody listens any more: the process is ending.
     };
     let executor = LocalExecutorBuilder::new(placement)
@@ -318,22 +358,22 @@ fn spawn_worker(
 async fn work(
     index: usize,
     shared: Arc<Shared>,
-    data: &recovery::ShardData,
+    data: recovery::ShardData,
     mut post: Post,
     listeners: Vec<(OwnedFd, Door)>,
     start: &mpsc::Receiver<Arc<[Doorbell]>>,
     reports: &mpsc::Sender<Report>,
 ) -> Result<(), Failure> {
     let net = Net::new().map_err(Failure::NetworkRing)?;
-    let (shard, log) = data.recover()?;
     let wakeup = net.wakeup().try_clone_to_owned().map_err(Failure::NetworkRing)?;
     let ready = Ready { worker: index, doorbell: net.doorbell(), wakeup };
     let _ = reports.send(Report::Ready(ready));
-    // Nothing is served yet, so this thread may wait; the others are recovering their shards.
+    // Nothing is served yet, so this thread may wait for the others.
     let Ok(doorbells) = start.recv() else { return Ok(()) };
     post.connect(&doorbells);
-    let mut worker = Worker::new(index, shared, net, post, shard, log).map_err(Failure::NetworkRing)?;
+    let mut worker = Worker::new(index, shared, net, post).map_err(Failure::NetworkRing)?;
     worker.accept_at(listeners);
+    worker.load(data).map_err(Failure::NetworkRing)?;
     worker.run().await
 }
 
@@ -427,11 +467,18 @@ fn bind_with_patience<T>(bind: impl Fn() -> std::io::Result<T>) -> std::io::Resu
     }
 }
 
-/// Ends the server at SIGTERM or SIGINT; at a second one, at once.
-fn stop_on_signal(shared: Arc<Shared>, wakeups: Vec<OwnedFd>) -> Result<(), Failure> {
+/// Ends the server at SIGTERM or SIGINT; at a second one, at once. Before it runs or while it is loading the first
+/// one ends it at once too: nothing was acknowledged, and a start that is cut short leaves the files whole.
+fn stop_on_signal() -> Result<Arc<OnceLock<Running>>, Failure> {
+    let server: Arc<OnceLock<Running>> = Arc::default();
+    let running = server.clone();
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(Failure::Signals)?;
     let wait = move || {
         for signal in signals.forever() {
+            let Some(Running { shared, wakeups }) = running.get() else { end_early(signal, None) };
+            if !shared.loading.is_over() {
+                end_early(signal, Some(&shared.config));
+            }
             if shared.stopping.swap(true, Ordering::Relaxed) {
                 std::process::exit(128 + signal);
             }
@@ -440,7 +487,21 @@ fn stop_on_signal(shared: Arc<Shared>, wakeups: Vec<OwnedFd>) -> Result<(), Fail
         }
     };
     let thread = std::thread::Builder::new().name("kvlite-signals".to_owned()).spawn(wait);
-    thread.map(drop).map_err(Failure::Signals)
+    thread.map(|_| server).map_err(Failure::Signals)
+}
+
+fn end_early(signal: i32, config: Option<&Config>) -> ! {
+    tracing::info!("stopped at signal {signal} before the data was loaded");
+    if let Some(config) = config {
+        remove_unix_socket(config);
+    }
+    std::process::exit(0)
+}
+
+fn remove_unix_socket(config: &Config) {
+    if let Some(path) = &config.unix_socket {
+        let _ = std::fs::remove_file(path); // Gone already is as good.
+    }
 }
 
 fn announce(shared: &Shared) {

@@ -11,8 +11,9 @@ use shard::{Command, Dialect, Error, Reply, Request, glob_matches, parse_integer
 use crate::config::option_name;
 use crate::connection::{Client, Stage};
 use crate::mail::Call;
+use crate::report::Report;
 use crate::router::Gather;
-use crate::worker::{Worker, answer};
+use crate::worker::{Worker, answer, job_token};
 
 /// The version of Redis whose commands and replies kvlite follows; clients choose their features by it.
 const REDIS_VERSION: &str = "7.0.15";
@@ -57,7 +58,7 @@ impl Worker {
                 self.begin_scan(client, cursor, count, pattern);
                 return Ok(());
             }
-            Server::Health | Server::Info | Server::Stats => {
+            Server::Health | Server::Info | Server::Lastsave | Server::Stats => {
                 self.begin_gather(client, request, |_| Call::Report);
                 return Ok(());
             }
@@ -65,7 +66,18 @@ impl Worker {
                 self.begin_gather(client, request, |_| Call::Sync);
                 return Ok(());
             }
-            Server::Compact => {
+            Server::Bgrewriteaof => {
+                self.compact_unheard(client);
+                Reply::Simple("Background append only file rewriting started")
+            }
+            Server::Bgsave => {
+                if request.args().any(|arg| !arg.eq_ignore_ascii_case(b"SCHEDULE")) {
+                    return Err(Error::Syntax);
+                }
+                self.compact_unheard(client);
+                Reply::Simple("Background saving started")
+            }
+            Server::Compact | Server::Save => {
                 self.begin_gather(client, request, |_| Call::Compact);
                 return Ok(());
             }
@@ -93,6 +105,7 @@ impl Worker {
             Server::Info => self.info(request, gather),
             Server::Stats => self.stats(gather),
             Server::Health => self.health(gather),
+            Server::Lastsave => Reply::Integer(gather.report.saved_s.unwrap_or_default() as i64),
             _ => gather.merge(command::Merge::AllOk),
         }
     }
@@ -136,9 +149,14 @@ impl Worker {
 
     fn health(&self, gather: &Gather) -> Reply<'static> {
         let report = &gather.report;
+        let loading = &self.shared.loading;
+        let (status, more) = match loading.is_over() {
+            true => ("healthy", String::new()),
+            false => ("loading", format!(",\"loading_percent\":{}", loading.extent().percent())),
+        };
         let json = format!(
-            "{{\"status\":\"healthy\",\"keys\":{},\"connections\":{},\"wal_size\":{},\"wal_healthy\":true,\
-             \"needs_compaction\":{},\"shards\":{},\"uptime_seconds\":{}}}",
+            "{{\"status\":\"{status}\",\"keys\":{},\"connections\":{},\"wal_size\":{},\"wal_healthy\":true,\
+             \"needs_compaction\":{},\"shards\":{},\"uptime_seconds\":{}{more}}}",
             report.shard.keys,
             self.shared.connections.count(),
             report.wal_size_bytes,
@@ -179,16 +197,7 @@ impl Worker {
                 "Memory",
                 vec![("used_memory", report.shard.memory_bytes.to_string()), ("maxmemory", "0".to_owned())],
             ),
-            (
-                "Persistence",
-                vec![
-                    ("loading", "0".to_owned()),
-                    ("aof_enabled", "1".to_owned()),
-                    ("wal_size", report.wal_size_bytes.to_string()),
-                    ("wal_entries", report.wal_entries.to_string()),
-                    ("wal_needs_compaction", u8::from(report.needs_compaction).to_string()),
-                ],
-            ),
+            ("Persistence", self.persistence(report)),
             (
                 "Stats",
                 vec![
@@ -229,6 +238,37 @@ impl Worker {
             }
         }
         Reply::Text(text)
+    }
+
+    fn persistence(&self, report: &Report) -> Vec<(&'static str, String)> {
+        let flag = |is: bool| u8::from(is).to_string();
+        let is_loading = !self.shared.loading.is_over();
+        let mut lines = vec![
+            ("loading", flag(is_loading)),
+            ("rdb_bgsave_in_progress", flag(report.compacting)),
+            ("rdb_last_save_time", report.saved_s.unwrap_or_default().to_string()),
+            ("aof_enabled", "1".to_owned()),
+            ("aof_rewrite_in_progress", flag(report.compacting)),
+            ("wal_size", report.wal_size_bytes.to_string()),
+            ("wal_entries", report.wal_entries.to_string()),
+            ("wal_needs_compaction", flag(report.needs_compaction)),
+        ];
+        if is_loading {
+            let extent = self.shared.loading.extent();
+            lines.extend([
+                ("loading_total_bytes", extent.total_bytes.to_string()),
+                ("loading_loaded_bytes", extent.read_bytes.to_string()),
+                ("loading_loaded_perc", format!("{}.00", extent.percent())),
+            ]);
+        }
+        lines
+    }
+
+    /// Asks every worker for a snapshot for which nobody waits.
+    fn compact_unheard(&mut self, client: &Client) {
+        for worker in 0..self.post.worker_count() {
+            self.post.to(worker).call(job_token(client), Call::CompactUnheard);
+        }
     }
 
     fn config_command(&self, request: &Request<'_>) -> Result<Reply<'static>, Error> {

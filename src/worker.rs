@@ -8,6 +8,7 @@
 //! inside a turn; when a turn finds nothing to do, the worker parks until the network ring, a peer or its clock
 //! wakes it.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,10 +21,11 @@ use wal::{Kind, Log, OsDisk};
 use crate::config::SyncMode;
 use crate::connection::{Client, Connection, Door, INPUT_HIGH_BYTES, Stage};
 use crate::journal::Journal;
+use crate::loading::Loaded;
 use crate::mail::{Answer, Call, Mail, Newcomer, Page, Post, Token, TransactionId};
 use crate::net::{Event, Net, SocketId};
 use crate::protocol::{self, Listener, Parsed, Parser};
-use crate::recovery;
+use crate::recovery::{self, ShardData};
 use crate::report::Report;
 use crate::router::{Gather, Job, OwnedRequest, Route, SHARDS_MAX, Transaction, Walk, Walked, route};
 use crate::server::{Failure, Shared};
@@ -61,8 +63,13 @@ pub struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) net: Net,
     pub(crate) post: Post,
+    /// Empty while it is being read back.
     pub(crate) shard: Shard,
-    journal: Journal,
+    journal: Loaded<Journal>,
+    /// Some shard is not in memory yet: commands that need keys or files are refused.
+    loading: bool,
+    /// The shard and its log, once they are read back, on their way from the thread that did it.
+    arrival: Rc<RefCell<Option<Recovery>>>,
     upkeep: Upkeep,
     locks: LockTable<Deferred>,
     /// The locked or waiting parts of transactions.
@@ -97,6 +104,8 @@ pub struct Worker {
     drained: bool,
 }
 
+type Recovery = Result<(Shard, Log<OsDisk>), Failure>;
+
 /// What waits for locks.
 enum Deferred {
     /// A command on one shard.
@@ -124,20 +133,12 @@ enum Flow {
 }
 
 impl Worker {
-    /// A worker over a recovered shard and its log.
+    /// A worker whose shard is to be read back by [`Worker::load`].
     ///
     /// # Errors
     /// When no more files can be opened.
-    pub fn new(
-        index: usize,
-        shared: Arc<Shared>,
-        net: Net,
-        post: Post,
-        shard: Shard,
-        log: Log<OsDisk>,
-    ) -> std::io::Result<Worker> {
+    pub fn new(index: usize, shared: Arc<Shared>, net: Net, post: Post) -> std::io::Result<Worker> {
         let now_ms = wall_clock_ms();
-        let journal = Journal::new(log, shared.config.sync_mode);
         let upkeep = Upkeep::new(&shared.config, net.wakeup().try_clone_to_owned()?);
         Ok(Worker {
             index,
@@ -145,8 +146,10 @@ impl Worker {
             upkeep,
             net,
             post,
-            shard,
-            journal,
+            shard: Shard::new(recovery::random_seeds()),
+            journal: Loaded::not_yet(),
+            loading: true,
+            arrival: Rc::default(),
             locks: LockTable::new(recovery::random_seeds()),
             prepared: HashMap::new(),
             last_id_us: 0,
@@ -179,6 +182,34 @@ impl Worker {
         }
     }
 
+    /// Begins to read the shard back, on the executor's helper thread: turns go on meanwhile.
+    ///
+    /// # Errors
+    /// When no more files can be opened.
+    pub fn load(&self, data: ShardData) -> std::io::Result<()> {
+        let (index, shared, arrival) = (self.index, self.shared.clone(), self.arrival.clone());
+        let wakeup = self.net.wakeup().try_clone_to_owned()?;
+        glommio::spawn_local(async move {
+            let recovery = move || data.recover_noting(shared.loading.shard(index));
+            *arrival.borrow_mut() = Some(glommio::executor().spawn_blocking(recovery).await);
+            Net::unpark(std::os::fd::AsFd::as_fd(&wakeup));
+        })
+        .detach();
+        Ok(())
+    }
+
+    /// Takes the shard when it has been read back, and begins to serve when every worker has its own.
+    fn go_on_loading(&mut self) -> Result<(), Failure> {
+        if let Some(recovery) = self.arrival.take() {
+            let (shard, log) = recovery?;
+            self.shard = shard;
+            self.journal.set(Journal::new(log, self.shared.config.sync_mode));
+            self.shared.shard_loaded(self.index);
+        }
+        self.loading = !self.shared.loading.is_over();
+        Ok(())
+    }
+
     /// Takes turns until the server stops.
     pub async fn run(mut self) -> Result<(), Failure> {
         let config = &self.shared.config;
@@ -209,7 +240,9 @@ impl Worker {
             self.net.unparked();
         }
         let index = self.index;
-        self.journal.log.close().map_err(|error| Failure::log(index, error))
+        // A server that is told to stop while it is loading ends without an end of its workers.
+        let Some(journal) = self.journal.into_inner() else { return Ok(()) };
+        journal.log.close().map_err(|error| Failure::log(index, error))
     }
 
     /// Wakes the worker from its parking once every `tick`, for what is due by the clock.
@@ -231,6 +264,9 @@ impl Worker {
         let mut progressed = self.net.turn(&mut events).map_err(Failure::NetworkRing)?;
         self.now_ms = self.now_ms.max(wall_clock_ms());
         self.uptime_ms = self.shared.started.elapsed().as_millis() as u64;
+        if self.loading {
+            self.go_on_loading()?;
+        }
         for event in events.drain(..) {
             self.on_event(event)?;
         }
@@ -245,7 +281,7 @@ impl Worker {
         if self.uptime_ms >= self.next_tick_ms.min(self.next_expiry_ms) {
             self.tick();
         }
-        progressed |= self.background();
+        progressed |= !self.loading && self.background();
         self.write_log()?;
         self.post.send(&mut self.net);
         self.look_after_clients();
@@ -474,6 +510,12 @@ impl Worker {
             answer(client, &request, &Reply::Error(error));
             return Flow::Taken;
         }
+        if self.loading && !command.runs_while_loading() {
+            self.commands += 1;
+            let percent = self.shared.loading.extent().percent();
+            answer(client, &request, &Reply::Error(Error::Loading { percent }));
+            return Flow::Taken;
+        }
         let single = self.post.worker_count() == 1;
         match command.run {
             Run::Key(_) | Run::Keys(..) => match route(&request, self.post.worker_count()) {
@@ -508,7 +550,8 @@ impl Worker {
             journal.bound_frame();
             let changes_before = journal.changes.count();
             let reply = shard.execute(request, *now_ms, &mut journal.changes);
-            let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
+            let changed = journal.changes.count() != changes_before;
+            let seq = journal.frame_behind(request, changed);
             if journal.holds_back(seq) {
                 let sequence = client.replies.later(*index, 0);
                 let token = Token { socket: client.socket, sequence };
@@ -647,6 +690,7 @@ impl Worker {
                 self.journal.answer_synced(from, token, &mut self.net, &mut self.post);
             }
             Call::Compact => self.upkeep.ask(from, token),
+            Call::CompactUnheard => self.upkeep.ask_unheard(),
         }
         Ok(())
     }
@@ -656,7 +700,8 @@ impl Worker {
         journal.bound_frame();
         let changes_before = journal.changes.count();
         let reply = shard.execute(request, *now_ms, &mut journal.changes);
-        let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
+        let changed = journal.changes.count() != changes_before;
+        let seq = journal.frame_behind(request, changed);
         journal.answer_bytes(seq, origin, token, post, |out| write_reply(&reply, request, out));
     }
 
@@ -665,7 +710,8 @@ impl Worker {
         self.journal.bound_frame();
         let changes_before = self.journal.changes.count();
         let reply = self.shard.execute(request, self.now_ms, &mut self.journal.changes).into_owned();
-        let seq = self.journal.frame_behind(request, self.journal.changes.count() != changes_before);
+        let changed = self.journal.changes.count() != changes_before;
+        let seq = self.journal.frame_behind(request, changed);
         (reply, seq)
     }
 
@@ -788,6 +834,9 @@ impl Worker {
     // ---- the log ----
 
     fn write_log(&mut self) -> Result<(), Failure> {
+        if self.journal.get().is_none() {
+            return Ok(()); // Nothing was changed.
+        }
         self.journal.write(&mut self.net).map_err(|error| Failure::log(self.index, error))
     }
 
@@ -803,7 +852,7 @@ impl Worker {
             self.net.accept(listener);
         }
         let everysec = self.shared.config.sync_mode == SyncMode::EverySecond;
-        if everysec && self.last_sync.elapsed() >= SYNC_INTERVAL {
+        if everysec && self.journal.get().is_some() && self.last_sync.elapsed() >= SYNC_INTERVAL {
             self.last_sync = Instant::now();
             self.journal.begin_sync(&mut self.net);
         }
@@ -850,11 +899,17 @@ impl Worker {
 
     /// What this worker counts.
     pub(crate) fn report(&self) -> Report {
-        let log = &self.journal.log;
+        let saved_s = Some(self.upkeep.saved_s().unwrap_or(self.shared.started_unix_s));
+        let Some(journal) = self.journal.get() else {
+            return Report { commands: self.commands, saved_s, ..Report::default() };
+        };
+        let log = &journal.log;
         Report {
             wal_size_bytes: log.size_bytes() + log.snapshot().map_or(0, |snapshot| snapshot.bytes),
             wal_entries: log.entries(),
             needs_compaction: self.upkeep.is_compacting() || self.upkeep.is_long(log),
+            compacting: self.upkeep.is_compacting(),
+            saved_s,
             commands: self.commands,
             shard: self.shard.stats(),
         }
@@ -936,7 +991,7 @@ fn locks_of(request: &Request<'_>) -> (LockKeys, bool) {
 }
 
 /// Under which name a job's calls are answered: a client has one job at a time.
-fn job_token(client: &Client) -> Token {
+pub(crate) fn job_token(client: &Client) -> Token {
     Token { socket: client.socket, sequence: client.replies.next_sequence() }
 }
 

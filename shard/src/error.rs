@@ -67,6 +67,11 @@ pub enum Error {
     UnknownOption(Box<[u8]>),
     /// As many clients as `--max-connections` allows are already connected.
     ConnectionLimit,
+    /// The keys are still being read back from the disk; how far that is, in percent.
+    Loading {
+        /// From 0 to 99.
+        percent: u8,
+    },
     /// The server cannot do this, and the text says why and what to do.
     Unavailable(&'static str),
 }

@@ -33,5 +33,6 @@ mod scanning; // SCAN and KEYS over keys that come and go, expiry that nobody as
 
 // What outlives the process.
 mod crash; // kill -9 and SIGTERM under load
+mod loading; // a start on much data: what is answered meanwhile, SIGTERM, damage
 mod persistence; // every kind of change, restarts, other shard counts
 mod startup; // flags, exit statuses, one server per directory

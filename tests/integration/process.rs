@@ -93,7 +93,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server with an empty data directory that has answered `PING` on both ports. `flags` are added to
+    /// A server with an empty data directory that has answered `PING` on both ports and is done with loading. `flags` are added to
     /// those of every test and win over them.
     pub fn start(shards: usize, flags: &[&str]) -> Server {
         let directory = TempDir::with_prefix("kvlite-test-").expect("the temporary directory is writable");
@@ -178,6 +178,20 @@ impl Server {
         self.spawn();
     }
 
+    /// Starts the ended server again as [`Server::restart`] does, but only waits until it accepts connections: it
+    /// may still be loading.
+    pub fn restart_unloaded(&mut self) {
+        assert!(self.child.is_none(), "the server still runs");
+        self.launch();
+    }
+
+    /// Waits until the server has loaded its data.
+    pub fn wait_until_loaded(&self) {
+        let mut text = self.text();
+        let loaded = within_deadline(|| !text.ask_one("HEALTH").contains("\"status\":\"loading\""));
+        assert!(loaded, "the server still loads its data after {DEADLINE:?}\n{}", self.log.tail());
+    }
+
     /// Gives a flag another value from the next restart on.
     pub fn set_flag(&mut self, name: &str, value: &str) {
         match self.flags.iter().position(|flag| flag == name) {
@@ -196,11 +210,18 @@ impl Server {
     }
 
     fn spawn(&mut self) {
+        self.launch();
+        assert_eq!(self.text().ask("PING"), ["+PONG"], "{}", self.log.tail());
+        assert_eq!(self.resp().ask("PING").to_string(), "+PONG", "{}", self.log.tail());
+        self.wait_until_loaded();
+    }
+
+    fn launch(&mut self) {
         for _ in 0..5 {
             (self.port, self.resp_port) = (free_port(), free_port());
             let heard = self.log.text().len();
             self.child = Some(self.command().spawn().expect("the program under test can be run"));
-            match self.ready() {
+            match self.accepts() {
                 Ok(()) => return,
                 // The port was taken between our look and the server's bind.
                 Err(_) if self.log.text()[heard..].to_lowercase().contains("in use") => {}
@@ -228,8 +249,8 @@ impl Server {
         command
     }
 
-    /// Waits until both ports answer, or says why they do not.
-    fn ready(&mut self) -> Result<(), String> {
+    /// Waits until both ports accept connections, or says why they do not.
+    fn accepts(&mut self) -> Result<(), String> {
         for port in [self.port, self.resp_port] {
             let mut ended = None;
             let accepts = within_deadline(|| {
@@ -244,8 +265,6 @@ impl Server {
                 return Err(format!("the server does not accept on port {port} after {DEADLINE:?}"));
             }
         }
-        assert_eq!(self.text().ask("PING"), ["+PONG"], "{}", self.log.tail());
-        assert_eq!(self.resp().ask("PING").to_string(), "+PONG", "{}", self.log.tail());
         Ok(())
     }
 }
