@@ -1,5 +1,5 @@
-//! How far the shards are with reading their files back: noted now and then by the threads that read, for whoever
-//! asks meanwhile. It reads no file itself.
+//! How far the shards are with reading their files back: noted now and then by the threads that read, for
+//! whoever asks meanwhile. It reads no file itself.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -467,8 +467,8 @@ fn bind_with_patience<T>(bind: impl Fn() -> std::io::Result<T>) -> std::io::Resu
     }
 }
 
-/// Ends the server at SIGTERM or SIGINT; at a second one, at once. Before it runs or while it is loading the first
-/// one ends it at once too: nothing was acknowledged, and a start that is cut short leaves the files whole.
+/// Ends the server at SIGTERM or SIGINT; at a second one, at once. Before it runs or while it is loading the
+/// first one ends it at once too: nothing was acknowledged, and a start that is cut short leaves the files whole.
 fn stop_on_signal() -> Result<Arc<OnceLock<Running>>, Failure> {
     let server: Arc<OnceLock<Running>> = Arc::default();
     let running = server.clone();

@@ -1,7 +1,8 @@
 //! A start on data that takes a while to read back: what is answered meanwhile, and the end of it.
 //!
-//! Connections are accepted before the reading begins, so a client that is there from the first moment finds the
-//! server loading. How long that lasts depends on the machine: a start that was too fast to be seen is repeated.
+//! Connections are accepted before the reading begins, so a client that is there from the first moment finds
+//! the server loading. How long that lasts depends on the machine: a start that was too fast to be seen is
+//! repeated.
 
 use std::os::unix::fs::FileExt;
 

@@ -93,8 +93,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server with an empty data directory that has answered `PING` on both ports and is done with loading. `flags` are added to
-    /// those of every test and win over them.
+    /// A server with an empty data directory that has answered `PING` on both ports and is done with
+    /// loading. `flags` are added to those of every test and win over them.
     pub fn start(shards: usize, flags: &[&str]) -> Server {
         let directory = TempDir::with_prefix("kvlite-test-").expect("the temporary directory is writable");
         let mut server = Server {
@@ -178,8 +178,8 @@ impl Server {
         self.spawn();
     }
 
-    /// Starts the ended server again as [`Server::restart`] does, but only waits until it accepts connections: it
-    /// may still be loading.
+    /// Starts the ended server again as [`Server::restart`] does, but only waits until it accepts connections:
+    /// it may still be loading.
     pub fn restart_unloaded(&mut self) {
         assert!(self.child.is_none(), "the server still runs");
         self.launch();
