@@ -242,7 +242,7 @@ fn write_time(ms: u64, out: &mut String) {
 #[derive(Debug, Default)]
 pub struct Detector {
     /// Sorted by id.
-    series: Vec<Box<Series>>,
+    series: Vec<Series>,
     /// What is over, oldest first.
     ended: Vec<Finding>,
 }
@@ -284,7 +284,7 @@ impl Detector {
         let end = |series: &Series| series.finding.as_ref().map(|finding| finding.ended(series.observed_ms));
         let active = self.series.iter().filter(|series| !silent(series));
         let mut found: Vec<Finding> = active.filter_map(|series| series.finding.clone()).collect();
-        let silenced = self.series.iter().filter(|series| silent(series)).filter_map(|series| end(series));
+        let silenced = self.series.iter().filter(|series| silent(series)).filter_map(end);
         let mut over: Vec<Finding> = self.ended.iter().cloned().chain(silenced).collect();
         over.retain(|finding| finding.until_ms.is_some_and(|until_ms| until_ms + ENDED_KEPT_MS >= now_ms));
         found.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -300,11 +300,11 @@ impl Detector {
 
     /// The memory it holds, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        let series = self.series.iter().map(|series| size_of::<Series>() + series.name.len());
+        let series = self.series.iter().map(|series| size_of::<Weeks>() + series.name.len());
         let ended = self.ended.iter().map(|finding| finding.name.len());
         series.sum::<usize>()
             + ended.sum::<usize>()
-            + self.series.capacity() * size_of::<Box<Series>>()
+            + self.series.capacity() * size_of::<Series>()
             + self.ended.capacity() * size_of::<Finding>()
     }
 
@@ -317,13 +317,13 @@ impl Detector {
             Ok(place) => place,
             Err(_) if id.name.len() > NAME_LEN_MAX => return None,
             Err(place) if self.series.len() < SERIES_MAX => {
-                self.series.insert(place, Box::new(Series::new(id, now_ms)));
+                self.series.insert(place, Series::new(id, now_ms));
                 place
             }
             Err(_) => {
                 self.forget_one(now_ms)?;
                 let place = self.position(id).unwrap_or_else(|place| place);
-                self.series.insert(place, Box::new(Series::new(id, now_ms)));
+                self.series.insert(place, Series::new(id, now_ms));
                 place
             }
         };
@@ -367,7 +367,7 @@ struct Series {
     slow: [Sum; 2],
     minute: Mean,
     hour: Hour,
-    weeks: Weeks,
+    weeks: Box<Weeks>,
     /// Since when all is normal while there is a finding.
     calm_since_ms: Option<u64>,
     finding: Option<Finding>,
@@ -439,7 +439,7 @@ impl Series {
             slow: Default::default(),
             minute: Mean::default(),
             hour: Hour::default(),
-            weeks: Weeks { low: [f32::NAN; HOURS], high: [f32::NAN; HOURS] },
+            weeks: Box::new(Weeks { low: [f32::NAN; HOURS], high: [f32::NAN; HOURS] }),
             calm_since_ms: None,
             finding: None,
             extreme: 0.0,
