@@ -927,10 +927,13 @@ impl Worker {
     /// What this worker counts.
     pub(crate) fn report(&self) -> Report {
         let log = &self.journal.log;
+        let log_fill = self.upkeep.schedule().fill(log);
         Report {
             wal_size_bytes: log.size_bytes() + log.snapshot().map_or(0, |snapshot| snapshot.bytes),
             wal_entries: log.entries(),
-            needs_compaction: self.upkeep.is_compacting() || self.upkeep.is_long(log),
+            needs_compaction: self.upkeep.is_compacting() || log_fill > 1.0,
+            log_fill,
+            outlook: self.upkeep.schedule().outlook(self.now_ms).map(Box::new),
             wal_fault: self.journal.fault().map(|cause| format!("shard {}: {cause}", self.index).into()),
             commands: self.commands,
             shard: self.shard.stats(),
