@@ -17,6 +17,7 @@ pub mod connection;
 #[cfg(test)]
 mod documentation;
 mod journal;
+pub mod loading;
 pub mod logging;
 pub mod mail;
 pub mod net;

@@ -21,6 +21,7 @@ use std::collections::{HashMap, HashSet};
 use shard::Change;
 use wal::{Disk, Kind, Layout, Place, Record};
 
+use crate::loading::Loading;
 use crate::mail::TransactionId;
 use crate::router::SHARDS_MAX;
 use crate::server::Failure;
@@ -82,15 +83,16 @@ struct Traces {
     left_out: HashSet<TransactionId>,
 }
 
-/// Reads all logs of a layout and judges.
+/// Reads all logs of a layout and judges; one step of `loading`, unless there is only one shard.
 ///
 /// # Errors
 /// [`Failure::Log`] where a log is damaged.
-pub fn reach<D: Disk>(disk: &D, layout: &Layout) -> Result<Verdict, Failure> {
+pub fn reach<D: Disk>(disk: &D, layout: &Layout, loading: &Loading) -> Result<Verdict, Failure> {
     if layout.shards == 1 {
         return Ok(Verdict::default()); // There is nothing to compare.
     }
-    let traces = on_every_shard(layout, |index| trace(disk, layout, index))?;
+    loading.begin_step(layout.shards as usize);
+    let traces = on_every_shard(layout, |index| trace(disk, layout, index, loading))?;
     let ids = traces.iter().flat_map(|traces| traces.parts.keys().chain([&traces.snapshot_begun]));
     let last_id = ids.copied().max().unwrap_or(0);
     let mut verdict = Verdict { cuts: vec![None; layout.shards as usize], last_id, ..Verdict::default() };
@@ -136,9 +138,10 @@ fn place(layout: &Layout, shard_index: u32) -> Place {
     Place { shard_index, shard_count: layout.shards }
 }
 
-fn trace<D: Disk>(disk: &D, layout: &Layout, shard_index: u32) -> Result<Traces, Failure> {
+fn trace<D: Disk>(disk: &D, layout: &Layout, shard_index: u32, loading: &Loading) -> Result<Traces, Failure> {
     let mut traces = Traces::default();
     let note = |record: Record<'_>| {
+        loading.note(shard_index as usize, &record, 0);
         if let Kind::Transaction { id, participants } = record.kind {
             match (participants, record.in_snapshot) {
                 ([], true) => traces.snapshot_begun = id,
