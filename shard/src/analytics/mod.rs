@@ -1,0 +1,14 @@
+//! What a shard knows about the use of its keys, in bounded memory, whatever the number of distinct keys.
+//!
+//! The parts are plain data structures that know nothing of the shard: hashes and names of keys, sizes, the
+//! time and seeds are arguments, and what comes out depends on nothing else.
+//!
+//! - `hot` the keys that are used most
+//! - `classes` kinds of keys, learnt from their names
+//! - `intervals` how long keys rest between two uses, and the TTL that follows
+//! - `reuse` the hit ratio to expect with more or less memory
+
+pub mod classes;
+pub mod hot;
+pub mod intervals;
+pub mod reuse;
