@@ -145,20 +145,14 @@ impl<D: Disk> ShardData<D> {
         let started = Instant::now();
         let mut shard = Shard::new(random_seeds());
         let apply = |record: Record<'_>| {
-            if !self.verdict.counts(self.place.shard_index, &record) {
-                return Ok(());
+            if self.verdict.counts(self.place.shard_index, &record) {
+                apply(&mut shard, &record)
+            } else {
+                Ok(())
             }
-            for change in shard::decode(record.payload) {
-                let replay = |error| Replay::Malformed { seq: record.seq, error };
-                shard.apply(&change.map_err(replay)?);
-            }
-            Ok(())
         };
         let recovered = Log::recover(&self.disk, &self.directory, self.place, self.segment_bytes, apply);
-        let (log, recovered) = recovered.map_err(|error| match error {
-            Replay::Log(error) => Failure::log(index, error),
-            Replay::Malformed { seq, error } => Failure::Replay { shard: index, seq, error },
-        })?;
+        let (log, recovered) = recovered.map_err(|error| error.of_shard(index))?;
         if let Some(cut) = &recovered.cut {
             tracing::warn!(
                 shard = index,
@@ -179,15 +173,41 @@ impl<D: Disk> ShardData<D> {
     }
 }
 
-enum Replay {
+/// Why records could not be replayed.
+#[derive(Debug)]
+pub(crate) enum Replay {
+    /// The log is not readable.
     Log(wal::Error),
-    Malformed { seq: u64, error: shard::MalformedChange },
+    /// A frame is good, and holds something other than changes.
+    Malformed {
+        /// The frame.
+        seq: u64,
+        /// What is wrong.
+        error: shard::MalformedChange,
+    },
+}
+
+impl Replay {
+    pub(crate) fn of_shard(self, shard: usize) -> Failure {
+        match self {
+            Replay::Log(error) => Failure::log(shard, error),
+            Replay::Malformed { seq, error } => Failure::Replay { shard, seq, error },
+        }
+    }
 }
 
 impl From<wal::Error> for Replay {
     fn from(error: wal::Error) -> Replay {
         Replay::Log(error)
     }
+}
+
+/// Applies the changes of a record.
+pub(crate) fn apply(shard: &mut Shard, record: &Record<'_>) -> Result<(), Replay> {
+    for change in shard::decode(record.payload) {
+        shard.apply(&change.map_err(|error| Replay::Malformed { seq: record.seq, error })?);
+    }
+    Ok(())
 }
 
 /// Writes a snapshot of the whole shard in place of its log. `last_id` is not below the id of any transaction that
@@ -205,7 +225,10 @@ fn replace_by_snapshot<D: Disk>(shard: &Shard, log: &mut Log<D>, last_id: u64) -
 }
 
 /// Puts every key of a shard, expired ones too: they expire where they are put.
-fn write_all<E>(shard: &Shard, mut put: impl FnMut(&Change<'_>) -> Result<(), E>) -> Result<(), E> {
+pub(crate) fn write_all<E>(
+    shard: &Shard,
+    mut put: impl FnMut(&Change<'_>) -> Result<(), E>,
+) -> Result<(), E> {
     let mut position = Some(0);
     while let Some(from) = position {
         let mut done = Ok(());
@@ -232,10 +255,7 @@ fn move_keys<D: Disk>(disk: &D, old: &Layout, new: &Layout, segment_bytes: u64) 
     let shards = new.shards as usize;
     let mut targets = Vec::with_capacity(shards);
     for index in 0..shards {
-        let place = Place { shard_index: index as u32, shard_count: new.shards };
-        let directory = new.shard_dir(place.shard_index);
-        let writer = SnapshotWriter::create(disk, &directory, place).map_err(failed(index))?;
-        targets.push(Target { writer, changes: Changes::default() });
+        targets.push(Target::create(disk, new, index).map_err(failed(index))?);
     }
     for index in 0..old.shards as usize {
         let (shard, _log) = ShardData::new(disk, old, index, segment_bytes, &verdict).recover()?;
@@ -244,19 +264,33 @@ fn move_keys<D: Disk>(disk: &D, old: &Layout, new: &Layout, segment_bytes: u64) 
             targets[owner].put(change).map_err(failed(owner))
         })?;
     }
-    for (index, mut target) in targets.into_iter().enumerate() {
-        target.flush().and_then(|()| target.writer.finish()).map_err(failed(index))?;
+    for (index, target) in targets.into_iter().enumerate() {
+        target.finish().map_err(failed(index))?;
     }
     Ok(())
 }
 
-struct Target<D: Disk> {
+/// A snapshot while keys are written into it.
+pub(crate) struct Target<D: Disk> {
     writer: SnapshotWriter<D>,
     changes: Changes,
 }
 
 impl<D: Disk> Target<D> {
-    fn put(&mut self, change: &Change<'_>) -> Result<(), wal::Error> {
+    /// Begins the snapshot with which a shard of a new layout starts.
+    pub(crate) fn create(disk: &D, layout: &Layout, index: usize) -> Result<Target<D>, wal::Error> {
+        let place = Place { shard_index: index as u32, shard_count: layout.shards };
+        let writer = SnapshotWriter::create(disk, &layout.shard_dir(place.shard_index), place)?;
+        Ok(Target { writer, changes: Changes::default() })
+    }
+
+    /// Syncs and names it.
+    pub(crate) fn finish(mut self) -> Result<(), wal::Error> {
+        self.flush()?;
+        self.writer.finish().map(drop)
+    }
+
+    pub(crate) fn put(&mut self, change: &Change<'_>) -> Result<(), wal::Error> {
         self.changes.push(change);
         if self.changes.bytes().len() >= MOVE_FRAME_BYTES { self.flush() } else { Ok(()) }
     }

@@ -36,3 +36,4 @@ mod crash; // kill -9 and SIGTERM under load
 mod disk_faults; // a disk that is full or fails, and is well again
 mod persistence; // every kind of change, restarts, other shard counts
 mod startup; // flags, exit statuses, one server per directory
+mod tools; // check, repair and dump on what a server left
