@@ -158,7 +158,7 @@ impl<D: Disk> Found<D> {
                 new
             }
         };
-        let verdict = Arc::new(verdict::reach(&disk, &layout, loading)?);
+        let verdict = Arc::new(verdict::reach_noting(&disk, &layout, loading)?);
         let data = Data { _directory: directory, disk, layout, segment_bytes, verdict };
         let data = if data.verdict.is_news() { data.carry_out()? } else { data };
         loading.begin_step(shards as usize);
@@ -184,17 +184,17 @@ impl<D: Disk> ShardData<D> {
     /// # Errors
     /// [`Failure::Log`], [`Failure::Replay`].
     pub fn recover(&self) -> Result<(Shard, Log<D>), Failure> {
-        self.recover_with_pauses(|_, _| Ok(()))
+        self.recover_with_pauses(|_, _| {})
     }
 
     /// As [`ShardData::recover`]; calls `pause` now and then, with the record that follows and the number of keys so
     /// far.
     ///
     /// # Errors
-    /// As there, and those of `pause`.
+    /// As there.
     pub fn recover_with_pauses(
         &self,
-        mut pause: impl FnMut(&Record<'_>, usize) -> Result<(), Failure>,
+        mut pause: impl FnMut(&Record<'_>, usize),
     ) -> Result<(Shard, Log<D>), Failure> {
         let index = self.place.shard_index as usize;
         let started = Instant::now();
@@ -203,23 +203,16 @@ impl<D: Disk> ShardData<D> {
         let apply = |record: Record<'_>| {
             if record.read_bytes >= next_pause_bytes {
                 next_pause_bytes = record.read_bytes + PAUSE_BYTES;
-                pause(&record, shard.key_count()).map_err(Replay::Ended)?;
+                pause(&record, shard.key_count());
             }
-            if !self.verdict.counts(self.place.shard_index, &record) {
-                return Ok(());
+            if self.verdict.counts(self.place.shard_index, &record) {
+                apply(&mut shard, &record)
+            } else {
+                Ok(())
             }
-            for change in shard::decode(record.payload) {
-                let replay = |error| Replay::Malformed { seq: record.seq, error };
-                shard.apply(&change.map_err(replay)?);
-            }
-            Ok(())
         };
         let recovered = Log::recover(&self.disk, &self.directory, self.place, self.segment_bytes, apply);
-        let (log, recovered) = recovered.map_err(|error| match error {
-            Replay::Log(error) => Failure::log(index, error),
-            Replay::Malformed { seq, error } => Failure::Replay { shard: index, seq, error },
-            Replay::Ended(failure) => failure,
-        })?;
+        let (log, recovered) = recovered.map_err(|error| error.of_shard(index))?;
         if let Some(cut) = &recovered.cut {
             tracing::warn!(
                 shard = index,
@@ -240,20 +233,41 @@ impl<D: Disk> ShardData<D> {
     }
 }
 
-enum Replay {
+/// Why records could not be replayed.
+#[derive(Debug)]
+pub(crate) enum Replay {
+    /// The log is not readable.
     Log(wal::Error),
+    /// A frame is good, and holds something other than changes.
     Malformed {
+        /// The frame.
         seq: u64,
+        /// What is wrong.
         error: shard::MalformedChange,
     },
-    /// A pause has failed.
-    Ended(Failure),
+}
+
+impl Replay {
+    pub(crate) fn of_shard(self, shard: usize) -> Failure {
+        match self {
+            Replay::Log(error) => Failure::log(shard, error),
+            Replay::Malformed { seq, error } => Failure::Replay { shard, seq, error },
+        }
+    }
 }
 
 impl From<wal::Error> for Replay {
     fn from(error: wal::Error) -> Replay {
         Replay::Log(error)
     }
+}
+
+/// Applies the changes of a record.
+pub(crate) fn apply(shard: &mut Shard, record: &Record<'_>) -> Result<(), Replay> {
+    for change in shard::decode(record.payload) {
+        shard.apply(&change.map_err(|error| Replay::Malformed { seq: record.seq, error })?);
+    }
+    Ok(())
 }
 
 /// Writes a snapshot of the whole shard in place of its log. `last_id` is not below the id of any transaction that
@@ -271,7 +285,10 @@ fn replace_by_snapshot<D: Disk>(shard: &Shard, log: &mut Log<D>, last_id: u64) -
 }
 
 /// Puts every key of a shard, expired ones too: they expire where they are put.
-fn write_all<E>(shard: &Shard, mut put: impl FnMut(&Change<'_>) -> Result<(), E>) -> Result<(), E> {
+pub(crate) fn write_all<E>(
+    shard: &Shard,
+    mut put: impl FnMut(&Change<'_>) -> Result<(), E>,
+) -> Result<(), E> {
     let mut position = Some(0);
     while let Some(from) = position {
         let mut done = Ok(());
@@ -300,40 +317,48 @@ fn move_keys<D: Disk>(
     loading: &Loading,
 ) -> Result<(), Failure> {
     let failed = |shard: usize| move |error| Failure::log(shard, error);
-    let verdict = Arc::new(verdict::reach(disk, old, loading)?);
+    let verdict = Arc::new(verdict::reach_noting(disk, old, loading)?);
     loading.begin_step(old.shards as usize);
     let shards = new.shards as usize;
     let mut targets = Vec::with_capacity(shards);
     for index in 0..shards {
-        let place = Place { shard_index: index as u32, shard_count: new.shards };
-        let directory = new.shard_dir(place.shard_index);
-        let writer = SnapshotWriter::create(disk, &directory, place).map_err(failed(index))?;
-        targets.push(Target { writer, changes: Changes::default() });
+        targets.push(Target::create(disk, new, index).map_err(failed(index))?);
     }
     for index in 0..old.shards as usize {
         let data = ShardData::new(disk, old, index, segment_bytes, &verdict);
-        let (shard, _log) = data.recover_with_pauses(|record, keys| {
-            loading.note(index, record, keys);
-            Ok(())
-        })?;
+        let (shard, _log) = data.recover_with_pauses(|record, keys| loading.note(index, record, keys))?;
         write_all(&shard, |change| {
             let owner = router::owner(change.key().unwrap_or_default(), shards);
             targets[owner].put(change).map_err(failed(owner))
         })?;
     }
-    for (index, mut target) in targets.into_iter().enumerate() {
-        target.flush().and_then(|()| target.writer.finish()).map_err(failed(index))?;
+    for (index, target) in targets.into_iter().enumerate() {
+        target.finish().map_err(failed(index))?;
     }
     Ok(())
 }
 
-struct Target<D: Disk> {
+/// A snapshot while keys are written into it.
+pub(crate) struct Target<D: Disk> {
     writer: SnapshotWriter<D>,
     changes: Changes,
 }
 
 impl<D: Disk> Target<D> {
-    fn put(&mut self, change: &Change<'_>) -> Result<(), wal::Error> {
+    /// Begins the snapshot with which a shard of a new layout starts.
+    pub(crate) fn create(disk: &D, layout: &Layout, index: usize) -> Result<Target<D>, wal::Error> {
+        let place = Place { shard_index: index as u32, shard_count: layout.shards };
+        let writer = SnapshotWriter::create(disk, &layout.shard_dir(place.shard_index), place)?;
+        Ok(Target { writer, changes: Changes::default() })
+    }
+
+    /// Syncs and names it.
+    pub(crate) fn finish(mut self) -> Result<(), wal::Error> {
+        self.flush()?;
+        self.writer.finish().map(drop)
+    }
+
+    pub(crate) fn put(&mut self, change: &Change<'_>) -> Result<(), wal::Error> {
         self.changes.push(change);
         if self.changes.bytes().len() >= MOVE_FRAME_BYTES { self.flush() } else { Ok(()) }
     }

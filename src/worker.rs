@@ -199,10 +199,14 @@ impl Worker {
     fn go_on_loading(&mut self) -> Result<(), Failure> {
         if let Ok(data) = self.data.try_recv() {
             let (index, shared) = (self.index, self.shared.clone());
+            let mut turned = Ok(true);
             let (shard, log) = data.recover_with_pauses(|record, keys| {
                 shared.loading.note(index, record, keys);
-                self.turn().map(drop)
+                if turned.is_ok() {
+                    turned = self.turn();
+                }
             })?;
+            turned?;
             self.shard = shard;
             self.journal.set(Journal::new(log, &shared.config));
             shared.shard_loaded(index, self.shard.key_count());
