@@ -17,6 +17,7 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 pub use units::{CpuList, InvalidValue};
+pub(crate) use units::{duration_within, size};
 
 /// When a write that is acknowledged is safe from a power cut. None of them loses an acknowledged write
 /// when the process dies.

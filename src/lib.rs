@@ -12,6 +12,7 @@
 //!
 //! [`server`] starts and ends all this; [`recovery`] is the way back from the log into the shard.
 
+pub mod bench;
 pub mod config;
 pub mod connection;
 #[cfg(test)]
