@@ -91,13 +91,10 @@ fn replies_that_are_errors_are_counted_with_their_text() {
 fn requests_that_a_stall_held_back_count_with_their_waiting_time() {
     const STALL: Duration = Duration::from_millis(1000);
     let server = Server::start(1, &[]);
-    let before = server.resp().ask("GET key:000000000000");
-    assert_eq!(before, crate::client::Value::Null, "nobody has written yet");
     let mut generator =
         bench(server.resp_port, "--json --rate 200 -d 3s --clients 1 --commands set --keys 1");
     let generator = generator.stdout(Stdio::piped()).spawn().unwrap();
-    let mut client = server.resp();
-    assert!(within_deadline(|| client.ask("GET key:000000000000") != crate::client::Value::Null));
+    wait_for_key(&server);
     server.signal(Signal::STOP);
     thread::sleep(STALL); // The stall is what is measured.
     server.signal(Signal::CONT);
