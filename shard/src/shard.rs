@@ -1,9 +1,10 @@
 //! One shard: its keyspace, and when a key counts as expired. Commands read and write it through the
 //! functions here; recovery, snapshots and background work have theirs.
 
+use crate::analytics::Analytics;
 use crate::command::{Access, Run};
-use crate::entry::Entry;
-use crate::keyspace::{Found, Keyspace};
+use crate::entry::{Entry, Usage};
+use crate::keyspace::{Found, Keyspace, Probe};
 use crate::stats::Stats;
 use crate::{Change, Changes, Reply, Request, glob};
 
@@ -17,6 +18,8 @@ pub struct Shard {
     /// Keyspaces that were cleared and wait for [`Shard::reclaim`].
     graveyard: Vec<Keyspace>,
     stats: Stats,
+    /// How the keys are used, where that is counted.
+    analytics: Option<Box<Analytics>>,
     value_len_max: usize,
 }
 
@@ -27,6 +30,7 @@ impl Shard {
             keyspace: Keyspace::new(seeds),
             graveyard: Vec::new(),
             stats: Stats::default(),
+            analytics: None,
             value_len_max: VALUE_LEN_MAX,
         }
     }
@@ -35,6 +39,13 @@ impl Shard {
     #[must_use]
     pub fn with_value_len_max(self, value_len_max: usize) -> Self {
         Shard { value_len_max: value_len_max.min(VALUE_LEN_MAX), ..self }
+    }
+
+    /// The same shard, which counts from `now_ms` on how its keys are used. It has to be empty.
+    #[must_use]
+    pub fn with_analytics(self, now_ms: u64) -> Self {
+        assert_eq!(self.keyspace.len(), 0, "a key without counters would never get any");
+        Shard { analytics: Some(Box::new(Analytics::new(now_ms))), ..self }
     }
 
     /// Runs one request on this shard's keys at `now_ms`, milliseconds since the Unix epoch. What it changed
@@ -49,6 +60,9 @@ impl Shard {
             Access::Read => self.stats.reads += 1,
             Access::Write => self.stats.writes += 1,
             Access::Admin => {}
+        }
+        if let Some(analytics) = &mut self.analytics {
+            analytics.set_time(now_ms);
         }
         match request.command.run {
             Run::Key(run) | Run::Keys(run, _) | Run::EveryShard(run, _) => {
@@ -85,7 +99,8 @@ impl Shard {
                 self.keyspace.set_value(found, value, deadline_ms);
             }
             (Change::Put { value, deadline_ms, .. }, None) => {
-                self.keyspace.insert(probe, value, deadline_ms);
+                let unused = self.analytics.is_some().then(Usage::default);
+                self.keyspace.insert(probe, value, deadline_ms, unused);
             }
             (Change::Splice { offset, bytes, .. }, Some(found)) => {
                 self.keyspace.splice(found, offset as usize, bytes);
@@ -193,7 +208,12 @@ impl Shard {
     /// Finds a key that exists; one that has expired is removed.
     #[inline]
     pub(crate) fn find(&mut self, key: &[u8], now_ms: u64) -> Option<Found> {
-        let (found, deadline_ms) = self.keyspace.find_with_deadline(self.keyspace.probe(key))?;
+        self.find_probe(self.keyspace.probe(key), now_ms)
+    }
+
+    #[inline]
+    fn find_probe(&mut self, probe: Probe<'_>, now_ms: u64) -> Option<Found> {
+        let (found, deadline_ms) = self.keyspace.find_with_deadline(probe)?;
         if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms) {
             self.keyspace.remove(found);
             self.stats.ttl_expired += 1;
@@ -202,13 +222,17 @@ impl Shard {
         Some(found)
     }
 
-    /// As [`Shard::find`], and counts a hit or a miss.
+    /// As [`Shard::find`], for a command that reads: counts a hit or a miss.
     #[inline]
     pub(crate) fn look_up(&mut self, key: &[u8], now_ms: u64) -> Option<Found> {
-        let found = self.find(key, now_ms);
+        let probe = self.keyspace.probe(key);
+        let found = self.find_probe(probe, now_ms);
         match found {
             Some(_) => self.stats.hits += 1,
             None => self.stats.misses += 1,
+        }
+        if let Some(analytics) = &mut self.analytics {
+            analytics.on_read(probe, found, &mut self.keyspace);
         }
         found
     }
@@ -230,10 +254,22 @@ impl Shard {
         changes: &mut Changes,
     ) {
         match found {
-            Some(found) => self.keyspace.set_value(found, value, deadline_ms),
-            None => self.keyspace.insert(self.keyspace.probe(key), value, deadline_ms),
+            Some(found) => {
+                self.count_write(key, found, value.len());
+                self.keyspace.set_value(found, value, deadline_ms);
+            }
+            None => {
+                let probe = self.keyspace.probe(key);
+                let usage = self.analytics.as_mut().map(|analytics| analytics.on_insert(probe, value.len()));
+                self.keyspace.insert(probe, value, deadline_ms, usage);
+            }
         }
         changes.push(&Change::Put { key, value, deadline_ms });
+    }
+
+    /// How the keys are used, if that is counted.
+    pub(crate) fn analytics(&self) -> Option<&Analytics> {
+        self.analytics.as_deref()
     }
 
     /// The entry of a key that is known not to have expired.
@@ -244,6 +280,7 @@ impl Shard {
     /// Adds bytes at the end of a value.
     pub(crate) fn append(&mut self, found: Found, key: &[u8], bytes: &[u8], changes: &mut Changes) {
         let before = self.entry(found).value().len();
+        self.count_write(key, found, before + bytes.len());
         self.keyspace.splice(found, before, bytes);
         let offset = u32::try_from(before).expect("values are bounded below 4 GiB");
         changes.push(&Change::Splice { key, offset, bytes });
@@ -257,6 +294,7 @@ impl Shard {
         deadline_ms: Option<u64>,
         changes: &mut Changes,
     ) {
+        self.count_write(key, found, self.entry(found).value().len());
         self.keyspace.set_deadline(found, deadline_ms);
         changes.push(&Change::Deadline { key, deadline_ms });
     }
@@ -271,6 +309,13 @@ impl Shard {
     pub(crate) fn clear(&mut self, changes: &mut Changes) {
         self.bury();
         changes.push(&Change::Clear);
+    }
+
+    #[inline]
+    fn count_write(&mut self, key: &[u8], found: Found, value_len: usize) {
+        if let Some(analytics) = &mut self.analytics {
+            analytics.on_write(key, found, value_len, &mut self.keyspace);
+        }
     }
 
     fn bury(&mut self) {
