@@ -2,6 +2,7 @@
 //! functions here; recovery, snapshots and background work have theirs.
 
 use crate::analytics::Analytics;
+use crate::analytics::inquiry::{Findings, Inquiry, Question};
 use crate::command::{Access, Run};
 use crate::entry::{Entry, Usage};
 use crate::keyspace::{Found, Keyspace, Probe};
@@ -181,6 +182,31 @@ impl Shard {
         })
     }
 
+    /// Begins to answer a question about the use of keys, at `now_ms`; [`Shard::advance`] goes on. `shard` is the
+    /// number by which the findings name this shard. `None` where nothing is counted.
+    pub fn ask(&mut self, question: Question, shard: usize, now_ms: u64) -> Option<Inquiry> {
+        let analytics = self.analytics.as_deref_mut()?;
+        analytics.set_time(now_ms);
+        Some(Inquiry::begin(question, analytics, &self.keyspace, shard))
+    }
+
+    /// Goes on with an inquiry that this shard has begun: visits about `keys_max` keys. Returns what was found
+    /// once there are no more to visit.
+    pub fn advance(&self, inquiry: &mut Inquiry, keys_max: usize) -> Option<Findings> {
+        let analytics = self.analytics.as_deref().expect("an inquiry begins only where something is counted");
+        inquiry.advance(keys_max, analytics, &self.keyspace)
+    }
+
+    /// Takes note of the last second, for what is found out over time. To be called about once a second;
+    /// `latency_us` is how long requests took lately, if there were any.
+    pub fn note_second(&mut self, now_ms: u64, latency_us: Option<f64>) {
+        let stats = self.stats();
+        if let Some(analytics) = &mut self.analytics {
+            analytics.set_time(now_ms);
+            analytics.on_second(stats, latency_us, &self.keyspace);
+        }
+    }
+
     /// The number of keys, those that have expired but were not yet removed among them.
     pub fn key_count(&self) -> usize {
         self.keyspace.len()
@@ -197,6 +223,7 @@ impl Shard {
             keys: self.keyspace.len() as u64,
             keys_with_deadline: self.keyspace.deadline_count() as u64,
             memory_bytes: self.memory_bytes() as u64,
+            analytics_memory_bytes: self.analytics.as_ref().map_or(0, |it| it.memory_bytes() as u64),
             ..self.stats
         }
     }
@@ -255,12 +282,12 @@ impl Shard {
     ) {
         match found {
             Some(found) => {
-                self.count_write(key, found, value.len());
+                self.count_write(key, found, value.len(), deadline_ms);
                 self.keyspace.set_value(found, value, deadline_ms);
             }
             None => {
                 let probe = self.keyspace.probe(key);
-                let usage = self.analytics.as_mut().map(|analytics| analytics.on_insert(probe, value.len()));
+                let usage = self.analytics.as_mut().map(|analytics| analytics.on_insert(probe, value.len(), deadline_ms));
                 self.keyspace.insert(probe, value, deadline_ms, usage);
             }
         }
@@ -279,8 +306,9 @@ impl Shard {
 
     /// Adds bytes at the end of a value.
     pub(crate) fn append(&mut self, found: Found, key: &[u8], bytes: &[u8], changes: &mut Changes) {
-        let before = self.entry(found).value().len();
-        self.count_write(key, found, before + bytes.len());
+        let entry = self.entry(found);
+        let before = entry.value().len();
+        self.count_write(key, found, before + bytes.len(), entry.deadline_ms());
         self.keyspace.splice(found, before, bytes);
         let offset = u32::try_from(before).expect("values are bounded below 4 GiB");
         changes.push(&Change::Splice { key, offset, bytes });
@@ -294,27 +322,33 @@ impl Shard {
         deadline_ms: Option<u64>,
         changes: &mut Changes,
     ) {
-        self.count_write(key, found, self.entry(found).value().len());
+        self.count_write(key, found, self.entry(found).value().len(), deadline_ms);
         self.keyspace.set_deadline(found, deadline_ms);
         changes.push(&Change::Deadline { key, deadline_ms });
     }
 
     /// Removes a key.
     pub(crate) fn remove(&mut self, found: Found, key: &[u8], changes: &mut Changes) {
+        if let Some(analytics) = &mut self.analytics {
+            analytics.on_remove(key, found.hash);
+        }
         self.keyspace.remove(found);
         changes.push(&Change::Remove { key });
     }
 
     /// Removes every key, in no time.
     pub(crate) fn clear(&mut self, changes: &mut Changes) {
+        if let Some(analytics) = &mut self.analytics {
+            analytics.on_clear();
+        }
         self.bury();
         changes.push(&Change::Clear);
     }
 
     #[inline]
-    fn count_write(&mut self, key: &[u8], found: Found, value_len: usize) {
+    fn count_write(&mut self, key: &[u8], found: Found, value_len: usize, deadline_ms: Option<u64>) {
         if let Some(analytics) = &mut self.analytics {
-            analytics.on_write(key, found, value_len, &mut self.keyspace);
+            analytics.on_write(key, found, value_len, deadline_ms, &mut self.keyspace);
         }
     }
 

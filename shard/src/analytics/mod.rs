@@ -1,18 +1,60 @@
 //! What a shard knows about the use of its keys.
 //!
-//! Every access is counted with the key itself, exactly (`entry::Usage`). Everything else here has a fixed size,
-//! whatever the number of keys, and sees a sample: every access while there are few of them, one of
-//! [`SAMPLED_ONE_OF`] beyond [`OBSERVED_A_SECOND`]; each observation counts for as many accesses as it stands for.
+//! Every access is counted with the key itself, exactly (`entry::Usage`). Everything else has a fixed size, whatever
+//! the number of keys, and sees a sample in two ways: of all accesses, every one while there are few of them and one
+//! of [`SAMPLED_ONE_OF`] beyond [`OBSERVED_A_SECOND`], each for as many as it stands for; and of some keys, chosen by
+//! their hash, every access.
+//!
+//! In reading order:
+//!
+//! - [`Analytics`] the accesses of one shard
+//! - `inquiry` what can be asked of it, and how the answers of several shards become one
+//! - `hot` the keys that are used most
+//! - `classes` kinds of keys, learnt from their names
+//! - `intervals` how long keys rest between two uses, and the TTL that follows
+//! - `reuse` the hit ratio to expect with more or less memory
+//! - `load` the measured load over the hours of the week, and its forecast
+//! - `anomalies` which series have left what is normal for them
 //!
 //! It changes no key, and nothing of it is logged.
 
+pub mod anomalies;
+pub mod classes;
+pub mod hot;
+pub mod inquiry;
+pub mod intervals;
+pub mod load;
+pub mod reuse;
+
+use std::collections::HashMap;
+
+use crate::Stats;
 use crate::entry::Usage;
 use crate::keyspace::{Found, Keyspace, Probe};
+use anomalies::{Detector, Measure, SeriesId};
+use classes::{ClassId, Classes};
+use hot::{By, TopKeys, Touch};
+use intervals::Tracker;
+use reuse::MissRatio;
 
 /// So many accesses of a second are all observed.
 const OBSERVED_A_SECOND: u32 = 1 << 14;
 /// Of the others, one of so many, on average.
 const SAMPLED_ONE_OF: u32 = 32;
+
+/// So many of the hottest keys, and of the busiest classes, are watched for anomalies.
+const WATCHED_KEYS: usize = 16;
+const WATCHED_CLASSES: usize = 16;
+/// For so long after the start, a key that becomes hot is nothing new.
+const WARM_UP_MS: u64 = 120_000;
+/// A ratio of fewer operations than this, in a second, says nothing.
+const RATIO_OPERATIONS_MIN: u64 = 10;
+
+/// What a key costs beyond its entry: a word of the table and its tag, at the usual load of the tables.
+const TABLE_BYTES_A_KEY: usize = 13;
+
+/// The curve of the hit ratio forgets half of what it knows after so long.
+const AGING_MS: u64 = 3_600_000;
 
 /// How the keys of a shard are used.
 #[derive(Debug)]
@@ -25,17 +67,49 @@ pub struct Analytics {
     countdown: u32,
     /// How many accesses the next observation stands for.
     weight: u32,
-    /// The second that began last, and how many of its accesses are still all observed.
+    /// How many accesses of this second are still all observed.
     budget: u32,
     random: u32,
+    top: TopKeys,
+    classes: Classes,
+    tracker: Tracker,
+    reuse: MissRatio,
+    detector: Detector,
+    watch: Watch,
+    next_aging_ms: u64,
+}
+
+/// What the anomalies are found in: counters as they were a second ago.
+#[derive(Debug, Default)]
+struct Watch {
+    at_ms: u64,
+    stats: Stats,
+    /// Reads and writes of the watched keys.
+    keys: HashMap<Vec<u8>, u64>,
+    /// The same of the watched classes.
+    classes: HashMap<ClassId, u64>,
+    /// The least rate of the watched keys.
+    rate_min: f64,
+}
+
+/// What is known of a key besides the counters of its entry.
+pub(crate) struct OfKey {
+    /// The name of its class.
+    pub(crate) class: Vec<u8>,
+    /// Reads and writes per second of late, of keys among the most used.
+    pub(crate) rate: Option<f64>,
+    /// Times between two uses of a key of its class, in milliseconds.
+    pub(crate) interval_p50_ms: Option<u64>,
+    pub(crate) interval_p99_ms: Option<u64>,
 }
 
 /// What was done with a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Hit,
-    Miss,
-    Write,
+struct Access<'k> {
+    key: &'k [u8],
+    hash: u32,
+    touch: Touch,
+    value_len: usize,
+    deadline_ms: Option<u64>,
 }
 
 impl Analytics {
@@ -49,6 +123,13 @@ impl Analytics {
             weight: 1,
             budget: OBSERVED_A_SECOND,
             random: 0x9e37_79b9,
+            top: TopKeys::default(),
+            classes: Classes::default(),
+            tracker: Tracker::default(),
+            reuse: MissRatio::default(),
+            detector: Detector::default(),
+            watch: Watch { at_ms: now_ms, ..Watch::default() },
+            next_aging_ms: now_ms + AGING_MS,
         }
     }
 
@@ -57,9 +138,9 @@ impl Analytics {
     pub(crate) fn set_time(&mut self, now_ms: u64) {
         if now_ms != self.now_ms {
             self.now_ms = now_ms;
-            let now_s = now_ms.saturating_sub(self.epoch_ms) / 1000;
-            if now_s as u32 != self.now_s {
-                self.now_s = now_s as u32;
+            let now_s = (now_ms.saturating_sub(self.epoch_ms) / 1000).min(u64::from(Usage::MAX)) as u32;
+            if now_s != self.now_s {
+                self.now_s = now_s;
                 self.budget = OBSERVED_A_SECOND;
             }
         }
@@ -68,28 +149,184 @@ impl Analytics {
     /// A command has read a key, or would have.
     #[inline]
     pub(crate) fn on_read(&mut self, probe: Probe<'_>, found: Option<Found>, keyspace: &mut Keyspace) {
-        let idle_s = found.map(|found| keyspace.count_access(found, false, self.now_s));
-        if self.is_due() {
-            self.observe(probe.key, probe.hash, Kind::Hit, idle_s, 0);
+        if let Some(found) = found {
+            keyspace.count_read(found, self.now_s);
+        }
+        if self.is_observed(probe.hash) {
+            let entry = found.map(|found| keyspace.entry(found));
+            self.observe(&Access {
+                key: probe.key,
+                hash: probe.hash,
+                touch: if found.is_some() { Touch::Read } else { Touch::Miss },
+                value_len: entry.map_or(0, |entry| entry.value().len()),
+                deadline_ms: entry.and_then(|entry| entry.deadline_ms()),
+            });
         }
     }
 
-    /// A command is about to write a key that is there.
+    /// A command is about to give a key that is there this value and deadline.
     #[inline]
-    pub(crate) fn on_write(&mut self, key: &[u8], found: Found, value_len: usize, keyspace: &mut Keyspace) {
-        let idle_s = keyspace.count_access(found, true, self.now_s);
-        if self.is_due() {
-            self.observe(key, found.hash, Kind::Write, Some(idle_s), value_len);
+    pub(crate) fn on_write(
+        &mut self,
+        key: &[u8],
+        found: Found,
+        value_len: usize,
+        deadline_ms: Option<u64>,
+        keyspace: &mut Keyspace,
+    ) {
+        keyspace.count_write(found, self.now_s);
+        if self.is_observed(found.hash) {
+            self.observe(&Access { key, hash: found.hash, touch: Touch::Write, value_len, deadline_ms });
         }
     }
 
-    /// A command is about to make a key. Returns its first count.
+    /// A command is about to make a key. Returns the first count of its use.
     #[inline]
-    pub(crate) fn on_insert(&mut self, probe: Probe<'_>, value_len: usize) -> Usage {
-        if self.is_due() {
-            self.observe(probe.key, probe.hash, Kind::Write, None, value_len);
+    pub(crate) fn on_insert(
+        &mut self,
+        probe: Probe<'_>,
+        value_len: usize,
+        deadline_ms: Option<u64>,
+    ) -> Usage {
+        if self.is_observed(probe.hash) {
+            let Probe { key, hash } = probe;
+            self.observe(&Access { key, hash, touch: Touch::Write, value_len, deadline_ms });
         }
         Usage::created(self.now_s)
+    }
+
+    /// A command is about to remove a key.
+    #[inline]
+    pub(crate) fn on_remove(&mut self, key: &[u8], hash: u32) {
+        if self.is_observed(hash) {
+            if self.countdown == 0 {
+                self.top.observe(hash, key, Touch::Write, 0, self.weight, self.now_ms);
+                self.choose_next();
+            }
+            self.tracker.remove(hash);
+            self.reuse.remove(hash);
+        }
+    }
+
+    /// Every key was removed.
+    pub(crate) fn on_clear(&mut self) {
+        self.top.clear();
+        self.classes.clear();
+        self.tracker.clear();
+        self.reuse.clear();
+        self.watch.keys.clear();
+        self.watch.classes.clear();
+    }
+
+    /// Forgets everything but what is counted with the keys.
+    pub(crate) fn reset(&mut self) {
+        self.on_clear();
+        self.detector = Detector::default();
+    }
+
+    /// Takes note of the last second. To be called about once a second. `latency_us` is how long requests took
+    /// lately, if there were any.
+    pub(crate) fn on_second(&mut self, stats: Stats, latency_us: Option<f64>, keyspace: &Keyspace) {
+        let now_ms = self.now_ms;
+        if now_ms >= self.next_aging_ms {
+            self.next_aging_ms = now_ms + AGING_MS;
+            self.reuse.age(stats.hits + stats.misses);
+        }
+        let seconds = now_ms.saturating_sub(self.watch.at_ms) as f64 / 1000.0;
+        if seconds <= 0.0 {
+            return;
+        }
+        let before = std::mem::replace(&mut self.watch.stats, stats);
+        self.watch.at_ms = now_ms;
+        let mut observe =
+            |measure, value| self.detector.observe(SeriesId::shard(measure), value, now_ms);
+        let (reads, writes) = (stats.reads - before.reads, stats.writes - before.writes);
+        let (hits, misses) = (stats.hits - before.hits, stats.misses - before.misses);
+        observe(Measure::Rate, (reads + writes) as f64 / seconds);
+        if hits + misses >= RATIO_OPERATIONS_MIN {
+            observe(Measure::MissRatio, misses as f64 / (hits + misses) as f64);
+        }
+        if reads + writes >= RATIO_OPERATIONS_MIN {
+            observe(Measure::WriteRatio, writes as f64 / (reads + writes) as f64);
+        }
+        if let Some(latency_us) = latency_us {
+            observe(Measure::LatencyUs, latency_us);
+        }
+        let growth = stats.memory_bytes as f64 - before.memory_bytes as f64;
+        observe(Measure::MemoryGrowth, growth / seconds);
+        self.watch_keys(seconds, keyspace);
+        self.watch_classes(seconds);
+    }
+
+    fn watch_keys(&mut self, seconds: f64, keyspace: &Keyspace) {
+        let is_warm = self.now_ms > self.epoch_ms + WARM_UP_MS;
+        let mut counts = HashMap::with_capacity(WATCHED_KEYS);
+        let mut rate_min = f64::INFINITY;
+        for hot in self.top.top(WATCHED_KEYS, By::Operations, self.now_ms) {
+            let Some(found) = keyspace.find(keyspace.probe(&hot.key)) else { continue };
+            let Some(usage) = keyspace.entry(found).usage() else { continue };
+            let count = u64::from(usage.reads) + u64::from(usage.writes);
+            let id = SeriesId::key(Measure::Rate, &hot.key);
+            match self.watch.keys.get(&hot.key) {
+                Some(before) => {
+                    let rate = count.saturating_sub(*before) as f64 / seconds;
+                    rate_min = rate_min.min(rate);
+                    self.detector.observe(id, rate, self.now_ms);
+                }
+                None if is_warm => self.detector.introduce(id, self.watch.rate_min, self.now_ms),
+                None => {}
+            }
+            counts.insert(hot.key, count);
+        }
+        self.watch.keys = counts;
+        self.watch.rate_min = if rate_min.is_finite() { rate_min } else { 0.0 };
+    }
+
+    fn watch_classes(&mut self, seconds: f64) {
+        let mut busiest: Vec<_> =
+            self.classes.iter().map(|(id, class)| (class.reads + class.writes, id, &class.name)).collect();
+        busiest.sort_unstable_by_key(|(count, id, _)| (std::cmp::Reverse(*count), *id));
+        busiest.truncate(WATCHED_CLASSES);
+        let mut counts = HashMap::with_capacity(WATCHED_CLASSES);
+        for (count, id, name) in busiest {
+            if let Some(before) = self.watch.classes.get(&id) {
+                let rate = count.saturating_sub(*before) as f64 / seconds;
+                self.detector.observe(SeriesId::class(Measure::Rate, name), rate, self.now_ms);
+            }
+            counts.insert(id, count);
+        }
+        self.watch.classes = counts;
+    }
+
+    /// The memory that is held, in bytes, without the counters of the keys.
+    pub fn memory_bytes(&self) -> usize {
+        self.top.memory_bytes()
+            + self.classes.memory_bytes()
+            + self.tracker.memory_bytes()
+            + self.reuse.memory_bytes()
+            + self.detector.memory_bytes()
+            + size_of::<Self>()
+    }
+
+    /// What is known of a key besides the counters of its entry.
+    pub(crate) fn of_key(&self, key: &[u8], hash: u32) -> OfKey {
+        let class = self.classes.class(self.classes.find(key));
+        let hot = self.top.find(hash, key, self.now_ms);
+        // Faded counts of a steady rate approach what this window holds.
+        let half_lives = self.watched_ms() as f64 / hot::HALF_LIFE_MS as f64;
+        let window_s = hot::HALF_LIFE_MS as f64 / 1000.0 / std::f64::consts::LN_2 * (1.0 - (-half_lives).exp2());
+        let rate = hot.filter(|_| window_s >= 1.0).map(|hot| (hot.reads + hot.writes) / window_s);
+        OfKey {
+            class: class.name.clone(),
+            rate,
+            interval_p50_ms: class.intervals.quantile(0.5),
+            interval_p99_ms: class.intervals.quantile(0.99),
+        }
+    }
+
+    /// For how many seconds a key has rested whose usage has this last access.
+    pub(crate) fn idle_s(&self, last_access_s: u32) -> u32 {
+        self.now_s.saturating_sub(last_access_s)
     }
 
     /// The moment, in milliseconds since the Unix epoch, that a time of a usage means.
@@ -97,16 +334,53 @@ impl Analytics {
         self.epoch_ms + u64::from(seconds) * 1000
     }
 
+    /// For how long accesses have been counted, in milliseconds.
+    fn watched_ms(&self) -> u64 {
+        self.now_ms.saturating_sub(self.epoch_ms)
+    }
+
+    /// Whether the access that happens now is observed; if so, [`Analytics::observe`] has to follow.
     #[inline]
-    fn is_due(&mut self) -> bool {
+    fn is_observed(&mut self, hash: u32) -> bool {
         self.countdown -= 1;
-        self.countdown == 0
+        self.countdown == 0 || self.tracker.tracks(hash) || self.reuse.samples(hash)
     }
 
     #[cold]
     #[inline(never)]
-    fn observe(&mut self, _key: &[u8], _hash: u32, _kind: Kind, _idle_s: Option<u32>, _value_len: usize) {
-        self.choose_next();
+    fn observe(&mut self, access: &Access<'_>) {
+        let Access { key, hash, touch, value_len, deadline_ms } = *access;
+        let now_ms = self.now_ms;
+        if self.countdown == 0 {
+            let weight = self.weight;
+            self.top.observe(hash, key, touch, value_len, weight, now_ms);
+            let id = self.classes.learn(key);
+            let class = self.classes.class_mut(id);
+            match touch {
+                Touch::Read => class.hits += u64::from(weight),
+                Touch::Miss => class.misses += u64::from(weight),
+                Touch::Write => class.writes += u64::from(weight),
+            }
+            class.reads += if touch == Touch::Write { 0 } else { u64::from(weight) };
+            if let (Touch::Write, Some(deadline_ms)) = (touch, deadline_ms) {
+                class.ttls.record(deadline_ms.saturating_sub(now_ms), weight);
+            }
+            self.choose_next();
+        }
+        if self.tracker.tracks(hash) {
+            let id = self.classes.find(key);
+            if let Some(ms) = self.tracker.touch(hash, id, now_ms) {
+                self.classes.class_mut(id).intervals.record(ms, 1);
+            }
+        }
+        if self.reuse.samples(hash) {
+            let bytes = footprint_bytes(key.len(), value_len, deadline_ms);
+            match touch {
+                Touch::Read => self.reuse.read(hash, Some(bytes), now_ms),
+                Touch::Miss => self.reuse.read(hash, None, now_ms),
+                Touch::Write => self.reuse.write(hash, bytes, deadline_ms, now_ms),
+            }
+        }
     }
 
     /// Chooses the next access that is observed.
@@ -123,4 +397,9 @@ impl Analytics {
         self.countdown = 1 + self.random % (2 * SAMPLED_ONE_OF - 1);
         self.weight = SAMPLED_ONE_OF;
     }
+}
+
+/// The memory of a key, in bytes, its share of the tables included.
+fn footprint_bytes(key_len: usize, value_len: usize, deadline_ms: Option<u64>) -> usize {
+    crate::entry::entry_len(crate::entry::body_len(key_len, true), value_len, deadline_ms) + TABLE_BYTES_A_KEY
 }
