@@ -141,9 +141,16 @@ impl<D: Disk> ShardData<D> {
     /// # Errors
     /// [`Failure::Log`], [`Failure::Replay`].
     pub fn recover(&self) -> Result<(Shard, Log<D>), Failure> {
+        self.recover_into(Shard::new(random_seeds()))
+    }
+
+    /// As [`ShardData::recover`], into a shard that is empty.
+    ///
+    /// # Errors
+    /// As [`ShardData::recover`].
+    pub fn recover_into(&self, mut shard: Shard) -> Result<(Shard, Log<D>), Failure> {
         let index = self.place.shard_index as usize;
         let started = Instant::now();
-        let mut shard = Shard::new(random_seeds());
         let apply = |record: Record<'_>| {
             if !self.verdict.counts(self.place.shard_index, &record) {
                 return Ok(());

@@ -314,7 +314,11 @@ async fn work(
     reports: &mpsc::Sender<Report>,
 ) -> Result<(), Failure> {
     let net = Net::new().map_err(Failure::NetworkRing)?;
-    let (shard, log) = data.recover()?;
+    let mut shard = Shard::new(recovery::random_seeds());
+    if shared.config.enable_analytics {
+        shard = shard.with_analytics(wall_clock_ms());
+    }
+    let (shard, log) = data.recover_into(shard)?;
     let wakeup = net.wakeup().try_clone_to_owned().map_err(Failure::NetworkRing)?;
     let ready = Ready { worker: index, doorbell: net.doorbell(), wakeup };
     let _ = reports.send(Report::Ready(ready));

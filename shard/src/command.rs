@@ -137,7 +137,7 @@ pub enum TextForm {
     OkOrNotFound,
     /// A map as `+OK name=value name=value`.
     Fields,
-    /// Of every map in a list its first field, which is a text, as a line; of an empty list, that it is empty.
+    /// Of every map in a list its first field, which is a text, as a line; of none, that nothing is unusual.
     Sentences,
 }
 
