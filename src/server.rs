@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use glommio::{LocalExecutorBuilder, Placement};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use shard::Shard;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::Config;
@@ -19,7 +20,7 @@ use crate::connection::Door;
 use crate::mail::{Post, QUEUE_CAPACITY};
 use crate::net::{self, Doorbell, Net};
 use crate::recovery;
-use crate::worker::{Worker, wall_clock_us};
+use crate::worker::{Worker, wall_clock_ms, wall_clock_us};
 
 /// What an executor pins for its own file I/O; sockets have the network ring's buffers.
 const EXECUTOR_IO_BYTES: usize = 64 * 1024;

@@ -234,7 +234,7 @@ pub static TABLE: &[Command] = rows![
     "GET"      1..1    ONE   Read  Run::Key(commands::get), Plain, None, "key", "key", "Returns the value of a key";
     "HEALTH"   0..0    NONE  Admin Run::Server(Server::Health), Plain, None, "no arguments", "", "Returns the state of the server as a line of JSON";
     "HELLO"    0..MANY NONE  Admin Run::Server(Server::Hello), Plain, None, "a protocol version", "[2 | 3 [SETNAME name]]", "Switches the protocol version and describes the server";
-    "HOTKEYS"  0..MANY NONE  Read  Run::Server(Server::Analytics), Plain, None, "at most a count", "[count] [BY reads | writes | bytes] [TOTAL]", "Lists the keys that are used most";
+    "HOTKEYS"  0..MANY NONE  Read  Run::Server(Server::Analytics), Plain, None, "at most a count", "[count] [BY reads | writes | bytes] [TOTAL] [EXPLAIN]", "Lists the keys that are used most";
     "INCR"     1..1    ONE   Write Run::Key(commands::incr), Plain, None, "key", "key", "Adds one to the integer value of a key";
     "INCRBY"   2..2    ONE   Write Run::Key(commands::incrby), Plain, None, "key and increment", "key increment", "Adds a number to the integer value of a key";
     "INFO"     0..MANY NONE  Admin Run::Server(Server::Info), Fields, None, "no arguments", "[section ...]", "Describes the server and its counters";

@@ -61,7 +61,9 @@ impl Usage {
 
     #[inline]
     fn write(self, bytes: &mut [u8; USAGE_LEN]) {
-        let half = |low: u32, high: u32| u64::from(low.min(Usage::MAX)) | u64::from(high.min(Usage::MAX)) << USAGE_BITS;
+        let half = |low: u32, high: u32| {
+            u64::from(low.min(Usage::MAX)) | u64::from(high.min(Usage::MAX)) << USAGE_BITS
+        };
         let (low, high) = (half(self.reads, self.last_access_s), half(self.writes, self.created_s));
         bytes[..8].copy_from_slice(&(low | high << (2 * USAGE_BITS)).to_le_bytes());
         bytes[6..].copy_from_slice(&(low >> 48 | high << 8).to_le_bytes());
@@ -243,7 +245,13 @@ pub(crate) fn value_mut(slot: &mut [u8]) -> &mut [u8] {
 mod tests {
     use super::*;
 
-    fn written(slack: usize, key: &[u8], value: &[u8], deadline_ms: Option<u64>, usage: Option<Usage>) -> Vec<u8> {
+    fn written(
+        slack: usize,
+        key: &[u8],
+        value: &[u8],
+        deadline_ms: Option<u64>,
+        usage: Option<Usage>,
+    ) -> Vec<u8> {
         let len = entry_len(body_len(key.len(), usage.is_some()), value.len(), deadline_ms);
         let mut slot = vec![0xee; len + slack];
         write_key(&mut slot, key, usage);
@@ -252,11 +260,15 @@ mod tests {
         slot
     }
 
-    const USED: Usage = Usage { reads: 0x123_4567, last_access_s: 0xedc_ba98, writes: 1, created_s: Usage::MAX };
+    const USED: Usage =
+        Usage { reads: 0x123_4567, last_access_s: 0xedc_ba98, writes: 1, created_s: Usage::MAX };
 
     #[test]
     fn the_bytes_are_those_that_are_drawn() {
-        assert_eq!(written(2, b"ab", b"xyz", Some(0x0102), None), b"\x12\x02abxyz\x02\x01\0\0\0\0\0\0\xee\xee");
+        assert_eq!(
+            written(2, b"ab", b"xyz", Some(0x0102), None),
+            b"\x12\x02abxyz\x02\x01\0\0\0\0\0\0\xee\xee"
+        );
         assert_eq!(written(0, b"ab", b"xyz", None, None), b"\x00\x02abxyz");
         assert_eq!(&written(0, &[7; 256], b"", None, None)[..6], b"\x20\x00\x01\x00\x00\x07");
         let usage = b"\x67\x45\x23\x81\xa9\xcb\xed\x01\0\0\xf0\xff\xff\xff";

@@ -287,7 +287,10 @@ impl Shard {
             }
             None => {
                 let probe = self.keyspace.probe(key);
-                let usage = self.analytics.as_mut().map(|analytics| analytics.on_insert(probe, value.len(), deadline_ms));
+                let usage = self
+                    .analytics
+                    .as_mut()
+                    .map(|analytics| analytics.on_insert(probe, value.len(), deadline_ms));
                 self.keyspace.insert(probe, value, deadline_ms, usage);
             }
         }

@@ -54,7 +54,9 @@ mod tests {
             let (year, month, day) = date(days);
             let follows = match last {
                 (y, 12, 31) => (year, month, day) == (y + 1, 1, 1),
-                (y, m, d) => (year, month, day) == (y, m, d + 1) || d >= 28 && (year, month, day) == (y, m + 1, 1),
+                (y, m, d) => {
+                    (year, month, day) == (y, m, d + 1) || d >= 28 && (year, month, day) == (y, m + 1, 1)
+                }
             };
             assert!(follows, "{last:?} is followed by {:?}", (year, month, day));
             last = (year, month, day);

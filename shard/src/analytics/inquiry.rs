@@ -13,6 +13,7 @@ use super::classes::{Class, ClassId, OTHER};
 use super::hot::{By, HotKey};
 use super::intervals::{Histogram, Refusal, suggest};
 use super::reuse::{Curve, hit_ratio};
+use crate::entry::Entry;
 use crate::keyspace::Keyspace;
 use crate::{Dialect, Error, Reply, Request, integer, timestamp};
 
@@ -36,6 +37,8 @@ pub enum Question {
         by: By,
         /// Since each key was made, in place of lately.
         total: bool,
+        /// All that is known is asked for, not only the counts.
+        explain: bool,
     },
     /// `COLDKEYS`.
     Cold {
@@ -96,7 +99,10 @@ impl Question {
                 match () {
                     () if is("STATUS") => Ok(Question::Status),
                     () if is("RESET") => Ok(Question::Reset),
-                    () => Err(Error::UnknownSubcommand { command: request.command, name: request.arg(0).into() }),
+                    () => Err(Error::UnknownSubcommand {
+                        command: request.command,
+                        name: request.arg(0).into(),
+                    }),
                 }
             }
             _ => unreachable!("{name} asks nothing about the use of keys"),
@@ -117,14 +123,16 @@ fn count_argument(request: &Request<'_>, index: usize) -> Result<usize, Error> {
     count.filter(|count| *count > 0).map(|count| count.min(COUNT_MAX)).ok_or(Error::InvalidCount)
 }
 
-/// `HOTKEYS [n] [BY reads | writes | bytes] [TOTAL]`.
+/// `HOTKEYS [n] [BY reads | writes | bytes] [TOTAL] [EXPLAIN]`.
 fn hot_keys(request: &Request<'_>) -> Result<Question, Error> {
-    let (mut count, mut by, mut total) = (COUNT_DEFAULT, By::Operations, false);
+    let (mut count, mut by, mut total, mut explain) = (COUNT_DEFAULT, By::Operations, false, false);
     let mut args = request.args().enumerate();
     while let Some((index, arg)) = args.next() {
         let is = |word: &str| arg.eq_ignore_ascii_case(word.as_bytes());
         if is("TOTAL") {
             total = true;
+        } else if is("EXPLAIN") {
+            explain = true;
         } else if is("BY") {
             let (_, what) = args.next().ok_or(Error::Syntax)?;
             let is = |word: &str| what.eq_ignore_ascii_case(word.as_bytes());
@@ -142,7 +150,7 @@ fn hot_keys(request: &Request<'_>) -> Result<Question, Error> {
     }
     match (total, by) {
         (true, By::Bytes) => Err(Error::Syntax), // No key counts the bytes that it moves.
-        _ => Ok(Question::Hot { count, by, total }),
+        _ => Ok(Question::Hot { count, by, total, explain }),
     }
 }
 
@@ -194,10 +202,15 @@ pub struct Inquiry {
 
 impl Inquiry {
     /// Begins to answer.
-    pub(crate) fn begin(question: Question, analytics: &mut Analytics, keyspace: &Keyspace, shard: usize) -> Inquiry {
+    pub(crate) fn begin(
+        question: Question,
+        analytics: &mut Analytics,
+        keyspace: &Keyspace,
+        shard: usize,
+    ) -> Inquiry {
         let mut findings = Findings::default();
         let walks = match &question {
-            Question::Hot { count, by, total: false } => {
+            Question::Hot { count, by, total: false, .. } => {
                 findings.hot = hot_of_late(*count, *by, analytics, keyspace);
                 false
             }
@@ -231,7 +244,12 @@ impl Inquiry {
     }
 
     /// Visits about `keys_max` keys more. Returns the findings once there are no more to visit.
-    pub(crate) fn advance(&mut self, keys_max: usize, analytics: &Analytics, keyspace: &Keyspace) -> Option<Findings> {
+    pub(crate) fn advance(
+        &mut self,
+        keys_max: usize,
+        analytics: &Analytics,
+        keyspace: &Keyspace,
+    ) -> Option<Findings> {
         let Inquiry { question, position, sizes, findings } = self;
         if let Some(from) = *position {
             *position = keyspace.walk(from, keys_max, |entry| {
@@ -301,7 +319,7 @@ fn hot_of_late(count: usize, by: By, analytics: &Analytics, keyspace: &Keyspace)
         }
         let entry = keyspace.find(keyspace.probe(&hot.key)).map(|found| keyspace.entry(found));
         let entry = entry.filter(|entry| entry.deadline_ms().is_none_or(|ms| ms > analytics.now_ms));
-        let usage = entry.and_then(|entry| entry.usage());
+        let usage = entry.and_then(Entry::usage);
         let is_cut = hot.key.len() < hot.key_len;
         let (reads, writes) = match usage {
             Some(usage) => (u64::from(usage.reads), u64::from(usage.writes)),
@@ -462,7 +480,7 @@ impl Findings {
     /// Drops what is not among those asked for, once there is much of it.
     fn prune(&mut self, question: &Question) {
         match *question {
-            Question::Hot { count, by, total } => {
+            Question::Hot { count, by, total, .. } => {
                 let rank = |hot: &Hot| hot.rank(by, total);
                 self.floor = keep_best(&mut self.hot, count, rank, |hot| &hot.key).unwrap_or(self.floor);
             }
@@ -478,10 +496,14 @@ impl Findings {
     pub fn reply(mut self, question: &Question, dialect: Dialect) -> Reply<'static> {
         self.prune(question);
         match question {
-            Question::Hot { .. } => Reply::Array(self.hot.iter().map(hot_reply).collect()),
+            Question::Hot { explain, .. } => {
+                let explain = *explain || dialect != Dialect::Text;
+                Reply::Array(self.hot.iter().map(|hot| hot_reply(hot, explain)).collect())
+            }
             Question::Cold { .. } => Reply::Array(self.cold.iter().map(cold_reply).collect()),
             Question::Prefixes { count } => {
-                self.prefixes.retain(|prefix| prefix.keys > 0 || prefix.class.reads + prefix.class.writes > 0);
+                self.prefixes
+                    .retain(|prefix| prefix.keys > 0 || prefix.class.reads + prefix.class.writes > 0);
                 self.prefixes.sort_by(|a, b| (b.bytes, &a.class.name).cmp(&(a.bytes, &b.class.name)));
                 Reply::Array(self.prefixes.iter().take(*count).map(prefix_reply).collect())
             }
@@ -587,14 +609,17 @@ fn refused(refusal: Refusal, class: Option<&[u8]>, explain: bool, dialect: Diale
     }
 }
 
-fn hot_reply(hot: &Hot) -> Reply<'static> {
+/// The lines of the text protocol stay short unless asked otherwise: clients rely on what they look like.
+fn hot_reply(hot: &Hot, explain: bool) -> Reply<'static> {
     let mut fields = vec![
         ("key", text(&hot.key)),
         ("reads", Reply::Integer(hot.reads as i64)),
         ("writes", Reply::Integer(hot.writes as i64)),
     ];
-    if let Some(recent) = &hot.of_late {
-        let rounded = |count: f64| Reply::Integer(count.round() as i64);
+    let rounded = |count: f64| Reply::Integer(count.round() as i64);
+    if let Some(recent) = &hot.of_late
+        && explain
+    {
         fields.extend([
             ("recent_reads", rounded(recent.reads)),
             ("recent_writes", rounded(recent.writes)),
@@ -603,6 +628,8 @@ fn hot_reply(hot: &Hot) -> Reply<'static> {
             ("error", rounded(recent.error)),
             ("missing", Reply::Bool(hot.is_missing)),
         ]);
+    } else if let (Some(recent), true) = (&hot.of_late, hot.is_missing) {
+        fields.push(("misses", rounded(recent.misses)));
     }
     map(fields)
 }
