@@ -281,7 +281,8 @@ fn baseline_of(name: &str, baseline: &str) -> Option<f64> {
 fn table(operations: &[&Operation], counted: &[f64], baseline: &str) -> Outcome<String> {
     let mut text = String::from("# Instructions per operation\n\n");
     writeln!(text, "- Command: `make bench-instructions ARGS=--accept`")?;
-    let rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).arg("-V").output()?;
+    let rustc =
+        Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).arg("-V").output()?;
     writeln!(text, "- Compiler: {}", String::from_utf8_lossy(&rustc.stdout).trim())?;
     writeln!(text, "- In user space, without the kernel; values of 64 bytes, {KEYS} keys of 12 bytes")?;
     writeln!(
