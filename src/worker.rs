@@ -977,10 +977,13 @@ impl Worker {
             return Report { commands: self.commands, saved_s, shard, ..Report::default() };
         };
         let log = &journal.log;
+        let log_fill = self.upkeep.schedule().fill(log);
         Report {
             wal_size_bytes: log.size_bytes() + log.snapshot().map_or(0, |snapshot| snapshot.bytes),
             wal_entries: log.entries(),
-            needs_compaction: self.upkeep.is_compacting() || self.upkeep.is_long(log),
+            needs_compaction: self.upkeep.is_compacting() || log_fill > 1.0,
+            log_fill,
+            outlook: self.upkeep.schedule().outlook(self.now_ms).map(Box::new),
             wal_fault: journal.fault().map(|cause| format!("shard {}: {cause}", self.index).into()),
             compacting: self.upkeep.is_compacting(),
             saved_s,

@@ -228,7 +228,7 @@ pub static TABLE: &[Command] = rows![
     "CLEAR"    0..1    NONE  Write Run::EveryShard(commands::clear, Merge::AllOk), Plain, None, "no arguments", "", "Removes every key";
     "CLIENT"   1..MANY NONE  Admin Run::Server(Server::Client), Plain, None, "a subcommand", "SETNAME name | GETNAME | ID | SETINFO attribute value | INFO", "Names and describes this connection";
     "COMMAND"  0..MANY NONE  Admin Run::Server(Server::Command), Plain, None, "no arguments", "[COUNT | DOCS [name ...] | INFO [name ...] | LIST]", "Describes the commands of the server";
-    "COMPACT"  0..0    NONE  Admin Run::Server(Server::Compact), Plain, None, "no arguments", "", "Writes a snapshot of every shard and drops the log that it replaces";
+    "COMPACT"  0..1    NONE  Admin Run::Server(Server::Compact), Fields, None, "at most WHEN", "[WHEN]", "Writes a snapshot of every shard and drops the log that it replaces, or says when that will happen";
     "CONFIG"   1..MANY NONE  Admin Run::Server(Server::Config), Plain, None, "GET and an option", "GET option [option ...]", "Shows the options of the server";
     "DBSIZE"   0..0    NONE  Read  Run::EveryShard(commands::dbsize, Merge::Sum), Plain, None, "no arguments", "", "Returns the number of keys";
     "DECR"     1..1    ONE   Write Run::Key(commands::decr), Plain, None, "key", "key", "Subtracts one from the integer value of a key";

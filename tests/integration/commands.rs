@@ -115,7 +115,16 @@ const RESP: &[Script] = &[
     ),
     own(
         "COMPACT",
-        "SET a 1 -> +OK\n COMPACT -> +OK\n GET a -> \"1\"\n SET a 2 -> +OK\n COMPACT -> +OK\n GET a -> \"2\"",
+        r#"
+        SET a 1 -> +OK
+        COMPACT -> +OK
+        GET a -> "1"
+        SET a 2 -> +OK
+        COMPACT -> +OK
+        GET a -> "2"
+        COMPACT WHEN -> ["reason", "short-log", "log_percent", 0, "load", *, "forecast", nil, "lowest", nil, "hour", nil, "hours_known", 0]
+        COMPACT NOW -> -ERR unknown subcommand 'NOW'. Try COMPACT HELP.
+        "#,
     ),
     script(
         "CONFIG",
@@ -640,7 +649,14 @@ const TEXT: &[Script] = &[
     own("LASTSAVE", "LASTSAVE -> <1600000000..9999999999>"),
     own("SAVE", "SET a 1 -> +OK\n SAVE -> +OK\n GET a -> 1"),
     own("COMMAND", "COMMAND COUNT -> <30..1000>\n COMMAND LIST -> <..> | <rest>\n COMMAND NOPE -> -ERR <..>"),
-    own("COMPACT", "SET a 1 -> +OK\n COMPACT -> +OK\n GET a -> 1"),
+    own(
+        "COMPACT",
+        "SET a 1 -> +OK
+         COMPACT -> +OK
+         GET a -> 1
+         compact when -> +OK reason=short-log log_percent=0 load=<0..> forecast=(nil) lowest=(nil) hour=(nil) hours_known=0
+         COMPACT NOW -> -ERR <..>",
+    ),
     own(
         "CONFIG",
         "CONFIG GET host -> 127.0.0.1\n CONFIG GET port -> <1..65535>\n CONFIG GET nope -> -ERR <..>",
