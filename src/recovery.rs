@@ -327,7 +327,7 @@ fn move_keys<D: Disk>(
     for index in 0..old.shards as usize {
         let data = ShardData::new(disk, old, index, segment_bytes, &verdict);
         let (shard, _log) = data.recover_with_pauses(Shard::new(random_seeds()), |record, keys| {
-            loading.note(index, record, keys)
+            loading.note(index, record, keys);
         })?;
         write_all(&shard, |change| {
             let owner = router::owner(change.key().unwrap_or_default(), shards);
