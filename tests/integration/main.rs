@@ -33,6 +33,7 @@ mod scanning; // SCAN and KEYS over keys that come and go, expiry that nobody as
 
 // What outlives the process.
 mod crash; // kill -9 and SIGTERM under load
+mod damage; // every kind of damage: what a start says, check tells, repair brings back
 mod disk_faults; // a disk that is full or fails, and is well again
 mod persistence; // every kind of change, restarts, other shard counts
 mod startup; // flags, exit statuses, one server per directory
