@@ -24,6 +24,7 @@ use std::collections::{HashMap, HashSet};
 use shard::Change;
 use wal::{Disk, Kind, Layout, Place, Record};
 
+use crate::loading::Loading;
 use crate::mail::TransactionId;
 use crate::router::SHARDS_MAX;
 use crate::server::Failure;
@@ -97,9 +98,22 @@ pub type OnRecord<'a> = dyn FnMut(Record<'_>) + 'a;
 /// # Errors
 /// [`Failure::Log`] where a log is damaged.
 pub fn reach<D: Disk>(disk: &D, layout: &Layout) -> Result<Verdict, Failure> {
+    let shards = layout.shards as usize;
+    reach_noting(disk, layout, &Loading::new(1, shards, shards))
+}
+
+/// As [`reach`]; a step of `loading`, unless there is only one shard.
+///
+/// # Errors
+/// As there.
+pub fn reach_noting<D: Disk>(disk: &D, layout: &Layout, loading: &Loading) -> Result<Verdict, Failure> {
+    if layout.shards > 1 {
+        loading.begin_step(layout.shards as usize);
+    }
     reach_by(layout.shards, |shard_index, on_record| {
         let place = Place { shard_index, shard_count: layout.shards };
         let read = wal::check(disk, &layout.shard_dir(shard_index), place, |record| {
+            loading.note(shard_index as usize, &record, 0);
             on_record(record);
             Ok(())
         });

@@ -176,6 +176,11 @@ impl Shard {
         self.keyspace.memory_bytes() + self.graveyard.iter().map(Keyspace::memory_bytes).sum::<usize>()
     }
 
+    /// How many requests were executed.
+    pub fn operations(&self) -> u64 {
+        self.stats.reads + self.stats.writes
+    }
+
     /// The counters.
     pub fn stats(&self) -> Stats {
         Stats {
