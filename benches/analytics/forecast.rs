@@ -32,6 +32,7 @@ struct Seen {
 pub fn section(extent: Extent) -> Section {
     let (seeds, weeks_count) = if extent == Extent::Short { (1, 2) } else { (5, 6) };
     let mut seen = [Seen::default(), Seen::default()];
+    eprintln!("forecast");
     for seed in 0..seeds {
         run(seed, weeks_count, &mut seen);
     }
