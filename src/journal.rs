@@ -568,7 +568,9 @@ mod tests {
         assert!(journal.sync.is_none() && journal.refusal().is_some(), "the sync is not repeated");
 
         let writer = journal.log.begin_snapshot().unwrap();
-        let snapshot = journal.log.end_snapshot(writer).unwrap().finish().unwrap();
+        let mut ending = journal.log.end_snapshot(writer).unwrap();
+        assert!(journal.log.cover(&mut ending).unwrap());
+        let snapshot = ending.finish().unwrap();
         journal.log.retire(&snapshot).clear().unwrap();
         journal.write(&mut net, &mut post);
         assert_eq!(journal.refusal(), None);

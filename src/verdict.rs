@@ -356,7 +356,9 @@ mod tests {
                 let mut writer = logs[1].begin_snapshot().unwrap();
                 writer.append(Kind::Transaction { id: begun << 10, participants: &[] }, 0, &[]).unwrap();
                 writer.append(Kind::Batch, 1, put("b", "1").bytes()).unwrap();
-                let snapshot = logs[1].end_snapshot(writer).unwrap().finish().unwrap();
+                let mut ending = logs[1].end_snapshot(writer).unwrap();
+                assert!(logs[1].cover(&mut ending).unwrap());
+                let snapshot = ending.finish().unwrap();
                 logs[1].retire(&snapshot).clear().unwrap();
             });
             assert_eq!(held(&disk), expected, "a snapshot begun at {begun}");

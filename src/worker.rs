@@ -724,7 +724,7 @@ impl Worker {
     fn on_answer(&mut self, from: usize, token: Token, answer: Answer, mail: &Mail) {
         if token == upkeep::TOKEN {
             let failed = matches!(answer, Answer::Part(Reply::Error(_)));
-            self.upkeep.on_peer_synced(!failed, &self.journal, &mut self.post);
+            self.upkeep.on_synced(!failed, &self.journal.log, &mut self.post);
             return;
         }
         let Some(mut connection) = self.take_out(token.socket) else {

@@ -154,7 +154,12 @@ impl Owner {
             self.writer = Some((writer, key + 1));
             return Ok(());
         }
-        let finished = self.log.end_snapshot(writer)?.finish();
+        let mut ending = self.log.end_snapshot(writer)?;
+        if !self.log.needs_snapshot() {
+            self.log.sync()?;
+        }
+        assert!(self.log.cover(&mut ending)?);
+        let finished = ending.finish();
         self.snapshot = Some(finished.map_err(|failed| self.log.fail_snapshot(failed))?);
         Ok(())
     }
