@@ -14,9 +14,11 @@ use std::time::Duration;
 use clap::builder::{BoolishValueParser, Resettable};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use units::{CpuList, InvalidValue};
+
+use crate::tools::Tool;
 
 /// When a write that is acknowledged is safe from a power cut. None of them loses an acknowledged write
 /// when the process dies.
@@ -330,9 +332,11 @@ pub fn usable_cpus() -> Vec<usize> {
     }
 }
 
-/// The command line, with the values of environment variables out of the help and empty ones ignored.
+/// The command line, with the values of environment variables out of the help and empty ones ignored. The tools are
+/// in it for the help's sake: a command line that begins with one never comes here.
 fn command() -> clap::Command {
-    Config::command().mut_args(|arg| {
+    let command = Tool::augment_subcommands(Config::command()).args_conflicts_with_subcommands(true);
+    command.mut_args(|arg| {
         let is_empty = |name| std::env::var_os(name).is_some_and(|value| value.is_empty());
         let ignored = arg.get_env().is_some_and(is_empty);
         // A value such as -1 is refused by the option's own bounds, not taken for a flag.

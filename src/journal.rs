@@ -568,9 +568,7 @@ mod tests {
         assert!(journal.sync.is_none() && journal.refusal().is_some(), "the sync is not repeated");
 
         let writer = journal.log.begin_snapshot().unwrap();
-        let mut ending = journal.log.end_snapshot(writer).unwrap();
-        assert!(journal.log.cover(&mut ending).unwrap());
-        let snapshot = ending.finish().unwrap();
+        let snapshot = journal.log.finish_snapshot(writer).unwrap();
         journal.log.retire(&snapshot).clear().unwrap();
         journal.write(&mut net, &mut post);
         assert_eq!(journal.refusal(), None);

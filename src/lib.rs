@@ -10,13 +10,15 @@
 //! 5. [`wal`]: the changes of the turn are written as one frame.
 //! 6. [`connection`]: the reply takes its place in the order of the client's requests, and leaves through the ring.
 //!
-//! [`server`] starts and ends all this; [`recovery`] is the way back from the log into the shard.
+//! [`server`] starts and ends all this; [`recovery`] is the way back from the log into the shard, and [`tools`] look
+//! at a log while no server runs.
 
 pub mod config;
 pub mod connection;
 #[cfg(test)]
 mod documentation;
 mod journal;
+pub mod loading;
 pub mod logging;
 pub mod mail;
 pub mod net;
@@ -26,6 +28,7 @@ pub mod report;
 pub mod router;
 pub mod server;
 mod session;
+pub mod tools;
 mod upkeep;
 mod verdict;
 pub mod worker;

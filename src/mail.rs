@@ -109,6 +109,8 @@ pub enum Call {
     Sync,
     /// Write a snapshot and drop the log that it replaces. Answered by `Part`.
     Compact,
+    /// As `Compact`, but nobody waits for it; no answer.
+    CompactUnheard,
 }
 
 /// What a call is answered with.

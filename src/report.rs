@@ -15,6 +15,11 @@ pub struct Report {
     pub needs_compaction: bool,
     /// Why the shard refuses writes, if it does; of several shards, one that does.
     pub wal_fault: Option<Arc<str>>,
+    /// Whether a snapshot was asked for or is being written.
+    pub compacting: bool,
+    /// The Unix time of the last snapshot, or of the start if there was none since, in seconds; in a sum the
+    /// earliest.
+    pub saved_s: Option<u64>,
     /// Commands run.
     pub commands: u64,
     /// What the shard counted and holds.
@@ -30,6 +35,8 @@ impl Report {
         if self.wal_fault.is_none() {
             self.wal_fault.clone_from(&other.wal_fault);
         }
+        self.compacting |= other.compacting;
+        self.saved_s = [self.saved_s, other.saved_s].into_iter().flatten().min();
         self.commands += other.commands;
         self.shard += other.shard;
     }

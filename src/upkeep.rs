@@ -43,6 +43,10 @@ pub struct Upkeep {
     /// Who asked for a snapshot that was begun, and who asked since.
     served: Vec<(usize, Token)>,
     asked: Vec<(usize, Token)>,
+    /// Somebody asked for a snapshot without waiting for it.
+    asked_unheard: bool,
+    /// When the last snapshot was complete, in seconds since the Unix epoch.
+    saved_s: Option<u64>,
     next_check_ms: u64,
     /// When the next snapshot may begin that only a failed sync asks for.
     next_rescue_ms: u64,
@@ -100,6 +104,8 @@ impl Upkeep {
             stage: Stage::Idle,
             served: Vec::new(),
             asked: Vec::new(),
+            asked_unheard: false,
+            saved_s: None,
             next_check_ms: 0,
             next_rescue_ms: 0,
             check_interval_ms: config.compact_interval.as_millis() as u64,
@@ -113,9 +119,23 @@ impl Upkeep {
         self.asked.push((origin, token));
     }
 
-    /// Whether a snapshot is being written.
+    /// Asks for a snapshot of the state as it is now or later; nobody is answered.
+    pub fn ask_unheard(&mut self) {
+        self.asked_unheard = true;
+    }
+
+    /// Whether a snapshot was asked for or is being written.
     pub fn is_compacting(&self) -> bool {
-        !matches!(self.stage, Stage::Idle)
+        !matches!(self.stage, Stage::Idle) || self.is_asked()
+    }
+
+    /// When the last snapshot since the start was complete, in seconds since the Unix epoch.
+    pub fn saved_s(&self) -> Option<u64> {
+        self.saved_s
+    }
+
+    fn is_asked(&self) -> bool {
+        self.asked_unheard || !self.asked.is_empty()
     }
 
     /// Whether the log has reached a limit from which on it is compacted.
@@ -154,7 +174,7 @@ impl Upkeep {
         let all_ended = std::mem::take(&mut *self.ended.borrow_mut());
         for ended in all_ended {
             self.running -= 1;
-            self.take(ended, journal, post);
+            self.take(ended, now_ms, journal, post);
         }
         if stopping {
             if !matches!(self.stage, Stage::Ending) {
@@ -177,8 +197,8 @@ impl Upkeep {
             self.next_check_ms = uptime_ms + self.check_interval_ms;
         }
         let rescue = journal.log.needs_snapshot() && uptime_ms >= self.next_rescue_ms;
-        let wanted = !self.asked.is_empty() || due && self.is_long(&journal.log) || rescue;
-        if wanted && !self.is_compacting() {
+        let wanted = self.is_asked() || due && self.is_long(&journal.log) || rescue;
+        if wanted && matches!(self.stage, Stage::Idle) {
             self.stage = Stage::Due;
             self.next_rescue_ms = uptime_ms + RESCUE_AGAIN_MS;
         }
@@ -229,6 +249,7 @@ impl Upkeep {
 
     fn begin(&mut self, now_id: TransactionId, log: &mut Log<OsDisk>, post: &mut Post) {
         self.served = std::mem::take(&mut self.asked);
+        self.asked_unheard = false;
         let begun = log.begin_snapshot().and_then(|mut writer| {
             writer.append(Kind::Transaction { id: now_id, participants: &[] }, 0, &[])?;
             Ok(writer)
@@ -264,7 +285,7 @@ impl Upkeep {
         }
     }
 
-    fn take(&mut self, ended: Ended, journal: &mut Journal, post: &mut Post) {
+    fn take(&mut self, ended: Ended, now_ms: u64, journal: &mut Journal, post: &mut Post) {
         match ended {
             Ended::Prepared(outcome) => {
                 self.preparing = false;
@@ -275,6 +296,7 @@ impl Upkeep {
             }
             Ended::Written(Ok(snapshot)) => {
                 tracing::info!(entries = snapshot.entries, bytes = snapshot.bytes, "snapshot written");
+                self.saved_s = Some(now_ms / 1000);
                 let obsolete = journal.log.retire(&snapshot);
                 self.run(move || Ended::Cleared(obsolete.clear()));
             }

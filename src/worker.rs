@@ -10,20 +10,21 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
 use shard::command::{Access, Run};
 use shard::{Dialect, Error, LockKeys, LockTable, Reply, Request, Shard, Waiter};
-use wal::{Kind, Log, OsDisk};
+use wal::Kind;
 
 use crate::config::SyncMode;
 use crate::connection::{Client, Connection, Door, INPUT_HIGH_BYTES, Stage};
 use crate::journal::{Journal, Outcome};
+use crate::loading::Loaded;
 use crate::mail::{Answer, Call, Mail, Newcomer, Page, Post, Token, TransactionId};
 use crate::net::{Event, Net, SocketId};
 use crate::protocol::{self, Listener, Parsed, Parser};
-use crate::recovery;
+use crate::recovery::{self, ShardData};
 use crate::report::Report;
 use crate::router::{self, Gather, Job, OwnedRequest, Route, SHARDS_MAX, Transaction, Walk, Walked, route};
 use crate::server::{Failure, Shared};
@@ -67,8 +68,13 @@ pub struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) net: Net,
     pub(crate) post: Post,
+    /// Empty while it is being read back.
     pub(crate) shard: Shard,
-    journal: Journal,
+    journal: Loaded<Journal>,
+    /// Some shard is not in memory yet: commands that need keys or files are refused.
+    loading: bool,
+    /// Where the shard is to be read back from, once that is known.
+    data: mpsc::Receiver<ShardData>,
     upkeep: Upkeep,
     locks: LockTable<Deferred>,
     /// The locked or waiting parts of transactions.
@@ -132,7 +138,7 @@ enum Flow {
 }
 
 impl Worker {
-    /// A worker over a recovered shard and its log.
+    /// A worker whose shard is read back from what comes out of `data`.
     ///
     /// # Errors
     /// When no more files can be opened.
@@ -141,11 +147,9 @@ impl Worker {
         shared: Arc<Shared>,
         net: Net,
         post: Post,
-        shard: Shard,
-        log: Log<OsDisk>,
+        data: mpsc::Receiver<ShardData>,
     ) -> std::io::Result<Worker> {
         let now_ms = wall_clock_ms();
-        let journal = Journal::new(log, &shared.config);
         let upkeep = Upkeep::new(&shared.config, net.wakeup().try_clone_to_owned()?);
         Ok(Worker {
             index,
@@ -153,8 +157,10 @@ impl Worker {
             upkeep,
             net,
             post,
-            shard,
-            journal,
+            shard: Shard::new(recovery::random_seeds()),
+            journal: Loaded::not_yet(),
+            loading: true,
+            data,
             locks: LockTable::new(recovery::random_seeds()),
             prepared: HashMap::new(),
             last_id_us: 0,
@@ -188,6 +194,27 @@ impl Worker {
         }
     }
 
+    /// Reads the shard back once it is known what counts, taking a turn now and then, and begins to serve when every
+    /// worker has its shard.
+    fn go_on_loading(&mut self) -> Result<(), Failure> {
+        if let Ok(data) = self.data.try_recv() {
+            let (index, shared) = (self.index, self.shared.clone());
+            let mut turned = Ok(true);
+            let (shard, log) = data.recover_with_pauses(|record, keys| {
+                shared.loading.note(index, record, keys);
+                if turned.is_ok() {
+                    turned = self.turn();
+                }
+            })?;
+            turned?;
+            self.shard = shard;
+            self.journal.set(Journal::new(log, &shared.config));
+            shared.shard_loaded(index, self.shard.key_count());
+        }
+        self.loading = !self.shared.loading.is_over();
+        Ok(())
+    }
+
     /// Takes turns until the server stops.
     pub async fn run(mut self) -> Result<(), Failure> {
         let config = &self.shared.config;
@@ -197,6 +224,9 @@ impl Worker {
         self.spawn_ticker(tick).map_err(Failure::NetworkRing)?;
         let mut idle_since = None;
         loop {
+            if self.loading {
+                self.go_on_loading()?;
+            }
             if self.turn()? {
                 idle_since = None;
                 glommio::yield_if_needed().await;
@@ -210,7 +240,7 @@ impl Worker {
                 continue;
             }
             idle_since = None;
-            if !self.upkeep.is_busy() {
+            if !self.upkeep.is_busy() && self.journal.get().is_some() {
                 // The executor has nothing else to do: wait where the work comes from.
                 if self.post.fall_asleep() {
                     self.net.wait(self.until_due()).map_err(Failure::NetworkRing)?;
@@ -226,7 +256,9 @@ impl Worker {
             self.net.unparked();
         }
         let index = self.index;
-        self.journal.log.close().map_err(|error| Failure::log(index, error))
+        // A server that is told to stop while it is loading ends without an end of its workers.
+        let Some(journal) = self.journal.into_inner() else { return Ok(()) };
+        journal.log.close().map_err(|error| Failure::log(index, error))
     }
 
     /// How long until something is due by the clock.
@@ -269,7 +301,7 @@ impl Worker {
         if self.uptime_ms >= self.next_tick_ms.min(self.next_expiry_ms) {
             self.tick();
         }
-        progressed |= self.background();
+        progressed |= !self.loading && self.background();
         self.write_log();
         self.post.send(&mut self.net);
         self.look_after_clients();
@@ -509,6 +541,12 @@ impl Worker {
             answer(client, &request, &Reply::Error(error));
             return Flow::Taken;
         }
+        if self.loading && !command.runs_while_loading() {
+            self.commands += 1;
+            let percent = self.shared.loading.percent();
+            answer(client, &request, &Reply::Error(Error::Loading { percent }));
+            return Flow::Taken;
+        }
         let single = self.post.worker_count() == 1;
         match command.run {
             Run::Key(_) | Run::Keys(..) => match route(&request, self.post.worker_count()) {
@@ -542,6 +580,7 @@ impl Worker {
             answer(client, request, &Reply::Error(error));
         } else if self.locks.is_idle() || !self.conflicts(request) {
             let Worker { shard, journal, post, index, now_ms, turn_number, .. } = self;
+            let journal = &mut **journal;
             journal.bound_frame();
             let changes_before = journal.changes.count();
             let reply = shard.execute(request, *now_ms, &mut journal.changes);
@@ -693,6 +732,7 @@ impl Worker {
                 self.journal.answer_synced(from, token, &mut self.net, &mut self.post);
             }
             Call::Compact => self.upkeep.ask(from, token),
+            Call::CompactUnheard => self.upkeep.ask_unheard(),
         }
     }
 
@@ -704,6 +744,7 @@ impl Worker {
                 .to(origin)
                 .answer_bytes(token, |out| write_reply(&Reply::Error(error), request, out));
         }
+        let journal = &mut **journal;
         journal.bound_frame();
         let changes_before = journal.changes.count();
         let reply = shard.execute(request, *now_ms, &mut journal.changes);
@@ -714,10 +755,11 @@ impl Worker {
 
     /// Runs a request; returns its reply, and the frame that it depends on.
     fn execute(&mut self, request: &Request<'_>) -> (Reply<'static>, u64) {
-        self.journal.bound_frame();
-        let changes_before = self.journal.changes.count();
-        let reply = self.shard.execute(request, self.now_ms, &mut self.journal.changes).into_owned();
-        let seq = self.journal.frame_behind(request, self.journal.changes.count() != changes_before);
+        let journal = &mut *self.journal;
+        journal.bound_frame();
+        let changes_before = journal.changes.count();
+        let reply = self.shard.execute(request, self.now_ms, &mut journal.changes).into_owned();
+        let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
         (reply, seq)
     }
 
@@ -844,6 +886,9 @@ impl Worker {
 
     /// Writes the log. What this turn has answered so far leaves only if that succeeds.
     fn write_log(&mut self) {
+        if self.journal.get().is_none() {
+            return; // Nothing was changed.
+        }
         match self.journal.write(&mut self.net, &mut self.post) {
             Outcome::AsBefore => {}
             Outcome::Failed => {
@@ -879,7 +924,7 @@ impl Worker {
             self.net.accept(listener);
         }
         let everysec = self.shared.config.sync_mode == SyncMode::EverySecond;
-        if everysec && self.last_sync.elapsed() >= SYNC_INTERVAL {
+        if everysec && self.journal.get().is_some() && self.last_sync.elapsed() >= SYNC_INTERVAL {
             self.last_sync = Instant::now();
             self.journal.begin_sync(&mut self.net);
         }
@@ -926,12 +971,19 @@ impl Worker {
 
     /// What this worker counts.
     pub(crate) fn report(&self) -> Report {
-        let log = &self.journal.log;
+        let saved_s = Some(self.upkeep.saved_s().unwrap_or(self.shared.started_unix_s));
+        let Some(journal) = self.journal.get() else {
+            let shard = shard::Stats { keys: self.shared.loading.keys(self.index), ..Default::default() };
+            return Report { commands: self.commands, saved_s, shard, ..Report::default() };
+        };
+        let log = &journal.log;
         Report {
             wal_size_bytes: log.size_bytes() + log.snapshot().map_or(0, |snapshot| snapshot.bytes),
             wal_entries: log.entries(),
             needs_compaction: self.upkeep.is_compacting() || self.upkeep.is_long(log),
-            wal_fault: self.journal.fault().map(|cause| format!("shard {}: {cause}", self.index).into()),
+            wal_fault: journal.fault().map(|cause| format!("shard {}: {cause}", self.index).into()),
+            compacting: self.upkeep.is_compacting(),
+            saved_s,
             commands: self.commands,
             shard: self.shard.stats(),
         }

@@ -34,6 +34,17 @@ pub struct Command {
     pub summary: &'static str,
 }
 
+impl Command {
+    /// Whether it runs while the keys are still being read back from the disk: it is about the connection or the
+    /// server, and needs neither keys nor files.
+    pub fn runs_while_loading(&self) -> bool {
+        use Server::{Client, Config, Echo, Health, Hello, Info, Lastsave, Ping, Quit, Select, Stats};
+        let Run::Server(server) = self.run else { return false };
+        let of_connection = matches!(server, Client | Echo | Hello | Ping | Quit | Select);
+        of_connection || matches!(server, Server::Command | Config | Health | Info | Lastsave | Stats)
+    }
+}
+
 impl PartialEq for Command {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name // The name is the table's key.
@@ -110,6 +121,8 @@ pub enum Merge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // Each is named as its command, whose row says what it does.
 pub enum Server {
+    Bgrewriteaof,
+    Bgsave,
     Client,
     Command,
     Compact,
@@ -119,8 +132,10 @@ pub enum Server {
     Hello,
     Info,
     Keys,
+    Lastsave,
     Ping,
     Quit,
+    Save,
     Scan,
     Select,
     Stats,
@@ -208,6 +223,8 @@ macro_rules! rows {
 #[rustfmt::skip] // One row a command.
 pub static TABLE: &[Command] = rows![
     "APPEND"   2..2    ONE   Write Run::Key(commands::append), Plain, Some(1), "key and value", "key value", "Appends bytes to the value of a key and returns the new length";
+    "BGREWRITEAOF" 0..0 NONE Admin Run::Server(Server::Bgrewriteaof), Plain, None, "no arguments", "", "Begins what COMPACT does and returns at once";
+    "BGSAVE"   0..1    NONE  Admin Run::Server(Server::Bgsave), Plain, None, "at most SCHEDULE", "[SCHEDULE]", "Begins what COMPACT does and returns at once";
     "CLEAR"    0..1    NONE  Write Run::EveryShard(commands::clear, Merge::AllOk), Plain, None, "no arguments", "", "Removes every key";
     "CLIENT"   1..MANY NONE  Admin Run::Server(Server::Client), Plain, None, "a subcommand", "SETNAME name | GETNAME | ID | SETINFO attribute value | INFO", "Names and describes this connection";
     "COMMAND"  0..MANY NONE  Admin Run::Server(Server::Command), Plain, None, "no arguments", "[COUNT | DOCS [name ...] | INFO [name ...] | LIST]", "Describes the commands of the server";
@@ -230,6 +247,7 @@ pub static TABLE: &[Command] = rows![
     "INCRBY"   2..2    ONE   Write Run::Key(commands::incrby), Plain, None, "key and increment", "key increment", "Adds a number to the integer value of a key";
     "INFO"     0..MANY NONE  Admin Run::Server(Server::Info), Fields, None, "no arguments", "[section ...]", "Describes the server and its counters";
     "KEYS"     1..1    NONE  Read  Run::Server(Server::Keys), Plain, None, "pattern", "pattern", "Returns the keys that match a glob pattern";
+    "LASTSAVE" 0..0    NONE  Admin Run::Server(Server::Lastsave), Plain, None, "no arguments", "", "Returns the Unix time of the last snapshot of all shards, or of the start";
     "MDEL"     1..MANY ALL   Write Run::Keys(commands::del, Merge::Sum), Plain, None, "at least one key", "key [key ...]", "Removes keys and returns how many there were";
     "MGET"     1..MANY ALL   Read  Run::Keys(commands::mget, Merge::ByKey), Plain, None, "at least one key", "key [key ...]", "Returns the values of keys, all of the same moment";
     "MSET"     2..MANY PAIRS Write Run::Keys(commands::mset, Merge::AllOk), Plain, None, "key value pairs", "key value [key value ...]", "Sets keys, all at the same moment";
@@ -237,6 +255,7 @@ pub static TABLE: &[Command] = rows![
     "PING"     0..1    NONE  Admin Run::Server(Server::Ping), Plain, Some(0), "at most one message", "[message]", "Returns PONG, or its argument";
     "PTTL"     1..1    ONE   Read  Run::Key(commands::pttl), Plain, None, "key", "key", "Returns the time to live of a key in milliseconds";
     "QUIT"     0..MANY NONE  Admin Run::Server(Server::Quit), Plain, None, "no arguments", "", "Closes the connection";
+    "SAVE"     0..0    NONE  Admin Run::Server(Server::Save), Plain, None, "no arguments", "", "Writes a snapshot of every shard and drops the log that it replaces";
     "SCAN"     1..MANY NONE  Read  Run::Server(Server::Scan), Plain, None, "cursor", "cursor [MATCH pattern] [COUNT count] [TYPE type]", "Returns some keys and the cursor at which to go on";
     "SELECT"   1..1    NONE  Admin Run::Server(Server::Select), Plain, None, "database index", "0", "Selects the database, of which there is one";
     "SET"      2..MANY ONE   Write Run::Key(commands::set), Plain, Some(1), "key and value", "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL]", "Sets the value of a key";

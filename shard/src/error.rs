@@ -81,6 +81,13 @@ pub enum Error {
         /// What failed, in the system's words.
         cause: Arc<str>,
     },
+    /// The keys are still being read back from the disk; how far that is, in percent.
+    Loading {
+        /// From 0 to 99.
+        percent: u8,
+    },
+    /// A snapshot was asked for while one is being written.
+    SaveInProgress,
     /// The server cannot do this, and the text says why and what to do.
     Unavailable(&'static str),
 }

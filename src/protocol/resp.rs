@@ -425,6 +425,8 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
         }
         Error::ValueTooLarge { .. } => "-ERR string exceeds maximum allowed size (proto-max-bulk-len)",
         Error::ConnectionLimit => "-ERR max number of clients reached",
+        Error::SaveInProgress => "-ERR Background save already in progress",
+        Error::Loading { .. } => "-LOADING Redis is loading the dataset in memory",
     };
     out.extend_from_slice(text.as_bytes());
 }

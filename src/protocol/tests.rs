@@ -699,6 +699,10 @@ fn errors_in_the_words_of_each_protocol() {
         assert_eq!(shown(&reply, "SET", 2, Dialect::Text), format!("-ERR {text}\n"));
         assert_eq!(shown(&reply, "SET", 2, Dialect::Resp2), format!("-MISCONF {text}\r\n"));
     }
+    let loading = Reply::Error(Error::Loading { percent: 42 });
+    assert_eq!(shown(&loading, "GET", 1, Dialect::Text), "-ERR loading, try again: 42 percent\n");
+    let resp = "-LOADING Redis is loading the dataset in memory\r\n";
+    assert_eq!(shown(&loading, "GET", 1, Dialect::Resp3), resp);
     let no_protocol = Reply::Error(Error::NoProtocol);
     assert_eq!(shown(&no_protocol, "HELLO", 1, Dialect::Resp2), "-NOPROTO unsupported protocol version\r\n");
 }

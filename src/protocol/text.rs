@@ -314,6 +314,11 @@ fn push_error(error: &Error, out: &mut Vec<u8>) {
             return;
         }
         Error::InvalidExpire(_) | Error::ExpireNotAnInteger => "-ERR invalid TTL",
+        Error::Loading { percent } => {
+            out.extend_from_slice(b"-ERR loading, try again: ");
+            push_integer(*percent, out);
+            " percent"
+        }
         Error::NotAnInteger => "-ERR value is not an integer",
         Error::InvalidDbIndex => "-ERR database index is not an integer",
         Error::ConnectionLimit => "-ERR connection limit reached",

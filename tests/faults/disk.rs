@@ -417,9 +417,9 @@ impl Filesystem for Passthrough {
                 state.refuse(Operation::Allocate, &path)?;
                 let file = match handle.and_then(|handle| state.file(handle).ok()) {
                     Some((_, file)) => file,
-                    None => Arc::new(
-                        OpenOptions::new().read(true).write(true).open(state.below.join(&path))?,
-                    ),
+                    None => {
+                        Arc::new(OpenOptions::new().read(true).write(true).open(state.below.join(&path))?)
+                    }
                 };
                 state.resize(inode.0, &file, len)?;
                 return Ok(attributes_of(inode.0, &file.metadata()?));
@@ -484,19 +484,9 @@ impl Filesystem for Passthrough {
         give(reply, opened, |it, (_, handle)| it.opened(handle, FopenFlags::empty()), ReplyOpen::error);
     }
 
-    fn create(
-        &self,
-        _: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        _: u32,
-        _: u32,
-        _: i32,
-        reply: ReplyCreate,
-    ) {
+    fn create(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
         let made = self.on_name((Operation::Create, parent, name), |state, path, below| {
-            let file =
-                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(below)?;
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(below)?;
             state.opened(path, file)
         });
         let created = |it: ReplyCreate, (attr, handle)| {
@@ -624,7 +614,8 @@ impl Filesystem for Passthrough {
     fn readdir(&self, _: &Request, inode: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let mut state = self.state();
         let listed = state.path(inode).and_then(|path| {
-            let mut entries = vec![(inode, FileType::Directory, ".".into()), (inode, FileType::Directory, "..".into())];
+            let mut entries =
+                vec![(inode, FileType::Directory, ".".into()), (inode, FileType::Directory, "..".into())];
             for entry in fs::read_dir(state.below.join(&path))? {
                 let name = entry?.file_name();
                 let attributes = state.attributes(&path.join(&name))?;

@@ -46,6 +46,27 @@ const RESP: &[Script] = &[
         APPEND a -> -ERR wrong number of arguments for 'append' command
         "#,
     ),
+    script(
+        "BGREWRITEAOF",
+        r#"
+        SET a 1 -> +OK
+        BGREWRITEAOF -> +Background append only file rewriting started
+        eventually INFO persistence -> ~"aof_rewrite_in_progress:0"
+        GET a -> "1"
+        "#,
+    ),
+    script(
+        "BGSAVE",
+        r#"
+        SET a 1 -> +OK
+        BGSAVE NOPE -> -ERR syntax error
+        BGSAVE -> +Background saving started
+        eventually INFO persistence -> ~"rdb_bgsave_in_progress:0"
+        BGSAVE SCHEDULE -> +Background saving started
+        eventually INFO persistence -> ~"rdb_bgsave_in_progress:0"
+        GET a -> "1"
+        "#,
+    ),
     own("CLEAR", "MSET a 1 b 2 c 3 d 4 -> +OK\n CLEAR -> +OK\n DBSIZE -> 0\n GET a -> nil\n CLEAR -> +OK"),
     script(
         "CLIENT",
@@ -439,6 +460,11 @@ const RESP: &[Script] = &[
         SCAN 0 NOPE 1 -> -ERR syntax error
         "#,
     ),
+    script("LASTSAVE", "LASTSAVE -> 1600000000..9999999999\n INFO persistence -> ~\"rdb_last_save_time:\""),
+    script(
+        "SAVE",
+        "SET a 1 -> +OK\n SAVE -> +OK\n GET a -> \"1\"\n SAVE -> +OK\n LASTSAVE -> 1600000000..9999999999",
+    ),
     // Redis takes a negative cursor for a very large one.
     own("SCAN", "SCAN -1 -> -ERR invalid cursor"),
     script(
@@ -592,6 +618,27 @@ const TEXT: &[Script] = &[
         CLIENT NOPE -> -ERR <..>
         "#,
     ),
+    own(
+        "BGREWRITEAOF",
+        r#"
+        COMPACT -> +OK
+        BGREWRITEAOF -> +Background append only file rewriting started
+        COMPACT -> +OK
+        "#,
+    ),
+    own(
+        "BGSAVE",
+        r#"
+        BGSAVE NOPE -> -ERR syntax error
+        COMPACT -> +OK
+        BGSAVE -> +Background saving started
+        COMPACT -> +OK
+        BGSAVE schedule -> +Background saving started
+        COMPACT -> +OK
+        "#,
+    ),
+    own("LASTSAVE", "LASTSAVE -> <1600000000..9999999999>"),
+    own("SAVE", "SET a 1 -> +OK\n SAVE -> +OK\n GET a -> 1"),
     own("COMMAND", "COMMAND COUNT -> <30..1000>\n COMMAND LIST -> <..> | <rest>\n COMMAND NOPE -> -ERR <..>"),
     own("COMPACT", "SET a 1 -> +OK\n COMPACT -> +OK\n GET a -> 1"),
     own(

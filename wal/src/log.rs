@@ -384,6 +384,19 @@ impl<D: Disk> Log<D> {
         Ok(ending.is_covered)
     }
 
+    /// Ends a snapshot as [`Self::end_snapshot`] does, and finishes it. Blocks.
+    ///
+    /// # Errors
+    /// As [`Self::end_snapshot`] and [`Self::sync`], or [`Error::Io`]: the log goes on without this snapshot.
+    pub fn finish_snapshot(&mut self, writer: SnapshotWriter<D>) -> Result<Snapshot, Error> {
+        let mut ending = self.end_snapshot(writer)?;
+        if !self.needs_snapshot() {
+            self.sync()?;
+        }
+        self.cover(&mut ending)?;
+        ending.finish().map_err(|failed| self.fail_snapshot(failed))
+    }
+
     fn overtaken(&self, writer: &SnapshotWriter<D>) -> Result<(), Error> {
         match self.distrusted_before {
             Some(seq) if writer.position() < seq => {

@@ -74,12 +74,7 @@ fn files(disk: &MemDisk, suffix: &str) -> Vec<PathBuf> {
 fn take_snapshot(log: &mut Log<MemDisk>, text: &[u8]) {
     let mut writer = log.begin_snapshot().unwrap();
     writer.append(Kind::Batch, 3, text).unwrap();
-    let mut ending = log.end_snapshot(writer).unwrap();
-    if !log.needs_snapshot() {
-        log.sync().unwrap();
-    }
-    assert!(log.cover(&mut ending).unwrap());
-    let snapshot = ending.finish().unwrap();
+    let snapshot = log.finish_snapshot(writer).unwrap();
     let obsolete = log.retire(&snapshot);
     if let Some(spare) = obsolete.clear().unwrap() {
         log.adopt(spare);
@@ -197,9 +192,7 @@ fn a_log_on_the_real_disk_comes_back() {
     for _ in 0..100 {
         writer.append(Kind::Batch, 1, &[7; 10_000]).unwrap();
     }
-    let mut ending = log.end_snapshot(writer).unwrap();
-    assert!(log.cover(&mut ending).unwrap());
-    let snapshot = ending.finish().unwrap();
+    let snapshot = log.finish_snapshot(writer).unwrap();
     let spare = log.retire(&snapshot).clear().unwrap().expect("a segment is recycled");
     log.adopt(spare);
     log.append(Kind::Batch, 1, b"tail");

@@ -154,13 +154,7 @@ impl Owner {
             self.writer = Some((writer, key + 1));
             return Ok(());
         }
-        let mut ending = self.log.end_snapshot(writer)?;
-        if !self.log.needs_snapshot() {
-            self.log.sync()?;
-        }
-        assert!(self.log.cover(&mut ending)?);
-        let finished = ending.finish();
-        self.snapshot = Some(finished.map_err(|failed| self.log.fail_snapshot(failed))?);
+        self.snapshot = Some(self.log.finish_snapshot(writer)?);
         Ok(())
     }
 

@@ -1,0 +1,835 @@
+//! Anomalies: which of a bounded number of measured series have left what is normal for them, since when, and by
+//! how much.
+//!
+//! It is fed with one value per series about once a second, and never sees a request. It reads no clock: the
+//! same values at the same times give the same findings.
+//!
+//! Every value is judged twice:
+//!
+//! - Against the last two minutes: how many robust standard deviations it lies from their median. The standard
+//!   deviation is estimated from the median absolute deviation, which a storm cannot inflate (Hampel, The
+//!   influence curve and its role in robust estimation, 1974). What this hour of the week has shown in other
+//!   weeks is not held against it.
+//! - Minute by minute, against the range that this hour of the week has shown in other weeks: what creeps up too
+//!   slowly for the first one is found here.
+//!
+//! Neither alarms on a single value. The deviations, each bounded, are summed up less a slack, and the sum has to
+//! cross a threshold: the CUSUM chart (Page, Continuous inspection schemes, 1954) over bounded scores, so that a
+//! lone spike, however high, never suffices. Where the sum left zero is the estimate of when the change began.
+//! Values under suspicion do not become part of the recent past, until a change has lasted for an hour: then it
+//! is the new normal.
+
+use std::fmt::Write as _;
+
+use super::load::{HOURS, hour_of_week};
+
+/// How many series are followed at most. Beyond, a new one takes the place of the one that was not observed for
+/// the longest time.
+pub const SERIES_MAX: usize = 128;
+
+/// Longer names of keys and classes are not followed.
+pub const NAME_LEN_MAX: usize = 1024;
+
+/// How many findings that are over are kept, and how long.
+pub const ENDED_MAX: usize = 64;
+const ENDED_KEPT_MS: u64 = 600_000;
+
+/// Observations that make up the recent past, and how many there have to be before anything is judged by them.
+const RECENT: usize = 120;
+const RECENT_MIN: usize = 60;
+
+/// After how many observations the median and its like are computed anew.
+const REFRESH_EVERY: u32 = 8;
+
+/// A single value counts for at most so many standard deviations.
+const SCORE_MAX: f32 = 6.0;
+
+/// Slack and threshold of the sum over observations, in standard deviations: four values of the greatest score
+/// in a row are an alarm, three are not.
+const QUICK: Chart = Chart { slack: 3.0, threshold: 11.0 };
+
+/// The same for the sum over minutes.
+const SLOW: Chart = Chart { slack: 2.0, threshold: 10.0 };
+
+/// How long all has to be normal for a finding to end.
+const CALM_MS: u64 = 30_000;
+
+/// A series that has not been observed for so long has no finding any more.
+const SILENT_MS: u64 = 30_000;
+
+/// After a longer gap between two observations, sums start from zero.
+const GAP_MS: u64 = 10_000;
+
+/// What has been different for so long is normal.
+const NEW_NORMAL_MS: u64 = 3_600_000;
+
+/// What is not normal for no longer than this is part of what its hour of the week brings: a job, for example.
+const PASSING_MS: u64 = 600_000;
+
+/// The fewest observations that make a minute's mean, and the fewest minutes that make an hour.
+const MINUTE_OBSERVATIONS_MIN: u32 = 20;
+const HOUR_MINUTES_MIN: u32 = 30;
+
+/// How much the newest week weighs in the profile of the hours.
+const WEEK_WEIGHT: f32 = 0.5;
+
+const MINUTE_MS: u64 = 60_000;
+const HOUR_MS: u64 = 3_600_000;
+
+/// What a series measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Measure {
+    /// Executed operations per second.
+    Rate,
+    /// Misses among the look-ups, from 0 to 1. Only to be observed where there were some ten look-ups.
+    MissRatio,
+    /// Writes among the operations, from 0 to 1. Only to be observed where there were some ten operations.
+    WriteRatio,
+    /// How long operations take, in microseconds.
+    LatencyUs,
+    /// By how many bytes per second the memory grows; negative when it shrinks.
+    MemoryGrowth,
+}
+
+impl Measure {
+    /// The word by which people name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Measure::Rate => "rate",
+            Measure::MissRatio => "miss ratio",
+            Measure::WriteRatio => "write ratio",
+            Measure::LatencyUs => "latency",
+            Measure::MemoryGrowth => "memory growth",
+        }
+    }
+
+    /// The least standard deviation that is assumed around a normal value, however quiet the series was: less
+    /// than some of it interests nobody.
+    fn least_deviation(self, normal: f32) -> f32 {
+        let (absolute, relative) = match self {
+            Measure::Rate => (10.0, 0.1),
+            Measure::MissRatio | Measure::WriteRatio => (0.04, 0.0),
+            Measure::LatencyUs => (50.0, 0.25),
+            Measure::MemoryGrowth => (256.0 * 1024.0, 0.25),
+        };
+        (relative * normal.abs()).max(absolute)
+    }
+
+    fn write(self, value: f64, out: &mut String) {
+        // Writing to a string cannot fail.
+        let _ = match self {
+            Measure::Rate => write!(out, "{value:.0}/s"),
+            Measure::MissRatio | Measure::WriteRatio => write!(out, "{value:.2}"),
+            Measure::LatencyUs => write!(out, "{value:.0}us"),
+            Measure::MemoryGrowth => write!(out, "{value:.0}B/s"),
+        };
+    }
+}
+
+/// What a series is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// The whole shard.
+    Shard,
+    /// One key.
+    Key,
+    /// A class of keys.
+    Class,
+}
+
+/// Which series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SeriesId<'a> {
+    /// What it is about.
+    pub scope: Scope,
+    /// What it measures.
+    pub measure: Measure,
+    /// The key or the class; empty for the shard.
+    pub name: &'a [u8],
+}
+
+impl<'a> SeriesId<'a> {
+    /// A series of the whole shard.
+    pub fn shard(measure: Measure) -> SeriesId<'static> {
+        SeriesId { scope: Scope::Shard, measure, name: b"" }
+    }
+
+    /// A series of a key.
+    pub fn key(measure: Measure, key: &'a [u8]) -> Self {
+        SeriesId { scope: Scope::Key, measure, name: key }
+    }
+
+    /// A series of a class of keys.
+    pub fn class(measure: Measure, class: &'a [u8]) -> Self {
+        SeriesId { scope: Scope::Class, measure, name: class }
+    }
+
+    /// Whether less than normal is worth a finding, too: a server that falls silent is, a key that cools down
+    /// or requests that become faster are not.
+    fn may_fall(&self) -> bool {
+        match self.measure {
+            Measure::Rate => self.scope != Scope::Key,
+            Measure::WriteRatio => true,
+            Measure::MissRatio | Measure::LatencyUs | Measure::MemoryGrowth => false,
+        }
+    }
+}
+
+/// A series that has left what is normal for it. Times are milliseconds since the Unix epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// What it is about.
+    pub scope: Scope,
+    /// What was measured.
+    pub measure: Measure,
+    /// The key or the class; empty for the shard.
+    pub name: Box<[u8]>,
+    /// When the change began, about.
+    pub since_ms: u64,
+    /// When it was over; none while it lasts.
+    pub until_ms: Option<u64>,
+    /// The newest value while it lasts; once it is over, the one furthest from normal.
+    pub value: f64,
+    /// What was normal when it began.
+    pub normal: f64,
+    /// Of normal values, one in a hundred is less.
+    pub normal_p1: f64,
+    /// Of normal values, one in a hundred is greater.
+    pub normal_p99: f64,
+    /// The normal values are not known, only that they were no greater: the key was not followed before.
+    pub normal_is_bound: bool,
+    /// The distance from normal where it was greatest, in robust standard deviations.
+    pub score: f64,
+}
+
+impl Finding {
+    /// In one line, e.g. `rate user:42 9310/s, normal 120/s (p99 240/s), since 14:02:10Z`. Times are UTC.
+    pub fn explanation(&self, shard: usize) -> String {
+        let mut text = String::from(self.measure.name());
+        let _ = match self.scope {
+            Scope::Shard => write!(text, " shard {shard} "),
+            Scope::Key | Scope::Class => write!(text, " {} ", self.name.escape_ascii()),
+        };
+        self.measure.write(self.value, &mut text);
+        text.push_str(if self.normal_is_bound { ", normal at most " } else { ", normal " });
+        self.measure.write(self.normal, &mut text);
+        if !self.normal_is_bound {
+            let (edge, value) =
+                if self.value < self.normal { ("p1", self.normal_p1) } else { ("p99", self.normal_p99) };
+            let _ = write!(text, " ({edge} ");
+            self.measure.write(value, &mut text);
+            text.push(')');
+        }
+        match self.until_ms {
+            None => text.push_str(", since "),
+            Some(_) => text.push_str(", from "),
+        }
+        write_time(self.since_ms, &mut text);
+        if let Some(until_ms) = self.until_ms {
+            text.push_str(" to ");
+            write_time(until_ms, &mut text);
+        }
+        text
+    }
+}
+
+fn write_time(ms: u64, out: &mut String) {
+    let s = ms / 1000;
+    let _ = write!(out, "{:02}:{:02}:{:02}Z", s / 3600 % 24, s / 60 % 60, s % 60);
+}
+
+/// Follows series and says which of them are not normal.
+#[derive(Debug, Default)]
+pub struct Detector {
+    /// Sorted by id.
+    series: Vec<Series>,
+    /// What is over, oldest first.
+    ended: Vec<Finding>,
+}
+
+impl Detector {
+    /// Follows nothing yet.
+    pub fn new() -> Detector {
+        Detector::default()
+    }
+
+    /// Takes the newest value of a series, which is followed from its first value on. To be called about once a
+    /// second for each series that has a value; `now_ms` never goes back.
+    ///
+    /// Nothing is found in a series before it has been observed for a minute, and nothing that creeps before it
+    /// has been observed for a week.
+    pub fn observe(&mut self, id: SeriesId<'_>, value: f64, now_ms: u64) {
+        if let Some(series) = self.series_of(id, now_ms)
+            && let Some(finding) = series.observe(value as f32, now_ms)
+        {
+            self.keep(finding);
+        }
+    }
+
+    /// Starts to follow a series of which nothing is known but that its values were not above `normal_max` so
+    /// far, as with a key that a list of the hottest did not hold until now: it can be found at once. Without
+    /// effect for a series that is already followed.
+    pub fn introduce(&mut self, id: SeriesId<'_>, normal_max: f64, now_ms: u64) {
+        if self.position(id).is_err()
+            && let Some(series) = self.series_of(id, now_ms)
+        {
+            series.assume(normal_max as f32);
+        }
+    }
+
+    /// What is not normal at `now_ms`, and then what is over since at most ten minutes; each part with the
+    /// greatest score first.
+    pub fn findings(&self, now_ms: u64) -> Vec<Finding> {
+        let silent = |series: &Series| series.observed_ms + SILENT_MS < now_ms;
+        let end = |series: &Series| series.finding.as_ref().map(|finding| finding.ended(series.observed_ms));
+        let active = self.series.iter().filter(|series| !silent(series));
+        let mut found: Vec<Finding> = active.filter_map(|series| series.finding.clone()).collect();
+        let silenced = self.series.iter().filter(|series| silent(series)).filter_map(end);
+        let mut over: Vec<Finding> = self.ended.iter().cloned().chain(silenced).collect();
+        over.retain(|finding| finding.until_ms.is_some_and(|until_ms| until_ms + ENDED_KEPT_MS >= now_ms));
+        found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        over.sort_by(|a, b| b.score.total_cmp(&a.score));
+        found.append(&mut over);
+        found
+    }
+
+    /// How many series are followed, and how many of them long enough for a finding.
+    pub fn series_counts(&self) -> (usize, usize) {
+        (self.series.len(), self.series.iter().filter(|series| series.is_ready()).count())
+    }
+
+    /// The memory it holds, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        let series = self.series.iter().map(|series| size_of::<Weeks>() + series.name.len());
+        let ended = self.ended.iter().map(|finding| finding.name.len());
+        series.sum::<usize>()
+            + ended.sum::<usize>()
+            + self.series.capacity() * size_of::<Series>()
+            + self.ended.capacity() * size_of::<Finding>()
+    }
+
+    fn position(&self, id: SeriesId<'_>) -> Result<usize, usize> {
+        self.series.binary_search_by(|series| series.id().cmp(&id))
+    }
+
+    fn series_of(&mut self, id: SeriesId<'_>, now_ms: u64) -> Option<&mut Series> {
+        let place = match self.position(id) {
+            Ok(place) => place,
+            Err(_) if id.name.len() > NAME_LEN_MAX => return None,
+            Err(place) if self.series.len() < SERIES_MAX => {
+                self.series.insert(place, Series::new(id, now_ms));
+                place
+            }
+            Err(_) => {
+                self.forget_one(now_ms)?;
+                let place = self.position(id).unwrap_or_else(|place| place);
+                self.series.insert(place, Series::new(id, now_ms));
+                place
+            }
+        };
+        Some(&mut self.series[place])
+    }
+
+    /// Makes room: the series that was not observed for the longest time goes, if not all are in use.
+    fn forget_one(&mut self, now_ms: u64) -> Option<()> {
+        let idle = self.series.iter().enumerate().filter(|(_, series)| series.observed_ms + GAP_MS < now_ms);
+        let (oldest, _) = idle.min_by_key(|(_, series)| series.observed_ms)?;
+        let series = self.series.remove(oldest);
+        if let Some(finding) = series.finding {
+            self.keep(finding.ended(series.observed_ms));
+        }
+        Some(())
+    }
+
+    fn keep(&mut self, finding: Finding) {
+        if self.ended.len() == ENDED_MAX {
+            self.ended.remove(0);
+        }
+        self.ended.push(finding);
+    }
+}
+
+/// One series: its recent past, its weeks, its sums.
+#[derive(Debug)]
+struct Series {
+    scope: Scope,
+    measure: Measure,
+    name: Box<[u8]>,
+    observed_ms: u64,
+    /// The last values that are not under suspicion, in a ring.
+    recent: [f32; RECENT],
+    recent_len: usize,
+    recent_next: usize,
+    until_refresh: u32,
+    normal: Normal,
+    /// Sums of the deviations upwards and downwards.
+    quick: [Sum; 2],
+    slow: [Sum; 2],
+    minute: Mean,
+    hour: Hour,
+    weeks: Box<Weeks>,
+    /// Since when all is normal while there is a finding.
+    calm_since_ms: Option<u64>,
+    finding: Option<Finding>,
+    /// The value furthest from normal since the finding began.
+    extreme: f32,
+}
+
+/// What the recent past says is normal.
+#[derive(Clone, Copy, Debug, Default)]
+struct Normal {
+    median: f32,
+    deviation: f32,
+    p1: f32,
+    p99: f32,
+    is_bound: bool,
+}
+
+/// Slack and threshold of a CUSUM chart.
+struct Chart {
+    slack: f32,
+    threshold: f32,
+}
+
+/// One side of a CUSUM chart.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    sum: f32,
+    left_zero_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Mean {
+    /// Which minute since the epoch.
+    number: u64,
+    sum: f64,
+    count: u32,
+}
+
+/// The means of the minutes of the hour that is under way, without those of lasting findings.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hour {
+    /// Which hour since the epoch.
+    number: u64,
+    minutes: u32,
+    low: f32,
+    high: f32,
+}
+
+/// The lowest and the highest minute of each hour of the week, smoothed over weeks. NaN where unknown.
+#[derive(Debug)]
+struct Weeks {
+    low: [f32; HOURS],
+    high: [f32; HOURS],
+}
+
+impl Series {
+    fn new(id: SeriesId<'_>, now_ms: u64) -> Series {
+        Series {
+            scope: id.scope,
+            measure: id.measure,
+            name: id.name.into(),
+            observed_ms: now_ms,
+            recent: [0.0; RECENT],
+            recent_len: 0,
+            recent_next: 0,
+            until_refresh: 0,
+            normal: Normal::default(),
+            quick: Default::default(),
+            slow: Default::default(),
+            minute: Mean::default(),
+            hour: Hour::default(),
+            weeks: Box::new(Weeks { low: [f32::NAN; HOURS], high: [f32::NAN; HOURS] }),
+            calm_since_ms: None,
+            finding: None,
+            extreme: 0.0,
+        }
+    }
+
+    fn id(&self) -> SeriesId<'_> {
+        SeriesId { scope: self.scope, measure: self.measure, name: &self.name }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.recent_len >= RECENT_MIN
+    }
+
+    /// Takes it as known that the values were not above `normal_max` so far.
+    fn assume(&mut self, normal_max: f32) {
+        self.recent[..RECENT_MIN].fill(normal_max);
+        (self.recent_len, self.recent_next) = (RECENT_MIN, RECENT_MIN);
+        self.refresh();
+        self.normal.is_bound = true;
+    }
+
+    /// Takes a value; returns a finding that ended with it.
+    fn observe(&mut self, value: f32, now_ms: u64) -> Option<Finding> {
+        if !value.is_finite() {
+            return None;
+        }
+        if now_ms > self.observed_ms + GAP_MS {
+            self.quick = Default::default();
+        }
+        self.observed_ms = now_ms;
+        self.end_minute(now_ms);
+        self.minute.sum += f64::from(value);
+        self.minute.count += 1;
+        let mut score = 0.0;
+        if self.is_ready() {
+            score = self.score(value, now_ms);
+            self.quick[0].add(score, &QUICK, now_ms);
+            self.quick[1].add(-score, &QUICK, now_ms);
+        }
+        let ended = self.judge(value, score, now_ms);
+        let suspicious = self.quick.iter().any(|sum| sum.sum > QUICK.threshold / 2.0);
+        if self.finding.is_none() && !suspicious {
+            self.admit(value);
+        }
+        ended
+    }
+
+    /// How far the value is from normal, in standard deviations of the recent past; towards what this hour of
+    /// the week is known to bring it counts only as far as it leaves that.
+    fn score(&self, value: f32, now_ms: u64) -> f32 {
+        let Normal { median, deviation, .. } = self.normal;
+        let score = (value - median) / deviation;
+        match self.weeks.range(now_ms) {
+            Some((_, high)) if score > 0.0 => score.min(((value - high) / deviation).max(0.0)),
+            Some((low, _)) if score < 0.0 => score.max(((value - low) / deviation).min(0.0)),
+            _ => score,
+        }
+    }
+
+    /// Begins, updates or ends the finding.
+    fn judge(&mut self, value: f32, score: f32, now_ms: u64) -> Option<Finding> {
+        if self.finding.is_none() {
+            self.begin(value, now_ms);
+        }
+        let finding = self.finding.as_mut()?;
+        finding.value = f64::from(value);
+        finding.score = finding.score.max(f64::from(score.abs()));
+        let distance = |value: f32| (value - finding.normal as f32).abs();
+        if distance(value) > distance(self.extreme) {
+            self.extreme = value;
+        }
+        let slow = self.slow.iter().any(|sum| sum.sum > 0.0);
+        let is_calm = score.abs() < QUICK.slack && !slow;
+        self.calm_since_ms = is_calm.then(|| self.calm_since_ms.unwrap_or(now_ms));
+        let until_ms = self.calm_since_ms.unwrap_or(now_ms);
+        let is_new_normal = now_ms >= finding.since_ms + NEW_NORMAL_MS;
+        if now_ms < until_ms + CALM_MS && !is_new_normal {
+            return None;
+        }
+        finding.value = f64::from(self.extreme);
+        let ended = finding.ended(until_ms);
+        if is_new_normal {
+            self.accept(value, now_ms);
+        }
+        self.finding = None;
+        (self.quick, self.slow) = Default::default();
+        Some(ended)
+    }
+
+    fn begin(&mut self, value: f32, now_ms: u64) {
+        let may_fall = self.id().may_fall();
+        let crossed = |sums: &[Sum; 2], chart: &Chart| {
+            let sides = if may_fall { &sums[..] } else { &sums[..1] };
+            let over = sides.iter().filter(|sum| sum.sum > chart.threshold);
+            over.map(|sum| sum.left_zero_ms).min()
+        };
+        let quick = crossed(&self.quick, &QUICK);
+        let slow = crossed(&self.slow, &SLOW);
+        let Some(since_ms) = quick.into_iter().chain(slow).min() else { return };
+        let mut normal = self.normal;
+        if quick.is_none()
+            && let Some((low, high)) = self.weeks.range(now_ms)
+        {
+            // The recent past has crept along.
+            (normal.median, normal.p1, normal.p99) = (f32::midpoint(low, high), low, high);
+        }
+        self.calm_since_ms = None;
+        self.extreme = value;
+        self.finding = Some(Finding {
+            scope: self.scope,
+            measure: self.measure,
+            name: self.name.clone(),
+            since_ms,
+            until_ms: None,
+            value: f64::from(value),
+            normal: f64::from(normal.median),
+            normal_p1: f64::from(normal.p1),
+            normal_p99: f64::from(normal.p99),
+            normal_is_bound: normal.is_bound,
+            score: f64::from((value - normal.median).abs() / normal.deviation),
+        });
+    }
+
+    fn admit(&mut self, value: f32) {
+        self.recent[self.recent_next] = value;
+        self.recent_next = (self.recent_next + 1) % RECENT;
+        self.recent_len = RECENT.min(self.recent_len + 1);
+        if self.until_refresh == 0 {
+            self.refresh();
+        }
+        self.until_refresh -= 1;
+    }
+
+    fn refresh(&mut self) {
+        self.until_refresh = REFRESH_EVERY;
+        let mut sorted = self.recent;
+        let sorted = &mut sorted[..self.recent_len];
+        sorted.sort_unstable_by(f32::total_cmp);
+        let at = |sorted: &[f32], share: f32| sorted[((sorted.len() - 1) as f32 * share).round() as usize];
+        let (p1, median, p99) = (at(sorted, 0.01), at(sorted, 0.5), at(sorted, 0.99));
+        for value in &mut *sorted {
+            *value = (*value - median).abs();
+        }
+        sorted.sort_unstable_by(f32::total_cmp);
+        // For values of a normal distribution, the standard deviation is so many times the median deviation.
+        let deviation = (1.4826 * at(sorted, 0.5)).max(self.measure.least_deviation(median));
+        // Until as many values were seen as were assumed, normal is an assumption.
+        let is_bound = self.normal.is_bound && self.recent_len < RECENT;
+        self.normal = Normal { median, deviation, p1, p99, is_bound };
+    }
+
+    /// Closes the minute, and the hour, that have ended.
+    fn end_minute(&mut self, now_ms: u64) {
+        let number = now_ms / MINUTE_MS;
+        let minute = self.minute;
+        if minute.number == number {
+            return;
+        }
+        self.minute = Mean { number, ..Mean::default() };
+        if minute.count >= MINUTE_OBSERVATIONS_MIN {
+            let mean = (minute.sum / f64::from(minute.count)) as f32;
+            let begun_ms = minute.number * MINUTE_MS;
+            if let Some((low, high)) = self.weeks.range(begun_ms) {
+                let deviation = self.measure.least_deviation(f32::midpoint(low, high));
+                self.slow[0].add((mean - high) / deviation, &SLOW, begun_ms);
+                self.slow[1].add((low - mean) / deviation, &SLOW, begun_ms);
+            }
+            let lasting =
+                self.finding.as_ref().is_some_and(|finding| finding.since_ms + PASSING_MS < begun_ms);
+            if !lasting {
+                self.hour.add(mean);
+            }
+        }
+        let hour = now_ms / HOUR_MS;
+        if self.hour.number != hour {
+            if self.hour.minutes >= HOUR_MINUTES_MIN {
+                self.weeks.learn(&self.hour);
+            }
+            self.hour = Hour { number: hour, ..Hour::default() };
+        }
+    }
+
+    /// What is not normal has lasted so long that it is: the past is forgotten, and the weeks are scaled to it.
+    fn accept(&mut self, value: f32, now_ms: u64) {
+        (self.recent_len, self.recent_next, self.until_refresh) = (0, 0, 0);
+        if let Some((low, high)) = self.weeks.range(now_ms) {
+            self.weeks.scale(value / f32::midpoint(low, high));
+        }
+    }
+}
+
+impl Sum {
+    fn add(&mut self, score: f32, chart: &Chart, now_ms: u64) {
+        if self.sum == 0.0 {
+            self.left_zero_ms = now_ms;
+        }
+        // Bounded above, so that what is over is soon forgotten.
+        self.sum = (self.sum + score.min(SCORE_MAX) - chart.slack).clamp(0.0, 2.0 * chart.threshold);
+    }
+}
+
+impl Hour {
+    fn add(&mut self, mean: f32) {
+        self.low = if self.minutes == 0 { mean } else { self.low.min(mean) };
+        self.high = if self.minutes == 0 { mean } else { self.high.max(mean) };
+        self.minutes += 1;
+    }
+}
+
+impl Weeks {
+    /// The lowest and the highest minute of this hour of the week, where known.
+    fn range(&self, now_ms: u64) -> Option<(f32, f32)> {
+        let hour = hour_of_week(now_ms);
+        (!self.low[hour].is_nan()).then_some((self.low[hour], self.high[hour]))
+    }
+
+    fn learn(&mut self, newest: &Hour) {
+        let hour = hour_of_week(newest.number * HOUR_MS);
+        for (known, newest) in [(&mut self.low, newest.low), (&mut self.high, newest.high)] {
+            let known = &mut known[hour];
+            *known = if known.is_nan() { newest } else { *known + WEEK_WEIGHT * (newest - *known) };
+        }
+    }
+
+    fn scale(&mut self, factor: f32) {
+        let factor = if factor.is_finite() { factor.clamp(0.1, 10.0) } else { 1.0 };
+        for value in self.low.iter_mut().chain(&mut self.high) {
+            *value *= factor;
+        }
+    }
+}
+
+impl Finding {
+    fn ended(&self, until_ms: u64) -> Finding {
+        Finding { until_ms: Some(until_ms), ..self.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Noon of a Monday.
+    const NOON_MS: u64 = (4 * 24 + 12) * HOUR_MS;
+    const RATE: SeriesId<'static> = SeriesId { scope: Scope::Shard, measure: Measure::Rate, name: b"" };
+
+    /// Feeds seconds of a series from `from_ms` on; returns the time after the last one.
+    fn feed(
+        detector: &mut Detector,
+        id: SeriesId<'_>,
+        from_ms: u64,
+        values: impl IntoIterator<Item = f64>,
+    ) -> u64 {
+        let mut now_ms = from_ms;
+        for value in values {
+            detector.observe(id, value, now_ms);
+            now_ms += 1000;
+        }
+        now_ms
+    }
+
+    /// Values around `level`, up to 5 % off.
+    fn around(level: f64, seconds: usize) -> impl Iterator<Item = f64> {
+        (0..seconds).map(move |second| level * (1.0 + 0.05 * ((second * 7 % 11) as f64 - 5.0) / 5.0))
+    }
+
+    #[test]
+    fn a_storm_is_found_within_seconds_and_says_since_when() {
+        let mut detector = Detector::new();
+        let id = SeriesId::key(Measure::Rate, b"user:42");
+        let storm_ms = feed(&mut detector, id, NOON_MS, around(120.0, 130));
+        assert_eq!(detector.findings(storm_ms), []);
+        let now_ms = feed(&mut detector, id, storm_ms, [9310.0; 5]);
+        let findings = detector.findings(now_ms);
+        let [finding] = &findings[..] else { panic!("{findings:?}") };
+        assert_eq!((finding.since_ms, finding.until_ms), (storm_ms, None));
+        assert_eq!(finding.explanation(0), "rate user:42 9310/s, normal 120/s (p99 126/s), since 12:02:10Z");
+    }
+
+    #[test]
+    fn a_finding_ends_when_all_is_normal_again_and_is_forgotten_later() {
+        let mut detector = Detector::new();
+        let storm_ms = feed(&mut detector, RATE, NOON_MS, around(1000.0, 120));
+        let over_ms = feed(&mut detector, RATE, storm_ms, [5000.0, 5000.0, 5000.0, 5000.0, 6000.0, 5000.0]);
+        let now_ms = feed(&mut detector, RATE, over_ms, around(1000.0, 40));
+        let findings = detector.findings(now_ms);
+        let [finding] = &findings[..] else { panic!("{findings:?}") };
+        assert_eq!((finding.since_ms, finding.until_ms), (storm_ms, Some(over_ms)));
+        assert_eq!(
+            finding.explanation(3),
+            "rate shard 3 6000/s, normal 1000/s (p99 1050/s), from 12:02:00Z to 12:02:06Z"
+        );
+        assert_eq!(detector.findings(over_ms + ENDED_KEPT_MS + 1), []);
+    }
+
+    #[test]
+    fn a_lone_spike_is_no_finding_however_high() {
+        let mut detector = Detector::new();
+        let mut now_ms = feed(&mut detector, RATE, NOON_MS, around(1000.0, 120));
+        for _ in 0..20 {
+            now_ms = feed(&mut detector, RATE, now_ms, [1e9, 1e9, 1e9]);
+            now_ms = feed(&mut detector, RATE, now_ms, around(1000.0, 10));
+        }
+        assert_eq!(detector.findings(now_ms), []);
+    }
+
+    #[test]
+    fn silence_is_found_in_the_rate_of_a_shard_but_not_of_a_key() {
+        for (id, count) in [(RATE, 1), (SeriesId::key(Measure::Rate, b"k"), 0)] {
+            let mut detector = Detector::new();
+            let now_ms = feed(&mut detector, id, NOON_MS, around(1000.0, 120));
+            let now_ms = feed(&mut detector, id, now_ms, [0.0; 10]);
+            assert_eq!(detector.findings(now_ms).len(), count, "{id:?}");
+        }
+    }
+
+    #[test]
+    fn too_little_data_finds_nothing() {
+        let mut detector = Detector::new();
+        let now_ms = feed(&mut detector, RATE, NOON_MS, around(1000.0, RECENT_MIN - 1));
+        assert_eq!(detector.series_counts(), (1, 0));
+        let now_ms = feed(&mut detector, RATE, now_ms, [9000.0]);
+        assert_eq!(detector.findings(now_ms), []);
+        assert_eq!(detector.series_counts(), (1, 1));
+    }
+
+    #[test]
+    fn a_key_out_of_nowhere_is_found_by_what_it_cannot_have_been() {
+        let mut detector = Detector::new();
+        let id = SeriesId::key(Measure::Rate, b"user:42");
+        detector.introduce(id, 50.0, NOON_MS);
+        let now_ms = feed(&mut detector, id, NOON_MS, [9310.0; 5]);
+        let findings = detector.findings(now_ms);
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].explanation(0), "rate user:42 9310/s, normal at most 50/s, since 12:00:00Z");
+    }
+
+    #[test]
+    fn what_lasts_for_an_hour_is_normal() {
+        let mut detector = Detector::new();
+        let now_ms = feed(&mut detector, RATE, NOON_MS, around(1000.0, 120));
+        let now_ms = feed(&mut detector, RATE, now_ms, around(3000.0, 3500));
+        assert_eq!(detector.findings(now_ms).iter().filter(|it| it.until_ms.is_none()).count(), 1);
+        let now_ms = feed(&mut detector, RATE, now_ms, around(3000.0, 400));
+        assert_eq!(detector.findings(now_ms).iter().filter(|it| it.until_ms.is_none()).count(), 0);
+        let now_ms = feed(&mut detector, RATE, now_ms, around(9000.0, 10));
+        assert_eq!(detector.findings(now_ms)[0].normal, 3000.0);
+    }
+
+    #[test]
+    fn what_each_week_brings_at_this_hour_is_normal() {
+        let mut detector = Detector::new();
+        // A job runs on Mondays from 12:20 to 12:25.
+        let hour = |job: f64| around(1000.0, 1200).chain(around(job, 300)).chain(around(1000.0, 2100));
+        let mut found = Vec::new();
+        for week in 0..3 {
+            let begin_ms = NOON_MS + week * 7 * 24 * HOUR_MS;
+            feed(&mut detector, RATE, begin_ms, hour(1350.0));
+            found.push(detector.findings(begin_ms + HOUR_MS / 2).len());
+        }
+        assert_eq!(found, [1, 0, 0]);
+    }
+
+    #[test]
+    fn what_creeps_up_is_found_against_last_week() {
+        let mut detector = Detector::new();
+        feed(&mut detector, RATE, NOON_MS, around(1000.0, 3700));
+        let next_week_ms = NOON_MS + 7 * 24 * HOUR_MS;
+        let creeping = around(1.0, 3000).zip(0..).map(|(noise, second)| noise * (1000.0 + f64::from(second)));
+        let now_ms = feed(&mut detector, RATE, next_week_ms, creeping.take(1500));
+        let findings = detector.findings(now_ms);
+        let [finding] = &findings[..] else { panic!("{findings:?}") };
+        assert!((990.0..1010.0).contains(&finding.normal), "{finding:?}");
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_is_observed() {
+        let mut detector = Detector::new();
+        for second in 0..10_000u64 {
+            for key in 0..10 {
+                let name = format!("key:{}", second / 3 + key);
+                detector.introduce(SeriesId::key(Measure::Rate, name.as_bytes()), 1.0, second * 1000);
+                let rate = if key % 2 == 0 { 1e6 } else { 1.0 };
+                detector.observe(SeriesId::key(Measure::Rate, name.as_bytes()), rate, second * 1000);
+            }
+        }
+        detector.observe(SeriesId::key(Measure::Rate, &[b'x'; NAME_LEN_MAX + 1]), 1.0, 10_000_000);
+        assert!(detector.series_counts().0 <= SERIES_MAX);
+        assert!(detector.findings(10_000_000).len() <= SERIES_MAX + ENDED_MAX);
+        assert!(detector.memory_bytes() < 512 * 1024, "{}", detector.memory_bytes());
+    }
+}

@@ -1,0 +1,296 @@
+//! The keys of a shard that are used most, of late: [`TopKeys`].
+//!
+//! A key's use fades: it counts half after [`HALF_LIFE_MS`], a quarter after twice that. What is reported as 150
+//! reads is thus the number of reads, each weighted by its age; of a steady rate, some 87 seconds' worth.
+//!
+//! Space-Saving (Metwally, Agrawal, El Abbadi, "Efficient Computation of Frequent and Top-k Elements in Data
+//! Streams", ICDT 2005) in sets, as a processor's cache has them: the hash of a key selects a set of
+//! [`WAYS`] counters, and a key that has none takes over the smallest of the set, with its count as the error. Every
+//! set is an instance of Space-Saving for its part of the keys, so that the bounds are kept, and all that an
+//! observation touches is two or three lines of memory; no order is kept between them. Fading is forward decay (Cormode,
+//! Shkapenyuk, Srivastava, Xu, "Forward Decay: A Practical Time Decay Model for Streaming Systems", ICDE 2009):
+//! later observations weigh more, so that no counter has to be touched for getting older.
+//!
+//! The bound: a key was observed at least as often as it says and at most [`HotKey::error`] times more. Errors
+//! fade, too, so that those of keys that stay among the hottest vanish. The bound is about observations: where the caller
+//! observes one operation of several at random, with a weight, counts are also uncertain by about `sqrt(count * weight)`.
+//!
+//! By bytes there is a second, smaller table, since a key may move the most bytes with few operations.
+
+use std::cmp::Ordering;
+
+/// After this time, in milliseconds, an observation counts half.
+pub const HALF_LIFE_MS: u64 = 60_000;
+/// Keys are kept up to this length, in bytes; of longer ones the beginning is.
+pub const KEY_LEN_MAX: usize = 512;
+
+/// Counters in a set.
+const WAYS: usize = 16;
+/// Sets of the table that counts operations: room for 8192 keys.
+const OPERATION_SETS: usize = 512;
+/// Sets of the table that counts bytes: room for 2048 keys.
+const BYTE_SETS: usize = 128;
+/// The weight of later observations may grow by two to this power; then all counts are scaled down.
+const HALF_LIVES_MAX: f64 = 64.0;
+
+/// What was done with a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touch {
+    /// It was read.
+    Read,
+    /// It was written, or removed.
+    Write,
+    /// It was looked for in vain.
+    Miss,
+}
+
+/// What [`TopKeys::top`] ranks by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Reads, writes and misses together.
+    Operations,
+    /// Reads that found the key.
+    Reads,
+    /// Writes.
+    Writes,
+    /// Bytes of the values that were read and written.
+    Bytes,
+}
+
+/// A key that is used much. All counts are of late, and faded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HotKey {
+    /// The key, at most [`KEY_LEN_MAX`] bytes of it.
+    pub key: Vec<u8>,
+    /// The length of the whole key, in bytes.
+    pub key_len: usize,
+    /// Reads that found it.
+    pub reads: f64,
+    /// Writes.
+    pub writes: f64,
+    /// Reads that did not find it.
+    pub misses: f64,
+    /// Bytes of the values that were read and written.
+    pub bytes: f64,
+    /// What was ranked by may be larger than it says by at most this: operations, or bytes when ranked by them.
+    pub error: f64,
+}
+
+/// The most used keys of one shard.
+#[derive(Debug)]
+pub struct TopKeys {
+    operations: Table,
+    bytes: Table,
+    /// Observations of this time have the weight one.
+    landmark_ms: u64,
+    /// The time of the last observation, and what it weighs.
+    now_ms: u64,
+    growth: f64,
+}
+
+#[derive(Debug)]
+struct Table {
+    tags: Vec<[u32; WAYS]>,
+    counters: Vec<Counter>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Counter {
+    /// The count of Space-Saving: never below what the key had. Zero: the counter is free.
+    score: f64,
+    /// The score that was taken over.
+    error: f64,
+    reads: f64,
+    writes: f64,
+    misses: f64,
+    bytes: f64,
+    key_len: usize,
+    key: Vec<u8>,
+}
+
+impl Default for TopKeys {
+    fn default() -> Self {
+        TopKeys {
+            operations: Table::new(OPERATION_SETS),
+            bytes: Table::new(BYTE_SETS),
+            landmark_ms: 0,
+            now_ms: 0,
+            growth: 1.0,
+        }
+    }
+}
+
+impl TopKeys {
+    /// Counts one operation at `now_ms`, which stands for `weight` of its like, on a key whose value has
+    /// `bytes` bytes. `hash` is any hash of the key, always the same one. Time that goes backwards stands still.
+    pub fn observe(&mut self, hash: u32, key: &[u8], touch: Touch, bytes: usize, weight: u32, now_ms: u64) {
+        self.advance(now_ms);
+        let count = f64::from(weight) * self.growth;
+        let bytes = bytes as f64 * count;
+        self.operations.observe(hash, key, touch, count, bytes, count);
+        if bytes > 0.0 {
+            self.bytes.observe(hash, key, touch, count, bytes, bytes);
+        }
+    }
+
+    /// The `count` most used keys at `now_ms`, the most used first.
+    pub fn top(&self, count: usize, by: By, now_ms: u64) -> Vec<HotKey> {
+        let table = if by == By::Bytes { &self.bytes } else { &self.operations };
+        let rank = |counter: &Counter| match by {
+            By::Operations | By::Bytes => counter.score - counter.error,
+            By::Reads => counter.reads,
+            By::Writes => counter.writes,
+        };
+        let mut counters: Vec<_> = table.counters.iter().filter(|counter| rank(counter) > 0.0).collect();
+        counters.sort_by(|a, b| rank(b).total_cmp(&rank(a)).then_with(|| a.key.cmp(&b.key)));
+        counters.truncate(count);
+        let fade = 1.0 / growth(now_ms.max(self.now_ms).saturating_sub(self.landmark_ms));
+        counters.into_iter().map(|counter| counter.report(fade)).collect()
+    }
+
+    /// Forgets a key.
+    pub fn remove(&mut self, hash: u32, key: &[u8]) {
+        self.operations.remove(hash, key);
+        self.bytes.remove(hash, key);
+    }
+
+    /// Forgets all keys.
+    pub fn clear(&mut self) {
+        *self = TopKeys::default();
+    }
+
+    /// The memory that is held, in bytes. At most 6 MiB.
+    pub fn memory_bytes(&self) -> usize {
+        self.operations.memory_bytes() + self.bytes.memory_bytes()
+    }
+
+    fn advance(&mut self, now_ms: u64) {
+        if now_ms <= self.now_ms {
+            return;
+        }
+        let age = (now_ms - self.landmark_ms) as f64 / HALF_LIFE_MS as f64;
+        if age > HALF_LIVES_MAX || self.now_ms == 0 {
+            let fade = 1.0 / growth(now_ms - self.landmark_ms);
+            self.operations.scale(fade);
+            self.bytes.scale(fade);
+            self.landmark_ms = now_ms;
+        }
+        self.now_ms = now_ms;
+        self.growth = growth(now_ms - self.landmark_ms);
+    }
+}
+
+/// What an observation weighs, this long after the landmark.
+fn growth(age_ms: u64) -> f64 {
+    (age_ms as f64 / HALF_LIFE_MS as f64).exp2()
+}
+
+impl Table {
+    fn new(sets: usize) -> Self {
+        Table { tags: vec![[0; WAYS]; sets], counters: vec![Counter::default(); sets * WAYS] }
+    }
+
+    fn observe(&mut self, hash: u32, key: &[u8], touch: Touch, count: f64, bytes: f64, score: f64) {
+        let index = self.find(hash, key).unwrap_or_else(|| self.take_over(hash, key));
+        let counter = &mut self.counters[index];
+        counter.score += score;
+        counter.bytes += bytes;
+        match touch {
+            Touch::Read => counter.reads += count,
+            Touch::Write => counter.writes += count,
+            Touch::Miss => counter.misses += count,
+        }
+    }
+
+    fn find(&self, hash: u32, key: &[u8]) -> Option<usize> {
+        let set = self.set(hash);
+        let first = set * WAYS;
+        let ways = self.tags[set].iter().enumerate().filter(|(_, tag)| **tag == hash);
+        ways.map(|(way, _)| first + way).find(|index| self.counters[*index].is_of(key))
+    }
+
+    /// Gives the smallest counter of the set to this key.
+    fn take_over(&mut self, hash: u32, key: &[u8]) -> usize {
+        let set = self.set(hash);
+        let first = set * WAYS;
+        let counters = &self.counters[first..first + WAYS];
+        let by_score =
+            |a: &usize, b: &usize| -> Ordering { counters[*a].score.total_cmp(&counters[*b].score) };
+        let way = (0..WAYS).min_by(by_score).expect("a set has counters");
+        self.tags[set][way] = hash;
+        let counter = &mut self.counters[first + way];
+        let (score, mut name) = (counter.score, std::mem::take(&mut counter.key));
+        name.clear();
+        name.extend_from_slice(&key[..key.len().min(KEY_LEN_MAX)]);
+        *counter = Counter { score, error: score, key: name, key_len: key.len(), ..Counter::default() };
+        first + way
+    }
+
+    fn remove(&mut self, hash: u32, key: &[u8]) {
+        if let Some(index) = self.find(hash, key) {
+            self.counters[index] = Counter::default();
+        }
+    }
+
+    fn scale(&mut self, factor: f64) {
+        for counter in &mut self.counters {
+            counter.score *= factor;
+            counter.error *= factor;
+            counter.reads *= factor;
+            counter.writes *= factor;
+            counter.misses *= factor;
+            counter.bytes *= factor;
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let names: usize = self.counters.iter().map(|counter| counter.key.capacity()).sum();
+        names + size_of_val(&self.tags[..]) + size_of_val(&self.counters[..])
+    }
+
+    fn set(&self, hash: u32) -> usize {
+        // The bits of the hash that the sampling of keys does not look at.
+        hash as usize % self.tags.len()
+    }
+}
+
+impl Counter {
+    fn is_of(&self, key: &[u8]) -> bool {
+        self.score > 0.0 && self.key_len == key.len() && key.starts_with(&self.key)
+    }
+
+    fn report(&self, fade: f64) -> HotKey {
+        HotKey {
+            key: self.key.clone(),
+            key_len: self.key_len,
+            reads: self.reads * fade,
+            writes: self.writes * fade,
+            misses: self.misses * fade,
+            bytes: self.bytes * fade,
+            error: self.error * fade,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_used_come_first_and_fade() {
+        let mut top = TopKeys::default();
+        for time in 0..100 {
+            top.observe(1, b"often", Touch::Read, 10, 1, 1000 + time);
+            if time % 2 == 0 {
+                top.observe(2, b"seldom", Touch::Write, 1000, 1, 1000 + time);
+            }
+        }
+        top.observe(3, b"nowhere", Touch::Miss, 0, 1, 1100);
+        let names = |by| top.top(9, by, 1100).into_iter().map(|hot| hot.key).collect::<Vec<_>>();
+        assert_eq!(names(By::Operations), [&b"often"[..], b"seldom", b"nowhere"]);
+        assert_eq!(names(By::Reads), [b"often"]);
+        assert_eq!(names(By::Bytes), [&b"seldom"[..], b"often"]);
+        let later = &top.top(1, By::Operations, 1100 + HALF_LIFE_MS)[0];
+        assert!((later.reads - 50.0).abs() < 0.1, "{} reads are left", later.reads);
+    }
+}
