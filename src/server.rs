@@ -186,9 +186,28 @@ pub struct Shared {
     /// The time of transaction ids when the server started; known once the logs were looked at.
     id_base_us: OnceLock<u64>,
     stopping: AtomicBool,
+    pulses: Box<[Pulse]>,
 }
 
+/// When a worker began its last turn, in milliseconds from the start of the server. Each has a cache line: it is
+/// written with every turn.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Pulse(AtomicU64);
+
 impl Shared {
+    /// Notes that a worker begins a turn.
+    #[inline]
+    pub fn beat(&self, worker: usize, now_ms: u64) {
+        self.pulses[worker].0.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// Whether a worker has not come back from its last turn for so long that its disk must hang.
+    pub fn hangs(&self, worker: usize, now_ms: u64) -> bool {
+        let since_ms = self.pulses[worker].0.load(Ordering::Relaxed);
+        u128::from(now_ms.saturating_sub(since_ms)) > self.config.disk_timeout.as_millis()
+    }
+
     /// Notes that a worker has its shard. With the last one the server is ready, and says so.
     pub(crate) fn shard_loaded(&self, index: usize, keys: usize) {
         if self.loading.finish(index, keys) {
@@ -240,6 +259,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let running = stop_on_signal()?;
     let found = recovery::lock(&config)?;
     let Listeners { sockets, resp_port } = listen(&config)?;
+    let shard_count = config.shard_count();
     let shared = Arc::new(Shared {
         config,
         resp_port,
@@ -252,6 +272,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         drained: Gauge::default(),
         id_base_us: OnceLock::new(),
         stopping: AtomicBool::new(false),
+        pulses: (0..shard_count).map(|_| Pulse::default()).collect(),
     });
     let result = serve(&shared, found, sockets, &running);
     remove_unix_socket(&shared.config);

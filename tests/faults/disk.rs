@@ -141,6 +141,15 @@ impl Disk {
         self.lock().hanging.len()
     }
 
+    /// How many files of this name have bytes, all of them synced.
+    pub fn synced_files(&self, name: &str) -> usize {
+        let state = self.lock();
+        let is_synced = |inode| state.unsynced.get(inode).is_none_or(Vec::is_empty);
+        let has_bytes = |path: &Path| fs::metadata(state.below.join(path)).is_ok_and(|it| it.len() > 0);
+        let named = state.inodes.iter().filter(|(path, _)| path.ends_with(name));
+        named.filter(|(path, inode)| is_synced(inode) && has_bytes(path)).count()
+    }
+
     /// The directory below loses what was not synced. Nobody uses the disk any more.
     pub fn cut_power(&self) {
         let mut state = self.lock();

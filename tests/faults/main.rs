@@ -16,9 +16,11 @@ mod disk; // the disk that fails
 mod harness; // one server, its clients, choices that can be repeated
 use harness::{client, process, random, words};
 #[path = "../crash/load.rs"]
+#[allow(dead_code)] // Power cuts of a whole machine use the rest.
 mod load; // writers, and what a server may hold of what they wrote
 mod rig; // a server on that disk
 #[path = "../crash/rounds.rs"]
+#[allow(dead_code)] // The shards here are always two.
 mod rounds; // how often, with which seeds
 #[path = "../crash/slots.rs"]
 mod slots; // keys that lie on different shards

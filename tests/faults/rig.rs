@@ -10,8 +10,9 @@ use crate::slots::spread_tags;
 pub const SICK: usize = 1;
 pub const WELL: usize = 0;
 
-/// What the paths of that shard's files have in common.
-const PART: &str = "shard-1";
+/// What the paths of that shard's files have in common, and those of its log's segments.
+const FILES: &str = "shard-1";
+const SEGMENTS: &str = "shard-1/0";
 
 /// How long the server waits for its disk before it tells its clients.
 pub const DISK_TIMEOUT: &str = "1s";
@@ -33,16 +34,24 @@ impl Rig {
             }
         };
         // Segments of one MiB: the next one is made ready soon, and is full soon.
-        let flags = ["--wal-segment-size", "1m", "--sync-mode", mode];
+        let flags = ["--wal-segment-size", "1m", "--sync-mode", mode, "--disk-timeout", DISK_TIMEOUT];
         let mut server = Server::stopped(Some(&disk.path().join("data")), &flags);
         server.set_flag("--wal-path", disk.path().join("data").to_str().expect("a plain path"));
         server.restart(2);
+        // From here on the disk is used for what the test asks for.
+        let is_ready = within_deadline(|| disk.synced_files("spare") == 2);
+        assert!(is_ready, "no segments are made ready\n{}", server.log.tail());
         Some(Rig { server, disk })
     }
 
     /// From now on these operations of the sick shard fail.
     pub fn fail(&self, operations: &[Operation], fault: Fault) {
-        self.disk.fail(operations, PART, fault);
+        self.disk.fail(operations, FILES, fault);
+    }
+
+    /// As [`Rig::fail`], for the log alone: the next segment is made ready, and snapshots are written.
+    pub fn fail_log(&self, operations: &[Operation], fault: Fault) {
+        self.disk.fail(operations, SEGMENTS, fault);
     }
 
     /// Waits until operations have met a fault.

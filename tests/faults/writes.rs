@@ -107,7 +107,7 @@ fn a_write_that_a_crash_tears_is_cut_off() {
         let mut resp = rig.client_at(WELL);
         let [acknowledged, torn] = ["acknowledged", "torn"].map(|name| key(SICK, name));
         assert_eq!(resp.ask(&format!("SET {acknowledged} v")).to_string(), "+OK");
-        rig.fail(&[Operation::Write], Fault::Torn);
+        rig.fail_log(&[Operation::Write], Fault::Torn);
         send(&mut resp, &format!("SET {torn} {}", value(1)));
         rig.await_hanging();
         rig.crash(false);
