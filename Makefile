@@ -6,7 +6,7 @@ SIM_SEEDS ?= 2000
 CRASH_ROUNDS ?= 40
 FAULT_ROUNDS ?= 40
 
-.PHONY: build run test sim crash faults bench bench-server fmt lint check
+.PHONY: build run test sim crash faults bench bench-instructions bench-server fmt lint check
 
 build: ## the release binary: target/release/kvlite
 	$(CARGO) build --release
@@ -29,8 +29,17 @@ faults: ## a disk that fails, hangs, tears and loses writes; options: make fault
 		echo "remedy: run as root, modprobe fuse, in a container --device /dev/fuse --cap-add SYS_ADMIN" >&2; }
 	KVLITE_CRASH_ROUNDS=$(FAULT_ROUNDS) $(CARGO) test --profile sim --test faults -- --nocapture --test-threads=2
 
-bench: ## the micro-benchmarks, some three minutes; a choice: make bench ARGS="'GET hit'"
+bench: ## the micro-benchmarks, some three minutes, in nanoseconds and instructions; a choice: make bench ARGS="'GET hit'"
 	$(CARGO) bench --workspace --bench append --bench execute --bench protocol -- $(ARGS)
+	$(MAKE) --no-print-directory bench-instructions
+
+bench-instructions: ## instructions per operation against the baseline; a new baseline: make bench-instructions ARGS=--accept
+	@command -v valgrind >/dev/null || { \
+		echo "installing valgrind"; \
+		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+		$$as_root apt-get update -qq && \
+		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends valgrind; }
+	$(CARGO) bench --profile instructions --bench instructions -- $(ARGS)
 
 bench-server: ## the server against Redis, in turns; options: make bench-server ARGS=--quick
 	@command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null || { \

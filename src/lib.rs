@@ -13,6 +13,7 @@
 //! [`server`] starts and ends all this; [`recovery`] is the way back from the log into the shard, and [`tools`] look
 //! at a log while no server runs.
 
+pub mod bench;
 pub mod config;
 pub mod connection;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub mod protocol;
 pub mod recovery;
 pub mod report;
 pub mod router;
+mod schedule;
 pub mod server;
 mod session;
 pub mod tools;

@@ -15,6 +15,7 @@
 
 use std::sync::Arc;
 
+use shard::analytics::inquiry::Findings;
 use shard::command::{Access, Keys, Merge, Run};
 use shard::{Command, Dialect, Reply, Request, Span};
 
@@ -317,6 +318,8 @@ pub struct Gather {
     pub request: OwnedRequest,
     /// The sum of the reports, where reports were asked for.
     pub report: Report,
+    /// What each shard has found, where that was asked for.
+    pub findings: Vec<Findings>,
     parts: Vec<Reply<'static>>,
     asks_for_reports: bool,
     /// The workers that have not answered.
@@ -342,6 +345,7 @@ impl Gather {
         Gather {
             request: OwnedRequest::new(request),
             report: Report::default(),
+            findings: Vec::new(),
             parts: Vec::new(),
             asks_for_reports,
             unanswered: workers,
@@ -353,6 +357,7 @@ impl Gather {
         match answer {
             Answer::Part(reply) => self.parts.push(reply),
             Answer::Report(report) => self.report.add(&report),
+            Answer::Findings(findings) => self.findings.push(*findings),
             _ => unreachable!("no other answer is gathered"),
         }
         self.unanswered.retain(|worker| *worker != from);

@@ -42,9 +42,9 @@ fn faults_at_any_time_lose_nothing_acknowledged() {
                 return check(&rig, &mut ledgers);
             }
             if random.below(4) == 0 {
-                rig.disk.fail_hanging()
+                rig.disk.fail_hanging();
             } else {
-                rig.disk.heal()
+                rig.disk.heal();
             }
             rig.await_health(&mut rig.client_at(WELL), "healthy");
             // Where no writer was refused, they write on.
