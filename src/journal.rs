@@ -315,6 +315,11 @@ impl Journal {
         Error::NotOnDisk { cause: cause.unwrap_or_else(|| SYNC_HANGS.into()) }
     }
 
+    /// Whether something waits for the disk that it may not get.
+    pub fn is_failing(&self) -> bool {
+        self.is_overdue || self.fault.as_ref().is_some_and(|fault| fault.kind != FaultKind::Room)
+    }
+
     /// Takes the outcome of making a segment ready.
     pub fn on_prepared(&mut self, outcome: Result<Option<Spare<OsDisk>>, wal::Error>) {
         match outcome {

@@ -210,22 +210,36 @@ pub struct Shared {
     pulses: Box<[Pulse]>,
 }
 
-/// When a worker began its last turn, in milliseconds from the start of the server. Each has a cache line: it is
-/// written with every turn.
+/// How a worker is, as the others see it. Each has a cache line: it is written with every turn.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Pulse(AtomicU64);
+struct Pulse {
+    /// When it began its last turn, in milliseconds from the start of the server.
+    turn_began_ms: AtomicU64,
+    /// Its disk fails.
+    disk_fails: AtomicBool,
+}
 
 impl Shared {
     /// Notes that a worker begins a turn.
     #[inline]
     pub fn beat(&self, worker: usize, now_ms: u64) {
-        self.pulses[worker].0.store(now_ms, Ordering::Relaxed);
+        self.pulses[worker].turn_began_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// Notes whether the disk of a worker fails.
+    pub fn note_disk(&self, worker: usize, fails: bool) {
+        self.pulses[worker].disk_fails.store(fails, Ordering::Relaxed);
+    }
+
+    /// Whether the disk of some worker fails.
+    pub fn some_disk_fails(&self) -> bool {
+        self.pulses.iter().any(|pulse| pulse.disk_fails.load(Ordering::Relaxed))
     }
 
     /// Whether a worker has not come back from its last turn for so long that its disk must hang.
     pub fn hangs(&self, worker: usize, now_ms: u64) -> bool {
-        let since_ms = self.pulses[worker].0.load(Ordering::Relaxed);
+        let since_ms = self.pulses[worker].turn_began_ms.load(Ordering::Relaxed);
         u128::from(now_ms.saturating_sub(since_ms)) > self.config.disk_timeout.as_millis()
     }
 

@@ -941,8 +941,8 @@ impl Worker {
 
     // ---- disks that hang ----
 
-    /// Finds out which workers hang, and answers clients that wait for them, or have waited too long for any other
-    /// reason: what they asked for goes on without them.
+    /// Finds out which workers hang. While one does, or a disk fails, clients that have waited for too long are told:
+    /// what they asked for goes on without them.
     fn look_for_hangs(&mut self) {
         // When this worker itself was not run for a while, neither were the others.
         let late =
@@ -957,6 +957,9 @@ impl Worker {
                 let state = if hangs { "hangs in its disk" } else { "goes on" };
                 tracing::warn!(shard = worker, "{state}, as shard {} sees it", self.index);
             }
+        }
+        if !self.some_hang() && !self.shared.some_disk_fails() {
+            return;
         }
         let waiting = self.connections.iter().flatten().filter(|connection| !connection.client.is_quiet());
         let waiting: Vec<_> = waiting.map(|connection| connection.client.socket).collect();
@@ -1127,8 +1130,11 @@ impl Worker {
             self.shard.note_second(self.now_ms, latency_us);
         }
         self.look_for_hangs();
-        if self.journal.get().is_some() && self.journal.watch(&mut self.post) {
-            self.give_up_held_back();
+        if self.journal.get().is_some() {
+            if self.journal.watch(&mut self.post) {
+                self.give_up_held_back();
+            }
+            self.shared.note_disk(self.index, self.journal.is_failing());
         }
         for listener in std::mem::take(&mut self.resting) {
             self.net.accept(listener);
