@@ -257,6 +257,10 @@ fn files(disk: &MemDisk) -> Vec<PathBuf> {
         .collect()
 }
 
+fn contents(disk: &MemDisk) -> BTreeMap<PathBuf, Vec<u8>> {
+    files(disk).into_iter().map(|path| (path.clone(), disk.read(&path).unwrap())).collect()
+}
+
 /// Something that happens to the bytes of a file; they stay where they are.
 #[derive(Clone, Debug)]
 enum Damage {
@@ -280,7 +284,6 @@ fn damage() -> impl Strategy<Value = Damage> {
 
 impl Damage {
     fn apply(&self, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
-        let of = |index: &Index| index.get(&files.keys().collect::<Vec<_>>()).to_path_buf();
         let (Damage::Flip { file, .. }
         | Damage::Fill { file, .. }
         | Damage::Zero { file, .. }
@@ -289,7 +292,8 @@ impl Damage {
         if files.is_empty() {
             return;
         }
-        let path = of(file);
+        let paths: Vec<PathBuf> = files.keys().cloned().collect();
+        let path = file.get(&paths).clone();
         let bytes = files.get_mut(&path).expect("it is one of them");
         if bytes.is_empty() {
             return;
@@ -333,7 +337,8 @@ fn shift() -> impl Strategy<Value = Shift> {
 
 impl Shift {
     fn apply(&self, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
-        let of = |index: &Index| index.get(&files.keys().collect::<Vec<_>>()).to_path_buf();
+        let paths: Vec<PathBuf> = files.keys().cloned().collect();
+        let of = |index: &Index| index.get(&paths).clone();
         match self {
             Shift::Insert { file, at, what } => {
                 let bytes = files.get_mut(&of(file)).unwrap();
@@ -389,7 +394,7 @@ proptest! {
     ) {
         let disk = real(&frames, snapshot_after);
         let known = frames_of(&disk);
-        let mut after: BTreeMap<_, _> = files(&disk).into_iter().map(|path| (path.clone(), disk.read(&path).unwrap())).collect();
+        let mut after = contents(&disk);
         let before = after.clone();
         damages.iter().for_each(|damage| damage.apply(&mut after));
         let damaged = replaced(&disk, &after);
@@ -420,7 +425,7 @@ proptest! {
     ) {
         let disk = real(&frames, snapshot_after);
         let all: BTreeSet<_> = frames_of(&disk).into_iter().filter_map(|frame| frame.seen).collect();
-        let mut after: BTreeMap<_, _> = files(&disk).into_iter().map(|path| (path.clone(), disk.read(&path).unwrap())).collect();
+        let mut after = contents(&disk);
         shifts.iter().for_each(|shift| shift.apply(&mut after));
         damages.iter().for_each(|damage| damage.apply(&mut after));
         let damaged = replaced(&disk, &after);
