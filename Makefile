@@ -4,9 +4,10 @@ CARGO ?= cargo
 
 SIM_SEEDS ?= 2000
 CRASH_ROUNDS ?= 40
+FAULT_ROUNDS ?= 40
 FUZZ_CASES ?= 20000
 
-.PHONY: build run test sim crash fuzz bench bench-instructions bench-server fmt lint check
+.PHONY: build run test sim crash faults fuzz bench bench-instructions bench-server fmt lint check
 
 build: ## the release binary: target/release/kvlite
 	$(CARGO) build --release
@@ -25,6 +26,12 @@ crash: ## kills, power cuts, full disks, histories; as root, some minutes; optio
 
 fuzz: ## files that hold anything, some minutes; options: make fuzz FUZZ_CASES=1000000
 	PROPTEST_CASES=$(FUZZ_CASES) $(CARGO) test --profile sim -p wal --test fuzz
+
+faults: ## a disk that fails, hangs, tears and loses writes; options: make faults FAULT_ROUNDS=1000
+	@test -w /dev/fuse || { \
+		echo "SKIPPED: /dev/fuse cannot be opened, so there can be no disk that fails on command" >&2; \
+		echo "remedy: run as root, modprobe fuse, in a container --device /dev/fuse --cap-add SYS_ADMIN" >&2; }
+	KVLITE_CRASH_ROUNDS=$(FAULT_ROUNDS) $(CARGO) test --profile sim --test faults -- --nocapture --test-threads=2
 
 bench: ## the micro-benchmarks, some three minutes, in nanoseconds and instructions; a choice: make bench ARGS="'GET hit'"
 	$(CARGO) bench --workspace --bench append --bench execute --bench protocol -- $(ARGS)
