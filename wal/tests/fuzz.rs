@@ -1,6 +1,6 @@
-//! Files that hold anything: arbitrary bytes, frames whose headers lie under a good checksum, and real files with
-//! damage in several places. Reading them never panics and never takes memory that the files do not justify; no
-//! frame comes out that never was, and no good frame before a damage is lost.
+//! Files that hold anything: arbitrary bytes, frames whose headers lie under a good checksum, and real files
+//! with damage in several places. Reading them never panics and never takes memory that the files do not
+//! justify; no frame comes out that never was, and no good frame before a damage is lost.
 //!
 //! `PROPTEST_CASES=N` runs that many cases of each; a failure prints the smallest one that it finds.
 
@@ -90,7 +90,8 @@ fn drive(disk: &MemDisk) -> Result<(), TestCaseError> {
     match checked {
         Ok(recovered) => {
             let (salvaged, _) = salvaged.expect("what can be read can be salvaged");
-            // It may keep more: a good frame in a file without a header, which a start cuts with the torn end.
+            // It may keep more: a good frame in a file without a header, which a start cuts with the torn
+            // end.
             prop_assert!(salvaged.starts_with(&seen), "a salvage keeps {:?}, a start {:?}", salvaged, seen);
             goes_on(disk, &seen, recovered.next_seq)?;
         }
@@ -151,7 +152,8 @@ prop_compose! {
         body_bytes in prop_oneof![9 => Just(None), 1 => any::<u32>().prop_map(Some)],
     ) -> Vec<u8> {
         // What looks like a trailer's counts stands first, for snapshots.
-        let mut body = if kind == 3 { counts.iter().flat_map(|count| count.to_le_bytes()).collect() } else { body };
+        let counted = counts.iter().flat_map(|count| count.to_le_bytes());
+        let mut body = if kind == 3 { counted.collect() } else { body };
         if kind == 3 {
             body.extend_from_slice(&crc32fast::hash(&[]).to_le_bytes());
         }
@@ -275,7 +277,7 @@ fn damage() -> impl Strategy<Value = Damage> {
     let place = || (any::<Index>(), any::<Index>());
     prop_oneof![
         4 => (place(), 0..8u8).prop_map(|((file, at), bit)| Damage::Flip { file, at, bit }),
-        2 => (place(), vec(any::<u8>(), 1..90)).prop_map(|((file, at), with)| Damage::Fill { file, at, with }),
+        2 => (place(), vec(any::<u8>(), 1..90)).prop_map(|(at, with)| Damage::Fill { file: at.0, at: at.1, with }),
         2 => (place(), 1..200usize).prop_map(|((file, at), count)| Damage::Zero { file, at, count }),
         1 => place().prop_map(|(file, at)| Damage::Cut { file, at }),
         1 => any::<Index>().prop_map(|file| Damage::Remove { file }),
@@ -432,7 +434,8 @@ proptest! {
         let (seen, _) = check(&damaged);
         prop_assert!(seen.iter().all(|seen| all.contains(seen)));
         if let Ok((salvaged, _)) = salvage(&damaged) {
-            // A file under the name of another kind is read as that kind: its records are real, their place is not.
+            // A file under the name of another kind is read as that kind: its records are real, their place
+            // is not.
             let misnamed = shifts.iter().any(|shift| matches!(shift, Shift::Rename { .. }));
             let is_real =
                 |seen: &Seen| all.contains(seen) || misnamed && all.iter().any(|real| seen.says_as(real));
