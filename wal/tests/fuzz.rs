@@ -213,7 +213,7 @@ fn real(frames: &[(usize, bool)], snapshot_after: usize) -> MemDisk {
             for number in 0..4u8 {
                 writer.append(Kind::Batch, 1, &[number; 30]).unwrap();
             }
-            let snapshot = log.end_snapshot(writer).unwrap().finish().unwrap();
+            let snapshot = log.finish_snapshot(writer).unwrap();
             log.retire(&snapshot).clear().unwrap().into_iter().for_each(|spare| log.adopt(spare));
         }
         let payload = vec![index as u8 | 0x80; *payload_bytes];
