@@ -7,7 +7,6 @@
 //! - `commands` what each command does, and its test beside it
 //! - `shard` [`Shard`]: executes requests, applies changes, expires, walks
 //! - `keyspace` the table of keys, over `arena` (memory), `entry` (the bytes of a key) and `expiry`
-//! - `analytics` what is known about the use of the keys
 //! - `change` what goes to the log; `request`, `reply`, `error`, `stats` what goes in and out
 //! - `locks` who may use which keys while a request touches several shards
 //! - `analytics` what is known about the use of the keys

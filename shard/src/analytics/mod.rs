@@ -12,6 +12,7 @@
 
 pub mod anomalies;
 pub mod classes;
+mod gate;
 pub mod hot;
 pub mod intervals;
 pub mod load;
