@@ -325,7 +325,7 @@ impl Server {
             if let Some(status) = self.child.try_wait()? {
                 return Err(format!("it ended with {status}").into());
             }
-            match self.ask("PING\r\n", "+PONG") {
+            match self.ask("DBSIZE\r\n", ":0") {
                 Ok(()) => return Ok(()),
                 Err(error) if Instant::now() > deadline => return Err(error),
                 Err(_) => std::thread::sleep(Duration::from_millis(20)),

@@ -14,9 +14,12 @@ use std::time::Duration;
 use clap::builder::{BoolishValueParser, Resettable};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use units::{CpuList, InvalidValue};
+pub(crate) use units::{duration_within, size};
+
+use crate::tools::Tool;
 
 /// When a write that is acknowledged is safe from a power cut. None of them loses an acknowledged write
 /// when the process dies.
@@ -43,11 +46,14 @@ pub enum LogFormat {
 /// The options of one server, each within its bounds and none contradicting another.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "kvlite", version, about, max_term_width = 100, args_override_self = true)]
-#[command(after_help = "Each option can be set by its environment variable; the flag wins.\n\
+#[command(
+    after_help = "Other programs in this one: kvlite bench, check, dump, repair; each has its own --help.\n\
+    Each option can be set by its environment variable; the flag wins.\n\
     Sizes take the suffixes k, m, g, t (powers of 1024); durations ns, us, ms, s, m, h, and without a unit \
     they are seconds.\n\
     Exit status: 0 after SIGINT or SIGTERM, 2 for a usage error, 78 where the kernel refuses io_uring, 1 for \
-    any other failure.")]
+    any other failure."
+)]
 pub struct Config {
     /// Name or address on which both ports listen
     #[arg(long, env = "KVLITE_HOST", default_value = "localhost", help_heading = NETWORK)]
@@ -330,9 +336,11 @@ pub fn usable_cpus() -> Vec<usize> {
     }
 }
 
-/// The command line, with the values of environment variables out of the help and empty ones ignored.
+/// The command line, with the values of environment variables out of the help and empty ones ignored. The tools are
+/// in it for the help's sake: a command line that begins with one never comes here.
 fn command() -> clap::Command {
-    Config::command().mut_args(|arg| {
+    let command = Tool::augment_subcommands(Config::command()).args_conflicts_with_subcommands(true);
+    command.mut_args(|arg| {
         let is_empty = |name| std::env::var_os(name).is_some_and(|value| value.is_empty());
         let ignored = arg.get_env().is_some_and(is_empty);
         // A value such as -1 is refused by the option's own bounds, not taken for a flag.

@@ -10,13 +10,16 @@
 //! 5. [`wal`]: the changes of the turn are written as one frame.
 //! 6. [`connection`]: the reply takes its place in the order of the client's requests, and leaves through the ring.
 //!
-//! [`server`] starts and ends all this; [`recovery`] is the way back from the log into the shard.
+//! [`server`] starts and ends all this; [`recovery`] is the way back from the log into the shard, and [`tools`] look
+//! at a log while no server runs.
 
+pub mod bench;
 pub mod config;
 pub mod connection;
 #[cfg(test)]
 mod documentation;
 mod journal;
+pub mod loading;
 pub mod logging;
 pub mod mail;
 pub mod net;
@@ -24,8 +27,10 @@ pub mod protocol;
 pub mod recovery;
 pub mod report;
 pub mod router;
+mod schedule;
 pub mod server;
 mod session;
+pub mod tools;
 mod upkeep;
 mod verdict;
 pub mod worker;

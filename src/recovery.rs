@@ -11,6 +11,7 @@ use shard::{Change, Changes, Shard};
 use wal::{DataDir, Disk, Kind, Layout, Log, OsDisk, Place, Record, SnapshotWriter};
 
 use crate::config::Config;
+use crate::loading::Loading;
 use crate::router;
 use crate::server::Failure;
 use crate::verdict::{self, Verdict};
@@ -25,6 +26,9 @@ const MOVE_KEYS: usize = 1024;
 
 /// How many bytes of changes are gathered into one frame of a moved shard, about.
 const MOVE_FRAME_BYTES: usize = 64 * 1024;
+
+/// After how many bytes recovery pauses again, for others to have their turn.
+const PAUSE_BYTES: u64 = 64 * 1024;
 
 /// The locked data directory, with a layout for the number of shards that the server has.
 pub struct Data<D: Disk = OsDisk> {
@@ -90,37 +94,76 @@ impl<D: Disk> Data<D> {
     }
 }
 
-/// Locks the data directory. If it was last used with another number of shards, its keys are moved first: the new
-/// layout is written beside the old one and takes its place in one step, so that a crash leaves one of both whole.
-///
-/// # Errors
-/// [`Failure::Log`], [`Failure::Replay`]; the directory is as it was.
-pub fn open(config: &Config) -> Result<Data, Failure> {
-    open_on(OsDisk, &config.wal_path, config.shard_count() as u32, config.wal_segment_size)
+/// The locked data directory as the last server left it.
+pub struct Found<D: Disk = OsDisk> {
+    directory: DataDir<D>,
+    disk: D,
+    shards: u32,
+    segment_bytes: u64,
 }
 
-/// As [`open`], on any disk. New log segments have `segment_bytes`.
+/// Locks the data directory, and reads nothing of the logs in it yet.
 ///
 /// # Errors
-/// As [`open`].
+/// [`Failure::Log`].
+pub fn lock(config: &Config) -> Result<Found, Failure> {
+    Found::lock(OsDisk, &config.wal_path, config.shard_count() as u32, config.wal_segment_size)
+}
+
+/// Locks the data directory on any disk, and makes it ready for `shards` shards, as [`Found::prepare`] does. New log
+/// segments have `segment_bytes`.
+///
+/// # Errors
+/// As there.
 pub fn open_on<D: Disk>(disk: D, path: &Path, shards: u32, segment_bytes: u64) -> Result<Data<D>, Failure> {
-    let failed = |error| Failure::Log { shard: None, error };
-    let mut directory = DataDir::open(disk.clone(), path, LOCK_WAIT).map_err(failed)?;
-    let layout = match directory.layout().cloned() {
-        Some(layout) if layout.shards == shards => layout,
-        old => {
-            let new = directory.create_layout(shards).map_err(failed)?;
-            if let Some(old) = &old {
-                tracing::info!(from = old.shards, to = shards, "moving keys to another number of shards");
-                move_keys(&disk, old, &new, segment_bytes)?;
+    let found = Found::lock(disk, path, shards, segment_bytes)?;
+    let loading = found.loading();
+    found.prepare(&loading)
+}
+
+impl<D: Disk> Found<D> {
+    fn lock(disk: D, path: &Path, shards: u32, segment_bytes: u64) -> Result<Found<D>, Failure> {
+        let directory = DataDir::open(disk.clone(), path, LOCK_WAIT);
+        let directory = directory.map_err(|error| Failure::Log { shard: None, error })?;
+        Ok(Found { directory, disk, shards, segment_bytes })
+    }
+
+    /// What is to be loaded: [`Found::prepare`] and then [`ShardData::recover`] for every shard.
+    pub fn loading(&self) -> Loading {
+        let of_verdict = |shards: u32| usize::from(shards > 1);
+        let (own, old) = (self.shards, self.directory.layout().map(|layout| layout.shards));
+        let moving = old.filter(|old| *old != own).map_or(0, |old| of_verdict(old) + 1);
+        let steps = moving + of_verdict(own) + 1;
+        Loading::new(steps, own as usize, old.unwrap_or(own) as usize)
+    }
+
+    /// Finds out what counts. If the directory was last used with another number of shards, its keys are moved first:
+    /// the new layout is written beside the old one and takes its place in one step, so that a crash leaves one of
+    /// both whole. Blocks.
+    ///
+    /// # Errors
+    /// [`Failure::Log`], [`Failure::Replay`]; the directory is as it was.
+    pub fn prepare(self, loading: &Loading) -> Result<Data<D>, Failure> {
+        let failed = |error| Failure::Log { shard: None, error };
+        let Found { mut directory, disk, shards, segment_bytes } = self;
+        let layout = match directory.layout().cloned() {
+            Some(layout) if layout.shards == shards => layout,
+            old => {
+                let new = directory.create_layout(shards).map_err(failed)?;
+                if let Some(old) = &old {
+                    tracing::info!(from = old.shards, to = shards, "moving keys to another number of shards");
+                    move_keys(&disk, old, &new, segment_bytes, loading)?;
+                }
+                directory.activate(new.clone()).map_err(failed)?;
+                new
             }
-            directory.activate(new.clone()).map_err(failed)?;
-            new
-        }
-    };
-    let verdict = Arc::new(verdict::reach(&disk, &layout)?);
-    let data = Data { _directory: directory, disk, layout, segment_bytes, verdict };
-    if data.verdict.is_news() { data.carry_out() } else { Ok(data) }
+        };
+        let verdict = Arc::new(verdict::reach_noting(&disk, &layout, loading)?);
+        let data = Data { _directory: directory, disk, layout, segment_bytes, verdict };
+        let data = if data.verdict.is_news() { data.carry_out()? } else { data };
+        loading.begin_step(shards as usize);
+        Ok(data)
+    }
 }
 
 impl<D: Disk> ShardData<D> {
@@ -141,24 +184,35 @@ impl<D: Disk> ShardData<D> {
     /// # Errors
     /// [`Failure::Log`], [`Failure::Replay`].
     pub fn recover(&self) -> Result<(Shard, Log<D>), Failure> {
+        self.recover_with_pauses(Shard::new(random_seeds()), |_, _| {})
+    }
+
+    /// As [`ShardData::recover`], into an empty shard; calls `pause` now and then, with the record that follows and
+    /// the number of keys so far.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recover_with_pauses(
+        &self,
+        mut shard: Shard,
+        mut pause: impl FnMut(&Record<'_>, usize),
+    ) -> Result<(Shard, Log<D>), Failure> {
         let index = self.place.shard_index as usize;
         let started = Instant::now();
-        let mut shard = Shard::new(random_seeds());
+        let mut next_pause_bytes = 0;
         let apply = |record: Record<'_>| {
-            if !self.verdict.counts(self.place.shard_index, &record) {
-                return Ok(());
+            if record.read_bytes >= next_pause_bytes {
+                next_pause_bytes = record.read_bytes + PAUSE_BYTES;
+                pause(&record, shard.key_count());
             }
-            for change in shard::decode(record.payload) {
-                let replay = |error| Replay::Malformed { seq: record.seq, error };
-                shard.apply(&change.map_err(replay)?);
+            if self.verdict.counts(self.place.shard_index, &record) {
+                apply(&mut shard, &record)
+            } else {
+                Ok(())
             }
-            Ok(())
         };
         let recovered = Log::recover(&self.disk, &self.directory, self.place, self.segment_bytes, apply);
-        let (log, recovered) = recovered.map_err(|error| match error {
-            Replay::Log(error) => Failure::log(index, error),
-            Replay::Malformed { seq, error } => Failure::Replay { shard: index, seq, error },
-        })?;
+        let (log, recovered) = recovered.map_err(|error| error.of_shard(index))?;
         if let Some(cut) = &recovered.cut {
             tracing::warn!(
                 shard = index,
@@ -179,15 +233,41 @@ impl<D: Disk> ShardData<D> {
     }
 }
 
-enum Replay {
+/// Why records could not be replayed.
+#[derive(Debug)]
+pub(crate) enum Replay {
+    /// The log is not readable.
     Log(wal::Error),
-    Malformed { seq: u64, error: shard::MalformedChange },
+    /// A frame is good, and holds something other than changes.
+    Malformed {
+        /// The frame.
+        seq: u64,
+        /// What is wrong.
+        error: shard::MalformedChange,
+    },
+}
+
+impl Replay {
+    pub(crate) fn of_shard(self, shard: usize) -> Failure {
+        match self {
+            Replay::Log(error) => Failure::log(shard, error),
+            Replay::Malformed { seq, error } => Failure::Replay { shard, seq, error },
+        }
+    }
 }
 
 impl From<wal::Error> for Replay {
     fn from(error: wal::Error) -> Replay {
         Replay::Log(error)
     }
+}
+
+/// Applies the changes of a record.
+pub(crate) fn apply(shard: &mut Shard, record: &Record<'_>) -> Result<(), Replay> {
+    for change in shard::decode(record.payload) {
+        shard.apply(&change.map_err(|error| Replay::Malformed { seq: record.seq, error })?);
+    }
+    Ok(())
 }
 
 /// Writes a snapshot of the whole shard in place of its log. `last_id` is not below the id of any transaction that
@@ -205,7 +285,10 @@ fn replace_by_snapshot<D: Disk>(shard: &Shard, log: &mut Log<D>, last_id: u64) -
 }
 
 /// Puts every key of a shard, expired ones too: they expire where they are put.
-fn write_all<E>(shard: &Shard, mut put: impl FnMut(&Change<'_>) -> Result<(), E>) -> Result<(), E> {
+pub(crate) fn write_all<E>(
+    shard: &Shard,
+    mut put: impl FnMut(&Change<'_>) -> Result<(), E>,
+) -> Result<(), E> {
     let mut position = Some(0);
     while let Some(from) = position {
         let mut done = Ok(());
@@ -226,37 +309,58 @@ pub(crate) fn random_seeds() -> [u64; 4] {
 
 /// Writes every key of the old layout into the shard of the new one that owns it. One old shard is in memory at a
 /// time.
-fn move_keys<D: Disk>(disk: &D, old: &Layout, new: &Layout, segment_bytes: u64) -> Result<(), Failure> {
+fn move_keys<D: Disk>(
+    disk: &D,
+    old: &Layout,
+    new: &Layout,
+    segment_bytes: u64,
+    loading: &Loading,
+) -> Result<(), Failure> {
     let failed = |shard: usize| move |error| Failure::log(shard, error);
-    let verdict = Arc::new(verdict::reach(disk, old)?);
+    let verdict = Arc::new(verdict::reach_noting(disk, old, loading)?);
+    loading.begin_step(old.shards as usize);
     let shards = new.shards as usize;
     let mut targets = Vec::with_capacity(shards);
     for index in 0..shards {
-        let place = Place { shard_index: index as u32, shard_count: new.shards };
-        let directory = new.shard_dir(place.shard_index);
-        let writer = SnapshotWriter::create(disk, &directory, place).map_err(failed(index))?;
-        targets.push(Target { writer, changes: Changes::default() });
+        targets.push(Target::create(disk, new, index).map_err(failed(index))?);
     }
     for index in 0..old.shards as usize {
-        let (shard, _log) = ShardData::new(disk, old, index, segment_bytes, &verdict).recover()?;
+        let data = ShardData::new(disk, old, index, segment_bytes, &verdict);
+        let (shard, _log) = data.recover_with_pauses(Shard::new(random_seeds()), |record, keys| {
+            loading.note(index, record, keys);
+        })?;
         write_all(&shard, |change| {
             let owner = router::owner(change.key().unwrap_or_default(), shards);
             targets[owner].put(change).map_err(failed(owner))
         })?;
     }
-    for (index, mut target) in targets.into_iter().enumerate() {
-        target.flush().and_then(|()| target.writer.finish()).map_err(failed(index))?;
+    for (index, target) in targets.into_iter().enumerate() {
+        target.finish().map_err(failed(index))?;
     }
     Ok(())
 }
 
-struct Target<D: Disk> {
+/// A snapshot while keys are written into it.
+pub(crate) struct Target<D: Disk> {
     writer: SnapshotWriter<D>,
     changes: Changes,
 }
 
 impl<D: Disk> Target<D> {
-    fn put(&mut self, change: &Change<'_>) -> Result<(), wal::Error> {
+    /// Begins the snapshot with which a shard of a new layout starts.
+    pub(crate) fn create(disk: &D, layout: &Layout, index: usize) -> Result<Target<D>, wal::Error> {
+        let place = Place { shard_index: index as u32, shard_count: layout.shards };
+        let writer = SnapshotWriter::create(disk, &layout.shard_dir(place.shard_index), place)?;
+        Ok(Target { writer, changes: Changes::default() })
+    }
+
+    /// Syncs and names it.
+    pub(crate) fn finish(mut self) -> Result<(), wal::Error> {
+        self.flush()?;
+        self.writer.finish().map(drop)
+    }
+
+    pub(crate) fn put(&mut self, change: &Change<'_>) -> Result<(), wal::Error> {
         self.changes.push(change);
         if self.changes.bytes().len() >= MOVE_FRAME_BYTES { self.flush() } else { Ok(()) }
     }

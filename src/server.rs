@@ -3,11 +3,11 @@
 //! It starts the workers and waits; it is never on the way of a command.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use glommio::{LocalExecutorBuilder, Placement};
@@ -16,6 +16,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::Config;
 use crate::connection::Door;
+use crate::loading::Loading;
 use crate::mail::{Post, QUEUE_CAPACITY};
 use crate::net::{self, Doorbell, Net};
 use crate::recovery;
@@ -33,6 +34,9 @@ const FILES_PER_SHARD: u64 = 64;
 /// How long an address that is in use is tried again, and how often.
 const BIND_PATIENCE: Duration = Duration::from_secs(1);
 const BIND_RETRY: Duration = Duration::from_millis(20);
+
+/// How often the progress of loading is logged.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The exit status where the system refuses what the server needs (`EX_CONFIG`).
 const EXIT_CONFIG: i32 = 78;
@@ -106,8 +110,13 @@ impl fmt::Display for Failure {
             Failure::Listen { address, flag, error } => {
                 write!(f, "cannot listen on {address}: {error}; choose another with {flag}")
             }
-            Failure::Log { shard: Some(shard), error } => write!(f, "shard {shard}: {error}"),
-            Failure::Log { shard: None, error } => write!(f, "{error}"),
+            Failure::Log { shard, error } => {
+                if let Some(shard) = shard {
+                    write!(f, "shard {shard}: ")?;
+                }
+                write!(f, "{error}")?;
+                damage_remedy(error).map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+            }
             Failure::Replay { shard, seq, error } => {
                 write!(f, "shard {shard}: frame {seq} of the log: {error}; it was written by something else")
             }
@@ -119,6 +128,22 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// What to do about files that are not as they were written; `None` when they are not at fault.
+pub(crate) fn damage_remedy(error: &wal::Error) -> Option<String> {
+    let path = error.evidence()?.path;
+    Some(match error {
+        wal::Error::NewerVersion { .. } => "start a newer kvlite".to_owned(),
+        wal::Error::WrongShard { .. } => "move it to the directory of its shard".to_owned(),
+        _ => {
+            let directory = wal::data_dir_of(path).unwrap_or(path).display();
+            format!(
+                "put it back from a copy, or look with `kvlite check {directory}` and salvage what is readable \
+                 with `kvlite repair {directory} --to NEW`"
+            )
+        }
+    })
+}
 
 fn io_uring_remedy(error: &std::io::Error) -> &'static str {
     match error.raw_os_error() {
@@ -167,6 +192,10 @@ pub struct Shared {
     pub resp_port: Option<u16>,
     /// When the server started.
     pub started: Instant,
+    /// The same in seconds since the Unix epoch.
+    pub started_unix_s: u64,
+    /// How far the shards are with reading their files back.
+    pub loading: Loading,
     /// Clients connected now.
     pub connections: Gauge,
     /// Clients that ever connected.
@@ -175,12 +204,19 @@ pub struct Shared {
     pub connections_refused: Gauge,
     /// Workers with nothing left to do at the end.
     pub drained: Gauge,
-    /// The time of transaction ids when the server started.
-    id_base_us: u64,
+    /// The time of transaction ids when the server started; known once the logs were looked at.
+    id_base_us: OnceLock<u64>,
     stopping: AtomicBool,
 }
 
 impl Shared {
+    /// Notes that a worker has its shard. With the last one the server is ready, and says so.
+    pub(crate) fn shard_loaded(&self, index: usize, keys: usize) {
+        if self.loading.finish(index, keys) {
+            announce(self);
+        }
+    }
+
     /// Whether the server is to end.
     pub fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
@@ -189,19 +225,26 @@ impl Shared {
     /// The time for ids of transactions and snapshots, in microseconds since the Unix epoch. All workers share it,
     /// and it never goes back, not over restarts either, whatever becomes of the clock.
     pub fn id_time_us(&self) -> u64 {
-        self.id_base_us + self.started.elapsed().as_micros() as u64
+        let base_us = self.id_base_us.get().expect("no transaction runs before the data is loaded");
+        base_us + self.started.elapsed().as_micros() as u64
     }
 }
 
-/// What a worker tells when it is ready to serve, and gets back.
+/// The server as far as signals are concerned.
+struct Running {
+    shared: Arc<Shared>,
+    /// Where the workers are woken.
+    wakeups: Vec<OwnedFd>,
+}
+
+/// What a worker tells when it can be woken.
 struct Ready {
-    worker: usize,
     doorbell: Doorbell,
     wakeup: OwnedFd,
 }
 
 enum Report {
-    Ready(Ready),
+    Ready(usize, Ready),
     Ended(Result<(), Failure>),
 }
 
@@ -215,25 +258,24 @@ pub fn run(config: Config) -> Result<(), Failure> {
     survive_file_limit()?;
     raise_limits(&config)?;
     probe_io_uring()?;
-    let shards = config.shard_count();
-    let data = recovery::open(&config)?;
+    let running = stop_on_signal()?;
+    let found = recovery::lock(&config)?;
     let Listeners { sockets, resp_port } = listen(&config)?;
-    let unix_socket = config.unix_socket.clone();
     let shared = Arc::new(Shared {
         config,
         resp_port,
         started,
+        started_unix_s: wall_clock_us() / 1_000_000,
+        loading: found.loading(),
         connections: Gauge::default(),
         clients_accepted: Gauge::default(),
         connections_refused: Gauge::default(),
         drained: Gauge::default(),
-        id_base_us: wall_clock_us().max(data.last_id_us() + 1),
+        id_base_us: OnceLock::new(),
         stopping: AtomicBool::new(false),
     });
-    let result = serve(&shared, shards, &data, sockets);
-    if let Some(path) = unix_socket {
-        let _ = std::fs::remove_file(path); // Gone already is as good.
-    }
+    let result = serve(&shared, found, sockets, &running);
+    remove_unix_socket(&shared.config);
     if result.is_ok() {
         tracing::info!("stopped; everything acknowledged is on disk");
     }
@@ -242,36 +284,45 @@ pub fn run(config: Config) -> Result<(), Failure> {
 
 fn serve(
     shared: &Arc<Shared>,
-    shards: usize,
-    data: &recovery::Data,
+    found: recovery::Found,
     listeners: Vec<(OwnedFd, Door)>,
+    running: &OnceLock<Running>,
 ) -> Result<(), Failure> {
+    let shards = shared.config.shard_count();
     let (reports, from_workers) = mpsc::channel();
     let mut starts = Vec::new();
+    let mut shard_data = Vec::new();
     let mut listeners = Some(listeners);
     for (index, post) in Post::mesh(shards, QUEUE_CAPACITY).into_iter().enumerate() {
         let (start, started) = mpsc::channel();
         starts.push(start);
+        let (sender, data) = mpsc::channel();
+        shard_data.push(sender);
         let listeners = listeners.take().unwrap_or_default(); // The first worker accepts for all.
-        spawn_worker(index, shared.clone(), data.shard(index), post, listeners, started, reports.clone())?;
+        let inlets = Inlets { listeners, start: started, data };
+        spawn_worker(index, shared.clone(), post, inlets, reports.clone())?;
     }
-    let mut doorbells = vec![None; shards];
-    let mut wakeups = Vec::new();
-    while wakeups.len() < shards {
+    let mut ready: Vec<Option<Ready>> = (0..shards).map(|_| None).collect();
+    while ready.iter().any(Option::is_none) {
         match from_workers.recv().expect("each worker reports before it ends") {
-            Report::Ready(Ready { worker, doorbell, wakeup }) => {
-                doorbells[worker] = Some(doorbell);
-                wakeups.push(wakeup);
-            }
+            Report::Ready(worker, its) => ready[worker] = Some(its),
             Report::Ended(result) => return result,
         }
     }
-    let doorbells: Arc<[Doorbell]> = doorbells.into_iter().flatten().collect();
-    stop_on_signal(shared.clone(), wakeups)?;
+    let ready: Vec<Ready> = ready.into_iter().flatten().collect();
+    let doorbells: Arc<[Doorbell]> = ready.iter().map(|ready| ready.doorbell.clone()).collect();
+    let wakeups = ready.into_iter().map(|ready| ready.wakeup).collect();
+    let running = running.get_or_init(|| Running { shared: shared.clone(), wakeups });
     for start in &starts {
         let _ = start.send(doorbells.clone()); // A worker that has ended says so by its report.
     }
-    announce(shared);
+    log_progress(shared.clone())?;
+    let data = found.prepare(&shared.loading)?;
+    let _ = shared.id_base_us.set(wall_clock_us().max(data.last_id_us() + 1)); // It is set only here.
+    for (index, sender) in shard_data.iter().enumerate() {
+        let _ = sender.send(data.shard(index)); // As above.
+        Net::unpark(running.wakeups[index].as_fd());
+    }
     (0..shards).try_for_each(|_| {
         loop {
             if let Report::Ended(result) = from_workers.recv().expect("each worker reports its end") {
@@ -281,20 +332,48 @@ fn serve(
     })
 }
 
-#[allow(clippy::too_many_arguments)] // Each is moved into the thread; a struct for them would be used once.
+/// Logs now and then how far the loading is, until it is over.
+fn log_progress(shared: Arc<Shared>) -> Result<(), Failure> {
+    let work = move || {
+        let loading = &shared.loading;
+        let mut before = loading.extent();
+        loop {
+            std::thread::sleep(PROGRESS_INTERVAL);
+            if loading.is_over() {
+                break;
+            }
+            let now = loading.extent();
+            let read_before = if now.step == before.step { before.read_bytes } else { 0 };
+            let bytes = now.read_bytes.saturating_sub(read_before);
+            let bytes_per_second = bytes / PROGRESS_INTERVAL.as_secs();
+            tracing::info!(percent = loading.percent(), keys = now.keys, bytes_per_second, "loading");
+            before = now;
+        }
+    };
+    let thread = std::thread::Builder::new().name("kvlite-progress".to_owned()).spawn(work);
+    thread.map(drop).map_err(|error| Failure::Executor(error.to_string()))
+}
+
+/// What a worker is given when it begins and later.
+struct Inlets {
+    listeners: Vec<(OwnedFd, Door)>,
+    /// By which doorbells its peers are woken.
+    start: mpsc::Receiver<Arc<[Doorbell]>>,
+    /// Where its shard is, once that is known.
+    data: mpsc::Receiver<recovery::ShardData>,
+}
+
 fn spawn_worker(
     index: usize,
     shared: Arc<Shared>,
-    data: recovery::ShardData,
     post: Post,
-    listeners: Vec<(OwnedFd, Door)>,
-    start: mpsc::Receiver<Arc<[Doorbell]>>,
+    inlets: Inlets,
     reports: mpsc::Sender<Report>,
 ) -> Result<(), Failure> {
     let cpus = shared.config.cpus();
     let placement = Placement::Fixed(cpus[index % cpus.len()]);
     let work = move || async move {
-        let result = work(index, shared, &data, post, listeners, &start, &reports).await;
+        let result = work(index, shared, post, inlets, &reports).await;
         let _ = reports.send(Report::Ended(result)); // Nobody listens any more: the process is ending.
     };
     let executor = LocalExecutorBuilder::new(placement)
@@ -307,21 +386,18 @@ fn spawn_worker(
 async fn work(
     index: usize,
     shared: Arc<Shared>,
-    data: &recovery::ShardData,
     mut post: Post,
-    listeners: Vec<(OwnedFd, Door)>,
-    start: &mpsc::Receiver<Arc<[Doorbell]>>,
+    inlets: Inlets,
     reports: &mpsc::Sender<Report>,
 ) -> Result<(), Failure> {
+    let Inlets { listeners, start, data } = inlets;
     let net = Net::new().map_err(Failure::NetworkRing)?;
-    let (shard, log) = data.recover()?;
     let wakeup = net.wakeup().try_clone_to_owned().map_err(Failure::NetworkRing)?;
-    let ready = Ready { worker: index, doorbell: net.doorbell(), wakeup };
-    let _ = reports.send(Report::Ready(ready));
-    // Nothing is served yet, so this thread may wait; the others are recovering their shards.
+    let _ = reports.send(Report::Ready(index, Ready { doorbell: net.doorbell(), wakeup }));
+    // Nothing is served yet, so this thread may wait for the others.
     let Ok(doorbells) = start.recv() else { return Ok(()) };
     post.connect(&doorbells);
-    let mut worker = Worker::new(index, shared, net, post, shard, log).map_err(Failure::NetworkRing)?;
+    let mut worker = Worker::new(index, shared, net, post, data).map_err(Failure::NetworkRing)?;
     worker.accept_at(listeners);
     worker.run().await
 }
@@ -423,20 +499,41 @@ fn bind_with_patience<T>(bind: impl Fn() -> std::io::Result<T>) -> std::io::Resu
     }
 }
 
-/// Ends the server at SIGTERM or SIGINT; at a second one, at once.
-fn stop_on_signal(shared: Arc<Shared>, wakeups: Vec<OwnedFd>) -> Result<(), Failure> {
+/// Ends the server at SIGTERM or SIGINT; at a second one, at once. Before it runs or while it is loading the first
+/// one ends it at once too: nothing was acknowledged, and a start that is cut short leaves the files whole.
+fn stop_on_signal() -> Result<Arc<OnceLock<Running>>, Failure> {
+    let server: Arc<OnceLock<Running>> = Arc::default();
+    let running = server.clone();
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(Failure::Signals)?;
     let wait = move || {
         for signal in signals.forever() {
+            let Some(Running { shared, wakeups }) = running.get() else { end_early(signal, None) };
+            if !shared.loading.is_over() {
+                end_early(signal, Some(&shared.config));
+            }
             if shared.stopping.swap(true, Ordering::Relaxed) {
                 std::process::exit(128 + signal);
             }
             tracing::info!("stopping at signal {signal}; a second one ends at once");
-            wakeups.iter().for_each(|wakeup| Net::unpark(std::os::fd::AsFd::as_fd(wakeup)));
+            wakeups.iter().for_each(|wakeup| Net::unpark(wakeup.as_fd()));
         }
     };
     let thread = std::thread::Builder::new().name("kvlite-signals".to_owned()).spawn(wait);
-    thread.map(drop).map_err(Failure::Signals)
+    thread.map(|_| server).map_err(Failure::Signals)
+}
+
+fn end_early(signal: i32, config: Option<&Config>) -> ! {
+    tracing::info!("stopped at signal {signal} before the data was loaded");
+    if let Some(config) = config {
+        remove_unix_socket(config);
+    }
+    std::process::exit(0)
+}
+
+fn remove_unix_socket(config: &Config) {
+    if let Some(path) = &config.unix_socket {
+        let _ = std::fs::remove_file(path); // Gone already is as good.
+    }
 }
 
 fn announce(shared: &Shared) {

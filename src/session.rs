@@ -5,13 +5,18 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use shard::analytics::inquiry::Question;
+use shard::analytics::load::{AHEAD, Outlook};
 use shard::command::{self, Access, Server};
 use shard::{Command, Dialect, Error, Reply, Request, glob_matches, parse_integer};
 
 use crate::config::option_name;
 use crate::connection::{Client, Stage};
 use crate::mail::Call;
+use crate::report::Report;
 use crate::router::Gather;
+use crate::schedule;
+use crate::upkeep;
 use crate::worker::{Worker, answer};
 
 /// The version of Redis whose commands and replies kvlite follows; clients choose their features by it.
@@ -33,6 +38,14 @@ impl Worker {
             unreachable!("the shards run {}", request.command.name);
         };
         let reply = match server {
+            Server::Analytics => {
+                let question = Question::of(request)?;
+                if !self.shared.config.enable_analytics {
+                    return Err(Error::AnalyticsOff);
+                }
+                self.begin_gather(client, request, |_| Call::Ask(question.clone()));
+                return Ok(());
+            }
             Server::Client => self.client_command(client, request)?,
             Server::Command => describe_commands(request)?,
             Server::Config => self.config_command(request)?,
@@ -57,7 +70,15 @@ impl Worker {
                 self.begin_scan(client, cursor, count, pattern);
                 return Ok(());
             }
-            Server::Health | Server::Info | Server::Stats => {
+            Server::Bgsave if request.args().any(|arg| !arg.eq_ignore_ascii_case(b"SCHEDULE")) => {
+                return Err(Error::Syntax);
+            }
+            Server::Bgrewriteaof
+            | Server::Bgsave
+            | Server::Health
+            | Server::Info
+            | Server::Lastsave
+            | Server::Stats => {
                 self.begin_gather(client, request, |_| Call::Report);
                 return Ok(());
             }
@@ -65,7 +86,11 @@ impl Worker {
                 self.begin_gather(client, request, |_| Call::Sync);
                 return Ok(());
             }
-            Server::Compact => {
+            Server::Compact if asks_when(request)? => {
+                self.begin_gather(client, request, |_| Call::Report);
+                return Ok(());
+            }
+            Server::Compact | Server::Save => {
                 self.begin_gather(client, request, |_| Call::Compact);
                 return Ok(());
             }
@@ -84,17 +109,38 @@ impl Worker {
     }
 
     /// The reply to a command for which every worker was asked.
-    pub(crate) fn gathered(&self, request: &Request<'_>, gather: &mut Gather) -> Reply<'static> {
+    pub(crate) fn gathered(&mut self, request: &Request<'_>, gather: &mut Gather) -> Reply<'static> {
         let command::Run::Server(server) = request.command.run else {
             unreachable!("the shards run {}", request.command.name);
         };
         match server {
+            Server::Analytics => found(request, gather),
             Server::Info if request.dialect == Dialect::Text => self.text_info(gather),
             Server::Info => self.info(request, gather),
             Server::Stats => self.stats(gather),
             Server::Health => self.health(gather),
+            Server::Compact if request.arg_count() > 0 => self.compact_when(gather),
+            Server::Bgrewriteaof | Server::Bgsave => self.compact_unheard(request, gather.report.compacting),
+            Server::Lastsave => Reply::Integer(gather.report.saved_s.unwrap_or_default() as i64),
             _ => gather.merge(command::Merge::AllOk),
         }
+    }
+
+    /// Asks every worker for a snapshot for which nobody waits; it follows the one that is being written, if any.
+    fn compact_unheard(&mut self, request: &Request<'_>, compacting: bool) -> Reply<'static> {
+        let is_save = request.command.name == "BGSAVE";
+        if is_save && compacting && request.arg_count() == 0 {
+            return Reply::Error(Error::SaveInProgress);
+        }
+        for worker in 0..self.post.worker_count() {
+            self.post.to(worker).call(upkeep::TOKEN, Call::CompactUnheard);
+        }
+        Reply::Simple(match (is_save, compacting) {
+            (true, false) => "Background saving started",
+            (true, true) => "Background saving scheduled",
+            (false, false) => "Background append only file rewriting started",
+            (false, true) => "Background append only file rewriting scheduled",
+        })
     }
 
     fn text_info(&self, gather: &Gather) -> Reply<'static> {
@@ -123,6 +169,7 @@ impl Worker {
             ("commands", report.commands),
             ("keys_with_ttl", report.shard.keys_with_deadline),
             ("memory_bytes", report.shard.memory_bytes),
+            ("analytics_memory_bytes", report.shard.analytics_memory_bytes),
             ("shards", self.post.worker_count() as u64),
             ("uptime_seconds", self.shared.started.elapsed().as_secs()),
         ]);
@@ -137,22 +184,52 @@ impl Worker {
 
     fn health(&self, gather: &Gather) -> Reply<'static> {
         let report = &gather.report;
-        let (status, wal_error) = match &report.wal_fault {
-            None => ("healthy", String::new()),
-            Some(cause) => ("degraded", format!(",\"wal_error\":{}", json_string(cause))),
+        let loading = &self.shared.loading;
+        let status = match &report.wal_fault {
+            _ if !loading.is_over() => "loading",
+            None => "healthy",
+            Some(_) => "degraded",
         };
+        let wal_error =
+            report.wal_fault.as_deref().map(|cause| format!(",\"wal_error\":{}", json_string(cause)));
+        let percent = (!loading.is_over()).then(|| format!(",\"loading_percent\":{}", loading.percent()));
         let json = format!(
-            "{{\"status\":\"{status}\",\"keys\":{},\"connections\":{},\"wal_size\":{},\"wal_healthy\":{}{wal_error},\
-             \"needs_compaction\":{},\"shards\":{},\"uptime_seconds\":{}}}",
+            "{{\"status\":\"{status}\",\"keys\":{},\"connections\":{},\"wal_size\":{},\"wal_healthy\":{}{},\
+             \"needs_compaction\":{},\"shards\":{},\"uptime_seconds\":{}{}}}",
             report.shard.keys,
             self.shared.connections.count(),
             report.wal_size_bytes,
             report.wal_fault.is_none(),
+            wal_error.unwrap_or_default(),
             report.needs_compaction,
             self.post.worker_count(),
             self.shared.started.elapsed().as_secs(),
+            percent.unwrap_or_default(),
         );
         Reply::Bulk(Cow::Owned(json.into_bytes()))
+    }
+
+    /// When the log will be compacted: the load now, by the forecast, and in the quietest hour of the next day.
+    fn compact_when(&self, gather: &Gather) -> Reply<'static> {
+        let report = &gather.report;
+        let decision = schedule::decide(report.log_fill, report.outlook.as_deref());
+        let integer = |rate: f32| Reply::Integer(rate.round() as i64);
+        let known = report.outlook.as_deref().filter(|outlook| outlook.hours_known == AHEAD);
+        let (hours_ahead, lowest) = known.map(Outlook::lowest).unzip();
+        let hour = hours_ahead.map(|ahead| (self.now_ms / 3_600_000 + ahead as u64) % 24);
+        let text = |text: String| Reply::Bulk(Cow::Owned(text.into_bytes()));
+        Reply::Map(vec![
+            ("reason".into(), Reply::bytes(decision.reason().as_bytes())),
+            ("log_percent".into(), Reply::Integer((report.log_fill * 100.0) as i64)),
+            ("load".into(), report.outlook.as_ref().map_or(Reply::Nil, |outlook| integer(outlook.rate))),
+            ("forecast".into(), known.map_or(Reply::Nil, |outlook| integer(outlook.forecast[0]))),
+            ("lowest".into(), lowest.map_or(Reply::Nil, integer)),
+            ("hour".into(), hour.map_or(Reply::Nil, |hour| text(format!("{hour:02}:00Z")))),
+            (
+                "hours_known".into(),
+                Reply::Integer(report.outlook.as_ref().map_or(0, |it| it.hours_known as i64)),
+            ),
+        ])
     }
 
     fn info(&self, request: &Request<'_>, gather: &Gather) -> Reply<'static> {
@@ -185,21 +262,7 @@ impl Worker {
                 "Memory",
                 vec![("used_memory", report.shard.memory_bytes.to_string()), ("maxmemory", "0".to_owned())],
             ),
-            (
-                "Persistence",
-                vec![
-                    ("loading", "0".to_owned()),
-                    ("aof_enabled", "1".to_owned()),
-                    (
-                        "aof_last_write_status",
-                        if report.wal_fault.is_none() { "ok" } else { "err" }.to_owned(),
-                    ),
-                    ("wal_error", report.wal_fault.as_deref().unwrap_or_default().to_owned()),
-                    ("wal_size", report.wal_size_bytes.to_string()),
-                    ("wal_entries", report.wal_entries.to_string()),
-                    ("wal_needs_compaction", u8::from(report.needs_compaction).to_string()),
-                ],
-            ),
+            ("Persistence", self.persistence(report)),
             (
                 "Stats",
                 vec![
@@ -240,6 +303,35 @@ impl Worker {
             }
         }
         Reply::Text(text)
+    }
+
+    fn persistence(&self, report: &Report) -> Vec<(&'static str, String)> {
+        let flag = |is: bool| u8::from(is).to_string();
+        let loading = &self.shared.loading;
+        let is_loading = !loading.is_over();
+        let mut lines = vec![
+            ("loading", flag(is_loading)),
+            ("rdb_bgsave_in_progress", flag(report.compacting)),
+            ("rdb_last_save_time", report.saved_s.unwrap_or_default().to_string()),
+            ("aof_enabled", "1".to_owned()),
+            ("aof_rewrite_in_progress", flag(report.compacting)),
+            ("aof_last_write_status", if report.wal_fault.is_none() { "ok" } else { "err" }.to_owned()),
+            ("wal_error", report.wal_fault.as_deref().unwrap_or_default().to_owned()),
+            ("wal_size", report.wal_size_bytes.to_string()),
+            ("wal_entries", report.wal_entries.to_string()),
+            ("wal_needs_compaction", flag(report.needs_compaction)),
+        ];
+        if is_loading {
+            let extent = loading.extent();
+            lines.extend([
+                ("loading_start_time", self.shared.started_unix_s.to_string()),
+                ("loading_total_bytes", extent.total_bytes.to_string()),
+                ("loading_loaded_bytes", extent.read_bytes.to_string()),
+                ("loading_loaded_perc", format!("{}.00", loading.percent())),
+                ("loading_eta_seconds", loading.seconds_left().to_string()),
+            ]);
+        }
+        lines
     }
 
     fn config_command(&self, request: &Request<'_>) -> Result<Reply<'static>, Error> {
@@ -318,6 +410,15 @@ impl Worker {
     }
 }
 
+/// The reply to a question about the use of keys, out of what all shards have found.
+fn found(request: &Request<'_>, gather: &mut Gather) -> Reply<'static> {
+    let question = Question::of(request).expect("it was understood before it was asked");
+    let mut all = gather.findings.drain(..);
+    let mut findings = all.next().expect("each worker has answered");
+    all.for_each(|more| findings.add(more, &question));
+    findings.reply(&question, request.dialect)
+}
+
 fn fields<const N: usize>(fields: [(&'static str, u64); N]) -> Reply<'static> {
     Reply::Map(fields.into_iter().map(|(name, n)| (name.into(), Reply::Integer(n as i64))).collect())
 }
@@ -366,6 +467,15 @@ fn hello(client: &mut Client, request: &Request<'_>) -> Result<Reply<'static>, E
         ("role".into(), text("master")),
         ("modules".into(), Reply::Array(Vec::new())),
     ]))
+}
+
+/// Whether a `COMPACT` asks when it would happen.
+fn asks_when(request: &Request<'_>) -> Result<bool, Error> {
+    match request.args().next() {
+        None => Ok(false),
+        Some(word) if word.eq_ignore_ascii_case(b"WHEN") => Ok(true),
+        Some(word) => Err(Error::UnknownSubcommand { command: request.command, name: word.into() }),
+    }
 }
 
 /// What a `SCAN` asks for.

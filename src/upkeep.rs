@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::journal::Journal;
 use crate::mail::{Answer, Call, Post, Token, TransactionId};
 use crate::net::{Net, SocketId};
+use crate::schedule::Schedule;
 
 /// How many keys one slice of a snapshot visits, about.
 const SLICE_KEYS: usize = 256;
@@ -43,13 +44,15 @@ pub struct Upkeep {
     /// Who asked for a snapshot that was begun, and who asked since.
     served: Vec<(usize, Token)>,
     asked: Vec<(usize, Token)>,
+    /// Somebody asked for a snapshot without waiting for it.
+    asked_unheard: bool,
+    /// When the last snapshot was complete, in seconds since the Unix epoch.
+    saved_s: Option<u64>,
     next_check_ms: u64,
     /// When the next snapshot may begin that only a failed sync asks for.
     next_rescue_ms: u64,
     check_interval_ms: u64,
-    /// The limits of this shard's log; 0 for none.
-    entries_max: u64,
-    size_bytes_max: u64,
+    schedule: Schedule,
 }
 
 enum Stage {
@@ -88,8 +91,6 @@ pub const TOKEN: Token = Token { socket: SocketId { index: u32::MAX, generation:
 impl Upkeep {
     /// Nothing to do yet. `wakeup` makes the worker take a turn.
     pub fn new(config: &Config, wakeup: OwnedFd) -> Upkeep {
-        // The limits are for all shards together.
-        let share = |limit: u64| limit.div_ceil(config.shard_count() as u64);
         Upkeep {
             ended: Rc::default(),
             wakeup: Rc::new(wakeup),
@@ -99,11 +100,12 @@ impl Upkeep {
             stage: Stage::Idle,
             served: Vec::new(),
             asked: Vec::new(),
+            asked_unheard: false,
+            saved_s: None,
             next_check_ms: 0,
             next_rescue_ms: 0,
             check_interval_ms: config.compact_interval.as_millis() as u64,
-            entries_max: share(config.max_wal_entries),
-            size_bytes_max: share(config.max_wal_size),
+            schedule: Schedule::new(config),
         }
     }
 
@@ -112,15 +114,28 @@ impl Upkeep {
         self.asked.push((origin, token));
     }
 
-    /// Whether a snapshot is being written.
-    pub fn is_compacting(&self) -> bool {
-        !matches!(self.stage, Stage::Idle)
+    /// Asks for a snapshot of the state as it is now or later; nobody is answered.
+    pub fn ask_unheard(&mut self) {
+        self.asked_unheard = true;
     }
 
-    /// Whether the log has reached a limit from which on it is compacted.
-    pub fn is_long(&self, log: &Log<OsDisk>) -> bool {
-        let over = |now: u64, limit: u64| limit > 0 && now > limit;
-        over(log.entries(), self.entries_max) || over(log.size_bytes(), self.size_bytes_max)
+    /// Whether a snapshot was asked for or is being written.
+    pub fn is_compacting(&self) -> bool {
+        !matches!(self.stage, Stage::Idle) || self.is_asked()
+    }
+
+    /// When the last snapshot since the start was complete, in seconds since the Unix epoch.
+    pub fn saved_s(&self) -> Option<u64> {
+        self.saved_s
+    }
+
+    fn is_asked(&self) -> bool {
+        self.asked_unheard || !self.asked.is_empty()
+    }
+
+    /// When the log is compacted.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     /// Whether blocking work is under way; the executor must not end before it.
@@ -153,7 +168,7 @@ impl Upkeep {
         let all_ended = std::mem::take(&mut *self.ended.borrow_mut());
         for ended in all_ended {
             self.running -= 1;
-            self.take(ended, journal, post);
+            self.take(ended, now_ms, journal, post);
         }
         if stopping {
             if !matches!(self.stage, Stage::Ending) {
@@ -171,13 +186,14 @@ impl Upkeep {
             self.next_preparation_ms = uptime_ms + PREPARE_AGAIN_MS;
             self.run(move || Ended::Prepared(preparation.run()));
         }
+        self.schedule.measure(|| shard.operations(), uptime_ms, now_ms);
         let due = uptime_ms >= self.next_check_ms;
         if due {
             self.next_check_ms = uptime_ms + self.check_interval_ms;
         }
         let rescue = journal.log.needs_snapshot() && uptime_ms >= self.next_rescue_ms;
-        let wanted = !self.asked.is_empty() || due && self.is_long(&journal.log) || rescue;
-        if wanted && !self.is_compacting() {
+        let wanted = self.is_asked() || due && self.schedule.decide(&journal.log, now_ms).is_now() || rescue;
+        if wanted && matches!(self.stage, Stage::Idle) {
             self.stage = Stage::Due;
             self.next_rescue_ms = uptime_ms + RESCUE_AGAIN_MS;
         }
@@ -231,6 +247,7 @@ impl Upkeep {
 
     fn begin(&mut self, now_id: TransactionId, log: &mut Log<OsDisk>, post: &mut Post) {
         self.served = std::mem::take(&mut self.asked);
+        self.asked_unheard = false;
         let begun = log.begin_snapshot().and_then(|mut writer| {
             writer.append(Kind::Transaction { id: now_id, participants: &[] }, 0, &[])?;
             Ok(writer)
@@ -266,7 +283,7 @@ impl Upkeep {
         }
     }
 
-    fn take(&mut self, ended: Ended, journal: &mut Journal, post: &mut Post) {
+    fn take(&mut self, ended: Ended, now_ms: u64, journal: &mut Journal, post: &mut Post) {
         match ended {
             Ended::Prepared(outcome) => {
                 self.preparing = false;
@@ -277,6 +294,7 @@ impl Upkeep {
             }
             Ended::Written(Ok(snapshot)) => {
                 tracing::info!(entries = snapshot.entries, bytes = snapshot.bytes, "snapshot written");
+                self.saved_s = Some(now_ms / 1000);
                 let obsolete = journal.log.retire(&snapshot);
                 self.run(move || Ended::Cleared(obsolete.clear()));
             }

@@ -14,13 +14,17 @@
 //!   has a lock on its shard, and counts only after the other shards have synced their logs.
 //!
 //! For the comparison with snapshots ids carry the time, and two kinds of frames have no participants: in a snapshot
-//! the id is the time at which it was begun; in a log it names a transaction that was left out before.
+//! the id is the time at which it was begun; in a log it marks a transaction that was left out before. A start marks
+//! the transactions that it leaves out before anything else is written: what follows a mark builds on none of them.
+//!
+//! Where frames are lost to damage, as repair finds it, a missing part proves nothing: the transaction counts.
 
 use std::collections::{HashMap, HashSet};
 
 use shard::Change;
 use wal::{Disk, Kind, Layout, Place, Record};
 
+use crate::loading::Loading;
 use crate::mail::TransactionId;
 use crate::router::SHARDS_MAX;
 use crate::server::Failure;
@@ -52,6 +56,8 @@ pub struct Verdict {
     pub unmarked: Vec<Vec<TransactionId>>,
     /// No transaction in the logs has a greater id.
     pub last_id: TransactionId,
+    /// How many transactions count although a part of them is missing, since damage may have taken it.
+    pub doubtful: usize,
 }
 
 impl Verdict {
@@ -80,27 +86,66 @@ struct Traces {
     snapshot_begun: TransactionId,
     /// Transactions that were left out before.
     left_out: HashSet<TransactionId>,
+    /// Whether damage may have taken parts.
+    has_lost: bool,
 }
+
+/// What a shard's records are handed to, in order.
+pub type OnRecord<'a> = dyn FnMut(Record<'_>) + 'a;
 
 /// Reads all logs of a layout and judges.
 ///
 /// # Errors
 /// [`Failure::Log`] where a log is damaged.
 pub fn reach<D: Disk>(disk: &D, layout: &Layout) -> Result<Verdict, Failure> {
-    if layout.shards == 1 {
+    let shards = layout.shards as usize;
+    reach_noting(disk, layout, &Loading::new(1, shards, shards))
+}
+
+/// As [`reach`]; a step of `loading`, unless there is only one shard.
+///
+/// # Errors
+/// As there.
+pub fn reach_noting<D: Disk>(disk: &D, layout: &Layout, loading: &Loading) -> Result<Verdict, Failure> {
+    if layout.shards > 1 {
+        loading.begin_step(layout.shards as usize);
+    }
+    reach_by(layout.shards, |shard_index, on_record| {
+        let place = Place { shard_index, shard_count: layout.shards };
+        let read = wal::check(disk, &layout.shard_dir(shard_index), place, |record| {
+            loading.note(shard_index as usize, &record, 0);
+            on_record(record);
+            Ok(())
+        });
+        read.map(|_| false).map_err(|error| Failure::log(shard_index as usize, error))
+    })
+}
+
+/// Judges by the records that `read` finds of each shard; it tells whether some of the shard are lost to damage.
+/// Every shard is read by a thread of its own, up to once for each round.
+///
+/// # Errors
+/// Those of `read`.
+pub fn reach_by(
+    shards: u32,
+    read: impl Fn(u32, &mut OnRecord<'_>) -> Result<bool, Failure> + Sync,
+) -> Result<Verdict, Failure> {
+    if shards == 1 {
         return Ok(Verdict::default()); // There is nothing to compare.
     }
-    let traces = on_every_shard(layout, |index| trace(disk, layout, index))?;
+    let traces = on_every_shard(shards, |index| trace(|on_record| read(index, on_record)))?;
     let ids = traces.iter().flat_map(|traces| traces.parts.keys().chain([&traces.snapshot_begun]));
     let last_id = ids.copied().max().unwrap_or(0);
-    let mut verdict = Verdict { cuts: vec![None; layout.shards as usize], last_id, ..Verdict::default() };
+    let mut verdict = Verdict { cuts: vec![None; shards as usize], last_id, ..Verdict::default() };
     loop {
-        verdict.left_out = left_out(&traces, &verdict.cuts);
+        (verdict.left_out, verdict.doubtful) = left_out(&traces, &verdict.cuts);
         if verdict.left_out.is_empty() {
             return Ok(verdict);
         }
-        let verdict_so_far = &verdict;
-        let cuts = on_every_shard(layout, |index| first_dependent(disk, layout, index, verdict_so_far))?;
+        let so_far = &verdict;
+        let cuts = on_every_shard(shards, |index| {
+            first_dependent(|on_record| read(index, on_record), &so_far.left_out)
+        })?;
         // A cut only moves towards the log's begin, so this ends. The frame at it may be a part of a transaction,
         // which is left out from now on: the next look by itself would not end the log there again.
         let earlier = |(so_far, cut): (&Option<u64>, Option<u64>)| so_far.iter().copied().chain(cut).min();
@@ -122,23 +167,19 @@ pub fn reach<D: Disk>(disk: &D, layout: &Layout) -> Result<Verdict, Failure> {
 
 /// Runs `work` for every shard, side by side.
 fn on_every_shard<T: Send>(
-    layout: &Layout,
+    shards: u32,
     work: impl Fn(u32) -> Result<T, Failure> + Sync,
 ) -> Result<Vec<T>, Failure> {
     std::thread::scope(|scope| {
         let work = &work;
-        let threads: Vec<_> = (0..layout.shards).map(|index| scope.spawn(move || work(index))).collect();
+        let threads: Vec<_> = (0..shards).map(|index| scope.spawn(move || work(index))).collect();
         threads.into_iter().map(|thread| thread.join().expect("a panic ends the process")).collect()
     })
 }
 
-fn place(layout: &Layout, shard_index: u32) -> Place {
-    Place { shard_index, shard_count: layout.shards }
-}
-
-fn trace<D: Disk>(disk: &D, layout: &Layout, shard_index: u32) -> Result<Traces, Failure> {
+fn trace(read: impl FnOnce(&mut OnRecord<'_>) -> Result<bool, Failure>) -> Result<Traces, Failure> {
     let mut traces = Traces::default();
-    let note = |record: Record<'_>| {
+    traces.has_lost = read(&mut |record| {
         if let Kind::Transaction { id, participants } = record.kind {
             match (participants, record.in_snapshot) {
                 ([], true) => traces.snapshot_begun = id,
@@ -146,52 +187,63 @@ fn trace<D: Disk>(disk: &D, layout: &Layout, shard_index: u32) -> Result<Traces,
                 _ => drop(traces.parts.insert(id, (record.seq, participants.into()))),
             }
         }
-        Ok(())
-    };
-    let checked = wal::check(disk, &layout.shard_dir(shard_index), place(layout, shard_index), note);
-    checked.map_err(|error| Failure::log(shard_index as usize, error))?;
+    })?;
     Ok(traces)
 }
 
-/// The transactions that do not count when each log ends at its cut.
-fn left_out(traces: &[Traces], cuts: &[Option<u64>]) -> HashSet<TransactionId> {
+/// The transactions that do not count when each log ends at its cut; and how many count in spite of a missing part.
+fn left_out(traces: &[Traces], cuts: &[Option<u64>]) -> (HashSet<TransactionId>, usize) {
+    // `None` where damage hides it.
     let has_part = |participant: u32, id: &TransactionId| {
         let participant = participant as usize;
         let (Some(traces), Some(cut)) = (traces.get(participant), cuts.get(participant)) else {
-            return false;
+            return Some(false);
         };
         match traces.parts.get(id) {
-            Some((seq, _)) => cut.is_none_or(|cut| *seq < cut),
-            None => traces.snapshot_begun >= *id,
+            Some((seq, _)) => Some(cut.is_none_or(|cut| *seq < cut)),
+            None if traces.snapshot_begun >= *id => Some(true),
+            None => (!traces.has_lost).then_some(false),
         }
     };
     let mut left_out: HashSet<_> = traces.iter().flat_map(|traces| traces.left_out.iter().copied()).collect();
+    let mut doubtful = HashSet::new();
     for (id, (_, participants)) in traces.iter().flat_map(|traces| &traces.parts) {
-        if !participants.iter().all(|participant| has_part(*participant, id)) {
+        let mut found = participants.iter().map(|participant| has_part(*participant, id));
+        if found.clone().any(|has_part| has_part == Some(false)) {
             left_out.insert(*id);
+        } else if found.any(|has_part| has_part.is_none()) {
+            doubtful.insert(*id);
         }
     }
-    left_out
+    let doubtful = doubtful.difference(&left_out).count();
+    (left_out, doubtful)
 }
 
 /// The first frame of a log that builds on a transaction that does not count: it changes one of its keys.
-fn first_dependent<D: Disk>(
-    disk: &D,
-    layout: &Layout,
-    shard_index: u32,
-    verdict: &Verdict,
+fn first_dependent(
+    read: impl FnOnce(&mut OnRecord<'_>) -> Result<bool, Failure>,
+    left_out: &HashSet<TransactionId>,
 ) -> Result<Option<u64>, Failure> {
     let mut touched: HashSet<Box<[u8]>> = HashSet::new();
     let mut all_touched = false;
     let mut cut = None;
-    let look = |record: Record<'_>| {
+    read(&mut |record| {
         if record.in_snapshot || cut.is_some() {
-            return Ok(());
+            return;
         }
-        let left_out = matches!(record.kind, Kind::Transaction { id, .. } if verdict.left_out.contains(&id));
+        let is_left_out = match record.kind {
+            Kind::Batch => false,
+            Kind::Transaction { participants: [], .. } => {
+                // Whoever wrote what follows this mark had left out what is before it.
+                touched.clear();
+                all_touched = false;
+                return;
+            }
+            Kind::Transaction { id, .. } => left_out.contains(&id),
+        };
         // A payload that is not a run of changes is refused when it is replayed.
         for change in shard::decode(record.payload).flatten() {
-            match (left_out, change) {
+            match (is_left_out, change) {
                 (true, Change::Clear) => all_touched = true,
                 (true, change) => touched.extend(change.key().map(Box::from)),
                 (false, change) => {
@@ -205,10 +257,7 @@ fn first_dependent<D: Disk>(
                 }
             }
         }
-        Ok(())
-    };
-    let checked = wal::check(disk, &layout.shard_dir(shard_index), place(layout, shard_index), look);
-    checked.map_err(|error| Failure::log(shard_index as usize, error))?;
+    })?;
     Ok(cut)
 }
 
@@ -297,6 +346,19 @@ mod tests {
             alone(&mut logs[0], &put("other", "2"));
         });
         assert_eq!(held(&disk), ["a=0", "other=2"]);
+    }
+
+    #[test]
+    fn what_is_written_after_a_transaction_was_left_out_stays() {
+        let disk = written(|logs| {
+            alone(&mut logs[0], &put("a", "0"));
+            part(&mut logs[0], 1, &[0, 1], &put("a", "1"));
+        });
+        let (_, mut log) = open(&disk).shard(0).recover().unwrap();
+        alone(&mut log, &put("a", "2"));
+        log.flush().unwrap();
+        drop(log);
+        assert_eq!(held(&disk), ["a=2"]);
     }
 
     #[test]

@@ -8,22 +8,24 @@
 //! inside a turn; when a turn finds nothing to do, the worker parks until the network ring, a peer or its clock
 //! wakes it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
+use shard::analytics::inquiry::Inquiry;
 use shard::command::{Access, Run};
 use shard::{Dialect, Error, LockKeys, LockTable, Reply, Request, Shard, Waiter};
-use wal::{Kind, Log, OsDisk};
+use wal::Kind;
 
 use crate::config::SyncMode;
 use crate::connection::{Client, Connection, Door, INPUT_HIGH_BYTES, Stage};
 use crate::journal::{Journal, Outcome};
+use crate::loading::Loaded;
 use crate::mail::{Answer, Call, Mail, Newcomer, Page, Post, Token, TransactionId};
 use crate::net::{Event, Net, SocketId};
 use crate::protocol::{self, Listener, Parsed, Parser};
-use crate::recovery;
+use crate::recovery::{self, ShardData};
 use crate::report::Report;
 use crate::router::{self, Gather, Job, OwnedRequest, Route, SHARDS_MAX, Transaction, Walk, Walked, route};
 use crate::server::{Failure, Shared};
@@ -45,6 +47,9 @@ const EXPIRED_PER_TURN_MAX: usize = 512;
 /// How many steps, of some microseconds each, one turn takes to free dropped keyspaces.
 const RECLAIM_STEPS_PER_TURN: usize = 16;
 
+/// How many keys one turn visits to answer a question about the use of keys.
+const INQUIRY_KEYS_PER_TURN: usize = 512;
+
 /// How long a client that was sent its last reply may take to close its side.
 const LINGER_MS: u64 = 1000;
 
@@ -54,6 +59,9 @@ const SPARE_BUFFERS_MAX: usize = 256;
 
 /// How often a worker looks for what is due by the clock.
 const TICK_MS: u64 = 100;
+
+/// How often a shard takes note of what is found out over time.
+const NOTE_MS: u64 = 1000;
 
 /// How long `everysec` leaves data unsynced.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -67,14 +75,21 @@ pub struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) net: Net,
     pub(crate) post: Post,
+    /// Empty while it is being read back.
     pub(crate) shard: Shard,
-    journal: Journal,
+    journal: Loaded<Journal>,
+    /// Some shard is not in memory yet: commands that need keys or files are refused.
+    loading: bool,
+    /// Where the shard is to be read back from, once that is known.
+    data: mpsc::Receiver<ShardData>,
     upkeep: Upkeep,
     locks: LockTable<Deferred>,
     /// The locked or waiting parts of transactions.
     prepared: HashMap<TransactionId, Prepared>,
     /// The time of the last transaction id that was made or met; see [`Shared::id_time_us`].
     last_id_us: u64,
+    /// Questions about the use of keys; the first one is being answered. Each client has one at most.
+    inquiries: VecDeque<Asked>,
     /// The upkeep stands in line at the lock table, for a lull.
     awaits_lull: bool,
     connections: Vec<Option<Box<Connection>>>,
@@ -96,6 +111,11 @@ pub struct Worker {
     /// Milliseconds from the start of the server to this turn: what happens at intervals goes by it, since somebody
     /// may set the clock back.
     uptime_ms: u64,
+    /// When this turn began, in microseconds since the start of the server, and whether it found anything to do.
+    turn_began_us: u64,
+    turn_progressed: bool,
+    turn_times: TurnTimes,
+    next_note_ms: u64,
     next_tick_ms: u64,
     next_expiry_ms: u64,
     expiring: bool,
@@ -115,6 +135,33 @@ enum Deferred {
     Upkeep,
 }
 
+/// A question about the use of keys, and who has asked it.
+struct Asked {
+    origin: usize,
+    token: Token,
+    inquiry: Inquiry,
+}
+
+/// How long turns took that found something to do.
+#[derive(Default)]
+struct TurnTimes {
+    sum_us: u64,
+    sum_of_squares: u64,
+}
+
+impl TurnTimes {
+    fn add(&mut self, us: u64) {
+        self.sum_us += us;
+        self.sum_of_squares = self.sum_of_squares.saturating_add(us.saturating_mul(us));
+    }
+
+    /// The length of the turn into which a moment of busy time falls, on average, in microseconds: about how long
+    /// requests take. A mean over the turns would hide a few that are long behind many that are short.
+    fn typical_us(&self) -> Option<f64> {
+        (self.sum_us > 0).then(|| self.sum_of_squares as f64 / self.sum_us as f64)
+    }
+}
+
 /// A part of a transaction at the shard that holds its keys.
 struct Prepared {
     origin: usize,
@@ -132,7 +179,7 @@ enum Flow {
 }
 
 impl Worker {
-    /// A worker over a recovered shard and its log.
+    /// A worker whose shard is read back from what comes out of `data`.
     ///
     /// # Errors
     /// When no more files can be opened.
@@ -141,11 +188,9 @@ impl Worker {
         shared: Arc<Shared>,
         net: Net,
         post: Post,
-        shard: Shard,
-        log: Log<OsDisk>,
+        data: mpsc::Receiver<ShardData>,
     ) -> std::io::Result<Worker> {
         let now_ms = wall_clock_ms();
-        let journal = Journal::new(log, &shared.config);
         let upkeep = Upkeep::new(&shared.config, net.wakeup().try_clone_to_owned()?);
         Ok(Worker {
             index,
@@ -153,11 +198,14 @@ impl Worker {
             upkeep,
             net,
             post,
-            shard,
-            journal,
+            shard: Shard::new(recovery::random_seeds()),
+            journal: Loaded::not_yet(),
+            loading: true,
+            data,
             locks: LockTable::new(recovery::random_seeds()),
             prepared: HashMap::new(),
             last_id_us: 0,
+            inquiries: VecDeque::new(),
             awaits_lull: false,
             connections: Vec::new(),
             attention: Vec::new(),
@@ -170,6 +218,10 @@ impl Worker {
             turn_number: 0,
             now_ms,
             uptime_ms: 0,
+            turn_began_us: 0,
+            turn_progressed: false,
+            turn_times: TurnTimes::default(),
+            next_note_ms: 0,
             next_tick_ms: 0,
             next_expiry_ms: 0,
             expiring: false,
@@ -188,6 +240,31 @@ impl Worker {
         }
     }
 
+    /// Reads the shard back once it is known what counts, taking a turn now and then, and begins to serve when every
+    /// worker has its shard.
+    fn go_on_loading(&mut self) -> Result<(), Failure> {
+        if let Ok(data) = self.data.try_recv() {
+            let (index, shared) = (self.index, self.shared.clone());
+            let mut turned = Ok(true);
+            let mut empty = Shard::new(recovery::random_seeds());
+            if shared.config.enable_analytics {
+                empty = empty.with_analytics(self.now_ms);
+            }
+            let (shard, log) = data.recover_with_pauses(empty, |record, keys| {
+                shared.loading.note(index, record, keys);
+                if turned.is_ok() {
+                    turned = self.turn();
+                }
+            })?;
+            turned?;
+            self.shard = shard;
+            self.journal.set(Journal::new(log, &shared.config));
+            shared.shard_loaded(index, self.shard.key_count());
+        }
+        self.loading = !self.shared.loading.is_over();
+        Ok(())
+    }
+
     /// Takes turns until the server stops.
     pub async fn run(mut self) -> Result<(), Failure> {
         let config = &self.shared.config;
@@ -197,6 +274,9 @@ impl Worker {
         self.spawn_ticker(tick).map_err(Failure::NetworkRing)?;
         let mut idle_since = None;
         loop {
+            if self.loading {
+                self.go_on_loading()?;
+            }
             if self.turn()? {
                 idle_since = None;
                 glommio::yield_if_needed().await;
@@ -210,7 +290,7 @@ impl Worker {
                 continue;
             }
             idle_since = None;
-            if !self.upkeep.is_busy() {
+            if !self.upkeep.is_busy() && self.journal.get().is_some() {
                 // The executor has nothing else to do: wait where the work comes from.
                 if self.post.fall_asleep() {
                     self.net.wait(self.until_due()).map_err(Failure::NetworkRing)?;
@@ -226,7 +306,9 @@ impl Worker {
             self.net.unparked();
         }
         let index = self.index;
-        self.journal.log.close().map_err(|error| Failure::log(index, error))
+        // A server that is told to stop while it is loading ends without an end of its workers.
+        let Some(journal) = self.journal.into_inner() else { return Ok(()) };
+        journal.log.close().map_err(|error| Failure::log(index, error))
     }
 
     /// How long until something is due by the clock.
@@ -254,7 +336,13 @@ impl Worker {
         let mut progressed = self.net.turn(&mut events).map_err(Failure::NetworkRing)?;
         self.turn_number += 1;
         self.now_ms = self.now_ms.max(wall_clock_ms());
-        self.uptime_ms = self.shared.started.elapsed().as_millis() as u64;
+        let uptime_us = self.shared.started.elapsed().as_micros() as u64;
+        self.uptime_ms = uptime_us / 1000;
+        if self.turn_progressed {
+            // Nobody slept since: the clock need not be read twice a turn.
+            self.turn_times.add(uptime_us - self.turn_began_us);
+        }
+        self.turn_began_us = uptime_us;
         for event in events.drain(..) {
             self.on_event(event);
         }
@@ -269,10 +357,11 @@ impl Worker {
         if self.uptime_ms >= self.next_tick_ms.min(self.next_expiry_ms) {
             self.tick();
         }
-        progressed |= self.background();
+        progressed |= !self.loading && self.background();
         self.write_log();
         self.post.send(&mut self.net);
         self.look_after_clients();
+        self.turn_progressed = progressed;
         Ok(progressed)
     }
 
@@ -509,6 +598,12 @@ impl Worker {
             answer(client, &request, &Reply::Error(error));
             return Flow::Taken;
         }
+        if self.loading && !command.runs_while_loading() {
+            self.commands += 1;
+            let percent = self.shared.loading.percent();
+            answer(client, &request, &Reply::Error(Error::Loading { percent }));
+            return Flow::Taken;
+        }
         let single = self.post.worker_count() == 1;
         match command.run {
             Run::Key(_) | Run::Keys(..) => match route(&request, self.post.worker_count()) {
@@ -542,6 +637,7 @@ impl Worker {
             answer(client, request, &Reply::Error(error));
         } else if self.locks.is_idle() || !self.conflicts(request) {
             let Worker { shard, journal, post, index, now_ms, turn_number, .. } = self;
+            let journal = &mut **journal;
             journal.bound_frame();
             let changes_before = journal.changes.count();
             let reply = shard.execute(request, *now_ms, &mut journal.changes);
@@ -684,6 +780,11 @@ impl Worker {
                 let seq = self.journal.frame_behind_all();
                 self.journal.answer(seq, from, token, Answer::Page(Box::new(page)), &mut self.post);
             }
+            Call::Ask(question) => {
+                let inquiry = self.shard.ask(question, self.index, self.now_ms);
+                let inquiry = inquiry.expect("questions are asked only where something is counted");
+                self.inquiries.push_back(Asked { origin: from, token, inquiry });
+            }
             Call::Report => {
                 let report = self.report();
                 self.post.to(from).answer(token, Answer::Report(Box::new(report)));
@@ -693,6 +794,7 @@ impl Worker {
                 self.journal.answer_synced(from, token, &mut self.net, &mut self.post);
             }
             Call::Compact => self.upkeep.ask(from, token),
+            Call::CompactUnheard => self.upkeep.ask_unheard(),
         }
     }
 
@@ -704,6 +806,7 @@ impl Worker {
                 .to(origin)
                 .answer_bytes(token, |out| write_reply(&Reply::Error(error), request, out));
         }
+        let journal = &mut **journal;
         journal.bound_frame();
         let changes_before = journal.changes.count();
         let reply = shard.execute(request, *now_ms, &mut journal.changes);
@@ -714,10 +817,11 @@ impl Worker {
 
     /// Runs a request; returns its reply, and the frame that it depends on.
     fn execute(&mut self, request: &Request<'_>) -> (Reply<'static>, u64) {
-        self.journal.bound_frame();
-        let changes_before = self.journal.changes.count();
-        let reply = self.shard.execute(request, self.now_ms, &mut self.journal.changes).into_owned();
-        let seq = self.journal.frame_behind(request, self.journal.changes.count() != changes_before);
+        let journal = &mut *self.journal;
+        journal.bound_frame();
+        let changes_before = journal.changes.count();
+        let reply = self.shard.execute(request, self.now_ms, &mut journal.changes).into_owned();
+        let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
         (reply, seq)
     }
 
@@ -844,6 +948,9 @@ impl Worker {
 
     /// Writes the log. What this turn has answered so far leaves only if that succeeds.
     fn write_log(&mut self) {
+        if self.journal.get().is_none() {
+            return; // Nothing was changed.
+        }
         match self.journal.write(&mut self.net, &mut self.post) {
             Outcome::AsBefore => {}
             Outcome::Failed => {
@@ -875,11 +982,16 @@ impl Worker {
             self.next_expiry_ms = self.uptime_ms + self.shared.config.ttl_check_interval.as_millis() as u64;
             self.expiring = true;
         }
+        if self.uptime_ms >= self.next_note_ms {
+            self.next_note_ms = self.uptime_ms + NOTE_MS;
+            let latency_us = std::mem::take(&mut self.turn_times).typical_us();
+            self.shard.note_second(self.now_ms, latency_us);
+        }
         for listener in std::mem::take(&mut self.resting) {
             self.net.accept(listener);
         }
         let everysec = self.shared.config.sync_mode == SyncMode::EverySecond;
-        if everysec && self.last_sync.elapsed() >= SYNC_INTERVAL {
+        if everysec && self.journal.get().is_some() && self.last_sync.elapsed() >= SYNC_INTERVAL {
             self.last_sync = Instant::now();
             self.journal.begin_sync(&mut self.net);
         }
@@ -899,6 +1011,7 @@ impl Worker {
             self.expiring = self.shard.expire(self.now_ms, EXPIRED_PER_TURN_MAX) == EXPIRED_PER_TURN_MAX;
         }
         let reclaiming = self.shard.reclaim(RECLAIM_STEPS_PER_TURN);
+        let inquiring = self.inquire();
         // A snapshot counts the frames so far: whatever its slices show must be in one of them.
         self.journal.seal();
         let Worker { upkeep, uptime_ms, now_ms, shard, journal, post, .. } = self;
@@ -912,7 +1025,19 @@ impl Worker {
                 self.locks.wait(Waiter { keys, exclusive: true, payload, lock_for: None });
             }
         }
-        self.expiring || reclaiming || self.upkeep.is_writing()
+        self.expiring || reclaiming || inquiring || self.upkeep.is_writing()
+    }
+
+    /// Goes on with the first question. Returns whether questions are left.
+    fn inquire(&mut self) -> bool {
+        let Some(Asked { origin, token, inquiry }) = self.inquiries.front_mut() else { return false };
+        if let Some(findings) = self.shard.advance(inquiry, INQUIRY_KEYS_PER_TURN) {
+            let (origin, token, answer) = (*origin, *token, Answer::Findings(Box::new(findings)));
+            let seq = self.journal.frame_behind_all();
+            self.journal.answer(seq, origin, token, answer, &mut self.post);
+            self.inquiries.pop_front();
+        }
+        !self.inquiries.is_empty()
     }
 
     /// No transaction has a lock here: what the upkeep waits for.
@@ -926,12 +1051,22 @@ impl Worker {
 
     /// What this worker counts.
     pub(crate) fn report(&self) -> Report {
-        let log = &self.journal.log;
+        let saved_s = Some(self.upkeep.saved_s().unwrap_or(self.shared.started_unix_s));
+        let Some(journal) = self.journal.get() else {
+            let shard = shard::Stats { keys: self.shared.loading.keys(self.index), ..Default::default() };
+            return Report { commands: self.commands, saved_s, shard, ..Report::default() };
+        };
+        let log = &journal.log;
+        let log_fill = self.upkeep.schedule().fill(log);
         Report {
             wal_size_bytes: log.size_bytes() + log.snapshot().map_or(0, |snapshot| snapshot.bytes),
             wal_entries: log.entries(),
-            needs_compaction: self.upkeep.is_compacting() || self.upkeep.is_long(log),
-            wal_fault: self.journal.fault().map(|cause| format!("shard {}: {cause}", self.index).into()),
+            needs_compaction: self.upkeep.is_compacting() || log_fill > 1.0,
+            log_fill,
+            outlook: self.upkeep.schedule().outlook(self.now_ms).map(Box::new),
+            wal_fault: journal.fault().map(|cause| format!("shard {}: {cause}", self.index).into()),
+            compacting: self.upkeep.is_compacting(),
+            saved_s,
             commands: self.commands,
             shard: self.shard.stats(),
         }

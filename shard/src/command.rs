@@ -34,6 +34,17 @@ pub struct Command {
     pub summary: &'static str,
 }
 
+impl Command {
+    /// Whether it runs while the keys are still being read back from the disk: it is about the connection or the
+    /// server, and needs neither keys nor files.
+    pub fn runs_while_loading(&self) -> bool {
+        use Server::{Client, Config, Echo, Health, Hello, Info, Lastsave, Ping, Quit, Select, Stats};
+        let Run::Server(server) = self.run else { return false };
+        let of_connection = matches!(server, Client | Echo | Hello | Ping | Quit | Select);
+        of_connection || matches!(server, Server::Command | Config | Health | Info | Lastsave | Stats)
+    }
+}
+
 impl PartialEq for Command {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name // The name is the table's key.
@@ -110,6 +121,9 @@ pub enum Merge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // Each is named as its command, whose row says what it does.
 pub enum Server {
+    Analytics,
+    Bgrewriteaof,
+    Bgsave,
     Client,
     Command,
     Compact,
@@ -119,8 +133,10 @@ pub enum Server {
     Hello,
     Info,
     Keys,
+    Lastsave,
     Ping,
     Quit,
+    Save,
     Scan,
     Select,
     Stats,
@@ -136,6 +152,8 @@ pub enum TextForm {
     OkOrNotFound,
     /// A map as `+OK name=value name=value`.
     Fields,
+    /// Of every map in a list its first field, which is a text, as a line; of none, that nothing is unusual.
+    Sentences,
 }
 
 /// The row of the command with this name, in any case.
@@ -207,11 +225,18 @@ macro_rules! rows {
 /// Every command, sorted by name.
 #[rustfmt::skip] // One row a command.
 pub static TABLE: &[Command] = rows![
+    "ANALYTICS" 1..1   NONE  Admin Run::Server(Server::Analytics), Fields, None, "STATUS or RESET", "STATUS | RESET", "Tells how much is known of the use of the keys, or forgets it";
+    "ANALYZE"  1..1    ONE   Read  Run::Key(commands::analyze), Fields, None, "key", "key", "Tells how a key has been used";
+    "ANOMALIES" 0..0   NONE  Read  Run::Server(Server::Analytics), Sentences, None, "no arguments", "", "Tells which rates, ratios and keys are not as usual, and since when";
     "APPEND"   2..2    ONE   Write Run::Key(commands::append), Plain, Some(1), "key and value", "key value", "Appends bytes to the value of a key and returns the new length";
+    "BGREWRITEAOF" 0..0 NONE Admin Run::Server(Server::Bgrewriteaof), Plain, None, "no arguments", "", "Begins what COMPACT does and returns at once";
+    "BGSAVE"   0..1    NONE  Admin Run::Server(Server::Bgsave), Plain, None, "at most SCHEDULE", "[SCHEDULE]", "Begins what COMPACT does and returns at once";
+    "CACHE-ADVICE" 0..0 NONE Read  Run::Server(Server::Analytics), Plain, None, "no arguments", "", "Tells the hit ratio to expect with less and with more memory";
     "CLEAR"    0..1    NONE  Write Run::EveryShard(commands::clear, Merge::AllOk), Plain, None, "no arguments", "", "Removes every key";
     "CLIENT"   1..MANY NONE  Admin Run::Server(Server::Client), Plain, None, "a subcommand", "SETNAME name | GETNAME | ID | SETINFO attribute value | INFO", "Names and describes this connection";
+    "COLDKEYS" 1..2    NONE  Read  Run::Server(Server::Analytics), Plain, None, "seconds", "seconds [count]", "Lists the largest keys that nobody has used for so long";
     "COMMAND"  0..MANY NONE  Admin Run::Server(Server::Command), Plain, None, "no arguments", "[COUNT | DOCS [name ...] | INFO [name ...] | LIST]", "Describes the commands of the server";
-    "COMPACT"  0..0    NONE  Admin Run::Server(Server::Compact), Plain, None, "no arguments", "", "Writes a snapshot of every shard and drops the log that it replaces";
+    "COMPACT"  0..1    NONE  Admin Run::Server(Server::Compact), Fields, None, "at most WHEN", "[WHEN]", "Writes a snapshot of every shard and drops the log that it replaces, or says when that will happen";
     "CONFIG"   1..MANY NONE  Admin Run::Server(Server::Config), Plain, None, "GET and an option", "GET option [option ...]", "Shows the options of the server";
     "DBSIZE"   0..0    NONE  Read  Run::EveryShard(commands::dbsize, Merge::Sum), Plain, None, "no arguments", "", "Returns the number of keys";
     "DECR"     1..1    ONE   Write Run::Key(commands::decr), Plain, None, "key", "key", "Subtracts one from the integer value of a key";
@@ -226,17 +251,21 @@ pub static TABLE: &[Command] = rows![
     "GET"      1..1    ONE   Read  Run::Key(commands::get), Plain, None, "key", "key", "Returns the value of a key";
     "HEALTH"   0..0    NONE  Admin Run::Server(Server::Health), Plain, None, "no arguments", "", "Returns the state of the server as a line of JSON";
     "HELLO"    0..MANY NONE  Admin Run::Server(Server::Hello), Plain, None, "a protocol version", "[2 | 3 [SETNAME name]]", "Switches the protocol version and describes the server";
+    "HOTKEYS"  0..MANY NONE  Read  Run::Server(Server::Analytics), Plain, None, "at most a count", "[count] [BY reads | writes | bytes] [TOTAL] [EXPLAIN]", "Lists the keys that are used most";
     "INCR"     1..1    ONE   Write Run::Key(commands::incr), Plain, None, "key", "key", "Adds one to the integer value of a key";
     "INCRBY"   2..2    ONE   Write Run::Key(commands::incrby), Plain, None, "key and increment", "key increment", "Adds a number to the integer value of a key";
     "INFO"     0..MANY NONE  Admin Run::Server(Server::Info), Fields, None, "no arguments", "[section ...]", "Describes the server and its counters";
     "KEYS"     1..1    NONE  Read  Run::Server(Server::Keys), Plain, None, "pattern", "pattern", "Returns the keys that match a glob pattern";
+    "LASTSAVE" 0..0    NONE  Admin Run::Server(Server::Lastsave), Plain, None, "no arguments", "", "Returns the Unix time of the last snapshot of all shards, or of the start";
     "MDEL"     1..MANY ALL   Write Run::Keys(commands::del, Merge::Sum), Plain, None, "at least one key", "key [key ...]", "Removes keys and returns how many there were";
     "MGET"     1..MANY ALL   Read  Run::Keys(commands::mget, Merge::ByKey), Plain, None, "at least one key", "key [key ...]", "Returns the values of keys, all of the same moment";
     "MSET"     2..MANY PAIRS Write Run::Keys(commands::mset, Merge::AllOk), Plain, None, "key value pairs", "key value [key value ...]", "Sets keys, all at the same moment";
     "PERSIST"  1..1    ONE   Write Run::Key(commands::persist), Plain, None, "key", "key", "Removes the time to live of a key";
     "PING"     0..1    NONE  Admin Run::Server(Server::Ping), Plain, Some(0), "at most one message", "[message]", "Returns PONG, or its argument";
+    "PREFIXES" 0..1    NONE  Read  Run::Server(Server::Analytics), Plain, None, "at most a count", "[count]", "Lists the classes of keys, such as user:*, with their size and use";
     "PTTL"     1..1    ONE   Read  Run::Key(commands::pttl), Plain, None, "key", "key", "Returns the time to live of a key in milliseconds";
     "QUIT"     0..MANY NONE  Admin Run::Server(Server::Quit), Plain, None, "no arguments", "", "Closes the connection";
+    "SAVE"     0..0    NONE  Admin Run::Server(Server::Save), Plain, None, "no arguments", "", "Writes a snapshot of every shard and drops the log that it replaces";
     "SCAN"     1..MANY NONE  Read  Run::Server(Server::Scan), Plain, None, "cursor", "cursor [MATCH pattern] [COUNT count] [TYPE type]", "Returns some keys and the cursor at which to go on";
     "SELECT"   1..1    NONE  Admin Run::Server(Server::Select), Plain, None, "database index", "0", "Selects the database, of which there is one";
     "SET"      2..MANY ONE   Write Run::Key(commands::set), Plain, Some(1), "key and value", "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL]", "Sets the value of a key";
@@ -244,6 +273,7 @@ pub static TABLE: &[Command] = rows![
     "SETNX"    2..2    ONE   Write Run::Key(commands::setnx), Plain, Some(1), "key and value", "key value", "Sets the value of a key that does not exist yet";
     "STATS"    0..0    NONE  Admin Run::Server(Server::Stats), Fields, None, "no arguments", "", "Returns the counters of the server";
     "STRLEN"   1..1    ONE   Read  Run::Key(commands::strlen), Plain, None, "key", "key", "Returns the length of the value of a key in bytes";
+    "SUGGEST-TTL" 1..MANY NONE Read Run::Server(Server::Analytics), Plain, None, "key", "key | CLASS name [TARGET share] [EXPLAIN]", "Suggests a time to live in seconds that keeps most re-accesses hits";
     "SYNC"     0..0    NONE  Admin Run::Server(Server::Sync), Plain, None, "no arguments", "", "Returns once everything acknowledged before it is on disk";
     "TTL"      1..1    ONE   Read  Run::Key(commands::ttl), Plain, None, "key", "key", "Returns the time to live of a key in seconds";
 ];

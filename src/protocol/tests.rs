@@ -3,6 +3,7 @@
 //! The RESP tables hold what Redis 7.0.15 does with the same bytes, except where a comment says otherwise.
 
 use proptest::prelude::*;
+use shard::analytics::intervals::Refusal;
 use shard::command::find;
 
 use super::*;
@@ -639,6 +640,22 @@ fn errors_in_the_words_of_each_protocol() {
         (Error::ExpireNotAnInteger, "invalid TTL", integer),
         (Error::InvalidCursor, "invalid cursor", "invalid cursor"),
         (Error::InvalidCount, "invalid count", "invalid count"),
+        (Error::InvalidSeconds, "invalid number of seconds", "invalid number of seconds"),
+        (
+            Error::InvalidTarget,
+            "the target is a share above 0 and below 1, such as 0.99",
+            "the target is a share above 0 and below 1, such as 0.99",
+        ),
+        (
+            Error::AnalyticsOff,
+            "analytics not enabled; start the server with --enable-analytics",
+            "analytics not enabled; start the server with --enable-analytics",
+        ),
+        (
+            Error::InsufficientData(Refusal::FewObservations { needed: 9, have: 2 }),
+            "analytics not enabled or insufficient data: 2 re-accesses were seen, 9 are needed",
+            "insufficient data: 2 re-accesses were seen, 9 are needed",
+        ),
         (Error::DbIndexOutOfRange, "DB index is out of range", "DB index is out of range"),
         (Error::InvalidDbIndex, "database index is not an integer", integer),
         (
@@ -699,6 +716,10 @@ fn errors_in_the_words_of_each_protocol() {
         assert_eq!(shown(&reply, "SET", 2, Dialect::Text), format!("-ERR {text}\n"));
         assert_eq!(shown(&reply, "SET", 2, Dialect::Resp2), format!("-MISCONF {text}\r\n"));
     }
+    let loading = Reply::Error(Error::Loading { percent: 42 });
+    assert_eq!(shown(&loading, "GET", 1, Dialect::Text), "-ERR loading, try again: 42 percent\n");
+    let resp = "-LOADING Redis is loading the dataset in memory\r\n";
+    assert_eq!(shown(&loading, "GET", 1, Dialect::Resp3), resp);
     let no_protocol = Reply::Error(Error::NoProtocol);
     assert_eq!(shown(&no_protocol, "HELLO", 1, Dialect::Resp2), "-NOPROTO unsupported protocol version\r\n");
 }

@@ -5,6 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -106,8 +107,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server with an empty data directory that has answered `PING` on both ports. `flags` are added to
-    /// those of every test and win over them.
+    /// A server with an empty data directory that has answered `PING` on both ports and is done with loading. `flags`
+    /// are added to those of every test and win over them.
     pub fn start(shards: usize, flags: &[&str]) -> Server {
         let mut server = Server::stopped(None, flags);
         server.restart(shards);
@@ -192,8 +193,7 @@ impl Server {
 
     /// Whether the process has ended by itself.
     pub fn has_ended(&mut self) -> bool {
-        let child = self.child.as_mut().expect("the server was started");
-        child.try_wait().expect("a child can be waited for").is_some()
+        self.ended().is_some()
     }
 
     /// Starts the ended server again, on the same data and on new ports.
@@ -203,10 +203,24 @@ impl Server {
 
     /// As [`Server::restart`]; says why when the server ends instead.
     pub fn try_restart(&mut self, shards: usize) -> Result<(), String> {
+        self.try_restart_unloaded(shards)?;
+        self.wait_until_loaded()?;
+        assert_eq!(self.text().ask("PING"), ["+PONG"], "{}", self.log.tail());
+        assert_eq!(self.resp().ask("PING").to_string(), "+PONG", "{}", self.log.tail());
+        Ok(())
+    }
+
+    /// As [`Server::restart`], but only waits until the server accepts connections: it may still be loading.
+    pub fn restart_unloaded(&mut self, shards: usize) {
+        self.try_restart_unloaded(shards).unwrap_or_else(|why| panic!("{why}\n{}", self.log.tail()));
+    }
+
+    /// As [`Server::try_restart`], but only waits until the server accepts connections: it may still be loading.
+    fn try_restart_unloaded(&mut self, shards: usize) -> Result<(), String> {
         for _ in 0..5 {
             let heard = self.log.text().len();
             self.begin_restart(shards);
-            match self.ready() {
+            match self.accepts() {
                 Ok(()) => return Ok(()),
                 // The port was taken between our look and the server's bind.
                 Err(_) if self.log.text()[heard..].to_lowercase().contains("in use") => {}
@@ -222,6 +236,34 @@ impl Server {
         self.shards = shards;
         (self.port, self.resp_port) = free_ports();
         self.child = Some(self.command().spawn().expect("the program under test can be run"));
+    }
+
+    /// Waits until the server has loaded its data, or says why it does not.
+    pub fn wait_until_loaded(&mut self) -> Result<(), String> {
+        let port = self.port;
+        let mut ended = None;
+        let mut client = None;
+        let loaded = within_deadline(|| {
+            ended = self.ended();
+            ended.is_some() || {
+                // The server may end at any moment, which is not for the client to complain about.
+                client = client.take().or_else(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok());
+                client.as_mut().is_some_and(|client| has_loaded(client).unwrap_or(false))
+            }
+        });
+        match ended {
+            Some(status) => {
+                self.child = None;
+                Err(format!("the server ended while it loaded its data: {status}"))
+            }
+            None if loaded => Ok(()),
+            None => Err(format!("the server still loads its data after {DEADLINE:?}")),
+        }
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        let child = self.child.as_mut().expect("the server was started");
+        child.try_wait().expect("a child can be waited for")
     }
 
     /// Gives a flag another value from the next restart on.
@@ -262,12 +304,12 @@ impl Server {
         command
     }
 
-    /// Waits until both ports answer, or says why they do not.
-    fn ready(&mut self) -> Result<(), String> {
+    /// Waits until both ports accept connections, or says why they do not.
+    fn accepts(&mut self) -> Result<(), String> {
         for port in [self.port, self.resp_port] {
             let mut ended = None;
             let accepts = within_deadline(|| {
-                ended = self.child.as_mut().expect("it was spawned").try_wait().expect("it is our child");
+                ended = self.ended();
                 ended.is_some() || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
             });
             if let Some(status) = ended {
@@ -278,8 +320,6 @@ impl Server {
                 return Err(format!("the server does not accept on port {port} after {DEADLINE:?}"));
             }
         }
-        assert_eq!(self.text().ask("PING"), ["+PONG"], "{}", self.log.tail());
-        assert_eq!(self.resp().ask("PING").to_string(), "+PONG", "{}", self.log.tail());
         Ok(())
     }
 }
@@ -295,6 +335,21 @@ impl Drop for Server {
             println!("kept for inspection: {} and {}", data.display(), log.display());
         }
     }
+}
+
+/// Whether a server says over the text protocol that its data is loaded.
+fn has_loaded(client: &mut TcpStream) -> std::io::Result<bool> {
+    client.set_read_timeout(Some(DEADLINE))?;
+    client.write_all(b"HEALTH\n")?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"}\n") {
+        let mut chunk = [0; 4096];
+        match client.read(&mut chunk)? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            read => answer.extend_from_slice(&chunk[..read]),
+        }
+    }
+    Ok(!String::from_utf8_lossy(&answer).contains("\"status\":\"loading\""))
 }
 
 fn end(child: &mut Child) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::header::{SEGMENT_SUFFIX, SNAPSHOT_SUFFIX};
 use crate::snapshot::sync_directory;
-use crate::{Disk, DiskFile, Error, ManifestFault};
+use crate::{Disk, DiskFile, Error, ManifestFault, salvage};
 
 const LOCK_NAME: &str = "LOCK";
 const MANIFEST_NAME: &str = "MANIFEST";
@@ -28,6 +28,13 @@ pub struct DataDir<D: Disk> {
     _lock: D::Lock,
 }
 
+/// The data directory that this file or directory belongs to, by the names alone.
+pub fn data_dir_of(path: &Path) -> Option<&Path> {
+    let is_layout =
+        |path: &&Path| path.file_name().is_some_and(|name| layout_id(&name.to_string_lossy()).is_some());
+    path.ancestors().find(is_layout).unwrap_or(path).parent()
+}
+
 /// A set of shard directories.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -38,13 +45,22 @@ pub struct Layout {
     path: PathBuf,
 }
 
+/// A data directory that is read and left as it is. While this lives, nobody else locks it.
+#[derive(Debug)]
+pub struct Inspection<D: Disk> {
+    directory: DataDir<D>,
+    /// The layout that the manifest names; `None` in a directory without one and without a log file. The
+    /// shards' directories need not exist.
+    pub layout: Result<Option<Layout>, Error>,
+}
+
 impl Layout {
     /// The directory of one shard.
     pub fn shard_dir(&self, shard_index: u32) -> PathBuf {
         self.path.join(format!("shard-{shard_index}"))
     }
 
-    fn new(root: &Path, id: u64, shards: u32) -> Layout {
+    pub(crate) fn new(root: &Path, id: u64, shards: u32) -> Layout {
         Layout { id, shards, path: root.join(format!("{LAYOUT_PREFIX}{id}")) }
     }
 }
@@ -68,16 +84,26 @@ impl<D: Disk> DataDir<D> {
         }
         let lock = lock(&disk, &path.join(LOCK_NAME), lock_wait)?;
         let mut data_dir = DataDir { disk, path: path.to_owned(), layout: None, _lock: lock };
-        let names = data_dir.names()?;
-        if names.iter().any(|name| name == MANIFEST_NAME) {
-            let layout = data_dir.read_manifest()?;
-            data_dir.expect_directories(&layout)?;
-            data_dir.layout = Some(layout);
-        } else {
-            data_dir.expect_no_log(&names)?;
+        data_dir.layout = data_dir.named_layout()?;
+        if let Some(layout) = &data_dir.layout {
+            data_dir.expect_directories(layout)?;
         }
         data_dir.remove_other_layouts()?;
         Ok(data_dir)
+    }
+
+    /// Locks the directory as [`Self::open`] does and reads the manifest; creates and removes nothing,
+    /// unless the disk creates the file of the lock. What is wrong with the manifest is part of what was
+    /// found.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Io`].
+    pub fn inspect(disk: D, path: &Path, lock_wait: Duration) -> Result<Inspection<D>, Error> {
+        disk.list(path).map_err(Error::io("list", path))?;
+        let lock = lock(&disk, &path.join(LOCK_NAME), lock_wait)?;
+        let directory = DataDir { disk, path: path.to_owned(), layout: None, _lock: lock };
+        let layout = directory.named_layout();
+        Ok(Inspection { directory, layout })
     }
 
     /// The layout that counts; `None` in a new directory.
@@ -123,6 +149,15 @@ impl<D: Disk> DataDir<D> {
 
     fn names(&self) -> Result<Vec<String>, Error> {
         self.disk.list(&self.path).map_err(Error::io("list", &self.path))
+    }
+
+    fn named_layout(&self) -> Result<Option<Layout>, Error> {
+        let names = self.names()?;
+        if names.iter().any(|name| name == MANIFEST_NAME) {
+            return self.read_manifest().map(Some);
+        }
+        self.expect_no_log(&names)?;
+        Ok(None)
     }
 
     fn read_manifest(&self) -> Result<Layout, Error> {
@@ -183,6 +218,34 @@ impl<D: Disk> DataDir<D> {
             }
         }
         Ok(())
+    }
+}
+
+impl<D: Disk> Inspection<D> {
+    /// The layout that most likely counts, by the files alone: for a manifest that is missing or damaged.
+    /// `None` when no layout has a log file or a snapshot.
+    ///
+    /// A new layout is filled with snapshots while the older one is whole, and gets segments only once it
+    /// counts. The newest one with a segment, or with a snapshot in each of its shards, is therefore whole.
+    ///
+    /// # Errors
+    /// [`Error::NewerVersion`], [`Error::Io`].
+    pub fn likely_layout(&self) -> Result<Option<Layout>, Error> {
+        let root = &self.directory.path;
+        let mut ids: Vec<u64> = self.directory.names()?.iter().filter_map(|name| layout_id(name)).collect();
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        let mut fallback = None;
+        for id in ids {
+            let traces = salvage::traces(&self.directory.disk, &Layout::new(root, id, 0).path)?;
+            let layout = Layout::new(root, id, traces.shards);
+            if traces.segments > 0 || (traces.shards > 0 && traces.shards_with_snapshot == traces.shards) {
+                return Ok(Some(layout));
+            }
+            if traces.shards_with_snapshot > 0 {
+                fallback = fallback.or(Some(layout));
+            }
+        }
+        Ok(fallback)
     }
 }
 

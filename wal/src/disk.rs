@@ -1,7 +1,8 @@
 //! What the log needs from a disk: positional reads and writes, syncs, names.
 //!
-//! This module owns the [`Disk`] trait and nothing else; it never knows what a file contains. There are two
-//! implementors: [`OsDisk`] on the operating system's files and [`MemDisk`] for tests and simulations.
+//! This module owns the [`Disk`] trait and nothing else; it never knows what a file contains. Its
+//! implementors: [`OsDisk`] on the operating system's files, [`ReadOnlyDisk`] on the same files for those who
+//! must not change them, and [`MemDisk`] for tests and simulations.
 
 use std::fmt::Debug;
 use std::io;
@@ -9,9 +10,11 @@ use std::path::Path;
 
 mod mem;
 mod os;
+mod read_only;
 
 pub use mem::{MemDisk, MemFile};
 pub use os::OsDisk;
+pub use read_only::ReadOnlyDisk;
 
 /// A place for files. Every operation blocks; a handle is cheap to clone.
 ///

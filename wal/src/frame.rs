@@ -369,6 +369,39 @@ pub(crate) fn search<F: DiskFile>(
     }
 }
 
+/// Goes on to the next good frame whose offset and header are accepted; returns its header, with the reader
+/// before it, or `None` at the end of the file.
+pub(crate) fn find<F: DiskFile>(
+    reader: &mut FrameReader<F>,
+    accept: impl Fn(u64, &FrameHeader) -> bool,
+) -> Result<Option<FrameHeader>, Error> {
+    loop {
+        let (at, file_bytes) = (reader.offset(), reader.file_bytes());
+        let window = reader.window(FRAME_HEADER_BYTES)?;
+        if window.len() < FRAME_HEADER_BYTES {
+            return Ok(None);
+        }
+        let behind_last = window.len() - FRAME_HEADER_BYTES + 1;
+        let only_zeros = window.iter().fold(0, |all, byte| all | byte) == 0;
+        let places = if only_zeros { &[] } else { window };
+        let candidate = places.windows(FRAME_HEADER_BYTES).enumerate().find_map(|(index, bytes)| {
+            let header = FrameHeader::decode(bytes.first_chunk()?);
+            let start = at + index as u64;
+            let fits = header.is_plausible() && header.frame_bytes() <= file_bytes.saturating_sub(start);
+            (fits && header.seq > header.synced_seq && accept(start, &header)).then_some((index, header))
+        });
+        let Some((index, header)) = candidate else {
+            reader.skip(behind_last);
+            continue;
+        };
+        reader.skip(index);
+        if checksum_fits(&reader.file, &reader.path, reader.offset, &header)? {
+            return Ok(Some(header));
+        }
+        reader.skip(1);
+    }
+}
+
 /// The header that these bytes may be. The cheap tests come first: this runs for every byte of a segment's
 /// rest.
 fn candidate(bytes: &[u8; FRAME_HEADER_BYTES], generation: u64, seq: u64) -> Option<FrameHeader> {

@@ -57,6 +57,24 @@ impl FileHeader {
         place: Place,
         path: &Path,
     ) -> Result<Option<FileHeader>, Error> {
+        let Some((header, found)) = FileHeader::decode_any(bytes, magic, path)? else { return Ok(None) };
+        if found == place {
+            return Ok(Some(header));
+        }
+        let expected = (place.shard_index, place.shard_count);
+        let found = (found.shard_index, found.shard_count);
+        Err(Error::WrongShard { path: path.to_owned(), expected, found })
+    }
+
+    /// The header that these bytes are, whichever shard's it is, or `None` when they are none.
+    ///
+    /// # Errors
+    /// [`Error::NewerVersion`].
+    pub fn decode_any(
+        bytes: &[u8],
+        magic: [u8; 8],
+        path: &Path,
+    ) -> Result<Option<(FileHeader, Place)>, Error> {
         let Some(bytes) = bytes.first_chunk::<FILE_HEADER_BYTES>() else { return Ok(None) };
         if bytes[..8] != magic {
             return Ok(None);
@@ -70,13 +88,9 @@ impl FileHeader {
         if crc32fast::hash(&bytes[..44]) != u32_at(bytes, 44) {
             return Ok(None);
         }
-        let found = (u32_at(bytes, 12), u32_at(bytes, 16));
-        let expected = (place.shard_index, place.shard_count);
-        if found != expected {
-            return Err(Error::WrongShard { path: path.to_owned(), expected, found });
-        }
+        let place = Place { shard_index: u32_at(bytes, 12), shard_count: u32_at(bytes, 16) };
         let (generation, first_seq) = (u64_at(bytes, 20), u64_at(bytes, 28));
-        Ok(Some(FileHeader { generation, first_seq, synced_seq: u64_at(bytes, 36) }))
+        Ok(Some((FileHeader { generation, first_seq, synced_seq: u64_at(bytes, 36) }, place)))
     }
 }
 

@@ -26,6 +26,8 @@
 //!
 //! # Bytes
 //!
+//! `tests/golden` holds files of every format version, which tests write and read byte for byte.
+//!
 //! Integers are little-endian, checksums are CRC-32 (IEEE). A segment is a file header and frames; behind the
 //! last frame there are zeros, or stale bytes from the file's earlier life.
 //!
@@ -79,15 +81,17 @@ mod frame;
 mod header;
 mod log;
 mod recovery;
+mod salvage;
 mod snapshot;
 mod spare;
 
-pub use directory::{DataDir, Layout};
-pub use disk::{Disk, DiskFile, MemDisk, MemFile, OsDisk};
-pub use error::{Error, Fault, ManifestFault};
+pub use directory::{DataDir, Inspection, Layout, data_dir_of};
+pub use disk::{Disk, DiskFile, MemDisk, MemFile, OsDisk, ReadOnlyDisk};
+pub use error::{Error, Evidence, Fault, ManifestFault};
 pub use frame::{FRAME_BODY_BYTES_MAX, Kind};
 pub use header::{FORMAT_VERSION, Place};
 pub use log::{Log, SyncTicket};
 pub use recovery::{Cut, Record, Recovered, check};
+pub use salvage::{Loss, LossCause, Readable, Salvage, Salvaged};
 pub use snapshot::{FailedSnapshot, Snapshot, SnapshotEnd, SnapshotWriter};
 pub use spare::{Obsolete, Preparation, Spare};

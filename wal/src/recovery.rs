@@ -38,6 +38,12 @@ pub struct Record<'a> {
 pub struct Recovered {
     /// The sequence number of the next frame.
     pub next_seq: u64,
+    /// The snapshot that the log goes on from, if there is one.
+    pub snapshot: Option<Snapshot>,
+    /// Segments with frames that were replayed.
+    pub segments: u64,
+    /// Bytes of those frames.
+    pub log_bytes: u64,
     /// Frames in the snapshot.
     pub snapshot_frames: u64,
     /// Frames that were replayed from the log.
@@ -166,6 +172,9 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
     leftovers.extend(survey.unfinished);
     let recovered = Recovered {
         next_seq,
+        snapshot: snapshot.clone(),
+        segments: segments.len() as u64,
+        log_bytes: segments.iter().map(|segment| segment.bytes).sum(),
         snapshot_frames: snapshot.as_ref().map_or(0, |found| found.frames),
         log_frames: next_seq - position,
         cut,

@@ -175,6 +175,11 @@ impl MissRatio {
         self.order = Order::new();
     }
 
+    /// Begins anew; `hits` and `misses` are the shard's until now.
+    pub fn reset(&mut self, hits: u64, misses: u64) {
+        *self = MissRatio { aged: [hits, misses], ..MissRatio::default() };
+    }
+
     /// Makes everything counted so far count half; `hits` and `misses` are the shard's until now. To be
     /// called once an hour, say: the answer then follows changes within hours.
     pub fn age(&mut self, hits: u64, misses: u64) {
@@ -475,8 +480,12 @@ mod tests {
         watched.clear();
         (5000..10_500).for_each(|key| watched.read(hash(key), None, 50_000));
         assert!((ratio(&watched, 6500).unwrap() - 5.0 / 11.0).abs() < 1e-9);
-        (0..4).for_each(|_| watched.age(10_000, 6500));
+        watched.reset(10_000, 6500);
         assert_eq!(ratio(&watched, 6500), None);
+        (0..1000).for_each(|key| watched.read(hash(key), None, 60_000));
+        assert_eq!(ratio(&watched, 7500), Some(0.0));
+        watched.age(10_000, 7500);
+        assert_eq!(ratio(&watched, 7500), None);
     }
 
     #[test]

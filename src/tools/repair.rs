@@ -1,0 +1,288 @@
+//! `kvlite repair`: what is readable of a data directory, as a new one on which a server starts.
+//!
+//! Sound shards are taken over as recovery reads them, damaged ones as far as [`wal::Salvage`] reads them.
+//! The old directory is never changed.
+//!
+//! Behind lost frames of a log a key may have an older value than the log's next changes expect. What such a
+//! change sets as a whole counts; an append to a value of which nothing tells that it is the right one is
+//! left out, so that no value comes out that never was.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use shard::{Change, Shard};
+use wal::{DataDir, Error, Inspection, Layout, Loss, OsDisk, ReadOnlyDisk, Record, Salvage, Salvaged};
+
+use super::{Finding, LOCK_WAIT, Progress, ToolError, inspect, place};
+use crate::recovery::{self, Replay, Target};
+use crate::server::Failure;
+use crate::verdict::{self, Verdict};
+
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// Damaged data directory; it is not changed
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+
+    /// Directory for what is readable; it must be empty or not exist
+    #[arg(long, value_name = "NEW")]
+    to: PathBuf,
+}
+
+/// One shard of the old directory.
+struct Source<'a> {
+    layout: &'a Layout,
+    index: usize,
+    /// What can be read of it; `None` when it is sound.
+    salvage: Option<Salvage<ReadOnlyDisk>>,
+}
+
+/// A shard while it is put together from what is readable.
+struct Restored {
+    shard: Shard,
+    /// Since frames were lost: the keys that were set as a whole since. `None` while every value is the right
+    /// one.
+    known: Option<HashSet<Box<[u8]>>>,
+    appends_left_out: u64,
+    malformed_seqs: Vec<u64>,
+}
+
+pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Result<Finding, ToolError> {
+    let inspection = inspect(&options.directory)?;
+    refuse_target(&options.directory, &options.to)?;
+    let (layout, without_manifest) = layout(options, inspection.layout.as_ref(), &inspection)?;
+    if let Some(reason) = without_manifest {
+        writeln!(out, "{reason}")?;
+        writeln!(
+            out,
+            "  taken instead, by what is in the files: layout {}, {} shards",
+            layout.id, layout.shards
+        )?;
+    }
+    let mut sources = Vec::new();
+    for index in 0..layout.shards as usize {
+        progress.begin("reading", index, layout.shards);
+        sources.push(Source::examine(&layout, index, progress)?);
+    }
+    progress.say("comparing the shards");
+    let verdict = verdict::reach_by(layout.shards, |index, on_record| {
+        let source = &sources[index as usize];
+        let read = source.read(|salvaged| {
+            if let Salvaged::Record(record) = salvaged {
+                on_record(record);
+            }
+            Ok::<_, Error>(())
+        });
+        read.map_err(|error| Failure::log(source.index, error))?;
+        Ok(source.salvage.is_some())
+    })?;
+
+    let incomplete = |failure| ToolError::Incomplete { path: options.to.clone(), failure };
+    let failed = |error| incomplete(Failure::Log { shard: None, error });
+    let mut directory = DataDir::open(OsDisk, &options.to, LOCK_WAIT).map_err(failed)?;
+    let new = directory.create_layout(layout.shards).map_err(failed)?;
+    let (mut keys, mut has_lost) = (0, verdict.doubtful > 0);
+    for (index, source) in sources.iter().enumerate() {
+        progress.begin("writing", index, layout.shards);
+        let restored =
+            Restored::from(source, &verdict, progress).map_err(|error| incomplete(error.of_shard(index)))?;
+        restored.write(&new, index).map_err(|error| incomplete(Failure::log(index, error)))?;
+        print(&restored, source, &verdict, out)?;
+        has_lost |= restored.has_lost(source);
+        keys += restored.shard.key_count();
+    }
+    directory.activate(new).map_err(failed)?;
+    if !verdict.left_out.is_empty() {
+        let count = verdict.left_out.len();
+        writeln!(out, "{count} commands over several shards were cut short by a crash and are left out")?;
+    }
+    if verdict.doubtful > 0 {
+        let count = verdict.doubtful;
+        writeln!(
+            out,
+            "{count} commands over several shards are kept in part: frames of other parts are lost"
+        )?;
+    }
+    writeln!(out, "kept {keys} keys in {} shards, written to {}", layout.shards, options.to.display())?;
+    Ok(if has_lost { Finding::Damaged } else { Finding::Sound })
+}
+
+/// Refuses a target that is in use, or whose files would lie within the directory that is read.
+fn refuse_target(directory: &Path, to: &Path) -> Result<(), ToolError> {
+    let cannot = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| ToolError::from(Error::Io { action, path, source })
+    };
+    match std::fs::read_dir(to) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(ToolError::TargetNotEmpty { path: to.to_owned() });
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(cannot("list", to)(error)),
+    }
+    let directory = directory.canonicalize().map_err(cannot("resolve", directory))?;
+    let absolute = std::path::absolute(to).map_err(cannot("resolve", to))?;
+    // What does not exist yet will lie where its nearest parent that does exist lies.
+    let parent = absolute.ancestors().find_map(|parent| parent.canonicalize().ok());
+    if parent.is_some_and(|parent| parent.starts_with(&directory)) {
+        return Err(ToolError::TargetInside { path: to.to_owned() });
+    }
+    Ok(())
+}
+
+/// The layout to be read, and, if no manifest tells it, why.
+fn layout(
+    options: &Options,
+    named: Result<&Option<Layout>, &Error>,
+    inspection: &Inspection<ReadOnlyDisk>,
+) -> Result<(Layout, Option<String>), ToolError> {
+    let no_data = || ToolError::NoData { path: options.directory.clone() };
+    match named {
+        Ok(layout) => Ok((layout.clone().ok_or_else(no_data)?, None)),
+        Err(error @ (Error::MissingManifest { .. } | Error::DamagedManifest { .. })) => {
+            let likely = inspection.likely_layout()?.ok_or_else(no_data)?;
+            Ok((likely, Some(error.to_string())))
+        }
+        Err(Error::NewerVersion { path, found, supported }) => {
+            let (path, found, supported) = (path.clone(), *found, *supported);
+            Err(Error::NewerVersion { path, found, supported }.into())
+        }
+        Err(_) => Err(no_data()),
+    }
+}
+
+impl Source<'_> {
+    /// Reads a shard once: whether it is sound, and if not, where its good frames are.
+    fn examine<'a>(layout: &'a Layout, index: usize, progress: &Progress) -> Result<Source<'a>, ToolError> {
+        let source = Source { layout, index, salvage: None };
+        let checked = source.read(|salvaged| {
+            let Salvaged::Record(record) = salvaged else { return Ok(()) };
+            progress.at(&record);
+            let malformed = |error| Replay::Malformed { seq: record.seq, error };
+            shard::decode(record.payload).try_for_each(|change| change.map(drop).map_err(malformed))
+        });
+        if checked.is_ok() {
+            return Ok(source);
+        }
+        let salvage = Salvage::plan(&ReadOnlyDisk, &layout.shard_dir(index as u32), place(layout, index));
+        let salvage = salvage.map_err(|error| Failure::log(index, error))?;
+        Ok(Source { salvage: Some(salvage), ..source })
+    }
+
+    /// Hands on everything readable, in order.
+    fn read<E: From<Error>>(
+        &self,
+        mut on_salvaged: impl FnMut(Salvaged<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if let Some(salvage) = &self.salvage {
+            return salvage.replay(on_salvaged);
+        }
+        let directory = self.layout.shard_dir(self.index as u32);
+        let on_record = |record: Record<'_>| on_salvaged(Salvaged::Record(record));
+        wal::check(&ReadOnlyDisk, &directory, place(self.layout, self.index), on_record).map(drop)
+    }
+
+    fn losses(&self) -> &[Loss] {
+        self.salvage.as_ref().map_or(&[], Salvage::losses)
+    }
+}
+
+impl Restored {
+    fn from(source: &Source<'_>, verdict: &Verdict, progress: &Progress) -> Result<Restored, Replay> {
+        let mut restored = Restored {
+            shard: Shard::new(recovery::random_seeds()),
+            known: None,
+            appends_left_out: 0,
+            malformed_seqs: Vec::new(),
+        };
+        source.read(|salvaged| {
+            match salvaged {
+                Salvaged::Gap => restored.known = Some(HashSet::new()),
+                Salvaged::Record(record) => {
+                    progress.at(&record);
+                    if verdict.counts(source.index as u32, &record) {
+                        restored.apply(&record);
+                    }
+                }
+            }
+            Ok::<_, Replay>(())
+        })?;
+        Ok(restored)
+    }
+
+    fn apply(&mut self, record: &Record<'_>) {
+        for change in shard::decode(record.payload) {
+            let Ok(change) = change else {
+                self.malformed_seqs.push(record.seq);
+                self.known = Some(HashSet::new());
+                return;
+            };
+            if self.is_trusted(&change) {
+                self.shard.apply(&change);
+            } else {
+                self.appends_left_out += 1;
+            }
+        }
+    }
+
+    /// Whether a change gives a value that once was, whatever was lost before it.
+    fn is_trusted(&mut self, change: &Change<'_>) -> bool {
+        let Some(known) = &mut self.known else { return true };
+        match change {
+            Change::Put { key, .. } | Change::Remove { key } => {
+                known.insert((*key).into());
+            }
+            Change::Clear => self.known = None,
+            Change::Deadline { .. } => {}
+            Change::Splice { key, .. } => return known.contains(*key),
+        }
+        true
+    }
+
+    fn has_lost(&self, source: &Source<'_>) -> bool {
+        !source.losses().is_empty() || self.appends_left_out > 0 || !self.malformed_seqs.is_empty()
+    }
+
+    /// Writes all keys into the shard of the new layout. What has expired is kept too, and expires when the
+    /// server starts.
+    fn write(&self, new: &Layout, index: usize) -> Result<(), Error> {
+        let mut target = Target::create(&OsDisk, new, index)?;
+        recovery::write_all(&self.shard, |change| target.put(change))?;
+        target.finish()
+    }
+}
+
+fn print(
+    restored: &Restored,
+    source: &Source<'_>,
+    verdict: &Verdict,
+    out: &mut impl Write,
+) -> Result<(), ToolError> {
+    let lost = if restored.has_lost(source) { "" } else { ", lost nothing" };
+    writeln!(out, "shard {}: kept {} keys{lost}", source.index, restored.shard.key_count())?;
+    for loss in source.losses() {
+        writeln!(out, "  lost: {loss}")?;
+    }
+    if let Some(Some(seq)) = verdict.cuts.get(source.index) {
+        writeln!(
+            out,
+            "  left out: frame {seq} of the log and what follows, which build on what another shard lost in \
+             a power cut"
+        )?;
+    }
+    for seq in &restored.malformed_seqs {
+        writeln!(out, "  lost: changes in frame {seq}, which are malformed")?;
+    }
+    if restored.appends_left_out > 0 {
+        let count = restored.appends_left_out;
+        writeln!(out, "  left out: {count} changes to a part of a value whose other parts are lost")?;
+    }
+    if restored.known.is_some() {
+        writeln!(out, "  keys that were last changed in lost frames have older values, or are there again")?;
+    }
+    Ok(())
+}
