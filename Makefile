@@ -53,7 +53,7 @@ bench-server: ## the server against Redis, in turns; options: make bench-server 
 		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server redis-tools; }
 	$(CARGO) bench --bench server -- $(ARGS)
 
-analytics-quality: ## what the analytics say against what is true, some minutes; ends with an error if a target is missed
+analytics-quality: ## what the analytics say against what is true, some minutes; real traces: TRACES=folder make analytics-quality
 	$(CARGO) bench --profile sim --bench analytics
 
 fmt: ## lays out all sources
