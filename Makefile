@@ -18,8 +18,9 @@ run: ## serves on 6380 (text) and 6379 (Redis protocol); options: make run ARGS=
 test: ## every test of the workspace
 	$(CARGO) test --workspace
 
-sim: ## shards and logs on a simulated disk, many seeds, some minutes; options: make sim SIM_SEEDS=100000
-	KVLITE_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --profile sim --test sim
+sim: ## shards and logs on a simulated disk, many seeds, some minutes; options: make sim SIM_SEEDS=1000000
+	KVLITE_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --profile sim -p kvlite --test sim
+	KVLITE_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --profile sim -p wal --test simulation
 
 crash: ## kills, power cuts, full disks, histories; as root, some minutes; options: make crash CRASH_ROUNDS=1000
 	KVLITE_CRASH_ROUNDS=$(CRASH_ROUNDS) $(CARGO) test --profile sim --test crash -- --nocapture --test-threads=1
