@@ -122,6 +122,8 @@ pub enum Answer {
     Part(Reply<'static>),
     /// The part is locked.
     Locked,
+    /// The shard is locked for a backup, and this is how it is.
+    Still(Box<crate::backup::Still>),
     /// The part conflicts with another transaction; nothing is locked.
     Refused,
     /// Some keys, rendered as list items, and where to go on.
@@ -350,7 +352,9 @@ impl Post {
             for (token, answer) in std::mem::take(&mut open.answers) {
                 match answer {
                     Answer::Bytes(_) | Answer::Part(_) | Answer::Page(_) => keep(worker, token, answer, open),
-                    Answer::Locked | Answer::Refused | Answer::Report(_) => open.answer(token, answer),
+                    Answer::Locked | Answer::Still(_) | Answer::Refused | Answer::Report(_) => {
+                        open.answer(token, answer);
+                    }
                 }
             }
         }

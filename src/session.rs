@@ -8,6 +8,7 @@ use std::fmt::Write;
 use shard::command::{self, Access, Server};
 use shard::{Command, Dialect, Error, Reply, Request, glob_matches, parse_integer};
 
+use crate::backup;
 use crate::config::option_name;
 use crate::connection::{Client, Stage};
 use crate::mail::Call;
@@ -57,6 +58,12 @@ impl Worker {
             Server::Scan => {
                 let ScanArguments { cursor, count, pattern } = scan_arguments(request)?;
                 self.begin_scan(client, cursor, count, pattern);
+                return Ok(());
+            }
+            Server::Backup => {
+                backup::place(self.shared.config.backup_dir.as_deref(), request.arg(0))?;
+                self.shared.backups.begin()?;
+                self.begin_transaction(client, request);
                 return Ok(());
             }
             Server::Bgsave if request.args().any(|arg| !arg.eq_ignore_ascii_case(b"SCHEDULE")) => {
@@ -280,6 +287,14 @@ impl Worker {
             ("wal_entries", report.wal_entries.to_string()),
             ("wal_needs_compaction", flag(report.needs_compaction)),
         ];
+        let backups = &self.shared.backups;
+        let percent = backups.percent();
+        lines.extend([
+            ("backup_in_progress", flag(percent.is_some())),
+            ("backup_last_status", if backups.last_failed() { "err" } else { "ok" }.to_owned()),
+            ("backup_last_time", backups.last_s().to_string()),
+        ]);
+        lines.extend(percent.map(|percent| ("backup_percent", percent.to_string())));
         if is_loading {
             let extent = loading.extent();
             lines.extend([

@@ -121,6 +121,7 @@ pub enum Merge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // Each is named as its command, whose row says what it does.
 pub enum Server {
+    Backup,
     Bgrewriteaof,
     Bgsave,
     Client,
@@ -223,6 +224,7 @@ macro_rules! rows {
 #[rustfmt::skip] // One row a command.
 pub static TABLE: &[Command] = rows![
     "APPEND"   2..2    ONE   Write Run::Key(commands::append), Plain, Some(1), "key and value", "key value", "Appends bytes to the value of a key and returns the new length";
+    "BACKUP"   1..1    NONE  Admin Run::Server(Server::Backup), Fields, Some(0), "path", "path", "Copies all shards as of one moment below --backup-dir, and returns once that is on disk";
     "BGREWRITEAOF" 0..0 NONE Admin Run::Server(Server::Bgrewriteaof), Plain, None, "no arguments", "", "Begins what COMPACT does and returns at once";
     "BGSAVE"   0..1    NONE  Admin Run::Server(Server::Bgsave), Plain, None, "at most SCHEDULE", "[SCHEDULE]", "Begins what COMPACT does and returns at once";
     "CLEAR"    0..1    NONE  Write Run::EveryShard(commands::clear, Merge::AllOk), Plain, None, "no arguments", "", "Removes every key";

@@ -309,7 +309,7 @@ fn damage_of(error: &Error) -> Damage {
         Error::Locked { path } | Error::SnapshotOvertaken { path } => {
             (path, None, "a readable file".to_owned(), error.to_string(), FROM_COPY_OR_REPAIR)
         }
-        Error::SyncFailedBefore { directory } => {
+        Error::SyncFailedBefore { directory } | Error::IncompleteCopy { directory, .. } => {
             (directory, None, "a readable file".to_owned(), error.to_string(), FROM_COPY_OR_REPAIR)
         }
     };

@@ -32,6 +32,7 @@ mod pipelines; // thousands of commands ahead of their replies, shards that floo
 mod scanning; // SCAN and KEYS over keys that come and go, expiry that nobody asks for
 
 // What outlives the process.
+mod backup; // copies of one moment while clients write, and what may go wrong with them
 mod crash; // kill -9 and SIGTERM under load
 mod disk_faults; // a disk that is full or fails, and is well again
 mod loading; // a start on much data: what is answered meanwhile, SIGTERM, damage

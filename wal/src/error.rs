@@ -58,6 +58,15 @@ pub enum Error {
         /// The shard index and shard count that it states.
         found: (u32, u32),
     },
+    /// A copy of a log lacks frames of it: its files were not readable as they were written.
+    IncompleteCopy {
+        /// The copy's directory.
+        directory: PathBuf,
+        /// The last frame of the log.
+        expected: u64,
+        /// The last frame of the copy.
+        found: u64,
+    },
     /// A frame that was on disk once is not readable any more.
     DamagedFrame {
         /// The segment.
@@ -221,6 +230,11 @@ impl fmt::Display for Error {
                 found.1,
                 expected.0,
                 expected.1
+            ),
+            Error::IncompleteCopy { directory, expected, found } => write!(
+                f,
+                "the copy in {} ends with frame {found} instead of {expected}; check the disk that holds the log",
+                directory.display()
             ),
             Error::DamagedFrame { path, offset, seq, fault, synced_seq } => write!(
                 f,
