@@ -5,7 +5,7 @@ CARGO ?= cargo
 SIM_SEEDS ?= 2000
 CRASH_ROUNDS ?= 40
 
-.PHONY: build run test sim crash bench bench-server fmt lint check
+.PHONY: build run test sim crash bench bench-instructions bench-server fmt lint check
 
 build: ## the release binary: target/release/kvlite
 	$(CARGO) build --release
@@ -22,8 +22,17 @@ sim: ## shards and logs on a simulated disk, many seeds, some minutes; options: 
 crash: ## kills, power cuts, full disks, histories; as root, some minutes; options: make crash CRASH_ROUNDS=1000
 	KVLITE_CRASH_ROUNDS=$(CRASH_ROUNDS) $(CARGO) test --profile sim --test crash -- --nocapture --test-threads=1
 
-bench: ## the micro-benchmarks, some three minutes; a choice: make bench ARGS="'GET hit'"
+bench: ## the micro-benchmarks, some three minutes, in nanoseconds and instructions; a choice: make bench ARGS="'GET hit'"
 	$(CARGO) bench --workspace --bench append --bench execute --bench protocol -- $(ARGS)
+	$(MAKE) --no-print-directory bench-instructions
+
+bench-instructions: ## instructions per operation against the baseline; a new baseline: make bench-instructions ARGS=--accept
+	@command -v valgrind >/dev/null || { \
+		echo "installing valgrind"; \
+		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+		$$as_root apt-get update -qq && \
+		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends valgrind; }
+	$(CARGO) bench --profile instructions --bench instructions -- $(ARGS)
 
 bench-server: ## the server against Redis, in turns; options: make bench-server ARGS=--quick
 	@command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null || { \

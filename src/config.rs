@@ -17,6 +17,7 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use units::{CpuList, InvalidValue};
+pub(crate) use units::{duration_within, size};
 
 use crate::tools::Tool;
 
@@ -45,11 +46,14 @@ pub enum LogFormat {
 /// The options of one server, each within its bounds and none contradicting another.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "kvlite", version, about, max_term_width = 100, args_override_self = true)]
-#[command(after_help = "Each option can be set by its environment variable; the flag wins.\n\
+#[command(
+    after_help = "Other programs in this one: kvlite bench, check, dump, repair; each has its own --help.\n\
+    Each option can be set by its environment variable; the flag wins.\n\
     Sizes take the suffixes k, m, g, t (powers of 1024); durations ns, us, ms, s, m, h, and without a unit \
     they are seconds.\n\
     Exit status: 0 after SIGINT or SIGTERM, 2 for a usage error, 78 where the kernel refuses io_uring, 1 for \
-    any other failure.")]
+    any other failure."
+)]
 pub struct Config {
     /// Name or address on which both ports listen
     #[arg(long, env = "KVLITE_HOST", default_value = "localhost", help_heading = NETWORK)]

@@ -14,6 +14,7 @@
 //! at a log while no server runs.
 
 mod backup;
+pub mod bench;
 pub mod config;
 pub mod connection;
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub mod protocol;
 pub mod recovery;
 pub mod report;
 pub mod router;
+mod schedule;
 pub mod server;
 mod session;
 pub mod tools;

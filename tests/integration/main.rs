@@ -27,6 +27,7 @@ mod wire; // bad input: what is answered, what is closed
 
 // What many clients see.
 mod atomicity; // commands over several shards are seen whole or not at all
+mod bench; // the load generator: its bounds, its counts, its exit status
 mod connections; // the limit, thousands that idle, half requests, the Unix socket
 mod pipelines; // thousands of commands ahead of their replies, shards that flood each other
 mod scanning; // SCAN and KEYS over keys that come and go, expiry that nobody asks for
@@ -34,6 +35,7 @@ mod scanning; // SCAN and KEYS over keys that come and go, expiry that nobody as
 // What outlives the process.
 mod backup; // copies of one moment while clients write, and what may go wrong with them
 mod crash; // kill -9 and SIGTERM under load
+mod damage; // every kind of damage: what a start says, check tells, repair brings back
 mod disk_faults; // a disk that is full or fails, and is well again
 mod loading; // a start on much data: what is answered meanwhile, SIGTERM, damage
 mod persistence; // every kind of change, restarts, other shard counts
