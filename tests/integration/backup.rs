@@ -296,7 +296,11 @@ fn assert_is_whole_or_none(left: &Path, keys: i64) {
     let mut is_started = Server::stopped(Some(left), &[]);
     match is_started.try_restart(3) {
         Err(_) => {
-            assert!(is_started.log.text().contains("MANIFEST is missing"), "{}", is_started.log.tail());
+            assert!(
+                is_started.log.text().contains("MANIFEST: expected a manifest"),
+                "{}",
+                is_started.log.tail()
+            );
             assert!(!is_whole);
         }
         Ok(()) => {
