@@ -72,7 +72,7 @@ fn write_pairs(server: &Server, writer: usize, written: &Written, stop: &AtomicB
         }
         written.sent.store(n, Ordering::SeqCst);
         assert_eq!(one.ask(&format!("SET first:{writer} {n}")).to_string(), "+OK");
-        if writer % 2 == 0 {
+        if writer.is_multiple_of(2) {
             assert_eq!(other.ask(&format!("SET second:{writer} {n}")).to_string(), "+OK");
         } else {
             assert_eq!(other.ask(&format!("APPEND second:{writer} x")).integer(), n as i64);
@@ -141,8 +141,8 @@ fn backups_are_of_one_moment(shards: usize, sync_mode: &str) {
     let mut bounds = Vec::new();
     thread::scope(|scope| {
         let (server, stop, written) = (&server, &stop, &written);
-        for writer in 0..PAIRS {
-            scope.spawn(move || write_pairs(server, writer, &written[writer], stop));
+        for (writer, written) in written[..PAIRS].iter().enumerate() {
+            scope.spawn(move || write_pairs(server, writer, written, stop));
         }
         scope.spawn(move || write_together(server, &written[PAIRS], stop));
         scope.spawn(move || compact_again_and_again(server, stop));

@@ -39,5 +39,6 @@ mod damage; // every kind of damage: what a start says, check tells, repair brin
 mod disk_faults; // a disk that is full or fails, and is well again
 mod loading; // a start on much data: what is answered meanwhile, SIGTERM, damage
 mod persistence; // every kind of change, restarts, other shard counts
+mod resharding; // starts with another number of shards that are killed in the middle
 mod startup; // flags, exit statuses, one server per directory
 mod tools; // check, repair and dump on what a server left
