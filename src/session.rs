@@ -71,12 +71,6 @@ impl Worker {
                 self.begin_scan(client, cursor, count, pattern);
                 return Ok(());
             }
-            Server::Backup => {
-                backup::place(self.shared.config.backup_dir.as_deref(), request.arg(0))?;
-                self.shared.backups.begin()?;
-                self.begin_transaction(client, request);
-                return Ok(());
-            }
             Server::Bgsave if request.args().any(|arg| !arg.eq_ignore_ascii_case(b"SCHEDULE")) => {
                 return Err(Error::Syntax);
             }
@@ -87,6 +81,15 @@ impl Worker {
             | Server::Lastsave
             | Server::Stats => {
                 self.begin_gather(client, request, |_| Call::Report);
+                return Ok(());
+            }
+            Server::Backup | Server::Compact | Server::Save | Server::Sync if self.some_hang() => {
+                return Err(Error::Unavailable("the disk of a shard hangs; nothing was done"));
+            }
+            Server::Backup => {
+                backup::place(self.shared.config.backup_dir.as_deref(), request.arg(0))?;
+                self.shared.backups.begin()?;
+                self.begin_transaction(client, request);
                 return Ok(());
             }
             Server::Sync => {

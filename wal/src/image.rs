@@ -144,12 +144,14 @@ mod tests {
     fn replace(log: &mut Log<MemDisk>) -> Obsolete<MemDisk> {
         let mut writer = log.begin_snapshot().unwrap();
         writer.append(Kind::Batch, 1, b"snapshot").unwrap();
-        let snapshot = log.end_snapshot(writer).unwrap().finish().unwrap();
+        let snapshot = log.finish_snapshot(writer).unwrap();
         log.retire(&snapshot)
     }
 
-    /// What a directory replays: sequence numbers and payloads, 0 for those of the snapshot.
-    fn replayed(disk: &MemDisk, layout: &crate::Layout, shard_index: u32) -> Vec<(u64, Vec<u8>)> {
+    /// What a log replays: sequence numbers, 0 for frames of the snapshot, and payloads.
+    type Frames = Vec<(u64, Vec<u8>)>;
+
+    fn replayed(disk: &MemDisk, layout: &crate::Layout, shard_index: u32) -> Frames {
         let mut found = Vec::new();
         let directory = layout.shard_dir(shard_index);
         let checked = recovery::check(disk, &directory, place(shard_index), |record| {
@@ -161,7 +163,7 @@ mod tests {
     }
 
     /// Two logs with snapshots and several segments: the data directory, and what it replays.
-    fn filled() -> (MemDisk, Vec<Vec<(u64, Vec<u8>)>>) {
+    fn filled() -> (MemDisk, Vec<Frames>) {
         let disk = MemDisk::default();
         let mut data = open(&disk, "/data").unwrap();
         let layout = data.create_layout(SHARDS).unwrap();
