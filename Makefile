@@ -7,7 +7,7 @@ CRASH_ROUNDS ?= 40
 FAULT_ROUNDS ?= 40
 FUZZ_CASES ?= 20000
 
-.PHONY: build run test sim crash faults fuzz bench bench-instructions bench-server fmt lint check
+.PHONY: build run test sim crash faults fuzz bench bench-instructions bench-server analytics-quality fmt lint check
 
 build: ## the release binary: target/release/kvlite
 	$(CARGO) build --release
@@ -18,8 +18,9 @@ run: ## serves on 6380 (text) and 6379 (Redis protocol); options: make run ARGS=
 test: ## every test of the workspace
 	$(CARGO) test --workspace
 
-sim: ## shards and logs on a simulated disk, many seeds, some minutes; options: make sim SIM_SEEDS=100000
-	KVLITE_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --profile sim --test sim
+sim: ## shards and logs on a simulated disk, many seeds, some minutes; options: make sim SIM_SEEDS=1000000
+	KVLITE_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --profile sim -p kvlite --test sim
+	KVLITE_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --profile sim -p wal --test simulation
 
 crash: ## kills, power cuts, full disks, histories; as root, some minutes; options: make crash CRASH_ROUNDS=1000
 	KVLITE_CRASH_ROUNDS=$(CRASH_ROUNDS) $(CARGO) test --profile sim --test crash -- --nocapture --test-threads=1
@@ -52,6 +53,9 @@ bench-server: ## the server against Redis, in turns; options: make bench-server 
 		$$as_root apt-get update -qq && \
 		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server redis-tools; }
 	$(CARGO) bench --bench server -- $(ARGS)
+
+analytics-quality: ## what the analytics say against what is true, some minutes; ends with an error if a target is missed
+	$(CARGO) bench --profile sim --bench analytics
 
 fmt: ## lays out all sources
 	$(CARGO) fmt --all
