@@ -7,7 +7,7 @@ CRASH_ROUNDS ?= 40
 FAULT_ROUNDS ?= 40
 FUZZ_CASES ?= 20000
 
-.PHONY: build run test sim crash faults fuzz bench bench-instructions bench-server fmt lint check
+.PHONY: build run test sim crash faults fuzz bench bench-instructions bench-server analytics-quality fmt lint check
 
 build: ## the release binary: target/release/kvlite
 	$(CARGO) build --release
@@ -53,6 +53,9 @@ bench-server: ## the server against Redis, in turns; options: make bench-server 
 		$$as_root apt-get update -qq && \
 		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server redis-tools; }
 	$(CARGO) bench --bench server -- $(ARGS)
+
+analytics-quality: ## what the analytics say against what is true, some minutes; ends with an error if a target is missed
+	$(CARGO) bench --profile sim --bench analytics
 
 fmt: ## lays out all sources
 	$(CARGO) fmt --all
