@@ -109,7 +109,33 @@ impl ReplyReader {
                 });
                 Ok(())
             }
+            Protocol::Memcached => self.read_memcached_line(line, on_reply),
         }
+    }
+
+    /// Of several keys, memcached returns those that exist.
+    fn read_memcached_line(
+        &mut self,
+        line: &[u8],
+        on_reply: &mut impl FnMut(Answer<'_>),
+    ) -> Result<(), Malformed> {
+        let answer = match line {
+            [b'V', b'A', b'L', b'U', b'E', b' ', words @ ..] => {
+                let length = words.split(|byte| *byte == b' ').nth(2).and_then(number);
+                self.skip = length.ok_or_else(|| malformed(line))? + "\r\n".len() as u64;
+                self.items_left = 2; // The value and END, or a further value.
+                return Ok(());
+            }
+            b"END" if self.items_left == 0 => Answer::Missing,
+            b"END" | b"STORED" => Answer::Done,
+            _ if line.ends_with(b"ERROR") || line.windows(7).any(|part| part == b"_ERROR ") => {
+                Answer::Error(line)
+            }
+            _ => return Err(malformed(line)),
+        };
+        self.items_left = 0;
+        on_reply(answer);
+        Ok(())
     }
 
     fn read_resp_line(
@@ -200,6 +226,18 @@ mod tests {
         for step in 1..bytes.len() {
             assert_eq!(answers(Protocol::Text, bytes, step).unwrap(), expected, "in pieces of {step}");
         }
+    }
+
+    #[test]
+    fn values_of_memcached_end_with_end() {
+        let bytes = b"VALUE key:1 0 5\r\nEND\r\n\r\nEND\r\nEND\r\nSTORED\r\nVALUE a 0 0\r\n\r\nVALUE b 0 1\r\nb\r\nEND\r\n\
+            ERROR\r\nSERVER_ERROR out of memory\r\n";
+        let expected = ["Done", "Missing", "Done", "Done", "ERROR", "SERVER_ERROR out of memory"];
+        for step in 1..bytes.len() {
+            assert_eq!(answers(Protocol::Memcached, bytes, step).unwrap(), expected, "in pieces of {step}");
+        }
+        let refused = answers(Protocol::Memcached, b"+PONG\r\n", 9).unwrap_err();
+        assert_eq!(refused, Malformed::Line(b"+PONG".to_vec()));
     }
 
     #[test]
