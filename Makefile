@@ -5,7 +5,15 @@ CARGO ?= cargo
 SIM_SEEDS ?= 2000
 CRASH_ROUNDS ?= 40
 
-.PHONY: build run test sim crash bench bench-server fmt lint check
+.PHONY: build run test sim crash bench bench-server bench-recovery bench-memory bench-scaling fmt lint check
+
+# Installs Debian packages (the second argument) where one of the programs (the first) is missing.
+installed = @missing=; for program in $(1); do command -v $$program >/dev/null || missing=yes; done; \
+	[ -z "$$missing" ] || { \
+	echo "installing $(2)"; \
+	as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	$$as_root apt-get update -qq && \
+	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2); }
 
 build: ## the release binary: target/release/kvlite
 	$(CARGO) build --release
@@ -25,13 +33,20 @@ crash: ## kills, power cuts, full disks, histories; as root, some minutes; optio
 bench: ## the micro-benchmarks, some three minutes; a choice: make bench ARGS="'GET hit'"
 	$(CARGO) bench --workspace --bench append --bench execute --bench protocol -- $(ARGS)
 
-bench-server: ## the server against Redis, in turns; options: make bench-server ARGS=--quick
-	@command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null || { \
-		echo "installing redis-server and redis-tools"; \
-		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
-		$$as_root apt-get update -qq && \
-		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server redis-tools; }
+bench-server: ## the server against Redis and memcached, in turns; options: make bench-server ARGS=--quick
+	$(call installed,redis-server redis-benchmark memcached,redis-server redis-tools memcached)
 	$(CARGO) bench --bench server -- $(ARGS)
+
+bench-recovery: ## restarts and snapshots against Redis; options: make bench-recovery ARGS="--keys 10000000"
+	$(call installed,redis-server,redis-server)
+	$(CARGO) bench --bench recovery -- $(ARGS)
+
+bench-memory: ## memory for each key against Redis; options: make bench-memory ARGS="--keys 10000000"
+	$(call installed,redis-server,redis-server)
+	$(CARGO) bench --bench memory -- $(ARGS)
+
+bench-scaling: ## one shard, two, four, up to the cores; options: make bench-scaling ARGS=--quick
+	$(CARGO) bench --bench scaling -- $(ARGS)
 
 fmt: ## lays out all sources
 	$(CARGO) fmt --all

@@ -95,8 +95,14 @@ fn run(options: &Options) -> Outcome<()> {
         "Redis AOF: with `appendonly yes`, `appendfsync everysec` or as named, and without rewrites",
         "At P=1 the core of the load generator can be the limit: CPU per operation tells more than ops/s",
     ];
-    let mut report =
-        Report::new("server", "kvlite against Redis and memcached", &options.common, complete, &notes)?;
+    let mut report = Report::new(
+        "server",
+        "kvlite against Redis and memcached",
+        &options.common,
+        complete,
+        &["redis-server", "memcached"],
+        &notes,
+    )?;
     for setting in &settings {
         let rows = rows(setting, options);
         if !rows.is_empty() {

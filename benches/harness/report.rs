@@ -31,9 +31,16 @@ pub struct Report {
 }
 
 impl Report {
-    /// A report with the facts that every figure depends on: the command, the machine, the versions, and the
-    /// `notes`.
-    pub fn new(name: &str, title: &str, options: &Common, complete: bool, notes: &[&str]) -> Outcome<Report> {
+    /// A report with the facts that every figure depends on: the command, the machine, the versions of kvlite and
+    /// of the `peers`, and the `notes`.
+    pub fn new(
+        name: &str,
+        title: &str,
+        options: &Common,
+        complete: bool,
+        peers: &[&str],
+        notes: &[&str],
+    ) -> Outcome<Report> {
         let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
         let args = if args.is_empty() { String::new() } else { format!(" ARGS=\"{}\"", args.join(" ")) };
         let cpus = fs::read_to_string("/proc/cpuinfo")?;
@@ -51,7 +58,6 @@ impl Report {
             format!("Kernel: {}", fs::read_to_string("/proc/sys/kernel/osrelease")?.trim()),
             format!("Load average before: {}", load.split(' ').take(3).collect::<Vec<_>>().join(" ")),
             format!("kvlite: {kvlite}, commit {commit}"),
-            format!("Redis: {}", printed("redis-server", &["--version"])?),
             format!(
                 "Figures: medians of {} rounds in turns; a ratio is kvlite's figure by the other's, the median \
                  of the rounds (least to greatest)",
@@ -59,6 +65,9 @@ impl Report {
             ),
         ] {
             writeln!(text, "- {line}")?;
+        }
+        for peer in peers {
+            writeln!(text, "- {peer}: {}", printed(peer, &["--version"])?)?;
         }
         for note in notes {
             writeln!(text, "- {note}")?;

@@ -209,7 +209,11 @@ impl Server {
         stream.write_all(request.as_bytes())?;
         let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
         loop {
-            let count = stream.read(&mut piece)?;
+            let count = match stream.read(&mut piece) {
+                // A read with a timeout ends when the process was stopped and goes on.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
             answer.extend_from_slice(&piece[..count]);
             let text = String::from_utf8_lossy(&answer);
             if text.contains(mark) && text.ends_with('\n') {
