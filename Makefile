@@ -5,7 +5,8 @@ CARGO ?= cargo
 SIM_SEEDS ?= 2000
 CRASH_ROUNDS ?= 40
 
-.PHONY: build run test sim crash bench bench-server bench-recovery bench-memory bench-scaling fmt lint check
+.PHONY: build run test sim crash bench bench-instructions bench-server bench-recovery bench-memory bench-scaling \
+	fmt lint check
 
 # Installs Debian packages (the second argument) where one of the programs (the first) is missing.
 installed = @missing=; for program in $(1); do command -v $$program >/dev/null || missing=yes; done; \
@@ -30,8 +31,13 @@ sim: ## shards and logs on a simulated disk, many seeds, some minutes; options: 
 crash: ## kills, power cuts, full disks, histories; as root, some minutes; options: make crash CRASH_ROUNDS=1000
 	KVLITE_CRASH_ROUNDS=$(CRASH_ROUNDS) $(CARGO) test --profile sim --test crash -- --nocapture --test-threads=1
 
-bench: ## the micro-benchmarks, some three minutes; a choice: make bench ARGS="'GET hit'"
+bench: ## the micro-benchmarks, some three minutes, in nanoseconds and instructions; a choice: make bench ARGS="'GET hit'"
 	$(CARGO) bench --workspace --bench append --bench execute --bench protocol -- $(ARGS)
+	$(MAKE) --no-print-directory bench-instructions
+
+bench-instructions: ## instructions per operation against the baseline; a new baseline: make bench-instructions ARGS=--accept
+	$(call installed,valgrind,--no-install-recommends valgrind)
+	$(CARGO) bench --profile instructions --bench instructions -- $(ARGS)
 
 bench-server: ## the server against Redis and memcached, in turns; options: make bench-server ARGS=--quick
 	$(call installed,redis-server redis-benchmark memcached,redis-server redis-tools memcached)

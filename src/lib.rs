@@ -27,6 +27,7 @@ pub mod protocol;
 pub mod recovery;
 pub mod report;
 pub mod router;
+mod schedule;
 pub mod server;
 mod session;
 pub mod tools;

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
+use shard::analytics::inquiry::{Findings, Question};
 use shard::{Command, Dialect, Reply, Request, Span};
 
 use crate::net::{Doorbell, Net, SocketId};
@@ -105,6 +106,8 @@ pub enum Call {
     },
     /// Count what there is to count. Answered by `Report`.
     Report,
+    /// Say how the keys are used. Answered by `Findings`.
+    Ask(Question),
     /// Bring everything acknowledged so far to disk. Answered by `Part`.
     Sync,
     /// Write a snapshot and drop the log that it replaces. Answered by `Part`.
@@ -128,6 +131,8 @@ pub enum Answer {
     Page(Box<Page>),
     /// The counters of a worker.
     Report(Box<crate::report::Report>),
+    /// How the keys of the shard are used.
+    Findings(Box<Findings>),
 }
 
 /// A slice of the keyspace.
@@ -349,7 +354,9 @@ impl Post {
         for (worker, Peer { open, .. }) in self.peers.iter_mut().enumerate() {
             for (token, answer) in std::mem::take(&mut open.answers) {
                 match answer {
-                    Answer::Bytes(_) | Answer::Part(_) | Answer::Page(_) => keep(worker, token, answer, open),
+                    Answer::Bytes(_) | Answer::Part(_) | Answer::Page(_) | Answer::Findings(_) => {
+                        keep(worker, token, answer, open);
+                    }
                     Answer::Locked | Answer::Refused | Answer::Report(_) => open.answer(token, answer),
                 }
             }

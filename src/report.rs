@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use shard::Stats;
+use shard::analytics::load::Outlook;
 
 /// What one worker has counted since it started, and how much it holds now.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +14,10 @@ pub struct Report {
     pub wal_entries: u64,
     /// Whether the log is long enough to be compacted, or is being compacted.
     pub needs_compaction: bool,
+    /// The length of the log in terms of the limit that it is closest to; of several shards, the longest.
+    pub log_fill: f64,
+    /// What the load was and will be; none without analytics.
+    pub outlook: Option<Box<Outlook>>,
     /// Why the shard refuses writes, if it does; of several shards, one that does.
     pub wal_fault: Option<Arc<str>>,
     /// Whether a snapshot was asked for or is being written.
@@ -32,6 +37,12 @@ impl Report {
         self.wal_size_bytes += other.wal_size_bytes;
         self.wal_entries += other.wal_entries;
         self.needs_compaction |= other.needs_compaction;
+        self.log_fill = self.log_fill.max(other.log_fill);
+        match (&mut self.outlook, &other.outlook) {
+            (Some(outlook), Some(other)) => **outlook += **other,
+            (None, Some(other)) => self.outlook = Some(other.clone()),
+            (_, None) => {}
+        }
         if self.wal_fault.is_none() {
             self.wal_fault.clone_from(&other.wal_fault);
         }

@@ -15,6 +15,7 @@
 
 use std::sync::Arc;
 
+use shard::analytics::inquiry::Findings;
 use shard::command::{Access, Keys, Merge, Run};
 use shard::{Command, Dialect, Reply, Request, Span};
 
@@ -295,6 +296,8 @@ pub struct Gather {
     pub request: OwnedRequest,
     /// The sum of the reports, where reports were asked for.
     pub report: Report,
+    /// What each shard has found, where that was asked for.
+    pub findings: Vec<Findings>,
     parts: Vec<Reply<'static>>,
     unanswered: usize,
 }
@@ -315,6 +318,7 @@ impl Gather {
         Gather {
             request: OwnedRequest::new(request),
             report: Report::default(),
+            findings: Vec::new(),
             parts: Vec::new(),
             unanswered: post.worker_count(),
         }
@@ -325,6 +329,7 @@ impl Gather {
         match answer {
             Answer::Part(reply) => self.parts.push(reply),
             Answer::Report(report) => self.report.add(&report),
+            Answer::Findings(findings) => self.findings.push(*findings),
             _ => unreachable!("no other answer is gathered"),
         }
         self.unanswered -= 1;

@@ -110,8 +110,13 @@ impl fmt::Display for Failure {
             Failure::Listen { address, flag, error } => {
                 write!(f, "cannot listen on {address}: {error}; choose another with {flag}")
             }
-            Failure::Log { shard: Some(shard), error } => write!(f, "shard {shard}: {error}"),
-            Failure::Log { shard: None, error } => write!(f, "{error}"),
+            Failure::Log { shard, error } => {
+                if let Some(shard) = shard {
+                    write!(f, "shard {shard}: ")?;
+                }
+                write!(f, "{error}")?;
+                damage_remedy(error).map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+            }
             Failure::Replay { shard, seq, error } => {
                 write!(f, "shard {shard}: frame {seq} of the log: {error}; it was written by something else")
             }
@@ -123,6 +128,22 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// What to do about files that are not as they were written; `None` when they are not at fault.
+pub(crate) fn damage_remedy(error: &wal::Error) -> Option<String> {
+    let path = error.evidence()?.path;
+    Some(match error {
+        wal::Error::NewerVersion { .. } => "start a newer kvlite".to_owned(),
+        wal::Error::WrongShard { .. } => "move it to the directory of its shard".to_owned(),
+        _ => {
+            let directory = wal::data_dir_of(path).unwrap_or(path).display();
+            format!(
+                "put it back from a copy, or look with `kvlite check {directory}` and salvage what is readable \
+                 with `kvlite repair {directory} --to NEW`"
+            )
+        }
+    })
+}
 
 fn io_uring_remedy(error: &std::io::Error) -> &'static str {
     match error.raw_os_error() {

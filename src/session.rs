@@ -5,6 +5,8 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use shard::analytics::inquiry::Question;
+use shard::analytics::load::{AHEAD, Outlook};
 use shard::command::{self, Access, Server};
 use shard::{Command, Dialect, Error, Reply, Request, glob_matches, parse_integer};
 
@@ -13,6 +15,7 @@ use crate::connection::{Client, Stage};
 use crate::mail::Call;
 use crate::report::Report;
 use crate::router::Gather;
+use crate::schedule;
 use crate::upkeep;
 use crate::worker::{Worker, answer};
 
@@ -35,6 +38,14 @@ impl Worker {
             unreachable!("the shards run {}", request.command.name);
         };
         let reply = match server {
+            Server::Analytics => {
+                let question = Question::of(request)?;
+                if !self.shared.config.enable_analytics {
+                    return Err(Error::AnalyticsOff);
+                }
+                self.begin_gather(client, request, |_| Call::Ask(question.clone()));
+                return Ok(());
+            }
             Server::Client => self.client_command(client, request)?,
             Server::Command => describe_commands(request)?,
             Server::Config => self.config_command(request)?,
@@ -75,6 +86,10 @@ impl Worker {
                 self.begin_gather(client, request, |_| Call::Sync);
                 return Ok(());
             }
+            Server::Compact if asks_when(request)? => {
+                self.begin_gather(client, request, |_| Call::Report);
+                return Ok(());
+            }
             Server::Compact | Server::Save => {
                 self.begin_gather(client, request, |_| Call::Compact);
                 return Ok(());
@@ -99,10 +114,12 @@ impl Worker {
             unreachable!("the shards run {}", request.command.name);
         };
         match server {
+            Server::Analytics => found(request, gather),
             Server::Info if request.dialect == Dialect::Text => self.text_info(gather),
             Server::Info => self.info(request, gather),
             Server::Stats => self.stats(gather),
             Server::Health => self.health(gather),
+            Server::Compact if request.arg_count() > 0 => self.compact_when(gather),
             Server::Bgrewriteaof | Server::Bgsave => self.compact_unheard(request, gather.report.compacting),
             Server::Lastsave => Reply::Integer(gather.report.saved_s.unwrap_or_default() as i64),
             _ => gather.merge(command::Merge::AllOk),
@@ -152,6 +169,7 @@ impl Worker {
             ("commands", report.commands),
             ("keys_with_ttl", report.shard.keys_with_deadline),
             ("memory_bytes", report.shard.memory_bytes),
+            ("analytics_memory_bytes", report.shard.analytics_memory_bytes),
             ("shards", self.post.worker_count() as u64),
             ("uptime_seconds", self.shared.started.elapsed().as_secs()),
         ]);
@@ -189,6 +207,29 @@ impl Worker {
             percent.unwrap_or_default(),
         );
         Reply::Bulk(Cow::Owned(json.into_bytes()))
+    }
+
+    /// When the log will be compacted: the load now, by the forecast, and in the quietest hour of the next day.
+    fn compact_when(&self, gather: &Gather) -> Reply<'static> {
+        let report = &gather.report;
+        let decision = schedule::decide(report.log_fill, report.outlook.as_deref());
+        let integer = |rate: f32| Reply::Integer(rate.round() as i64);
+        let known = report.outlook.as_deref().filter(|outlook| outlook.hours_known == AHEAD);
+        let (hours_ahead, lowest) = known.map(Outlook::lowest).unzip();
+        let hour = hours_ahead.map(|ahead| (self.now_ms / 3_600_000 + ahead as u64) % 24);
+        let text = |text: String| Reply::Bulk(Cow::Owned(text.into_bytes()));
+        Reply::Map(vec![
+            ("reason".into(), Reply::bytes(decision.reason().as_bytes())),
+            ("log_percent".into(), Reply::Integer((report.log_fill * 100.0) as i64)),
+            ("load".into(), report.outlook.as_ref().map_or(Reply::Nil, |outlook| integer(outlook.rate))),
+            ("forecast".into(), known.map_or(Reply::Nil, |outlook| integer(outlook.forecast[0]))),
+            ("lowest".into(), lowest.map_or(Reply::Nil, integer)),
+            ("hour".into(), hour.map_or(Reply::Nil, |hour| text(format!("{hour:02}:00Z")))),
+            (
+                "hours_known".into(),
+                Reply::Integer(report.outlook.as_ref().map_or(0, |it| it.hours_known as i64)),
+            ),
+        ])
     }
 
     fn info(&self, request: &Request<'_>, gather: &Gather) -> Reply<'static> {
@@ -369,6 +410,15 @@ impl Worker {
     }
 }
 
+/// The reply to a question about the use of keys, out of what all shards have found.
+fn found(request: &Request<'_>, gather: &mut Gather) -> Reply<'static> {
+    let question = Question::of(request).expect("it was understood before it was asked");
+    let mut all = gather.findings.drain(..);
+    let mut findings = all.next().expect("each worker has answered");
+    all.for_each(|more| findings.add(more, &question));
+    findings.reply(&question, request.dialect)
+}
+
 fn fields<const N: usize>(fields: [(&'static str, u64); N]) -> Reply<'static> {
     Reply::Map(fields.into_iter().map(|(name, n)| (name.into(), Reply::Integer(n as i64))).collect())
 }
@@ -417,6 +467,15 @@ fn hello(client: &mut Client, request: &Request<'_>) -> Result<Reply<'static>, E
         ("role".into(), text("master")),
         ("modules".into(), Reply::Array(Vec::new())),
     ]))
+}
+
+/// Whether a `COMPACT` asks when it would happen.
+fn asks_when(request: &Request<'_>) -> Result<bool, Error> {
+    match request.args().next() {
+        None => Ok(false),
+        Some(word) if word.eq_ignore_ascii_case(b"WHEN") => Ok(true),
+        Some(word) => Err(Error::UnknownSubcommand { command: request.command, name: word.into() }),
+    }
 }
 
 /// What a `SCAN` asks for.

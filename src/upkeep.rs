@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::journal::Journal;
 use crate::mail::{Answer, Call, Post, Token, TransactionId};
 use crate::net::{Net, SocketId};
+use crate::schedule::Schedule;
 
 /// How many keys one slice of a snapshot visits, about.
 const SLICE_KEYS: usize = 256;
@@ -51,9 +52,7 @@ pub struct Upkeep {
     /// When the next snapshot may begin that only a failed sync asks for.
     next_rescue_ms: u64,
     check_interval_ms: u64,
-    /// The limits of this shard's log; 0 for none.
-    entries_max: u64,
-    size_bytes_max: u64,
+    schedule: Schedule,
 }
 
 enum Stage {
@@ -92,8 +91,6 @@ pub const TOKEN: Token = Token { socket: SocketId { index: u32::MAX, generation:
 impl Upkeep {
     /// Nothing to do yet. `wakeup` makes the worker take a turn.
     pub fn new(config: &Config, wakeup: OwnedFd) -> Upkeep {
-        // The limits are for all shards together.
-        let share = |limit: u64| limit.div_ceil(config.shard_count() as u64);
         Upkeep {
             ended: Rc::default(),
             wakeup: Rc::new(wakeup),
@@ -108,8 +105,7 @@ impl Upkeep {
             next_check_ms: 0,
             next_rescue_ms: 0,
             check_interval_ms: config.compact_interval.as_millis() as u64,
-            entries_max: share(config.max_wal_entries),
-            size_bytes_max: share(config.max_wal_size),
+            schedule: Schedule::new(config),
         }
     }
 
@@ -137,10 +133,9 @@ impl Upkeep {
         self.asked_unheard || !self.asked.is_empty()
     }
 
-    /// Whether the log has reached a limit from which on it is compacted.
-    pub fn is_long(&self, log: &Log<OsDisk>) -> bool {
-        let over = |now: u64, limit: u64| limit > 0 && now > limit;
-        over(log.entries(), self.entries_max) || over(log.size_bytes(), self.size_bytes_max)
+    /// When the log is compacted.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     /// Whether blocking work is under way; the executor must not end before it.
@@ -191,12 +186,13 @@ impl Upkeep {
             self.next_preparation_ms = uptime_ms + PREPARE_AGAIN_MS;
             self.run(move || Ended::Prepared(preparation.run()));
         }
+        self.schedule.measure(|| shard.operations(), uptime_ms, now_ms);
         let due = uptime_ms >= self.next_check_ms;
         if due {
             self.next_check_ms = uptime_ms + self.check_interval_ms;
         }
         let rescue = journal.log.needs_snapshot() && uptime_ms >= self.next_rescue_ms;
-        let wanted = self.is_asked() || due && self.is_long(&journal.log) || rescue;
+        let wanted = self.is_asked() || due && self.schedule.decide(&journal.log, now_ms).is_now() || rescue;
         if wanted && matches!(self.stage, Stage::Idle) {
             self.stage = Stage::Due;
             self.next_rescue_ms = uptime_ms + RESCUE_AGAIN_MS;

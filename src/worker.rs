@@ -8,11 +8,12 @@
 //! inside a turn; when a turn finds nothing to do, the worker parks until the network ring, a peer or its clock
 //! wakes it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
+use shard::analytics::inquiry::Inquiry;
 use shard::command::{Access, Run};
 use shard::{Dialect, Error, LockKeys, LockTable, Reply, Request, Shard, Waiter};
 use wal::Kind;
@@ -46,6 +47,9 @@ const EXPIRED_PER_TURN_MAX: usize = 512;
 /// How many steps, of some microseconds each, one turn takes to free dropped keyspaces.
 const RECLAIM_STEPS_PER_TURN: usize = 16;
 
+/// How many keys one turn visits to answer a question about the use of keys.
+const INQUIRY_KEYS_PER_TURN: usize = 512;
+
 /// How long a client that was sent its last reply may take to close its side.
 const LINGER_MS: u64 = 1000;
 
@@ -55,6 +59,9 @@ const SPARE_BUFFERS_MAX: usize = 256;
 
 /// How often a worker looks for what is due by the clock.
 const TICK_MS: u64 = 100;
+
+/// How often a shard takes note of what is found out over time.
+const NOTE_MS: u64 = 1000;
 
 /// How long `everysec` leaves data unsynced.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -81,6 +88,8 @@ pub struct Worker {
     prepared: HashMap<TransactionId, Prepared>,
     /// The time of the last transaction id that was made or met; see [`Shared::id_time_us`].
     last_id_us: u64,
+    /// Questions about the use of keys; the first one is being answered. Each client has one at most.
+    inquiries: VecDeque<Asked>,
     /// The upkeep stands in line at the lock table, for a lull.
     awaits_lull: bool,
     connections: Vec<Option<Box<Connection>>>,
@@ -102,6 +111,11 @@ pub struct Worker {
     /// Milliseconds from the start of the server to this turn: what happens at intervals goes by it, since somebody
     /// may set the clock back.
     uptime_ms: u64,
+    /// When this turn began, in microseconds since the start of the server, and whether it found anything to do.
+    turn_began_us: u64,
+    turn_progressed: bool,
+    turn_times: TurnTimes,
+    next_note_ms: u64,
     next_tick_ms: u64,
     next_expiry_ms: u64,
     expiring: bool,
@@ -119,6 +133,33 @@ enum Deferred {
     Part(TransactionId),
     /// The upkeep, for a moment without transactions.
     Upkeep,
+}
+
+/// A question about the use of keys, and who has asked it.
+struct Asked {
+    origin: usize,
+    token: Token,
+    inquiry: Inquiry,
+}
+
+/// How long turns took that found something to do.
+#[derive(Default)]
+struct TurnTimes {
+    sum_us: u64,
+    sum_of_squares: u64,
+}
+
+impl TurnTimes {
+    fn add(&mut self, us: u64) {
+        self.sum_us += us;
+        self.sum_of_squares = self.sum_of_squares.saturating_add(us.saturating_mul(us));
+    }
+
+    /// The length of the turn into which a moment of busy time falls, on average, in microseconds: about how long
+    /// requests take. A mean over the turns would hide a few that are long behind many that are short.
+    fn typical_us(&self) -> Option<f64> {
+        (self.sum_us > 0).then(|| self.sum_of_squares as f64 / self.sum_us as f64)
+    }
 }
 
 /// A part of a transaction at the shard that holds its keys.
@@ -164,6 +205,7 @@ impl Worker {
             locks: LockTable::new(recovery::random_seeds()),
             prepared: HashMap::new(),
             last_id_us: 0,
+            inquiries: VecDeque::new(),
             awaits_lull: false,
             connections: Vec::new(),
             attention: Vec::new(),
@@ -176,6 +218,10 @@ impl Worker {
             turn_number: 0,
             now_ms,
             uptime_ms: 0,
+            turn_began_us: 0,
+            turn_progressed: false,
+            turn_times: TurnTimes::default(),
+            next_note_ms: 0,
             next_tick_ms: 0,
             next_expiry_ms: 0,
             expiring: false,
@@ -200,7 +246,11 @@ impl Worker {
         if let Ok(data) = self.data.try_recv() {
             let (index, shared) = (self.index, self.shared.clone());
             let mut turned = Ok(true);
-            let (shard, log) = data.recover_with_pauses(|record, keys| {
+            let mut empty = Shard::new(recovery::random_seeds());
+            if shared.config.enable_analytics {
+                empty = empty.with_analytics(self.now_ms);
+            }
+            let (shard, log) = data.recover_with_pauses(empty, |record, keys| {
                 shared.loading.note(index, record, keys);
                 if turned.is_ok() {
                     turned = self.turn();
@@ -286,7 +336,13 @@ impl Worker {
         let mut progressed = self.net.turn(&mut events).map_err(Failure::NetworkRing)?;
         self.turn_number += 1;
         self.now_ms = self.now_ms.max(wall_clock_ms());
-        self.uptime_ms = self.shared.started.elapsed().as_millis() as u64;
+        let uptime_us = self.shared.started.elapsed().as_micros() as u64;
+        self.uptime_ms = uptime_us / 1000;
+        if self.turn_progressed {
+            // Nobody slept since: the clock need not be read twice a turn.
+            self.turn_times.add(uptime_us - self.turn_began_us);
+        }
+        self.turn_began_us = uptime_us;
         for event in events.drain(..) {
             self.on_event(event);
         }
@@ -305,6 +361,7 @@ impl Worker {
         self.write_log();
         self.post.send(&mut self.net);
         self.look_after_clients();
+        self.turn_progressed = progressed;
         Ok(progressed)
     }
 
@@ -723,6 +780,11 @@ impl Worker {
                 let seq = self.journal.frame_behind_all();
                 self.journal.answer(seq, from, token, Answer::Page(Box::new(page)), &mut self.post);
             }
+            Call::Ask(question) => {
+                let inquiry = self.shard.ask(question, self.index, self.now_ms);
+                let inquiry = inquiry.expect("questions are asked only where something is counted");
+                self.inquiries.push_back(Asked { origin: from, token, inquiry });
+            }
             Call::Report => {
                 let report = self.report();
                 self.post.to(from).answer(token, Answer::Report(Box::new(report)));
@@ -920,6 +982,11 @@ impl Worker {
             self.next_expiry_ms = self.uptime_ms + self.shared.config.ttl_check_interval.as_millis() as u64;
             self.expiring = true;
         }
+        if self.uptime_ms >= self.next_note_ms {
+            self.next_note_ms = self.uptime_ms + NOTE_MS;
+            let latency_us = std::mem::take(&mut self.turn_times).typical_us();
+            self.shard.note_second(self.now_ms, latency_us);
+        }
         for listener in std::mem::take(&mut self.resting) {
             self.net.accept(listener);
         }
@@ -944,6 +1011,7 @@ impl Worker {
             self.expiring = self.shard.expire(self.now_ms, EXPIRED_PER_TURN_MAX) == EXPIRED_PER_TURN_MAX;
         }
         let reclaiming = self.shard.reclaim(RECLAIM_STEPS_PER_TURN);
+        let inquiring = self.inquire();
         // A snapshot counts the frames so far: whatever its slices show must be in one of them.
         self.journal.seal();
         let Worker { upkeep, uptime_ms, now_ms, shard, journal, post, .. } = self;
@@ -957,7 +1025,19 @@ impl Worker {
                 self.locks.wait(Waiter { keys, exclusive: true, payload, lock_for: None });
             }
         }
-        self.expiring || reclaiming || self.upkeep.is_writing()
+        self.expiring || reclaiming || inquiring || self.upkeep.is_writing()
+    }
+
+    /// Goes on with the first question. Returns whether questions are left.
+    fn inquire(&mut self) -> bool {
+        let Some(Asked { origin, token, inquiry }) = self.inquiries.front_mut() else { return false };
+        if let Some(findings) = self.shard.advance(inquiry, INQUIRY_KEYS_PER_TURN) {
+            let (origin, token, answer) = (*origin, *token, Answer::Findings(Box::new(findings)));
+            let seq = self.journal.frame_behind_all();
+            self.journal.answer(seq, origin, token, answer, &mut self.post);
+            self.inquiries.pop_front();
+        }
+        !self.inquiries.is_empty()
     }
 
     /// No transaction has a lock here: what the upkeep waits for.
@@ -977,10 +1057,13 @@ impl Worker {
             return Report { commands: self.commands, saved_s, shard, ..Report::default() };
         };
         let log = &journal.log;
+        let log_fill = self.upkeep.schedule().fill(log);
         Report {
             wal_size_bytes: log.size_bytes() + log.snapshot().map_or(0, |snapshot| snapshot.bytes),
             wal_entries: log.entries(),
-            needs_compaction: self.upkeep.is_compacting() || self.upkeep.is_long(log),
+            needs_compaction: self.upkeep.is_compacting() || log_fill > 1.0,
+            log_fill,
+            outlook: self.upkeep.schedule().outlook(self.now_ms).map(Box::new),
             wal_fault: journal.fault().map(|cause| format!("shard {}: {cause}", self.index).into()),
             compacting: self.upkeep.is_compacting(),
             saved_s,

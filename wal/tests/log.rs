@@ -416,7 +416,7 @@ fn a_directory_of_another_shard_is_refused() {
 }
 
 #[test]
-fn every_refusal_says_what_to_do() {
+fn a_refusal_names_the_place_what_had_to_be_there_and_what_is() {
     let disk = empty_disk();
     let (mut log, ..) = open(&disk, 4096);
     write(&mut log, 3);
@@ -426,7 +426,7 @@ fn every_refusal_says_what_to_do() {
     bytes[HEADER + FRAME] ^= 1;
     disk.damage(&path, &bytes);
     let text = refused(&disk).to_string();
-    for part in ["/shard/00000000000000000001.log", "at byte 48", "expected frame 1", "checksum", "repair"] {
+    for part in ["/shard/00000000000000000001.log at byte 48:", "expected frame 1", "found the checksum"] {
         assert!(text.contains(part), "{part} in: {text}");
     }
 }
@@ -585,7 +585,12 @@ fn log_files_without_a_manifest_are_never_taken_for_an_empty_directory() {
     drop(data_dir);
     disk.remove_file(&data().join("MANIFEST")).unwrap();
     match open_data(&disk).unwrap_err() {
-        Error::MissingManifest { found, .. } => assert!(found.starts_with(layout.shard_dir(0))),
+        Error::MissingManifest { path, found } => {
+            assert!(found.starts_with(layout.shard_dir(0)));
+            for path in [path, found, layout.shard_dir(0)] {
+                assert_eq!(wal::data_dir_of(&path), Some(data()), "{}", path.display());
+            }
+        }
         error => panic!("{error}"),
     }
     assert!(disk.open_dir(&layout.shard_dir(0)).is_ok(), "nothing is removed");
