@@ -1,5 +1,5 @@
-//! How much memory keys take: kvlite against Redis, with and without times to live, for three sizes of values; after
-//! values of other sizes have replaced them again and again; and after everything was removed.
+//! How much memory keys take: kvlite against Redis, with and without times to live, for three sizes of
+//! values; after values of other sizes have replaced them again and again; and after everything was removed.
 //!
 //! `make bench-memory ARGS=--help` shows the options.
 
@@ -35,8 +35,8 @@ const TTL_SECONDS: &str = "86400";
 const OVERWRITE_BYTES: std::ops::RangeInclusive<u64> = 16..=512;
 const OVERWRITE_ROUNDS: usize = 10;
 
-/// How long memory that was freed may take to go back to the system, and how long it has to stay the same to count as
-/// having gone.
+/// How long memory that was freed may take to go back to the system, and how long it has to stay the same to
+/// count as having gone.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
 const SETTLE_STABLE: Duration = Duration::from_secs(3);
 
@@ -64,7 +64,7 @@ fn run(options: &Options) -> Outcome<()> {
     ];
     let notes = [
         &*format!("{keys} keys of {KEY_BYTES} bytes, each server on one core, fresh for every figure"),
-        "Resident memory as in `/proc/PID/status`; bytes per key: what it has grown by since the server was empty",
+        "Resident memory as in `/proc/PID/status`; bytes per key: its growth since the server was empty",
         "kvlite: with its defaults, log and analytics on; Redis: without AOF, which is its smallest form",
     ];
     let complete = options.keys.is_none();
@@ -195,9 +195,9 @@ fn write_lives(
         ]);
     }
     let text = format!(
-        "Values of {sizes} bytes, all sizes alike: {:.1} MB of keys and values are live. Resident memory by live \
-         bytes, after filling in and after as many writes to random keys as there are keys, {OVERWRITE_ROUNDS} times; \
-         and what is resident above the empty server after CLEAR or FLUSHALL, once that changes no more.",
+        "Values of {sizes} bytes, all sizes alike: {:.1} MB of keys and values are live. Resident memory by \
+         live bytes, after filling in and after as many writes to random keys as there are keys, \
+         {OVERWRITE_ROUNDS} times; and what is resident above the empty server after CLEAR or FLUSHALL, once that changes no more.",
         live_bytes / 1e6
     );
     report.section("Overwritten, and removed", &text);

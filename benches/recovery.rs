@@ -1,5 +1,6 @@
-//! The way back from disk, and the price of a snapshot: restarts of kvlite on its log and on a snapshot against those of
-//! Redis on its AOF and its RDB file; and the latencies under a fixed rate before and during a snapshot.
+//! The way back from disk, and the price of a snapshot: restarts of kvlite on its log and on a snapshot
+//! against those of Redis on its AOF and its RDB file; and the latencies under a fixed rate before and during
+//! a snapshot.
 //!
 //! `make bench-recovery ARGS=--help` shows the options.
 
@@ -70,7 +71,7 @@ fn run(options: &Options) -> Outcome<()> {
     };
     let (server_cpu, load_cpu) = (first.to_string(), second.to_string());
     let notes = [
-        "Each server on one core (kvlite with one shard), its files in the page cache; keys of 16 bytes, values of 64",
+        "Each server on one core (kvlite with one shard), files in the page cache; keys of 16 bytes, values of 64",
         "A start counts from that of the process to the first answer about its keys",
         "Redis AOF: written command by command, without a rewrite",
     ];
@@ -262,7 +263,8 @@ fn write_snapshots(
     Ok(())
 }
 
-/// Loads a server at a rate, and has it write one snapshot after the other meanwhile. Returns how many it completed.
+/// Loads a server at a rate, and has it write one snapshot after the other meanwhile. Returns how many it
+/// completed.
 fn measure_phase(
     server: &Server,
     load: &Load,
@@ -337,10 +339,10 @@ fn write_phases(
         ]
     });
     let text = format!(
-        "{keys} keys; {rate} requests/s, half of what the slower server did, half GET and half SET, 50 clients, for \
-         {seconds} s; one snapshot after the other meanwhile. Latencies count from the time at which a request was \
-         due. Each server, the process that Redis forks included, has one core. Ratio: to the same server without \
-         snapshots."
+        "{keys} keys; {rate} requests/s, half of what the slower server did, half GET and half SET, 50 clients, \
+         for {seconds} s; one snapshot after the other meanwhile. Latencies count from the time at which a \
+         request was due. Each server, the process that Redis forks included, has one core. Ratio: to the same \
+         server without snapshots."
     );
     report.section("Latency while snapshots are written", &text);
     report.table(

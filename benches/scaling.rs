@@ -1,8 +1,8 @@
-//! How kvlite scales with its cores: 1, 2, 4, ... shards, each on a core of its own, with keys of the shard that
-//! serves the connection (local), of the others (remote), and of all.
+//! How kvlite scales with its cores: 1, 2, 4, ... shards, each on a core of its own, with keys of the shard
+//! that serves the connection (local), of the others (remote), and of all.
 //!
-//! The load generator takes cores, too: those that are left, or all of them when the server has them all. So the
-//! efficiency is that of the server's CPU time: operations for each CPU second with one shard count as 1.
+//! The load generator takes cores, too: those that are left, or all of them when the server has them all. So
+//! the efficiency is that of the server's CPU time: operations for each CPU second with one shard count as 1.
 //!
 //! `make bench-scaling ARGS=--help` shows the options.
 
@@ -52,10 +52,10 @@ fn run(options: &Options) -> Outcome<()> {
     let counts: Vec<usize> =
         std::iter::successors(Some(1), |count| Some(count * 2)).take_while(|count| *count <= most).collect();
     let notes = [
-        "Load: `kvlite bench`, half GET and half SET, 50 clients for each shard, 200,000 keys, values of 16 bytes; \
-         on the CPUs that are left, or on those of the server where it has them all",
-        "Efficiency: operations for each CPU second of the server, by those of one shard; a core whose time it \
-         takes whole would serve that many",
+        "Load: `kvlite bench`, half GET and half SET, 50 clients for each shard, 200,000 keys, values of 16 \
+         bytes; on the CPUs that are left, or on those of the server where it has them all",
+        "Efficiency: operations for each CPU second of the server, by those of one shard; a core whose time \
+         it takes whole would serve that many",
         "kvlite: with its defaults, log synced every second",
     ];
     let complete = options.shards_max.is_none();

@@ -11,7 +11,7 @@ use clap::Parser;
 use kvlite::config::usable_cpus;
 
 use harness::load::{Generator, Load, Sample};
-use harness::report::{Report, median, ratio};
+use harness::report::{Report, median, median_ratio, ratio};
 use harness::server::{Contender, DataDir, Server, is_redis};
 use harness::{Common, Outcome, plot};
 
@@ -65,8 +65,8 @@ struct Setting {
     /// Connections and requests in a pipeline.
     depths: Vec<(u32, u32)>,
     commands: Vec<Command>,
-    /// Seconds of one measurement, in parts of the usual one: the more threads `redis-benchmark` has, the more its
-    /// rounding to 250 ms matters.
+    /// Seconds of one measurement, in parts of the usual one: the more threads `redis-benchmark` has, the
+    /// more its rounding to 250 ms matters.
     seconds_factor: f64,
     /// The first is kvlite; the others are what it is compared with.
     contenders: Vec<Contender>,
@@ -91,7 +91,7 @@ fn run(options: &Options) -> Outcome<()> {
     let complete = options.only.is_empty() && !is_redis(&options.common.kvlite_binary);
     let notes = [
         &*format!("Load: {KEYS} keys, all set, values of {VALUE_BYTES} bytes; uniform keys"),
-        "kvlite: with its defaults, analytics on, log synced every second; `always` and `no`: its `--sync-mode`",
+        "kvlite: with its defaults, analytics on, log synced every second, or as named by its `--sync-mode`",
         "Redis AOF: with `appendonly yes`, `appendfsync everysec` or as named, and without rewrites",
         "At P=1 the core of the load generator can be the limit: CPU per operation tells more than ops/s",
     ];
@@ -140,7 +140,7 @@ fn settings(options: &Options) -> Outcome<[Setting; 4]> {
     let two_cores = Setting {
         name: "two cores",
         text: format!(
-            "Server and load on CPUs {both}; `redis-benchmark --threads 2` rounds each run up to the next 250 ms."
+            "Server and load on CPUs {both}; `redis-benchmark --threads 2` rounds runs up to the next 250 ms."
         ),
         load: load(&both, 2, Generator::RedisBenchmark),
         depths: usual.clone(),
@@ -164,8 +164,8 @@ fn settings(options: &Options) -> Outcome<[Setting; 4]> {
     let memcached = Setting {
         name: "one core, memcached",
         text: format!(
-            "Server on CPU {one}; load, `kvlite bench`, on CPU {other}. memcached with one thread: it has no log, \
-             and no INCR and MSET that could be compared."
+            "Server on CPU {one}; load, `kvlite bench`, on CPU {other}. memcached with one thread: it has no \
+             log, and no INCR and MSET that could be compared."
         ),
         load: load(&other, 1, Generator::Kvlite),
         depths: usual,
@@ -212,13 +212,17 @@ fn measure_setting(setting: &Setting, rows: &[Row], options: &Options, report: &
         servers.push(server);
     }
     let seconds = setting.seconds_factor * if options.common.quick { 0.5 } else { 2.5 };
-    let (mut lines, mut groups) = (Vec::new(), Vec::new());
+    let (mut lines, mut speeds, mut costs) = (Vec::new(), Vec::new(), Vec::new());
     for row in rows {
         let samples = measure_row(row, &servers, options.common.rounds(), seconds)?;
         lines.extend(table_rows(row, &servers, &samples));
-        let cpu = |samples: &Vec<Sample>| median(samples.iter().map(|s| s.cpu_us_per_op).collect());
         let name = row.name.strip_prefix(setting.name).unwrap_or(&row.name).trim();
-        groups.push((name.to_owned(), samples.iter().map(cpu).collect()));
+        let to_kvlite = |field: fn(&Sample) -> f64| {
+            let of = |samples: &Vec<Sample>| samples.iter().map(field).collect::<Vec<_>>();
+            samples.iter().map(|others| median_ratio(&of(others), &of(&samples[0]))).collect::<Vec<_>>()
+        };
+        speeds.push((name.to_owned(), to_kvlite(|sample| sample.ops_per_s)));
+        costs.push((name.to_owned(), to_kvlite(|sample| sample.cpu_us_per_op)));
     }
     report.section(setting.name, &setting.text);
     report.table(
@@ -236,13 +240,16 @@ fn measure_setting(setting: &Setting, rows: &[Row], options: &Options, report: &
         ],
         &lines,
     );
-    if let Some(path) =
-        report.plot_path(&format!("server-{}", setting.name.replace(", ", "-").replace(' ', "-")))
+    let names: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();
+    let name = setting.name.replace(", ", "-").replace(' ', "-");
+    for (kind, what, groups) in
+        [("ops", "Throughput", &speeds), ("cpu", "Server CPU time per operation", &costs)]
     {
-        let names: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();
-        let title = format!("Server CPU time per operation: {}", setting.name);
-        plot::bars(&path, &title, "us", &names, &groups)?;
-        report.image(&title, &path);
+        if let Some(path) = report.plot_path(&format!("server-{name}-{kind}")) {
+            let title = format!("{what}, {}: {} = 1", setting.name, names[0]);
+            plot::bars(&path, &title, "", &names, groups)?;
+            report.image(&title, &path);
+        }
     }
     Ok(())
 }

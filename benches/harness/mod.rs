@@ -1,9 +1,9 @@
-//! What the programs that compare kvlite with other servers stand on: servers that are started and measured in
-//! turns, load from outside, CPU time and memory as the kernel counts them, tables, plots.
+//! What the programs that compare kvlite with other servers stand on: servers that are started and measured
+//! in turns, load from outside, CPU time and memory as the kernel counts them, tables, plots.
 //!
-//! A figure is the median over the rounds; a ratio is the median of the ratios of single rounds, so that a machine
-//! that slows down meanwhile slows both sides. Nothing is measured without a peer in the same run, and neither a
-//! process nor data is left behind.
+//! A figure is the median over the rounds; a ratio is the median of the ratios of single rounds, so that a
+//! machine that slows down meanwhile slows both sides. Nothing is measured without a peer in the same run,
+//! and neither a process nor data is left behind.
 
 #![allow(dead_code)] // No program uses all of it.
 
@@ -44,8 +44,8 @@ impl Common {
         self.rounds.unwrap_or(if self.quick { 2 } else { 5 }) as usize
     }
 
-    /// The file that takes the tables, if one does. Only a run that is `complete` and long enough replaces the
-    /// results that are kept.
+    /// The file that takes the tables, if one does. Only a run that is `complete` and long enough replaces
+    /// the results that are kept.
     pub fn output(&self, name: &str, complete: bool) -> Option<PathBuf> {
         let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results").join(format!("{name}.md"));
         self.output.clone().or((complete && !self.quick).then_some(kept))

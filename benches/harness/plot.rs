@@ -25,7 +25,8 @@ pub fn bars(
     }
     let width = series.len() as f64 + GAP;
     let values = groups.iter().flat_map(|(_, values)| values).copied().filter(|value| value.is_finite());
-    let top = values.fold(0.0, f64::max) * 1.1;
+    let room = if series.len() > 1 { 1.3 } else { 1.1 }; // For the legend.
+    let top = values.fold(0.0, f64::max) * room;
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
@@ -53,7 +54,11 @@ pub fn bars(
         let middle = chart.backend_coord(&(group as f64 * width + width / 2.0, 0.0));
         area.draw(&Text::new(name.clone(), (middle.0, middle.1 + 6), style.clone()))?;
     }
-    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
+    if series.len() > 1 {
+        let mut legend = chart.configure_series_labels();
+        legend.position(SeriesLabelPosition::UpperRight).background_style(WHITE.mix(0.8)).border_style(BLACK);
+        legend.draw()?;
+    }
     area.present()?;
     Ok(())
 }

@@ -24,6 +24,11 @@ pub fn ratio(ours: &[f64], others: &[f64]) -> String {
     format!("{:.2} ({least:.2} to {greatest:.2})", median(ratios))
 }
 
+/// The ratios `ours / others` of each round: their median.
+pub fn median_ratio(ours: &[f64], others: &[f64]) -> f64 {
+    median(ours.iter().zip(others).map(|(ours, other)| ours / other).collect())
+}
+
 /// A report that grows table by table.
 pub struct Report {
     text: String,
@@ -31,8 +36,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// A report with the facts that every figure depends on: the command, the machine, the versions of kvlite and
-    /// of the `peers`, and the `notes`.
+    /// A report with the facts that every figure depends on: the command, the machine, the versions of kvlite
+    /// and of the `peers`, and the `notes`.
     pub fn new(
         name: &str,
         title: &str,
@@ -59,8 +64,8 @@ impl Report {
             format!("Load average before: {}", load.split(' ').take(3).collect::<Vec<_>>().join(" ")),
             format!("kvlite: {kvlite}, commit {commit}"),
             format!(
-                "Figures: medians of {} rounds in turns; a ratio is kvlite's figure by the other's, the median \
-                 of the rounds (least to greatest)",
+                "Figures: medians of {} rounds in turns; a ratio is kvlite's figure by the other's, the \
+                 median of the rounds (least to greatest)",
                 options.rounds()
             ),
         ] {
@@ -75,9 +80,12 @@ impl Report {
         Ok(Report { text, output: options.output(name, complete) })
     }
 
-    /// Begins a section.
+    /// Begins a section, with a text if there is one.
     pub fn section(&mut self, title: &str, text: &str) {
-        self.text.push_str(&format!("\n## {title}\n\n{text}\n"));
+        self.text.push_str(&format!("\n## {title}\n"));
+        if !text.is_empty() {
+            self.text.push_str(&format!("\n{text}\n"));
+        }
     }
 
     /// Appends a table; the first column is text, the others are right-aligned.

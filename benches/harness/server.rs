@@ -1,4 +1,5 @@
-//! One server, whichever it is: started on its CPUs and a free loopback port, paused while others are measured.
+//! One server, whichever it is: started on its CPUs and a free loopback port, paused while others are
+//! measured.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -236,7 +237,8 @@ impl Server {
     }
 
     /// CPU time of all threads so far, those that have ended included: user and system time of
-    /// `/proc/PID/stat`, in steps of 10 ms. Children that it waited for count, too: the ones that write snapshots.
+    /// `/proc/PID/stat`, in steps of 10 ms. Children that it waited for count, too: the ones that write
+    /// snapshots.
     pub fn cpu_seconds(&self) -> Outcome<f64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         let behind_name = stat.rsplit_once(") ").ok_or("/proc/PID/stat has no name")?.1;

@@ -1,5 +1,5 @@
-//! One thread of the load generator: its connections on a network ring of its own, the requests under way, and
-//! the latencies of those that were answered. It knows neither the other threads nor the report.
+//! One thread of the load generator: its connections on a network ring of its own, the requests under way,
+//! and the latencies of those that were answered. It knows neither the other threads nor the report.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU64;

@@ -26,7 +26,7 @@ const REQUESTS_BYTES_MAX: u64 = 1 << 30;
 /// The longest value that a line of the text protocol has room for.
 const TEXT_VALUE_BYTES_MAX: u32 = 1_000_000;
 
-/// Loads a server that speaks the Redis protocol, the text protocol of kvlite or that of memcached, and measures it
+/// Loads and measures a server that speaks the Redis protocol, kvlite's text protocol or memcached's
 #[derive(Clone, Debug, Parser)]
 #[command(name = "kvlite bench", version, max_term_width = 100, args_override_self = true)]
 #[command(
@@ -36,7 +36,8 @@ const TEXT_VALUE_BYTES_MAX: u32 = 1_000_000;
     Every run ends: after --requests or --duration, whichever comes first, and with an error when the server \
     is silent for --timeout.\n\
     Exit status: 0 once measured, even if replies were errors (they are counted); 1 if the server could not \
-    be reached, closed a connection or fell silent; 2 for a usage error; 78 where the kernel refuses io_uring."
+    be reached, closed a connection or fell silent; 2 for a usage error; 78 where the kernel refuses \
+    io_uring."
 )]
 pub struct Options {
     /// Name or address of the server

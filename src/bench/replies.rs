@@ -1,5 +1,5 @@
-//! Replies, as far as a load generator needs to know them: where each ends, and whether it is an error. It keeps
-//! no value, however large, only the bytes of a line that has not ended yet.
+//! Replies, as far as a load generator needs to know them: where each ends, and whether it is an error. It
+//! keeps no value, however large, only the bytes of a line that has not ended yet.
 
 use std::fmt;
 
@@ -42,8 +42,8 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// Finds the replies in the bytes of one connection, which may be cut anywhere. In the text protocol each line
-/// counts as a reply: how many belong to one request is for the caller to know.
+/// Finds the replies in the bytes of one connection, which may be cut anywhere. In the text protocol each
+/// line counts as a reply: how many belong to one request is for the caller to know.
 #[derive(Debug)]
 pub struct ReplyReader {
     protocol: Protocol,
@@ -230,8 +230,9 @@ mod tests {
 
     #[test]
     fn values_of_memcached_end_with_end() {
-        let bytes = b"VALUE key:1 0 5\r\nEND\r\n\r\nEND\r\nEND\r\nSTORED\r\nVALUE a 0 0\r\n\r\nVALUE b 0 1\r\nb\r\nEND\r\n\
-            ERROR\r\nSERVER_ERROR out of memory\r\n";
+        let bytes =
+            b"VALUE key:1 0 5\r\nEND\r\n\r\nEND\r\nEND\r\nSTORED\r\nVALUE a 0 0\r\n\r\nVALUE b 0 1\r\n\
+            b\r\nEND\r\nERROR\r\nSERVER_ERROR out of memory\r\n";
         let expected = ["Done", "Missing", "Done", "Done", "ERROR", "SERVER_ERROR out of memory"];
         for step in 1..bytes.len() {
             assert_eq!(answers(Protocol::Memcached, bytes, step).unwrap(), expected, "in pieces of {step}");

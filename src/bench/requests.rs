@@ -1,5 +1,5 @@
-//! Requests: which command comes next, on which keys, with which values, and its bytes in either protocol. All
-//! choices follow from the seed.
+//! Requests: which command comes next, on which keys, with which values, and its bytes in either protocol.
+//! All choices follow from the seed.
 
 use std::sync::Arc;
 
@@ -49,8 +49,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The keys that the options ask for, on a server with this many shards. Returns `None` where a shard has no
-    /// key, or is the only one and remote keys are asked for.
+    /// The keys that the options ask for, on a server with this many shards. Returns `None` where a shard has
+    /// no key, or is the only one and remote keys are asked for.
     pub fn new(options: &Options, shards: usize) -> Option<Keys> {
         let any = Draw::new(options.keys, options.zipf);
         let mut owned: Vec<Vec<u32>> = Vec::new();
