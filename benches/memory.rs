@@ -197,7 +197,8 @@ fn write_lives(
     let text = format!(
         "Values of {sizes} bytes, all sizes alike: {:.1} MB of keys and values are live. Resident memory by \
          live bytes, after filling in and after as many writes to random keys as there are keys, \
-         {OVERWRITE_ROUNDS} times; and what is resident above the empty server after CLEAR or FLUSHALL, once that changes no more.",
+         {OVERWRITE_ROUNDS} times; and what is resident above the empty server after CLEAR or \
+         FLUSHALL, once that changes no more.",
         live_bytes / 1e6
     );
     report.section("Overwritten, and removed", &text);

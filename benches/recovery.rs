@@ -71,7 +71,7 @@ fn run(options: &Options) -> Outcome<()> {
     };
     let (server_cpu, load_cpu) = (first.to_string(), second.to_string());
     let notes = [
-        "Each server on one core (kvlite with one shard), files in the page cache; keys of 16 bytes, values of 64",
+        "One core each (kvlite with one shard), files in the page cache; keys of 16 bytes, values of 64",
         "A start counts from that of the process to the first answer about its keys",
         "Redis AOF: written command by command, without a rewrite",
     ];
@@ -339,10 +339,10 @@ fn write_phases(
         ]
     });
     let text = format!(
-        "{keys} keys; {rate} requests/s, half of what the slower server did, half GET and half SET, 50 clients, \
-         for {seconds} s; one snapshot after the other meanwhile. Latencies count from the time at which a \
-         request was due. Each server, the process that Redis forks included, has one core. Ratio: to the same \
-         server without snapshots."
+        "{keys} keys; {rate} requests/s, half of what the slower server did, half GET and half SET, from 50 \
+         clients for {seconds} s; one snapshot after the other meanwhile. Latencies count from the time at which \
+         a request was due. Each server, the process that Redis forks included, has one core. Ratio: to the \
+         same server without snapshots."
     );
     report.section("Latency while snapshots are written", &text);
     report.table(
