@@ -5,9 +5,10 @@ CARGO ?= cargo
 SIM_SEEDS ?= 2000
 CRASH_ROUNDS ?= 40
 FAULT_ROUNDS ?= 40
+FUZZ_CASES ?= 20000
 
-.PHONY: build run test sim crash faults bench bench-instructions bench-server bench-recovery bench-memory bench-scaling \
-	fmt lint check
+.PHONY: build run test sim crash faults fuzz bench bench-instructions bench-server fmt lint check
+.PHONY: bench-recovery bench-memory bench-scaling
 
 # Installs Debian packages (the second argument) where one of the programs (the first) is missing.
 installed = @missing=; for program in $(1); do command -v $$program >/dev/null || missing=yes; done; \
@@ -31,6 +32,9 @@ sim: ## shards and logs on a simulated disk, many seeds, some minutes; options: 
 
 crash: ## kills, power cuts, full disks, histories; as root, some minutes; options: make crash CRASH_ROUNDS=1000
 	KVLITE_CRASH_ROUNDS=$(CRASH_ROUNDS) $(CARGO) test --profile sim --test crash -- --nocapture --test-threads=1
+
+fuzz: ## files that hold anything, some minutes; options: make fuzz FUZZ_CASES=1000000
+	PROPTEST_CASES=$(FUZZ_CASES) $(CARGO) test --profile sim -p wal --test fuzz
 
 faults: ## a disk that fails, hangs, tears and loses writes; options: make faults FAULT_ROUNDS=1000
 	@test -w /dev/fuse || { \
