@@ -7,16 +7,7 @@ CRASH_ROUNDS ?= 40
 FAULT_ROUNDS ?= 40
 FUZZ_CASES ?= 20000
 
-.PHONY: build run test sim crash faults fuzz bench bench-instructions bench-server fmt lint check
-.PHONY: bench-recovery bench-memory bench-scaling
-
-# Installs Debian packages (the second argument) where one of the programs (the first) is missing.
-installed = @missing=; for program in $(1); do command -v $$program >/dev/null || missing=yes; done; \
-	[ -z "$$missing" ] || { \
-	echo "installing $(2)"; \
-	as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
-	$$as_root apt-get update -qq && \
-	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2); }
+.PHONY: build run test sim crash faults fuzz bench bench-instructions bench-server analytics-quality fmt lint check
 
 build: ## the release binary: target/release/kvlite
 	$(CARGO) build --release
@@ -27,8 +18,9 @@ run: ## serves on 6380 (text) and 6379 (Redis protocol); options: make run ARGS=
 test: ## every test of the workspace
 	$(CARGO) test --workspace
 
-sim: ## shards and logs on a simulated disk, many seeds, some minutes; options: make sim SIM_SEEDS=100000
-	KVLITE_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --profile sim --test sim
+sim: ## shards and logs on a simulated disk, many seeds, some minutes; options: make sim SIM_SEEDS=1000000
+	KVLITE_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --profile sim -p kvlite --test sim
+	KVLITE_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --profile sim -p wal --test simulation
 
 crash: ## kills, power cuts, full disks, histories; as root, some minutes; options: make crash CRASH_ROUNDS=1000
 	KVLITE_CRASH_ROUNDS=$(CRASH_ROUNDS) $(CARGO) test --profile sim --test crash -- --nocapture --test-threads=1
@@ -46,6 +38,13 @@ bench: ## the micro-benchmarks, some three minutes, in nanoseconds and instructi
 	$(CARGO) bench --workspace --bench append --bench execute --bench protocol -- $(ARGS)
 	$(MAKE) --no-print-directory bench-instructions
 
+bench-memory: ## memory for each key against Redis; options: make bench-memory ARGS="--keys 10000000"
+	$(call installed,redis-server,redis-server)
+	$(CARGO) bench --bench memory -- $(ARGS)
+
+bench-scaling: ## one shard, two, four, up to the cores; options: make bench-scaling ARGS=--quick
+	$(CARGO) bench --bench scaling -- $(ARGS)
+
 bench-instructions: ## instructions per operation against the baseline; a new baseline: make bench-instructions ARGS=--accept
 	$(call installed,valgrind,--no-install-recommends valgrind)
 	$(CARGO) bench --profile instructions --bench instructions -- $(ARGS)
@@ -54,16 +53,8 @@ bench-server: ## the server against Redis and memcached, in turns; options: make
 	$(call installed,redis-server redis-benchmark memcached,redis-server redis-tools memcached)
 	$(CARGO) bench --bench server -- $(ARGS)
 
-bench-recovery: ## restarts and snapshots against Redis; options: make bench-recovery ARGS="--keys 10000000"
-	$(call installed,redis-server,redis-server)
-	$(CARGO) bench --bench recovery -- $(ARGS)
-
-bench-memory: ## memory for each key against Redis; options: make bench-memory ARGS="--keys 10000000"
-	$(call installed,redis-server,redis-server)
-	$(CARGO) bench --bench memory -- $(ARGS)
-
-bench-scaling: ## one shard, two, four, up to the cores; options: make bench-scaling ARGS=--quick
-	$(CARGO) bench --bench scaling -- $(ARGS)
+analytics-quality: ## what the analytics say against what is true, some minutes; ends with an error if a target is missed
+	$(CARGO) bench --profile sim --bench analytics
 
 fmt: ## lays out all sources
 	$(CARGO) fmt --all
