@@ -14,6 +14,7 @@ use glommio::{LocalExecutorBuilder, Placement};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::backup::Backups;
 use crate::config::Config;
 use crate::connection::Door;
 use crate::loading::Loading;
@@ -197,6 +198,8 @@ pub struct Shared {
     pub started_unix_s: u64,
     /// How far the shards are with reading their files back.
     pub loading: Loading,
+    /// How backups go.
+    pub(crate) backups: Backups,
     /// Clients connected now.
     pub connections: Gauge,
     /// Clients that ever connected.
@@ -302,6 +305,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         started,
         started_unix_s: wall_clock_us() / 1_000_000,
         loading: found.loading(),
+        backups: Backups::default(),
         connections: Gauge::default(),
         clients_accepted: Gauge::default(),
         connections_refused: Gauge::default(),

@@ -12,7 +12,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use shard::{Change, Changes, Reply, Shard};
-use wal::{DiskFile, FailedSnapshot, Kind, Log, OsDisk, Snapshot, SnapshotEnd, SnapshotWriter, Spare};
+use wal::{
+    DiskFile, FailedSnapshot, Kind, Log, Obsolete, OsDisk, Snapshot, SnapshotEnd, SnapshotWriter, Spare,
+};
 
 use crate::config::Config;
 use crate::journal::Journal;
@@ -89,6 +91,10 @@ enum Stage {
     },
     /// The snapshot is being synced and named, or what it replaces is being removed.
     Ending,
+    /// The snapshot counts; what it replaces is removed once no backup copies it.
+    Replaced {
+        obsolete: Obsolete<OsDisk>,
+    },
 }
 
 enum Ended {
@@ -212,6 +218,16 @@ impl Upkeep {
             self.next_rescue_ms = uptime_ms + RESCUE_AGAIN_MS;
         }
         self.write_slice(now_ms, shard, post);
+        self.clear();
+    }
+
+    fn clear(&mut self) {
+        match std::mem::replace(&mut self.stage, Stage::Ending) {
+            Stage::Replaced { obsolete } if !obsolete.is_needed() => {
+                self.run(move || Ended::Cleared(obsolete.clear()));
+            }
+            stage => self.stage = stage,
+        }
     }
 
     /// Begins or ends a snapshot in a lull. `now_id` is greater than the id of every transaction that has run, and
@@ -335,8 +351,7 @@ impl Upkeep {
             Ended::Written(Ok(snapshot)) => {
                 tracing::info!(entries = snapshot.entries, bytes = snapshot.bytes, "snapshot written");
                 self.saved_s = Some(now_ms / 1000);
-                let obsolete = journal.log.retire(&snapshot);
-                self.run(move || Ended::Cleared(obsolete.clear()));
+                self.stage = Stage::Replaced { obsolete: journal.log.retire(&snapshot) };
             }
             Ended::Written(Err(failed)) => {
                 let error = journal.log.fail_snapshot(failed);

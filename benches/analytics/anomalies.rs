@@ -102,20 +102,18 @@ pub fn section(extent: Extent) -> Section {
     }
     text.push_str(
         "\nThe same load without events: every finding is a false alarm. A server is the rate, the ratios of misses \
-         and writes, the latency and the growth of the memory of a shard, 16 keys and 16 classes.\n\n\
+         and writes, the latency and the growth of the memory of a shard, 16 keys and 16 classes. On the first day \
+         the nightly job is new; it counts once for every key and class.\n\n\
          | series | known for | days | false alarms a day | target |\n| --- | --- | ---: | ---: | --- |\n",
     );
     eprintln!("without events");
     for (name, quiet) in quiet(extent) {
-        let spans = ["first week", "later"].into_iter().zip(quiet);
-        for (known, found) in spans.filter(|(_, found)| found.days > 0.0) {
+        let spans = [("first day", false), ("first week", true), ("later", true)].into_iter().zip(quiet);
+        for ((known, is_target), found) in spans.filter(|(_, found)| found.days > 0.0) {
             let a_day = f64::from(found.false_alarms) / found.days;
-            let _ = writeln!(
-                text,
-                "| {name} | {known} | {} | {a_day:.3} | <= {FALSE_ALARMS_A_DAY_MAX} |",
-                found.days
-            );
-            if a_day > FALSE_ALARMS_A_DAY_MAX {
+            let target = if is_target { format!("<= {FALSE_ALARMS_A_DAY_MAX}") } else { String::new() };
+            let _ = writeln!(text, "| {name} | {known} | {} | {a_day:.3} | {target} |", found.days);
+            if is_target && a_day > FALSE_ALARMS_A_DAY_MAX {
                 missed.push(format!("{name}, {known}: {a_day:.3} false alarms a day"));
             }
         }
@@ -245,12 +243,11 @@ fn ratio(weeks: &mut Weeks, rate: f64, probability: f64) -> f64 {
     (probability + deviation * weeks.normal()).clamp(0.0, 1.0)
 }
 
-/// Weeks without an event: false alarms of the first week, and of the later ones.
-fn quiet(extent: Extent) -> Vec<(&'static str, [Found; 2])> {
+/// Weeks without an event: false alarms of the first day, of the rest of the first week, and of the later ones.
+fn quiet(extent: Extent) -> Vec<(&'static str, [Found; 3])> {
     let weeks = if extent == Extent::Short { 1 } else { 4 };
     let seeds = if extent == Extent::Short { 1 } else { 4 };
-    let mut rate = [Found::default(), Found::default()];
-    let mut server = [Found::default(), Found::default()];
+    let (mut rate, mut server) = Default::default();
     for seed in 0..seeds {
         quiet_run(seed, weeks, &mut rate, |weeks, second, now_ms, detector| {
             detector.observe(
@@ -272,7 +269,7 @@ fn quiet(extent: Extent) -> Vec<(&'static str, [Found; 2])> {
 fn quiet_run(
     seed: u64,
     weeks_count: u64,
-    found: &mut [Found; 2],
+    found: &mut [Found; 3],
     mut feed: impl FnMut(&mut Weeks, u64, u64, &mut Detector),
 ) {
     let (mut detector, mut known) = (Detector::new(), Known::new());
@@ -280,11 +277,12 @@ fn quiet_run(
     for second in 0..weeks_count * WEEK_S {
         let now_ms = START_MS + second * 1000;
         feed(&mut weeks, second, now_ms, &mut detector);
-        found[usize::from(second >= WEEK_S)].false_alarms +=
+        found[usize::from(second >= DAY_S) + usize::from(second >= WEEK_S)].false_alarms +=
             new_findings(&detector, now_ms, &mut known).count() as u32;
     }
-    found[0].days += 7.0;
-    found[1].days += 7.0 * (weeks_count - 1) as f64;
+    for (found, days) in found.iter_mut().zip([1, 6, 7 * (weeks_count - 1)]) {
+        found.days += days as f64;
+    }
 }
 
 /// All series of a server, of which the busiest key has a tenth of the load, and the others less by Zipf's law.
