@@ -54,7 +54,10 @@ bench-server: ## the server against Redis and memcached, in turns; options: make
 	$(call installed,redis-server redis-benchmark memcached,redis-server redis-tools memcached)
 	$(CARGO) bench --bench server -- $(ARGS)
 
-.PHONY: bench-recovery bench-memory bench-scaling
+.PHONY: bench-analytics bench-recovery bench-memory bench-scaling
+
+bench-analytics: ## what it costs to count how keys are used: the server with analytics on and off, in turns
+	$(MAKE) --no-print-directory bench-server ARGS="--only 'analytics on and off' $(ARGS)"
 
 bench-recovery: ## restarts and snapshots against Redis; options: make bench-recovery ARGS="--keys 10000000"
 	$(call installed,redis-server,redis-server)

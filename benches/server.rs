@@ -112,7 +112,7 @@ fn run(options: &Options) -> Outcome<()> {
     report.finish()
 }
 
-fn settings(options: &Options) -> Outcome<[Setting; 4]> {
+fn settings(options: &Options) -> Outcome<[Setting; 5]> {
     let &[first, second, ..] = usable_cpus().as_slice() else {
         return Err("this needs two CPUs: one for the server, one for the load".into());
     };
@@ -169,7 +169,7 @@ fn settings(options: &Options) -> Outcome<[Setting; 4]> {
         ),
         load: load(&other, 1, Generator::Kvlite),
         depths: usual,
-        commands: shared,
+        commands: shared.clone(),
         seconds_factor: 1.0,
         contenders: vec![
             kvlite("kvlite", "everysec", &one),
@@ -177,7 +177,19 @@ fn settings(options: &Options) -> Outcome<[Setting; 4]> {
             Contender::redis("Redis", None, &one),
         ],
     };
-    Ok([one_core, two_cores, synced, memcached])
+    let analytics = Setting {
+        name: "one core, analytics on and off",
+        text: format!("Server on CPU {one}; load, `redis-benchmark`, on CPU {other}."),
+        load: load(&other, 1, Generator::RedisBenchmark),
+        depths: vec![(50, 16)],
+        commands: shared,
+        seconds_factor: 1.0,
+        contenders: vec![
+            kvlite("kvlite", "everysec", &one),
+            kvlite("analytics off", "everysec", &one).with(&["--enable-analytics=false"]),
+        ],
+    };
+    Ok([one_core, two_cores, synced, memcached, analytics])
 }
 
 /// The rows of a setting that the options ask for.
