@@ -13,6 +13,7 @@ use super::classes::{Class, ClassId, OTHER};
 use super::hot::{By, HotKey};
 use super::intervals::{Histogram, Refusal, suggest};
 use super::reuse::{Curve, hit_ratio};
+use crate::auto_ttl::Rule;
 use crate::entry::Entry;
 use crate::keyspace::Keyspace;
 use crate::{Dialect, Error, Reply, Request, integer, timestamp};
@@ -60,6 +61,8 @@ pub enum Question {
         target: f64,
         /// The whole reasoning is asked for, not only the number.
         explain: bool,
+        /// The class is to get what is suggested.
+        apply: bool,
     },
     /// `CACHE-ADVICE`.
     Cache,
@@ -109,7 +112,25 @@ impl Question {
         }
     }
 
-    /// The command that applies to a class is about this class.
+    /// The rule that follows from the reply, if the question asks to apply it and the reply knows one.
+    pub fn rule_to_apply(&self, reply: &Reply<'_>) -> Option<Rule> {
+        let Question::Ttl { subject: Subject::Class(name), apply: true, .. } = self else { return None };
+        let ttl = match reply {
+            Reply::Map(fields) => &fields.first()?.1,
+            reply => reply,
+        };
+        let Reply::Integer(ttl_s) = ttl else { return None };
+        // But for the star at its end, the name of a class is to be taken as it is.
+        let begin = name.strip_suffix(b"*")?;
+        let escaped = begin.iter().flat_map(|byte| {
+            let escape = b"*?[\\".contains(byte).then_some(b'\\');
+            escape.into_iter().chain([*byte])
+        });
+        let pattern = escaped.chain([b'*']).collect();
+        Some(Rule { pattern, ttl_ms: u64::try_from(*ttl_s).ok()?.saturating_mul(1000) })
+    }
+
+    /// Whether a class is the one that the question names.
     fn is_about(&self, class: &Class) -> bool {
         matches!(self, Question::Ttl { subject: Subject::Class(name), .. } if class.name == **name)
     }
@@ -161,13 +182,13 @@ fn cold_keys(request: &Request<'_>) -> Result<Question, Error> {
     Ok(Question::Cold { idle_s, count: count_argument(request, 1)? })
 }
 
-/// `SUGGEST-TTL key | CLASS name [TARGET share] [EXPLAIN]`.
+/// `SUGGEST-TTL key | CLASS name [TARGET share] [EXPLAIN] [APPLY]`.
 fn suggest_ttl(request: &Request<'_>) -> Result<Question, Error> {
     let is = |arg: &[u8], word: &str| arg.eq_ignore_ascii_case(word.as_bytes());
     let mut args = request.args();
     let first = args.next().ok_or(Error::Syntax)?;
     let mut target = TARGET_DEFAULT;
-    let mut explain = false;
+    let (mut explain, mut apply) = (false, false);
     let mut subject = Subject::Key(first.into());
     if is(first, "CLASS")
         && let Some(name) = request.args().nth(1).filter(|arg| !is(arg, "TARGET") && !is(arg, "EXPLAIN"))
@@ -178,6 +199,8 @@ fn suggest_ttl(request: &Request<'_>) -> Result<Question, Error> {
     while let Some(option) = args.next() {
         if is(option, "EXPLAIN") {
             explain = true;
+        } else if is(option, "APPLY") {
+            apply = true;
         } else if is(option, "TARGET") {
             let share = args.next().ok_or(Error::Syntax)?;
             let share = std::str::from_utf8(share).ok().and_then(|text| text.parse().ok());
@@ -186,7 +209,16 @@ fn suggest_ttl(request: &Request<'_>) -> Result<Question, Error> {
             return Err(Error::Syntax);
         }
     }
-    Ok(Question::Ttl { subject, target, explain })
+    match &subject {
+        Subject::Key(_) if apply => Err(Error::Syntax), // A rule is for a class.
+        Subject::Class(name) if apply && name.iter().any(u8::is_ascii_whitespace) => {
+            Err(Error::InvalidSetting("auto-ttl", "the name of the class holds blanks".into()))
+        }
+        Subject::Class(name) if apply && **name == *OTHER => {
+            Err(Error::InvalidSetting("auto-ttl", "the keys of the class have no name in common".into()))
+        }
+        _ => Ok(Question::Ttl { subject, target, explain, apply }),
+    }
 }
 
 /// A question at one shard, and how far it is answered.
