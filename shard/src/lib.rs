@@ -11,7 +11,6 @@
 //! - `auto_ttl` the time to live of keys that are written without one
 //! - `change` what goes to the log; `request`, `reply`, `error`, `stats` what goes in and out
 //! - `locks` who may use which keys while a request touches several shards
-//! - `analytics` what is known about the use of the keys
 //! - `glob`, `integer` how patterns and numbers are read
 
 #![forbid(unsafe_code)]

@@ -16,7 +16,7 @@ use super::reuse::{Curve, hit_ratio};
 use crate::auto_ttl::Rule;
 use crate::entry::Entry;
 use crate::keyspace::Keyspace;
-use crate::{Dialect, Error, Reply, Request, integer, timestamp};
+use crate::{Dialect, Error, Reply, Request, Stats, integer, timestamp};
 
 /// So many items are listed when the client does not say.
 const COUNT_DEFAULT: usize = 10;
@@ -238,6 +238,7 @@ impl Inquiry {
         question: Question,
         analytics: &mut Analytics,
         keyspace: &Keyspace,
+        stats: Stats,
         shard: usize,
     ) -> Inquiry {
         let mut findings = Findings::default();
@@ -252,8 +253,7 @@ impl Inquiry {
                 *explain
             }
             Question::Cache => {
-                let stats = analytics.watch.stats;
-                findings.curves.push(analytics.reuse.curve(stats.hits + stats.misses));
+                findings.curves.push(analytics.reuse.curve(stats.hits, stats.misses));
                 findings.memory_bytes = keyspace.memory_bytes() as u64;
                 (findings.hits, findings.lookups) = (stats.hits, stats.hits + stats.misses);
                 false
@@ -268,7 +268,7 @@ impl Inquiry {
                 false
             }
             Question::Reset => {
-                analytics.reset();
+                analytics.reset(stats);
                 false
             }
         };

@@ -13,6 +13,7 @@
 //! - `classes` kinds of keys, learnt from their names
 //! - `intervals` how long keys rest between two uses, and the TTL that follows
 //! - `reuse` the hit ratio to expect with more or less memory
+//! - `gate` which keys the last two follow
 //! - `load` the measured load over the hours of the week, and its forecast
 //! - `anomalies` which series have left what is normal for them
 //!
@@ -20,6 +21,7 @@
 
 pub mod anomalies;
 pub mod classes;
+mod gate;
 pub mod hot;
 pub mod inquiry;
 pub mod intervals;
@@ -219,8 +221,9 @@ impl Analytics {
     }
 
     /// Forgets everything but what is counted with the keys.
-    pub(crate) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self, stats: Stats) {
         self.on_clear();
+        self.reuse.reset(stats.hits, stats.misses);
         self.detector = Detector::default();
     }
 
@@ -230,7 +233,7 @@ impl Analytics {
         let now_ms = self.now_ms;
         if now_ms >= self.next_aging_ms {
             self.next_aging_ms = now_ms + AGING_MS;
-            self.reuse.age(stats.hits + stats.misses);
+            self.reuse.age(stats.hits, stats.misses);
         }
         let seconds = now_ms.saturating_sub(self.watch.at_ms) as f64 / 1000.0;
         if seconds <= 0.0 {
