@@ -195,20 +195,22 @@ pub(crate) fn write_key(slot: &mut [u8], key: &[u8], usage: Option<Usage>) {
     slot[start..start + key.len()].copy_from_slice(key);
 }
 
-/// Counts a read of the entry in `slot`, where its usage is counted.
+/// Counts a read of the entry in `slot`, where its usage is counted. Returns for how many seconds nobody had used it.
 #[inline]
-pub(crate) fn count_read(slot: &mut [u8], now_s: u32) {
-    let Some(bytes) = usage_mut(slot) else { return };
+pub(crate) fn count_read(slot: &mut [u8], now_s: u32) -> u32 {
+    let Some(bytes) = usage_mut(slot) else { return 0 };
     let usage = Usage::read(bytes);
     Usage { reads: usage.reads + 1, last_access_s: now_s, ..usage }.write(bytes);
+    now_s.saturating_sub(usage.last_access_s)
 }
 
 /// Counts a write, in the same way.
 #[inline]
-pub(crate) fn count_write(slot: &mut [u8], now_s: u32) {
-    let Some(bytes) = usage_mut(slot) else { return };
+pub(crate) fn count_write(slot: &mut [u8], now_s: u32) -> u32 {
+    let Some(bytes) = usage_mut(slot) else { return 0 };
     let usage = Usage::read(bytes);
     Usage { writes: usage.writes + 1, last_access_s: now_s, ..usage }.write(bytes);
+    now_s.saturating_sub(usage.last_access_s)
 }
 
 #[inline]
@@ -301,9 +303,9 @@ mod tests {
     fn accesses_are_counted_up_to_the_greatest_number() {
         let nearly = Usage { reads: Usage::MAX - 1, ..Usage::created(5) };
         let mut slot = written(3, b"key", b"value", Some(9), Some(nearly));
-        (6..9).for_each(|now_s| count_read(&mut slot, now_s));
-        count_write(&mut slot, 9);
-        let usage = Usage { reads: Usage::MAX, writes: 2, last_access_s: 9, created_s: 5 };
+        assert_eq!([6, 6, 8].map(|now_s| count_read(&mut slot, now_s)), [1, 0, 2]);
+        assert_eq!([7, 9].map(|now_s| count_write(&mut slot, now_s)), [0, 2], "the clock went back once");
+        let usage = Usage { reads: Usage::MAX, writes: 3, last_access_s: 9, created_s: 5 };
         assert_eq!(Entry::of(&slot).usage(), Some(usage));
         assert_eq!((Entry::of(&slot).key(), Entry::of(&slot).value()), (&b"key"[..], &b"value"[..]));
         let mut slot = written(0, b"key", b"value", None, None);

@@ -265,16 +265,16 @@ impl Keyspace {
         value[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// Counts a read of an entry that was inserted with a usage.
+    /// Counts a read of an entry that was inserted with a usage. Returns for how many seconds nobody had used it.
     #[inline]
-    pub(crate) fn count_read(&mut self, found: Found, now_s: u32) {
-        entry::count_read(self.arena.slot_mut(found.handle), now_s);
+    pub(crate) fn count_read(&mut self, found: Found, now_s: u32) -> u32 {
+        entry::count_read(self.arena.slot_mut(found.handle), now_s)
     }
 
-    /// Counts a write of an entry that was inserted with a usage.
+    /// Counts a write, in the same way.
     #[inline]
-    pub(crate) fn count_write(&mut self, found: Found, now_s: u32) {
-        entry::count_write(self.arena.slot_mut(found.handle), now_s);
+    pub(crate) fn count_write(&mut self, found: Found, now_s: u32) -> u32 {
+        entry::count_write(self.arena.slot_mut(found.handle), now_s)
     }
 
     /// Removes an entry.

@@ -249,7 +249,7 @@ impl Inquiry {
             }
             Question::Hot { .. } | Question::Cold { .. } | Question::Prefixes { .. } => true,
             Question::Ttl { explain, .. } => {
-                findings.intervals = intervals(&question, analytics);
+                findings.intervals = intervals(&question, analytics, keyspace);
                 *explain
             }
             Question::Cache => {
@@ -365,17 +365,39 @@ fn hot_of_late(count: usize, by: By, analytics: &Analytics, keyspace: &Keyspace)
     found
 }
 
-fn intervals(question: &Question, analytics: &Analytics) -> Vec<Intervals> {
+/// What a key that is used much tells by itself.
+fn own_intervals(key: &[u8], analytics: &Analytics, keyspace: &Keyspace) -> Option<Intervals> {
+    let probe = keyspace.probe(key);
+    let entry = keyspace.entry(keyspace.find(probe)?);
+    let usage = entry.usage()?;
+    let closed = analytics.histories.closed(probe.hash)?.clone();
+    let mut open = Histogram::default();
+    open.record(u64::from(analytics.idle_s(usage.last_access_s)) * 1000, 1);
+    let age_ms = analytics.watched_ms() - u64::from(usage.created_s) * 1000;
+    Some(Intervals {
+        of_key: true,
+        class: key.to_vec(),
+        closed,
+        open,
+        watched_ms: age_ms,
+        bytes: (key.len() + entry.value().len()) as u64,
+    })
+}
+
+fn intervals(question: &Question, analytics: &Analytics, keyspace: &Keyspace) -> Vec<Intervals> {
     let of = |id: ClassId, class: &Class| Intervals {
+        of_key: false,
         class: class.name.clone(),
         closed: class.intervals.clone(),
         open: analytics.tracker.open(Some(id), analytics.now_ms),
         watched_ms: analytics.watched_ms(),
+        bytes: 0,
     };
     match question {
         Question::Ttl { subject: Subject::Key(key), .. } => {
             let id = analytics.classes.find(key);
-            vec![of(id, analytics.classes.class(id))]
+            let own = own_intervals(key, analytics, keyspace);
+            own.into_iter().chain([of(id, analytics.classes.class(id))]).collect()
         }
         _ => {
             let classes = analytics.classes.iter().filter(|(_, class)| question.is_about(class));
@@ -425,13 +447,17 @@ struct Prefix {
     bytes: u64,
 }
 
-/// How long the keys of a class rest between two uses.
+/// How long the keys of a class, or one key, rest between two uses.
 #[derive(Debug)]
 struct Intervals {
+    of_key: bool,
+    /// The name of the class or the key.
     class: Vec<u8>,
     closed: Histogram,
     open: Histogram,
     watched_ms: u64,
+    /// The size of the key and its value; of a class, the walk finds it out.
+    bytes: u64,
 }
 
 /// How much is known.
@@ -487,7 +513,9 @@ impl Findings {
             }
         }
         for intervals in other.intervals {
-            match self.intervals.iter_mut().find(|known| known.class == intervals.class) {
+            let same =
+                |known: &&mut Intervals| (known.of_key, &known.class) == (intervals.of_key, &intervals.class);
+            match self.intervals.iter_mut().find(same) {
                 Some(known) => {
                     known.closed.add(&intervals.closed);
                     known.open.add(&intervals.open);
@@ -553,13 +581,17 @@ impl Findings {
     }
 
     fn ttl_reply(&self, target: f64, explain: bool, dialect: Dialect) -> Reply<'static> {
-        // Shards may know the key by different classes: the one with most to tell counts.
-        let most = self.intervals.iter().max_by_key(|it| (it.class != OTHER, it.closed.count()));
-        let Some(intervals) = most else {
+        let suggest = |it: &Intervals| suggest(&it.closed, &it.open, target, it.watched_ms);
+        // Shards may know the key by different classes: the one with most to tell counts. The key itself comes first
+        // where it has enough to tell.
+        let of_class = self.intervals.iter().filter(|it| !it.of_key);
+        let of_class = of_class.max_by_key(|it| (it.class != OTHER, it.closed.count()));
+        let of_key = self.intervals.iter().find(|it| it.of_key).filter(|it| suggest(it).is_ok());
+        let Some(intervals) = of_key.or(of_class) else {
             let refusal = Refusal::FewObservations { needed: 1, have: 0 };
             return refused(refusal, None, explain, dialect);
         };
-        let suggestion = match suggest(&intervals.closed, &intervals.open, target, intervals.watched_ms) {
+        let suggestion = match suggest(intervals) {
             Ok(suggestion) => suggestion,
             Err(refusal) => return refused(refusal, Some(&intervals.class), explain, dialect),
         };
@@ -568,16 +600,21 @@ impl Findings {
             return Reply::Integer(ttl_s);
         }
         let size = self.prefixes.iter().find(|prefix| prefix.class.name == intervals.class);
-        let (keys, bytes) = size.map_or((0, 0), |prefix| (prefix.keys, prefix.bytes));
+        let (keys, bytes) = match size {
+            _ if intervals.of_key => (1, intervals.bytes),
+            Some(prefix) => (prefix.keys, prefix.bytes),
+            None => (0, 0),
+        };
         map([
             ("ttl", Reply::Integer(ttl_s)),
             ("expected_hit_ratio", decimal(suggestion.expected_hit_ratio)),
             ("target", decimal(target)),
-            ("class", text(&intervals.class)),
+            (if intervals.of_key { "key" } else { "class" }, text(&intervals.class)),
             ("observations", Reply::Integer(suggestion.observations as i64)),
             ("watched_seconds", Reply::Integer((intervals.watched_ms / 1000) as i64)),
             ("p50_ms", optional(intervals.closed.quantile(0.5))),
             ("p99_ms", optional(intervals.closed.quantile(0.99))),
+            ("idle_share", decimal(suggestion.idle_share)),
             ("keys", Reply::Integer(keys as i64)),
             ("bytes", Reply::Integer(bytes as i64)),
             ("bytes_saved", Reply::Integer((suggestion.idle_share * bytes as f64) as i64)),

@@ -36,7 +36,7 @@ use crate::keyspace::{Found, Keyspace, Probe};
 use anomalies::{Detector, Measure, SeriesId};
 use classes::{ClassId, Classes};
 use hot::{By, TopKeys, Touch};
-use intervals::Tracker;
+use intervals::{Histogram, Histories, Tracker};
 use reuse::MissRatio;
 
 /// So many accesses of a second are all observed.
@@ -75,6 +75,7 @@ pub struct Analytics {
     top: TopKeys,
     classes: Classes,
     tracker: Tracker,
+    histories: Histories,
     reuse: MissRatio,
     detector: Detector,
     watch: Watch,
@@ -100,9 +101,10 @@ pub(crate) struct OfKey {
     pub(crate) class: Vec<u8>,
     /// Reads and writes per second of late, of keys among the most used.
     pub(crate) rate: Option<f64>,
-    /// Times between two uses of a key of its class, in milliseconds.
-    pub(crate) interval_p50_ms: Option<u64>,
-    pub(crate) interval_p99_ms: Option<u64>,
+    /// Times between two uses, of a key that is used much.
+    pub(crate) own: Option<Histogram>,
+    /// Times between two uses of a key of its class.
+    pub(crate) of_class: Histogram,
 }
 
 /// What was done with a key.
@@ -110,6 +112,8 @@ struct Access<'k> {
     key: &'k [u8],
     hash: u32,
     touch: Touch,
+    /// For how many seconds nobody had used it; `None`: it was not there.
+    idle_s: Option<u32>,
     value_len: usize,
     deadline_ms: Option<u64>,
 }
@@ -128,6 +132,7 @@ impl Analytics {
             top: TopKeys::default(),
             classes: Classes::default(),
             tracker: Tracker::default(),
+            histories: Histories::default(),
             reuse: MissRatio::default(),
             detector: Detector::default(),
             watch: Watch { at_ms: now_ms, ..Watch::default() },
@@ -151,15 +156,14 @@ impl Analytics {
     /// A command has read a key, or would have.
     #[inline]
     pub(crate) fn on_read(&mut self, probe: Probe<'_>, found: Option<Found>, keyspace: &mut Keyspace) {
-        if let Some(found) = found {
-            keyspace.count_read(found, self.now_s);
-        }
+        let idle_s = found.map(|found| keyspace.count_read(found, self.now_s));
         if self.is_observed(probe.hash) {
             let entry = found.map(|found| keyspace.entry(found));
             self.observe(&Access {
                 key: probe.key,
                 hash: probe.hash,
                 touch: if found.is_some() { Touch::Read } else { Touch::Miss },
+                idle_s,
                 value_len: entry.map_or(0, |entry| entry.value().len()),
                 deadline_ms: entry.and_then(Entry::deadline_ms),
             });
@@ -176,9 +180,10 @@ impl Analytics {
         deadline_ms: Option<u64>,
         keyspace: &mut Keyspace,
     ) {
-        keyspace.count_write(found, self.now_s);
+        let idle_s = Some(keyspace.count_write(found, self.now_s));
         if self.is_observed(found.hash) {
-            self.observe(&Access { key, hash: found.hash, touch: Touch::Write, value_len, deadline_ms });
+            let hash = found.hash;
+            self.observe(&Access { key, hash, touch: Touch::Write, idle_s, value_len, deadline_ms });
         }
     }
 
@@ -192,7 +197,7 @@ impl Analytics {
     ) -> Usage {
         if self.is_observed(probe.hash) {
             let Probe { key, hash } = probe;
-            self.observe(&Access { key, hash, touch: Touch::Write, value_len, deadline_ms });
+            self.observe(&Access { key, hash, touch: Touch::Write, idle_s: None, value_len, deadline_ms });
         }
         Usage::created(self.now_s)
     }
@@ -206,6 +211,7 @@ impl Analytics {
                 self.choose_next();
             }
             self.tracker.remove(hash);
+            self.histories.remove(hash);
             self.reuse.remove(hash);
         }
     }
@@ -215,6 +221,7 @@ impl Analytics {
         self.top.clear();
         self.classes.clear();
         self.tracker.clear();
+        self.histories.clear();
         self.reuse.clear();
         self.watch.keys.clear();
         self.watch.classes.clear();
@@ -305,6 +312,7 @@ impl Analytics {
         self.top.memory_bytes()
             + self.classes.memory_bytes()
             + self.tracker.memory_bytes()
+            + self.histories.memory_bytes()
             + self.reuse.memory_bytes()
             + self.detector.memory_bytes()
             + size_of::<Self>()
@@ -319,12 +327,8 @@ impl Analytics {
         let window_s =
             hot::HALF_LIFE_MS as f64 / 1000.0 / std::f64::consts::LN_2 * (1.0 - (-half_lives).exp2());
         let rate = hot.filter(|_| window_s >= 1.0).map(|hot| (hot.reads + hot.writes) / window_s);
-        OfKey {
-            class: class.name.clone(),
-            rate,
-            interval_p50_ms: class.intervals.quantile(0.5),
-            interval_p99_ms: class.intervals.quantile(0.99),
-        }
+        let own = self.histories.closed(hash);
+        OfKey { class: class.name.clone(), rate, own: own.cloned(), of_class: class.intervals.clone() }
     }
 
     /// For how many seconds a key has rested whose usage has this last access.
@@ -352,7 +356,7 @@ impl Analytics {
     #[cold]
     #[inline(never)]
     fn observe(&mut self, access: &Access<'_>) {
-        let Access { key, hash, touch, value_len, deadline_ms } = *access;
+        let Access { key, hash, touch, idle_s, value_len, deadline_ms } = *access;
         let now_ms = self.now_ms;
         if self.countdown == 0 {
             let weight = self.weight;
@@ -368,12 +372,18 @@ impl Analytics {
             if let (Touch::Write, Some(deadline_ms)) = (touch, deadline_ms) {
                 class.ttls.record(deadline_ms.saturating_sub(now_ms), weight);
             }
+            if let Some(idle_s) = idle_s {
+                let ms = u64::from(idle_s) * 1000;
+                class.intervals.record(ms, weight);
+                self.histories.record(hash, ms, weight);
+            }
             self.choose_next();
         }
         if self.tracker.tracks(hash) {
             let id = self.classes.find(key);
-            if let Some(ms) = self.tracker.touch(hash, id, now_ms) {
-                self.classes.class_mut(id).intervals.record(ms, 1);
+            // A key that was there has told how long it rested by itself.
+            if let (Some(ms), None) = (self.tracker.touch(hash, id, now_ms), idle_s) {
+                self.classes.class_mut(id).intervals.record(ms, self.tracker.weight());
             }
         }
         if self.reuse.samples(hash) {
@@ -600,6 +610,91 @@ mod tests {
         assert!(names.iter().any(|name| name == "user:42"), "{reply:?}");
         assert!(!names.iter().any(|name| name == "user:7"), "{reply:?}");
         assert_eq!(column(&reply, "since")[0], timestamp_of(EPOCH_MS + 291_000));
+    }
+
+    /// Some sessions are used every 61 seconds, others every 97.
+    fn with_sessions(shards: &mut [Shard]) -> u64 {
+        let mut now_ms = EPOCH_MS;
+        for second in 0..8000u64 {
+            now_ms += 1000;
+            for key in [second % 97, 200 + second % 61] {
+                let number = key as usize % shards.len();
+                let request = if second < 97 { "SET session:{} x" } else { "GET session:{}" };
+                run(&mut shards[number], &request.replace("{}", &key.to_string()), now_ms);
+            }
+        }
+        now_ms
+    }
+
+    #[test]
+    fn a_time_to_live_is_suggested_from_the_rests_of_the_class() {
+        let mut shards: Vec<_> = (0..2).map(|_| counting()).collect();
+        let now_ms = with_sessions(&mut shards);
+        let explained = ask(&mut shards, "SUGGEST-TTL CLASS session:* EXPLAIN", now_ms, 7);
+        let number = |name| field(&explained, name).parse::<f64>().unwrap();
+        // Half of the uses come after 61 seconds, the others after 97: a bucket ends up to a quarter later.
+        assert!((97.0..=122.0).contains(&number("ttl")), "{explained:?}");
+        assert!(number("expected_hit_ratio") >= 0.99 && number("observations") > 1000.0, "{explained:?}");
+        assert_eq!((number("keys"), number("watched_seconds")), (158.0, 8000.0));
+        let short = ask(&mut shards, "SUGGEST-TTL CLASS session:* TARGET 0.4", now_ms, 7);
+        assert!(matches!(short, Reply::Integer(61..=77)), "{short:?}");
+        let of_key = ask(&mut shards, "SUGGEST-TTL session:250 EXPLAIN", now_ms, 7);
+        assert_eq!(field(&of_key, "class"), "session:*", "its own history is too short: {of_key:?}");
+        let mut now_ms = now_ms;
+        for _ in 0..100 {
+            now_ms += 61_000;
+            run(&mut shards[0], "GET session:250", now_ms);
+        }
+        let of_key = ask(&mut shards, "SUGGEST-TTL session:250 EXPLAIN", now_ms, 7);
+        assert_eq!(field(&of_key, "key"), "session:250", "{of_key:?}");
+        assert!((61..=77).contains(&field(&of_key, "ttl").parse::<u32>().unwrap()), "{of_key:?}");
+        let apply = Question::Ttl {
+            subject: inquiry::Subject::Class(b"session:*"[..].into()),
+            target: 0.99,
+            explain: false,
+            apply: true,
+        };
+        let rule = apply.rule_to_apply(&explained).unwrap();
+        assert_eq!((&rule.pattern[..], rule.ttl_ms as f64), (&b"session:*"[..], number("ttl") * 1000.0));
+    }
+
+    #[test]
+    fn a_key_that_expires_too_early_shows_in_the_rests_of_its_class() {
+        let mut shards = [counting()];
+        let mut now_ms = EPOCH_MS;
+        for _ in 0..400 {
+            now_ms += 1000;
+            for key in 0..20 {
+                run(&mut shards[0], &format!("GET page:{key}"), now_ms + key * 7);
+            }
+            // The next use comes after 50 seconds, when the key has been gone for 40.
+            now_ms += 49_000;
+            for key in 0..20 {
+                run(&mut shards[0], &format!("SETEX page:{key} 10 x"), now_ms - 49_000 + key * 7);
+            }
+            shards[0].expire(now_ms, 100);
+        }
+        let suggested = ask(&mut shards, "SUGGEST-TTL CLASS page:*", now_ms, 7);
+        let Reply::Integer(seconds) = suggested else { panic!("{suggested:?}") };
+        assert!((50..=64).contains(&seconds), "{seconds} seconds");
+    }
+
+    #[test]
+    fn more_memory_is_advised_where_it_would_help() {
+        let mut shards = [counting()];
+        let mut now_ms = EPOCH_MS;
+        for round in 0..30_000u64 {
+            now_ms += 10;
+            let key = round * 7919 % 1000;
+            if run(&mut shards[0], &format!("GET page:{key}"), now_ms) == Reply::Nil {
+                run(&mut shards[0], &format!("SET page:{key} {}", "v".repeat(100)), now_ms);
+            }
+        }
+        let advice = ask(&mut shards, "CACHE-ADVICE", now_ms, 7);
+        assert_eq!(column(&advice, "memory"), ["now", "1/4", "1/2", "1", "2", "4"]);
+        let ratios: Vec<f64> = column(&advice, "hit_ratio").iter().map(|it| it.parse().unwrap()).collect();
+        // Each key comes again after all others: with less memory it would be gone by then.
+        assert!(ratios[0] > 0.95 && ratios[1] < 0.3 && ratios[5] > 0.9, "{ratios:?}");
     }
 
     fn timestamp_of(ms: u64) -> String {
