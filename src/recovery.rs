@@ -279,8 +279,7 @@ fn replace_by_snapshot<D: Disk>(shard: &Shard, log: &mut Log<D>, last_id: u64) -
     let mut target = Target { writer, changes: Changes::default() };
     write_all(shard, |change| target.put(change))?;
     target.flush()?;
-    let ending = log.end_snapshot(target.writer)?;
-    let snapshot = ending.finish().map_err(|failed| log.fail_snapshot(failed))?;
+    let snapshot = log.finish_snapshot(target.writer)?;
     log.retire(&snapshot).clear().map(drop)
 }
 

@@ -209,9 +209,42 @@ pub struct Shared {
     /// The time of transaction ids when the server started; known once the logs were looked at.
     id_base_us: OnceLock<u64>,
     stopping: AtomicBool,
+    pulses: Box<[Pulse]>,
+}
+
+/// How a worker is, as the others see it. Each has a cache line: it is written with every turn.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Pulse {
+    /// When it began its last turn, in milliseconds from the start of the server.
+    turn_began_ms: AtomicU64,
+    /// Its disk fails.
+    disk_fails: AtomicBool,
 }
 
 impl Shared {
+    /// Notes that a worker begins a turn.
+    #[inline]
+    pub fn beat(&self, worker: usize, now_ms: u64) {
+        self.pulses[worker].turn_began_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// Notes whether the disk of a worker fails.
+    pub fn note_disk(&self, worker: usize, fails: bool) {
+        self.pulses[worker].disk_fails.store(fails, Ordering::Relaxed);
+    }
+
+    /// Whether the disk of some worker fails.
+    pub fn some_disk_fails(&self) -> bool {
+        self.pulses.iter().any(|pulse| pulse.disk_fails.load(Ordering::Relaxed))
+    }
+
+    /// Whether a worker has not come back from its last turn for so long that its disk must hang.
+    pub fn hangs(&self, worker: usize, now_ms: u64) -> bool {
+        let since_ms = self.pulses[worker].turn_began_ms.load(Ordering::Relaxed);
+        u128::from(now_ms.saturating_sub(since_ms)) > self.config.disk_timeout.as_millis()
+    }
+
     /// Notes that a worker has its shard. With the last one the server is ready, and says so.
     pub(crate) fn shard_loaded(&self, index: usize, keys: usize) {
         if self.loading.finish(index, keys) {
@@ -263,6 +296,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let running = stop_on_signal()?;
     let found = recovery::lock(&config)?;
     let Listeners { sockets, resp_port } = listen(&config)?;
+    let shard_count = config.shard_count();
     let shared = Arc::new(Shared {
         config,
         resp_port,
@@ -276,6 +310,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         drained: Gauge::default(),
         id_base_us: OnceLock::new(),
         stopping: AtomicBool::new(false),
+        pulses: (0..shard_count).map(|_| Pulse::default()).collect(),
     });
     let result = serve(&shared, found, sockets, &running);
     remove_unix_socket(&shared.config);

@@ -89,6 +89,9 @@ impl Worker {
                 self.begin_gather(client, request, |_| Call::Report);
                 return Ok(());
             }
+            Server::Sync | Server::Compact | Server::Save if self.some_hang() => {
+                return Err(Error::Unavailable("the disk of a shard hangs; nothing was done"));
+            }
             Server::Sync => {
                 self.begin_gather(client, request, |_| Call::Sync);
                 return Ok(());

@@ -66,6 +66,9 @@ const NOTE_MS: u64 = 1000;
 /// How long `everysec` leaves data unsynced.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How much longer than its disk a client waits for an answer: what the shard itself has to say comes first.
+const ANSWER_SLACK_MS: u64 = 500;
+
 /// How long a shutdown waits for what is under way.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
@@ -83,6 +86,9 @@ pub struct Worker {
     /// Where the shard is to be read back from, once that is known.
     data: mpsc::Receiver<ShardData>,
     upkeep: Upkeep,
+    /// Which workers hang in their disks.
+    hung: Vec<bool>,
+    last_tick_ms: u64,
     locks: LockTable<Deferred>,
     /// The locked or waiting parts of transactions.
     prepared: HashMap<TransactionId, Prepared>,
@@ -201,6 +207,8 @@ impl Worker {
             index,
             shared,
             upkeep,
+            hung: vec![false; post.worker_count()],
+            last_tick_ms: 0,
             net,
             post,
             shard,
@@ -351,6 +359,7 @@ impl Worker {
             self.turn_times.add(uptime_us - self.turn_began_us);
         }
         self.turn_began_us = uptime_us;
+        self.shared.beat(self.index, self.uptime_ms);
         for event in events.drain(..) {
             self.on_event(event);
         }
@@ -416,8 +425,10 @@ impl Worker {
             return;
         }
         self.shared.connections.add();
-        let worker = self.next_worker;
-        self.next_worker = (worker + 1) % self.post.worker_count();
+        let count = self.post.worker_count();
+        let mut in_turn = (0..count).map(|step| (self.next_worker + step) % count);
+        let worker = in_turn.find(|worker| !self.hung[*worker]).expect("this worker does not hang");
+        self.next_worker = (worker + 1) % count;
         if worker == self.index {
             self.welcome(newcomer);
         } else {
@@ -506,9 +517,12 @@ impl Worker {
         let mut progressed = false;
         for id in std::mem::take(&mut self.hungry) {
             let Some(mut connection) = self.take_out(id) else { continue };
-            if connection.client.is_servable() && !self.post.is_full() && !self.shared.stopping() {
+            let client = &mut connection.client;
+            let full = client.waits_for.is_some_and(|worker| self.post.is_full(worker));
+            if client.is_servable() && !full && !self.shared.stopping() {
                 let before = connection.input.len();
-                connection.client.hungry = false;
+                client.hungry = false;
+                client.waits_for = None;
                 self.serve_input(&mut connection);
                 progressed |= connection.input.len() != before;
                 self.put_back(connection);
@@ -546,7 +560,7 @@ impl Worker {
             if matches!(client.stage, Stage::Closing | Stage::Lingering { .. } | Stage::Gone) {
                 return bytes.len();
             }
-            if !client.is_servable() || self.post.is_full() || commands_left == 0 || self.shared.stopping() {
+            if !client.is_servable() || commands_left == 0 || self.shared.stopping() {
                 self.starve(client);
                 return used;
             }
@@ -616,16 +630,25 @@ impl Worker {
         match command.run {
             Run::Key(_) | Run::Keys(..) => match route(&request, self.post.worker_count()) {
                 Route::One(worker) if worker == self.index => self.run_here(client, &request),
+                Route::One(worker) if self.hung[worker] => answer(client, &request, &hangs()),
+                Route::One(worker) if self.post.is_full(worker) => {
+                    client.waits_for = Some(worker);
+                    return Flow::Later;
+                }
                 Route::One(worker) => {
                     let token = Token { socket: client.socket, sequence: client.replies.next_sequence() };
                     let size_bytes = self.post.run(worker, token, &request);
-                    client.replies.later(worker, size_bytes);
+                    client.replies.later(worker, size_bytes, self.uptime_ms);
                 }
                 Route::Several if !client.is_quiet() => return Flow::Later,
-                Route::Several => self.begin_transaction(client, &request),
+                Route::Several => match self.any_hangs(request.keys()) {
+                    true => answer(client, &request, &hangs()),
+                    false => self.begin_transaction(client, &request),
+                },
             },
             Run::EveryShard(..) if single => self.run_here(client, &request),
             Run::EveryShard(..) | Run::Server(_) if !client.is_quiet() => return Flow::Later,
+            Run::EveryShard(..) if self.some_hang() => answer(client, &request, &hangs()),
             Run::EveryShard(..) if command.access == Access::Write => {
                 self.begin_transaction(client, &request);
             }
@@ -644,14 +667,14 @@ impl Worker {
         if let Some(error) = self.refusal(request) {
             answer(client, request, &Reply::Error(error));
         } else if self.locks.is_idle() || !self.conflicts(request) {
-            let Worker { shard, journal, post, index, now_ms, turn_number, .. } = self;
+            let Worker { shard, journal, post, index, now_ms, uptime_ms, turn_number, .. } = self;
             let journal = &mut **journal;
             journal.bound_frame();
             let changes_before = journal.changes.count();
             let reply = shard.execute(request, *now_ms, &mut journal.changes);
             let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
             if journal.holds_back(seq) {
-                let sequence = client.replies.later(*index, 0);
+                let sequence = client.replies.later(*index, 0, *uptime_ms);
                 let token = Token { socket: client.socket, sequence };
                 let asker = (*index, token);
                 journal
@@ -661,7 +684,7 @@ impl Worker {
                 answer(client, request, &reply);
             }
         } else {
-            let sequence = client.replies.later(self.index, 0);
+            let sequence = client.replies.later(self.index, 0, self.uptime_ms);
             let token = Token { socket: client.socket, sequence };
             // It is answered as a request from a peer is.
             self.defer(self.index, token, request);
@@ -677,7 +700,22 @@ impl Worker {
     fn begin_transaction(&mut self, client: &mut Client, request: &Request<'_>) {
         let id = self.next_id();
         let transaction = Transaction::begin(id, request, job_token(client), &mut self.post);
-        client.job = Some(Box::new(Job::Transaction(transaction)));
+        self.begin_job(client, Job::Transaction(transaction));
+    }
+
+    fn begin_job(&self, client: &mut Client, job: Job) {
+        client.job = Some(Box::new(job));
+        client.job_since_ms = self.uptime_ms;
+    }
+
+    /// Whether a shard hangs in its disk.
+    pub(crate) fn some_hang(&self) -> bool {
+        self.hung.contains(&true)
+    }
+
+    /// Whether a shard that owns one of these keys hangs.
+    fn any_hangs<'a>(&self, mut keys: impl Iterator<Item = &'a [u8]>) -> bool {
+        self.some_hang() && keys.any(|key| self.hung[router::owner(key, self.hung.len())])
     }
 
     fn next_id(&mut self) -> TransactionId {
@@ -691,13 +729,15 @@ impl Worker {
         request: &Request<'_>,
         call: impl Fn(&mut Mail) -> Call,
     ) {
-        let gather = Gather::begin(request, job_token(client), &mut self.post, call);
-        client.job = Some(Box::new(Job::Gather(gather)));
+        let workers = (0..self.hung.len()).filter(|worker| !self.hung[*worker]).collect();
+        let mut gather = Gather::begin(workers, request, job_token(client), &mut self.post, call);
+        gather.report.wal_fault = self.hung.iter().position(|hung| *hung).map(hangs_in_disk);
+        self.begin_job(client, Job::Gather(gather));
     }
 
     pub(crate) fn begin_keys(&mut self, client: &mut Client, pattern: &[u8]) {
         let walk = Walk::all(pattern, client.dialect, job_token(client), &mut self.post);
-        client.job = Some(Box::new(Job::Walk(walk)));
+        self.begin_job(client, Job::Walk(walk));
     }
 
     /// Starts a page of `SCAN`. A cursor that no `SCAN` has returned names an empty last page.
@@ -710,7 +750,7 @@ impl Worker {
     ) {
         let token = job_token(client);
         match Walk::page(cursor, count, pattern, client.dialect, token, &mut self.post) {
-            Some(walk) => client.job = Some(Box::new(Job::Walk(walk))),
+            Some(walk) => self.begin_job(client, Job::Walk(walk)),
             None => client.replies.now(|out| protocol::begin_page(0, 0, client.dialect, out)),
         }
     }
@@ -773,7 +813,7 @@ impl Worker {
                 let part = self.prepared.remove(&transaction).expect("a part is committed once");
                 self.last_id_us = self.last_id_us.max(verdict::id_micros(record));
                 let (reply, seq) = self.run_part(record, &part);
-                self.journal.answer(seq, from, token, Answer::Part(reply), &mut self.post);
+                self.journal.answer(seq, from, token, Answer::Committed(reply), &mut self.post);
             }
             Call::Release(transaction) => {
                 self.prepared.remove(&transaction);
@@ -843,13 +883,19 @@ impl Worker {
     fn on_answer(&mut self, from: usize, token: Token, answer: Answer, mail: &Mail) {
         if token == upkeep::TOKEN {
             let failed = matches!(answer, Answer::Part(Reply::Error(_)));
-            self.upkeep.on_peer_synced(!failed, &self.journal, &mut self.post);
+            self.upkeep.on_synced(!failed, &self.journal.log, &mut self.post);
             return;
         }
         let Some(mut connection) = self.take_out(token.socket) else {
             unreachable!("a connection stays until everything it asked for is answered");
         };
         let client = &mut connection.client;
+        if let Some(at) = client.given_up.iter().position(|(sequence, _)| *sequence == token.sequence) {
+            if self.advance_given_up(&mut client.given_up[at].1, from, token, answer) {
+                client.given_up.swap_remove(at);
+            }
+            return self.put_back(connection);
+        }
         match (answer, client.job.take()) {
             (Answer::Bytes(range), job) => {
                 client.job = job;
@@ -862,6 +908,7 @@ impl Worker {
             (answer, Some(mut job)) => {
                 if !self.advance(client, &mut job, from, answer) {
                     client.job = Some(job);
+                    client.job_since_ms = self.uptime_ms;
                 }
             }
             (_, None) => unreachable!("only jobs are answered by parts"),
@@ -890,7 +937,7 @@ impl Worker {
                 client.replies.now_sealed(items);
             }
             (Job::Gather(gather), given) => {
-                if !gather.answer(given) {
+                if !gather.answer(from, given) {
                     return false;
                 }
                 let request = gather.request.clone();
@@ -909,6 +956,84 @@ impl Worker {
             (Job::Walk(_), _) => unreachable!("a walk is answered by pages"),
         }
         true
+    }
+
+    // ---- disks that hang ----
+
+    /// Finds out which workers hang. While one does, or a disk fails, clients that have waited for too long are told:
+    /// what they asked for goes on without them.
+    fn look_for_hangs(&mut self) {
+        // When this worker itself was not run for a while, neither were the others.
+        let late =
+            self.uptime_ms - self.last_tick_ms > self.shared.config.disk_timeout.as_millis() as u64 / 2;
+        self.last_tick_ms = self.uptime_ms;
+        if late || self.loading {
+            return;
+        }
+        for worker in 0..self.hung.len() {
+            let hangs = worker != self.index && self.shared.hangs(worker, self.uptime_ms);
+            if hangs != std::mem::replace(&mut self.hung[worker], hangs) {
+                let state = if hangs { "hangs in its disk" } else { "goes on" };
+                tracing::warn!(shard = worker, "{state}, as shard {} sees it", self.index);
+            }
+        }
+        if !self.some_hang() && !self.shared.some_disk_fails() {
+            return;
+        }
+        let waiting = self.connections.iter().flatten().filter(|connection| !connection.client.is_quiet());
+        let waiting: Vec<_> = waiting.map(|connection| connection.client.socket).collect();
+        for id in waiting {
+            let mut connection = self.take_out(id).expect("it is there");
+            self.give_up_what_hangs(&mut connection.client);
+            self.put_back(connection);
+        }
+    }
+
+    fn give_up_what_hangs(&mut self, client: &mut Client) {
+        let wait_ms = self.shared.config.disk_timeout.as_millis() as u64 + ANSWER_SLACK_MS;
+        let Some(before_ms) = self.uptime_ms.checked_sub(wait_ms) else { return };
+        let dialect = client.dialect;
+        client.replies.give_up(before_ms, |worker, out| {
+            let error = Error::NotOnDisk { cause: no_answer(&[worker]) };
+            protocol::write_reply(&Reply::Error(error), None, 0, dialect, out);
+        });
+        let awaited = match client.job.as_deref_mut() {
+            Some(Job::Transaction(transaction)) if client.job_since_ms < before_ms => {
+                transaction.give_up();
+                transaction.unanswered()
+            }
+            Some(Job::Gather(gather)) => gather.unanswered().to_vec(),
+            Some(Job::Walk(walk)) => vec![walk.shard()],
+            _ => return,
+        };
+        let is_transaction = matches!(client.job.as_deref(), Some(Job::Transaction(_)));
+        if !is_transaction && !awaited.iter().any(|worker| self.hung[*worker]) {
+            return;
+        }
+        let mut job = client.job.take().expect("it was looked at");
+        let sequence = client.replies.skip_number();
+        match &mut *job {
+            Job::Gather(gather) if gather.is_of_reports() => {
+                gather.report.wal_fault = awaited.first().copied().map(hangs_in_disk);
+                let request = gather.request.clone();
+                let reply = self.gathered(&request.request(), gather);
+                answer(client, &request.request(), &reply);
+            }
+            _ => answer_error(client, Error::NotOnDisk { cause: no_answer(&awaited) }),
+        }
+        client.given_up.push((sequence, job));
+    }
+
+    /// Takes one answer to a job that its client waits for no more. Returns whether it has ended.
+    fn advance_given_up(&mut self, job: &mut Job, from: usize, token: Token, given: Answer) -> bool {
+        match job {
+            Job::Transaction(transaction) => {
+                let record = self.next_id();
+                transaction.answer(from, given, record, token, &mut self.post).is_some()
+            }
+            Job::Gather(gather) => gather.answer(from, given),
+            Job::Walk(_) => true,
+        }
     }
 
     // ---- transactions, at the shards that take part ----
@@ -993,6 +1118,23 @@ impl Worker {
         }
     }
 
+    /// What was answered in the turn whose frames could not be written is not coming: its clients are told, and let
+    /// go.
+    fn give_up_held_back(&mut self) {
+        let Worker { connections, attention, journal, .. } = self;
+        for connection in connections.iter_mut().flatten() {
+            let client = &mut connection.client;
+            if std::mem::take(&mut client.held_back) {
+                client.replies.discard();
+                answer_error(client, journal.not_on_disk());
+                client.stage = Stage::Closing;
+                if !std::mem::replace(&mut client.listed, true) {
+                    attention.push(client.socket);
+                }
+            }
+        }
+    }
+
     // ---- what the clock and idle time ask for ----
 
     fn tick(&mut self) {
@@ -1005,6 +1147,13 @@ impl Worker {
             self.next_note_ms = self.uptime_ms + NOTE_MS;
             let latency_us = std::mem::take(&mut self.turn_times).typical_us();
             self.shard.note_second(self.now_ms, latency_us);
+        }
+        self.look_for_hangs();
+        if self.journal.get().is_some() {
+            if self.journal.watch(&mut self.post) {
+                self.give_up_held_back();
+            }
+            self.shared.note_disk(self.index, self.journal.is_failing());
         }
         for listener in std::mem::take(&mut self.resting) {
             self.net.accept(listener);
@@ -1114,7 +1263,7 @@ impl Worker {
         let id = client.socket;
         if client.stage == Stage::Gone {
             client.replies.discard();
-            return !client.is_quiet();
+            return !client.is_done();
         }
         if client.replies.is_ready() && !client.held_back && !self.net.is_sending(id) {
             let bytes = client.replies.take(|| self.spare_buffers.pop().unwrap_or_default());
@@ -1129,8 +1278,8 @@ impl Worker {
             return true;
         }
         match client.stage {
-            Stage::Ended => client.hungry,
-            Stage::Closing => {
+            Stage::Ended if client.hungry || client.is_done() => client.hungry,
+            Stage::Ended | Stage::Closing => {
                 self.net.shutdown_write(id);
                 client.stage = Stage::Lingering { until_ms: self.uptime_ms + LINGER_MS };
                 true
@@ -1157,6 +1306,20 @@ impl Worker {
         let all_drained = self.shared.drained.count() == self.post.worker_count();
         self.drained && all_drained && self.post.is_idle() && !self.upkeep.is_busy()
     }
+}
+
+fn hangs() -> Reply<'static> {
+    Reply::Error(Error::Unavailable("the disk of a shard that it needs hangs; nothing was done"))
+}
+
+fn hangs_in_disk(shard: usize) -> Arc<str> {
+    format!("shard {shard}: its disk hangs").into()
+}
+
+/// The cause of an error for clients of workers that do not answer.
+fn no_answer(workers: &[usize]) -> Arc<str> {
+    let shards: Vec<_> = workers.iter().map(ToString::to_string).collect();
+    format!("no answer from shard {} in time, whose disk hangs or fails", shards.join(", ")).into()
 }
 
 /// What a request locks, and whether for itself alone.

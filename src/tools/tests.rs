@@ -67,7 +67,7 @@ impl Writer {
             changes.push(&shard::Change::Put { key: &key, value: &value, deadline_ms });
             writer.append(wal::Kind::Batch, 1, changes.bytes()).unwrap();
         }
-        let snapshot = self.log.end_snapshot(writer).unwrap().finish().unwrap();
+        let snapshot = self.log.finish_snapshot(writer).unwrap();
         self.log.retire(&snapshot).clear().unwrap();
     }
 }

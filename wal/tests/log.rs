@@ -74,7 +74,7 @@ fn files(disk: &MemDisk, suffix: &str) -> Vec<PathBuf> {
 fn take_snapshot(log: &mut Log<MemDisk>, text: &[u8]) {
     let mut writer = log.begin_snapshot().unwrap();
     writer.append(Kind::Batch, 3, text).unwrap();
-    let snapshot = log.end_snapshot(writer).unwrap().finish().unwrap();
+    let snapshot = log.finish_snapshot(writer).unwrap();
     let obsolete = log.retire(&snapshot);
     if let Some(spare) = obsolete.clear().unwrap() {
         log.adopt(spare);
@@ -192,7 +192,7 @@ fn a_log_on_the_real_disk_comes_back() {
     for _ in 0..100 {
         writer.append(Kind::Batch, 1, &[7; 10_000]).unwrap();
     }
-    let snapshot = log.end_snapshot(writer).unwrap().finish().unwrap();
+    let snapshot = log.finish_snapshot(writer).unwrap();
     let spare = log.retire(&snapshot).clear().unwrap().expect("a segment is recycled");
     log.adopt(spare);
     log.append(Kind::Batch, 1, b"tail");
@@ -394,7 +394,11 @@ fn a_log_that_ends_before_what_the_snapshot_shows_is_refused() {
     let (mut log, ..) = open(&disk, 4096);
     let writer = log.begin_snapshot().unwrap();
     write(&mut log, 5);
-    log.end_snapshot(writer).unwrap().finish().unwrap();
+    let mut ending = log.end_snapshot(writer).unwrap();
+    assert!(!log.cover(&mut ending).unwrap(), "the frames that it shows are not on disk");
+    log.sync().unwrap();
+    assert!(log.cover(&mut ending).unwrap());
+    ending.finish().unwrap();
     drop(log);
     expect_frames(&open(&disk, 4096).2, 1, 5);
     let path = files(&disk, ".log").remove(0);
@@ -452,6 +456,22 @@ fn a_failed_write_is_repeated_in_a_fresh_segment() {
     let (_, recovered, replay) = open(&disk, 4096);
     expect_frames(&replay, 1, 6);
     assert_eq!(recovered.cut, None);
+}
+
+#[test]
+fn a_snapshot_is_overtaken_by_a_sync_that_fails_before_it_ends() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4096);
+    let writer = log.begin_snapshot().unwrap();
+    write(&mut log, 2);
+    let mut ending = log.end_snapshot(writer).unwrap();
+    assert!(!log.cover(&mut ending).unwrap());
+    let ticket = log.begin_sync().unwrap();
+    disk.fail_once(1, std::io::ErrorKind::Other);
+    assert!(ticket.run().is_err());
+    // The system has told of its failure once: a second sync by the snapshot itself would succeed.
+    log.fail_sync(&ticket);
+    assert!(matches!(log.cover(&mut ending), Err(Error::SnapshotOvertaken { .. })));
 }
 
 #[test]
