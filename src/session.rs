@@ -52,7 +52,7 @@ impl Worker {
             Server::Config if request.arg(0).eq_ignore_ascii_case(b"SET") => {
                 let auto_ttl = self.setting(request)?;
                 let gather = self.set_auto_ttl(request, auto_ttl, Reply::Ok, job_token(client));
-                client.job = Some(Box::new(Job::Gather(gather)));
+                self.begin_job(client, Job::Gather(gather));
                 return Ok(());
             }
             Server::Config => self.config_command(request)?,
@@ -401,7 +401,9 @@ impl Worker {
     ) -> Gather {
         let (auto_ttl, version) = (Arc::new(auto_ttl), self.shared.auto_ttl_versions.next());
         let call = |_: &mut Mail| Call::SetAutoTtl { auto_ttl: auto_ttl.clone(), version };
-        let mut gather = Gather::begin(request, token, &mut self.post, call);
+        // A shard that hangs in its disk gets them, too, for later; the client is told that it has not answered.
+        let workers = (0..self.post.worker_count()).collect();
+        let mut gather = Gather::begin(workers, request, token, &mut self.post, call);
         gather.then = Some(then);
         gather
     }

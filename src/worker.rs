@@ -703,7 +703,7 @@ impl Worker {
         self.begin_job(client, Job::Transaction(transaction));
     }
 
-    fn begin_job(&self, client: &mut Client, job: Job) {
+    pub(crate) fn begin_job(&self, client: &mut Client, job: Job) {
         client.job = Some(Box::new(job));
         client.job_since_ms = self.uptime_ms;
     }
