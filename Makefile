@@ -6,7 +6,7 @@ SIM_SEEDS ?= 2000
 CRASH_ROUNDS ?= 40
 FAULT_ROUNDS ?= 40
 
-.PHONY: build run test sim crash faults bench bench-instructions bench-server fmt lint check
+.PHONY: build run test sim crash faults bench bench-instructions bench-analytics bench-server fmt lint check
 
 build: ## the release binary: target/release/kvlite
 	$(CARGO) build --release
@@ -48,6 +48,9 @@ bench-server: ## the server against Redis, in turns; options: make bench-server 
 		$$as_root apt-get update -qq && \
 		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server redis-tools; }
 	$(CARGO) bench --bench server -- $(ARGS)
+
+bench-analytics: ## what it costs to count how keys are used: the server with analytics on and off, in turns
+	$(MAKE) --no-print-directory bench-server ARGS="--only 'analytics on and off P=16' $(ARGS)"
 
 fmt: ## lays out all sources
 	$(CARGO) fmt --all

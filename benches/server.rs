@@ -105,7 +105,7 @@ struct Contender {
 /// Whose flags a server takes, and when its log is synced: `always` or `everysec`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flavour {
-    Kvlite { sync: &'static str },
+    Kvlite { sync: &'static str, analytics: bool },
     Redis { appendfsync: Option<&'static str> },
 }
 
@@ -169,7 +169,7 @@ fn run(options: &Options) -> Outcome<()> {
     Ok(())
 }
 
-fn settings(options: &Options) -> Outcome<[Setting; 3]> {
+fn settings(options: &Options) -> Outcome<[Setting; 4]> {
     let &[first, second, ..] = usable_cpus().as_slice() else {
         return Err("this needs two CPUs: one for the server, one for the load".into());
     };
@@ -179,8 +179,16 @@ fn settings(options: &Options) -> Outcome<[Setting; 3]> {
         flavour: if is_redis(&options.kvlite_binary) {
             Flavour::Redis { appendfsync: Some(sync) }
         } else {
-            Flavour::Kvlite { sync }
+            Flavour::Kvlite { sync, analytics: true }
         },
+    };
+    let uncounted = Contender {
+        name: "analytics off",
+        flavour: match kvlite("everysec").flavour {
+            Flavour::Kvlite { sync, .. } => Flavour::Kvlite { sync, analytics: false },
+            redis @ Flavour::Redis { .. } => redis,
+        },
+        ..kvlite("everysec")
     };
     let redis = |name, appendfsync| Contender {
         name,
@@ -215,7 +223,16 @@ fn settings(options: &Options) -> Outcome<[Setting; 3]> {
         writes_only: true,
         contenders: vec![kvlite("always"), redis("Redis AOF", Some("always"))],
     };
-    Ok([one_core, two_cores, synced])
+    let analytics = Setting {
+        name: "one core, analytics on and off",
+        server_cpus: first.to_string(),
+        load_cpus: second.to_string(),
+        load_threads: 0,
+        seconds_factor: 1.0,
+        writes_only: false,
+        contenders: vec![kvlite("everysec"), uncounted],
+    };
+    Ok([one_core, two_cores, synced, analytics])
 }
 
 fn is_redis(binary: &Path) -> bool {
@@ -264,7 +281,7 @@ fn measure_setting(
                 let at = (turn + round) % servers.len(); // Nobody always follows the same server.
                 let sample = servers[at].measure(setting, pipeline, load, requests[at])?;
                 eprintln!(
-                    "{name}, round {}/{rounds}: {:<9} {:>9.0} ops/s {:>6.2} us CPU/op",
+                    "{name}, round {}/{rounds}: {:<13} {:>9.0} ops/s {:>6.2} us CPU/op",
                     round + 1,
                     servers[at].name,
                     sample.ops_per_s,
@@ -294,9 +311,10 @@ impl Server {
         command.args(["--pdeathsig", "KILL", "taskset", "-c", &setting.server_cpus]);
         command.arg(&contender.binary);
         match contender.flavour {
-            Flavour::Kvlite { sync } => {
+            Flavour::Kvlite { sync, analytics } => {
                 command.args(["--host", "127.0.0.1", "--port", "0", "--resp-port", &port.to_string()]);
                 command.args(["--sync-mode", sync, "--wal-path"]).arg(&dir);
+                command.arg(format!("--enable-analytics={analytics}"));
             }
             Flavour::Redis { appendfsync } => {
                 command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--dir"]);

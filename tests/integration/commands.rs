@@ -47,7 +47,7 @@ const RESP: &[Script] = &[
         GET a -> "Hello"
         EXISTS a a -> 2
         APPEND a ! -> 6
-        ANALYZE a -> ["reads", 3, "writes", 2, "last_access", ~"T", "created", ~"Z", "size", 6, "ttl", -1, "idle", 0..9, "rate", *, "interval_p50_ms", *, "interval_p99_ms", *, "intervals_of", "key", "class", *]
+        ANALYZE a -> ["reads", 3, "writes", 2, "last_access", ~"T", "created", ~"Z", "size", 6, "ttl", -1, "idle", 0..9, "rate", *, "interval_p50_ms", *, "interval_p99_ms", *, "learnt_from", *, "class", *]
         SET a 1 EX 100 -> +OK
         ANALYZE a -> ["reads", 3, "writes", 3, "last_access", *, "created", *, "size", 1, "ttl", 99..100, ...]
         DEL a -> 1

@@ -1,8 +1,8 @@
 //! What can be asked about the use of keys, and how the answers of several shards become one.
 //!
-//! A [`Question`] goes to every shard. There it is an [`Inquiry`], which is advanced in slices where it has to
-//! walk over the keys, so that requests are served meanwhile. It ends as [`Findings`]; those of several shards,
-//! which hold different keys, add up and become the reply.
+//! A [`Question`] goes to every shard. There it is an [`Inquiry`], which is advanced in slices where it has
+//! to walk over the keys, so that requests are served meanwhile. It ends as [`Findings`]; those of several
+//! shards, which hold different keys, add up and become the reply.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -365,29 +365,10 @@ fn hot_of_late(count: usize, by: By, analytics: &Analytics, keyspace: &Keyspace)
     found
 }
 
-/// What a key that is used much tells by itself.
-fn own_intervals(key: &[u8], analytics: &Analytics, keyspace: &Keyspace) -> Option<Intervals> {
-    let probe = keyspace.probe(key);
-    let entry = keyspace.entry(keyspace.find(probe)?);
-    let usage = entry.usage()?;
-    let closed = analytics.histories.closed(probe.hash)?.clone();
-    let mut open = Histogram::default();
-    open.record(u64::from(analytics.idle_s(usage.last_access_s)) * 1000, 1);
-    let age_ms = analytics.watched_ms() - u64::from(usage.created_s) * 1000;
-    Some(Intervals {
-        of_key: true,
-        class: key.to_vec(),
-        closed,
-        open,
-        watched_ms: age_ms,
-        bytes: (key.len() + entry.value().len()) as u64,
-    })
-}
-
 fn intervals(question: &Question, analytics: &Analytics, keyspace: &Keyspace) -> Vec<Intervals> {
     let of = |id: ClassId, class: &Class| Intervals {
-        of_key: false,
         class: class.name.clone(),
+        of_key: false,
         closed: class.intervals.clone(),
         open: analytics.tracker.open(Some(id), analytics.now_ms),
         watched_ms: analytics.watched_ms(),
@@ -396,8 +377,18 @@ fn intervals(question: &Question, analytics: &Analytics, keyspace: &Keyspace) ->
     match question {
         Question::Ttl { subject: Subject::Key(key), .. } => {
             let id = analytics.classes.find(key);
-            let own = own_intervals(key, analytics, keyspace);
-            own.into_iter().chain([of(id, analytics.classes.class(id))]).collect()
+            let of_class = of(id, analytics.classes.class(id));
+            let probe = keyspace.probe(key);
+            let Some(closed) = analytics.histories.closed(probe.hash) else { return vec![of_class] };
+            let entry = keyspace.find(probe).map(|found| keyspace.entry(found));
+            let mut open = Histogram::default();
+            if let Some(usage) = entry.and_then(Entry::usage) {
+                open.record(u64::from(analytics.idle_s(usage.last_access_s)) * 1000, 1);
+            }
+            let class = of_class.class.clone();
+            let (closed, watched_ms) = (closed.clone(), analytics.watched_ms());
+            let bytes = entry.map_or(0, |entry| key.len() + entry.value().len()) as u64;
+            vec![Intervals { class, of_key: true, closed, open, watched_ms, bytes }, of_class]
         }
         _ => {
             let classes = analytics.classes.iter().filter(|(_, class)| question.is_about(class));
@@ -447,12 +438,12 @@ struct Prefix {
     bytes: u64,
 }
 
-/// How long the keys of a class, or one key, rest between two uses.
+/// How long the keys of a class, or one of them, rest between two uses.
 #[derive(Debug)]
 struct Intervals {
-    of_key: bool,
-    /// The name of the class or the key.
     class: Vec<u8>,
+    /// Whether it is about the key that was asked for alone.
+    of_key: bool,
     closed: Histogram,
     open: Histogram,
     watched_ms: u64,
@@ -514,7 +505,7 @@ impl Findings {
         }
         for intervals in other.intervals {
             let same =
-                |known: &&mut Intervals| (known.of_key, &known.class) == (intervals.of_key, &intervals.class);
+                |known: &&mut Intervals| known.class == intervals.class && known.of_key == intervals.of_key;
             match self.intervals.iter_mut().find(same) {
                 Some(known) => {
                     known.closed.add(&intervals.closed);
@@ -581,19 +572,21 @@ impl Findings {
     }
 
     fn ttl_reply(&self, target: f64, explain: bool, dialect: Dialect) -> Reply<'static> {
-        let suggest = |it: &Intervals| suggest(&it.closed, &it.open, target, it.watched_ms);
-        // Shards may know the key by different classes: the one with most to tell counts. The key itself comes first
-        // where it has enough to tell.
-        let of_class = self.intervals.iter().filter(|it| !it.of_key);
-        let of_class = of_class.max_by_key(|it| (it.class != OTHER, it.closed.count()));
-        let of_key = self.intervals.iter().find(|it| it.of_key).filter(|it| suggest(it).is_ok());
-        let Some(intervals) = of_key.or(of_class) else {
+        // Shards may know the key by different classes: the one with most to tell counts.
+        let of_classes = self.intervals.iter().filter(|it| !it.of_key);
+        let most = of_classes.max_by_key(|it| (it.class != OTHER, it.closed.count()));
+        let Some(of_class) = most else {
             let refusal = Refusal::FewObservations { needed: 1, have: 0 };
             return refused(refusal, None, explain, dialect);
         };
-        let suggestion = match suggest(intervals) {
-            Ok(suggestion) => suggestion,
-            Err(refusal) => return refused(refusal, Some(&intervals.class), explain, dialect),
+        // The history of the key itself counts where it is long enough, else that of its class.
+        let ask = |it: &Intervals| suggest(&it.closed, &it.open, target, it.watched_ms);
+        let of_key = self.intervals.iter().filter(|it| it.of_key);
+        let by_key = of_key.filter_map(|it| Some((it, ask(it).ok()?))).next();
+        let (intervals, suggestion) = match by_key.map_or_else(|| ask(of_class).map(|it| (of_class, it)), Ok)
+        {
+            Ok(found) => found,
+            Err(refusal) => return refused(refusal, Some(&of_class.class), explain, dialect),
         };
         let ttl_s = suggestion.ttl_s as i64;
         if !explain {
@@ -609,7 +602,8 @@ impl Findings {
             ("ttl", Reply::Integer(ttl_s)),
             ("expected_hit_ratio", decimal(suggestion.expected_hit_ratio)),
             ("target", decimal(target)),
-            (if intervals.of_key { "key" } else { "class" }, text(&intervals.class)),
+            ("class", text(&intervals.class)),
+            ("learnt_from", text(if intervals.of_key { b"key" } else { b"class" })),
             ("observations", Reply::Integer(suggestion.observations as i64)),
             ("watched_seconds", Reply::Integer((intervals.watched_ms / 1000) as i64)),
             ("p50_ms", optional(intervals.closed.quantile(0.5))),

@@ -32,8 +32,8 @@ pub const BUCKETS: usize = 124;
 
 /// Keys that are tracked at most: what 8192 buckets hold.
 const TRACKED_MAX: usize = 7168;
-/// Uses of tracked keys in 64 ms from which on fewer keys are tracked: 64 thousand a second.
-const TRACK_QUOTA: u32 = 4096;
+/// Uses of tracked keys in 64 ms from which on fewer keys are tracked: 32 thousand a second.
+const TRACK_QUOTA: u32 = 2048;
 /// When the table is full, keys that rested for longer than this, two days, make room first.
 const REST_KEPT_MS: u64 = 2 * 24 * 3600 * 1000;
 /// Sets of keys with a history of their own, and keys in a set.
@@ -233,7 +233,8 @@ fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// Histograms of single keys: of those that are used most.
+/// Histograms of single keys: of those that are used most. They stay when a key goes, for when it comes
+/// again.
 ///
 /// The keys are found by counting up and down in sets (Misra and Gries, "Finding Repeated Elements", 1982): a
 /// key that finds its set full costs the least used one of the set a point, and takes its place when it has
@@ -281,15 +282,6 @@ impl Histories {
     pub fn closed(&self, hash: u32) -> Option<&Histogram> {
         let set = &self.sets[hash as usize % HISTORY_SETS];
         set.iter().flatten().find(|history| history.hash == hash).map(|history| &history.rests)
-    }
-
-    /// A key was removed on purpose.
-    pub fn remove(&mut self, hash: u32) {
-        for place in &mut self.sets[hash as usize % HISTORY_SETS] {
-            if place.as_ref().is_some_and(|history| history.hash == hash) {
-                *place = None;
-            }
-        }
     }
 
     /// Forgets all keys.
@@ -546,8 +538,6 @@ mod tests {
             assert!(history.observations() >= 500);
         }
         assert!(histories.memory_bytes() <= 300 << 10, "{} bytes", histories.memory_bytes());
-        histories.remove(hash(3));
-        assert!(histories.closed(hash(3)).is_none());
         histories.clear();
         assert!(histories.closed(hash(1)).is_none());
     }

@@ -18,7 +18,6 @@ pub(crate) fn analyze<'s>(
     let entry = shard.entry(found);
     let usage = entry.usage().unwrap_or_default();
     let of_key = analytics.of_key(key, found.hash);
-    let intervals = of_key.own.as_ref().unwrap_or(&of_key.of_class);
     let moment = |seconds| owned(timestamp::format(analytics.unix_ms(seconds)));
     let integer = |number: u64| Reply::Integer(number as i64);
     let optional = |number: Option<u64>| number.map_or(Reply::Nil, integer);
@@ -32,9 +31,9 @@ pub(crate) fn analyze<'s>(
         ("ttl", Reply::Integer(ttl_s)),
         ("idle", integer(analytics.idle_s(usage.last_access_s).into())),
         ("rate", of_key.rate.map_or(Reply::Nil, |rate| owned(format!("{rate:.2}")))),
-        ("interval_p50_ms", optional(intervals.quantile(0.5))),
-        ("interval_p99_ms", optional(intervals.quantile(0.99))),
-        ("intervals_of", Reply::bytes(if of_key.own.is_some() { b"key" } else { b"class" })),
+        ("interval_p50_ms", optional(of_key.interval_p50_ms)),
+        ("interval_p99_ms", optional(of_key.interval_p99_ms)),
+        ("learnt_from", Reply::bytes(if of_key.has_history { b"key" } else { b"class" })),
         ("class", Reply::Bulk(Cow::Owned(of_key.class))),
     ];
     Reply::Map(fields.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect())
