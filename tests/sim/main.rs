@@ -31,5 +31,8 @@ mod damage;
 /// From one number of shards to another.
 mod layouts;
 
+/// Several shards and the commands over them, with a crash at every operation of the disk.
+mod shards;
+
 /// Walks through a keyspace that grows and shrinks meanwhile.
 mod walks;
