@@ -67,7 +67,7 @@ bench-memory: ## memory for each key against Redis; options: make bench-memory A
 bench-scaling: ## one shard, two, four, up to the cores; options: make bench-scaling ARGS=--quick
 	$(CARGO) bench --bench scaling -- $(ARGS)
 
-analytics-quality: ## what the analytics say against what is true, some minutes; ends with an error if a target is missed
+analytics-quality: ## what the analytics say against what is true, some minutes; real traces: TRACES=folder make analytics-quality
 	$(CARGO) bench --profile sim --bench analytics
 
 fmt: ## lays out all sources

@@ -34,7 +34,7 @@ use crate::Stats;
 use crate::entry::{Entry, Usage};
 use crate::keyspace::{Found, Keyspace, Probe};
 use anomalies::{Detector, Measure, SeriesId};
-use classes::{ClassId, Classes};
+use classes::{ClassId, Classes, OTHER_ID};
 use hot::{By, TopKeys, Touch};
 use intervals::{Histogram, Histories, Tracker};
 use reuse::MissRatio;
@@ -366,11 +366,16 @@ impl Analytics {
     fn observe(&mut self, access: &Access<'_>) {
         let Access { key, hash, touch, value_len, deadline_ms, .. } = *access;
         let now_ms = self.now_ms;
-        self.observe_rest(access);
+        // A use that is neither sampled nor tracked is here for the curve, which knows no classes.
+        let id = match self.countdown {
+            0 => self.classes.learn(key),
+            _ if self.tracker.tracks(hash) => self.classes.find(key),
+            _ => OTHER_ID,
+        };
+        self.observe_rest(access, id);
         if self.countdown == 0 {
             let weight = self.weight;
             self.top.observe(hash, key, touch, value_len, weight, now_ms);
-            let id = self.classes.learn(key);
             let class = self.classes.class_mut(id);
             match touch {
                 Touch::Read => class.hits += u64::from(weight),
@@ -396,9 +401,8 @@ impl Analytics {
     /// Takes note of how long the key of an access had rested. A key that is there knows it itself, in
     /// seconds, and one access of a sample stands for all; of a key that was there before, only the tracker
     /// knows.
-    fn observe_rest(&mut self, access: &Access<'_>) {
-        let Access { key, hash, rest_s, .. } = *access;
-        let id = self.classes.find(key);
+    fn observe_rest(&mut self, access: &Access<'_>, id: ClassId) {
+        let Access { hash, rest_s, .. } = *access;
         let tracks = self.tracker.tracks(hash);
         let tracked_ms = tracks.then(|| self.tracker.touch(hash, id, self.now_ms)).flatten();
         let (ms, weight) = match (rest_s, tracked_ms) {
