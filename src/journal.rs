@@ -37,6 +37,9 @@ const CHANGES_KEPT_BYTES: usize = 64 * 1024;
 const ROOM_MIN_BYTES: u64 = 4 * 1024 * 1024;
 const ROOM_MIN_PART: u64 = 4;
 
+/// In the mode `always`, so many bytes of changes at most gather while a sync is under way.
+const GATHERED_BYTES_MAX: usize = 256 * 1024;
+
 /// How long frames that could not be written wait for the next try.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -176,6 +179,9 @@ impl Journal {
     /// Hands the turn's frames to the kernel, and in the mode `always` begins to sync them. Answers to other workers
     /// are held back or let go by itself; those to this worker's clients are its caller's.
     pub fn write(&mut self, net: &mut Net, post: &mut Post) -> Outcome {
+        if self.gathers() {
+            return Outcome::AsBefore;
+        }
         self.seal();
         let before = self.unwritten.as_ref().map(|(_, again_at)| *again_at);
         let rests = before.is_some_and(|again_at| Instant::now() < again_at);
@@ -201,6 +207,17 @@ impl Journal {
             self.begin_sync(net);
         }
         outcome
+    }
+
+    /// Whether this turn's changes wait for later ones: nobody is answered before the next sync, which begins when
+    /// the one that is under way has ended.
+    fn gathers(&self) -> bool {
+        let gathered_bytes = self.log.buffered_bytes() + self.changes.bytes().len();
+        let bytes_max = GATHERED_BYTES_MAX.min(self.room_min_bytes as usize / 2);
+        self.mode == SyncMode::Always
+            && self.sync.is_some()
+            && self.unwritten.is_none()
+            && gathered_bytes < bytes_max
     }
 
     /// The turn's frames could not be written: nothing that shows their changes may leave.
@@ -396,7 +413,9 @@ impl Journal {
     /// Answers `Ok` when everything acknowledged so far is on disk, in any mode; with an error where it cannot be
     /// brought there.
     pub fn answer_synced(&mut self, origin: usize, token: Token, net: &mut Net, post: &mut Post) {
-        let seq = self.log.written_seq();
+        self.seal();
+        // What cannot be written is not acknowledged either.
+        let seq = if self.unwritten.is_some() { self.log.written_seq() } else { self.log.next_seq() - 1 };
         let held = Held { seq, origin, token, answer: HeldAnswer::Whole(Answer::Part(Reply::Ok)) };
         if seq <= self.log.durable_seq() {
             held.give(post);
@@ -434,8 +453,9 @@ impl Journal {
     }
 
     /// Takes the end of the sync of one file; after the last one, lets the answers go that waited for it, or tells
-    /// them that it failed: what was not on disk may be lost, whatever later syncs say.
-    pub fn on_synced(&mut self, result: std::io::Result<()>, net: &mut Net, post: &mut Post) {
+    /// them that it failed: what was not on disk may be lost, whatever later syncs say. The next sync, where one is
+    /// wanted, begins when the turn's changes are written.
+    pub fn on_synced(&mut self, result: std::io::Result<()>, post: &mut Post) {
         if let Err(error) = result {
             self.failed.get_or_insert(error);
         }
@@ -454,9 +474,6 @@ impl Journal {
             self.unsafe_frames.forget(durable);
         }
         self.answer_durable(post);
-        if self.mode == SyncMode::Always || !self.awaiting_sync.is_empty() {
-            self.begin_sync(net);
-        }
     }
 }
 
@@ -556,7 +573,7 @@ mod tests {
         assert_eq!(journal.refusal(), None);
 
         for _ in 0..journal.files_left {
-            journal.on_synced(Err(io::ErrorKind::Other.into()), &mut net, &mut post);
+            journal.on_synced(Err(io::ErrorKind::Other.into()), &mut post);
         }
         let given = answers(&mut post, &mut net);
         assert!(matches!(given[..], [Answer::Part(Reply::Error(Error::NotOnDisk { .. }))]), "{given:?}");

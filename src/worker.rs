@@ -59,6 +59,9 @@ const TICK_MS: u64 = 100;
 /// How long `everysec` leaves data unsynced.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
+/// In the mode `always`, how long what arrives during a sync may wait for more, so that a turn serves many.
+const GATHERING: Duration = Duration::from_micros(100);
+
 /// How long a shutdown waits for what is under way.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
@@ -219,6 +222,9 @@ impl Worker {
     pub async fn run(mut self) -> Result<(), Failure> {
         let config = &self.shared.config;
         let spin = Duration::from_micros(config.spin_us.into());
+        if config.sync_mode == SyncMode::Always {
+            self.net.gather_for(GATHERING);
+        }
         let tick = config.ttl_check_interval.min(Duration::from_millis(TICK_MS));
         let wakeup = self.net.wakeup_file().map_err(Failure::NetworkRing)?;
         self.spawn_ticker(tick).map_err(Failure::NetworkRing)?;
@@ -291,6 +297,7 @@ impl Worker {
             self.on_event(event);
         }
         self.events = events;
+        self.post.send_own();
         for worker in 0..self.post.worker_count() {
             while let Some(mail) = self.post.receive(worker) {
                 progressed = true;
@@ -333,7 +340,7 @@ impl Worker {
             }
             Event::SendFailed(id, _) => self.set_stage(id, |_| Stage::Gone),
             Event::Synced(result) => {
-                self.journal.on_synced(result, &mut self.net, &mut self.post);
+                self.journal.on_synced(result, &mut self.post);
             }
         }
     }
@@ -944,8 +951,10 @@ impl Worker {
             self.expiring = self.shard.expire(self.now_ms, EXPIRED_PER_TURN_MAX) == EXPIRED_PER_TURN_MAX;
         }
         let reclaiming = self.shard.reclaim(RECLAIM_STEPS_PER_TURN);
-        // A snapshot counts the frames so far: whatever its slices show must be in one of them.
-        self.journal.seal();
+        if self.upkeep.is_compacting() {
+            // A snapshot counts the frames so far: whatever its slices show must be in one of them.
+            self.journal.seal();
+        }
         let Worker { upkeep, uptime_ms, now_ms, shard, journal, post, .. } = self;
         upkeep.step(self.shared.stopping(), *uptime_ms, *now_ms, shard, journal, post);
         if self.upkeep.waits_for_lull() && !self.awaits_lull {
