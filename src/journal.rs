@@ -453,9 +453,9 @@ impl Journal {
     }
 
     /// Takes the end of the sync of one file; after the last one, lets the answers go that waited for it, or tells
-    /// them that it failed: what was not on disk may be lost, whatever later syncs say. The next sync, where one is
-    /// wanted, begins when the turn's changes are written.
-    pub fn on_synced(&mut self, result: std::io::Result<()>, post: &mut Post) {
+    /// them that it failed: what was not on disk may be lost, whatever later syncs say. In the mode `always` the next
+    /// sync begins at once with what has gathered.
+    pub fn on_synced(&mut self, result: std::io::Result<()>, net: &mut Net, post: &mut Post) {
         if let Err(error) = result {
             self.failed.get_or_insert(error);
         }
@@ -474,6 +474,15 @@ impl Journal {
             self.unsafe_frames.forget(durable);
         }
         self.answer_durable(post);
+        if self.mode == SyncMode::Always {
+            // In this mode a failed write holds no answers back that do not wait for a sync anyway.
+            self.write(net, post);
+        }
+    }
+
+    /// How many answers wait for a sync.
+    pub fn awaiting_sync(&self) -> usize {
+        self.awaiting_sync.len()
     }
 }
 
@@ -565,6 +574,38 @@ mod tests {
     }
 
     #[test]
+    fn what_changes_during_a_sync_is_written_and_synced_together_after_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut net, mut post) = (Net::new().unwrap(), Post::mesh(1, 4).remove(0));
+        let mut journal = syncing(directory.path(), &mut net, &mut post);
+        let first = journal.log.written_seq();
+        for _ in 0..3 {
+            journal.changes.push(&Change::Put { key: b"key", value: b"value", deadline_ms: None });
+            journal.answer(journal.frame_behind_all(), 0, TOKEN, Answer::Part(Reply::Ok), &mut post);
+            assert_eq!(journal.write(&mut net, &mut post), Outcome::AsBefore);
+            assert_eq!(journal.log.written_seq(), first, "nobody waits for these before the sync has ended");
+        }
+        assert!(answers(&mut post, &mut net).is_empty());
+        let end_sync = |journal: &mut Journal, net: &mut Net, post: &mut Post| {
+            for _ in 0..journal.files_left {
+                journal.on_synced(Ok(()), net, post);
+            }
+        };
+        end_sync(&mut journal, &mut net, &mut post);
+        assert_eq!(answers(&mut post, &mut net).len(), 1, "the first frame is on disk");
+        assert_eq!(journal.log.written_seq(), first + 1, "three turns, one frame");
+        end_sync(&mut journal, &mut net, &mut post);
+        assert_eq!(answers(&mut post, &mut net).len(), 3);
+
+        let value = vec![0; GATHERED_BYTES_MAX];
+        for _ in 0..2 {
+            journal.changes.push(&Change::Put { key: b"key", value: &value, deadline_ms: None });
+            journal.write(&mut net, &mut post);
+            assert_eq!(journal.log.buffered_bytes(), 0, "what gathers is bounded");
+        }
+    }
+
+    #[test]
     fn after_a_failed_sync_only_a_snapshot_makes_the_log_durable() {
         let directory = tempfile::tempdir().unwrap();
         let (mut net, mut post) = (Net::new().unwrap(), Post::mesh(1, 4).remove(0));
@@ -573,7 +614,7 @@ mod tests {
         assert_eq!(journal.refusal(), None);
 
         for _ in 0..journal.files_left {
-            journal.on_synced(Err(io::ErrorKind::Other.into()), &mut post);
+            journal.on_synced(Err(io::ErrorKind::Other.into()), &mut net, &mut post);
         }
         let given = answers(&mut post, &mut net);
         assert!(matches!(given[..], [Answer::Part(Reply::Error(Error::NotOnDisk { .. }))]), "{given:?}");

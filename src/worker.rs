@@ -59,8 +59,10 @@ const TICK_MS: u64 = 100;
 /// How long `everysec` leaves data unsynced.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// In the mode `always`, how long what arrives during a sync may wait for more, so that a turn serves many.
-const GATHERING: Duration = Duration::from_micros(100);
+/// In the mode `always`, how long what arrives during a sync may wait for more, where turns serve fewer commands than
+/// this and several clients wait.
+const GATHERING: Duration = Duration::from_micros(40);
+const GATHERING_COMMANDS_MAX: u64 = 16;
 
 /// How long a shutdown waits for what is under way.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -109,6 +111,8 @@ pub struct Worker {
     next_expiry_ms: u64,
     expiring: bool,
     commands: u64,
+    /// How many of them before the last turn that served any.
+    commands_before: u64,
     last_sync: Instant,
     stopping_since: Option<Instant>,
     drained: bool,
@@ -183,6 +187,7 @@ impl Worker {
             next_expiry_ms: 0,
             expiring: false,
             commands: 0,
+            commands_before: 0,
             last_sync: Instant::now(),
             stopping_since: None,
             drained: false,
@@ -222,9 +227,6 @@ impl Worker {
     pub async fn run(mut self) -> Result<(), Failure> {
         let config = &self.shared.config;
         let spin = Duration::from_micros(config.spin_us.into());
-        if config.sync_mode == SyncMode::Always {
-            self.net.gather_for(GATHERING);
-        }
         let tick = config.ttl_check_interval.min(Duration::from_millis(TICK_MS));
         let wakeup = self.net.wakeup_file().map_err(Failure::NetworkRing)?;
         self.spawn_ticker(tick).map_err(Failure::NetworkRing)?;
@@ -288,6 +290,7 @@ impl Worker {
 
     /// One turn. Returns whether it found anything to do.
     fn turn(&mut self) -> Result<bool, Failure> {
+        self.choose_gathering();
         let mut events = std::mem::take(&mut self.events);
         let mut progressed = self.net.turn(&mut events).map_err(Failure::NetworkRing)?;
         self.turn_number += 1;
@@ -315,6 +318,16 @@ impl Worker {
         Ok(progressed)
     }
 
+    /// Whether what arrives during the next sync gathers: where each packet brings one command, most of a turn's cost
+    /// is that it happens at all.
+    fn choose_gathering(&mut self) {
+        if self.shared.config.sync_mode == SyncMode::Always && self.commands != self.commands_before {
+            let served = self.commands - std::mem::replace(&mut self.commands_before, self.commands);
+            let gathers = served < GATHERING_COMMANDS_MAX && self.journal.awaiting_sync() > 1;
+            self.net.gather_for(if gathers { GATHERING } else { Duration::ZERO });
+        }
+    }
+
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Received(id, chunk) => self.on_bytes(id, &chunk),
@@ -340,7 +353,7 @@ impl Worker {
             }
             Event::SendFailed(id, _) => self.set_stage(id, |_| Stage::Gone),
             Event::Synced(result) => {
-                self.journal.on_synced(result, &mut self.post);
+                self.journal.on_synced(result, &mut self.net, &mut self.post);
             }
         }
     }

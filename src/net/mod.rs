@@ -12,7 +12,7 @@
 //!    memory. Closing the ring's descriptor would not do: doorbells keep the ring alive in the kernel.
 //!
 //! One turn is one system call for all sockets: [`Net::turn`] submits what was queued and reaps what
-//! completed.
+//! completed. Syncs have a second, small ring, which is submitted to at once.
 
 #![allow(unsafe_code)]
 
@@ -186,9 +186,11 @@ pub struct Doorbell(Arc<OwnedFd>);
 /// The network ring. It belongs to the thread that made it.
 pub struct Net {
     ring: IoUring,
-    /// A ring for syncs alone: unlike the network ring, it can be waited for without hearing of sockets.
+    /// A ring for syncs alone: it can be waited for without waking for every packet.
     disk: IoUring,
-    syncs_under_way: usize,
+    /// How many syncs are under way there.
+    syncs_apart: usize,
+    /// How long what arrives at sockets may gather while one is.
     gathering: Duration,
     buffers: Rc<Buffers>,
     slots: Vec<Slot>,
@@ -242,7 +244,7 @@ impl Net {
         let mut net = Net {
             ring,
             disk,
-            syncs_under_way: 0,
+            syncs_apart: 0,
             gathering: Duration::ZERO,
             buffers,
             slots: Vec::new(),
@@ -364,7 +366,7 @@ impl Net {
         self.release(id);
     }
 
-    /// Brings a file to disk, on a thread of the kernel that starts at once; [`Event::Synced`] tells the end.
+    /// Brings a file to disk, on a thread of the kernel; [`Event::Synced`] tells the end.
     pub fn sync(&mut self, file: Arc<File>, of: SyncOf) {
         let index = self.syncs.iter().position(Option::is_none).unwrap_or_else(|| {
             self.syncs.push(None);
@@ -377,7 +379,10 @@ impl Net {
         let entry = opcode::Fsync::new(types::Fd(file.as_raw_fd())).flags(flags).build();
         let entry = entry.user_data(Operation::Sync.tag(0, index as u32));
         self.syncs[index] = Some(file);
-        self.syncs_under_way += 1;
+        if self.gathering.is_zero() {
+            return self.push(&entry);
+        }
+        self.syncs_apart += 1;
         // SAFETY: 1. a sync names no memory; 2. the file is open until its completion is reaped.
         while unsafe { self.disk.submission().push(&entry) }.is_err() {
             self.submit_syncs();
@@ -404,8 +409,9 @@ impl Net {
             self.submit_syncs();
         }
         let mut completions = std::mem::take(&mut self.completions);
+        completions.extend(self.disk.completion()); // First: with them the next sync begins.
+        self.syncs_apart -= completions.len();
         completions.extend(self.ring.completion());
-        completions.extend(self.disk.completion());
         let progressed = !completions.is_empty();
         for completion in completions.drain(..) {
             self.complete(&completion, events);
@@ -429,14 +435,15 @@ impl Net {
         fed || !self.ring.completion().is_empty()
     }
 
-    /// How long [`Net::wait`] lets what arrives at sockets gather while a sync is under way; at first not at all.
+    /// How long [`Net::wait`] lets what arrives at sockets gather while a sync is under way that begins from now on;
+    /// at first not at all.
     pub fn gather_for(&mut self, gathering: Duration) {
         self.gathering = gathering;
     }
 
     /// Submits what was queued and blocks the thread until something completes, at most for `patience`.
     pub fn wait(&mut self, patience: Duration) -> io::Result<()> {
-        if self.syncs_under_way > 0 {
+        if self.syncs_apart > 0 {
             return self.wait_for_both(patience);
         }
         let patience = types::Timespec::from(patience);
@@ -453,14 +460,20 @@ impl Net {
         if !self.ring.submission().is_empty() {
             self.enter()?;
         }
-        // SAFETY: 1. both descriptors are open while the rings live, and the borrows end before that.
-        let [disk, ring] =
-            [&self.disk, &self.ring].map(|ring| unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) });
-        let [disk, ring] = [disk, ring].map(|ring| PollFd::from_borrowed_fd(ring, PollFlags::IN));
-        if !self.gathering.is_zero() && poll_until(&mut [disk.clone()], self.gathering)? {
-            return Ok(());
+        if !self.gathering.is_zero() {
+            // SAFETY: 1. the descriptor is open while the ring lives, and the borrow ends before that.
+            let disk = unsafe { BorrowedFd::borrow_raw(self.disk.as_raw_fd()) };
+            if is_readable_within(disk, self.gathering)? {
+                return Ok(());
+            }
         }
-        poll_until(&mut [disk, ring], patience).map(drop)
+        // The descriptor of the network ring would not do: nobody is told there of completions that wait to be run.
+        self.parking();
+        if !self.ready() && is_readable_within(self.wakeup.as_fd(), patience)? {
+            rustix::io::read(&self.wakeup, &mut [0; 8])?;
+        }
+        self.unparked();
+        Ok(())
     }
 
     /// A file that becomes readable (8 bytes) when something completes between [`Net::parking`] and
@@ -574,7 +587,6 @@ impl Net {
             Operation::Send => self.sent(id, completion.result(), events),
             Operation::Sync => {
                 self.syncs[index as usize] = None;
-                self.syncs_under_way -= 1;
                 events.push(Event::Synced(outcome(completion.result()).map(drop)));
             }
             Operation::Woken | Operation::Ignored => {}
@@ -717,10 +729,10 @@ impl Drop for Net {
     }
 }
 
-/// Waits until one of the descriptors is ready; false after `patience`, or an interruption.
-fn poll_until(descriptors: &mut [PollFd<'_>], patience: Duration) -> io::Result<bool> {
+/// Waits until the descriptor can be read; false after `patience`, or an interruption.
+fn is_readable_within(descriptor: BorrowedFd<'_>, patience: Duration) -> io::Result<bool> {
     let patience = Timespec::try_from(patience).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
-    match rustix::event::poll(descriptors, Some(&patience)) {
+    match rustix::event::poll(&mut [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)], Some(&patience)) {
         Ok(count) => Ok(count > 0),
         Err(Errno::INTR) => Ok(false),
         Err(error) => Err(error.into()),
