@@ -409,9 +409,10 @@ impl Net {
             self.submit_syncs();
         }
         let mut completions = std::mem::take(&mut self.completions);
-        completions.extend(self.disk.completion()); // First: with them the next sync begins.
-        self.syncs_apart -= completions.len();
         completions.extend(self.ring.completion());
+        let network_count = completions.len();
+        completions.extend(self.disk.completion()); // Last: the next sync serves what arrived with them as well.
+        self.syncs_apart -= completions.len() - network_count;
         let progressed = !completions.is_empty();
         for completion in completions.drain(..) {
             self.complete(&completion, events);
