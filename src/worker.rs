@@ -321,7 +321,10 @@ impl Worker {
     /// Whether what arrives during the next sync gathers: where each packet brings one command, most of a turn's cost
     /// is that it happens at all.
     fn choose_gathering(&mut self) {
-        if self.shared.config.sync_mode == SyncMode::Always && self.commands != self.commands_before {
+        if self.shared.config.sync_mode != SyncMode::Always || self.loading {
+            return;
+        }
+        if self.commands != self.commands_before {
             let served = self.commands - std::mem::replace(&mut self.commands_before, self.commands);
             let gathers = served < GATHERING_COMMANDS_MAX && self.journal.awaiting_sync() > 1;
             self.net.gather_for(if gathers { GATHERING } else { Duration::ZERO });
