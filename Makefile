@@ -4,8 +4,9 @@ CARGO ?= cargo
 
 SIM_SEEDS ?= 2000
 CRASH_ROUNDS ?= 40
+FAULT_ROUNDS ?= 40
 
-.PHONY: build run test sim crash bench bench-instructions bench-server fmt lint check
+.PHONY: build run test sim crash faults bench bench-instructions bench-server fmt lint check
 
 build: ## the release binary: target/release/kvlite
 	$(CARGO) build --release
@@ -21,6 +22,12 @@ sim: ## shards and logs on a simulated disk, many seeds, some minutes; options: 
 
 crash: ## kills, power cuts, full disks, histories; as root, some minutes; options: make crash CRASH_ROUNDS=1000
 	KVLITE_CRASH_ROUNDS=$(CRASH_ROUNDS) $(CARGO) test --profile sim --test crash -- --nocapture --test-threads=1
+
+faults: ## a disk that fails, hangs, tears and loses writes; options: make faults FAULT_ROUNDS=1000
+	@test -w /dev/fuse || { \
+		echo "SKIPPED: /dev/fuse cannot be opened, so there can be no disk that fails on command" >&2; \
+		echo "remedy: run as root, modprobe fuse, in a container --device /dev/fuse --cap-add SYS_ADMIN" >&2; }
+	KVLITE_CRASH_ROUNDS=$(FAULT_ROUNDS) $(CARGO) test --profile sim --test faults -- --nocapture --test-threads=2
 
 bench: ## the micro-benchmarks, some three minutes, in nanoseconds and instructions; a choice: make bench ARGS="'GET hit'"
 	$(CARGO) bench --workspace --bench append --bench execute --bench protocol -- $(ARGS)

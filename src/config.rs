@@ -90,6 +90,13 @@ pub struct Config {
     #[arg(help_heading = PERSISTENCE)]
     pub sync_mode: SyncMode,
 
+    /// How long a disk may hang or fail before whoever waits for it is told that the outcome is unknown; 100ms to
+    /// 24h
+    #[arg(long, env = "KVLITE_DISK_TIMEOUT", default_value = "10s", value_name = "DURATION")]
+    #[arg(value_parser = |text: &str| units::duration_within(text, DISK_TIMEOUT_BOUNDS))]
+    #[arg(help_heading = PERSISTENCE)]
+    pub disk_timeout: Duration,
+
     /// Changes in the log, over all shards, from which on it is compacted; 0 for no limit
     #[arg(long, env = "KVLITE_MAX_WAL_ENTRIES", default_value_t = 10_000_000, value_name = "N")]
     #[arg(help_heading = PERSISTENCE)]
@@ -165,6 +172,8 @@ const ANALYTICS: &str = "Analytics and expiry";
 const LOGGING: &str = "Logging";
 
 const SEGMENT_SIZE_BOUNDS: std::ops::RangeInclusive<u64> = 64 << 10..=4 << 30;
+const DISK_TIMEOUT_BOUNDS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_hours(24);
 const INTERVAL_BOUNDS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_hours(24);
 
@@ -272,6 +281,7 @@ impl Config {
             ("cpus", units::cpu_list_text(self.cpus())),
             ("databases", "1".to_owned()),
             ("dir", self.wal_path.display().to_string()),
+            ("disk-timeout", units::duration_text(self.disk_timeout)),
             ("enable-analytics", self.enable_analytics.to_string()),
             ("host", self.host.clone()),
             ("log-format", value_name(self.log_format)),
@@ -423,6 +433,7 @@ mod tests {
             ("max-connections", "10000"),
             ("wal-path", "./kvlite-data"),
             ("sync-mode", "everysec"),
+            ("disk-timeout", "10s"),
             ("max-wal-entries", "10000000"),
             ("max-wal-size", "1073741824"),
             ("wal-segment-size", "67108864"),
@@ -444,7 +455,7 @@ mod tests {
     fn flags_set_their_options() {
         let config = parse(
             "--host ::1 --port 7000 --resp-port=6379 --unix-socket /tmp/k.sock --max-connections 7 \
-             --wal-path /d --max-wal-entries 0 --max-wal-size 2gib --wal-segment-size 1m \
+             --wal-path /d --disk-timeout 500ms --max-wal-entries 0 --max-wal-size 2gib --wal-segment-size 1m \
              --compact-interval 1h30m --shards 3 --cpus 1,5 --spin-us 100 --ttl-check-interval 1s \
              --log-level warn,kvlite=trace --log-format json",
         )
@@ -452,6 +463,7 @@ mod tests {
         assert_eq!((config.host.as_str(), config.port, config.resp_port), ("::1", 7000, 6379));
         assert!(config.resp_port_is_explicit(), "the default's number, but asked for");
         assert_eq!(config.unix_socket, Some(PathBuf::from("/tmp/k.sock")));
+        assert_eq!(config.disk_timeout, Duration::from_millis(500));
         assert_eq!((config.max_connections, config.max_wal_entries), (7, 0));
         assert_eq!((config.max_wal_size, config.wal_segment_size), (2 << 30, 1 << 20));
         assert_eq!(config.wal_path, PathBuf::from("/d"));

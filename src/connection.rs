@@ -80,6 +80,12 @@ pub struct Client {
     pub replies: Replies,
     /// A command that involves several shards or steps. No other command of this client runs meanwhile.
     pub job: Option<Box<Job>>,
+    /// When the job began, or last got on, in milliseconds from the start of the server.
+    pub job_since_ms: u64,
+    /// Jobs that the client waits for no more, by the sequence number under which they are answered.
+    pub given_up: Vec<(u32, Box<Job>)>,
+    /// Its next request has to wait until this worker has fewer of them.
+    pub waits_for: Option<usize>,
     /// How far it is on its way to its end.
     pub stage: Stage,
     /// It was one too many, is told so, and is not counted among the clients.
@@ -108,6 +114,9 @@ impl Connection {
             library: Default::default(),
             replies: Replies::default(),
             job: None,
+            job_since_ms: 0,
+            given_up: Vec::new(),
+            waits_for: None,
             stage: Stage::Open,
             refused: false,
             paused: false,
@@ -129,9 +138,15 @@ impl Client {
             && self.replies.may_wait_for_more()
     }
 
-    /// Whether nothing of it is under way: no job, no request at another shard.
+    /// Whether it waits for nothing: no job, no request at another shard.
     pub fn is_quiet(&self) -> bool {
         self.job.is_none() && self.replies.all_in()
+    }
+
+    /// Whether nothing that it asked for is under way, whether it still waits for it or not: only then can the
+    /// connection go.
+    pub fn is_done(&self) -> bool {
+        self.is_quiet() && self.given_up.is_empty() && self.replies.given_up.is_empty()
     }
 }
 
@@ -152,10 +167,12 @@ pub struct Replies {
     late: Vec<u8>,
     /// The size of the replies that came lately from other shards: the largest, slowly forgotten.
     usual_bytes: usize,
+    /// Requests that were answered with an error before their worker did.
+    given_up: Vec<(u32, Sent)>,
 }
 
 enum Slot {
-    Waiting { worker: u16, size_bytes: u32 },
+    Waiting { worker: u16, size_bytes: u32, since_ms: u64 },
     Answered { start: usize, end: usize },
 }
 
@@ -177,6 +194,7 @@ impl Default for Replies {
             sequence: 0,
             late: Vec::new(),
             usual_bytes: REPLY_BYTES_GUESS,
+            given_up: Vec::new(),
         }
     }
 }
@@ -203,12 +221,42 @@ impl Replies {
         self.sealed.extend(buffers.into_iter().filter(|buffer| !buffer.is_empty()));
     }
 
-    /// Reserves the place of the next request, which a worker answers later. Returns its number.
-    pub fn later(&mut self, worker: usize, size_bytes: usize) -> u32 {
+    /// Reserves the place of the next request, which a worker answers later. Returns its number. Times are in
+    /// milliseconds from the start of the server.
+    pub fn later(&mut self, worker: usize, size_bytes: usize, now_ms: u64) -> u32 {
         let sequence = self.sequence;
         self.sequence = self.sequence.wrapping_add(1);
-        self.slots.push_back(Slot::Waiting { worker: worker as u16, size_bytes: size_bytes as u32 });
+        let (worker, size_bytes) = (worker as u16, size_bytes as u32);
+        self.slots.push_back(Slot::Waiting { worker, size_bytes, since_ms: now_ms });
         sequence
+    }
+
+    /// Gives away the next number, so that no later request has it. Every earlier request must be answered.
+    pub fn skip_number(&mut self) -> u32 {
+        debug_assert!(self.slots.is_empty(), "jobs run alone");
+        let sequence = self.sequence;
+        self.sequence = self.sequence.wrapping_add(1);
+        sequence
+    }
+
+    /// Answers those of the oldest requests that have waited since before `before_ms` in place of their workers,
+    /// whose answers are dropped when they come. Returns whether there were any.
+    pub fn give_up(&mut self, before_ms: u64, mut render: impl FnMut(usize, &mut Vec<u8>)) -> bool {
+        let first = self.sequence.wrapping_sub(self.slots.len() as u32);
+        let overdue: Vec<(u32, u16)> = (first..=u32::MAX)
+            .chain(0..)
+            .zip(&self.slots)
+            .take_while(|(_, slot)| !matches!(slot, Slot::Waiting { since_ms, .. } if *since_ms >= before_ms))
+            .filter_map(|(sequence, slot)| match slot {
+                Slot::Waiting { worker, .. } => Some((sequence, *worker)),
+                Slot::Answered { .. } => None,
+            })
+            .collect();
+        for (sequence, worker) in &overdue {
+            let sent = self.fill(*sequence, |out| render((*worker).into(), out));
+            self.given_up.push((*sequence, sent));
+        }
+        !overdue.is_empty()
     }
 
     /// The number that [`Replies::later`] returns next.
@@ -216,11 +264,14 @@ impl Replies {
         self.sequence
     }
 
-    /// Answers the request with this number.
+    /// Answers the request with this number, unless that was given up.
     pub fn fill(&mut self, sequence: u32, render: impl FnOnce(&mut Vec<u8>)) -> Sent {
+        if let Some(at) = self.given_up.iter().position(|(given_up, _)| *given_up == sequence) {
+            return self.given_up.swap_remove(at).1;
+        }
         let first = self.sequence.wrapping_sub(self.slots.len() as u32);
         let index = sequence.wrapping_sub(first) as usize;
-        let Some(&Slot::Waiting { worker, size_bytes }) = self.slots.get(index) else {
+        let Some(&Slot::Waiting { worker, size_bytes, .. }) = self.slots.get(index) else {
             unreachable!("a request is answered once, and its client stays until then");
         };
         if index == 0 {
@@ -252,7 +303,8 @@ impl Replies {
     /// Whether one more request may be sent to another shard: replies as large as the last ones must not fill the
     /// memory when they come all together.
     fn may_wait_for_more(&self) -> bool {
-        self.slots.len() < WAITING_MAX && self.slots.len() * self.usual_bytes < REPLIES_HIGH_BYTES
+        self.slots.len() + self.given_up.len() < WAITING_MAX
+            && self.slots.len() * self.usual_bytes < REPLIES_HIGH_BYTES
     }
 
     /// Whether every request was answered.
@@ -298,10 +350,10 @@ mod tests {
     fn replies_leave_in_the_order_of_the_requests() {
         let mut replies = Replies::default();
         replies.now(|out| out.push(b'0'));
-        let one = replies.later(7, 10);
-        let two = replies.later(8, 20);
+        let one = replies.later(7, 10, 0);
+        let two = replies.later(8, 20, 0);
         replies.now(|out| out.push(b'3'));
-        let four = replies.later(9, 30);
+        let four = replies.later(9, 30, 0);
         assert_eq!(drain(&mut replies), "0");
         assert_eq!(replies.fill(four, |out| out.push(b'4')).worker, 9);
         assert_eq!(replies.fill(two, |out| out.push(b'2')).size_bytes, 20);
@@ -316,12 +368,29 @@ mod tests {
     #[test]
     fn numbers_wrap_around() {
         let mut replies = Replies { sequence: u32::MAX, ..Replies::default() };
-        let last = replies.later(0, 0);
-        let first = replies.later(0, 0);
+        let last = replies.later(0, 0, 0);
+        let first = replies.later(0, 0, 0);
         assert_eq!((last, first), (u32::MAX, 0));
         replies.fill(first, |out| out.push(b'b'));
         replies.fill(last, |out| out.push(b'a'));
         assert_eq!(drain(&mut replies), "ab");
+    }
+
+    #[test]
+    fn what_is_given_up_is_answered_once() {
+        let mut replies = Replies { sequence: u32::MAX, ..Replies::default() };
+        let old = replies.later(3, 10, 100);
+        let answered = replies.later(4, 20, 150);
+        let new = replies.later(5, 30, 200);
+        replies.fill(answered, |out| out.push(b'1'));
+        assert!(!replies.give_up(100, |_, out| out.push(b'-')));
+        assert!(replies.give_up(200, |worker, out| out.extend_from_slice(format!("-{worker}").as_bytes())));
+        assert_eq!(drain(&mut replies), "-31");
+        assert_eq!(replies.fill(old, |out| out.push(b'0')).size_bytes, 10);
+        assert!(replies.given_up.is_empty());
+        replies.fill(new, |out| out.push(b'2'));
+        assert_eq!(drain(&mut replies), "2");
+        assert!(replies.all_in());
     }
 
     #[test]

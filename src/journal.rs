@@ -8,7 +8,8 @@
 //! While the disk fails, commands that write are refused before they run ([`Journal::refusal`]), and those that read
 //! go on. Frames that could not be written stay in the log's buffer and are tried again; until that succeeds, what
 //! shows their changes is held back in every mode. After a failed sync only a new snapshot helps, which the upkeep
-//! writes.
+//! writes. A sync that hangs counts as a failure, but its end ends it. Whoever waits for longer than the disk is
+//! given (`--disk-timeout`) is told that the outcome is unknown ([`Journal::watch`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -43,6 +44,9 @@ const GATHERED_BYTES_MAX: usize = 256 * 1024;
 /// How long frames that could not be written wait for the next try.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
+/// The cause that is given when a sync takes too long.
+const SYNC_HANGS: &str = "a sync of the log does not come to its end";
+
 /// The log of one shard, and who waits for it.
 pub struct Journal {
     /// The log.
@@ -58,12 +62,19 @@ pub struct Journal {
     /// The sync that is under way, and how many of its files are not done.
     sync: Option<SyncTicket<OsDisk>>,
     files_left: usize,
+    sync_begun: Instant,
     failed: Option<std::io::Error>,
     room_min_bytes: u64,
     /// Why writes are refused, if they are.
     fault: Option<Fault>,
     /// What the last write failed with, while its frames are in the log's buffer, and when the next try is due.
     unwritten: Option<(wal::Error, Instant)>,
+    /// How long the disk may take.
+    disk_timeout: Duration,
+    /// The sync that is under way takes longer.
+    sync_hangs: bool,
+    /// Answers that wait for the disk are not coming for now: it has taken too long already.
+    is_overdue: bool,
     /// What the last try to make a segment ready failed with.
     no_segment: Option<wal::Error>,
     /// What the last failed sync failed with.
@@ -84,6 +95,7 @@ pub enum Outcome {
 /// Why a shard refuses writes.
 struct Fault {
     kind: FaultKind,
+    since: Instant,
     cause: Arc<str>,
     remedy: &'static str,
 }
@@ -94,6 +106,8 @@ enum FaultKind {
     Sync,
     /// Frames could not be written.
     Write,
+    /// A sync does not come to its end.
+    Hang,
     /// There is no room for the frames to come.
     Room,
 }
@@ -139,10 +153,14 @@ impl Journal {
             awaiting_write: Vec::new(),
             sync: None,
             files_left: 0,
+            sync_begun: Instant::now(),
             failed: None,
             room_min_bytes: ROOM_MIN_BYTES.min(config.wal_segment_size / ROOM_MIN_PART),
             fault: None,
             unwritten: None,
+            disk_timeout: config.disk_timeout,
+            sync_hangs: false,
+            is_overdue: false,
             no_segment: None,
             no_sync: String::new(),
         };
@@ -246,6 +264,7 @@ impl Journal {
     /// What could not be written is written now.
     fn let_go(&mut self, post: &mut Post) -> Outcome {
         self.unwritten = None;
+        self.is_overdue = false;
         if self.mode == SyncMode::Always {
             return Outcome::AsBefore;
         }
@@ -266,6 +285,56 @@ impl Journal {
     /// Why writes are refused, if they are.
     pub fn fault(&self) -> Option<&Arc<str>> {
         self.fault.as_ref().map(|fault| &fault.cause)
+    }
+
+    /// Looks at the clock. When the disk has taken too long, those who wait for it are told, and those who come later
+    /// are told at once. Returns whether answers of frames that could not be written were given up.
+    ///
+    /// Parts of transactions go on waiting, with what they have locked, until the log has them, or until only a
+    /// snapshot can have them: it does not begin before the locks are given back.
+    pub fn watch(&mut self, post: &mut Post) -> bool {
+        let hangs = self.sync.is_some() && self.sync_begun.elapsed() > self.disk_timeout;
+        self.sync_hangs = hangs && self.mode != SyncMode::No;
+        self.assess();
+        let lasts = |fault: &Fault| fault.since.elapsed() > self.disk_timeout;
+        let lasting = self.fault.as_ref().filter(|fault| lasts(fault)).map(|fault| fault.kind);
+        self.is_overdue = hangs || matches!(lasting, Some(FaultKind::Sync | FaultKind::Write));
+        if self.is_overdue || self.log.needs_snapshot() {
+            self.give_up(self.is_overdue, post);
+        }
+        lasting == Some(FaultKind::Write) && self.mode != SyncMode::Always
+    }
+
+    /// Tells who waits for the disk that the outcome is unknown: parts of transactions where they must not wait, and
+    /// where `others_too` all others.
+    fn give_up(&mut self, others_too: bool, post: &mut Post) {
+        let error = self.not_on_disk();
+        let parts_too = self.log.needs_snapshot() && self.unwritten.is_none();
+        let mut keeps = |held: Held| {
+            let goes = if held.is_part_of_transaction() { parts_too } else { others_too };
+            match goes {
+                true => {
+                    held.give_error(error.clone(), post);
+                    None
+                }
+                false => Some(held),
+            }
+        };
+        self.awaiting_sync =
+            std::mem::take(&mut self.awaiting_sync).into_iter().filter_map(&mut keeps).collect();
+        self.awaiting_write =
+            std::mem::take(&mut self.awaiting_write).into_iter().filter_map(keeps).collect();
+    }
+
+    /// The error for whoever waits for the disk.
+    pub fn not_on_disk(&self) -> Error {
+        let cause = self.fault.as_ref().map(|fault| fault.cause.clone());
+        Error::NotOnDisk { cause: cause.unwrap_or_else(|| SYNC_HANGS.into()) }
+    }
+
+    /// Whether something waits for the disk that it may not get.
+    pub fn is_failing(&self) -> bool {
+        self.is_overdue || self.fault.as_ref().is_some_and(|fault| fault.kind != FaultKind::Room)
     }
 
     /// Takes the outcome of making a segment ready.
@@ -297,10 +366,8 @@ impl Journal {
             self.fault = None; // To be told anew.
         }
         self.assess();
-        let cause = printable(&self.no_sync);
-        for held in self.awaiting_sync.drain(..) {
-            held.give_error(Error::NotOnDisk { cause: cause.clone() }, post);
-        }
+        // What could not even be written waits for that first.
+        self.give_up(self.unwritten.is_none(), post);
     }
 
     /// Finds out whether writes are to be refused, and tells the log's readers when that changes.
@@ -310,6 +377,8 @@ impl Journal {
             Some((FaultKind::Sync, &self.no_sync))
         } else if let Some((error, _)) = &self.unwritten {
             Some((FaultKind::Write, error))
+        } else if self.sync_hangs {
+            Some((FaultKind::Hang, &SYNC_HANGS))
         } else {
             let error = self.no_segment.as_ref().filter(|_| room_is_short());
             error.map(|error| (FaultKind::Room, error as _))
@@ -319,16 +388,17 @@ impl Journal {
         }
         let fault = found.map(|(kind, error)| {
             let error_of_disk = match kind {
-                FaultKind::Sync => None,
+                FaultKind::Sync | FaultKind::Hang => None,
                 FaultKind::Write => self.unwritten.as_ref().map(|(error, _)| error),
                 FaultKind::Room => self.no_segment.as_ref(),
             };
             let remedy = match error_of_disk {
+                None if kind == FaultKind::Hang => "check the disk; they are taken again once it answers",
                 None => "check the disk; they are taken again once a snapshot is written",
                 Some(error) if error.is_disk_full() => "free space on the disk, and they are taken again",
                 Some(_) => "check the disk; they are taken again once it can be written",
             };
-            Fault { kind, cause: printable(&error.to_string()), remedy }
+            Fault { kind, since: Instant::now(), cause: printable(&error.to_string()), remedy }
         });
         match &fault {
             Some(Fault { cause, remedy, .. }) => tracing::error!("writes are refused: {cause}; {remedy}"),
@@ -379,7 +449,11 @@ impl Journal {
     /// Gives an answer, as soon as the frame that it depends on allows.
     pub fn answer(&mut self, seq: u64, origin: usize, token: Token, answer: Answer, post: &mut Post) {
         if self.holds_back(seq) {
-            self.hold(Held { seq, origin, token, answer: HeldAnswer::Whole(answer) });
+            let held = Held { seq, origin, token, answer: HeldAnswer::Whole(answer) };
+            if self.is_overdue && !held.is_part_of_transaction() {
+                return held.give_error(self.not_on_disk(), post);
+            }
+            self.hold(held);
         } else {
             post.to(origin).answer(token, answer);
         }
@@ -394,7 +468,10 @@ impl Journal {
         post: &mut Post,
         render: impl FnOnce(&mut Vec<u8>),
     ) {
-        if self.holds_back(seq) {
+        if self.holds_back(seq) && self.is_overdue {
+            let reply = Reply::Error(self.not_on_disk());
+            post.to(origin).answer_bytes(token, |out| protocol::write_reply(&reply, None, 0, dialect, out));
+        } else if self.holds_back(seq) {
             let mut bytes = Vec::new();
             render(&mut bytes);
             self.hold(Held { seq, origin, token, answer: HeldAnswer::Rendered(bytes, dialect) });
@@ -421,6 +498,8 @@ impl Journal {
             held.give(post);
         } else if self.log.needs_snapshot() {
             held.give_error(Error::NotOnDisk { cause: printable(&self.no_sync) }, post);
+        } else if self.is_overdue {
+            held.give_error(self.not_on_disk(), post);
         } else {
             self.awaiting_sync.push_back(held);
             self.begin_sync(net);
@@ -450,6 +529,7 @@ impl Journal {
         }
         self.files_left = ticket.files().len() + usize::from(ticket.directory().is_some());
         self.sync = Some(ticket);
+        self.sync_begun = Instant::now();
     }
 
     /// Takes the end of the sync of one file; after the last one, lets the answers go that waited for it, or tells
@@ -464,6 +544,7 @@ impl Journal {
             return;
         }
         let ticket = self.sync.take().expect("a sync was begun");
+        (self.sync_hangs, self.is_overdue) = (false, false);
         if let Some(error) = self.failed.take() {
             self.log.fail_sync(&ticket);
             self.on_sync_failed(&format_args!("cannot sync the log: {error}"), post);
@@ -487,6 +568,10 @@ impl Journal {
 }
 
 impl Held {
+    fn is_part_of_transaction(&self) -> bool {
+        matches!(self.answer, HeldAnswer::Whole(Answer::Committed(_)))
+    }
+
     fn give(self, post: &mut Post) {
         let mail = post.to(self.origin);
         match self.answer {
@@ -606,6 +691,24 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_a_transaction_that_comes_after_a_failed_sync_frees_its_locks() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut net, mut post) = (Net::new().unwrap(), Post::mesh(1, 4).remove(0));
+        let mut journal = syncing(directory.path(), &mut net, &mut post);
+        for _ in 0..journal.files_left {
+            journal.on_synced(Err(io::ErrorKind::Other.into()), &mut net, &mut post);
+        }
+        answers(&mut post, &mut net);
+        // The snapshot that helps begins only when no transaction has a lock.
+        let seq = journal.append(Kind::Transaction { id: 1, participants: &[0, 1] });
+        journal.answer(seq, 0, TOKEN, Answer::Committed(Reply::Ok), &mut post);
+        journal.write(&mut net, &mut post);
+        journal.watch(&mut post);
+        let given = answers(&mut post, &mut net);
+        assert!(matches!(given[..], [Answer::Part(Reply::Error(Error::NotOnDisk { .. }))]), "{given:?}");
+    }
+
+    #[test]
     fn after_a_failed_sync_only_a_snapshot_makes_the_log_durable() {
         let directory = tempfile::tempdir().unwrap();
         let (mut net, mut post) = (Net::new().unwrap(), Post::mesh(1, 4).remove(0));
@@ -626,7 +729,7 @@ mod tests {
         assert!(journal.sync.is_none() && journal.refusal().is_some(), "the sync is not repeated");
 
         let writer = journal.log.begin_snapshot().unwrap();
-        let snapshot = journal.log.end_snapshot(writer).unwrap().finish().unwrap();
+        let snapshot = journal.log.finish_snapshot(writer).unwrap();
         journal.log.retire(&snapshot).clear().unwrap();
         journal.write(&mut net, &mut post);
         assert_eq!(journal.refusal(), None);

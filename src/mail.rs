@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
+use shard::analytics::inquiry::{Findings, Question};
 use shard::{Command, Dialect, Reply, Request, Span};
 
 use crate::net::{Doorbell, Net, SocketId};
@@ -83,7 +84,7 @@ pub enum Call {
         /// All shards that have a part.
         participants: Arc<[u32]>,
     },
-    /// Run the locked part; the locks stay. Answered by `Part`.
+    /// Run the locked part; the locks stay. Answered by `Committed`.
     Commit {
         /// The transaction.
         transaction: TransactionId,
@@ -105,6 +106,8 @@ pub enum Call {
     },
     /// Count what there is to count. Answered by `Report`.
     Report,
+    /// Say how the keys are used. Answered by `Findings`.
+    Ask(Question),
     /// Bring everything acknowledged so far to disk. Answered by `Part`.
     Sync,
     /// Write a snapshot and drop the log that it replaces. Answered by `Part`.
@@ -120,6 +123,8 @@ pub enum Answer {
     Bytes(Range<usize>),
     /// A part of the reply, to be merged.
     Part(Reply<'static>),
+    /// The locked part has run. Until the log holds it the locks have to stay, however long that takes.
+    Committed(Reply<'static>),
     /// The part is locked.
     Locked,
     /// The part conflicts with another transaction; nothing is locked.
@@ -128,6 +133,8 @@ pub enum Answer {
     Page(Box<Page>),
     /// The counters of a worker.
     Report(Box<crate::report::Report>),
+    /// How the keys of the shard are used.
+    Findings(Box<Findings>),
 }
 
 /// A slice of the keyspace.
@@ -349,7 +356,13 @@ impl Post {
         for (worker, Peer { open, .. }) in self.peers.iter_mut().enumerate() {
             for (token, answer) in std::mem::take(&mut open.answers) {
                 match answer {
-                    Answer::Bytes(_) | Answer::Part(_) | Answer::Page(_) => keep(worker, token, answer, open),
+                    Answer::Bytes(_)
+                    | Answer::Part(_)
+                    | Answer::Committed(_)
+                    | Answer::Page(_)
+                    | Answer::Findings(_) => {
+                        keep(worker, token, answer, open);
+                    }
                     Answer::Locked | Answer::Refused | Answer::Report(_) => open.answer(token, answer),
                 }
             }
@@ -363,12 +376,10 @@ impl Post {
         peer.bytes_in_flight -= size_bytes;
     }
 
-    /// Whether some peer has as many requests as it may have: clients must wait.
-    pub fn is_full(&self) -> bool {
-        let full = |peer: &Peer| {
-            peer.calls_in_flight >= CALLS_IN_FLIGHT_MAX || peer.bytes_in_flight >= BYTES_IN_FLIGHT_MAX
-        };
-        self.peers.iter().any(full)
+    /// Whether a peer has as many requests as it may have: clients that have more for it must wait.
+    pub fn is_full(&self, worker: usize) -> bool {
+        let peer = &self.peers[worker];
+        peer.calls_in_flight >= CALLS_IN_FLIGHT_MAX || peer.bytes_in_flight >= BYTES_IN_FLIGHT_MAX
     }
 
     /// The next message from a worker, if one is there.
@@ -566,16 +577,16 @@ mod tests {
     fn a_peer_is_full_by_calls_and_by_bytes() {
         let (mut post, _net) = connected(2, 4).remove(0);
         for sequence in 0..CALLS_IN_FLIGHT_MAX as u32 {
-            assert!(!post.is_full());
+            assert!(!post.is_full(1));
             assert_eq!(ask(&mut post, 1, sequence, b"k"), 1);
         }
-        assert!(post.is_full());
+        assert!(post.is_full(1) && !post.is_full(0));
         (0..CALLS_IN_FLIGHT_MAX).for_each(|_| post.answered(1, 1));
         let value = vec![0; BYTES_IN_FLIGHT_MAX];
         let size_bytes = ask(&mut post, 1, 0, &value);
-        assert!(size_bytes == value.len() && post.is_full());
+        assert!(size_bytes == value.len() && post.is_full(1));
         post.answered(1, size_bytes);
-        assert!(!post.is_full());
+        assert!(!post.is_full(1));
     }
 
     /// Asks every peer for `total` answers, as fast as the limits allow, answers the peers meanwhile, and
@@ -593,7 +604,7 @@ mod tests {
             let mut progressed = net.turn(&mut events).unwrap();
             for peer in 0..workers {
                 for _ in 0..300 {
-                    if asked[peer] < total && !post.is_full() {
+                    if asked[peer] < total && !post.is_full(peer) {
                         ask(&mut post, peer, asked[peer], &asked[peer].to_le_bytes());
                         asked[peer] += 1;
                         progressed = true;

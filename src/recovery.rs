@@ -184,21 +184,21 @@ impl<D: Disk> ShardData<D> {
     /// # Errors
     /// [`Failure::Log`], [`Failure::Replay`].
     pub fn recover(&self) -> Result<(Shard, Log<D>), Failure> {
-        self.recover_with_pauses(|_, _| {})
+        self.recover_with_pauses(Shard::new(random_seeds()), |_, _| {})
     }
 
-    /// As [`ShardData::recover`]; calls `pause` now and then, with the record that follows and the number of keys so
-    /// far.
+    /// As [`ShardData::recover`], into an empty shard; calls `pause` now and then, with the record that follows and
+    /// the number of keys so far.
     ///
     /// # Errors
     /// As there.
     pub fn recover_with_pauses(
         &self,
+        mut shard: Shard,
         mut pause: impl FnMut(&Record<'_>, usize),
     ) -> Result<(Shard, Log<D>), Failure> {
         let index = self.place.shard_index as usize;
         let started = Instant::now();
-        let mut shard = Shard::new(random_seeds());
         let mut next_pause_bytes = 0;
         let apply = |record: Record<'_>| {
             if record.read_bytes >= next_pause_bytes {
@@ -279,8 +279,7 @@ fn replace_by_snapshot<D: Disk>(shard: &Shard, log: &mut Log<D>, last_id: u64) -
     let mut target = Target { writer, changes: Changes::default() };
     write_all(shard, |change| target.put(change))?;
     target.flush()?;
-    let ending = log.end_snapshot(target.writer)?;
-    let snapshot = ending.finish().map_err(|failed| log.fail_snapshot(failed))?;
+    let snapshot = log.finish_snapshot(target.writer)?;
     log.retire(&snapshot).clear().map(drop)
 }
 
@@ -326,7 +325,9 @@ fn move_keys<D: Disk>(
     }
     for index in 0..old.shards as usize {
         let data = ShardData::new(disk, old, index, segment_bytes, &verdict);
-        let (shard, _log) = data.recover_with_pauses(|record, keys| loading.note(index, record, keys))?;
+        let (shard, _log) = data.recover_with_pauses(Shard::new(random_seeds()), |record, keys| {
+            loading.note(index, record, keys);
+        })?;
         write_all(&shard, |change| {
             let owner = router::owner(change.key().unwrap_or_default(), shards);
             targets[owner].put(change).map_err(failed(owner))

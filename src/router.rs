@@ -15,6 +15,7 @@
 
 use std::sync::Arc;
 
+use shard::analytics::inquiry::Findings;
 use shard::command::{Access, Keys, Merge, Run};
 use shard::{Command, Dialect, Reply, Request, Span};
 
@@ -118,6 +119,8 @@ pub struct Transaction {
     participants: Arc<[u32]>,
     phase: Phase,
     unanswered: usize,
+    /// Its client waits no more.
+    is_given_up: bool,
 }
 
 struct Part {
@@ -154,8 +157,9 @@ impl Transaction {
         let participants = parts.iter().map(|part| part.worker as u32).collect();
         let request = OwnedRequest::new(request);
         let unanswered = parts.len();
+        let phase = Phase::Together;
         let transaction =
-            Transaction { id, request, parts, participants, phase: Phase::Together, unanswered };
+            Transaction { id, request, parts, participants, phase, unanswered, is_given_up: false };
         (0..transaction.parts.len()).for_each(|part| transaction.lock(part, token, post));
         transaction
     }
@@ -195,7 +199,7 @@ impl Transaction {
         let part = part.expect("only participants answer");
         match answer {
             Answer::Locked => part.locked = true,
-            Answer::Part(reply) => {
+            Answer::Part(reply) | Answer::Committed(reply) => {
                 part.locked = true;
                 part.reply = Some(reply);
             }
@@ -205,6 +209,10 @@ impl Transaction {
         self.unanswered -= 1;
         if self.unanswered > 0 {
             return None;
+        }
+        if self.is_given_up && self.phase != Phase::Running {
+            self.release(token, post);
+            return Some(Reply::Nil);
         }
         // Before any part has run, an error can only be a shard's word that it takes no writes.
         let refusal = self.parts.iter().find_map(|part| match &part.reply {
@@ -238,6 +246,21 @@ impl Transaction {
                 Some(self.merge())
             }
         }
+    }
+
+    /// The shards whose answers are awaited, as far as that can be told.
+    pub fn unanswered(&self) -> Vec<usize> {
+        let awaited = |part: &&Part| match self.phase {
+            Phase::Together => !part.locked,
+            Phase::Ascending(at) => self.parts[at].worker == part.worker,
+            Phase::Running => part.reply.is_none(),
+        };
+        self.parts.iter().filter(awaited).map(|part| part.worker).collect()
+    }
+
+    /// Its client waits no more: where no part has run yet, none runs. What has run keeps its locks until it is safe.
+    pub fn give_up(&mut self) {
+        self.is_given_up = true;
     }
 
     fn ascend(&mut self, part: usize, token: Token, post: &mut Post) {
@@ -295,40 +318,60 @@ pub struct Gather {
     pub request: OwnedRequest,
     /// The sum of the reports, where reports were asked for.
     pub report: Report,
+    /// What each shard has found, where that was asked for.
+    pub findings: Vec<Findings>,
     parts: Vec<Reply<'static>>,
-    unanswered: usize,
+    asks_for_reports: bool,
+    /// The workers that have not answered.
+    unanswered: Vec<usize>,
 }
 
 impl Gather {
-    /// Puts one call to every worker.
+    /// Puts one call to each of these workers.
     pub fn begin(
+        workers: Vec<usize>,
         request: &Request<'_>,
         token: Token,
         post: &mut Post,
         call: impl Fn(&mut crate::mail::Mail) -> Call,
     ) -> Gather {
-        for worker in 0..post.worker_count() {
-            let mail = post.to(worker);
+        let mut asks_for_reports = false;
+        for worker in &workers {
+            let mail = post.to(*worker);
             let call = call(mail);
+            asks_for_reports = matches!(call, Call::Report);
             mail.call(token, call);
         }
         Gather {
             request: OwnedRequest::new(request),
             report: Report::default(),
+            findings: Vec::new(),
             parts: Vec::new(),
-            unanswered: post.worker_count(),
+            asks_for_reports,
+            unanswered: workers,
         }
     }
 
     /// Takes a worker's answer. Returns whether it was the last.
-    pub fn answer(&mut self, answer: Answer) -> bool {
+    pub fn answer(&mut self, from: usize, answer: Answer) -> bool {
         match answer {
             Answer::Part(reply) => self.parts.push(reply),
             Answer::Report(report) => self.report.add(&report),
+            Answer::Findings(findings) => self.findings.push(*findings),
             _ => unreachable!("no other answer is gathered"),
         }
-        self.unanswered -= 1;
-        self.unanswered == 0
+        self.unanswered.retain(|worker| *worker != from);
+        self.unanswered.is_empty()
+    }
+
+    /// Whether reports were asked for, of which some are better than none.
+    pub fn is_of_reports(&self) -> bool {
+        self.asks_for_reports
+    }
+
+    /// The workers that have not answered.
+    pub fn unanswered(&self) -> &[usize] {
+        &self.unanswered
     }
 
     /// The merged reply.
@@ -383,6 +426,11 @@ impl Walk {
         let walk = Walk { all: true, dialect, pattern, count: WALK_KEYS_MAX, shard: 0, pages: Vec::new() };
         walk.step(0, token, post);
         walk
+    }
+
+    /// The shard whose page is awaited.
+    pub fn shard(&self) -> usize {
+        self.shard
     }
 
     fn step(&self, position: u64, token: Token, post: &mut Post) {

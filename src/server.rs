@@ -110,8 +110,13 @@ impl fmt::Display for Failure {
             Failure::Listen { address, flag, error } => {
                 write!(f, "cannot listen on {address}: {error}; choose another with {flag}")
             }
-            Failure::Log { shard: Some(shard), error } => write!(f, "shard {shard}: {error}"),
-            Failure::Log { shard: None, error } => write!(f, "{error}"),
+            Failure::Log { shard, error } => {
+                if let Some(shard) = shard {
+                    write!(f, "shard {shard}: ")?;
+                }
+                write!(f, "{error}")?;
+                damage_remedy(error).map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+            }
             Failure::Replay { shard, seq, error } => {
                 write!(f, "shard {shard}: frame {seq} of the log: {error}; it was written by something else")
             }
@@ -123,6 +128,22 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// What to do about files that are not as they were written; `None` when they are not at fault.
+pub(crate) fn damage_remedy(error: &wal::Error) -> Option<String> {
+    let path = error.evidence()?.path;
+    Some(match error {
+        wal::Error::NewerVersion { .. } => "start a newer kvlite".to_owned(),
+        wal::Error::WrongShard { .. } => "move it to the directory of its shard".to_owned(),
+        _ => {
+            let directory = wal::data_dir_of(path).unwrap_or(path).display();
+            format!(
+                "put it back from a copy, or look with `kvlite check {directory}` and salvage what is readable \
+                 with `kvlite repair {directory} --to NEW`"
+            )
+        }
+    })
+}
 
 fn io_uring_remedy(error: &std::io::Error) -> &'static str {
     match error.raw_os_error() {
@@ -186,9 +207,42 @@ pub struct Shared {
     /// The time of transaction ids when the server started; known once the logs were looked at.
     id_base_us: OnceLock<u64>,
     stopping: AtomicBool,
+    pulses: Box<[Pulse]>,
+}
+
+/// How a worker is, as the others see it. Each has a cache line: it is written with every turn.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Pulse {
+    /// When it began its last turn, in milliseconds from the start of the server.
+    turn_began_ms: AtomicU64,
+    /// Its disk fails.
+    disk_fails: AtomicBool,
 }
 
 impl Shared {
+    /// Notes that a worker begins a turn.
+    #[inline]
+    pub fn beat(&self, worker: usize, now_ms: u64) {
+        self.pulses[worker].turn_began_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// Notes whether the disk of a worker fails.
+    pub fn note_disk(&self, worker: usize, fails: bool) {
+        self.pulses[worker].disk_fails.store(fails, Ordering::Relaxed);
+    }
+
+    /// Whether the disk of some worker fails.
+    pub fn some_disk_fails(&self) -> bool {
+        self.pulses.iter().any(|pulse| pulse.disk_fails.load(Ordering::Relaxed))
+    }
+
+    /// Whether a worker has not come back from its last turn for so long that its disk must hang.
+    pub fn hangs(&self, worker: usize, now_ms: u64) -> bool {
+        let since_ms = self.pulses[worker].turn_began_ms.load(Ordering::Relaxed);
+        u128::from(now_ms.saturating_sub(since_ms)) > self.config.disk_timeout.as_millis()
+    }
+
     /// Notes that a worker has its shard. With the last one the server is ready, and says so.
     pub(crate) fn shard_loaded(&self, index: usize, keys: usize) {
         if self.loading.finish(index, keys) {
@@ -240,6 +294,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let running = stop_on_signal()?;
     let found = recovery::lock(&config)?;
     let Listeners { sockets, resp_port } = listen(&config)?;
+    let shard_count = config.shard_count();
     let shared = Arc::new(Shared {
         config,
         resp_port,
@@ -252,6 +307,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         drained: Gauge::default(),
         id_base_us: OnceLock::new(),
         stopping: AtomicBool::new(false),
+        pulses: (0..shard_count).map(|_| Pulse::default()).collect(),
     });
     let result = serve(&shared, found, sockets, &running);
     remove_unix_socket(&shared.config);

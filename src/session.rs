@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use shard::analytics::inquiry::Question;
 use shard::analytics::load::{AHEAD, Outlook};
 use shard::command::{self, Access, Server};
 use shard::{Command, Dialect, Error, Reply, Request, glob_matches, parse_integer};
@@ -37,6 +38,14 @@ impl Worker {
             unreachable!("the shards run {}", request.command.name);
         };
         let reply = match server {
+            Server::Analytics => {
+                let question = Question::of(request)?;
+                if !self.shared.config.enable_analytics {
+                    return Err(Error::AnalyticsOff);
+                }
+                self.begin_gather(client, request, |_| Call::Ask(question.clone()));
+                return Ok(());
+            }
             Server::Client => self.client_command(client, request)?,
             Server::Command => describe_commands(request)?,
             Server::Config => self.config_command(request)?,
@@ -73,6 +82,9 @@ impl Worker {
                 self.begin_gather(client, request, |_| Call::Report);
                 return Ok(());
             }
+            Server::Sync | Server::Compact | Server::Save if self.some_hang() => {
+                return Err(Error::Unavailable("the disk of a shard hangs; nothing was done"));
+            }
             Server::Sync => {
                 self.begin_gather(client, request, |_| Call::Sync);
                 return Ok(());
@@ -105,6 +117,7 @@ impl Worker {
             unreachable!("the shards run {}", request.command.name);
         };
         match server {
+            Server::Analytics => found(request, gather),
             Server::Info if request.dialect == Dialect::Text => self.text_info(gather),
             Server::Info => self.info(request, gather),
             Server::Stats => self.stats(gather),
@@ -159,6 +172,7 @@ impl Worker {
             ("commands", report.commands),
             ("keys_with_ttl", report.shard.keys_with_deadline),
             ("memory_bytes", report.shard.memory_bytes),
+            ("analytics_memory_bytes", report.shard.analytics_memory_bytes),
             ("shards", self.post.worker_count() as u64),
             ("uptime_seconds", self.shared.started.elapsed().as_secs()),
         ]);
@@ -397,6 +411,15 @@ impl Worker {
             _ => Err(Error::UnknownSubcommand { command, name: request.arg(0).into() }),
         }
     }
+}
+
+/// The reply to a question about the use of keys, out of what all shards have found.
+fn found(request: &Request<'_>, gather: &mut Gather) -> Reply<'static> {
+    let question = Question::of(request).expect("it was understood before it was asked");
+    let mut all = gather.findings.drain(..);
+    let mut findings = all.next().expect("each worker has answered");
+    all.for_each(|more| findings.add(more, &question));
+    findings.reply(&question, request.dialect)
 }
 
 fn fields<const N: usize>(fields: [(&'static str, u64); N]) -> Reply<'static> {

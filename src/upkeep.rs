@@ -69,10 +69,11 @@ enum Stage {
     Written {
         writer: SnapshotWriter<OsDisk>,
     },
-    /// The other shards sync their logs, and with them their parts of the transactions that the snapshot shows.
+    /// All shards sync their logs: this one with the frames whose effects the snapshot may show, the others with
+    /// their parts of the transactions among them.
     Awaiting {
         ending: SnapshotEnd<OsDisk>,
-        peers_left: usize,
+        shards_left: usize,
         all_synced: bool,
     },
     /// The snapshot is being synced and named, or what it replaces is being removed.
@@ -206,39 +207,36 @@ impl Upkeep {
         match std::mem::replace(&mut self.stage, Stage::Ending) {
             Stage::Due => self.begin(now_id, log, post),
             Stage::Written { writer } => match log.end_snapshot(writer) {
-                Ok(ending) => self.await_peers(ending, post),
+                Ok(ending) => self.await_syncs(ending, post),
                 Err(error) => self.give_up(&error, post),
             },
             stage => self.stage = stage,
         }
     }
 
-    fn await_peers(&mut self, ending: SnapshotEnd<OsDisk>, post: &mut Post) {
-        let own = post.own();
-        let peers_left = post.worker_count() - 1;
-        if peers_left == 0 {
-            self.run(move || Ended::Written(ending.finish()));
-            return;
-        }
-        self.stage = Stage::Awaiting { ending, peers_left, all_synced: true };
-        for peer in (0..=peers_left).filter(|peer| *peer != own) {
-            post.to(peer).call(TOKEN, Call::Sync);
-        }
+    fn await_syncs(&mut self, ending: SnapshotEnd<OsDisk>, post: &mut Post) {
+        let shards_left = post.worker_count();
+        self.stage = Stage::Awaiting { ending, shards_left, all_synced: true };
+        (0..shards_left).for_each(|shard| post.to(shard).call(TOKEN, Call::Sync));
     }
 
-    /// Another worker has synced its log, or could not. A snapshot that shows a part of a transaction of which a
-    /// crash may take another part is given up, unless this log itself needs it: shards whose syncs have failed
-    /// would wait for each other for ever.
-    pub fn on_peer_synced(&mut self, synced: bool, journal: &Journal, post: &mut Post) {
+    /// A worker has synced its log, or could not. A snapshot that shows a part of a transaction of which a crash
+    /// may take another part is given up, unless this log itself needs it: shards whose syncs have failed would
+    /// wait for each other for ever.
+    pub fn on_synced(&mut self, synced: bool, log: &Log<OsDisk>, post: &mut Post) {
         match std::mem::replace(&mut self.stage, Stage::Ending) {
-            Stage::Awaiting { ending, peers_left, all_synced } => {
-                let (peers_left, all_synced) = (peers_left - 1, all_synced && synced);
-                if peers_left > 0 {
-                    self.stage = Stage::Awaiting { ending, peers_left, all_synced };
-                } else if all_synced || journal.log.needs_snapshot() {
-                    self.run(move || Ended::Written(ending.finish()));
-                } else {
-                    self.give_up(&"another shard could not bring its log to disk", post);
+            Stage::Awaiting { mut ending, shards_left, all_synced } => {
+                let (shards_left, all_synced) = (shards_left - 1, all_synced && synced);
+                if shards_left > 0 {
+                    self.stage = Stage::Awaiting { ending, shards_left, all_synced };
+                    return;
+                }
+                match log.cover(&mut ending) {
+                    Ok(true) if all_synced || log.needs_snapshot() => {
+                        self.run(move || Ended::Written(ending.finish()));
+                    }
+                    Ok(_) => self.give_up(&"a shard could not bring its log to disk", post),
+                    Err(error) => self.give_up(&error, post),
                 }
             }
             stage => self.stage = stage, // The snapshot was given up meanwhile.

@@ -418,7 +418,7 @@ mod tests {
                 let mut writer = logs[1].begin_snapshot().unwrap();
                 writer.append(Kind::Transaction { id: begun << 10, participants: &[] }, 0, &[]).unwrap();
                 writer.append(Kind::Batch, 1, put("b", "1").bytes()).unwrap();
-                let snapshot = logs[1].end_snapshot(writer).unwrap().finish().unwrap();
+                let snapshot = logs[1].finish_snapshot(writer).unwrap();
                 logs[1].retire(&snapshot).clear().unwrap();
             });
             assert_eq!(held(&disk), expected, "a snapshot begun at {begun}");

@@ -8,11 +8,12 @@
 //! inside a turn; when a turn finds nothing to do, the worker parks until the network ring, a peer or its clock
 //! wakes it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
+use shard::analytics::inquiry::Inquiry;
 use shard::command::{Access, Run};
 use shard::{Dialect, Error, LockKeys, LockTable, Reply, Request, Shard, Waiter};
 use wal::Kind;
@@ -46,6 +47,9 @@ const EXPIRED_PER_TURN_MAX: usize = 512;
 /// How many steps, of some microseconds each, one turn takes to free dropped keyspaces.
 const RECLAIM_STEPS_PER_TURN: usize = 16;
 
+/// How many keys one turn visits to answer a question about the use of keys.
+const INQUIRY_KEYS_PER_TURN: usize = 512;
+
 /// How long a client that was sent its last reply may take to close its side.
 const LINGER_MS: u64 = 1000;
 
@@ -56,6 +60,9 @@ const SPARE_BUFFERS_MAX: usize = 256;
 /// How often a worker looks for what is due by the clock.
 const TICK_MS: u64 = 100;
 
+/// How often a shard takes note of what is found out over time.
+const NOTE_MS: u64 = 1000;
+
 /// How long `everysec` leaves data unsynced.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -63,6 +70,9 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// this and several clients wait.
 const GATHERING: Duration = Duration::from_micros(40);
 const GATHERING_COMMANDS_MAX: u64 = 16;
+
+/// How much longer than its disk a client waits for an answer: what the shard itself has to say comes first.
+const ANSWER_SLACK_MS: u64 = 500;
 
 /// How long a shutdown waits for what is under way.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -81,11 +91,16 @@ pub struct Worker {
     /// Where the shard is to be read back from, once that is known.
     data: mpsc::Receiver<ShardData>,
     upkeep: Upkeep,
+    /// Which workers hang in their disks.
+    hung: Vec<bool>,
+    last_tick_ms: u64,
     locks: LockTable<Deferred>,
     /// The locked or waiting parts of transactions.
     prepared: HashMap<TransactionId, Prepared>,
     /// The time of the last transaction id that was made or met; see [`Shared::id_time_us`].
     last_id_us: u64,
+    /// Questions about the use of keys; the first one is being answered. Each client has one at most.
+    inquiries: VecDeque<Asked>,
     /// The upkeep stands in line at the lock table, for a lull.
     awaits_lull: bool,
     connections: Vec<Option<Box<Connection>>>,
@@ -107,6 +122,11 @@ pub struct Worker {
     /// Milliseconds from the start of the server to this turn: what happens at intervals goes by it, since somebody
     /// may set the clock back.
     uptime_ms: u64,
+    /// When this turn began, in microseconds since the start of the server, and whether it found anything to do.
+    turn_began_us: u64,
+    turn_progressed: bool,
+    turn_times: TurnTimes,
+    next_note_ms: u64,
     next_tick_ms: u64,
     next_expiry_ms: u64,
     expiring: bool,
@@ -126,6 +146,33 @@ enum Deferred {
     Part(TransactionId),
     /// The upkeep, for a moment without transactions.
     Upkeep,
+}
+
+/// A question about the use of keys, and who has asked it.
+struct Asked {
+    origin: usize,
+    token: Token,
+    inquiry: Inquiry,
+}
+
+/// How long turns took that found something to do.
+#[derive(Default)]
+struct TurnTimes {
+    sum_us: u64,
+    sum_of_squares: u64,
+}
+
+impl TurnTimes {
+    fn add(&mut self, us: u64) {
+        self.sum_us += us;
+        self.sum_of_squares = self.sum_of_squares.saturating_add(us.saturating_mul(us));
+    }
+
+    /// The length of the turn into which a moment of busy time falls, on average, in microseconds: about how long
+    /// requests take. A mean over the turns would hide a few that are long behind many that are short.
+    fn typical_us(&self) -> Option<f64> {
+        (self.sum_us > 0).then(|| self.sum_of_squares as f64 / self.sum_us as f64)
+    }
 }
 
 /// A part of a transaction at the shard that holds its keys.
@@ -162,6 +209,8 @@ impl Worker {
             index,
             shared,
             upkeep,
+            hung: vec![false; post.worker_count()],
+            last_tick_ms: 0,
             net,
             post,
             shard: Shard::new(recovery::random_seeds()),
@@ -171,6 +220,7 @@ impl Worker {
             locks: LockTable::new(recovery::random_seeds()),
             prepared: HashMap::new(),
             last_id_us: 0,
+            inquiries: VecDeque::new(),
             awaits_lull: false,
             connections: Vec::new(),
             attention: Vec::new(),
@@ -183,6 +233,10 @@ impl Worker {
             turn_number: 0,
             now_ms,
             uptime_ms: 0,
+            turn_began_us: 0,
+            turn_progressed: false,
+            turn_times: TurnTimes::default(),
+            next_note_ms: 0,
             next_tick_ms: 0,
             next_expiry_ms: 0,
             expiring: false,
@@ -208,7 +262,11 @@ impl Worker {
         if let Ok(data) = self.data.try_recv() {
             let (index, shared) = (self.index, self.shared.clone());
             let mut turned = Ok(true);
-            let (shard, log) = data.recover_with_pauses(|record, keys| {
+            let mut empty = Shard::new(recovery::random_seeds());
+            if shared.config.enable_analytics {
+                empty = empty.with_analytics(self.now_ms);
+            }
+            let (shard, log) = data.recover_with_pauses(empty, |record, keys| {
                 shared.loading.note(index, record, keys);
                 if turned.is_ok() {
                     turned = self.turn();
@@ -295,7 +353,14 @@ impl Worker {
         let mut progressed = self.net.turn(&mut events).map_err(Failure::NetworkRing)?;
         self.turn_number += 1;
         self.now_ms = self.now_ms.max(wall_clock_ms());
-        self.uptime_ms = self.shared.started.elapsed().as_millis() as u64;
+        let uptime_us = self.shared.started.elapsed().as_micros() as u64;
+        self.uptime_ms = uptime_us / 1000;
+        if self.turn_progressed {
+            // Nobody slept since: the clock need not be read twice a turn.
+            self.turn_times.add(uptime_us - self.turn_began_us);
+        }
+        self.turn_began_us = uptime_us;
+        self.shared.beat(self.index, self.uptime_ms);
         for event in events.drain(..) {
             self.on_event(event);
         }
@@ -315,6 +380,7 @@ impl Worker {
         self.write_log();
         self.post.send(&mut self.net);
         self.look_after_clients();
+        self.turn_progressed = progressed;
         Ok(progressed)
     }
 
@@ -374,8 +440,10 @@ impl Worker {
             return;
         }
         self.shared.connections.add();
-        let worker = self.next_worker;
-        self.next_worker = (worker + 1) % self.post.worker_count();
+        let count = self.post.worker_count();
+        let mut in_turn = (0..count).map(|step| (self.next_worker + step) % count);
+        let worker = in_turn.find(|worker| !self.hung[*worker]).expect("this worker does not hang");
+        self.next_worker = (worker + 1) % count;
         if worker == self.index {
             self.welcome(newcomer);
         } else {
@@ -464,9 +532,12 @@ impl Worker {
         let mut progressed = false;
         for id in std::mem::take(&mut self.hungry) {
             let Some(mut connection) = self.take_out(id) else { continue };
-            if connection.client.is_servable() && !self.post.is_full() && !self.shared.stopping() {
+            let client = &mut connection.client;
+            let full = client.waits_for.is_some_and(|worker| self.post.is_full(worker));
+            if client.is_servable() && !full && !self.shared.stopping() {
                 let before = connection.input.len();
-                connection.client.hungry = false;
+                client.hungry = false;
+                client.waits_for = None;
                 self.serve_input(&mut connection);
                 progressed |= connection.input.len() != before;
                 self.put_back(connection);
@@ -504,7 +575,7 @@ impl Worker {
             if matches!(client.stage, Stage::Closing | Stage::Lingering { .. } | Stage::Gone) {
                 return bytes.len();
             }
-            if !client.is_servable() || self.post.is_full() || commands_left == 0 || self.shared.stopping() {
+            if !client.is_servable() || commands_left == 0 || self.shared.stopping() {
                 self.starve(client);
                 return used;
             }
@@ -574,16 +645,25 @@ impl Worker {
         match command.run {
             Run::Key(_) | Run::Keys(..) => match route(&request, self.post.worker_count()) {
                 Route::One(worker) if worker == self.index => self.run_here(client, &request),
+                Route::One(worker) if self.hung[worker] => answer(client, &request, &hangs()),
+                Route::One(worker) if self.post.is_full(worker) => {
+                    client.waits_for = Some(worker);
+                    return Flow::Later;
+                }
                 Route::One(worker) => {
                     let token = Token { socket: client.socket, sequence: client.replies.next_sequence() };
                     let size_bytes = self.post.run(worker, token, &request);
-                    client.replies.later(worker, size_bytes);
+                    client.replies.later(worker, size_bytes, self.uptime_ms);
                 }
                 Route::Several if !client.is_quiet() => return Flow::Later,
-                Route::Several => self.begin_transaction(client, &request),
+                Route::Several => match self.any_hangs(request.keys()) {
+                    true => answer(client, &request, &hangs()),
+                    false => self.begin_transaction(client, &request),
+                },
             },
             Run::EveryShard(..) if single => self.run_here(client, &request),
             Run::EveryShard(..) | Run::Server(_) if !client.is_quiet() => return Flow::Later,
+            Run::EveryShard(..) if self.some_hang() => answer(client, &request, &hangs()),
             Run::EveryShard(..) if command.access == Access::Write => {
                 self.begin_transaction(client, &request);
             }
@@ -602,14 +682,14 @@ impl Worker {
         if let Some(error) = self.refusal(request) {
             answer(client, request, &Reply::Error(error));
         } else if self.locks.is_idle() || !self.conflicts(request) {
-            let Worker { shard, journal, post, index, now_ms, turn_number, .. } = self;
+            let Worker { shard, journal, post, index, now_ms, uptime_ms, turn_number, .. } = self;
             let journal = &mut **journal;
             journal.bound_frame();
             let changes_before = journal.changes.count();
             let reply = shard.execute(request, *now_ms, &mut journal.changes);
             let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
             if journal.holds_back(seq) {
-                let sequence = client.replies.later(*index, 0);
+                let sequence = client.replies.later(*index, 0, *uptime_ms);
                 let token = Token { socket: client.socket, sequence };
                 let asker = (*index, token);
                 journal
@@ -619,7 +699,7 @@ impl Worker {
                 answer(client, request, &reply);
             }
         } else {
-            let sequence = client.replies.later(self.index, 0);
+            let sequence = client.replies.later(self.index, 0, self.uptime_ms);
             let token = Token { socket: client.socket, sequence };
             // It is answered as a request from a peer is.
             self.defer(self.index, token, request);
@@ -635,7 +715,22 @@ impl Worker {
     fn begin_transaction(&mut self, client: &mut Client, request: &Request<'_>) {
         let id = self.next_id();
         let transaction = Transaction::begin(id, request, job_token(client), &mut self.post);
-        client.job = Some(Box::new(Job::Transaction(transaction)));
+        self.begin_job(client, Job::Transaction(transaction));
+    }
+
+    fn begin_job(&self, client: &mut Client, job: Job) {
+        client.job = Some(Box::new(job));
+        client.job_since_ms = self.uptime_ms;
+    }
+
+    /// Whether a shard hangs in its disk.
+    pub(crate) fn some_hang(&self) -> bool {
+        self.hung.contains(&true)
+    }
+
+    /// Whether a shard that owns one of these keys hangs.
+    fn any_hangs<'a>(&self, mut keys: impl Iterator<Item = &'a [u8]>) -> bool {
+        self.some_hang() && keys.any(|key| self.hung[router::owner(key, self.hung.len())])
     }
 
     fn next_id(&mut self) -> TransactionId {
@@ -649,13 +744,15 @@ impl Worker {
         request: &Request<'_>,
         call: impl Fn(&mut Mail) -> Call,
     ) {
-        let gather = Gather::begin(request, job_token(client), &mut self.post, call);
-        client.job = Some(Box::new(Job::Gather(gather)));
+        let workers = (0..self.hung.len()).filter(|worker| !self.hung[*worker]).collect();
+        let mut gather = Gather::begin(workers, request, job_token(client), &mut self.post, call);
+        gather.report.wal_fault = self.hung.iter().position(|hung| *hung).map(hangs_in_disk);
+        self.begin_job(client, Job::Gather(gather));
     }
 
     pub(crate) fn begin_keys(&mut self, client: &mut Client, pattern: &[u8]) {
         let walk = Walk::all(pattern, client.dialect, job_token(client), &mut self.post);
-        client.job = Some(Box::new(Job::Walk(walk)));
+        self.begin_job(client, Job::Walk(walk));
     }
 
     /// Starts a page of `SCAN`. A cursor that no `SCAN` has returned names an empty last page.
@@ -668,7 +765,7 @@ impl Worker {
     ) {
         let token = job_token(client);
         match Walk::page(cursor, count, pattern, client.dialect, token, &mut self.post) {
-            Some(walk) => client.job = Some(Box::new(Job::Walk(walk))),
+            Some(walk) => self.begin_job(client, Job::Walk(walk)),
             None => client.replies.now(|out| protocol::begin_page(0, 0, client.dialect, out)),
         }
     }
@@ -731,7 +828,7 @@ impl Worker {
                 let part = self.prepared.remove(&transaction).expect("a part is committed once");
                 self.last_id_us = self.last_id_us.max(verdict::id_micros(record));
                 let (reply, seq) = self.run_part(record, &part);
-                self.journal.answer(seq, from, token, Answer::Part(reply), &mut self.post);
+                self.journal.answer(seq, from, token, Answer::Committed(reply), &mut self.post);
             }
             Call::Release(transaction) => {
                 self.prepared.remove(&transaction);
@@ -745,6 +842,11 @@ impl Worker {
                 });
                 let seq = self.journal.frame_behind_all();
                 self.journal.answer(seq, from, token, Answer::Page(Box::new(page)), &mut self.post);
+            }
+            Call::Ask(question) => {
+                let inquiry = self.shard.ask(question, self.index, self.now_ms);
+                let inquiry = inquiry.expect("questions are asked only where something is counted");
+                self.inquiries.push_back(Asked { origin: from, token, inquiry });
             }
             Call::Report => {
                 let report = self.report();
@@ -789,13 +891,19 @@ impl Worker {
     fn on_answer(&mut self, from: usize, token: Token, answer: Answer, mail: &Mail) {
         if token == upkeep::TOKEN {
             let failed = matches!(answer, Answer::Part(Reply::Error(_)));
-            self.upkeep.on_peer_synced(!failed, &self.journal, &mut self.post);
+            self.upkeep.on_synced(!failed, &self.journal.log, &mut self.post);
             return;
         }
         let Some(mut connection) = self.take_out(token.socket) else {
             unreachable!("a connection stays until everything it asked for is answered");
         };
         let client = &mut connection.client;
+        if let Some(at) = client.given_up.iter().position(|(sequence, _)| *sequence == token.sequence) {
+            if self.advance_given_up(&mut client.given_up[at].1, from, token, answer) {
+                client.given_up.swap_remove(at);
+            }
+            return self.put_back(connection);
+        }
         match (answer, client.job.take()) {
             (Answer::Bytes(range), job) => {
                 client.job = job;
@@ -808,6 +916,7 @@ impl Worker {
             (answer, Some(mut job)) => {
                 if !self.advance(client, &mut job, from, answer) {
                     client.job = Some(job);
+                    client.job_since_ms = self.uptime_ms;
                 }
             }
             (_, None) => unreachable!("only jobs are answered by parts"),
@@ -836,7 +945,7 @@ impl Worker {
                 client.replies.now_sealed(items);
             }
             (Job::Gather(gather), given) => {
-                if !gather.answer(given) {
+                if !gather.answer(from, given) {
                     return false;
                 }
                 let request = gather.request.clone();
@@ -851,6 +960,84 @@ impl Worker {
             (Job::Walk(_), _) => unreachable!("a walk is answered by pages"),
         }
         true
+    }
+
+    // ---- disks that hang ----
+
+    /// Finds out which workers hang. While one does, or a disk fails, clients that have waited for too long are told:
+    /// what they asked for goes on without them.
+    fn look_for_hangs(&mut self) {
+        // When this worker itself was not run for a while, neither were the others.
+        let late =
+            self.uptime_ms - self.last_tick_ms > self.shared.config.disk_timeout.as_millis() as u64 / 2;
+        self.last_tick_ms = self.uptime_ms;
+        if late || self.loading {
+            return;
+        }
+        for worker in 0..self.hung.len() {
+            let hangs = worker != self.index && self.shared.hangs(worker, self.uptime_ms);
+            if hangs != std::mem::replace(&mut self.hung[worker], hangs) {
+                let state = if hangs { "hangs in its disk" } else { "goes on" };
+                tracing::warn!(shard = worker, "{state}, as shard {} sees it", self.index);
+            }
+        }
+        if !self.some_hang() && !self.shared.some_disk_fails() {
+            return;
+        }
+        let waiting = self.connections.iter().flatten().filter(|connection| !connection.client.is_quiet());
+        let waiting: Vec<_> = waiting.map(|connection| connection.client.socket).collect();
+        for id in waiting {
+            let mut connection = self.take_out(id).expect("it is there");
+            self.give_up_what_hangs(&mut connection.client);
+            self.put_back(connection);
+        }
+    }
+
+    fn give_up_what_hangs(&mut self, client: &mut Client) {
+        let wait_ms = self.shared.config.disk_timeout.as_millis() as u64 + ANSWER_SLACK_MS;
+        let Some(before_ms) = self.uptime_ms.checked_sub(wait_ms) else { return };
+        let dialect = client.dialect;
+        client.replies.give_up(before_ms, |worker, out| {
+            let error = Error::NotOnDisk { cause: no_answer(&[worker]) };
+            protocol::write_reply(&Reply::Error(error), None, 0, dialect, out);
+        });
+        let awaited = match client.job.as_deref_mut() {
+            Some(Job::Transaction(transaction)) if client.job_since_ms < before_ms => {
+                transaction.give_up();
+                transaction.unanswered()
+            }
+            Some(Job::Gather(gather)) => gather.unanswered().to_vec(),
+            Some(Job::Walk(walk)) => vec![walk.shard()],
+            _ => return,
+        };
+        let is_transaction = matches!(client.job.as_deref(), Some(Job::Transaction(_)));
+        if !is_transaction && !awaited.iter().any(|worker| self.hung[*worker]) {
+            return;
+        }
+        let mut job = client.job.take().expect("it was looked at");
+        let sequence = client.replies.skip_number();
+        match &mut *job {
+            Job::Gather(gather) if gather.is_of_reports() => {
+                gather.report.wal_fault = awaited.first().copied().map(hangs_in_disk);
+                let request = gather.request.clone();
+                let reply = self.gathered(&request.request(), gather);
+                answer(client, &request.request(), &reply);
+            }
+            _ => answer_error(client, Error::NotOnDisk { cause: no_answer(&awaited) }),
+        }
+        client.given_up.push((sequence, job));
+    }
+
+    /// Takes one answer to a job that its client waits for no more. Returns whether it has ended.
+    fn advance_given_up(&mut self, job: &mut Job, from: usize, token: Token, given: Answer) -> bool {
+        match job {
+            Job::Transaction(transaction) => {
+                let record = self.next_id();
+                transaction.answer(from, given, record, token, &mut self.post).is_some()
+            }
+            Job::Gather(gather) => gather.answer(from, given),
+            Job::Walk(_) => true,
+        }
     }
 
     // ---- transactions, at the shards that take part ----
@@ -935,6 +1122,23 @@ impl Worker {
         }
     }
 
+    /// What was answered in the turn whose frames could not be written is not coming: its clients are told, and let
+    /// go.
+    fn give_up_held_back(&mut self) {
+        let Worker { connections, attention, journal, .. } = self;
+        for connection in connections.iter_mut().flatten() {
+            let client = &mut connection.client;
+            if std::mem::take(&mut client.held_back) {
+                client.replies.discard();
+                answer_error(client, journal.not_on_disk());
+                client.stage = Stage::Closing;
+                if !std::mem::replace(&mut client.listed, true) {
+                    attention.push(client.socket);
+                }
+            }
+        }
+    }
+
     // ---- what the clock and idle time ask for ----
 
     fn tick(&mut self) {
@@ -942,6 +1146,18 @@ impl Worker {
         if self.uptime_ms >= self.next_expiry_ms {
             self.next_expiry_ms = self.uptime_ms + self.shared.config.ttl_check_interval.as_millis() as u64;
             self.expiring = true;
+        }
+        if self.uptime_ms >= self.next_note_ms {
+            self.next_note_ms = self.uptime_ms + NOTE_MS;
+            let latency_us = std::mem::take(&mut self.turn_times).typical_us();
+            self.shard.note_second(self.now_ms, latency_us);
+        }
+        self.look_for_hangs();
+        if self.journal.get().is_some() {
+            if self.journal.watch(&mut self.post) {
+                self.give_up_held_back();
+            }
+            self.shared.note_disk(self.index, self.journal.is_failing());
         }
         for listener in std::mem::take(&mut self.resting) {
             self.net.accept(listener);
@@ -967,6 +1183,7 @@ impl Worker {
             self.expiring = self.shard.expire(self.now_ms, EXPIRED_PER_TURN_MAX) == EXPIRED_PER_TURN_MAX;
         }
         let reclaiming = self.shard.reclaim(RECLAIM_STEPS_PER_TURN);
+        let inquiring = self.inquire();
         if self.upkeep.is_compacting() {
             // A snapshot counts the frames so far: whatever its slices show must be in one of them.
             self.journal.seal();
@@ -982,7 +1199,19 @@ impl Worker {
                 self.locks.wait(Waiter { keys, exclusive: true, payload, lock_for: None });
             }
         }
-        self.expiring || reclaiming || self.upkeep.is_writing()
+        self.expiring || reclaiming || inquiring || self.upkeep.is_writing()
+    }
+
+    /// Goes on with the first question. Returns whether questions are left.
+    fn inquire(&mut self) -> bool {
+        let Some(Asked { origin, token, inquiry }) = self.inquiries.front_mut() else { return false };
+        if let Some(findings) = self.shard.advance(inquiry, INQUIRY_KEYS_PER_TURN) {
+            let (origin, token, answer) = (*origin, *token, Answer::Findings(Box::new(findings)));
+            let seq = self.journal.frame_behind_all();
+            self.journal.answer(seq, origin, token, answer, &mut self.post);
+            self.inquiries.pop_front();
+        }
+        !self.inquiries.is_empty()
     }
 
     /// No transaction has a lock here: what the upkeep waits for.
@@ -1040,7 +1269,7 @@ impl Worker {
         let id = client.socket;
         if client.stage == Stage::Gone {
             client.replies.discard();
-            return !client.is_quiet();
+            return !client.is_done();
         }
         if client.replies.is_ready() && !client.held_back && !self.net.is_sending(id) {
             let bytes = client.replies.take(|| self.spare_buffers.pop().unwrap_or_default());
@@ -1055,8 +1284,8 @@ impl Worker {
             return true;
         }
         match client.stage {
-            Stage::Ended => client.hungry,
-            Stage::Closing => {
+            Stage::Ended if client.hungry || client.is_done() => client.hungry,
+            Stage::Ended | Stage::Closing => {
                 self.net.shutdown_write(id);
                 client.stage = Stage::Lingering { until_ms: self.uptime_ms + LINGER_MS };
                 true
@@ -1083,6 +1312,20 @@ impl Worker {
         let all_drained = self.shared.drained.count() == self.post.worker_count();
         self.drained && all_drained && self.post.is_idle() && !self.upkeep.is_busy()
     }
+}
+
+fn hangs() -> Reply<'static> {
+    Reply::Error(Error::Unavailable("the disk of a shard that it needs hangs; nothing was done"))
+}
+
+fn hangs_in_disk(shard: usize) -> Arc<str> {
+    format!("shard {shard}: its disk hangs").into()
+}
+
+/// The cause of an error for clients of workers that do not answer.
+fn no_answer(workers: &[usize]) -> Arc<str> {
+    let shards: Vec<_> = workers.iter().map(ToString::to_string).collect();
+    format!("no answer from shard {} in time, whose disk hangs or fails", shards.join(", ")).into()
 }
 
 /// What a request locks, and whether for itself alone.

@@ -121,6 +121,7 @@ pub enum Merge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // Each is named as its command, whose row says what it does.
 pub enum Server {
+    Analytics,
     Bgrewriteaof,
     Bgsave,
     Client,
@@ -151,6 +152,8 @@ pub enum TextForm {
     OkOrNotFound,
     /// A map as `+OK name=value name=value`.
     Fields,
+    /// Of every map in a list its first field, which is a text, as a line; of none, that nothing is unusual.
+    Sentences,
 }
 
 /// The row of the command with this name, in any case.
@@ -222,11 +225,16 @@ macro_rules! rows {
 /// Every command, sorted by name.
 #[rustfmt::skip] // One row a command.
 pub static TABLE: &[Command] = rows![
+    "ANALYTICS" 1..1   NONE  Admin Run::Server(Server::Analytics), Fields, None, "STATUS or RESET", "STATUS | RESET", "Tells how much is known of the use of the keys, or forgets it";
+    "ANALYZE"  1..1    ONE   Read  Run::Key(commands::analyze), Fields, None, "key", "key", "Tells how a key has been used";
+    "ANOMALIES" 0..0   NONE  Read  Run::Server(Server::Analytics), Sentences, None, "no arguments", "", "Tells which rates, ratios and keys are not as usual, and since when";
     "APPEND"   2..2    ONE   Write Run::Key(commands::append), Plain, Some(1), "key and value", "key value", "Appends bytes to the value of a key and returns the new length";
     "BGREWRITEAOF" 0..0 NONE Admin Run::Server(Server::Bgrewriteaof), Plain, None, "no arguments", "", "Begins what COMPACT does and returns at once";
     "BGSAVE"   0..1    NONE  Admin Run::Server(Server::Bgsave), Plain, None, "at most SCHEDULE", "[SCHEDULE]", "Begins what COMPACT does and returns at once";
+    "CACHE-ADVICE" 0..0 NONE Read  Run::Server(Server::Analytics), Plain, None, "no arguments", "", "Tells the hit ratio to expect with less and with more memory";
     "CLEAR"    0..1    NONE  Write Run::EveryShard(commands::clear, Merge::AllOk), Plain, None, "no arguments", "", "Removes every key";
     "CLIENT"   1..MANY NONE  Admin Run::Server(Server::Client), Plain, None, "a subcommand", "SETNAME name | GETNAME | ID | SETINFO attribute value | INFO", "Names and describes this connection";
+    "COLDKEYS" 1..2    NONE  Read  Run::Server(Server::Analytics), Plain, None, "seconds", "seconds [count]", "Lists the largest keys that nobody has used for so long";
     "COMMAND"  0..MANY NONE  Admin Run::Server(Server::Command), Plain, None, "no arguments", "[COUNT | DOCS [name ...] | INFO [name ...] | LIST]", "Describes the commands of the server";
     "COMPACT"  0..1    NONE  Admin Run::Server(Server::Compact), Fields, None, "at most WHEN", "[WHEN]", "Writes a snapshot of every shard and drops the log that it replaces, or says when that will happen";
     "CONFIG"   1..MANY NONE  Admin Run::Server(Server::Config), Plain, None, "GET and an option", "GET option [option ...]", "Shows the options of the server";
@@ -243,6 +251,7 @@ pub static TABLE: &[Command] = rows![
     "GET"      1..1    ONE   Read  Run::Key(commands::get), Plain, None, "key", "key", "Returns the value of a key";
     "HEALTH"   0..0    NONE  Admin Run::Server(Server::Health), Plain, None, "no arguments", "", "Returns the state of the server as a line of JSON";
     "HELLO"    0..MANY NONE  Admin Run::Server(Server::Hello), Plain, None, "a protocol version", "[2 | 3 [SETNAME name]]", "Switches the protocol version and describes the server";
+    "HOTKEYS"  0..MANY NONE  Read  Run::Server(Server::Analytics), Plain, None, "at most a count", "[count] [BY reads | writes | bytes] [TOTAL] [EXPLAIN]", "Lists the keys that are used most";
     "INCR"     1..1    ONE   Write Run::Key(commands::incr), Plain, None, "key", "key", "Adds one to the integer value of a key";
     "INCRBY"   2..2    ONE   Write Run::Key(commands::incrby), Plain, None, "key and increment", "key increment", "Adds a number to the integer value of a key";
     "INFO"     0..MANY NONE  Admin Run::Server(Server::Info), Fields, None, "no arguments", "[section ...]", "Describes the server and its counters";
@@ -253,6 +262,7 @@ pub static TABLE: &[Command] = rows![
     "MSET"     2..MANY PAIRS Write Run::Keys(commands::mset, Merge::AllOk), Plain, None, "key value pairs", "key value [key value ...]", "Sets keys, all at the same moment";
     "PERSIST"  1..1    ONE   Write Run::Key(commands::persist), Plain, None, "key", "key", "Removes the time to live of a key";
     "PING"     0..1    NONE  Admin Run::Server(Server::Ping), Plain, Some(0), "at most one message", "[message]", "Returns PONG, or its argument";
+    "PREFIXES" 0..1    NONE  Read  Run::Server(Server::Analytics), Plain, None, "at most a count", "[count]", "Lists the classes of keys, such as user:*, with their size and use";
     "PTTL"     1..1    ONE   Read  Run::Key(commands::pttl), Plain, None, "key", "key", "Returns the time to live of a key in milliseconds";
     "QUIT"     0..MANY NONE  Admin Run::Server(Server::Quit), Plain, None, "no arguments", "", "Closes the connection";
     "SAVE"     0..0    NONE  Admin Run::Server(Server::Save), Plain, None, "no arguments", "", "Writes a snapshot of every shard and drops the log that it replaces";
@@ -263,6 +273,7 @@ pub static TABLE: &[Command] = rows![
     "SETNX"    2..2    ONE   Write Run::Key(commands::setnx), Plain, Some(1), "key and value", "key value", "Sets the value of a key that does not exist yet";
     "STATS"    0..0    NONE  Admin Run::Server(Server::Stats), Fields, None, "no arguments", "", "Returns the counters of the server";
     "STRLEN"   1..1    ONE   Read  Run::Key(commands::strlen), Plain, None, "key", "key", "Returns the length of the value of a key in bytes";
+    "SUGGEST-TTL" 1..MANY NONE Read Run::Server(Server::Analytics), Plain, None, "key", "key | CLASS name [TARGET share] [EXPLAIN]", "Suggests a time to live in seconds that keeps most re-accesses hits";
     "SYNC"     0..0    NONE  Admin Run::Server(Server::Sync), Plain, None, "no arguments", "", "Returns once everything acknowledged before it is on disk";
     "TTL"      1..1    ONE   Read  Run::Key(commands::ttl), Plain, None, "key", "key", "Returns the time to live of a key in seconds";
 ];

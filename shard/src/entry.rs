@@ -1,26 +1,81 @@
 //! The bytes of one key: its name, its value and its deadline, back to back in one slot of the arena.
 //!
 //! ```text
-//! flags:1  key_len:1 or 4  key  value  [deadline_ms:8]  slack:0..=15
+//! flags:1  key_len:1 or 4  [usage:14]  key  value  [deadline_ms:8]  slack:0..=15
 //!
 //! flags    bits 0..=3  number of slack bytes at the end of the slot
 //!          bit  4      the deadline is there
 //!          bit  5      key_len takes four bytes, not one
+//!          bit  6      the usage is there
+//! usage    bits 0..=27  reads    28..=55  last access    56..=83  writes    84..=111  created
 //! ```
 //!
 //! Integers are little-endian. The length of the value is what the slot leaves: it is never stored. The
 //! deadline stands behind the value, so that to give a key a deadline, or to take it away, moves no byte
-//! of the value, however long it is. This module never allocates and knows neither slots nor tables.
+//! of the value, however long it is. The usage stands near the front, in the bytes that every look-up
+//! reads; its numbers stay at their greatest value once they have reached it. This module never allocates
+//! and knows neither slots nor tables.
 
 const SLACK: u8 = 0b00_1111;
 const DEADLINE: u8 = 0b01_0000;
 const LONG_KEY: u8 = 0b10_0000;
+const USAGE: u8 = 0b100_0000;
 const DEADLINE_LEN: usize = 8;
+const USAGE_LEN: usize = 14;
+const USAGE_BITS: u32 = 28;
 
 /// The most bytes by which a slot may exceed the length of its entry.
 pub(crate) const SLACK_MAX: usize = SLACK as usize;
 /// The length of the shortest entry.
 pub(crate) const ENTRY_LEN_MIN: usize = 2;
+
+/// How a key has been used. Times are seconds since a moment that the keyspace's owner has chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) reads: u32,
+    pub(crate) writes: u32,
+    pub(crate) last_access_s: u32,
+    pub(crate) created_s: u32,
+}
+
+impl Usage {
+    /// The greatest number that is told from greater ones.
+    pub(crate) const MAX: u32 = (1 << USAGE_BITS) - 1;
+
+    /// Of a key that was made now, by a first write.
+    pub(crate) fn created(now_s: u32) -> Self {
+        Usage { reads: 0, writes: 1, last_access_s: now_s, created_s: now_s }
+    }
+
+    #[inline]
+    fn read(bytes: &[u8; USAGE_LEN]) -> Self {
+        let (low, high) = halves(bytes);
+        let part = |bits: u64| bits as u32 & Usage::MAX;
+        Usage {
+            reads: part(low),
+            last_access_s: part(low >> USAGE_BITS),
+            writes: part(high),
+            created_s: part(high >> USAGE_BITS),
+        }
+    }
+
+    #[inline]
+    fn write(self, bytes: &mut [u8; USAGE_LEN]) {
+        let half = |low: u32, high: u32| {
+            u64::from(low.min(Usage::MAX)) | u64::from(high.min(Usage::MAX)) << USAGE_BITS
+        };
+        let (low, high) = (half(self.reads, self.last_access_s), half(self.writes, self.created_s));
+        bytes[..8].copy_from_slice(&(low | high << (2 * USAGE_BITS)).to_le_bytes());
+        bytes[6..].copy_from_slice(&(low >> 48 | high << 8).to_le_bytes());
+    }
+}
+
+/// The two halves of a usage, of 56 bits each, read as whole words.
+#[inline]
+fn halves(bytes: &[u8; USAGE_LEN]) -> (u64, u64) {
+    let word = |bytes: Option<&[u8; 8]>| u64::from_le_bytes(*bytes.expect("a usage is longer than a word"));
+    (word(bytes.first_chunk()) & (u64::MAX >> 8), word(bytes.last_chunk()) >> 8)
+}
 
 /// One entry, read in place.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +120,16 @@ impl<'a> Entry<'a> {
         Some(u64::from_le_bytes(*deadline))
     }
 
+    /// How the key has been used, where that is counted.
+    #[inline]
+    pub(crate) fn usage(self) -> Option<Usage> {
+        if self.slot[0] & USAGE == 0 {
+            return None;
+        }
+        let (usage, _) = self.slot[head_len(self.slot[0])..].split_first_chunk().expect("the flag says so");
+        Some(Usage::read(usage))
+    }
+
     /// The length of everything before the value.
     #[inline]
     pub(crate) fn body_len(self) -> usize {
@@ -86,37 +151,73 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// The length of the flags and of the key's length.
 #[inline]
-fn prefix_len_by_flags(flags: u8) -> usize {
+fn head_len(flags: u8) -> usize {
     if flags & LONG_KEY == 0 { 2 } else { 5 }
 }
 
-/// The length of everything before the value, for a key of `key_len` bytes.
-pub(crate) fn body_len(key_len: usize) -> usize {
-    key_len + if key_len <= usize::from(u8::MAX) { 2 } else { 5 }
+/// The length of everything before the key.
+#[inline]
+fn prefix_len_by_flags(flags: u8) -> usize {
+    head_len(flags) + if flags & USAGE == 0 { 0 } else { USAGE_LEN }
 }
 
-/// The length of an entry without slack.
-pub(crate) fn entry_len(key_len: usize, value_len: usize, deadline_ms: Option<u64>) -> usize {
-    body_len(key_len) + value_len + if deadline_ms.is_some() { DEADLINE_LEN } else { 0 }
+/// The length of everything before the value, for a key of `key_len` bytes.
+pub(crate) fn body_len(key_len: usize, has_usage: bool) -> usize {
+    let head_len = if key_len <= usize::from(u8::MAX) { 2 } else { 5 };
+    head_len + if has_usage { USAGE_LEN } else { 0 } + key_len
+}
+
+/// The length of an entry without slack, whose value is preceded by `body_len` bytes.
+pub(crate) fn entry_len(body_len: usize, value_len: usize, deadline_ms: Option<u64>) -> usize {
+    body_len + value_len + if deadline_ms.is_some() { DEADLINE_LEN } else { 0 }
 }
 
 /// Writes everything before the value into a fresh slot. [`frame`] has to follow.
-pub(crate) fn write_key(slot: &mut [u8], key: &[u8]) {
-    let start = match u8::try_from(key.len()) {
+pub(crate) fn write_key(slot: &mut [u8], key: &[u8], usage: Option<Usage>) {
+    let flags = if usage.is_some() { USAGE } else { 0 };
+    match u8::try_from(key.len()) {
         Ok(len) => {
-            slot[0] = 0;
+            slot[0] = flags;
             slot[1] = len;
-            2
         }
         Err(_) => {
             let len = u32::try_from(key.len()).expect("keys are bounded far below 4 GiB");
-            slot[0] = LONG_KEY;
+            slot[0] = flags | LONG_KEY;
             slot[1..5].copy_from_slice(&len.to_le_bytes());
-            5
         }
-    };
+    }
+    if let Some(usage) = usage {
+        usage.write(usage_mut(slot).expect("the flag was just set"));
+    }
+    let start = prefix_len_by_flags(slot[0]);
     slot[start..start + key.len()].copy_from_slice(key);
+}
+
+/// Counts a read of the entry in `slot`, where its usage is counted.
+#[inline]
+pub(crate) fn count_read(slot: &mut [u8], now_s: u32) {
+    let Some(bytes) = usage_mut(slot) else { return };
+    let usage = Usage::read(bytes);
+    Usage { reads: usage.reads + 1, last_access_s: now_s, ..usage }.write(bytes);
+}
+
+/// Counts a write, in the same way.
+#[inline]
+pub(crate) fn count_write(slot: &mut [u8], now_s: u32) {
+    let Some(bytes) = usage_mut(slot) else { return };
+    let usage = Usage::read(bytes);
+    Usage { writes: usage.writes + 1, last_access_s: now_s, ..usage }.write(bytes);
+}
+
+#[inline]
+fn usage_mut(slot: &mut [u8]) -> Option<&mut [u8; USAGE_LEN]> {
+    if slot[0] & USAGE == 0 {
+        return None;
+    }
+    let start = head_len(slot[0]);
+    slot[start..].first_chunk_mut()
 }
 
 /// Makes the entry in `slot` one of `len` bytes with this deadline. The value keeps its bytes, and has to be
@@ -126,7 +227,7 @@ pub(crate) fn frame(slot: &mut [u8], len: usize, deadline_ms: Option<u64>) {
     let slack = slot.len() - len;
     debug_assert!(slack <= SLACK_MAX);
     let deadline = if deadline_ms.is_some() { DEADLINE } else { 0 };
-    slot[0] = (slot[0] & LONG_KEY) | deadline | slack as u8;
+    slot[0] = (slot[0] & (LONG_KEY | USAGE)) | deadline | slack as u8;
     if let Some(deadline_ms) = deadline_ms {
         slot[len - DEADLINE_LEN..len].copy_from_slice(&deadline_ms.to_le_bytes());
     }
@@ -144,20 +245,36 @@ pub(crate) fn value_mut(slot: &mut [u8]) -> &mut [u8] {
 mod tests {
     use super::*;
 
-    fn written(slack: usize, key: &[u8], value: &[u8], deadline_ms: Option<u64>) -> Vec<u8> {
-        let len = entry_len(key.len(), value.len(), deadline_ms);
+    fn written(
+        slack: usize,
+        key: &[u8],
+        value: &[u8],
+        deadline_ms: Option<u64>,
+        usage: Option<Usage>,
+    ) -> Vec<u8> {
+        let len = entry_len(body_len(key.len(), usage.is_some()), value.len(), deadline_ms);
         let mut slot = vec![0xee; len + slack];
-        write_key(&mut slot, key);
+        write_key(&mut slot, key, usage);
         frame(&mut slot, len, deadline_ms);
         value_mut(&mut slot).copy_from_slice(value);
         slot
     }
 
+    const USED: Usage =
+        Usage { reads: 0x123_4567, last_access_s: 0xedc_ba98, writes: 1, created_s: Usage::MAX };
+
     #[test]
     fn the_bytes_are_those_that_are_drawn() {
-        assert_eq!(written(2, b"ab", b"xyz", Some(0x0102)), b"\x12\x02abxyz\x02\x01\0\0\0\0\0\0\xee\xee");
-        assert_eq!(written(0, b"ab", b"xyz", None), b"\x00\x02abxyz");
-        assert_eq!(&written(0, &[7; 256], b"", None)[..6], b"\x20\x00\x01\x00\x00\x07");
+        assert_eq!(
+            written(2, b"ab", b"xyz", Some(0x0102), None),
+            b"\x12\x02abxyz\x02\x01\0\0\0\0\0\0\xee\xee"
+        );
+        assert_eq!(written(0, b"ab", b"xyz", None, None), b"\x00\x02abxyz");
+        assert_eq!(&written(0, &[7; 256], b"", None, None)[..6], b"\x20\x00\x01\x00\x00\x07");
+        let usage = b"\x67\x45\x23\x81\xa9\xcb\xed\x01\0\0\xf0\xff\xff\xff";
+        assert_eq!(written(0, b"ab", b"xyz", None, Some(USED)), [&b"\x40\x02"[..], usage, b"abxyz"].concat());
+        let long = written(0, &[7; 256], b"", None, Some(USED));
+        assert_eq!(long[..20], [&b"\x60\x00\x01\x00\x00"[..], usage, b"\x07"].concat());
     }
 
     #[test]
@@ -165,15 +282,32 @@ mod tests {
         for key_len in [0, 1, 255, 256, 70_000] {
             for value_len in [0, 1, 64, 100_000] {
                 for (slack, deadline_ms) in [(0, None), (15, None), (3, Some(0)), (0, Some(u64::MAX))] {
-                    let (key, value) = (vec![b'k'; key_len], vec![b'v'; value_len]);
-                    let slot = written(slack, &key, &value, deadline_ms);
-                    let entry = Entry::of(&slot);
-                    assert_eq!(entry.key(), key);
-                    assert!(entry.has_key(&key) && !entry.has_key(b"another"));
-                    assert_eq!(entry.value(), value);
-                    assert_eq!(entry.deadline_ms(), deadline_ms);
+                    for usage in [None, Some(USED)] {
+                        let (key, value) = (vec![b'k'; key_len], vec![b'v'; value_len]);
+                        let slot = written(slack, &key, &value, deadline_ms, usage);
+                        let entry = Entry::of(&slot);
+                        assert_eq!(entry.key(), key);
+                        assert!(entry.has_key(&key) && !entry.has_key(b"another"));
+                        assert_eq!(entry.value(), value);
+                        assert_eq!(entry.deadline_ms(), deadline_ms);
+                        assert_eq!(entry.usage(), usage);
+                    }
                 }
             }
         }
+    }
+
+    #[test]
+    fn accesses_are_counted_up_to_the_greatest_number() {
+        let nearly = Usage { reads: Usage::MAX - 1, ..Usage::created(5) };
+        let mut slot = written(3, b"key", b"value", Some(9), Some(nearly));
+        (6..9).for_each(|now_s| count_read(&mut slot, now_s));
+        count_write(&mut slot, 9);
+        let usage = Usage { reads: Usage::MAX, writes: 2, last_access_s: 9, created_s: 5 };
+        assert_eq!(Entry::of(&slot).usage(), Some(usage));
+        assert_eq!((Entry::of(&slot).key(), Entry::of(&slot).value()), (&b"key"[..], &b"value"[..]));
+        let mut slot = written(0, b"key", b"value", None, None);
+        count_write(&mut slot, 9);
+        assert_eq!(Entry::of(&slot).value(), b"value");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::analytics::intervals::Refusal;
 use crate::command::Command;
 
 /// The reason for which a request was refused; nothing was changed by it, except where the variant says so.
@@ -46,6 +47,14 @@ pub enum Error {
     /// A count of one of kvlite's own commands (HOTKEYS) that is not a positive integer. SCAN, whose faults
     /// Redis names, answers `Syntax` and `NotAnInteger`.
     InvalidCount,
+    /// A number of seconds of one of kvlite's own commands that is negative or too large.
+    InvalidSeconds,
+    /// The share of hits that SUGGEST-TTL is to keep is not between 0 and 1.
+    InvalidTarget,
+    /// A question about the use of keys, of which nothing is counted.
+    AnalyticsOff,
+    /// Too little is known to suggest a time to live.
+    InsufficientData(Refusal),
     /// SELECT of another database than 0: there is only one.
     DbIndexOutOfRange,
     /// A database index that is not an integer.

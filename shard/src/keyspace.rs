@@ -22,7 +22,7 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 
 use crate::arena::{Arena, Handle, Moved};
-use crate::entry::{self, Entry};
+use crate::entry::{self, Entry, Usage};
 use crate::expiry::Expiry;
 
 /// A segment with this many words, all that 1024 buckets may hold, is split.
@@ -46,13 +46,13 @@ const WARM_KEYS_MAX: usize = 64;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Probe<'k> {
     pub(crate) key: &'k [u8],
-    hash: u32,
+    pub(crate) hash: u32,
 }
 
 /// An entry that was found; valid until the keyspace changes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
-    hash: u32,
+    pub(crate) hash: u32,
     handle: Handle,
 }
 
@@ -197,12 +197,19 @@ impl Keyspace {
         Entry::of(self.arena.slot(found.handle))
     }
 
-    /// Adds a key that is not there.
-    pub(crate) fn insert(&mut self, probe: Probe<'_>, value: &[u8], deadline_ms: Option<u64>) {
-        let len = entry::entry_len(probe.key.len(), value.len(), deadline_ms);
+    /// Adds a key that is not there. Its use is counted if it comes with a first count.
+    pub(crate) fn insert(
+        &mut self,
+        probe: Probe<'_>,
+        value: &[u8],
+        deadline_ms: Option<u64>,
+        usage: Option<Usage>,
+    ) {
+        let body_len = entry::body_len(probe.key.len(), usage.is_some());
+        let len = entry::entry_len(body_len, value.len(), deadline_ms);
         let handle = self.arena.alloc(len);
         let slot = self.arena.slot_mut(handle);
-        entry::write_key(slot, probe.key);
+        entry::write_key(slot, probe.key, usage);
         entry::frame(slot, len, deadline_ms);
         entry::value_mut(slot).copy_from_slice(value);
         self.insert_word(word(probe.hash, handle));
@@ -222,7 +229,7 @@ impl Keyspace {
             entry::value_mut(slot).copy_from_slice(value);
             return;
         }
-        let len = body_len + entry::entry_len(0, value.len(), deadline_ms) - entry::body_len(0);
+        let len = entry::entry_len(body_len, value.len(), deadline_ms);
         let found = self.resize(found, len, body_len, 0);
         let slot = self.arena.slot_mut(found.handle);
         entry::frame(slot, len, deadline_ms);
@@ -235,7 +242,7 @@ impl Keyspace {
         let entry = self.entry(found);
         let before = entry.deadline_ms();
         let keep = entry.body_len() + entry.value().len();
-        let len = entry::entry_len(entry.key().len(), entry.value().len(), deadline_ms);
+        let len = entry::entry_len(entry.body_len(), entry.value().len(), deadline_ms);
         let found = self.resize(found, len, keep, 0);
         entry::frame(self.arena.slot_mut(found.handle), len, deadline_ms);
         self.reindex(found.hash, before, deadline_ms);
@@ -246,7 +253,7 @@ impl Keyspace {
         let entry = self.entry(found);
         let (deadline_ms, before) = (entry.deadline_ms(), entry.value().len());
         let keep = entry.body_len() + before;
-        let len = entry::entry_len(entry.key().len(), before.max(offset + bytes.len()), deadline_ms);
+        let len = entry::entry_len(entry.body_len(), before.max(offset + bytes.len()), deadline_ms);
         let spare = if offset + bytes.len() > before { len / 8 } else { 0 };
         let found = self.resize(found, len, keep, spare);
         let slot = self.arena.slot_mut(found.handle);
@@ -256,6 +263,18 @@ impl Keyspace {
             value[before..offset].fill(0);
         }
         value[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Counts a read of an entry that was inserted with a usage.
+    #[inline]
+    pub(crate) fn count_read(&mut self, found: Found, now_s: u32) {
+        entry::count_read(self.arena.slot_mut(found.handle), now_s);
+    }
+
+    /// Counts a write of an entry that was inserted with a usage.
+    #[inline]
+    pub(crate) fn count_write(&mut self, found: Found, now_s: u32) {
+        entry::count_write(self.arena.slot_mut(found.handle), now_s);
     }
 
     /// Removes an entry.
@@ -533,7 +552,7 @@ mod tests {
             let probe = self.probe(key);
             match self.find(probe) {
                 Some(found) => self.set_value(found, value, deadline_ms),
-                None => self.insert(probe, value, deadline_ms),
+                None => self.insert(probe, value, deadline_ms, None),
             }
         }
 

@@ -7,7 +7,7 @@
 //! - `commands` what each command does, and its test beside it
 //! - `shard` [`Shard`]: executes requests, applies changes, expires, walks
 //! - `keyspace` the table of keys, over `arena` (memory), `entry` (the bytes of a key) and `expiry`
-//! - `analytics` what is known about the use of the keys
+//! - `analytics` [`Analytics`](analytics::Analytics): how the keys are used, and what to do about it
 //! - `change` what goes to the log; `request`, `reply`, `error`, `stats` what goes in and out
 //! - `locks` who may use which keys while a request touches several shards
 //! - `analytics` what is known about the use of the keys
@@ -31,6 +31,7 @@ mod reply;
 mod request;
 mod shard;
 mod stats;
+pub mod timestamp;
 
 pub use change::{Change, Changes, MalformedChange, decode};
 pub use command::Command;

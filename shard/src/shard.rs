@@ -1,9 +1,11 @@
 //! One shard: its keyspace, and when a key counts as expired. Commands read and write it through the
 //! functions here; recovery, snapshots and background work have theirs.
 
+use crate::analytics::Analytics;
+use crate::analytics::inquiry::{Findings, Inquiry, Question};
 use crate::command::{Access, Run};
-use crate::entry::Entry;
-use crate::keyspace::{Found, Keyspace};
+use crate::entry::{Entry, Usage};
+use crate::keyspace::{Found, Keyspace, Probe};
 use crate::stats::Stats;
 use crate::{Change, Changes, Reply, Request, glob};
 
@@ -17,6 +19,8 @@ pub struct Shard {
     /// Keyspaces that were cleared and wait for [`Shard::reclaim`].
     graveyard: Vec<Keyspace>,
     stats: Stats,
+    /// How the keys are used, where that is counted.
+    analytics: Option<Box<Analytics>>,
     value_len_max: usize,
 }
 
@@ -27,6 +31,7 @@ impl Shard {
             keyspace: Keyspace::new(seeds),
             graveyard: Vec::new(),
             stats: Stats::default(),
+            analytics: None,
             value_len_max: VALUE_LEN_MAX,
         }
     }
@@ -35,6 +40,13 @@ impl Shard {
     #[must_use]
     pub fn with_value_len_max(self, value_len_max: usize) -> Self {
         Shard { value_len_max: value_len_max.min(VALUE_LEN_MAX), ..self }
+    }
+
+    /// The same shard, which counts from `now_ms` on how its keys are used. It has to be empty.
+    #[must_use]
+    pub fn with_analytics(self, now_ms: u64) -> Self {
+        assert_eq!(self.keyspace.len(), 0, "a key without counters would never get any");
+        Shard { analytics: Some(Box::new(Analytics::new(now_ms))), ..self }
     }
 
     /// Runs one request on this shard's keys at `now_ms`, milliseconds since the Unix epoch. What it changed
@@ -49,6 +61,9 @@ impl Shard {
             Access::Read => self.stats.reads += 1,
             Access::Write => self.stats.writes += 1,
             Access::Admin => {}
+        }
+        if let Some(analytics) = &mut self.analytics {
+            analytics.set_time(now_ms);
         }
         match request.command.run {
             Run::Key(run) | Run::Keys(run, _) | Run::EveryShard(run, _) => {
@@ -85,7 +100,8 @@ impl Shard {
                 self.keyspace.set_value(found, value, deadline_ms);
             }
             (Change::Put { value, deadline_ms, .. }, None) => {
-                self.keyspace.insert(probe, value, deadline_ms);
+                let unused = self.analytics.is_some().then(Usage::default);
+                self.keyspace.insert(probe, value, deadline_ms, unused);
             }
             (Change::Splice { offset, bytes, .. }, Some(found)) => {
                 self.keyspace.splice(found, offset as usize, bytes);
@@ -166,6 +182,31 @@ impl Shard {
         })
     }
 
+    /// Begins to answer a question about the use of keys, at `now_ms`; [`Shard::advance`] goes on. `shard` is the
+    /// number by which the findings name this shard. `None` where nothing is counted.
+    pub fn ask(&mut self, question: Question, shard: usize, now_ms: u64) -> Option<Inquiry> {
+        let analytics = self.analytics.as_deref_mut()?;
+        analytics.set_time(now_ms);
+        Some(Inquiry::begin(question, analytics, &self.keyspace, shard))
+    }
+
+    /// Goes on with an inquiry that this shard has begun: visits about `keys_max` keys. Returns what was found
+    /// once there are no more to visit.
+    pub fn advance(&self, inquiry: &mut Inquiry, keys_max: usize) -> Option<Findings> {
+        let analytics = self.analytics.as_deref().expect("an inquiry begins only where something is counted");
+        inquiry.advance(keys_max, analytics, &self.keyspace)
+    }
+
+    /// Takes note of the last second, for what is found out over time. To be called about once a second;
+    /// `latency_us` is how long requests took lately, if there were any.
+    pub fn note_second(&mut self, now_ms: u64, latency_us: Option<f64>) {
+        let stats = self.stats();
+        if let Some(analytics) = &mut self.analytics {
+            analytics.set_time(now_ms);
+            analytics.on_second(stats, latency_us, &self.keyspace);
+        }
+    }
+
     /// The number of keys, those that have expired but were not yet removed among them.
     pub fn key_count(&self) -> usize {
         self.keyspace.len()
@@ -187,6 +228,7 @@ impl Shard {
             keys: self.keyspace.len() as u64,
             keys_with_deadline: self.keyspace.deadline_count() as u64,
             memory_bytes: self.memory_bytes() as u64,
+            analytics_memory_bytes: self.analytics.as_ref().map_or(0, |it| it.memory_bytes() as u64),
             ..self.stats
         }
     }
@@ -198,7 +240,12 @@ impl Shard {
     /// Finds a key that exists; one that has expired is removed.
     #[inline]
     pub(crate) fn find(&mut self, key: &[u8], now_ms: u64) -> Option<Found> {
-        let (found, deadline_ms) = self.keyspace.find_with_deadline(self.keyspace.probe(key))?;
+        self.find_probe(self.keyspace.probe(key), now_ms)
+    }
+
+    #[inline]
+    fn find_probe(&mut self, probe: Probe<'_>, now_ms: u64) -> Option<Found> {
+        let (found, deadline_ms) = self.keyspace.find_with_deadline(probe)?;
         if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms) {
             self.keyspace.remove(found);
             self.stats.ttl_expired += 1;
@@ -207,13 +254,17 @@ impl Shard {
         Some(found)
     }
 
-    /// As [`Shard::find`], and counts a hit or a miss.
+    /// As [`Shard::find`], for a command that reads: counts a hit or a miss.
     #[inline]
     pub(crate) fn look_up(&mut self, key: &[u8], now_ms: u64) -> Option<Found> {
-        let found = self.find(key, now_ms);
+        let probe = self.keyspace.probe(key);
+        let found = self.find_probe(probe, now_ms);
         match found {
             Some(_) => self.stats.hits += 1,
             None => self.stats.misses += 1,
+        }
+        if let Some(analytics) = &mut self.analytics {
+            analytics.on_read(probe, found, &mut self.keyspace);
         }
         found
     }
@@ -235,10 +286,25 @@ impl Shard {
         changes: &mut Changes,
     ) {
         match found {
-            Some(found) => self.keyspace.set_value(found, value, deadline_ms),
-            None => self.keyspace.insert(self.keyspace.probe(key), value, deadline_ms),
+            Some(found) => {
+                self.count_write(key, found, value.len(), deadline_ms);
+                self.keyspace.set_value(found, value, deadline_ms);
+            }
+            None => {
+                let probe = self.keyspace.probe(key);
+                let usage = self
+                    .analytics
+                    .as_mut()
+                    .map(|analytics| analytics.on_insert(probe, value.len(), deadline_ms));
+                self.keyspace.insert(probe, value, deadline_ms, usage);
+            }
         }
         changes.push(&Change::Put { key, value, deadline_ms });
+    }
+
+    /// How the keys are used, if that is counted.
+    pub(crate) fn analytics(&self) -> Option<&Analytics> {
+        self.analytics.as_deref()
     }
 
     /// The entry of a key that is known not to have expired.
@@ -248,7 +314,9 @@ impl Shard {
 
     /// Adds bytes at the end of a value.
     pub(crate) fn append(&mut self, found: Found, key: &[u8], bytes: &[u8], changes: &mut Changes) {
-        let before = self.entry(found).value().len();
+        let entry = self.entry(found);
+        let before = entry.value().len();
+        self.count_write(key, found, before + bytes.len(), entry.deadline_ms());
         self.keyspace.splice(found, before, bytes);
         let offset = u32::try_from(before).expect("values are bounded below 4 GiB");
         changes.push(&Change::Splice { key, offset, bytes });
@@ -262,20 +330,34 @@ impl Shard {
         deadline_ms: Option<u64>,
         changes: &mut Changes,
     ) {
+        self.count_write(key, found, self.entry(found).value().len(), deadline_ms);
         self.keyspace.set_deadline(found, deadline_ms);
         changes.push(&Change::Deadline { key, deadline_ms });
     }
 
     /// Removes a key.
     pub(crate) fn remove(&mut self, found: Found, key: &[u8], changes: &mut Changes) {
+        if let Some(analytics) = &mut self.analytics {
+            analytics.on_remove(key, found.hash);
+        }
         self.keyspace.remove(found);
         changes.push(&Change::Remove { key });
     }
 
     /// Removes every key, in no time.
     pub(crate) fn clear(&mut self, changes: &mut Changes) {
+        if let Some(analytics) = &mut self.analytics {
+            analytics.on_clear();
+        }
         self.bury();
         changes.push(&Change::Clear);
+    }
+
+    #[inline]
+    fn count_write(&mut self, key: &[u8], found: Found, value_len: usize, deadline_ms: Option<u64>) {
+        if let Some(analytics) = &mut self.analytics {
+            analytics.on_write(key, found, value_len, deadline_ms, &mut self.keyspace);
+        }
     }
 
     fn bury(&mut self) {

@@ -21,6 +21,8 @@ pub struct Stats {
     pub keys_with_deadline: u64,
     /// Memory that the keyspace holds, in bytes.
     pub memory_bytes: u64,
+    /// Memory that is held to know how the keys are used, in bytes, besides what stands in the keyspace.
+    pub analytics_memory_bytes: u64,
 }
 
 impl std::ops::AddAssign for Stats {
@@ -34,5 +36,6 @@ impl std::ops::AddAssign for Stats {
         self.keys += other.keys;
         self.keys_with_deadline += other.keys_with_deadline;
         self.memory_bytes += other.memory_bytes;
+        self.analytics_memory_bytes += other.analytics_memory_bytes;
     }
 }

@@ -9,6 +9,8 @@
 //! that no request could hold is refused at once; so is the start of a TLS handshake. More lenient: a NUL
 //! byte in an inline request is a byte like any other, where Redis waits for more.
 
+use std::io::Write;
+
 use shard::{Dialect, Error, Reply};
 
 use super::{
@@ -417,6 +419,13 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
         Error::Syntax => "-ERR syntax error",
         Error::InvalidCursor => "-ERR invalid cursor",
         Error::InvalidCount => "-ERR invalid count",
+        Error::InvalidSeconds => "-ERR invalid number of seconds",
+        Error::InvalidTarget => "-ERR the target is a share above 0 and below 1, such as 0.99",
+        Error::AnalyticsOff => "-ERR analytics not enabled; start the server with --enable-analytics",
+        Error::InsufficientData(refusal) => {
+            write!(out, "-ERR insufficient data: {refusal}").expect("writing to memory succeeds");
+            return;
+        }
         Error::DbIndexOutOfRange => "-ERR DB index is out of range",
         Error::NoProtocol => "-NOPROTO unsupported protocol version",
         Error::ProtocolNotAnInteger => "-ERR Protocol version is not an integer or out of range",

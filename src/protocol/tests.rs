@@ -3,6 +3,7 @@
 //! The RESP tables hold what Redis 7.0.15 does with the same bytes, except where a comment says otherwise.
 
 use proptest::prelude::*;
+use shard::analytics::intervals::Refusal;
 use shard::command::find;
 
 use super::*;
@@ -639,6 +640,22 @@ fn errors_in_the_words_of_each_protocol() {
         (Error::ExpireNotAnInteger, "invalid TTL", integer),
         (Error::InvalidCursor, "invalid cursor", "invalid cursor"),
         (Error::InvalidCount, "invalid count", "invalid count"),
+        (Error::InvalidSeconds, "invalid number of seconds", "invalid number of seconds"),
+        (
+            Error::InvalidTarget,
+            "the target is a share above 0 and below 1, such as 0.99",
+            "the target is a share above 0 and below 1, such as 0.99",
+        ),
+        (
+            Error::AnalyticsOff,
+            "analytics not enabled; start the server with --enable-analytics",
+            "analytics not enabled; start the server with --enable-analytics",
+        ),
+        (
+            Error::InsufficientData(Refusal::FewObservations { needed: 9, have: 2 }),
+            "analytics not enabled or insufficient data: 2 re-accesses were seen, 9 are needed",
+            "insufficient data: 2 re-accesses were seen, 9 are needed",
+        ),
         (Error::DbIndexOutOfRange, "DB index is out of range", "DB index is out of range"),
         (Error::InvalidDbIndex, "database index is not an integer", integer),
         (

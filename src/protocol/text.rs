@@ -10,6 +10,7 @@
 //! line, or what the quotes hold if the rest is one quoted word.
 
 use std::borrow::Cow;
+use std::io::Write;
 
 use shard::{Error, Reply, command::TextForm};
 
@@ -24,6 +25,7 @@ pub const GREETING: &[u8] = b"+OK kvlite ready\n";
 const NOT_FOUND: &[u8] = b"-ERR key not found\n";
 const NIL: &[u8] = b"(nil)";
 const EMPTY_LIST: &[u8] = b"(empty list)";
+const NO_ANOMALIES: &[u8] = b"(no anomalies detected)\n";
 
 impl Parser {
     /// Parses the line at the start of `input`, or goes on where the last call stopped.
@@ -170,6 +172,16 @@ pub(super) fn write_reply(reply: &Reply<'_>, form: TextForm, arg_count: usize, o
                 push_field(name, value, out);
             }
             out.push(b'\n');
+        }
+        (Reply::Array(items), TextForm::Sentences) => {
+            if items.is_empty() {
+                out.extend_from_slice(NO_ANOMALIES);
+            }
+            for item in items {
+                let Reply::Map(fields) = item else { unreachable!("a list of maps says so in its row") };
+                push_scalar(&fields[0].1, out);
+                out.push(b'\n');
+            }
         }
         _ => write_item(reply, out),
     }
@@ -326,6 +338,11 @@ fn push_error(error: &Error, out: &mut Vec<u8>) {
             out.extend_from_slice(b"-ERR value would exceed ");
             push_integer(*limit, out);
             " bytes"
+        }
+        Error::InsufficientData(refusal) => {
+            write!(out, "-ERR analytics not enabled or insufficient data: {refusal}")
+                .expect("writing to memory succeeds");
+            return;
         }
         Error::WritesRefused { .. } | Error::NotOnDisk { .. } => {
             out.extend_from_slice(b"-ERR ");

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
-use wal::{Error, Inspection, Layout, ReadOnlyDisk, Record, Recovered, Salvage};
+use wal::{Error, Evidence, Inspection, Layout, ReadOnlyDisk, Record, Recovered, Salvage};
 
 use super::{Finding, Progress, ToolError, file_name, inspect, place};
 use crate::recovery::Replay;
-use crate::verdict;
+use crate::{server, verdict};
 
 #[derive(Clone, Debug, Args)]
 pub struct Options {
@@ -78,7 +78,8 @@ struct TornEnd {
     frames: u64,
 }
 
-/// The frames at the end of a log that build on what another shard lost in a power cut. A start cuts them off.
+/// The frames at the end of a log that build on what another shard lost in a power cut. A start cuts them
+/// off.
 #[derive(Debug, Serialize)]
 struct LostGround {
     first_seq: u64,
@@ -92,7 +93,7 @@ struct Damage {
     offset: Option<u64>,
     expected: String,
     found: String,
-    what_to_do: &'static str,
+    what_to_do: String,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -125,9 +126,9 @@ fn examine(
     let (layout, manifest_damage) = match named {
         Ok(layout) => (layout, None),
         Err(error @ (Error::MissingManifest { .. } | Error::DamagedManifest { .. })) => {
-            (inspection.likely_layout().ok().flatten(), Some(damage_of(&error)))
+            (inspection.likely_layout().ok().flatten(), Some(Damage::of(&error)))
         }
-        Err(error) => (None, Some(damage_of(&error))),
+        Err(error) => (None, Some(Damage::of(&error))),
     };
     let mut report = Report {
         directory: options.directory.display().to_string(),
@@ -179,16 +180,16 @@ fn check_shard(layout: &Layout, index: usize, progress: &Progress) -> ShardRepor
     match checked {
         Ok(recovered) => ShardReport::sound(index, &recovered, &counts),
         Err(Replay::Log(Error::Io { source, .. })) if source.kind() == std::io::ErrorKind::NotFound => {
-            ShardReport::damaged(layout, index, damage_of(&Error::MissingDirectory { path: directory }))
+            ShardReport::damaged(layout, index, Damage::of(&Error::MissingDirectory { path: directory }))
         }
-        Err(Replay::Log(error)) => ShardReport::damaged(layout, index, damage_of(&error)),
+        Err(Replay::Log(error)) => ShardReport::damaged(layout, index, Damage::of(&error)),
         Err(Replay::Malformed { seq, error }) => {
             let damage = Damage {
                 file: directory.display().to_string(),
                 offset: None,
                 expected: format!("changes in frame {seq}"),
                 found: error.to_string(),
-                what_to_do: FROM_COPY_OR_REPAIR,
+                what_to_do: "kvlite repair leaves it out".to_owned(),
             };
             ShardReport::damaged(layout, index, damage)
         }
@@ -265,55 +266,19 @@ impl Total {
     }
 }
 
-const FROM_COPY_OR_REPAIR: &str =
-    "put the file back from a copy, or salvage what is readable: kvlite repair DIR --to NEW";
-
-/// An error as evidence: where, what had to be there, what is.
-fn damage_of(error: &Error) -> Damage {
-    let (path, offset, expected, found, what_to_do) = match error {
-        Error::DamagedFrame { path, offset, seq, fault, .. } => {
-            (path, Some(*offset), format!("frame {seq}"), fault.to_string(), FROM_COPY_OR_REPAIR)
+impl Damage {
+    fn of(error: &Error) -> Damage {
+        if let (Some(evidence), Some(what_to_do)) = (error.evidence(), server::damage_remedy(error)) {
+            let Evidence { path, offset, expected, found } = evidence;
+            return Damage { file: path.display().to_string(), offset, expected, found, what_to_do };
         }
-        Error::MissingFrames { directory, seq, next, .. } => {
-            let found = match next {
-                Some((path, first)) => format!("{}, which begins with frame {first}", file_name(path)),
-                None => "the end of the log".to_owned(),
-            };
-            (directory, None, format!("frame {seq}"), found, FROM_COPY_OR_REPAIR)
-        }
-        Error::DamagedSnapshot { path, offset, fault } => {
-            (path, Some(*offset), "a whole snapshot".to_owned(), fault.to_string(), FROM_COPY_OR_REPAIR)
-        }
-        Error::NewerVersion { path, found, supported } => {
-            let expected = format!("format version {supported} or lower");
-            (path, None, expected, format!("version {found}"), "use a newer kvlite")
-        }
-        Error::WrongShard { path, expected, found } => {
-            let shard = |(index, count): &(u32, u32)| format!("a file of shard {index} of {count}");
-            (path, None, shard(expected), shard(found), "move the file to the directory of its shard")
-        }
-        Error::MissingManifest { path, found } => {
-            let found = format!("no such file, but {}", found.display());
-            (path, None, "the manifest".to_owned(), found, FROM_COPY_OR_REPAIR)
-        }
-        Error::DamagedManifest { path, fault } => {
-            (path, None, "a manifest".to_owned(), fault.to_string(), FROM_COPY_OR_REPAIR)
-        }
-        Error::MissingDirectory { path } => {
-            (path, None, "a directory".to_owned(), "no such directory".to_owned(), FROM_COPY_OR_REPAIR)
-        }
-        Error::Io { action, path, source } => {
-            let expected = format!("that one can {action} it");
-            (path, None, expected, source.to_string(), "see to the disk and the permissions")
-        }
-        Error::Locked { path } | Error::SnapshotOvertaken { path } => {
-            (path, None, "a readable file".to_owned(), error.to_string(), FROM_COPY_OR_REPAIR)
-        }
-        Error::SyncFailedBefore { directory } => {
-            (directory, None, "a readable file".to_owned(), error.to_string(), FROM_COPY_OR_REPAIR)
-        }
-    };
-    Damage { file: path.display().to_string(), offset, expected, found, what_to_do }
+        let (file, found) = match error {
+            Error::Io { path, source, .. } => (path.display().to_string(), source.to_string()),
+            error => (String::new(), error.to_string()),
+        };
+        let what_to_do = "see to the disk and the permissions".to_owned();
+        Damage { file, offset: None, expected: "a file that can be read".to_owned(), found, what_to_do }
+    }
 }
 
 fn print(report: &Report, out: &mut impl Write) -> Result<(), ToolError> {
@@ -384,8 +349,8 @@ fn print_shard(shard: &ShardReport, out: &mut impl Write) -> Result<(), ToolErro
     if let Some(LostGround { first_seq, frames }) = shard.lost_ground {
         writeln!(
             out,
-            "  from frame {first_seq} on, {frames} frames build on what another shard lost in a power cut; a start \
-             cuts them"
+            "  from frame {first_seq} on, {frames} frames build on what another shard lost in a power cut; a \
+             start cuts them"
         )?;
     }
     if let Some(damage) = &shard.damage {

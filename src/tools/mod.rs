@@ -1,8 +1,9 @@
 //! The offline tools on a data directory: `kvlite check`, `kvlite repair`, `kvlite dump`.
 //!
-//! They read through a disk that cannot change anything, while holding the directory's lock: a server that runs
-//! changes its files under the reader, so they refuse to look at those. What they find they say on standard output,
-//! why they failed on standard error. They judge as recovery does, by the same code, and never less strictly.
+//! They read through a disk that cannot change anything, while holding the directory's lock: a server that
+//! runs changes its files under the reader, so they refuse to look at those. What they find they say on
+//! standard output, why they failed on standard error. They judge as recovery does, by the same code, and
+//! never less strictly.
 
 mod check;
 mod dump;
@@ -38,12 +39,13 @@ pub enum Tool {
     Dump(dump::Options),
 }
 
-const CHECK_STATUS: &str = "Exit status: 0 when the directory is sound (what a crash leaves is no damage: a torn end, \
-    commands that it cut short), 1 when it is damaged, 2 for a usage error, 3 when it could not be checked.";
-const REPAIR_STATUS: &str = "Exit status: 0 when nothing was lost, 1 when something was, 2 for a usage error, 3 when \
-    it failed and no new directory was completed.";
-const DUMP_STATUS: &str = "Exit status: 0 when all was printed, 1 when --log met damage, 2 for a usage error, 3 when \
-    it failed and not all was printed.";
+const CHECK_STATUS: &str = "Exit status: 0 when the directory is sound (what a crash leaves is no damage: a \
+    torn end, commands that it cut short), 1 when it is damaged, 2 for a usage error, 3 when it could not be \
+    checked.";
+const REPAIR_STATUS: &str = "Exit status: 0 when nothing was lost, 1 when something was, 2 for a usage \
+    error, 3 when it failed and no new directory was completed.";
+const DUMP_STATUS: &str = "Exit status: 0 when all was printed, 1 when --log met damage, 2 for a usage \
+    error, 3 when it failed and not all was printed.";
 
 /// The exit status of a tool that could not do its work. 2 is that of a usage error.
 const EXIT_FAILED: i32 = 3;

@@ -247,8 +247,8 @@ impl Restored {
         !source.losses().is_empty() || self.appends_left_out > 0 || !self.malformed_seqs.is_empty()
     }
 
-    /// Writes all keys into the shard of the new layout. What has expired is kept too, and expires when the server
-    /// starts.
+    /// Writes all keys into the shard of the new layout. What has expired is kept too, and expires when the
+    /// server starts.
     fn write(&self, new: &Layout, index: usize) -> Result<(), Error> {
         let mut target = Target::create(&OsDisk, new, index)?;
         recovery::write_all(&self.shard, |change| target.put(change))?;
@@ -270,7 +270,8 @@ fn print(
     if let Some(Some(seq)) = verdict.cuts.get(source.index) {
         writeln!(
             out,
-            "  left out: frame {seq} of the log and what follows, which build on what another shard lost in a power cut"
+            "  left out: frame {seq} of the log and what follows, which build on what another shard lost in \
+             a power cut"
         )?;
     }
     for seq in &restored.malformed_seqs {

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
 use crate::client::{Resp, Text, Value, encoded, is_closed};
@@ -55,6 +55,7 @@ pub struct Load {
     threads: Vec<JoinHandle<Ledger>>,
     steps_done: Arc<AtomicU64>,
     writers_left: Arc<AtomicU64>,
+    stopping: Arc<AtomicBool>,
 }
 
 impl Load {
@@ -62,19 +63,20 @@ impl Load {
     pub fn start(server: &Server, name: &str, pace: Pace) -> Load {
         let steps_done = Arc::new(AtomicU64::new(0));
         let writers_left = Arc::new(AtomicU64::new(WRITER_COUNT as u64));
+        let stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for index in 0..WRITER_COUNT {
             let connection =
                 if index == 0 { Connection::Text(server.text()) } else { Connection::Resp(server.resp()) };
             let mut ledger = Ledger::new(format!("{name}:{index}"));
-            let (done, left) = (steps_done.clone(), writers_left.clone());
+            let (done, left, stop) = (steps_done.clone(), writers_left.clone(), stopping.clone());
             threads.push(thread::spawn(move || {
-                ledger.work(connection, pace, &done);
+                ledger.work(connection, pace, &done, &stop);
                 left.fetch_sub(1, Ordering::SeqCst);
                 ledger
             }));
         }
-        Load { threads, steps_done, writers_left }
+        Load { threads, steps_done, writers_left, stopping }
     }
 
     /// Waits until the writers together have done so many steps, or all of them have ended.
@@ -89,7 +91,13 @@ impl Load {
         self.writers_left.load(Ordering::SeqCst) == 0
     }
 
-    /// Waits until the server's end has ended the writers; returns what they know.
+    /// Lets the writers end when they have the replies to what they have sent.
+    #[allow(dead_code)] // What ends the server ends the writers in the campaigns beside this file.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until the writers have ended, with the server's end at the latest; returns what they know.
     pub fn join(self) -> Vec<Ledger> {
         let joined = self.threads.into_iter().map(JoinHandle::join);
         joined.map(|ledger| ledger.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
@@ -165,8 +173,17 @@ impl Ledger {
     }
 
     /// Works until the connection ends or, with one command at a time, a command is refused.
-    fn work(&mut self, mut connection: Connection, pace: Pace, steps_done: &AtomicU64) {
+    fn work(
+        &mut self,
+        mut connection: Connection,
+        pace: Pace,
+        steps_done: &AtomicU64,
+        stopping: &AtomicBool,
+    ) {
         for first in (1..).step_by(pace.steps() as usize) {
+            if stopping.load(Ordering::SeqCst) {
+                return;
+            }
             let steps = first..first + pace.steps();
             let commands: Vec<[String; 8]> = steps.clone().map(|step| self.commands(step)).collect();
             self.sent_ms.extend(steps.map(|_| now_ms()));

@@ -27,6 +27,110 @@ const fn own(command: &'static str, lines: &'static str) -> Script {
 }
 
 const RESP: &[Script] = &[
+    own(
+        "ANALYTICS",
+        r#"
+        ANALYTICS STATUS -> ["memory_bytes", 1..16777216, "watched_seconds", *, "classes", *, "series", *, "series_ready", *]
+        SET a 1 -> +OK
+        HOTKEYS -> [["key", "a", ...]]
+        ANALYTICS RESET -> +OK
+        HOTKEYS -> []
+        ANALYZE a -> ["reads", 0, "writes", 1, ...]
+        ANALYTICS NOPE -> -ERR unknown subcommand 'NOPE'. Try ANALYTICS HELP.
+        "#,
+    ),
+    own(
+        "ANALYZE",
+        r#"
+        ANALYZE nope -> nil
+        SET a Hello -> +OK
+        GET a -> "Hello"
+        EXISTS a a -> 2
+        APPEND a ! -> 6
+        ANALYZE a -> ["reads", 3, "writes", 2, "last_access", ~"T", "created", ~"Z", "size", 6, "ttl", -1, "idle", 0..9, "rate", *, "interval_p50_ms", *, "interval_p99_ms", *, "class", *]
+        SET a 1 EX 100 -> +OK
+        ANALYZE a -> ["reads", 3, "writes", 3, "last_access", *, "created", *, "size", 1, "ttl", 99..100, ...]
+        DEL a -> 1
+        ANALYZE a -> nil
+        SET a 1 -> +OK
+        ANALYZE a -> ["reads", 0, "writes", 1, ...]
+        HELLO 3 -> %[...]
+        ANALYZE a -> %["reads", 0, "writes", 1, ...]
+        "#,
+    ),
+    own(
+        "ANOMALIES",
+        "ANOMALIES -> [...]\n ANOMALIES now -> -ERR wrong number of arguments for 'anomalies' command",
+    ),
+    own(
+        "CACHE-ADVICE",
+        r#"
+        SET a 1 -> +OK
+        CACHE-ADVICE -> [["memory", "now", "bytes", 1..9999999, "hit_ratio", *], ["memory", "1/4", ...], ["memory", "1/2", ...], ["memory", "1", ...], ["memory", "2", ...], ["memory", "4", "bytes", 4..9999999, "hit_ratio", *]]
+        "#,
+    ),
+    own(
+        "COLDKEYS",
+        r#"
+        MSET small 1 large 123456789 middle 12345 -> +OK
+        COLDKEYS 0 2 -> [["key", "large", "bytes", 14, "idle", 0..9], ["key", "middle", "bytes", 11, ...]]
+        COLDKEYS 100000 -> []
+        COLDKEYS x -> -ERR value is not an integer or out of range
+        COLDKEYS -1 -> -ERR invalid number of seconds
+        COLDKEYS 0 0 -> -ERR invalid count
+        "#,
+    ),
+    own(
+        "HOTKEYS",
+        r#"
+        HOTKEYS -> []
+        MSET a 1 b 2 c 3 d 4 -> +OK
+        MGET a a a b b nope -> ["1", "1", "1", "2", "2", nil]
+        EXISTS nope nope nope nope nope -> 0
+        SET d 123456789 -> +OK
+        HOTKEYS 2 -> [["key", "nope", "reads", 0, "writes", 0, "recent_reads", 0, "recent_writes", 0, "recent_misses", 6, "recent_bytes", 0, "error", 0, "missing", 1], ["key", "a", "reads", 3, "writes", 1, "recent_reads", 3, "recent_writes", 1, "recent_misses", 0, "recent_bytes", 4, "error", 0, "missing", 0]]
+        HOTKEYS 2 TOTAL -> [["key", "a", "reads", 3, "writes", 1], ["key", "b", "reads", 2, "writes", 1]]
+        HOTKEYS 1 BY reads -> [["key", "a", ...]]
+        HOTKEYS 1 by WRITES -> [["key", "d", ...]]
+        HOTKEYS 1 BY bytes -> [["key", "d", ...]]
+        HOTKEYS 1 TOTAL BY writes -> [["key", "d", "reads", 0, "writes", 2]]
+        HOTKEYS 1 EXPLAIN -> [["key", "nope", ...]]
+        DEL a -> 1
+        HOTKEYS 2 BY reads -> [["key", "b", ...]]
+        HOTKEYS 0 -> -ERR invalid count
+        HOTKEYS START -> -ERR invalid count
+        HOTKEYS 1 2 -> -ERR syntax error
+        HOTKEYS BY -> -ERR syntax error
+        HOTKEYS BY age -> -ERR syntax error
+        HOTKEYS BY bytes TOTAL -> -ERR syntax error
+        HELLO 3 -> %[...]
+        HOTKEYS 1 -> [%["key", "nope", ...]]
+        CLEAR -> +OK
+        HOTKEYS -> []
+        "#,
+    ),
+    own(
+        "PREFIXES",
+        r#"
+        PREFIXES -> []
+        MSET user:1 ab user:2 cd -> +OK
+        MGET user:1 user:2 user:3 user:4 -> ["ab", "cd", nil, nil]
+        PREFIXES 1 -> [["class", *, "keys", 1..2, "bytes", 8..16, "reads", 1..4, "writes", 1..2, ...]]
+        PREFIXES 0 -> -ERR invalid count
+        "#,
+    ),
+    own(
+        "SUGGEST-TTL",
+        r#"
+        SUGGEST-TTL nope -> nil
+        SUGGEST-TTL nope EXPLAIN -> ["ttl", nil, "reason", ~"are needed", "class", *]
+        SUGGEST-TTL CLASS nope:* EXPLAIN -> ["ttl", nil, "reason", ~"0 re-accesses", "class", nil]
+        SUGGEST-TTL a TARGET 0.5 -> nil
+        SUGGEST-TTL a TARGET 1 -> -ERR the target is a share above 0 and below 1, such as 0.99
+        SUGGEST-TTL a TARGET -> -ERR syntax error
+        SUGGEST-TTL a b -> -ERR syntax error
+        "#,
+    ),
     script(
         "APPEND",
         r#"
@@ -602,6 +706,57 @@ const RESP: &[Script] = &[
 ];
 
 const TEXT: &[Script] = &[
+    own("ANALYTICS", "ANALYTICS STATUS -> +OK memory_bytes=<1..16777216> <..>\n ANALYTICS RESET -> +OK"),
+    own(
+        "ANALYZE",
+        r#"
+        ANALYZE nope -> -ERR key not found
+        SET a 1 -> +OK
+        GET a -> 1
+        GET a -> 1
+        ANALYZE a -> +OK reads=2 writes=1 last_access=20<..>T<..>Z created=20<..>T<..>Z size=1 ttl=-1 <..>
+        "#,
+    ),
+    own("ANOMALIES", "ANOMALIES -> <..>"),
+    own(
+        "CACHE-ADVICE",
+        "CACHE-ADVICE -> now (bytes=<1..> hit_ratio=<..>) | 1/4 (<..>) | 1/2 (<..>) | 1 (<..>) | 2 (<..>) | 4 (<..>)",
+    ),
+    own(
+        "COLDKEYS",
+        r#"
+        COLDKEYS 0 -> (empty list)
+        MSET a 1 b 12 -> +OK
+        COLDKEYS 0 -> b (bytes=3 idle=<0..>) | a (bytes=2 idle=<0..>)
+        COLDKEYS ten -> -ERR value is not an integer
+        "#,
+    ),
+    own(
+        "HOTKEYS",
+        r#"
+        HOTKEYS -> (empty list)
+        MSET a 1 "b c" 2 -> +OK
+        MGET a a nope -> 1 | 1 | (nil)
+        HOTKEYS 1 -> a (reads=2 writes=1)
+        HOTKEYS 9 BY writes -> any order: a (reads=2 writes=1) | b c (reads=0 writes=1)
+        HOTKEYS 9 -> a (reads=2 writes=1) | <..> | <..>
+        HOTKEYS 1 EXPLAIN -> a (reads=2 writes=1 recent_reads=2 recent_writes=1 recent_misses=0 recent_bytes=3 error=0 missing=false)
+        GET nope -> -ERR key not found
+        GET nope -> -ERR key not found
+        GET nope -> -ERR key not found
+        HOTKEYS 1 -> nope (reads=0 writes=0 misses=4)
+        HOTKEYS 0 -> -ERR invalid count
+        HOTKEYS many -> -ERR invalid count
+        "#,
+    ),
+    own("PREFIXES", "SET user:1 x -> +OK\n PREFIXES -> <..> (keys=1 bytes=7 reads=0 writes=1 <..>)"),
+    own(
+        "SUGGEST-TTL",
+        r#"
+        SUGGEST-TTL a -> -ERR analytics not enabled or insufficient data<..>
+        SUGGEST-TTL a EXPLAIN -> (nil) (reason=<..> class=<..>)
+        "#,
+    ),
     own(
         "APPEND",
         r#"
@@ -868,6 +1023,23 @@ fn scripts_pass_with_five_shards() {
 #[test]
 fn scripts_pass_when_every_answer_waits_for_the_disk() {
     all_scripts_pass(2, &["--sync-mode", "always"]);
+}
+
+#[test]
+fn without_analytics_their_commands_say_so() {
+    let server = Server::start(2, &["--enable-analytics=false"]);
+    let off = "-ERR analytics not enabled; start the server with --enable-analytics";
+    let (mut resp, mut text) = (server.resp(), server.text());
+    resp.ask("SET a 1");
+    for request in
+        ["ANALYZE a", "ANALYZE nope", "HOTKEYS", "COLDKEYS 1", "PREFIXES", "CACHE-ADVICE", "ANOMALIES"]
+            .into_iter()
+            .chain(["SUGGEST-TTL a", "SUGGEST-TTL CLASS a:*", "ANALYTICS STATUS", "ANALYTICS RESET"])
+    {
+        assert_eq!(resp.ask(request).to_string(), off, "{request}");
+        assert_eq!(text.ask_one(request), off, "{request}");
+    }
+    assert_eq!(resp.ask("GET a").to_string(), "\"1\"");
 }
 
 #[test]

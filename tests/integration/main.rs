@@ -34,6 +34,7 @@ mod scanning; // SCAN and KEYS over keys that come and go, expiry that nobody as
 
 // What outlives the process.
 mod crash; // kill -9 and SIGTERM under load
+mod damage; // every kind of damage: what a start says, check tells, repair brings back
 mod disk_faults; // a disk that is full or fails, and is well again
 mod loading; // a start on much data: what is answered meanwhile, SIGTERM, damage
 mod persistence; // every kind of change, restarts, other shard counts

@@ -275,7 +275,11 @@ impl Worker {
             Stage::Writing { writer, position, changes } if dice.one_in(2) => {
                 self.snapshot_slice(writer, position, changes, dice)?;
             }
-            Stage::Ending(ending) if dice.one_in(2) => {
+            Stage::Ending(mut ending) if dice.one_in(2) => {
+                if !self.log.cover(&mut ending)? {
+                    self.stage = Stage::Ending(ending);
+                    return Ok(());
+                }
                 let snapshot = ending.finish().map_err(|failed| self.log.fail_snapshot(failed))?;
                 self.stage = Stage::Clearing(self.log.retire(&snapshot));
                 self.snapshots += 1;
@@ -331,10 +335,12 @@ impl Worker {
             self.log_changes(Kind::Batch);
             self.log.flush().unwrap();
         }
-        let Stage::Ending(ending) = std::mem::replace(&mut self.stage, Stage::Idle) else {
+        let Stage::Ending(mut ending) = std::mem::replace(&mut self.stage, Stage::Idle) else {
             panic!("a snapshot ends after its last slice");
         };
         let last_seq = self.history.last_seq();
+        self.log.sync().unwrap();
+        assert!(self.log.cover(&mut ending).unwrap());
         let snapshot = ending.finish().unwrap();
         if let Some(spare) = self.log.retire(&snapshot).clear().unwrap() {
             self.log.adopt(spare);

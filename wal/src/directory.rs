@@ -28,6 +28,13 @@ pub struct DataDir<D: Disk> {
     _lock: D::Lock,
 }
 
+/// The data directory that this file or directory belongs to, by the names alone.
+pub fn data_dir_of(path: &Path) -> Option<&Path> {
+    let is_layout =
+        |path: &&Path| path.file_name().is_some_and(|name| layout_id(&name.to_string_lossy()).is_some());
+    path.ancestors().find(is_layout).unwrap_or(path).parent()
+}
+
 /// A set of shard directories.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {

@@ -1,4 +1,6 @@
 //! What can go wrong with the log files. A variant names the fault and carries the evidence.
+//!
+//! The texts never say what to do about it: that is for those to say who offer it.
 
 use std::fmt;
 use std::io;
@@ -104,6 +106,19 @@ pub enum Error {
     },
 }
 
+/// What is wrong with a file or a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence<'a> {
+    /// The file, or the directory that lacks one.
+    pub path: &'a Path,
+    /// Where in the file, in bytes from its start; `None` when it is about the whole of it.
+    pub offset: Option<u64>,
+    /// What has to be there.
+    pub expected: String,
+    /// What is there.
+    pub found: String,
+}
+
 /// What was found where a good frame had to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -164,6 +179,53 @@ impl Error {
         move |source| Error::Io { action, path: path.to_owned(), source }
     }
 
+    /// What is wrong with the files; `None` when nothing is, and the system refused an operation on them.
+    pub fn evidence(&self) -> Option<Evidence<'_>> {
+        let of_shard = |(index, count): &(u32, u32)| format!("a file of shard {index} of {count}");
+        let (path, offset, expected, found) = match self {
+            Error::Io { .. }
+            | Error::Locked { .. }
+            | Error::SyncFailedBefore { .. }
+            | Error::SnapshotOvertaken { .. } => return None,
+            Error::MissingManifest { path, found } => (
+                path,
+                None,
+                format!("a manifest, since {} exists", found.display()),
+                "no such file".to_owned(),
+            ),
+            Error::DamagedManifest { path, fault: ManifestFault::Syntax } => {
+                (path, None, "the four lines of a manifest".to_owned(), "another text".to_owned())
+            }
+            Error::DamagedManifest { path, fault: ManifestFault::Checksum { expected, found } } => {
+                (path, None, format!("the checksum {expected:08x}"), format!("{found:08x}"))
+            }
+            Error::MissingDirectory { path } => (
+                path,
+                None,
+                "a directory, since the manifest names it".to_owned(),
+                "no such directory".to_owned(),
+            ),
+            Error::NewerVersion { path, found, supported } => {
+                (path, None, format!("format version {supported} or lower"), format!("version {found}"))
+            }
+            Error::WrongShard { path, expected, found } => (path, None, of_shard(expected), of_shard(found)),
+            Error::DamagedFrame { path, offset, seq, fault, .. } => {
+                (path, Some(*offset), format!("frame {seq} of the log"), fault.to_string())
+            }
+            Error::MissingFrames { directory, seq, next, .. } => {
+                let found = match next {
+                    Some((path, first)) => format!("{}, which begins with frame {first}", path.display()),
+                    None => "the end of the log".to_owned(),
+                };
+                (directory, None, format!("a segment with frame {seq} of the log"), found)
+            }
+            Error::DamagedSnapshot { path, offset, fault } => {
+                (path, Some(*offset), "the next frame of a whole snapshot".to_owned(), fault.to_string())
+            }
+        };
+        Some(Evidence { path, offset, expected, found })
+    }
+
     /// Whether the disk, or the quota on it, is full: space that returns ends this error.
     pub fn is_disk_full(&self) -> bool {
         match self {
@@ -186,6 +248,13 @@ impl std::error::Error for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Evidence { path, offset, expected, found }) = self.evidence() {
+            write!(f, "{}", path.display())?;
+            if let Some(offset) = offset {
+                write!(f, " at byte {offset}")?;
+            }
+            write!(f, ": expected {expected}, found {found}")?;
+        }
         match self {
             Error::Io { action, path, source } => write!(f, "cannot {action} {}: {source}", path.display()),
             Error::Locked { path } => write!(
@@ -193,60 +262,9 @@ impl fmt::Display for Error {
                 "{} is locked: another server uses this data directory; stop it or choose another directory",
                 path.display()
             ),
-            Error::MissingManifest { path, found } => write!(
-                f,
-                "{} is missing, but {} exists; put the manifest back from a copy, or move the log files away \
-                 to start empty",
-                path.display(),
-                found.display()
-            ),
-            Error::DamagedManifest { path, fault } => write!(
-                f,
-                "{} is damaged: {fault}; it is a text of four lines that can be put back from a copy",
-                path.display()
-            ),
-            Error::MissingDirectory { path } => {
-                write!(f, "{} is missing, but the manifest names it; put it back from a copy", path.display())
+            Error::DamagedFrame { synced_seq, .. } | Error::MissingFrames { synced_seq, .. } => {
+                write!(f, "; what is before it is good, and all up to frame {synced_seq} had been on disk")
             }
-            Error::NewerVersion { path, found, supported } => write!(
-                f,
-                "{} has format version {found}, this program reads up to {supported}; start a newer program",
-                path.display()
-            ),
-            Error::WrongShard { path, expected, found } => write!(
-                f,
-                "{} belongs to shard {} of {}, but lies in the directory of shard {} of {}; move it back",
-                path.display(),
-                found.0,
-                found.1,
-                expected.0,
-                expected.1
-            ),
-            Error::DamagedFrame { path, offset, seq, fault, synced_seq } => write!(
-                f,
-                "{} is damaged at byte {offset}: expected frame {seq}, found {fault}; the frames before it \
-                 are good, and all up to {synced_seq} had been on disk; put the file back from a copy, or \
-                 repair into a new directory what is readable",
-                path.display()
-            ),
-            Error::MissingFrames { directory, seq, next, synced_seq } => {
-                write!(f, "{} lacks frame {seq}: ", directory.display())?;
-                match next {
-                    Some((path, first)) => write!(f, "{} begins with frame {first}", path.display())?,
-                    None => write!(f, "the log ends before it")?,
-                }
-                write!(
-                    f,
-                    ", but all frames up to {synced_seq} had been on disk; put the missing segment back from \
-                     a copy, or repair into a new directory what is readable"
-                )
-            }
-            Error::DamagedSnapshot { path, offset, fault } => write!(
-                f,
-                "{} is damaged at byte {offset}: found {fault}; put the file back from a copy, or repair into \
-                 a new directory what is readable",
-                path.display()
-            ),
             Error::SyncFailedBefore { directory } => write!(
                 f,
                 "the log in {} is not durable: a sync failed, and no snapshot was completed since",
@@ -255,6 +273,7 @@ impl fmt::Display for Error {
             Error::SnapshotOvertaken { path } => {
                 write!(f, "{} cannot be completed: a sync failed after it was begun", path.display())
             }
+            _ => Ok(()),
         }
     }
 }
@@ -275,17 +294,6 @@ impl fmt::Display for Fault {
             }
             Fault::Trailer => write!(f, "a trailer that does not fit the frames"),
             Fault::Surplus => write!(f, "bytes behind the trailer"),
-        }
-    }
-}
-
-impl fmt::Display for ManifestFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ManifestFault::Syntax => write!(f, "it does not have the lines of a manifest"),
-            ManifestFault::Checksum { expected, found } => {
-                write!(f, "its checksum is {found:08x} instead of {expected:08x}")
-            }
         }
     }
 }

@@ -26,6 +26,8 @@
 //!
 //! # Bytes
 //!
+//! `tests/golden` holds files of every format version, which tests write and read byte for byte.
+//!
 //! Integers are little-endian, checksums are CRC-32 (IEEE). A segment is a file header and frames; behind the
 //! last frame there are zeros, or stale bytes from the file's earlier life.
 //!
@@ -83,9 +85,9 @@ mod salvage;
 mod snapshot;
 mod spare;
 
-pub use directory::{DataDir, Inspection, Layout};
+pub use directory::{DataDir, Inspection, Layout, data_dir_of};
 pub use disk::{Disk, DiskFile, MemDisk, MemFile, OsDisk, ReadOnlyDisk};
-pub use error::{Error, Fault, ManifestFault};
+pub use error::{Error, Evidence, Fault, ManifestFault};
 pub use frame::{FRAME_BODY_BYTES_MAX, Kind};
 pub use header::{FORMAT_VERSION, Place};
 pub use log::{Log, SyncTicket};

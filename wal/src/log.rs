@@ -267,7 +267,8 @@ impl<D: Disk> Log<D> {
     /// What has to be synced to make all written frames durable; `None` when they are, or when a sync has
     /// failed and only a snapshot helps ([`Self::needs_snapshot`]).
     ///
-    /// Frames may be appended and flushed meanwhile, and other tickets be taken.
+    /// Frames may be appended and flushed meanwhile. Sync one ticket after the other: of two syncs side by side the
+    /// system tells one that it could not write, and the other that all is well.
     pub fn begin_sync(&self) -> Option<SyncTicket<D>> {
         if self.durable_seq == self.written_seq || self.needs_snapshot() {
             return None;
@@ -358,17 +359,51 @@ impl<D: Disk> Log<D> {
         SnapshotWriter::begin(&self.disk, &self.directory, self.place, position, generation, failures)
     }
 
-    /// Ends a snapshot after its last entry was taken and before a later frame is appended.
+    /// Ends a snapshot after its last entry was taken and before a later frame is appended. It may be finished
+    /// once [`Self::cover`] allows it.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::SnapshotOvertaken`] when a sync failed meanwhile.
     pub fn end_snapshot(&mut self, writer: SnapshotWriter<D>) -> Result<SnapshotEnd<D>, Error> {
         self.flush()?;
-        if self.distrusted_before.is_some_and(|seq| writer.position() < seq) {
-            return Err(Error::SnapshotOvertaken { path: writer.path().to_owned() });
+        self.overtaken(&writer)?;
+        // After a failed sync no frame is synced but by the snapshot itself.
+        let ticket = self.needs_snapshot().then(|| self.ticket(writer.position()));
+        Ok(writer.end(self.next_seq, ticket))
+    }
+
+    /// Whether the frames are on disk whose effects the snapshot may show, so that it can be finished; if not, they
+    /// have to be synced first as all frames are, from [`Self::begin_sync`] to [`Self::finish_sync`]. A sync of its
+    /// own, beside that one, would prove nothing: the system tells one of both that it could not write.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotOvertaken`] when a sync failed meanwhile.
+    pub fn cover(&self, ending: &mut SnapshotEnd<D>) -> Result<bool, Error> {
+        self.overtaken(&ending.writer)?;
+        ending.is_covered = self.needs_snapshot() || self.durable_seq + 1 >= ending.log_end;
+        Ok(ending.is_covered)
+    }
+
+    /// Ends a snapshot as [`Self::end_snapshot`] does, and finishes it. Blocks.
+    ///
+    /// # Errors
+    /// As [`Self::end_snapshot`] and [`Self::sync`], or [`Error::Io`]: the log goes on without this snapshot.
+    pub fn finish_snapshot(&mut self, writer: SnapshotWriter<D>) -> Result<Snapshot, Error> {
+        let mut ending = self.end_snapshot(writer)?;
+        if !self.needs_snapshot() {
+            self.sync()?;
         }
-        let ticket = self.ticket(writer.position().max(self.durable_seq + 1));
-        Ok(writer.end(self.next_seq, Some(ticket)))
+        self.cover(&mut ending)?;
+        ending.finish().map_err(|failed| self.fail_snapshot(failed))
+    }
+
+    fn overtaken(&self, writer: &SnapshotWriter<D>) -> Result<(), Error> {
+        match self.distrusted_before {
+            Some(seq) if writer.position() < seq => {
+                Err(Error::SnapshotOvertaken { path: writer.path().to_owned() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Notes that a snapshot could not be completed, and tells why. Its frames count as before, unless

@@ -38,9 +38,12 @@ pub struct SnapshotWriter<D: Disk> {
 /// A snapshot whose last entry was taken; it remains to be synced and named.
 #[derive(Debug)]
 pub struct SnapshotEnd<D: Disk> {
-    writer: SnapshotWriter<D>,
-    log_end: u64,
+    pub(crate) writer: SnapshotWriter<D>,
+    pub(crate) log_end: u64,
+    /// The frames to be synced, when a sync has failed before and nobody else syncs frames.
     ticket: Option<SyncTicket<D>>,
+    /// The frames whose effects it may show are on disk, or `ticket` brings them there.
+    pub(crate) is_covered: bool,
 }
 
 /// A snapshot that could not be completed. [`Log::fail_snapshot`](crate::Log::fail_snapshot) takes it and
@@ -147,11 +150,12 @@ impl<D: Disk> SnapshotWriter<D> {
     pub fn finish(self) -> Result<Snapshot, Error> {
         assert!(self.failures.is_none(), "a snapshot beside a log ends with Log::end_snapshot");
         let log_end = self.position;
-        self.end(log_end, None).finish().map_err(|failed| failed.error)
+        let ending = SnapshotEnd { is_covered: true, ..self.end(log_end, None) };
+        ending.finish().map_err(|failed| failed.error)
     }
 
     pub(crate) fn end(self, log_end: u64, ticket: Option<SyncTicket<D>>) -> SnapshotEnd<D> {
-        SnapshotEnd { writer: self, log_end, ticket }
+        SnapshotEnd { writer: self, log_end, ticket, is_covered: false }
     }
 
     pub(crate) fn position(&self) -> u64 {
@@ -204,13 +208,16 @@ impl<D: Disk> SnapshotWriter<D> {
 }
 
 impl<D: Disk> SnapshotEnd<D> {
-    /// Syncs the frames whose effects the snapshot may show, then the snapshot, and names it. Blocks for as
-    /// long as the disk needs; it may run on any thread.
+    /// Syncs the snapshot and names it. Blocks for as long as the disk needs; it may run on any thread.
     ///
     /// # Errors
     /// [`FailedSnapshot`]: the log goes on without this snapshot.
+    ///
+    /// # Panics
+    /// Before [`Log::cover`](crate::Log::cover) has allowed it.
     pub fn finish(self) -> Result<Snapshot, FailedSnapshot> {
-        let SnapshotEnd { writer, log_end, ticket } = self;
+        let SnapshotEnd { writer, log_end, ticket, is_covered } = self;
+        assert!(is_covered, "a snapshot counts only when the frames are on disk whose effects it may show");
         if let Some(ticket) = ticket
             && let Err(error) = ticket.run()
         {

@@ -74,7 +74,7 @@ fn files(disk: &MemDisk, suffix: &str) -> Vec<PathBuf> {
 fn take_snapshot(log: &mut Log<MemDisk>, text: &[u8]) {
     let mut writer = log.begin_snapshot().unwrap();
     writer.append(Kind::Batch, 3, text).unwrap();
-    let snapshot = log.end_snapshot(writer).unwrap().finish().unwrap();
+    let snapshot = log.finish_snapshot(writer).unwrap();
     let obsolete = log.retire(&snapshot);
     if let Some(spare) = obsolete.clear().unwrap() {
         log.adopt(spare);
@@ -192,7 +192,7 @@ fn a_log_on_the_real_disk_comes_back() {
     for _ in 0..100 {
         writer.append(Kind::Batch, 1, &[7; 10_000]).unwrap();
     }
-    let snapshot = log.end_snapshot(writer).unwrap().finish().unwrap();
+    let snapshot = log.finish_snapshot(writer).unwrap();
     let spare = log.retire(&snapshot).clear().unwrap().expect("a segment is recycled");
     log.adopt(spare);
     log.append(Kind::Batch, 1, b"tail");
@@ -394,7 +394,11 @@ fn a_log_that_ends_before_what_the_snapshot_shows_is_refused() {
     let (mut log, ..) = open(&disk, 4096);
     let writer = log.begin_snapshot().unwrap();
     write(&mut log, 5);
-    log.end_snapshot(writer).unwrap().finish().unwrap();
+    let mut ending = log.end_snapshot(writer).unwrap();
+    assert!(!log.cover(&mut ending).unwrap(), "the frames that it shows are not on disk");
+    log.sync().unwrap();
+    assert!(log.cover(&mut ending).unwrap());
+    ending.finish().unwrap();
     drop(log);
     expect_frames(&open(&disk, 4096).2, 1, 5);
     let path = files(&disk, ".log").remove(0);
@@ -416,7 +420,7 @@ fn a_directory_of_another_shard_is_refused() {
 }
 
 #[test]
-fn every_refusal_says_what_to_do() {
+fn a_refusal_names_the_place_what_had_to_be_there_and_what_is() {
     let disk = empty_disk();
     let (mut log, ..) = open(&disk, 4096);
     write(&mut log, 3);
@@ -426,7 +430,7 @@ fn every_refusal_says_what_to_do() {
     bytes[HEADER + FRAME] ^= 1;
     disk.damage(&path, &bytes);
     let text = refused(&disk).to_string();
-    for part in ["/shard/00000000000000000001.log", "at byte 48", "expected frame 1", "checksum", "repair"] {
+    for part in ["/shard/00000000000000000001.log at byte 48:", "expected frame 1", "found the checksum"] {
         assert!(text.contains(part), "{part} in: {text}");
     }
 }
@@ -452,6 +456,22 @@ fn a_failed_write_is_repeated_in_a_fresh_segment() {
     let (_, recovered, replay) = open(&disk, 4096);
     expect_frames(&replay, 1, 6);
     assert_eq!(recovered.cut, None);
+}
+
+#[test]
+fn a_snapshot_is_overtaken_by_a_sync_that_fails_before_it_ends() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4096);
+    let writer = log.begin_snapshot().unwrap();
+    write(&mut log, 2);
+    let mut ending = log.end_snapshot(writer).unwrap();
+    assert!(!log.cover(&mut ending).unwrap());
+    let ticket = log.begin_sync().unwrap();
+    disk.fail_once(1, std::io::ErrorKind::Other);
+    assert!(ticket.run().is_err());
+    // The system has told of its failure once: a second sync by the snapshot itself would succeed.
+    log.fail_sync(&ticket);
+    assert!(matches!(log.cover(&mut ending), Err(Error::SnapshotOvertaken { .. })));
 }
 
 #[test]
@@ -585,7 +605,12 @@ fn log_files_without_a_manifest_are_never_taken_for_an_empty_directory() {
     drop(data_dir);
     disk.remove_file(&data().join("MANIFEST")).unwrap();
     match open_data(&disk).unwrap_err() {
-        Error::MissingManifest { found, .. } => assert!(found.starts_with(layout.shard_dir(0))),
+        Error::MissingManifest { path, found } => {
+            assert!(found.starts_with(layout.shard_dir(0)));
+            for path in [path, found, layout.shard_dir(0)] {
+                assert_eq!(wal::data_dir_of(&path), Some(data()), "{}", path.display());
+            }
+        }
         error => panic!("{error}"),
     }
     assert!(disk.open_dir(&layout.shard_dir(0)).is_ok(), "nothing is removed");

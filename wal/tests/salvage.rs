@@ -215,7 +215,7 @@ fn the_good_frames_of_a_damaged_snapshot_are_kept() {
     for frame in 0..5u8 {
         writer.append(Kind::Batch, 2, &[frame; 20]).unwrap();
     }
-    let snapshot = log.end_snapshot(writer).unwrap().finish().unwrap();
+    let snapshot = log.finish_snapshot(writer).unwrap();
     log.retire(&snapshot).clear().unwrap();
     let next = log.next_seq();
     log.append(Kind::Batch, 1, b"after");

@@ -154,8 +154,7 @@ impl Owner {
             self.writer = Some((writer, key + 1));
             return Ok(());
         }
-        let finished = self.log.end_snapshot(writer)?.finish();
-        self.snapshot = Some(finished.map_err(|failed| self.log.fail_snapshot(failed))?);
+        self.snapshot = Some(self.log.finish_snapshot(writer)?);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ pub const CLASSES_MAX: usize = 256;
 pub const OTHER: &[u8] = b"other";
 
 /// Names a class of one shard. A class that is given up takes its id along: no other one ever gets it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClassId(u32);
 
 /// What is known of a class. Its user counts; several shards' add up.

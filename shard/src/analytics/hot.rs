@@ -148,6 +148,13 @@ impl TopKeys {
         counters.into_iter().map(|counter| counter.report(fade)).collect()
     }
 
+    /// What is known of one key at `now_ms`, if it is among the most used by operations.
+    pub fn find(&self, hash: u32, key: &[u8], now_ms: u64) -> Option<HotKey> {
+        let index = self.operations.find(hash, key)?;
+        let fade = 1.0 / growth(now_ms.max(self.now_ms).saturating_sub(self.landmark_ms));
+        Some(self.operations.counters[index].report(fade))
+    }
+
     /// Forgets a key.
     pub fn remove(&mut self, hash: u32, key: &[u8]) {
         self.operations.remove(hash, key);

@@ -144,6 +144,20 @@ pub enum Refusal {
     Target,
 }
 
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::FewObservations { needed, have } => {
+                write!(f, "{have} re-accesses were seen, {needed} are needed")
+            }
+            Refusal::ShortTime { needed_s, have_s } => {
+                write!(f, "{have_s} seconds were watched, {needed_s} are needed")
+            }
+            Refusal::Target => write!(f, "the target is not between 0 and 1"),
+        }
+    }
+}
+
 /// The shortest TTL, counted from the last use, that keeps the share `target` of re-accesses hits.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! What each command of the keyspace does: one function a row of the command table, which has checked the
 //! number of arguments. A function that refuses a request has changed nothing.
 
+mod analytics;
 mod expiry;
 mod keys;
 mod strings;
@@ -8,6 +9,7 @@ mod strings;
 #[cfg(test)]
 pub(crate) mod script;
 
+pub(crate) use analytics::analyze;
 pub(crate) use expiry::{expire, persist, pttl, setex, ttl};
 pub(crate) use keys::{clear, dbsize, del, exists};
 pub(crate) use strings::{append, decr, decrby, get, incr, incrby, mget, mset, set, setnx, strlen};

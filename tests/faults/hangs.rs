@@ -1,0 +1,201 @@
+//! Writes and syncs that do not come back, for a while: the other shard serves on, whoever waits is told in time that
+//! the outcome is unknown, and when the disk goes on so does the shard.
+
+use std::time::{Duration, Instant};
+
+use fuser::Errno;
+
+use crate::client::{Resp, Value};
+use crate::disk::{Fault, Operation};
+use crate::rig::{Rig, SICK, WELL, is_refused, is_unknown, key, send};
+
+/// No request of the other shard takes longer, on a busy machine in a debug build.
+const LATENCY_MAX: Duration = Duration::from_millis(700);
+
+/// Whoever waits for the sick disk hears of it within this time: the disk timeout of one second, some ticks, and what a
+/// busy machine takes.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
+
+/// The other shard serves as if nothing had happened.
+fn assert_serves(rig: &Rig, resp: &mut Resp) {
+    let name = key(WELL, "served");
+    let mut slowest = Duration::ZERO;
+    for index in 0..200 {
+        let begun = Instant::now();
+        assert_eq!(resp.ask(&format!("SET {name} {index}")).to_string(), "+OK");
+        assert_eq!(resp.ask(&format!("GET {name}")).to_string(), format!("\"{index}\""));
+        slowest = slowest.max(begun.elapsed());
+    }
+    assert!(slowest < LATENCY_MAX, "a request took {slowest:?}\n{}", rig.server.log.tail());
+}
+
+/// Reads a reply that says that the outcome is unknown.
+fn expect_unknown(resp: &mut Resp) {
+    let begun = Instant::now();
+    let reply = resp.read();
+    assert!(is_unknown(&reply), "{reply}");
+    assert!(begun.elapsed() < TOLD_WITHIN, "{:?}", begun.elapsed());
+}
+
+fn assert_nothing_came(resp: &mut Resp) {
+    resp.wire.sender().set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(resp.wire.try_line().is_err(), "an answer came that the disk does not hold");
+    resp.wire.sender().set_read_timeout(Some(crate::process::DEADLINE)).unwrap();
+}
+
+#[test]
+fn a_sync_that_hangs_holds_up_nobody_else_and_is_told_in_time() {
+    let Some(mut rig) = Rig::start("hanging sync", "always") else { return };
+    let mut resp = rig.client_at(WELL);
+    let changed = key(SICK, "changed");
+    assert_eq!(resp.ask(&format!("SET {changed} old")).to_string(), "+OK");
+    rig.fail_log(&[Operation::Sync], Fault::Hang);
+    let [mut writer, mut reader] = [SICK, WELL].map(|shard| rig.client_at(shard));
+    send(&mut writer, &format!("SET {changed} new"));
+    rig.await_hanging();
+    send(&mut reader, &format!("GET {changed}"));
+    assert_nothing_came(&mut writer);
+    // The shard's own worker goes on too.
+    let mut beside = rig.client_at(SICK);
+    assert_serves(&rig, &mut beside);
+    expect_unknown(&mut writer);
+    expect_unknown(&mut reader);
+    let health = rig.await_health(&mut resp, "degraded");
+    assert!(health.contains("shard 1: a sync of the log does not come to its end"), "{health}");
+    assert!(is_refused(&resp.ask(&format!("SET {changed} newer"))));
+    assert!(is_unknown(&resp.ask(&format!("GET {changed}"))), "what may be lost is not shown");
+    assert!(is_unknown(&resp.ask("SYNC")));
+    assert_serves(&rig, &mut resp);
+
+    rig.disk.heal();
+    rig.await_health(&mut resp, "healthy");
+    assert_eq!(resp.ask(&format!("GET {changed}")).to_string(), "\"new\"");
+    assert_eq!(resp.ask(&format!("SET {changed} newest")).to_string(), "+OK");
+    rig.crash(true);
+    assert_eq!(rig.server.resp().ask(&format!("GET {changed}")).to_string(), "\"newest\"");
+}
+
+#[test]
+fn a_sync_that_hangs_and_then_fails_counts_as_failed() {
+    for mode in ["always", "everysec"] {
+        let Some(mut rig) = Rig::start("hanging sync", mode) else { return };
+        let mut resp = rig.client_at(WELL);
+        let changed = key(SICK, "changed");
+        rig.fail_log(&[Operation::Sync], Fault::Hang);
+        send(&mut resp, &format!("SET {changed} new"));
+        rig.await_hanging();
+        if mode == "always" {
+            expect_unknown(&mut resp);
+        } else {
+            // No more than about a second of changes may be lost: writes are refused while nothing is synced.
+            assert_eq!(resp.read().to_string(), "+OK");
+        }
+        let health = rig.await_health(&mut resp, "degraded");
+        assert!(health.contains("does not come to its end"), "{mode}: {health}");
+        assert!(is_refused(&resp.ask(&format!("SET {changed} newer"))), "{mode}");
+        rig.disk.fail_hanging();
+        rig.await_health(&mut resp, "healthy");
+        assert!(rig.server.log.text().contains("cannot sync the log"), "{}", rig.server.log.tail());
+        assert_eq!(resp.ask(&format!("GET {changed}")).to_string(), "\"new\"", "{mode}");
+        rig.crash(true);
+        assert_eq!(rig.server.resp().ask(&format!("GET {changed}")).to_string(), "\"new\"", "{mode}");
+    }
+}
+
+#[test]
+fn a_write_that_hangs_stops_its_shard_and_no_other() {
+    for mode in ["always", "everysec"] {
+        let Some(mut rig) = Rig::start("hanging write", mode) else { return };
+        let mut resp = rig.client_at(WELL);
+        let [changed, other] = ["changed", "other"].map(|name| key(SICK, name));
+        assert_eq!(resp.ask(&format!("MSET {changed} old {other} v")).to_string(), "+OK");
+        rig.fail_log(&[Operation::Write], Fault::Hang);
+        let [mut writer, mut flood, mut counter] = [(); 3].map(|()| rig.client_at(WELL));
+        send(&mut writer, &format!("SET {changed} new"));
+        rig.await_hanging();
+        // One client that asks for more than may be under way does not keep the others from asking.
+        let get = crate::client::encoded(&["GET", &other]);
+        let mut sender = flood.wire.sender();
+        let requests = 40_000;
+        let sending = std::thread::spawn(move || {
+            let _ = std::io::Write::write_all(&mut sender, &get.repeat(requests)); // Read below, or not at all.
+        });
+        send(&mut counter, "DBSIZE");
+        assert_serves(&rig, &mut resp);
+        for waiting in [&mut writer, &mut flood, &mut counter] {
+            expect_unknown(waiting);
+        }
+        let health = rig.await_health(&mut resp, "degraded");
+        assert!(health.contains("shard 1: its disk hangs"), "{mode}: {health}");
+        // From now on it is known.
+        for command in
+            [format!("GET {other}"), format!("MSET {other} 1 {} 1", key(WELL, "half")), "DBSIZE".into()]
+        {
+            let reply = resp.ask(&command).to_string();
+            assert!(reply.starts_with("-ERR the disk of a shard that it needs hangs"), "{command}: {reply}");
+        }
+        assert_eq!(resp.ask(&format!("EXISTS {}", key(WELL, "half"))).integer(), 0);
+        for _ in 0..10 {
+            assert_eq!(rig.server.resp().ask("PING").to_string(), "+PONG", "new clients are served");
+        }
+        assert_serves(&rig, &mut resp);
+
+        rig.disk.heal();
+        rig.await_health(&mut resp, "healthy");
+        for _ in 1..requests {
+            let reply = flood.read();
+            let told = reply == Value::bulk("v") || is_unknown(&reply);
+            assert!(told || reply.to_string().starts_with("-ERR the disk"), "{reply}");
+        }
+        sending.join().unwrap();
+        // What was under way has been done.
+        assert_eq!(resp.ask(&format!("GET {changed}")).to_string(), "\"new\"", "{mode}");
+        assert_eq!(writer.ask(&format!("SET {changed} newer")).to_string(), "+OK", "{mode}");
+        rig.crash(mode == "always");
+        assert_eq!(rig.server.resp().ask(&format!("GET {changed}")).to_string(), "\"newer\"", "{mode}");
+    }
+}
+
+#[test]
+fn a_command_over_several_shards_is_never_seen_by_half_while_one_of_them_hangs() {
+    for (mode, operation) in [("always", Operation::Sync), ("everysec", Operation::Write)] {
+        let Some(mut rig) = Rig::start("hanging transaction", mode) else { return };
+        let mut resp = rig.client_at(WELL);
+        let [well, sick] = [WELL, SICK].map(|shard| key(shard, "part"));
+        assert_eq!(resp.ask(&format!("MSET {well} old {sick} old")).to_string(), "+OK");
+        rig.fail_log(&[operation], Fault::Hang);
+        let [mut writer, mut reader] = [(); 2].map(|()| rig.client_at(WELL));
+        send(&mut writer, &format!("MSET {well} new {sick} new"));
+        rig.await_hanging();
+        send(&mut reader, &format!("GET {well}"));
+        expect_unknown(&mut writer);
+        expect_unknown(&mut reader);
+        assert_serves(&rig, &mut resp);
+
+        rig.disk.heal();
+        rig.await_health(&mut resp, "healthy");
+        let seen = resp.ask(&format!("MGET {well} {sick}"));
+        assert_eq!(seen.to_string(), "[\"new\", \"new\"]", "{mode}");
+        assert_eq!(writer.ask(&format!("MSET {well} newer {sick} newer")).to_string(), "+OK");
+        rig.crash(mode == "always");
+        let seen = rig.server.resp().ask(&format!("MGET {well} {sick}"));
+        assert_eq!(seen.to_string(), "[\"newer\", \"newer\"]", "{mode}");
+    }
+}
+
+#[test]
+fn a_command_over_several_shards_whose_part_was_never_written_is_undone_by_a_crash() {
+    let Some(mut rig) = Rig::start("failed transaction", "everysec") else { return };
+    let mut resp = rig.client_at(WELL);
+    let [well, sick] = [WELL, SICK].map(|shard| key(shard, "part"));
+    assert_eq!(resp.ask(&format!("MSET {well} old {sick} old")).to_string(), "+OK");
+    rig.fail_log(&[Operation::Write, Operation::Create], Fault::Error(Errno::EIO));
+    send(&mut resp, &format!("MSET {well} new {sick} new"));
+    expect_unknown(&mut resp);
+    let mut reader = rig.client_at(WELL);
+    send(&mut reader, &format!("GET {well}"));
+    expect_unknown(&mut reader); // Its lock stays as long as the other part is in doubt.
+    rig.crash(false);
+    let seen = rig.server.resp().ask(&format!("MGET {well} {sick}"));
+    assert_eq!(seen.to_string(), "[\"old\", \"old\"]");
+}
