@@ -83,6 +83,10 @@ pub struct Config {
     #[arg(help_heading = PERSISTENCE)]
     pub wal_path: PathBuf,
 
+    /// Directory below which BACKUP writes [default: none, and BACKUP is refused]
+    #[arg(long, env = "KVLITE_BACKUP_DIR", value_name = "DIR", help_heading = PERSISTENCE)]
+    pub backup_dir: Option<PathBuf>,
+
     /// When a write reaches the disk: always (before its reply), everysec (within a second) or no (when the
     /// kernel likes); the bare flag means always
     #[arg(long, env = "KVLITE_SYNC_MODE", default_value = "everysec", default_missing_value = "always")]
@@ -271,11 +275,13 @@ impl Config {
     /// Every option as `CONFIG GET` shows it, sorted by name: the flags' names, and those names of Redis'
     /// options whose value is true for this server.
     pub fn options(&self) -> Vec<(&'static str, String)> {
-        let unix_socket =
-            self.unix_socket.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        let shown =
+            |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        let unix_socket = shown(&self.unix_socket);
         let mut options = vec![
             ("appendfsync", value_name(self.sync_mode)),
             ("appendonly", "yes".to_owned()),
+            ("backup-dir", shown(&self.backup_dir)),
             ("bind", self.host.clone()),
             ("compact-interval", units::duration_text(self.compact_interval)),
             ("cpus", units::cpu_list_text(self.cpus())),

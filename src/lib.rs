@@ -13,6 +13,7 @@
 //! [`server`] starts and ends all this; [`recovery`] is the way back from the log into the shard, and [`tools`] look
 //! at a log while no server runs.
 
+mod backup;
 pub mod bench;
 pub mod config;
 pub mod connection;

@@ -127,6 +127,8 @@ pub enum Answer {
     Committed(Reply<'static>),
     /// The part is locked.
     Locked,
+    /// The shard is locked for a backup, and this is how it is.
+    Still(Box<crate::backup::Still>),
     /// The part conflicts with another transaction; nothing is locked.
     Refused,
     /// Some keys, rendered as list items, and where to go on.
@@ -363,7 +365,9 @@ impl Post {
                     | Answer::Findings(_) => {
                         keep(worker, token, answer, open);
                     }
-                    Answer::Locked | Answer::Refused | Answer::Report(_) => open.answer(token, answer),
+                    Answer::Locked | Answer::Still(_) | Answer::Refused | Answer::Report(_) => {
+                        open.answer(token, answer);
+                    }
                 }
             }
         }

@@ -19,6 +19,7 @@ use shard::analytics::inquiry::Findings;
 use shard::command::{Access, Keys, Merge, Run};
 use shard::{Command, Dialect, Reply, Request, Span};
 
+use crate::backup::Still;
 use crate::mail::{Answer, Call, Page, Post, Token, TransactionId};
 use crate::report::Report;
 
@@ -108,6 +109,8 @@ pub enum Job {
     Gather(Gather),
     /// `SCAN` or `KEYS`.
     Walk(Walk),
+    /// `BACKUP`, once the shards have told how they are: they are being copied.
+    Backup(OwnedRequest),
 }
 
 /// A command over several shards that is atomic for readers.
@@ -129,6 +132,7 @@ struct Part {
     keys: Vec<usize>,
     locked: bool,
     reply: Option<Reply<'static>>,
+    still: Option<Still>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -149,10 +153,10 @@ impl Transaction {
         for (number, key) in request.keys().enumerate() {
             keys_of[owner(key, workers)].push(number);
         }
-        let everywhere = matches!(request.command.run, Run::EveryShard(..));
+        let everywhere = !request.command.keys.any;
         let parts: Vec<Part> = (keys_of.into_iter().enumerate())
             .filter(|(_, keys)| everywhere || !keys.is_empty())
-            .map(|(worker, keys)| Part { worker, keys, locked: false, reply: None })
+            .map(|(worker, keys)| Part { worker, keys, locked: false, reply: None, still: None })
             .collect();
         let participants = parts.iter().map(|part| part.worker as u32).collect();
         let request = OwnedRequest::new(request);
@@ -203,6 +207,11 @@ impl Transaction {
                 part.locked = true;
                 part.reply = Some(reply);
             }
+            Answer::Still(still) => {
+                part.locked = true;
+                part.reply = Some(Reply::Ok);
+                part.still = Some(*still);
+            }
             Answer::Refused => {}
             _ => unreachable!("no other answer belongs to a transaction"),
         }
@@ -226,6 +235,7 @@ impl Transaction {
         match self.phase {
             Phase::Together if self.parts.iter().any(|part| !part.locked) => {
                 self.release(token, post);
+                self.take_stills();
                 self.ascend(0, token, post);
                 None
             }
@@ -246,6 +256,11 @@ impl Transaction {
                 Some(self.merge())
             }
         }
+    }
+
+    /// How the shards were while all of them were locked, in their order, for a backup.
+    pub fn take_stills(&mut self) -> Vec<Still> {
+        self.parts.iter_mut().filter_map(|part| part.still.take()).collect()
     }
 
     /// The shards whose answers are awaited, as far as that can be told.
@@ -277,8 +292,9 @@ impl Transaction {
     }
 
     fn merge(&mut self) -> Reply<'static> {
-        let (Run::Keys(_, merge) | Run::EveryShard(_, merge)) = self.request.command.run else {
-            unreachable!("no other command is split");
+        let merge = match self.request.command.run {
+            Run::Keys(_, merge) | Run::EveryShard(_, merge) => merge,
+            Run::Key(_) | Run::Server(_) => Merge::AllOk,
         };
         let key_count = self.request.request().keys().count();
         let replies = self

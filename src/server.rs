@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
@@ -14,6 +14,7 @@ use glommio::{LocalExecutorBuilder, Placement};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::backup::Backups;
 use crate::config::Config;
 use crate::connection::Door;
 use crate::loading::Loading;
@@ -115,7 +116,8 @@ impl fmt::Display for Failure {
                     write!(f, "shard {shard}: ")?;
                 }
                 write!(f, "{error}")?;
-                damage_remedy(error).map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+                let Some((remedy, directory)) = damage_remedy(error) else { return Ok(()) };
+                write!(f, "; {remedy}; `kvlite check {}` tells more", directory.display())
             }
             Failure::Replay { shard, seq, error } => {
                 write!(f, "shard {shard}: frame {seq} of the log: {error}; it was written by something else")
@@ -129,20 +131,20 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// What to do about files that are not as they were written; `None` when they are not at fault.
-pub(crate) fn damage_remedy(error: &wal::Error) -> Option<String> {
+/// What to do about files that are not as they were written, and the data directory that they are in; `None` when
+/// they are not at fault.
+pub(crate) fn damage_remedy(error: &wal::Error) -> Option<(String, &Path)> {
     let path = error.evidence()?.path;
-    Some(match error {
+    let directory = wal::data_dir_of(path).unwrap_or(path);
+    let remedy = match error {
         wal::Error::NewerVersion { .. } => "start a newer kvlite".to_owned(),
         wal::Error::WrongShard { .. } => "move it to the directory of its shard".to_owned(),
-        _ => {
-            let directory = wal::data_dir_of(path).unwrap_or(path).display();
-            format!(
-                "put it back from a copy, or look with `kvlite check {directory}` and salvage what is readable \
-                 with `kvlite repair {directory} --to NEW`"
-            )
-        }
-    })
+        _ => format!(
+            "put it back from a copy, or salvage what is readable with `kvlite repair {} --to NEW`",
+            directory.display()
+        ),
+    };
+    Some((remedy, directory))
 }
 
 fn io_uring_remedy(error: &std::io::Error) -> &'static str {
@@ -196,6 +198,8 @@ pub struct Shared {
     pub started_unix_s: u64,
     /// How far the shards are with reading their files back.
     pub loading: Loading,
+    /// How backups go.
+    pub(crate) backups: Backups,
     /// Clients connected now.
     pub connections: Gauge,
     /// Clients that ever connected.
@@ -301,6 +305,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         started,
         started_unix_s: wall_clock_us() / 1_000_000,
         loading: found.loading(),
+        backups: Backups::default(),
         connections: Gauge::default(),
         clients_accepted: Gauge::default(),
         connections_refused: Gauge::default(),

@@ -10,6 +10,7 @@ use shard::analytics::load::{AHEAD, Outlook};
 use shard::command::{self, Access, Server};
 use shard::{Command, Dialect, Error, Reply, Request, glob_matches, parse_integer};
 
+use crate::backup;
 use crate::config::option_name;
 use crate::connection::{Client, Stage};
 use crate::mail::Call;
@@ -82,8 +83,14 @@ impl Worker {
                 self.begin_gather(client, request, |_| Call::Report);
                 return Ok(());
             }
-            Server::Sync | Server::Compact | Server::Save if self.some_hang() => {
+            Server::Backup | Server::Compact | Server::Save | Server::Sync if self.some_hang() => {
                 return Err(Error::Unavailable("the disk of a shard hangs; nothing was done"));
+            }
+            Server::Backup => {
+                backup::place(self.shared.config.backup_dir.as_deref(), request.arg(0))?;
+                self.shared.backups.begin()?;
+                self.begin_transaction(client, request);
+                return Ok(());
             }
             Server::Sync => {
                 self.begin_gather(client, request, |_| Call::Sync);
@@ -324,6 +331,14 @@ impl Worker {
             ("wal_entries", report.wal_entries.to_string()),
             ("wal_needs_compaction", flag(report.needs_compaction)),
         ];
+        let backups = &self.shared.backups;
+        let percent = backups.percent();
+        lines.extend([
+            ("backup_in_progress", flag(percent.is_some())),
+            ("backup_last_status", if backups.last_failed() { "err" } else { "ok" }.to_owned()),
+            ("backup_last_time", backups.last_s().to_string()),
+        ]);
+        lines.extend(percent.map(|percent| ("backup_percent", percent.to_string())));
         if is_loading {
             let extent = loading.extent();
             lines.extend([

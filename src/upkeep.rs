@@ -2,7 +2,9 @@
 //! long a snapshot replaces it.
 //!
 //! The keyspace is walked in slices, one a turn; what blocks (syncing, renaming, removing) runs on the executor's
-//! helper thread. Nothing here delays a turn by more than a slice.
+//! helper thread. Nothing here delays a turn by more than a slice. A snapshot is written as fast as the disk takes
+//! it, and no faster: it pauses for a sync after every few megabytes, so that no mass of unwritten pages gathers
+//! in which the syncs of the log, and in the end its writes, would have to wait.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -10,7 +12,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use shard::{Change, Changes, Reply, Shard};
-use wal::{FailedSnapshot, Kind, Log, OsDisk, Snapshot, SnapshotEnd, SnapshotWriter, Spare};
+use wal::{
+    DiskFile, FailedSnapshot, Kind, Log, Obsolete, OsDisk, Snapshot, SnapshotEnd, SnapshotWriter, Spare,
+};
 
 use crate::config::Config;
 use crate::journal::Journal;
@@ -18,8 +22,12 @@ use crate::mail::{Answer, Call, Post, Token, TransactionId};
 use crate::net::{Net, SocketId};
 use crate::schedule::Schedule;
 
-/// How many keys one slice of a snapshot visits, about.
-const SLICE_KEYS: usize = 256;
+/// How many keys one slice of a snapshot visits at most. A slice that was larger than a frame is followed by one of
+/// fewer keys, so that large values do not make long turns.
+const SLICE_KEYS_MAX: usize = 256;
+
+/// After so many bytes a snapshot pauses until they are on disk.
+const SYNC_BYTES: u64 = 8 * 1024 * 1024;
 
 /// How long the next try to make a segment ready waits after one that failed: a full disk stays full for a while.
 const PREPARE_AGAIN_MS: u64 = 1000;
@@ -64,6 +72,11 @@ enum Stage {
         writer: SnapshotWriter<OsDisk>,
         position: u64,
         changes: Changes,
+        /// How many keys the next slice visits.
+        slice_keys: usize,
+        /// How many bytes were synced, or will be when the sync under way ends.
+        synced_bytes: u64,
+        syncing: bool,
     },
     /// Every slice is written; the snapshot ends in the next lull.
     Written {
@@ -78,10 +91,16 @@ enum Stage {
     },
     /// The snapshot is being synced and named, or what it replaces is being removed.
     Ending,
+    /// The snapshot counts; what it replaces is removed once no backup copies it.
+    Replaced {
+        obsolete: Obsolete<OsDisk>,
+    },
 }
 
 enum Ended {
     Prepared(Result<Spare<OsDisk>, wal::Error>),
+    /// The snapshot so far was synced.
+    Synced(std::io::Result<()>),
     Written(Result<Snapshot, FailedSnapshot>),
     Cleared(Result<Option<Spare<OsDisk>>, wal::Error>),
 }
@@ -152,7 +171,7 @@ impl Upkeep {
 
     /// Whether the next slice of a snapshot can be written at once.
     pub fn is_writing(&self) -> bool {
-        matches!(self.stage, Stage::Writing { .. })
+        matches!(self.stage, Stage::Writing { syncing: false, .. })
     }
 
     /// One slice of upkeep. When the server is `stopping`, a snapshot that lacks slices is given up: the log has it
@@ -199,6 +218,16 @@ impl Upkeep {
             self.next_rescue_ms = uptime_ms + RESCUE_AGAIN_MS;
         }
         self.write_slice(now_ms, shard, post);
+        self.clear();
+    }
+
+    fn clear(&mut self) {
+        match std::mem::replace(&mut self.stage, Stage::Ending) {
+            Stage::Replaced { obsolete } if !obsolete.is_needed() => {
+                self.run(move || Ended::Cleared(obsolete.clear()));
+            }
+            stage => self.stage = stage,
+        }
     }
 
     /// Begins or ends a snapshot in a lull. `now_id` is greater than the id of every transaction that has run, and
@@ -252,27 +281,49 @@ impl Upkeep {
         });
         match begun {
             Ok(writer) => {
-                self.stage = Stage::Writing { writer, position: 0, changes: Changes::default() };
+                self.stage = Stage::Writing {
+                    writer,
+                    position: 0,
+                    changes: Changes::default(),
+                    slice_keys: SLICE_KEYS_MAX,
+                    synced_bytes: 0,
+                    syncing: false,
+                };
             }
             Err(error) => self.give_up(&error, post),
         }
     }
 
     fn write_slice(&mut self, now_ms: u64, shard: &Shard, post: &mut Post) {
-        let Stage::Writing { writer, position, changes } = &mut self.stage else { return };
-        let mut written = Ok(());
-        let next = shard.walk(*position, SLICE_KEYS, now_ms, |key, value, deadline_ms| {
+        let Stage::Writing { writer, position, changes, slice_keys, synced_bytes, syncing } = &mut self.stage
+        else {
+            return;
+        };
+        if *syncing {
+            return;
+        }
+        let (mut written, mut bytes) = (Ok(()), 0);
+        let next = shard.walk(*position, *slice_keys, now_ms, |key, value, deadline_ms| {
+            bytes += key.len() + value.len();
             changes.push(&Change::Put { key, value, deadline_ms });
             if changes.bytes().len() >= FRAME_BYTES && written.is_ok() {
                 written = append(writer, changes);
             }
         });
+        *slice_keys = (*slice_keys * FRAME_BYTES / bytes.max(1)).clamp(1, SLICE_KEYS_MAX);
         if next.is_none() && written.is_ok() {
             written = append(writer, changes);
         }
         match (next, written) {
             (_, Err(error)) => self.give_up(&error, post),
-            (Some(next), Ok(())) => *position = next,
+            (Some(next), Ok(())) => {
+                *position = next;
+                if writer.bytes() >= *synced_bytes + SYNC_BYTES {
+                    (*synced_bytes, *syncing) = (writer.bytes(), true);
+                    let file = writer.file().clone();
+                    self.run(move || Ended::Synced(file.sync_data()));
+                }
+            }
             (None, Ok(())) => {
                 if let Stage::Writing { writer, .. } = std::mem::replace(&mut self.stage, Stage::Ending) {
                     self.stage = Stage::Written { writer };
@@ -290,11 +341,17 @@ impl Upkeep {
                 }
                 journal.on_prepared(outcome.map(Some));
             }
+            // A snapshot whose bytes may be lost cannot be saved by a later sync.
+            Ended::Synced(Err(error)) => self.give_up(&error, post),
+            Ended::Synced(Ok(())) => {
+                if let Stage::Writing { syncing, .. } = &mut self.stage {
+                    *syncing = false;
+                }
+            }
             Ended::Written(Ok(snapshot)) => {
                 tracing::info!(entries = snapshot.entries, bytes = snapshot.bytes, "snapshot written");
                 self.saved_s = Some(now_ms / 1000);
-                let obsolete = journal.log.retire(&snapshot);
-                self.run(move || Ended::Cleared(obsolete.clear()));
+                self.stage = Stage::Replaced { obsolete: journal.log.retire(&snapshot) };
             }
             Ended::Written(Err(failed)) => {
                 let error = journal.log.fail_snapshot(failed);

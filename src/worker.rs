@@ -18,6 +18,7 @@ use shard::command::{Access, Run};
 use shard::{Dialect, Error, LockKeys, LockTable, Reply, Request, Shard, Waiter};
 use wal::Kind;
 
+use crate::backup::{self, Backup, Still};
 use crate::config::SyncMode;
 use crate::connection::{Client, Connection, Door, INPUT_HIGH_BYTES, Stage};
 use crate::journal::{Journal, Outcome};
@@ -91,6 +92,8 @@ pub struct Worker {
     /// Where the shard is to be read back from, once that is known.
     data: mpsc::Receiver<ShardData>,
     upkeep: Upkeep,
+    /// The backup that this worker leads.
+    backup: Option<Backup>,
     /// Which workers hang in their disks.
     hung: Vec<bool>,
     last_tick_ms: u64,
@@ -217,6 +220,7 @@ impl Worker {
             journal: Loaded::not_yet(),
             loading: true,
             data,
+            backup: None,
             locks: LockTable::new(recovery::random_seeds()),
             prepared: HashMap::new(),
             last_id_us: 0,
@@ -306,7 +310,7 @@ impl Worker {
                 continue;
             }
             idle_since = None;
-            if !self.upkeep.is_busy() && self.journal.get().is_some() {
+            if !self.awaits_threads() {
                 // The executor has nothing else to do: wait where the work comes from.
                 if self.post.fall_asleep() {
                     self.net.wait(self.until_due()).map_err(Failure::NetworkRing)?;
@@ -325,6 +329,11 @@ impl Worker {
         // A server that is told to stop while it is loading ends without an end of its workers.
         let Some(journal) = self.journal.into_inner() else { return Ok(()) };
         journal.log.close().map_err(|error| Failure::log(index, error))
+    }
+
+    /// Whether another thread works for this one, and will wake it by its executor.
+    fn awaits_threads(&self) -> bool {
+        self.upkeep.is_busy() || self.backup.is_some() || self.journal.get().is_none()
     }
 
     /// How long until something is due by the clock.
@@ -376,7 +385,7 @@ impl Worker {
         if self.uptime_ms >= self.next_tick_ms.min(self.next_expiry_ms) {
             self.tick();
         }
-        progressed |= !self.loading && self.background();
+        progressed |= !self.loading && self.background() | self.end_backup();
         self.write_log();
         self.post.send(&mut self.net);
         self.look_after_clients();
@@ -712,7 +721,7 @@ impl Worker {
         if request.command.access == Access::Write { self.journal.refusal() } else { None }
     }
 
-    fn begin_transaction(&mut self, client: &mut Client, request: &Request<'_>) {
+    pub(crate) fn begin_transaction(&mut self, client: &mut Client, request: &Request<'_>) {
         let id = self.next_id();
         let transaction = Transaction::begin(id, request, job_token(client), &mut self.post);
         self.begin_job(client, Job::Transaction(transaction));
@@ -768,6 +777,33 @@ impl Worker {
             Some(walk) => self.begin_job(client, Job::Walk(walk)),
             None => client.replies.now(|out| protocol::begin_page(0, 0, client.dialect, out)),
         }
+    }
+
+    /// Begins to copy the shards, if all of them could be locked.
+    fn begin_backup(
+        &mut self,
+        request: &OwnedRequest,
+        stills: Vec<Still>,
+        locked: Reply<'static>,
+        token: Token,
+    ) -> Result<(), Error> {
+        if let Reply::Error(error) = locked {
+            return Err(error);
+        }
+        let path = backup::place(self.shared.config.backup_dir.as_deref(), request.request().arg(0))?;
+        let wakeup = self.net.wakeup().try_clone_to_owned();
+        let wakeup = wakeup.map_err(|error| Error::BackupFailed { cause: error.to_string().into() })?;
+        self.backup = Some(Backup::begin(self.shared.clone(), stills, path, token, wakeup)?);
+        Ok(())
+    }
+
+    /// Tells whoever asked for a backup that it has ended. Returns whether one has.
+    fn end_backup(&mut self) -> bool {
+        let ended = self.backup.as_ref().and_then(|backup| backup.ended(&self.shared));
+        let Some((token, reply)) = ended else { return false };
+        self.backup = None;
+        self.post.to(self.index).answer(token, Answer::Part(reply));
+        true
     }
 
     fn conflicts(&self, request: &Request<'_>) -> bool {
@@ -927,14 +963,26 @@ impl Worker {
     /// Takes one answer to a job. Returns whether the job has ended, with its reply given.
     fn advance(&mut self, client: &mut Client, job: &mut Job, from: usize, given: Answer) -> bool {
         let token = job_token(client);
-        match (job, given) {
+        match (&mut *job, given) {
             (Job::Transaction(transaction), given) => {
                 let record = self.next_id();
                 let Some(reply) = transaction.answer(from, given, record, token, &mut self.post) else {
                     return false;
                 };
-                answer(client, &transaction.request.request(), &reply);
+                if let Run::Server(_) = transaction.request.request().command.run {
+                    let (request, stills) = (transaction.request.clone(), transaction.take_stills());
+                    let Err(error) = self.begin_backup(&request, stills, reply, token) else {
+                        *job = Job::Backup(request);
+                        return false;
+                    };
+                    self.shared.backups.end(true);
+                    answer(client, &request.request(), &Reply::Error(error));
+                } else {
+                    answer(client, &transaction.request.request(), &reply);
+                }
             }
+            (Job::Backup(request), Answer::Part(reply)) => answer(client, &request.request(), &reply),
+            (Job::Backup(_), _) => unreachable!("a backup ends with one answer"),
             (Job::Walk(walk), Answer::Page(page)) => {
                 let Some(walked) = walk.answer(*page, token, &mut self.post) else { return false };
                 let Walked { items, count, cursor } = walked;
@@ -1033,10 +1081,15 @@ impl Worker {
         match job {
             Job::Transaction(transaction) => {
                 let record = self.next_id();
-                transaction.answer(from, given, record, token, &mut self.post).is_some()
+                let ended = transaction.answer(from, given, record, token, &mut self.post).is_some();
+                if ended && matches!(transaction.request.request().command.run, Run::Server(_)) {
+                    self.shared.backups.end(true);
+                }
+                ended
             }
             Job::Gather(gather) => gather.answer(from, given),
             Job::Walk(_) => true,
+            Job::Backup(_) => unreachable!("a backup that is being copied is waited for"),
         }
     }
 
@@ -1065,9 +1118,26 @@ impl Worker {
             self.post.to(origin).answer(token, refusal.unwrap_or(Answer::Locked));
             return;
         }
+        if let Run::Server(_) = part.request.request().command.run {
+            let still = self.still();
+            self.post.to(origin).answer(token, still);
+            return;
+        }
         let request = part.request.clone();
         let (reply, seq) = self.execute(&request.request());
         self.journal.answer(seq, origin, token, Answer::Part(reply), &mut self.post);
+    }
+
+    /// How this shard is, for a backup; it is locked, and stays so until all shards are.
+    fn still(&mut self) -> Answer {
+        self.write_log();
+        let log = &mut self.journal.log;
+        if log.buffered_bytes() == 0 && !log.needs_snapshot() {
+            let (image, keys) = (log.image(), self.shard.key_count() as u64);
+            return Answer::Still(Box::new(Still { image, keys }));
+        }
+        let error = self.journal.refusal().expect("writes are refused while the log lacks any");
+        Answer::Part(Reply::Error(error))
     }
 
     fn run_part(&mut self, record: TransactionId, part: &Prepared) -> (Reply<'static>, u64) {
@@ -1310,6 +1380,7 @@ impl Worker {
             self.shared.drained.add();
         }
         let all_drained = self.shared.drained.count() == self.post.worker_count();
+        // Nobody waits for the thread that copies a backup: what it leaves is none.
         self.drained && all_drained && self.post.is_idle() && !self.upkeep.is_busy()
     }
 }
@@ -1330,9 +1401,9 @@ fn no_answer(workers: &[usize]) -> Arc<str> {
 
 /// What a request locks, and whether for itself alone.
 fn locks_of(request: &Request<'_>) -> (LockKeys, bool) {
-    let keys = match request.command.run {
-        Run::EveryShard(..) => LockKeys::Whole,
-        _ => LockKeys::Each(request.keys().map(Into::into).collect()),
+    let keys = match request.command.keys.any {
+        true => LockKeys::Each(request.keys().map(Into::into).collect()),
+        false => LockKeys::Whole,
     };
     (keys, request.command.access == Access::Write)
 }

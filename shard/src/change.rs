@@ -13,6 +13,8 @@
 //!
 //! Integers are little-endian. A `deadline_ms` of 0 means: no deadline.
 
+use crate::VALUE_LEN_MAX;
+
 /// One effect on the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change<'a> {
@@ -174,7 +176,15 @@ fn decode_one<'a>(rest: &mut &'a [u8]) -> Option<Change<'a>> {
     let key = take_counted(rest)?;
     Some(match *tag {
         PUT => Change::Put { key, deadline_ms: take_deadline(rest)?, value: take_counted(rest)? },
-        SPLICE => Change::Splice { key, offset: take_u32(rest)?, bytes: take_counted(rest)? },
+        SPLICE => {
+            let (offset, bytes) = (take_u32(rest)?, take_counted(rest)?);
+            // No value has such an end; applied, it would fill up to it with zeros.
+            (offset as usize + bytes.len() <= VALUE_LEN_MAX).then_some(Change::Splice {
+                key,
+                offset,
+                bytes,
+            })?
+        }
         DEADLINE => Change::Deadline { key, deadline_ms: take_deadline(rest)? },
         REMOVE => Change::Remove { key },
         _ => return None,
@@ -200,6 +210,8 @@ fn take_counted<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const ALL: [Change<'static>; 6] = [
@@ -241,6 +253,45 @@ mod tests {
             let good = decoded.iter().filter(|change| change.is_ok()).count();
             assert!(decoded.iter().take(good).zip(ALL).all(|(got, want)| *got == Ok(want)), "cut at {cut}");
             assert!(decoded.len() - good <= 1, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_splice_behind_the_largest_value_is_malformed() {
+        for (offset, is_good) in
+            [(VALUE_LEN_MAX - 1, true), (VALUE_LEN_MAX, false), (u32::MAX as usize, false)]
+        {
+            let mut changes = Changes::default();
+            changes.push(&Change::Splice { key: b"k", offset: offset as u32, bytes: b"z" });
+            assert_eq!(decode(changes.bytes()).all(|change| change.is_ok()), is_good, "offset {offset}");
+        }
+    }
+
+    /// Pieces of payloads: arbitrary bytes, and numbers that are likely lengths.
+    fn pieces() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            (1..6u8).prop_map(|tag| vec![tag]),
+            (0..5u32).prop_map(|len| len.to_le_bytes().to_vec()),
+            proptest::collection::vec(any::<u8>(), 0..9),
+        ];
+        proptest::collection::vec(piece, 0..30).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+
+        #[test]
+        fn of_arbitrary_bytes_a_decoder_takes_exactly_what_an_encoder_gives(payload in pieces()) {
+            let mut changes = Changes::default();
+            let mut malformed = None;
+            for change in decode(&payload) {
+                prop_assert_eq!(malformed, None, "it ends after the first malformed one");
+                match change {
+                    Ok(change) => changes.push(&change),
+                    Err(MalformedChange { offset }) => malformed = Some(offset),
+                }
+            }
+            prop_assert_eq!(changes.bytes(), &payload[..malformed.unwrap_or(payload.len())]);
         }
     }
 }

@@ -122,6 +122,7 @@ pub enum Merge {
 #[allow(missing_docs)] // Each is named as its command, whose row says what it does.
 pub enum Server {
     Analytics,
+    Backup,
     Bgrewriteaof,
     Bgsave,
     Client,
@@ -229,6 +230,7 @@ pub static TABLE: &[Command] = rows![
     "ANALYZE"  1..1    ONE   Read  Run::Key(commands::analyze), Fields, None, "key", "key", "Tells how a key has been used";
     "ANOMALIES" 0..0   NONE  Read  Run::Server(Server::Analytics), Sentences, None, "no arguments", "", "Tells which rates, ratios and keys are not as usual, and since when";
     "APPEND"   2..2    ONE   Write Run::Key(commands::append), Plain, Some(1), "key and value", "key value", "Appends bytes to the value of a key and returns the new length";
+    "BACKUP"   1..1    NONE  Admin Run::Server(Server::Backup), Fields, Some(0), "path", "path", "Copies all shards as of one moment below --backup-dir, and returns once that is on disk";
     "BGREWRITEAOF" 0..0 NONE Admin Run::Server(Server::Bgrewriteaof), Plain, None, "no arguments", "", "Begins what COMPACT does and returns at once";
     "BGSAVE"   0..1    NONE  Admin Run::Server(Server::Bgsave), Plain, None, "at most SCHEDULE", "[SCHEDULE]", "Begins what COMPACT does and returns at once";
     "CACHE-ADVICE" 0..0 NONE Read  Run::Server(Server::Analytics), Plain, None, "no arguments", "", "Tells the hit ratio to expect with less and with more memory";

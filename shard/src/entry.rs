@@ -47,6 +47,12 @@ impl Usage {
         Usage { reads: 0, writes: 1, last_access_s: now_s, created_s: now_s }
     }
 
+    /// How long the key has rested, in seconds, if it was used before.
+    #[inline]
+    fn rest_s(self, now_s: u32) -> Option<u32> {
+        (self.reads | self.writes != 0).then(|| now_s.saturating_sub(self.last_access_s))
+    }
+
     #[inline]
     fn read(bytes: &[u8; USAGE_LEN]) -> Self {
         let (low, high) = halves(bytes);
@@ -195,20 +201,23 @@ pub(crate) fn write_key(slot: &mut [u8], key: &[u8], usage: Option<Usage>) {
     slot[start..start + key.len()].copy_from_slice(key);
 }
 
-/// Counts a read of the entry in `slot`, where its usage is counted.
+/// Counts a read of the entry in `slot`, where its usage is counted. Returns how many seconds it had rested,
+/// if it was used before.
 #[inline]
-pub(crate) fn count_read(slot: &mut [u8], now_s: u32) {
-    let Some(bytes) = usage_mut(slot) else { return };
+pub(crate) fn count_read(slot: &mut [u8], now_s: u32) -> Option<u32> {
+    let bytes = usage_mut(slot)?;
     let usage = Usage::read(bytes);
     Usage { reads: usage.reads + 1, last_access_s: now_s, ..usage }.write(bytes);
+    usage.rest_s(now_s)
 }
 
 /// Counts a write, in the same way.
 #[inline]
-pub(crate) fn count_write(slot: &mut [u8], now_s: u32) {
-    let Some(bytes) = usage_mut(slot) else { return };
+pub(crate) fn count_write(slot: &mut [u8], now_s: u32) -> Option<u32> {
+    let bytes = usage_mut(slot)?;
     let usage = Usage::read(bytes);
     Usage { writes: usage.writes + 1, last_access_s: now_s, ..usage }.write(bytes);
+    usage.rest_s(now_s)
 }
 
 #[inline]
@@ -301,13 +310,15 @@ mod tests {
     fn accesses_are_counted_up_to_the_greatest_number() {
         let nearly = Usage { reads: Usage::MAX - 1, ..Usage::created(5) };
         let mut slot = written(3, b"key", b"value", Some(9), Some(nearly));
-        (6..9).for_each(|now_s| count_read(&mut slot, now_s));
-        count_write(&mut slot, 9);
+        (6..9).for_each(|now_s| assert_eq!(count_read(&mut slot, now_s), Some(1)));
+        assert_eq!(count_write(&mut slot, 9), Some(1));
         let usage = Usage { reads: Usage::MAX, writes: 2, last_access_s: 9, created_s: 5 };
         assert_eq!(Entry::of(&slot).usage(), Some(usage));
         assert_eq!((Entry::of(&slot).key(), Entry::of(&slot).value()), (&b"key"[..], &b"value"[..]));
         let mut slot = written(0, b"key", b"value", None, None);
-        count_write(&mut slot, 9);
+        assert_eq!(count_write(&mut slot, 9), None);
         assert_eq!(Entry::of(&slot).value(), b"value");
+        let mut slot = written(0, b"key", b"value", None, Some(Usage::default()));
+        assert_eq!((count_read(&mut slot, 9), count_read(&mut slot, 12)), (None, Some(3)), "of the log");
     }
 }

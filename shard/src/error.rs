@@ -95,6 +95,11 @@ pub enum Error {
         /// From 0 to 99.
         percent: u8,
     },
+    /// No backup was made.
+    BackupFailed {
+        /// Why, in one line.
+        cause: Arc<str>,
+    },
     /// A snapshot was asked for while one is being written.
     SaveInProgress,
     /// The server cannot do this, and the text says why and what to do.

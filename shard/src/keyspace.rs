@@ -111,8 +111,8 @@ impl Keyspace {
 
     /// Gives back a bounded part of the memory of a keyspace that was taken; whether some is left.
     pub(crate) fn dismantle(&mut self) -> bool {
-        // What was allocated last goes first, so that the allocator gives memory back step by step: what lies at
-        // the end of its heap would keep all the rest back until one long last step.
+        // What was allocated last goes first, so that the allocator gives memory back step by step: what lies
+        // at the end of its heap would keep all the rest back until one long last step.
         self.directory = Vec::new();
         let (pages, segment) = (self.arena.dismantle(), self.segments.pop());
         pages || segment.is_some() || self.expiry.dismantle()
@@ -265,16 +265,17 @@ impl Keyspace {
         value[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// Counts a read of an entry that was inserted with a usage.
+    /// Counts a read of an entry that was inserted with a usage. Returns how many seconds it had rested, if
+    /// it was used before.
     #[inline]
-    pub(crate) fn count_read(&mut self, found: Found, now_s: u32) {
-        entry::count_read(self.arena.slot_mut(found.handle), now_s);
+    pub(crate) fn count_read(&mut self, found: Found, now_s: u32) -> Option<u32> {
+        entry::count_read(self.arena.slot_mut(found.handle), now_s)
     }
 
-    /// Counts a write of an entry that was inserted with a usage.
+    /// Counts a write, in the same way.
     #[inline]
-    pub(crate) fn count_write(&mut self, found: Found, now_s: u32) {
-        entry::count_write(self.arena.slot_mut(found.handle), now_s);
+    pub(crate) fn count_write(&mut self, found: Found, now_s: u32) -> Option<u32> {
+        entry::count_write(self.arena.slot_mut(found.handle), now_s)
     }
 
     /// Removes an entry.

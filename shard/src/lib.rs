@@ -10,7 +10,6 @@
 //! - `analytics` [`Analytics`](analytics::Analytics): how the keys are used, and what to do about it
 //! - `change` what goes to the log; `request`, `reply`, `error`, `stats` what goes in and out
 //! - `locks` who may use which keys while a request touches several shards
-//! - `analytics` what is known about the use of the keys
 //! - `glob`, `integer` how patterns and numbers are read
 
 #![forbid(unsafe_code)]

@@ -185,9 +185,10 @@ impl Shard {
     /// Begins to answer a question about the use of keys, at `now_ms`; [`Shard::advance`] goes on. `shard` is the
     /// number by which the findings name this shard. `None` where nothing is counted.
     pub fn ask(&mut self, question: Question, shard: usize, now_ms: u64) -> Option<Inquiry> {
+        let stats = self.stats();
         let analytics = self.analytics.as_deref_mut()?;
         analytics.set_time(now_ms);
-        Some(Inquiry::begin(question, analytics, &self.keyspace, shard))
+        Some(Inquiry::begin(question, analytics, &self.keyspace, stats, shard))
     }
 
     /// Goes on with an inquiry that this shard has begun: visits about `keys_max` keys. Returns what was found

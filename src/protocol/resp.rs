@@ -434,6 +434,11 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
         }
         Error::ValueTooLarge { .. } => "-ERR string exceeds maximum allowed size (proto-max-bulk-len)",
         Error::ConnectionLimit => "-ERR max number of clients reached",
+        Error::BackupFailed { cause } => {
+            out.extend_from_slice(b"-ERR no backup was made: ");
+            out.extend_from_slice(cause.as_bytes());
+            return;
+        }
         Error::SaveInProgress => "-ERR Background save already in progress",
         Error::Loading { .. } => "-LOADING Redis is loading the dataset in memory",
     };

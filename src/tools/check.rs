@@ -268,7 +268,7 @@ impl Total {
 
 impl Damage {
     fn of(error: &Error) -> Damage {
-        if let (Some(evidence), Some(what_to_do)) = (error.evidence(), server::damage_remedy(error)) {
+        if let (Some(evidence), Some((what_to_do, _))) = (error.evidence(), server::damage_remedy(error)) {
             let Evidence { path, offset, expected, found } = evidence;
             return Damage { file: path.display().to_string(), offset, expected, found, what_to_do };
         }

@@ -150,6 +150,13 @@ const RESP: &[Script] = &[
         APPEND a -> -ERR wrong number of arguments for 'append' command
         "#,
     ),
+    own(
+        "BACKUP",
+        r#"
+        BACKUP -> -ERR wrong number of arguments for 'backup' command
+        BACKUP a -> -ERR no directory for backups: start the server with --backup-dir DIR (KVLITE_BACKUP_DIR)
+        "#,
+    ),
     script(
         "BGREWRITEAOF",
         r#"
@@ -780,6 +787,13 @@ const TEXT: &[Script] = &[
         CLIENT SETINFO LIB-NAME probe -> +OK
         CLIENT INFO -> <..>name=reporter<..>
         CLIENT NOPE -> -ERR <..>
+        "#,
+    ),
+    own(
+        "BACKUP",
+        r#"
+        BACKUP -> -ERR BACKUP requires path
+        BACKUP a b -> -ERR no directory for backups: start the server with --backup-dir DIR (KVLITE_BACKUP_DIR)
         "#,
     ),
     own(

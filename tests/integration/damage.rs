@@ -370,7 +370,8 @@ fn expect_start(directory: &Directory, outcome: &Outcome) {
             assert_eq!(ended.status.code(), Some(1), "{ended:?}");
             let place = offset.map_or(String::new(), |offset| format!(" at byte {offset}"));
             let start = format!("{}{place}: expected {expected}", file.display());
-            for part in [start.as_str(), ", found ", found, remedy] {
+            let more = format!("`kvlite check {}` tells more", directory.path().display());
+            for part in [start.as_str(), ", found ", found, remedy, &more] {
                 assert!(ended.output.contains(part), "the start does not say {part:?}:\n{}", ended.output);
             }
             assert_eq!(content(&directory.path()), before, "a start that is refused changes nothing");

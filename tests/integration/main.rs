@@ -33,10 +33,12 @@ mod pipelines; // thousands of commands ahead of their replies, shards that floo
 mod scanning; // SCAN and KEYS over keys that come and go, expiry that nobody asks for
 
 // What outlives the process.
+mod backup; // copies of one moment while clients write, and what may go wrong with them
 mod crash; // kill -9 and SIGTERM under load
 mod damage; // every kind of damage: what a start says, check tells, repair brings back
 mod disk_faults; // a disk that is full or fails, and is well again
 mod loading; // a start on much data: what is answered meanwhile, SIGTERM, damage
 mod persistence; // every kind of change, restarts, other shard counts
+mod resharding; // starts with another number of shards that are killed in the middle
 mod startup; // flags, exit statuses, one server per directory
 mod tools; // check, repair and dump on what a server left

@@ -28,8 +28,11 @@ mod lives;
 /// Logs that were cut, and logs with a flipped bit.
 mod damage;
 
-/// From one number of shards to another.
+/// From one number of shards to another, and the marking of what a crash cut short, stopped at every operation.
 mod layouts;
+
+/// Several shards and the commands over them, with a crash at every operation of the disk.
+mod shards;
 
 /// Walks through a keyspace that grows and shrinks meanwhile.
 mod walks;

@@ -60,6 +60,15 @@ pub enum Error {
         /// The shard index and shard count that it states.
         found: (u32, u32),
     },
+    /// A copy of a log lacks frames of it: its files were not readable as they were written.
+    IncompleteCopy {
+        /// The copy's directory.
+        directory: PathBuf,
+        /// The last frame of the log.
+        expected: u64,
+        /// The last frame of the copy.
+        found: u64,
+    },
     /// A frame that was on disk once is not readable any more.
     DamagedFrame {
         /// The segment.
@@ -185,6 +194,7 @@ impl Error {
         let (path, offset, expected, found) = match self {
             Error::Io { .. }
             | Error::Locked { .. }
+            | Error::IncompleteCopy { .. }
             | Error::SyncFailedBefore { .. }
             | Error::SnapshotOvertaken { .. } => return None,
             Error::MissingManifest { path, found } => (
@@ -265,6 +275,11 @@ impl fmt::Display for Error {
             Error::DamagedFrame { synced_seq, .. } | Error::MissingFrames { synced_seq, .. } => {
                 write!(f, "; what is before it is good, and all up to frame {synced_seq} had been on disk")
             }
+            Error::IncompleteCopy { directory, expected, found } => write!(
+                f,
+                "the copy in {} ends with frame {found} instead of {expected}; check the disk that holds the log",
+                directory.display()
+            ),
             Error::SyncFailedBefore { directory } => write!(
                 f,
                 "the log in {} is not durable: a sync failed, and no snapshot was completed since",

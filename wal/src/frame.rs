@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::header::{u16_at, u32_at, u64_at};
+use crate::header::{NUMBER_MAX, u16_at, u32_at, u64_at};
 use crate::{DiskFile, Error, Fault};
 
 /// The largest body of a frame in bytes: its payload and, for a transaction, its id and participants.
@@ -84,7 +84,7 @@ impl FrameHeader {
         }
     }
 
-    /// Whether kind, participants and length can be those of a frame; the checksum is another matter.
+    /// Whether kind, participants, length and numbers can be those of a frame; the checksum is another matter.
     pub fn is_plausible(&self) -> bool {
         let body_bytes = self.body_bytes as usize;
         let shape = match self.kind {
@@ -92,7 +92,8 @@ impl FrameHeader {
             BATCH | MARK | TRAILER => self.participants == 0,
             _ => false,
         };
-        shape && self.zero == 0 && body_bytes <= FRAME_BODY_BYTES_MAX
+        let numbers = self.seq.max(self.synced_seq) <= NUMBER_MAX;
+        shape && numbers && self.zero == 0 && body_bytes <= FRAME_BODY_BYTES_MAX
     }
 
     pub fn frame_bytes(&self) -> u64 {

@@ -16,6 +16,9 @@ pub(crate) const SNAPSHOT_TMP_NAME: &str = "snapshot.tmp";
 pub(crate) const SEGMENT_SUFFIX: &str = ".log";
 pub(crate) const SNAPSHOT_SUFFIX: &str = ".snapshot";
 
+/// No sequence number and no generation is greater: what follows one is always a number.
+pub(crate) const NUMBER_MAX: u64 = 1 << 62;
+
 /// Which shard a directory belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -89,8 +92,11 @@ impl FileHeader {
             return Ok(None);
         }
         let place = Place { shard_index: u32_at(bytes, 12), shard_count: u32_at(bytes, 16) };
-        let (generation, first_seq) = (u64_at(bytes, 20), u64_at(bytes, 28));
-        Ok(Some((FileHeader { generation, first_seq, synced_seq: u64_at(bytes, 36) }, place)))
+        let [generation, first_seq, synced_seq] = [20, 28, 36].map(|offset| u64_at(bytes, offset));
+        if generation.max(first_seq).max(synced_seq) > NUMBER_MAX {
+            return Ok(None);
+        }
+        Ok(Some((FileHeader { generation, first_seq, synced_seq }, place)))
     }
 }
 
@@ -116,7 +122,7 @@ pub(crate) fn number_of(name: &str, suffix: &str) -> Option<u64> {
     if digits.len() != 20 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    digits.parse().ok()
+    digits.parse().ok().filter(|number| *number <= NUMBER_MAX)
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use crate::header::{FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX
 use crate::recovery::{self, Record, Recovered};
 use crate::snapshot::Snapshot;
 use crate::{
-    Disk, DiskFile, Error, FailedSnapshot, Kind, Obsolete, Place, Preparation, SnapshotEnd, SnapshotWriter,
-    Spare,
+    Disk, DiskFile, Error, FailedSnapshot, Image, Kind, Obsolete, Place, Preparation, SnapshotEnd,
+    SnapshotWriter, Spare,
 };
 
 /// A buffer that one huge batch made larger than this is given back after it.
@@ -44,6 +44,8 @@ pub struct Log<D: Disk> {
     /// A spare for when there is none, allocated in a hurry.
     reserve: Option<Spare<D>>,
     preparing: Weak<()>,
+    /// Held by every image.
+    images: Weak<()>,
     /// The names of segments up to this generation are on disk.
     named_generation: u64,
     sync_failures: u64,
@@ -160,6 +162,7 @@ impl<D: Disk> Log<D> {
             spare: None,
             reserve: None,
             preparing: Weak::new(),
+            images: Weak::new(),
             named_generation: replayed.newest_generation,
             sync_failures: 0,
             distrusted_before: None,
@@ -435,7 +438,15 @@ impl<D: Disk> Log<D> {
         }
         let before = self.snapshot.replace(snapshot.clone());
         files.extend(before.map(|before| before.path).filter(|path| *path != snapshot.path));
-        Obsolete { disk: self.disk.clone(), files, recycled }
+        Obsolete { disk: self.disk.clone(), files, recycled, images: self.images.clone() }
+    }
+
+    /// The files of the log as it is now, for a copy of it; buffered frames do not count. After a failed sync they
+    /// may lack what was written: see [`Self::needs_snapshot`].
+    pub fn image(&mut self) -> Image {
+        let hold = self.images.upgrade().unwrap_or_default();
+        self.images = Arc::downgrade(&hold);
+        Image::new(self.place, self.snapshot.as_ref(), self.segments(), self.written_seq + 1, hold)
     }
 
     /// Bytes of the frames that a recovery would replay after the snapshot; buffered ones do not count.

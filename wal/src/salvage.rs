@@ -413,8 +413,11 @@ impl<D: Disk> Salvage<D> {
 
     fn keep_run(&mut self, source: usize, run: Run, next_seq: &mut u64) {
         let readable = &mut self.readable;
-        let is_new = |step: &Step| !matches!(step, Step::Run { source: last, .. } if *last == source);
-        readable.segments += u64::from(self.steps.last().is_none_or(is_new));
+        let last_source = self.steps.iter().rev().find_map(|step| match step {
+            Step::Run { source, .. } => Some(*source),
+            Step::Gap => None,
+        });
+        readable.segments += u64::from(last_source != Some(source));
         readable.log_frames += run.last_seq + 1 - run.first_seq.max(*next_seq);
         readable.log_entries += run.entries;
         readable.log_bytes += run.end - run.offset;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::frame::{self, Content, Frame, FrameReader};
 use crate::header::{
-    FILE_HEADER_BYTES, FileHeader, SNAPSHOT_MAGIC, SNAPSHOT_SUFFIX, SNAPSHOT_TMP_NAME, numbered, u32_at,
-    u64_at,
+    FILE_HEADER_BYTES, FileHeader, NUMBER_MAX, SNAPSHOT_MAGIC, SNAPSHOT_SUFFIX, SNAPSHOT_TMP_NAME, numbered,
+    u32_at, u64_at,
 };
 use crate::{Disk, DiskFile, Error, Fault, Kind, Place, SyncTicket};
 
@@ -271,7 +271,7 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
                     frame.payload.len() == TRAILER_BYTES
                         && u64_at(*trailer, 0) == frames
                         && u64_at(*trailer, 8) == entries
-                        && u64_at(*trailer, 16) >= position
+                        && (position..=NUMBER_MAX).contains(&u64_at(*trailer, 16))
                         && u32_at(*trailer, 24) == crc.clone().finalize()
                 };
                 let trailer = trailer.filter(fits).ok_or_else(|| damaged(offset, Fault::Trailer))?;

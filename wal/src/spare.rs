@@ -4,7 +4,7 @@
 //! that still count.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::header::{RESERVE_NAME, SPARE_NAME};
 use crate::{Disk, DiskFile, Error};
@@ -123,9 +123,16 @@ pub struct Obsolete<D: Disk> {
     pub(crate) files: Vec<PathBuf>,
     /// The file among them that becomes the spare, and its length in bytes.
     pub(crate) recycled: Option<(PathBuf, u64, Turn)>,
+    /// Held by every image of the log.
+    pub(crate) images: Weak<()>,
 }
 
 impl<D: Disk> Obsolete<D> {
+    /// Whether an [`Image`](crate::Image) may still need the files: until then they are not to be cleared away.
+    pub fn is_needed(&self) -> bool {
+        self.images.strong_count() > 0
+    }
+
     /// Removes the files; one of them may be recycled and is returned for [`Log::adopt`](crate::Log::adopt).
     /// Blocks: unlinking large files takes milliseconds.
     ///

@@ -47,7 +47,7 @@ fn write(path: &Path) {
     let mut writer = log.begin_snapshot().unwrap();
     writer.append(Kind::Transaction { id: 5 << 10 | 1023, participants: &[] }, 0, &[]).unwrap();
     writer.append(Kind::Batch, 2, &[PUT_A, PUT_B].concat()).unwrap();
-    let snapshot = log.end_snapshot(writer).unwrap().finish().unwrap();
+    let snapshot = log.finish_snapshot(writer).unwrap();
     let spare = log.retire(&snapshot).clear().unwrap();
     log.adopt(spare.expect("the first segment is recycled"));
     log.append(Kind::Transaction { id: 7 << 10 | 1, participants: &[0, 1] }, 1, SPLICE_A);

@@ -69,6 +69,7 @@ fn salvage(disk: &MemDisk) -> (Kept, Vec<Loss>) {
     .unwrap();
     let readable = plan.readable();
     assert_eq!(readable.snapshot_frames, kept.snapshot.len() as u64);
+    assert!(readable.segments <= files(disk, ".log").len() as u64, "{readable:?}");
     (kept, plan.losses().to_vec())
 }
 

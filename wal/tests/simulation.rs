@@ -17,7 +17,8 @@ use wal::{
 
 const PLACE: Place = Place { shard_index: 0, shard_count: 1 };
 const KEYS: u64 = 8;
-const SEEDS: u64 = 500;
+/// How many seeds a usual run takes; `KVLITE_SIM_SEEDS` in the environment asks for others.
+const SEEDS: u64 = 1000;
 
 type Map = BTreeMap<u64, u64>;
 
@@ -165,6 +166,11 @@ impl Owner {
     }
 }
 
+fn seeds() -> u64 {
+    std::env::var("KVLITE_SIM_SEEDS")
+        .map_or(SEEDS, |seeds| seeds.parse().expect("KVLITE_SIM_SEEDS is a number"))
+}
+
 /// Several lives of a log with a power cut between them.
 fn simulate(seed: u64, failures: bool) {
     let mut dice = Dice(seed);
@@ -209,12 +215,12 @@ fn simulate(seed: u64, failures: bool) {
 
 #[test]
 fn a_power_cut_at_any_moment_loses_nothing_durable() {
-    (0..SEEDS).for_each(|seed| simulate(seed, false));
+    (0..seeds()).for_each(|seed| simulate(seed, false));
 }
 
 #[test]
 fn failing_writes_and_syncs_lose_nothing_durable() {
-    (0..SEEDS).for_each(|seed| simulate(seed, true));
+    (0..seeds()).for_each(|seed| simulate(seed, true));
 }
 
 /// One scripted life, up to the first error; returns what is durable and how many snapshots were retired.

@@ -9,7 +9,7 @@
 //! - Against the last two minutes: how many robust standard deviations it lies from their median. The standard
 //!   deviation is estimated from the median absolute deviation, which a storm cannot inflate (Hampel, The
 //!   influence curve and its role in robust estimation, 1974). What this hour of the week has shown in other
-//!   weeks is not held against it.
+//!   weeks, or in the first week on other days, is not held against it.
 //! - Minute by minute, against the range that this hour of the week has shown in other weeks: what creeps up too
 //!   slowly for the first one is found here.
 //!
@@ -77,7 +77,7 @@ const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 3_600_000;
 
 /// What a series measures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Measure {
     /// Executed operations per second.
     Rate,
@@ -127,7 +127,7 @@ impl Measure {
 }
 
 /// What a series is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// The whole shard.
     Shard,
@@ -259,28 +259,29 @@ impl Detector {
     /// Nothing is found in a series before it has been observed for a minute, and nothing that creeps before it
     /// has been observed for a week.
     pub fn observe(&mut self, id: SeriesId<'_>, value: f64, now_ms: u64) {
-        if let Some(series) = self.series_of(id, now_ms)
-            && let Some(finding) = series.observe(value as f32, now_ms)
-        {
-            self.keep(finding);
-        }
+        let Some(series) = self.series_of(id, now_ms) else { return };
+        let silenced = series.end_in_silence(now_ms);
+        let ended = series.observe(value as f32, now_ms);
+        silenced.into_iter().chain(ended).for_each(|finding| self.keep(finding));
     }
 
     /// Starts to follow a series of which nothing is known but that its values were not above `normal_max` so
     /// far, as with a key that a list of the hottest did not hold until now: it can be found at once. Without
-    /// effect for a series that is already followed.
+    /// effect for a series that was observed within the last half minute.
     pub fn introduce(&mut self, id: SeriesId<'_>, normal_max: f64, now_ms: u64) {
-        if self.position(id).is_err()
-            && let Some(series) = self.series_of(id, now_ms)
-        {
-            series.assume(normal_max as f32);
+        let known = self.position(id).is_ok();
+        let Some(series) = self.series_of(id, now_ms) else { return };
+        if !known || series.is_silent(now_ms) {
+            let ended = series.end_in_silence(now_ms);
+            series.assume(normal_max as f32, now_ms);
+            ended.into_iter().for_each(|finding| self.keep(finding));
         }
     }
 
     /// What is not normal at `now_ms`, and then what is over since at most ten minutes; each part with the
     /// greatest score first.
     pub fn findings(&self, now_ms: u64) -> Vec<Finding> {
-        let silent = |series: &Series| series.observed_ms + SILENT_MS < now_ms;
+        let silent = |series: &Series| series.is_silent(now_ms);
         let end = |series: &Series| series.finding.as_ref().map(|finding| finding.ended(series.observed_ms));
         let active = self.series.iter().filter(|series| !silent(series));
         let mut found: Vec<Finding> = active.filter_map(|series| series.finding.clone()).collect();
@@ -454,10 +455,25 @@ impl Series {
         self.recent_len >= RECENT_MIN
     }
 
+    fn is_silent(&self, now_ms: u64) -> bool {
+        self.observed_ms + SILENT_MS < now_ms
+    }
+
+    /// Ends the finding of a series that was not observed for a while.
+    fn end_in_silence(&mut self, now_ms: u64) -> Option<Finding> {
+        if !self.is_silent(now_ms) {
+            return None;
+        }
+        (self.quick, self.slow) = Default::default();
+        let finding = self.finding.take()?;
+        Some(Finding { value: f64::from(self.extreme), ..finding.ended(self.observed_ms) })
+    }
+
     /// Takes it as known that the values were not above `normal_max` so far.
-    fn assume(&mut self, normal_max: f32) {
+    fn assume(&mut self, normal_max: f32, now_ms: u64) {
         self.recent[..RECENT_MIN].fill(normal_max);
         (self.recent_len, self.recent_next) = (RECENT_MIN, RECENT_MIN);
+        self.observed_ms = now_ms;
         self.refresh();
         self.normal.is_bound = true;
     }
@@ -493,7 +509,7 @@ impl Series {
     fn score(&self, value: f32, now_ms: u64) -> f32 {
         let Normal { median, deviation, .. } = self.normal;
         let score = (value - median) / deviation;
-        match self.weeks.range(now_ms) {
+        match self.weeks.habit(now_ms) {
             Some((_, high)) if score > 0.0 => score.min(((value - high) / deviation).max(0.0)),
             Some((low, _)) if score < 0.0 => score.max(((value - low) / deviation).min(0.0)),
             _ => score,
@@ -657,6 +673,13 @@ impl Weeks {
         (!self.low[hour].is_nan()).then_some((self.low[hour], self.high[hour]))
     }
 
+    /// The same; where it is not known, what this hour brought on the other days.
+    fn habit(&self, now_ms: u64) -> Option<(f32, f32)> {
+        let same = (hour_of_week(now_ms) % 24..HOURS).step_by(24).filter(|hour| !self.low[*hour].is_nan());
+        let days = same.map(|hour| (self.low[hour], self.high[hour]));
+        self.range(now_ms).or_else(|| days.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))))
+    }
+
     fn learn(&mut self, newest: &Hour) {
         let hour = hour_of_week(newest.number * HOUR_MS);
         for (known, newest) in [(&mut self.low, newest.low), (&mut self.high, newest.high)] {
@@ -776,6 +799,22 @@ mod tests {
         let findings = detector.findings(now_ms);
         assert_eq!(findings.len(), 1);
         assert_eq!(findings[0].explanation(0), "rate user:42 9310/s, normal at most 50/s, since 12:00:00Z");
+    }
+
+    #[test]
+    fn a_key_that_falls_silent_has_no_finding_and_is_found_again() {
+        let mut detector = Detector::new();
+        let id = SeriesId::key(Measure::Rate, b"user:42");
+        for storm_ms in [NOON_MS, NOON_MS + HOUR_MS] {
+            detector.introduce(id, 50.0, storm_ms);
+            let over_ms = feed(&mut detector, id, storm_ms, [9310.0; 10]);
+            let lasting = |now_ms| {
+                let findings = detector.findings(now_ms).into_iter();
+                findings.filter(|it| it.until_ms.is_none()).map(|it| it.since_ms).collect::<Vec<_>>()
+            };
+            assert_eq!(lasting(over_ms), [storm_ms]);
+            assert_eq!(lasting(over_ms + SILENT_MS + 1), []);
+        }
     }
 
     #[test]

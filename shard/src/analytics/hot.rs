@@ -1,19 +1,21 @@
 //! The keys of a shard that are used most, of late: [`TopKeys`].
 //!
-//! A key's use fades: it counts half after [`HALF_LIFE_MS`], a quarter after twice that. What is reported as 150
-//! reads is thus the number of reads, each weighted by its age; of a steady rate, some 87 seconds' worth.
+//! A key's use fades: it counts half after [`HALF_LIFE_MS`], a quarter after twice that. What is reported as
+//! 150 reads is thus the number of reads, each weighted by its age; of a steady rate, some 87 seconds' worth.
 //!
 //! Space-Saving (Metwally, Agrawal, El Abbadi, "Efficient Computation of Frequent and Top-k Elements in Data
-//! Streams", ICDT 2005) in sets, as a processor's cache has them: the hash of a key selects a set of
-//! [`WAYS`] counters, and a key that has none takes over the smallest of the set, with its count as the error. Every
+//! Streams", ICDT 2005) in sets, as a processor's cache has them: the hash of a key selects a set of [`WAYS`]
+//! counters, and a key that has none takes over the smallest of the set, with its count as the error. Every
 //! set is an instance of Space-Saving for its part of the keys, so that the bounds are kept, and all that an
-//! observation touches is two or three lines of memory; no order is kept between them. Fading is forward decay (Cormode,
-//! Shkapenyuk, Srivastava, Xu, "Forward Decay: A Practical Time Decay Model for Streaming Systems", ICDE 2009):
-//! later observations weigh more, so that no counter has to be touched for getting older.
+//! observation touches is two or three lines of memory; no order is kept between them. Fading is forward
+//! decay (Cormode, Shkapenyuk, Srivastava, Xu, "Forward Decay: A Practical Time Decay Model for Streaming
+//! Systems", ICDE 2009): later observations weigh more, so that no counter has to be touched for getting
+//! older.
 //!
-//! The bound: a key was observed at least as often as it says and at most [`HotKey::error`] times more. Errors
-//! fade, too, so that those of keys that stay among the hottest vanish. The bound is about observations: where the caller
-//! observes one operation of several at random, with a weight, counts are also uncertain by about `sqrt(count * weight)`.
+//! The bound: a key was observed at least as often as it says and at most [`HotKey::error`] times more.
+//! Errors fade, too, so that those of keys that stay among the hottest vanish. The bound is about
+//! observations: where the caller observes one operation of several at random, with a weight, counts are also
+//! uncertain by about `sqrt(count * weight)`.
 //!
 //! By bytes there is a second, smaller table, since a key may move the most bytes with few operations.
 
@@ -22,12 +24,12 @@ use std::cmp::Ordering;
 /// After this time, in milliseconds, an observation counts half.
 pub const HALF_LIFE_MS: u64 = 60_000;
 /// Keys are kept up to this length, in bytes; of longer ones the beginning is.
-pub const KEY_LEN_MAX: usize = 512;
+pub const KEY_LEN_MAX: usize = 256;
 
 /// Counters in a set.
 const WAYS: usize = 16;
-/// Sets of the table that counts operations: room for 8192 keys.
-const OPERATION_SETS: usize = 512;
+/// Sets of the table that counts operations: room for 16384 keys.
+const OPERATION_SETS: usize = 1024;
 /// Sets of the table that counts bytes: room for 2048 keys.
 const BYTE_SETS: usize = 128;
 /// The weight of later observations may grow by two to this power; then all counts are scaled down.
@@ -72,7 +74,8 @@ pub struct HotKey {
     pub misses: f64,
     /// Bytes of the values that were read and written.
     pub bytes: f64,
-    /// What was ranked by may be larger than it says by at most this: operations, or bytes when ranked by them.
+    /// What was ranked by may be larger than it says by at most this: operations, or bytes when ranked by
+    /// them.
     pub error: f64,
 }
 
@@ -122,7 +125,8 @@ impl Default for TopKeys {
 
 impl TopKeys {
     /// Counts one operation at `now_ms`, which stands for `weight` of its like, on a key whose value has
-    /// `bytes` bytes. `hash` is any hash of the key, always the same one. Time that goes backwards stands still.
+    /// `bytes` bytes. `hash` is any hash of the key, always the same one. Time that goes backwards stands
+    /// still.
     pub fn observe(&mut self, hash: u32, key: &[u8], touch: Touch, bytes: usize, weight: u32, now_ms: u64) {
         self.advance(now_ms);
         let count = f64::from(weight) * self.growth;
@@ -166,7 +170,7 @@ impl TopKeys {
         *self = TopKeys::default();
     }
 
-    /// The memory that is held, in bytes. At most 6 MiB.
+    /// The memory that is held, in bytes. At most 7 MiB.
     pub fn memory_bytes(&self) -> usize {
         self.operations.memory_bytes() + self.bytes.memory_bytes()
     }
@@ -281,6 +285,10 @@ impl Counter {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -296,8 +304,89 @@ mod tests {
         let names = |by| top.top(9, by, 1100).into_iter().map(|hot| hot.key).collect::<Vec<_>>();
         assert_eq!(names(By::Operations), [&b"often"[..], b"seldom", b"nowhere"]);
         assert_eq!(names(By::Reads), [b"often"]);
+        assert_eq!(names(By::Writes), [b"seldom"]);
         assert_eq!(names(By::Bytes), [&b"seldom"[..], b"often"]);
         let later = &top.top(1, By::Operations, 1100 + HALF_LIFE_MS)[0];
         assert!((later.reads - 50.0).abs() < 0.1, "{} reads are left", later.reads);
+        assert_eq!(top.find(1, b"often", 1100 + HALF_LIFE_MS).as_ref(), Some(later));
+        assert_eq!(top.find(1, b"another", 1100), None);
+    }
+
+    #[test]
+    fn fading_lasts_for_any_time() {
+        let mut top = TopKeys::default();
+        for hour in 1..2000 {
+            top.observe(1, b"hourly", Touch::Read, 1, 5, hour * 3_600_000);
+        }
+        let hot = &top.top(1, By::Operations, 1999 * 3_600_000)[0];
+        assert!((hot.reads - 5.0).abs() < 1e-9, "{} reads", hot.reads);
+        top.observe(1, b"hourly", Touch::Read, 1, 1, 5);
+        assert!((top.top(1, By::Reads, 5)[0].reads - 6.0).abs() < 1e-9, "time that goes back stands still");
+    }
+
+    #[test]
+    fn keys_that_are_removed_are_forgotten() {
+        let mut top = TopKeys::default();
+        top.observe(1, b"one", Touch::Read, 1, 1, 1000);
+        top.observe(1, b"same hash", Touch::Read, 1, 1, 1000);
+        top.remove(1, b"one");
+        top.remove(1, b"unknown");
+        assert_eq!(top.top(9, By::Operations, 1000).len(), 1);
+        assert_eq!(top.top(9, By::Bytes, 1000)[0].key, b"same hash");
+        top.clear();
+        assert_eq!(top.top(9, By::Operations, 1000), []);
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_the_keys() {
+        let mut top = TopKeys::default();
+        let mut key = vec![b'k'; 4 * KEY_LEN_MAX];
+        for number in 0..100_000u32 {
+            key[..4].copy_from_slice(&number.to_le_bytes());
+            top.observe(number.wrapping_mul(0x9e37_79b1), &key, Touch::Write, 1 << 20, 1, 1000);
+        }
+        assert!(top.memory_bytes() <= 7 << 20, "{} bytes", top.memory_bytes());
+        let hot = &top.top(1, By::Operations, 1000)[0];
+        assert_eq!((hot.key.len(), hot.key_len), (KEY_LEN_MAX, 4 * KEY_LEN_MAX));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Few sets, many keys with uneven shares, removals: what is counted lies within the bounds that are
+        /// stated.
+        #[test]
+        fn exact_counts_lie_within_the_bounds(
+            uses in proptest::collection::vec((0..200u32, 0..200u32, 1..4u32, 0..5000u64), 1..500),
+        ) {
+            let mut top = TopKeys { operations: Table::new(2), bytes: Table::new(1), ..TopKeys::default() };
+            let (mut exact, mut now_ms) = (BTreeMap::new(), 1_000_000u64);
+            for (one, other, weight, pause_ms) in uses {
+                now_ms += pause_ms;
+                let key = one.min(other);
+                let name = key.to_le_bytes();
+                let (operations, bytes): &mut (Vec<_>, Vec<_>) = exact.entry(name.to_vec()).or_default();
+                operations.push((now_ms, f64::from(weight)));
+                bytes.push((now_ms, f64::from(weight) * f64::from(other)));
+                let touch = [Touch::Read, Touch::Write, Touch::Miss][key as usize % 3];
+                top.observe(key.wrapping_mul(0x9e37_79b1), &name, touch, other as usize, weight, now_ms);
+            }
+            let faded = |uses: &[(u64, f64)]| -> f64 {
+                uses.iter().map(|(at_ms, count)| count / growth(now_ms - at_ms)).sum()
+            };
+            let mut named = 0.0;
+            for hot in top.top(usize::MAX, By::Operations, now_ms) {
+                let truth = faded(&exact[&hot.key].0);
+                let low = hot.reads + hot.writes + hot.misses;
+                prop_assert!(low <= truth * 1.000_001 && truth <= (low + hot.error) * 1.000_001);
+                named += low + hot.error;
+            }
+            let all: f64 = exact.values().map(|(operations, _)| faded(operations)).sum();
+            prop_assert!((named / all - 1.0).abs() < 1e-6, "Space-Saving counts every use once");
+            for hot in top.top(usize::MAX, By::Bytes, now_ms) {
+                let truth = faded(&exact[&hot.key].1);
+                prop_assert!(hot.bytes <= truth * 1.000_001 && truth <= (hot.bytes + hot.error) * 1.000_001);
+            }
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! What can be asked about the use of keys, and how the answers of several shards become one.
 //!
-//! A [`Question`] goes to every shard. There it is an [`Inquiry`], which is advanced in slices where it has to
-//! walk over the keys, so that requests are served meanwhile. It ends as [`Findings`]; those of several shards,
-//! which hold different keys, add up and become the reply.
+//! A [`Question`] goes to every shard. There it is an [`Inquiry`], which is advanced in slices where it has
+//! to walk over the keys, so that requests are served meanwhile. It ends as [`Findings`]; those of several
+//! shards, which hold different keys, add up and become the reply.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use super::intervals::{Histogram, Refusal, suggest};
 use super::reuse::{Curve, hit_ratio};
 use crate::entry::Entry;
 use crate::keyspace::Keyspace;
-use crate::{Dialect, Error, Reply, Request, integer, timestamp};
+use crate::{Dialect, Error, Reply, Request, Stats, integer, timestamp};
 
 /// So many items are listed when the client does not say.
 const COUNT_DEFAULT: usize = 10;
@@ -206,6 +206,7 @@ impl Inquiry {
         question: Question,
         analytics: &mut Analytics,
         keyspace: &Keyspace,
+        stats: Stats,
         shard: usize,
     ) -> Inquiry {
         let mut findings = Findings::default();
@@ -216,12 +217,11 @@ impl Inquiry {
             }
             Question::Hot { .. } | Question::Cold { .. } | Question::Prefixes { .. } => true,
             Question::Ttl { explain, .. } => {
-                findings.intervals = intervals(&question, analytics);
+                findings.intervals = intervals(&question, analytics, keyspace);
                 *explain
             }
             Question::Cache => {
-                let stats = analytics.watch.stats;
-                findings.curves.push(analytics.reuse.curve(stats.hits + stats.misses));
+                findings.curves.push(analytics.reuse.curve(stats.hits, stats.misses));
                 findings.memory_bytes = keyspace.memory_bytes() as u64;
                 (findings.hits, findings.lookups) = (stats.hits, stats.hits + stats.misses);
                 false
@@ -236,7 +236,7 @@ impl Inquiry {
                 false
             }
             Question::Reset => {
-                analytics.reset();
+                analytics.reset(stats);
                 false
             }
         };
@@ -333,9 +333,10 @@ fn hot_of_late(count: usize, by: By, analytics: &Analytics, keyspace: &Keyspace)
     found
 }
 
-fn intervals(question: &Question, analytics: &Analytics) -> Vec<Intervals> {
+fn intervals(question: &Question, analytics: &Analytics, keyspace: &Keyspace) -> Vec<Intervals> {
     let of = |id: ClassId, class: &Class| Intervals {
         class: class.name.clone(),
+        of_key: false,
         closed: class.intervals.clone(),
         open: analytics.tracker.open(Some(id), analytics.now_ms),
         watched_ms: analytics.watched_ms(),
@@ -343,7 +344,17 @@ fn intervals(question: &Question, analytics: &Analytics) -> Vec<Intervals> {
     match question {
         Question::Ttl { subject: Subject::Key(key), .. } => {
             let id = analytics.classes.find(key);
-            vec![of(id, analytics.classes.class(id))]
+            let of_class = of(id, analytics.classes.class(id));
+            let probe = keyspace.probe(key);
+            let Some(closed) = analytics.histories.closed(probe.hash) else { return vec![of_class] };
+            let usage = keyspace.find(probe).and_then(|found| keyspace.entry(found).usage());
+            let mut open = Histogram::default();
+            if let Some(usage) = usage {
+                open.record(u64::from(analytics.idle_s(usage.last_access_s)) * 1000, 1);
+            }
+            let class = of_class.class.clone();
+            let (closed, watched_ms) = (closed.clone(), analytics.watched_ms());
+            vec![Intervals { class, of_key: true, closed, open, watched_ms }, of_class]
         }
         _ => {
             let classes = analytics.classes.iter().filter(|(_, class)| question.is_about(class));
@@ -393,10 +404,12 @@ struct Prefix {
     bytes: u64,
 }
 
-/// How long the keys of a class rest between two uses.
+/// How long the keys of a class, or one of them, rest between two uses.
 #[derive(Debug)]
 struct Intervals {
     class: Vec<u8>,
+    /// Whether it is about the key that was asked for alone.
+    of_key: bool,
     closed: Histogram,
     open: Histogram,
     watched_ms: u64,
@@ -455,7 +468,9 @@ impl Findings {
             }
         }
         for intervals in other.intervals {
-            match self.intervals.iter_mut().find(|known| known.class == intervals.class) {
+            let same =
+                |known: &&mut Intervals| known.class == intervals.class && known.of_key == intervals.of_key;
+            match self.intervals.iter_mut().find(same) {
                 Some(known) => {
                     known.closed.add(&intervals.closed);
                     known.open.add(&intervals.open);
@@ -522,14 +537,20 @@ impl Findings {
 
     fn ttl_reply(&self, target: f64, explain: bool, dialect: Dialect) -> Reply<'static> {
         // Shards may know the key by different classes: the one with most to tell counts.
-        let most = self.intervals.iter().max_by_key(|it| (it.class != OTHER, it.closed.count()));
-        let Some(intervals) = most else {
+        let of_classes = self.intervals.iter().filter(|it| !it.of_key);
+        let most = of_classes.max_by_key(|it| (it.class != OTHER, it.closed.count()));
+        let Some(of_class) = most else {
             let refusal = Refusal::FewObservations { needed: 1, have: 0 };
             return refused(refusal, None, explain, dialect);
         };
-        let suggestion = match suggest(&intervals.closed, &intervals.open, target, intervals.watched_ms) {
-            Ok(suggestion) => suggestion,
-            Err(refusal) => return refused(refusal, Some(&intervals.class), explain, dialect),
+        // The history of the key itself counts where it is long enough, else that of its class.
+        let ask = |it: &Intervals| suggest(&it.closed, &it.open, target, it.watched_ms);
+        let of_key = self.intervals.iter().filter(|it| it.of_key);
+        let by_key = of_key.filter_map(|it| Some((it, ask(it).ok()?))).next();
+        let (intervals, suggestion) = match by_key.map_or_else(|| ask(of_class).map(|it| (of_class, it)), Ok)
+        {
+            Ok(found) => found,
+            Err(refusal) => return refused(refusal, Some(&of_class.class), explain, dialect),
         };
         let ttl_s = suggestion.ttl_s as i64;
         if !explain {
@@ -542,6 +563,7 @@ impl Findings {
             ("expected_hit_ratio", decimal(suggestion.expected_hit_ratio)),
             ("target", decimal(target)),
             ("class", text(&intervals.class)),
+            ("learnt_from", text(if intervals.of_key { b"key" } else { b"class" })),
             ("observations", Reply::Integer(suggestion.observations as i64)),
             ("watched_seconds", Reply::Integer((intervals.watched_ms / 1000) as i64)),
             ("p50_ms", optional(intervals.closed.quantile(0.5))),

@@ -1,9 +1,9 @@
 //! What a shard knows about the use of its keys.
 //!
-//! Every access is counted with the key itself, exactly (`entry::Usage`). Everything else has a fixed size, whatever
-//! the number of keys, and sees a sample in two ways: of all accesses, every one while there are few of them and one
-//! of [`SAMPLED_ONE_OF`] beyond [`OBSERVED_A_SECOND`], each for as many as it stands for; and of some keys, chosen by
-//! their hash, every access.
+//! Every access is counted with the key itself, exactly (`entry::Usage`). Everything else has a fixed size,
+//! whatever the number of keys, and sees a sample in two ways: of all accesses, every one while there are few
+//! of them and one of [`SAMPLED_ONE_OF`] beyond [`OBSERVED_A_SECOND`], each for as many as it stands for; and
+//! of some keys, chosen by their hash, every access.
 //!
 //! In reading order:
 //!
@@ -13,6 +13,7 @@
 //! - `classes` kinds of keys, learnt from their names
 //! - `intervals` how long keys rest between two uses, and the TTL that follows
 //! - `reuse` the hit ratio to expect with more or less memory
+//! - `gate` which keys the last two follow
 //! - `load` the measured load over the hours of the week, and its forecast
 //! - `anomalies` which series have left what is normal for them
 //!
@@ -20,6 +21,7 @@
 
 pub mod anomalies;
 pub mod classes;
+mod gate;
 pub mod hot;
 pub mod inquiry;
 pub mod intervals;
@@ -34,7 +36,7 @@ use crate::keyspace::{Found, Keyspace, Probe};
 use anomalies::{Detector, Measure, SeriesId};
 use classes::{ClassId, Classes};
 use hot::{By, TopKeys, Touch};
-use intervals::Tracker;
+use intervals::{Histogram, Histories, Tracker};
 use reuse::MissRatio;
 
 /// So many accesses of a second are all observed.
@@ -52,6 +54,9 @@ const RATIO_OPERATIONS_MIN: u64 = 10;
 
 /// What a key costs beyond its entry: a word of the table and its tag, at the usual load of the tables.
 const TABLE_BYTES_A_KEY: usize = 13;
+
+/// A key with at least so many rests is told from its class.
+const OWN_RESTS_MIN: u64 = 100;
 
 /// The curve of the hit ratio forgets half of what it knows after so long.
 const AGING_MS: u64 = 3_600_000;
@@ -73,6 +78,7 @@ pub struct Analytics {
     top: TopKeys,
     classes: Classes,
     tracker: Tracker,
+    histories: Histories,
     reuse: MissRatio,
     detector: Detector,
     watch: Watch,
@@ -98,7 +104,8 @@ pub(crate) struct OfKey {
     pub(crate) class: Vec<u8>,
     /// Reads and writes per second of late, of keys among the most used.
     pub(crate) rate: Option<f64>,
-    /// Times between two uses of a key of its class, in milliseconds.
+    /// Times between two uses, in milliseconds: of the key itself if it is used much, else of the keys of its
+    /// class.
     pub(crate) interval_p50_ms: Option<u64>,
     pub(crate) interval_p99_ms: Option<u64>,
 }
@@ -110,6 +117,8 @@ struct Access<'k> {
     touch: Touch,
     value_len: usize,
     deadline_ms: Option<u64>,
+    /// How long the key had rested, if it is there and was used before.
+    rest_s: Option<u32>,
 }
 
 impl Analytics {
@@ -126,6 +135,7 @@ impl Analytics {
             top: TopKeys::default(),
             classes: Classes::default(),
             tracker: Tracker::default(),
+            histories: Histories::default(),
             reuse: MissRatio::default(),
             detector: Detector::default(),
             watch: Watch { at_ms: now_ms, ..Watch::default() },
@@ -149,9 +159,7 @@ impl Analytics {
     /// A command has read a key, or would have.
     #[inline]
     pub(crate) fn on_read(&mut self, probe: Probe<'_>, found: Option<Found>, keyspace: &mut Keyspace) {
-        if let Some(found) = found {
-            keyspace.count_read(found, self.now_s);
-        }
+        let rest_s = found.and_then(|found| keyspace.count_read(found, self.now_s));
         if self.is_observed(probe.hash) {
             let entry = found.map(|found| keyspace.entry(found));
             self.observe(&Access {
@@ -160,6 +168,7 @@ impl Analytics {
                 touch: if found.is_some() { Touch::Read } else { Touch::Miss },
                 value_len: entry.map_or(0, |entry| entry.value().len()),
                 deadline_ms: entry.and_then(Entry::deadline_ms),
+                rest_s,
             });
         }
     }
@@ -174,9 +183,10 @@ impl Analytics {
         deadline_ms: Option<u64>,
         keyspace: &mut Keyspace,
     ) {
-        keyspace.count_write(found, self.now_s);
+        let rest_s = keyspace.count_write(found, self.now_s);
         if self.is_observed(found.hash) {
-            self.observe(&Access { key, hash: found.hash, touch: Touch::Write, value_len, deadline_ms });
+            let (hash, touch) = (found.hash, Touch::Write);
+            self.observe(&Access { key, hash, touch, value_len, deadline_ms, rest_s });
         }
     }
 
@@ -190,7 +200,7 @@ impl Analytics {
     ) -> Usage {
         if self.is_observed(probe.hash) {
             let Probe { key, hash } = probe;
-            self.observe(&Access { key, hash, touch: Touch::Write, value_len, deadline_ms });
+            self.observe(&Access { key, hash, touch: Touch::Write, value_len, deadline_ms, rest_s: None });
         }
         Usage::created(self.now_s)
     }
@@ -213,24 +223,26 @@ impl Analytics {
         self.top.clear();
         self.classes.clear();
         self.tracker.clear();
+        self.histories.clear();
         self.reuse.clear();
         self.watch.keys.clear();
         self.watch.classes.clear();
     }
 
     /// Forgets everything but what is counted with the keys.
-    pub(crate) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self, stats: Stats) {
         self.on_clear();
+        self.reuse.reset(stats.hits, stats.misses);
         self.detector = Detector::default();
     }
 
-    /// Takes note of the last second. To be called about once a second. `latency_us` is how long requests took
-    /// lately, if there were any.
+    /// Takes note of the last second. To be called about once a second. `latency_us` is how long requests
+    /// took lately, if there were any.
     pub(crate) fn on_second(&mut self, stats: Stats, latency_us: Option<f64>, keyspace: &Keyspace) {
         let now_ms = self.now_ms;
         if now_ms >= self.next_aging_ms {
             self.next_aging_ms = now_ms + AGING_MS;
-            self.reuse.age(stats.hits + stats.misses);
+            self.reuse.age(stats.hits, stats.misses);
         }
         let seconds = now_ms.saturating_sub(self.watch.at_ms) as f64 / 1000.0;
         if seconds <= 0.0 {
@@ -302,6 +314,7 @@ impl Analytics {
         self.top.memory_bytes()
             + self.classes.memory_bytes()
             + self.tracker.memory_bytes()
+            + self.histories.memory_bytes()
             + self.reuse.memory_bytes()
             + self.detector.memory_bytes()
             + size_of::<Self>()
@@ -310,6 +323,8 @@ impl Analytics {
     /// What is known of a key besides the counters of its entry.
     pub(crate) fn of_key(&self, key: &[u8], hash: u32) -> OfKey {
         let class = self.classes.class(self.classes.find(key));
+        let own = self.histories.closed(hash).filter(|own| own.observations() >= OWN_RESTS_MIN);
+        let rests: &Histogram = own.unwrap_or(&class.intervals);
         let hot = self.top.find(hash, key, self.now_ms);
         // Faded counts of a steady rate approach what this window holds.
         let half_lives = self.watched_ms() as f64 / hot::HALF_LIFE_MS as f64;
@@ -319,8 +334,8 @@ impl Analytics {
         OfKey {
             class: class.name.clone(),
             rate,
-            interval_p50_ms: class.intervals.quantile(0.5),
-            interval_p99_ms: class.intervals.quantile(0.99),
+            interval_p50_ms: rests.quantile(0.5),
+            interval_p99_ms: rests.quantile(0.99),
         }
     }
 
@@ -349,8 +364,9 @@ impl Analytics {
     #[cold]
     #[inline(never)]
     fn observe(&mut self, access: &Access<'_>) {
-        let Access { key, hash, touch, value_len, deadline_ms } = *access;
+        let Access { key, hash, touch, value_len, deadline_ms, .. } = *access;
         let now_ms = self.now_ms;
+        self.observe_rest(access);
         if self.countdown == 0 {
             let weight = self.weight;
             self.top.observe(hash, key, touch, value_len, weight, now_ms);
@@ -367,12 +383,6 @@ impl Analytics {
             }
             self.choose_next();
         }
-        if self.tracker.tracks(hash) {
-            let id = self.classes.find(key);
-            if let Some(ms) = self.tracker.touch(hash, id, now_ms) {
-                self.classes.class_mut(id).intervals.record(ms, 1);
-            }
-        }
         if self.reuse.samples(hash) {
             let bytes = footprint_bytes(key.len(), value_len, deadline_ms);
             match touch {
@@ -381,6 +391,24 @@ impl Analytics {
                 Touch::Write => self.reuse.write(hash, bytes, deadline_ms, now_ms),
             }
         }
+    }
+
+    /// Takes note of how long the key of an access had rested. A key that is there knows it itself, in
+    /// seconds, and one access of a sample stands for all; of a key that was there before, only the tracker
+    /// knows.
+    fn observe_rest(&mut self, access: &Access<'_>) {
+        let Access { key, hash, rest_s, .. } = *access;
+        let id = self.classes.find(key);
+        let tracks = self.tracker.tracks(hash);
+        let tracked_ms = tracks.then(|| self.tracker.touch(hash, id, self.now_ms)).flatten();
+        let (ms, weight) = match (rest_s, tracked_ms) {
+            (Some(_), _) if self.countdown > 0 => return,
+            (Some(rest_s), _) => (tracked_ms.unwrap_or(u64::from(rest_s) * 1000), self.weight),
+            (None, Some(ms)) => (ms, self.tracker.weight()),
+            (None, None) => return,
+        };
+        self.classes.class_mut(id).intervals.record(ms, weight);
+        self.histories.record(hash, ms, weight);
     }
 
     /// Chooses the next access that is observed.
@@ -541,6 +569,68 @@ mod tests {
         for request in ["HOTKEYS", "HOTKEYS TOTAL", "COLDKEYS 0"] {
             assert_eq!(column(&ask(&mut shards, request, EPOCH_MS + 700, 9), "key"), ["d"], "{request}");
         }
+    }
+
+    /// 100 keys are read every 20 s, one of them every second.
+    #[test]
+    fn a_ttl_is_learnt_from_the_key_where_it_has_a_history_and_else_from_its_class() {
+        let mut shard = counting();
+        for number in 0..100 {
+            run(&mut shard, &format!("SET user:{number} v"), EPOCH_MS);
+        }
+        let mut now_ms = EPOCH_MS;
+        for second in 1..=2000 {
+            now_ms = EPOCH_MS + second * 1000;
+            run(&mut shard, "GET user:1", now_ms);
+            for number in (0..100).filter(|number| number % 20 == second % 20) {
+                run(&mut shard, &format!("GET user:{number}"), now_ms);
+            }
+        }
+        let shards = &mut [shard];
+        let mut ttl_s = |question: &str| {
+            let reply = ask(shards, question, now_ms, 10);
+            let number = |name| field(&reply, name).parse::<u64>().unwrap();
+            (number("ttl"), field(&reply, "learnt_from"), number("observations"))
+        };
+        let (ttl, learnt_from, observations) = ttl_s("SUGGEST-TTL user:1 EXPLAIN");
+        assert!(
+            (1..=2).contains(&ttl) && learnt_from == "key" && observations == 2100,
+            "{ttl} {observations}"
+        );
+        for question in ["SUGGEST-TTL CLASS user:* EXPLAIN", "SUGGEST-TTL user:new EXPLAIN"] {
+            let (ttl, learnt_from, observations) = ttl_s(question);
+            assert!((20..=25).contains(&ttl) && learnt_from == "class", "{ttl} for {question}");
+            assert_eq!(observations, 2000 + 10_000);
+        }
+        let analyzed = run(&mut shards[0], "ANALYZE user:1", now_ms);
+        assert_eq!(field(&analyzed, "interval_p50_ms"), "1023");
+    }
+
+    #[test]
+    fn the_hit_ratio_to_expect_is_that_of_an_lru_cache() {
+        let mut shard = counting();
+        let mut now_ms = EPOCH_MS;
+        for round in 0..20 {
+            for number in 0..1000 {
+                now_ms += 1;
+                run(&mut shard, &format!("GET key:{number}"), now_ms);
+                if round == 0 {
+                    run(&mut shard, &format!("SET key:{number} value"), now_ms);
+                }
+            }
+        }
+        let Reply::Array(rows) = ask(&mut [shard], "CACHE-ADVICE", now_ms, 10) else { panic!("no list") };
+        let hit_ratio = |row: &Reply<'_>| field(row, "hit_ratio").parse::<f64>().unwrap();
+        let ratios: Vec<_> = rows.iter().map(hit_ratio).collect();
+        assert_eq!(ratios[0], 0.95);
+        assert!(
+            ratios[1..3].iter().all(|ratio| *ratio < 0.01),
+            "{ratios:?}: a cycle that does not fit misses"
+        );
+        assert!(
+            ratios[4..].iter().all(|ratio| (ratio - 0.95).abs() < 0.01),
+            "{ratios:?}: and one that fits hits"
+        );
     }
 
     #[test]
