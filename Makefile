@@ -38,23 +38,39 @@ bench: ## the micro-benchmarks, some three minutes, in nanoseconds and instructi
 	$(CARGO) bench --workspace --bench append --bench execute --bench protocol -- $(ARGS)
 	$(MAKE) --no-print-directory bench-instructions
 
+# Installs Debian packages (the second argument) where one of the programs (the first) is missing.
+installed = @missing=; for program in $(1); do command -v $$program >/dev/null || missing=yes; done; \
+	[ -z "$$missing" ] || { \
+	echo "installing $(2)"; \
+	as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	$$as_root apt-get update -qq && \
+	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2); }
+
 bench-instructions: ## instructions per operation against the baseline; a new baseline: make bench-instructions ARGS=--accept
-	@command -v valgrind >/dev/null || { \
-		echo "installing valgrind"; \
-		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
-		$$as_root apt-get update -qq && \
-		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends valgrind; }
+	$(call installed,valgrind,--no-install-recommends valgrind)
 	$(CARGO) bench --profile instructions --bench instructions -- $(ARGS)
 
-bench-server: ## the server against Redis, in turns; options: make bench-server ARGS=--quick
-	@command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null || { \
-		echo "installing redis-server and redis-tools"; \
-		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
-		$$as_root apt-get update -qq && \
-		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server redis-tools; }
+bench-server: ## the server against Redis and memcached, in turns; options: make bench-server ARGS=--quick
+	$(call installed,redis-server redis-benchmark memcached,redis-server redis-tools memcached)
 	$(CARGO) bench --bench server -- $(ARGS)
 
-analytics-quality: ## what the analytics say against what is true, some minutes; ends with an error if a target is missed
+.PHONY: bench-analytics bench-recovery bench-memory bench-scaling
+
+bench-analytics: ## what it costs to count how keys are used: the server with analytics on and off, in turns
+	$(MAKE) --no-print-directory bench-server ARGS="--only 'analytics on and off' $(ARGS)"
+
+bench-recovery: ## restarts and snapshots against Redis; options: make bench-recovery ARGS="--keys 10000000"
+	$(call installed,redis-server,redis-server)
+	$(CARGO) bench --bench recovery -- $(ARGS)
+
+bench-memory: ## memory for each key against Redis; options: make bench-memory ARGS="--keys 10000000"
+	$(call installed,redis-server,redis-server)
+	$(CARGO) bench --bench memory -- $(ARGS)
+
+bench-scaling: ## one shard, two, four, up to the cores; options: make bench-scaling ARGS=--quick
+	$(CARGO) bench --bench scaling -- $(ARGS)
+
+analytics-quality: ## what the analytics say against what is true, some minutes; real traces: TRACES=folder make analytics-quality
 	$(CARGO) bench --profile sim --bench analytics
 
 fmt: ## lays out all sources

@@ -31,6 +31,8 @@ const KEYS: usize = 10_000;
 const STRIDE: usize = 6_131;
 const VALUE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const NOW_MS: u64 = 1_000;
+/// More requests than a shard observes one by one in a second.
+const BUSY_COUNT: usize = 20_000;
 const KEEP_BYTES: usize = 1 << 16;
 const SEGMENT_BYTES: u64 = 64 << 20;
 
@@ -62,12 +64,17 @@ struct Operation {
 
 #[rustfmt::skip] // One row an operation.
 const OPERATIONS: &[Operation] = &[
-    Operation { name: "execute GET hit", count: KEYS, run: |count| on_keys("GET", "key", None, count) },
-    Operation { name: "execute GET miss", count: KEYS, run: |count| on_keys("GET", "other", None, count) },
-    Operation { name: "execute SET over a value of the same size", count: KEYS, run: |count| on_keys("SET", "key", Some(VALUE), count) },
-    Operation { name: "execute SET of a new key", count: KEYS, run: |count| on_keys("SET", "other", Some(VALUE), count) },
-    Operation { name: "execute INCR", count: KEYS, run: |count| on_keys("INCR", "number", None, count) },
-    Operation { name: "execute DEL", count: KEYS / 4, run: |count| on_keys("DEL", "key", None, count) },
+    Operation { name: "execute GET hit", count: KEYS, run: |count| on_keys(false, "GET", "key", None, count) },
+    Operation { name: "execute GET miss", count: KEYS, run: |count| on_keys(false, "GET", "other", None, count) },
+    Operation { name: "execute SET over a value of the same size", count: KEYS, run: |count| on_keys(false, "SET", "key", Some(VALUE), count) },
+    Operation { name: "execute SET of a new key", count: KEYS, run: |count| on_keys(false, "SET", "other", Some(VALUE), count) },
+    Operation { name: "execute INCR", count: KEYS, run: |count| on_keys(false, "INCR", "number", None, count) },
+    Operation { name: "execute DEL", count: KEYS / 4, run: |count| on_keys(false, "DEL", "key", None, count) },
+    Operation { name: "execute GET hit, uses counted", count: KEYS, run: |count| on_keys(true, "GET", "key", None, count) },
+    Operation { name: "execute GET miss, uses counted", count: KEYS, run: |count| on_keys(true, "GET", "other", None, count) },
+    Operation { name: "execute SET over a value of the same size, uses counted", count: KEYS, run: |count| on_keys(true, "SET", "key", Some(VALUE), count) },
+    Operation { name: "execute SET of a new key, uses counted", count: KEYS, run: |count| on_keys(true, "SET", "other", Some(VALUE), count) },
+    Operation { name: "execute DEL, uses counted", count: KEYS / 4, run: |count| on_keys(true, "DEL", "key", None, count) },
     Operation { name: "parse RESP GET", count: 1000, run: |count| parse(&resp(&["GET", "key:00000042"]), Listener::Resp, Dialect::Resp2, count) },
     Operation { name: "parse RESP SET of 64 B", count: 1000, run: |count| parse(&resp(&["SET", "key:00000042", VALUE]), Listener::Resp, Dialect::Resp2, count) },
     Operation { name: "parse text GET", count: 1000, run: |count| parse("GET key:00000042\n", Listener::Text { resp_port: None }, Dialect::Text, count) },
@@ -84,9 +91,18 @@ const OPERATIONS: &[Operation] = &[
 // ---- operations ----
 
 /// Runs a command once for each of `count` keys of a shard that holds `KEYS` keys and as many numbers. All that
-/// lies outside of the loop is the same for every count.
-fn on_keys(name: &str, prefix: &str, value: Option<&str>, count: usize) {
+/// lies outside of the loop is the same for every count. Where the uses of keys are counted, so many have been seen in
+/// this second that the others are sampled, as under load.
+fn on_keys(counted: bool, name: &str, prefix: &str, value: Option<&str>, count: usize) {
     let mut shard = Shard::new([1, 2, 3, 4]);
+    if counted {
+        shard = shard.with_analytics(NOW_MS);
+        let get = command::find(b"GET").expect("a command of the table");
+        let busy = Request::new(get, Dialect::Resp2, b"busy", &[Span { start: 0, len: 4 }]);
+        for _ in 0..BUSY_COUNT {
+            shard.execute(&busy, NOW_MS, &mut Changes::default());
+        }
+    }
     for number in 0..KEYS {
         for (prefix, value) in [("key", VALUE), ("number", "1000000000")] {
             let (key, value) = (key(prefix, number), value.as_bytes());

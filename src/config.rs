@@ -16,7 +16,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-pub use units::{CpuList, InvalidValue};
+use shard::AutoTtl;
+pub use units::{CpuList, InvalidValue, auto_ttl, auto_ttl_text};
 pub(crate) use units::{duration_within, size};
 
 use crate::tools::Tool;
@@ -142,6 +143,12 @@ pub struct Config {
     #[arg(action = clap::ArgAction::Set, value_parser = BoolishValueParser::new(), num_args = 0..=1)]
     #[arg(hide_possible_values = true, value_name = "BOOL", help_heading = ANALYTICS)]
     pub enable_analytics: bool,
+
+    /// Times to live of keys that are written without one: pairs of a glob pattern and a duration, such as
+    /// 'session:* 1h cache:* 5m'; the first pattern that matches counts [default: none]
+    #[arg(long, env = "KVLITE_AUTO_TTL", value_name = "PAIRS", help_heading = ANALYTICS)]
+    #[arg(value_parser = units::auto_ttl)]
+    pub auto_ttl: Option<AutoTtl>,
 
     /// Time between two searches for expired keys, whose memory they free; 10ms to 24h
     #[arg(long, env = "KVLITE_TTL_CHECK_INTERVAL", default_value = "100ms", value_name = "DURATION")]
@@ -281,6 +288,7 @@ impl Config {
         let mut options = vec![
             ("appendfsync", value_name(self.sync_mode)),
             ("appendonly", "yes".to_owned()),
+            ("auto-ttl", self.auto_ttl.as_ref().map_or(String::new(), auto_ttl_text)),
             ("backup-dir", shown(&self.backup_dir)),
             ("bind", self.host.clone()),
             ("compact-interval", units::duration_text(self.compact_interval)),

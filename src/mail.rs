@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use shard::analytics::inquiry::{Findings, Question};
-use shard::{Command, Dialect, Reply, Request, Span};
+use shard::{AutoTtl, Command, Dialect, Reply, Request, Span};
 
 use crate::net::{Doorbell, Net, SocketId};
 
@@ -108,6 +108,14 @@ pub enum Call {
     Report,
     /// Say how the keys are used. Answered by `Findings`.
     Ask(Question),
+    /// Give keys that are written without a time to live one by these rules, unless newer ones have come already.
+    /// Answered by `Part`.
+    SetAutoTtl {
+        /// The rules.
+        auto_ttl: Arc<AutoTtl>,
+        /// Greater for newer rules, whichever worker has sent them.
+        version: u64,
+    },
     /// Bring everything acknowledged so far to disk. Answered by `Part`.
     Sync,
     /// Write a snapshot and drop the log that it replaces. Answered by `Part`.

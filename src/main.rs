@@ -1,5 +1,5 @@
-//! The kvlite program: a tool or the load generator if the first argument names one, else the server. Options in,
-//! exit status out.
+//! The kvlite program: a tool or the load generator if the first argument names one, else the server. Options
+//! in, exit status out.
 
 use kvlite::bench;
 use kvlite::config::Config;

@@ -336,6 +336,8 @@ pub struct Gather {
     pub report: Report,
     /// What each shard has found, where that was asked for.
     pub findings: Vec<Findings>,
+    /// What the client is answered once all is done, where that is known.
+    pub then: Option<Reply<'static>>,
     parts: Vec<Reply<'static>>,
     asks_for_reports: bool,
     /// The workers that have not answered.
@@ -362,6 +364,7 @@ impl Gather {
             request: OwnedRequest::new(request),
             report: Report::default(),
             findings: Vec::new(),
+            then: None,
             parts: Vec::new(),
             asks_for_reports,
             unanswered: workers,

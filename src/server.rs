@@ -206,6 +206,8 @@ pub struct Shared {
     pub clients_accepted: Gauge,
     /// Clients that were one too many.
     pub connections_refused: Gauge,
+    /// Changes of the rules for times to live, by whichever worker.
+    pub auto_ttl_versions: Gauge,
     /// Workers with nothing left to do at the end.
     pub drained: Gauge,
     /// The time of transaction ids when the server started; known once the logs were looked at.
@@ -309,6 +311,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         connections: Gauge::default(),
         clients_accepted: Gauge::default(),
         connections_refused: Gauge::default(),
+        auto_ttl_versions: Gauge::default(),
         drained: Gauge::default(),
         id_base_us: OnceLock::new(),
         stopping: AtomicBool::new(false),

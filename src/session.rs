@@ -4,21 +4,22 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use shard::analytics::inquiry::Question;
 use shard::analytics::load::{AHEAD, Outlook};
 use shard::command::{self, Access, Server};
-use shard::{Command, Dialect, Error, Reply, Request, glob_matches, parse_integer};
+use shard::{AutoTtl, Command, Dialect, Error, Reply, Request, glob_matches, parse_integer};
 
 use crate::backup;
-use crate::config::option_name;
+use crate::config::{InvalidValue, auto_ttl, auto_ttl_text, option_name};
 use crate::connection::{Client, Stage};
-use crate::mail::Call;
+use crate::mail::{Call, Mail, Token};
 use crate::report::Report;
-use crate::router::Gather;
+use crate::router::{Gather, Job};
 use crate::schedule;
 use crate::upkeep;
-use crate::worker::{Worker, answer};
+use crate::worker::{Worker, answer, job_token};
 
 /// The version of Redis whose commands and replies kvlite follows; clients choose their features by it.
 const REDIS_VERSION: &str = "7.0.15";
@@ -49,6 +50,12 @@ impl Worker {
             }
             Server::Client => self.client_command(client, request)?,
             Server::Command => describe_commands(request)?,
+            Server::Config if request.arg(0).eq_ignore_ascii_case(b"SET") => {
+                let auto_ttl = self.setting(request)?;
+                let gather = self.set_auto_ttl(request, auto_ttl, Reply::Ok, job_token(client));
+                self.begin_job(client, Job::Gather(gather));
+                return Ok(());
+            }
             Server::Config => self.config_command(request)?,
             Server::Echo => Reply::bytes(request.arg(0)),
             Server::Hello => hello(client, request)?,
@@ -124,7 +131,8 @@ impl Worker {
             unreachable!("the shards run {}", request.command.name);
         };
         match server {
-            Server::Analytics => found(request, gather),
+            Server::Analytics if gather.then.is_none() => found(request, gather),
+            Server::Analytics | Server::Config => gather.then.take().expect("it was known from the start"),
             Server::Info if request.dialect == Dialect::Text => self.text_info(gather),
             Server::Info => self.info(request, gather),
             Server::Stats => self.stats(gather),
@@ -360,18 +368,20 @@ impl Worker {
         if request.arg_count() < 2 {
             return Err(Error::WrongSubcommandArity(request.command, "get"));
         }
-        let options = self.shared.config.options();
+        let options = self.shared.config.options().into_iter().map(|(name, value)| match name {
+            "auto-ttl" => (name, auto_ttl_text(self.shard.auto_ttl())),
+            _ => (name, value),
+        });
         let patterns: Vec<_> = request.args().skip(1).map(option_name).collect();
         if let (Dialect::Text, [name]) = (request.dialect, &patterns[..])
             && !name.iter().any(|byte| b"*?[\\".contains(byte))
         {
-            let option = self.shared.config.option(name);
+            let option = { options }.find(|(known, _)| known.as_bytes() == name);
             let (_, value) = option.ok_or_else(|| Error::UnknownOption(request.arg(1).into()))?;
             return Ok(Reply::Bulk(Cow::Owned(value.into_bytes())));
         }
-        let shown = options
-            .into_iter()
-            .filter(|(name, _)| patterns.iter().any(|pattern| glob_matches(pattern, name.as_bytes())));
+        let shown =
+            options.filter(|(name, _)| patterns.iter().any(|pattern| glob_matches(pattern, name.as_bytes())));
         let value = |value: String| Reply::Bulk(Cow::Owned(value.into_bytes()));
         Ok(match request.dialect {
             Dialect::Text => {
@@ -379,6 +389,58 @@ impl Worker {
             }
             _ => Reply::Map(shown.map(|(name, text)| (name.into(), value(text))).collect()),
         })
+    }
+
+    /// What `CONFIG SET` asks for; of all options, one can change while the server runs.
+    fn setting(&self, request: &Request<'_>) -> Result<AutoTtl, Error> {
+        if request.arg_count() != 3 {
+            return Err(Error::WrongSubcommandArity(request.command, "set"));
+        }
+        let name = request.arg(1);
+        match self.shared.config.option(name) {
+            Some(("auto-ttl", _)) => {}
+            Some(_) => return Err(Error::FixedOption(name.into())),
+            None => return Err(Error::UnknownSetting(name.into())),
+        }
+        let rules = std::str::from_utf8(request.arg(2)).map_err(|_| InvalidValue::AutoTtl).and_then(auto_ttl);
+        rules.map_err(|error| Error::InvalidSetting("auto-ttl", error.to_string().into()))
+    }
+
+    /// Brings rules for times to live to all shards. The client is then answered.
+    fn set_auto_ttl(
+        &mut self,
+        request: &Request<'_>,
+        auto_ttl: AutoTtl,
+        then: Reply<'static>,
+        token: Token,
+    ) -> Gather {
+        let (auto_ttl, version) = (Arc::new(auto_ttl), self.shared.auto_ttl_versions.next());
+        let call = |_: &mut Mail| Call::SetAutoTtl { auto_ttl: auto_ttl.clone(), version };
+        // A shard that hangs in its disk gets them, too, for later; the client is told that it has not answered.
+        let workers = (0..self.post.worker_count()).collect();
+        let mut gather = Gather::begin(workers, request, token, &mut self.post, call);
+        gather.then = Some(then);
+        gather
+    }
+
+    /// What is left to do before the client gets the reply to a question: to apply a suggestion.
+    pub(crate) fn follow_up(
+        &mut self,
+        request: &Request<'_>,
+        reply: &Reply<'static>,
+        token: Token,
+    ) -> Option<Gather> {
+        let command::Run::Server(Server::Analytics) = request.command.run else { return None };
+        let rule = Question::of(request).ok()?.rule_to_apply(reply)?;
+        let (auto_ttl, then) = match self.shard.auto_ttl().with(rule) {
+            Some(auto_ttl) => (auto_ttl, reply.clone()),
+            None => {
+                let error =
+                    Error::InvalidSetting("auto-ttl", InvalidValue::AutoTtlTooMany.to_string().into());
+                (AutoTtl::clone(self.shard.auto_ttl()), Reply::Error(error))
+            }
+        };
+        Some(self.set_auto_ttl(request, auto_ttl, then, token))
     }
 
     fn client_command(&self, client: &mut Client, request: &Request<'_>) -> Result<Reply<'static>, Error> {

@@ -104,6 +104,8 @@ pub struct Worker {
     last_id_us: u64,
     /// Questions about the use of keys; the first one is being answered. Each client has one at most.
     inquiries: VecDeque<Asked>,
+    /// Which change of the rules for times to live counts here.
+    auto_ttl_version: u64,
     /// The upkeep stands in line at the lock table, for a lull.
     awaits_lull: bool,
     connections: Vec<Option<Box<Connection>>>,
@@ -208,6 +210,9 @@ impl Worker {
     ) -> std::io::Result<Worker> {
         let now_ms = wall_clock_ms();
         let upkeep = Upkeep::new(&shared.config, net.wakeup().try_clone_to_owned()?);
+        // Until the keys are read, an empty one stands in for the shard, and keeps what is set meanwhile.
+        let mut shard = Shard::new(recovery::random_seeds());
+        shard.set_auto_ttl(Arc::new(shared.config.auto_ttl.clone().unwrap_or_default()));
         Ok(Worker {
             index,
             shared,
@@ -216,7 +221,7 @@ impl Worker {
             last_tick_ms: 0,
             net,
             post,
-            shard: Shard::new(recovery::random_seeds()),
+            shard,
             journal: Loaded::not_yet(),
             loading: true,
             data,
@@ -225,6 +230,7 @@ impl Worker {
             prepared: HashMap::new(),
             last_id_us: 0,
             inquiries: VecDeque::new(),
+            auto_ttl_version: 0,
             awaits_lull: false,
             connections: Vec::new(),
             attention: Vec::new(),
@@ -277,7 +283,9 @@ impl Worker {
                 }
             })?;
             turned?;
+            let auto_ttl = self.shard.auto_ttl().clone();
             self.shard = shard;
+            self.shard.set_auto_ttl(auto_ttl);
             self.journal.set(Journal::new(log, &shared.config));
             shared.shard_loaded(index, self.shard.key_count());
         }
@@ -727,7 +735,7 @@ impl Worker {
         self.begin_job(client, Job::Transaction(transaction));
     }
 
-    fn begin_job(&self, client: &mut Client, job: Job) {
+    pub(crate) fn begin_job(&self, client: &mut Client, job: Job) {
         client.job = Some(Box::new(job));
         client.job_since_ms = self.uptime_ms;
     }
@@ -884,6 +892,13 @@ impl Worker {
                 let inquiry = inquiry.expect("questions are asked only where something is counted");
                 self.inquiries.push_back(Asked { origin: from, token, inquiry });
             }
+            Call::SetAutoTtl { auto_ttl, version } => {
+                if version > self.auto_ttl_version {
+                    self.auto_ttl_version = version;
+                    self.shard.set_auto_ttl(auto_ttl);
+                }
+                self.post.to(from).answer(token, Answer::Part(Reply::Ok));
+            }
             Call::Report => {
                 let report = self.report();
                 self.post.to(from).answer(token, Answer::Report(Box::new(report)));
@@ -1002,6 +1017,10 @@ impl Worker {
                     Run::EveryShard(_, merge) => gather.merge(merge),
                     _ => self.gathered(&request, gather),
                 };
+                if let Some(next) = self.follow_up(&request, &reply, token) {
+                    *gather = next;
+                    return false;
+                }
                 answer(client, &request, &reply);
             }
             (Job::Walk(_), Answer::Part(Reply::Error(error))) => answer_error(client, error),
@@ -1409,7 +1428,7 @@ fn locks_of(request: &Request<'_>) -> (LockKeys, bool) {
 }
 
 /// Under which name a job's calls are answered: a client has one job at a time.
-fn job_token(client: &Client) -> Token {
+pub(crate) fn job_token(client: &Client) -> Token {
     Token { socket: client.socket, sequence: client.replies.next_sequence() }
 }
 

@@ -1,14 +1,19 @@
 //! The quality of the analytics: what they say, held against what is known to be true.
 //!
-//! Each module makes a load of which the truth is known, feeds the analytics with it, and prints a table. The loads
-//! are synthetic, and every table says so. The same seeds give the same tables on every machine: nothing here is a
-//! timing.
+//! Each module makes a load of which the truth is known, feeds the analytics with it, and prints a table. The
+//! loads are synthetic, and every table says so; `TRACES=folder` adds real traces that lie there. The same
+//! seeds give the same tables on every machine: nothing here is a timing.
 //!
-//! `cargo bench --profile sim --bench analytics` prints all tables and keeps them in `benches/results/analytics.md`.
-//! Under `cargo test` a short version runs on fixed seeds. Both end with an error if a target is missed.
+//! `cargo bench --profile sim --bench analytics` prints all tables and keeps them in
+//! `benches/results/analytics.md`. Under `cargo test` a short version runs on fixed seeds. Both end with an
+//! error if a target is missed.
 
 mod anomalies;
 mod forecast;
+mod hot;
+mod reuse;
+mod streams;
+mod ttl;
 mod weeks;
 
 use std::path::Path;
@@ -34,10 +39,16 @@ pub struct Section {
 fn main() -> ExitCode {
     // What `cargo bench` passes and `cargo test` does not.
     let extent = if std::env::args().any(|arg| arg == "--bench") { Extent::Full } else { Extent::Short };
-    let sections = [anomalies::section(extent), forecast::section(extent)];
+    let sections = [
+        hot::section(extent),
+        ttl::section(extent),
+        reuse::section(extent),
+        anomalies::section(extent),
+        forecast::section(extent),
+    ];
     let mut report = String::from(
-        "# Quality of the analytics\n\nMade by `make analytics-quality`. All loads are synthetic: see \
-         `benches/analytics`.\n",
+        "# Quality of the analytics\n\nMade by `make analytics-quality`. Loads are synthetic but for \
+         traces that are called real: see `benches/analytics`.\n",
     );
     for section in &sections {
         report.push('\n');

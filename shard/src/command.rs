@@ -239,7 +239,7 @@ pub static TABLE: &[Command] = rows![
     "COLDKEYS" 1..2    NONE  Read  Run::Server(Server::Analytics), Plain, None, "seconds", "seconds [count]", "Lists the largest keys that nobody has used for so long";
     "COMMAND"  0..MANY NONE  Admin Run::Server(Server::Command), Plain, None, "no arguments", "[COUNT | DOCS [name ...] | INFO [name ...] | LIST]", "Describes the commands of the server";
     "COMPACT"  0..1    NONE  Admin Run::Server(Server::Compact), Fields, None, "at most WHEN", "[WHEN]", "Writes a snapshot of every shard and drops the log that it replaces, or says when that will happen";
-    "CONFIG"   1..MANY NONE  Admin Run::Server(Server::Config), Plain, None, "GET and an option", "GET option [option ...]", "Shows the options of the server";
+    "CONFIG"   1..MANY NONE  Admin Run::Server(Server::Config), Plain, None, "GET and an option", "GET option [option ...] | SET auto-ttl pairs", "Shows the options of the server, or changes the one that can change";
     "DBSIZE"   0..0    NONE  Read  Run::EveryShard(commands::dbsize, Merge::Sum), Plain, None, "no arguments", "", "Returns the number of keys";
     "DECR"     1..1    ONE   Write Run::Key(commands::decr), Plain, None, "key", "key", "Subtracts one from the integer value of a key";
     "DECRBY"   2..2    ONE   Write Run::Key(commands::decrby), Plain, None, "key and decrement", "key decrement", "Subtracts a number from the integer value of a key";
@@ -275,7 +275,7 @@ pub static TABLE: &[Command] = rows![
     "SETNX"    2..2    ONE   Write Run::Key(commands::setnx), Plain, Some(1), "key and value", "key value", "Sets the value of a key that does not exist yet";
     "STATS"    0..0    NONE  Admin Run::Server(Server::Stats), Fields, None, "no arguments", "", "Returns the counters of the server";
     "STRLEN"   1..1    ONE   Read  Run::Key(commands::strlen), Plain, None, "key", "key", "Returns the length of the value of a key in bytes";
-    "SUGGEST-TTL" 1..MANY NONE Read Run::Server(Server::Analytics), Plain, None, "key", "key | CLASS name [TARGET share] [EXPLAIN]", "Suggests a time to live in seconds that keeps most re-accesses hits";
+    "SUGGEST-TTL" 1..MANY NONE Read Run::Server(Server::Analytics), Plain, None, "key", "key | CLASS name [TARGET share] [EXPLAIN] [APPLY]", "Suggests a time to live in seconds that keeps most re-accesses hits";
     "SYNC"     0..0    NONE  Admin Run::Server(Server::Sync), Plain, None, "no arguments", "", "Returns once everything acknowledged before it is on disk";
     "TTL"      1..1    ONE   Read  Run::Key(commands::ttl), Plain, None, "key", "key", "Returns the time to live of a key in seconds";
 ];

@@ -47,6 +47,12 @@ pub enum Error {
     /// A count of one of kvlite's own commands (HOTKEYS) that is not a positive integer. SCAN, whose faults
     /// Redis names, answers `Syntax` and `NotAnInteger`.
     InvalidCount,
+    /// CONFIG SET of something that is no option of the server.
+    UnknownSetting(Box<[u8]>),
+    /// CONFIG SET of an option that cannot change while the server runs.
+    FixedOption(Box<[u8]>),
+    /// CONFIG SET of a value that is none of the option's; why not.
+    InvalidSetting(&'static str, Box<str>),
     /// A number of seconds of one of kvlite's own commands that is negative or too large.
     InvalidSeconds,
     /// The share of hits that SUGGEST-TTL is to keep is not between 0 and 1.

@@ -8,6 +8,7 @@
 //! - `shard` [`Shard`]: executes requests, applies changes, expires, walks
 //! - `keyspace` the table of keys, over `arena` (memory), `entry` (the bytes of a key) and `expiry`
 //! - `analytics` [`Analytics`](analytics::Analytics): how the keys are used, and what to do about it
+//! - `auto_ttl` the time to live of keys that are written without one
 //! - `change` what goes to the log; `request`, `reply`, `error`, `stats` what goes in and out
 //! - `locks` who may use which keys while a request touches several shards
 //! - `glob`, `integer` how patterns and numbers are read
@@ -16,6 +17,7 @@
 
 pub mod analytics;
 mod arena;
+pub mod auto_ttl;
 mod change;
 pub mod command;
 mod commands;
@@ -32,6 +34,7 @@ mod shard;
 mod stats;
 pub mod timestamp;
 
+pub use auto_ttl::AutoTtl;
 pub use change::{Change, Changes, MalformedChange, decode};
 pub use command::Command;
 pub use error::Error;

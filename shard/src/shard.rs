@@ -1,13 +1,15 @@
 //! One shard: its keyspace, and when a key counts as expired. Commands read and write it through the
 //! functions here; recovery, snapshots and background work have theirs.
 
+use std::sync::Arc;
+
 use crate::analytics::Analytics;
 use crate::analytics::inquiry::{Findings, Inquiry, Question};
 use crate::command::{Access, Run};
 use crate::entry::{Entry, Usage};
 use crate::keyspace::{Found, Keyspace, Probe};
 use crate::stats::Stats;
-use crate::{Change, Changes, Reply, Request, glob};
+use crate::{AutoTtl, Change, Changes, Reply, Request, glob};
 
 /// The longest value, in bytes.
 pub const VALUE_LEN_MAX: usize = 512 << 20;
@@ -21,6 +23,9 @@ pub struct Shard {
     stats: Stats,
     /// How the keys are used, where that is counted.
     analytics: Option<Box<Analytics>>,
+    auto_ttl: Arc<AutoTtl>,
+    /// The time of the last request.
+    now_ms: u64,
     value_len_max: usize,
 }
 
@@ -32,6 +37,8 @@ impl Shard {
             graveyard: Vec::new(),
             stats: Stats::default(),
             analytics: None,
+            auto_ttl: Arc::default(),
+            now_ms: 0,
             value_len_max: VALUE_LEN_MAX,
         }
     }
@@ -62,6 +69,7 @@ impl Shard {
             Access::Write => self.stats.writes += 1,
             Access::Admin => {}
         }
+        self.now_ms = now_ms;
         if let Some(analytics) = &mut self.analytics {
             analytics.set_time(now_ms);
         }
@@ -182,6 +190,16 @@ impl Shard {
         })
     }
 
+    /// Which time to live keys get from now on that are written without one.
+    pub fn set_auto_ttl(&mut self, auto_ttl: Arc<AutoTtl>) {
+        self.auto_ttl = auto_ttl;
+    }
+
+    /// Which time to live keys get that are written without one.
+    pub fn auto_ttl(&self) -> &Arc<AutoTtl> {
+        &self.auto_ttl
+    }
+
     /// Begins to answer a question about the use of keys, at `now_ms`; [`Shard::advance`] goes on. `shard` is the
     /// number by which the findings name this shard. `None` where nothing is counted.
     pub fn ask(&mut self, question: Question, shard: usize, now_ms: u64) -> Option<Inquiry> {
@@ -286,6 +304,7 @@ impl Shard {
         deadline_ms: Option<u64>,
         changes: &mut Changes,
     ) {
+        let deadline_ms = deadline_ms.or_else(|| self.auto_ttl.deadline_ms(key, self.now_ms));
         match found {
             Some(found) => {
                 self.count_write(key, found, value.len(), deadline_ms);
@@ -455,6 +474,44 @@ mod tests {
         shard.warm(keys.iter().map(String::as_bytes));
         shard.warm(std::iter::empty());
         assert_eq!((shard.stats(), script::content(&shard, 0)), (stats, content));
+    }
+
+    #[test]
+    fn keys_that_are_written_without_a_time_to_live_get_that_of_their_rule() {
+        let rule = |pattern: &[u8], ttl_ms| crate::auto_ttl::Rule { pattern: pattern.into(), ttl_ms };
+        let mut shard = shard_of(0);
+        shard.set_auto_ttl(Arc::new(AutoTtl::new(vec![rule(b"s:*", 100)])));
+        let mut log = Changes::default();
+        for request in [
+            "SET s:1 a",
+            "SET s:2 a PX 500",
+            "SET u:1 a",
+            "SETNX s:3 a",
+            "MSET s:4 a u:2 a",
+            "INCR s:5",
+            "APPEND s:6 a",
+            "SET s:7 a PX 700",
+            "APPEND s:7 b",
+            "SET s:8 a KEEPTTL",
+            "SET s:9 a PX 9",
+            "PERSIST s:9",
+        ] {
+            let words: Vec<_> = request.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+            script::execute(&mut shard, Dialect::Resp2, &words, 1000, &mut log);
+        }
+        let mut recovered = shard_of(0);
+        decode(log.bytes()).for_each(|change| recovered.apply(&change.unwrap()));
+        for shard in [&shard, &recovered] {
+            let content = script::content(shard, 1000);
+            let deadlines =
+                content.iter().map(|(key, _, ms)| (String::from_utf8_lossy(key).into_owned(), *ms));
+            let deadlines: BTreeMap<_, _> = deadlines.collect();
+            for key in ["s:1", "s:3", "s:4", "s:5", "s:6", "s:8"] {
+                assert_eq!(deadlines[key], Some(1100), "{key}");
+            }
+            assert_eq!((deadlines["s:2"], deadlines["s:7"]), (Some(1500), Some(1700)));
+            assert_eq!((deadlines["u:1"], deadlines["u:2"], deadlines["s:9"]), (None, None, None));
+        }
     }
 
     #[test]

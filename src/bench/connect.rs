@@ -1,5 +1,5 @@
-//! The beginning of a connection: reaching the server, its greeting, and the shard that serves it. It blocks, with
-//! a bound on every wait.
+//! The beginning of a connection: reaching the server, its greeting, and the shard that serves it. It blocks,
+//! with a bound on every wait.
 
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};

@@ -1,5 +1,5 @@
-//! One thread of the load generator: its connections on a network ring of its own, the requests under way, and
-//! the latencies of those that were answered. It knows neither the other threads nor the report.
+//! One thread of the load generator: its connections on a network ring of its own, the requests under way,
+//! and the latencies of those that were answered. It knows neither the other threads nor the report.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU64;
@@ -237,7 +237,7 @@ impl<'a> Generator<'a> {
         if self.cursor.is_none() {
             (0..self.clients.len()).for_each(|client| self.send_what_is_due(client));
         }
-        loop {
+        while !self.shared.stop.load(Ordering::Relaxed) {
             let now_ns = self.now_ns();
             while let Some(client) = self.cursor.as_mut().and_then(|cursor| cursor.take_due(now_ns)) {
                 self.send_what_is_due(client);
@@ -254,6 +254,7 @@ impl<'a> Generator<'a> {
                 self.handle(event)?;
             }
         }
+        Err(Failure::Stopped)
     }
 
     fn now_ns(&self) -> u64 {
@@ -279,9 +280,6 @@ impl<'a> Generator<'a> {
     }
 
     fn check_silence(&self, now_ns: u64) -> Result<(), Failure> {
-        if self.shared.stop.load(Ordering::Relaxed) {
-            return Err(Failure::Stopped);
-        }
         let silent_ns = now_ns.saturating_sub(self.active_ns);
         let is_silent = self.waiting > 0 && silent_ns > self.shared.timeout.as_nanos() as u64;
         if is_silent { Err(Failure::Silent(self.shared.timeout)) } else { Ok(()) }

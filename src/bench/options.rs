@@ -26,7 +26,7 @@ const REQUESTS_BYTES_MAX: u64 = 1 << 30;
 /// The longest value that a line of the text protocol has room for.
 const TEXT_VALUE_BYTES_MAX: u32 = 1_000_000;
 
-/// Loads a server that speaks the Redis protocol or the kvlite text protocol, and measures it
+/// Loads and measures a server that speaks the Redis protocol, kvlite's text protocol or memcached's
 #[derive(Clone, Debug, Parser)]
 #[command(name = "kvlite bench", version, max_term_width = 100, args_override_self = true)]
 #[command(
@@ -36,14 +36,15 @@ const TEXT_VALUE_BYTES_MAX: u32 = 1_000_000;
     Every run ends: after --requests or --duration, whichever comes first, and with an error when the server \
     is silent for --timeout.\n\
     Exit status: 0 once measured, even if replies were errors (they are counted); 1 if the server could not \
-    be reached, closed a connection or fell silent; 2 for a usage error; 78 where the kernel refuses io_uring."
+    be reached, closed a connection or fell silent; 2 for a usage error; 78 where the kernel refuses \
+    io_uring."
 )]
 pub struct Options {
     /// Name or address of the server
     #[arg(long, default_value = "localhost", help_heading = SERVER)]
     pub host: String,
 
-    /// Port of the server [default: 6379, for the text protocol 6380]
+    /// Port of the server [default: 6379; for text 6380, for memcached 11211]
     #[arg(long, help_heading = SERVER)]
     pub port: Option<u16>,
 
@@ -51,7 +52,7 @@ pub struct Options {
     #[arg(long, value_name = "PATH", help_heading = SERVER)]
     pub unix_socket: Option<PathBuf>,
 
-    /// Protocol: resp or text
+    /// Protocol: resp, text (that of kvlite) or memcached
     #[arg(long, value_enum, default_value = "resp", hide_possible_values = true, help_heading = SERVER)]
     pub protocol: Protocol,
 
@@ -147,6 +148,8 @@ pub enum Protocol {
     Resp,
     /// The text protocol of kvlite.
     Text,
+    /// The text protocol of memcached.
+    Memcached,
 }
 
 /// Where the keys of a connection live, seen from the shard that serves it.
@@ -294,7 +297,9 @@ pub enum Contradiction {
     /// Values that a line of the text protocol has no room for.
     ValueTooLongForText,
     /// Only the Redis protocol tells the shard of a connection.
-    LocalityInText,
+    LocalityWithoutResp,
+    /// memcached cannot set several keys at once, and counts only what was set before.
+    NotInMemcached,
 }
 
 impl fmt::Display for Contradiction {
@@ -311,7 +316,13 @@ impl fmt::Display for Contradiction {
             Contradiction::ValueTooLongForText => {
                 write!(f, "the text protocol takes lines of 1 MiB: lower --value-size or --batch")
             }
-            Contradiction::LocalityInText => write!(f, "--locality needs --protocol resp"),
+            Contradiction::LocalityWithoutResp => write!(f, "--locality needs --protocol resp"),
+            Contradiction::NotInMemcached => {
+                write!(
+                    f,
+                    "memcached has no mset and no incr of a key that does not exist: choose get, mget, set"
+                )
+            }
         }
     }
 }
@@ -346,8 +357,11 @@ impl Options {
 
     /// The server's port.
     pub fn port(&self) -> u16 {
-        let usual = if self.protocol == Protocol::Text { 6380 } else { 6379 };
-        self.port.unwrap_or(usual)
+        self.port.unwrap_or(match self.protocol {
+            Protocol::Resp => 6379,
+            Protocol::Text => 6380,
+            Protocol::Memcached => 11211,
+        })
     }
 
     /// The size of the largest value, in bytes.
@@ -359,8 +373,14 @@ impl Options {
         if self.threads > self.clients {
             return Some(Contradiction::IdleThreads);
         }
-        if self.protocol == Protocol::Text && self.locality != Locality::Any {
-            return Some(Contradiction::LocalityInText);
+        if self.protocol != Protocol::Resp && self.locality != Locality::Any {
+            return Some(Contradiction::LocalityWithoutResp);
+        }
+        let mut commands = self.commands.values();
+        if self.protocol == Protocol::Memcached
+            && commands.any(|kind| matches!(kind, Kind::Incr | Kind::Mset))
+        {
+            return Some(Contradiction::NotInMemcached);
         }
         let batched = self.commands.values().any(|kind| kind == Kind::Mset);
         let request_bytes =
@@ -443,6 +463,7 @@ mod tests {
             ("--value-size 2m --protocol text", "lines of 1 MiB"),
             ("--value-size 1m -P 1024", "under way"),
             ("--locality local --protocol text", "needs --protocol resp"),
+            ("--commands get,incr --protocol memcached", "choose get, mget, set"),
             ("--value-size 1k -P 100 -c 100 --batch 1000 --commands mset", "under way"),
         ] {
             let error = parse(args).expect_err(args);

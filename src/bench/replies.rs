@@ -1,5 +1,5 @@
-//! Replies, as far as a load generator needs to know them: where each ends, and whether it is an error. It keeps
-//! no value, however large, only the bytes of a line that has not ended yet.
+//! Replies, as far as a load generator needs to know them: where each ends, and whether it is an error. It
+//! keeps no value, however large, only the bytes of a line that has not ended yet.
 
 use std::fmt;
 
@@ -42,8 +42,8 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// Finds the replies in the bytes of one connection, which may be cut anywhere. In the text protocol each line
-/// counts as a reply: how many belong to one request is for the caller to know.
+/// Finds the replies in the bytes of one connection, which may be cut anywhere. In the text protocol each
+/// line counts as a reply: how many belong to one request is for the caller to know.
 #[derive(Debug)]
 pub struct ReplyReader {
     protocol: Protocol,
@@ -109,7 +109,33 @@ impl ReplyReader {
                 });
                 Ok(())
             }
+            Protocol::Memcached => self.read_memcached_line(line, on_reply),
         }
+    }
+
+    /// Of several keys, memcached returns those that exist.
+    fn read_memcached_line(
+        &mut self,
+        line: &[u8],
+        on_reply: &mut impl FnMut(Answer<'_>),
+    ) -> Result<(), Malformed> {
+        let answer = match line {
+            [b'V', b'A', b'L', b'U', b'E', b' ', words @ ..] => {
+                let length = words.split(|byte| *byte == b' ').nth(2).and_then(number);
+                self.skip = length.ok_or_else(|| malformed(line))? + "\r\n".len() as u64;
+                self.items_left = 2; // The value and END, or a further value.
+                return Ok(());
+            }
+            b"END" if self.items_left == 0 => Answer::Missing,
+            b"END" | b"STORED" => Answer::Done,
+            _ if line.ends_with(b"ERROR") || line.windows(7).any(|part| part == b"_ERROR ") => {
+                Answer::Error(line)
+            }
+            _ => return Err(malformed(line)),
+        };
+        self.items_left = 0;
+        on_reply(answer);
+        Ok(())
     }
 
     fn read_resp_line(
@@ -200,6 +226,19 @@ mod tests {
         for step in 1..bytes.len() {
             assert_eq!(answers(Protocol::Text, bytes, step).unwrap(), expected, "in pieces of {step}");
         }
+    }
+
+    #[test]
+    fn values_of_memcached_end_with_end() {
+        let bytes =
+            b"VALUE key:1 0 5\r\nEND\r\n\r\nEND\r\nEND\r\nSTORED\r\nVALUE a 0 0\r\n\r\nVALUE b 0 1\r\n\
+            b\r\nEND\r\nERROR\r\nSERVER_ERROR out of memory\r\n";
+        let expected = ["Done", "Missing", "Done", "Done", "ERROR", "SERVER_ERROR out of memory"];
+        for step in 1..bytes.len() {
+            assert_eq!(answers(Protocol::Memcached, bytes, step).unwrap(), expected, "in pieces of {step}");
+        }
+        let refused = answers(Protocol::Memcached, b"+PONG\r\n", 9).unwrap_err();
+        assert_eq!(refused, Malformed::Line(b"+PONG".to_vec()));
     }
 
     #[test]

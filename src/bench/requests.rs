@@ -1,5 +1,5 @@
-//! Requests: which command comes next, on which keys, with which values, and its bytes in either protocol. All
-//! choices follow from the seed.
+//! Requests: which command comes next, on which keys, with which values, and its bytes in either protocol.
+//! All choices follow from the seed.
 
 use std::sync::Arc;
 
@@ -49,8 +49,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The keys that the options ask for, on a server with this many shards. Returns `None` where a shard has no
-    /// key, or is the only one and remote keys are asked for.
+    /// The keys that the options ask for, on a server with this many shards. Returns `None` where a shard has
+    /// no key, or is the only one and remote keys are asked for.
     pub fn new(options: &Options, shards: usize) -> Option<Keys> {
         let any = Draw::new(options.keys, options.zipf);
         let mut owned: Vec<Vec<u32>> = Vec::new();
@@ -160,6 +160,13 @@ impl RequestWriter {
                 self.push_word(b"EX", out);
                 self.push_word(seconds.as_bytes(), out);
             }
+            (_, Protocol::Memcached) => {
+                self.begin("SET", 2, out);
+                self.push_numbered(b"key:", number, out);
+                out.extend_from_slice(b" 0 ");
+                out.extend_from_slice(ttl.as_deref().unwrap_or("0").as_bytes());
+                self.push_value(out);
+            }
             (None, _) => {
                 self.begin("SET", 2, out);
                 self.push_numbered(b"key:", number, out);
@@ -177,6 +184,8 @@ impl RequestWriter {
                 self.push_word(name.as_bytes(), out);
             }
             Protocol::Text => out.extend_from_slice(name.as_bytes()),
+            Protocol::Memcached if name == "MGET" => out.extend_from_slice(b"get"),
+            Protocol::Memcached => out.extend(name.bytes().map(|byte| byte.to_ascii_lowercase())),
         }
     }
 
@@ -192,7 +201,7 @@ impl RequestWriter {
                 push_key(prefix, number, out);
                 out.extend_from_slice(b"\r\n");
             }
-            Protocol::Text => {
+            Protocol::Text | Protocol::Memcached => {
                 out.push(b' ');
                 push_key(prefix, number, out);
             }
@@ -215,6 +224,10 @@ impl RequestWriter {
                 out.extend_from_slice(word);
                 out.extend_from_slice(b"\r\n");
             }
+            Protocol::Memcached => {
+                push_length(b' ', word.len(), out);
+                out.extend_from_slice(word);
+            }
             Protocol::Text if word.is_empty() => out.extend_from_slice(b" \"\""),
             Protocol::Text => {
                 out.push(b' ');
@@ -224,8 +237,10 @@ impl RequestWriter {
     }
 
     fn end(&self, out: &mut Vec<u8>) {
-        if self.options.protocol == Protocol::Text {
-            out.push(b'\n');
+        match self.options.protocol {
+            Protocol::Resp => {}
+            Protocol::Text => out.push(b'\n'),
+            Protocol::Memcached => out.extend_from_slice(b"\r\n"),
         }
     }
 }
@@ -288,6 +303,15 @@ mod tests {
         assert_eq!(text("--commands mget --batch 2"), "MGET key:000000000000 key:000000000000\n");
         assert_eq!(text("--commands set"), "SET key:000000000000 \"\"\n");
         assert_eq!(text("--commands set --ttl 60"), "SETEX key:000000000000 60 \"\"\n");
+    }
+
+    #[test]
+    fn requests_to_memcached() {
+        let request = |args: &str| written(&format!("--protocol memcached --keys 1 --value-size 0 {args}"));
+        assert_eq!(request("--commands get"), "get key:000000000000\r\n");
+        assert_eq!(request("--commands mget --batch 2"), "get key:000000000000 key:000000000000\r\n");
+        assert_eq!(request("--commands set"), "set key:000000000000 0 0 0\r\n\r\n");
+        assert_eq!(request("--commands set --ttl 60"), "set key:000000000000 0 60 0\r\n\r\n");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! When requests are due. A pure function of their numbers: it looks at no clock, and no delay of the server or
-//! of the load generator moves it, which is what keeps the latencies honest (no coordinated omission).
+//! When requests are due. A pure function of their numbers: it looks at no clock, and no delay of the server
+//! or of the load generator moves it, which is what keeps the latencies honest (no coordinated omission).
 
 use std::time::Duration;
 
@@ -53,8 +53,8 @@ impl Cursor {
         (self.number < self.schedule.count).then(|| self.schedule.due_ns(self.number))
     }
 
-    /// The position among the thread's connections of the one whose request is due by `now_ns`, if one is, and
-    /// goes on to the next.
+    /// The position among the thread's connections of the one whose request is due by `now_ns`, if one is,
+    /// and goes on to the next.
     pub fn take_due(&mut self, now_ns: u64) -> Option<usize> {
         self.next_due_ns().filter(|due_ns| *due_ns <= now_ns)?;
         let client = self.number % self.schedule.clients;

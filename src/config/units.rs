@@ -7,6 +7,9 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use shard::AutoTtl;
+use shard::auto_ttl::{RULES_MAX, Rule};
+
 use tracing_subscriber::EnvFilter;
 
 /// Why a text is not the value that its option takes.
@@ -26,6 +29,12 @@ pub enum InvalidValue {
     CpuOutOfBounds(usize),
     /// A host name that is empty or holds blanks.
     Host,
+    /// Not pairs of a pattern and a time to live.
+    AutoTtl,
+    /// The time to live of this pattern is none, or out of its bounds.
+    AutoTtlDuration(String),
+    /// More rules than are looked through at each write.
+    AutoTtlTooMany,
     /// Not a log filter; the text is the part that is wrong.
     LogFilter(String),
 }
@@ -45,6 +54,13 @@ impl fmt::Display for InvalidValue {
             InvalidValue::CpuList => write!(f, "write CPU numbers and ranges such as 0-3,6"),
             InvalidValue::CpuOutOfBounds(cpu) => write!(f, "CPU {cpu} is past the greatest, {CPU_MAX}"),
             InvalidValue::Host => write!(f, "give one host name or address, without blanks"),
+            InvalidValue::AutoTtl => write!(f, "write pairs such as 'session:* 1h cache:* 5m'"),
+            InvalidValue::AutoTtlDuration(pattern) => {
+                let (least, greatest) =
+                    (duration_text(*TTL_BOUNDS.start()), duration_text(*TTL_BOUNDS.end()));
+                write!(f, "give '{pattern}' a duration such as 90s or 1h30m, from {least} to {greatest}")
+            }
+            InvalidValue::AutoTtlTooMany => write!(f, "give at most {RULES_MAX} pairs"),
             InvalidValue::LogFilter(part) => write!(
                 f,
                 "'{part}' is neither a level (error, warn, info, debug, trace, off) nor a filter such as \
@@ -181,6 +197,33 @@ pub fn cpu_list_text(cpus: &[usize]) -> String {
     texts.collect::<Vec<_>>().join(",")
 }
 
+/// The bounds of a time to live that keys get by themselves: up to ten years.
+const TTL_BOUNDS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(10 * 365 * 24);
+
+/// Reads pairs of a glob pattern and a time to live, such as `session:* 1h cache:* 5m`. No pair: no rule.
+pub fn auto_ttl(text: &str) -> Result<AutoTtl, InvalidValue> {
+    let words: Vec<_> = text.split_ascii_whitespace().collect();
+    let (pairs, []) = words.as_chunks::<2>() else { return Err(InvalidValue::AutoTtl) };
+    if pairs.len() > RULES_MAX {
+        return Err(InvalidValue::AutoTtlTooMany);
+    }
+    let rules = pairs.iter().map(|[pattern, ttl]| {
+        let ttl = duration_within(ttl, TTL_BOUNDS);
+        let ttl = ttl.map_err(|_| InvalidValue::AutoTtlDuration((*pattern).to_owned()))?;
+        Ok(Rule { pattern: pattern.as_bytes().into(), ttl_ms: ttl.as_millis() as u64 })
+    });
+    rules.collect::<Result<_, _>>().map(AutoTtl::new)
+}
+
+/// The rules as [`auto_ttl`] reads them.
+pub fn auto_ttl_text(auto_ttl: &AutoTtl) -> String {
+    let rule = |rule: &Rule| {
+        let ttl = duration_text(Duration::from_millis(rule.ttl_ms));
+        format!("{} {ttl}", String::from_utf8_lossy(&rule.pattern))
+    };
+    auto_ttl.rules().iter().map(rule).collect::<Vec<_>>().join(" ")
+}
+
 /// Accepts a host name or an address.
 pub fn host(text: &str) -> Result<String, InvalidValue> {
     let plain = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control());
@@ -263,6 +306,25 @@ mod tests {
         {
             assert_eq!(size(text), Err(InvalidValue::Size), "{text}");
         }
+    }
+
+    #[test]
+    fn times_to_live_are_read_as_pairs() {
+        for (text, shown) in [
+            ("", ""),
+            ("session:* 1h", "session:* 3600s"),
+            ("  a:* 90s\tb:[12]* 1h30m x 1.5s ", "a:* 90s b:[12]* 5400s x 1500ms"),
+        ] {
+            let rules = auto_ttl(text).unwrap();
+            assert_eq!(auto_ttl_text(&rules), shown);
+            assert_eq!(auto_ttl(shown), Ok(rules));
+        }
+        assert_eq!(auto_ttl("session:*"), Err(InvalidValue::AutoTtl));
+        for ttl in ["soon", "0", "-1s", "999ms", "87601h"] {
+            let refused = auto_ttl(&format!("a:* 1h b:* {ttl}"));
+            assert_eq!(refused, Err(InvalidValue::AutoTtlDuration("b:*".to_owned())), "{ttl}");
+        }
+        assert_eq!(auto_ttl(&"a 1s ".repeat(RULES_MAX + 1)), Err(InvalidValue::AutoTtlTooMany));
     }
 
     #[test]

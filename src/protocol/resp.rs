@@ -402,6 +402,19 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
         }
         Error::UnsupportedOption(option) => return echo(b"-ERR Unsupported option ", option, b"", out),
         Error::UnknownClientAttribute(name) => return echo(b"-ERR Unrecognized option '", name, b"'", out),
+        Error::UnknownSetting(name) => {
+            let before = b"-ERR Unknown option or number of arguments for CONFIG SET - '";
+            return echo(before, name, b"'", out);
+        }
+        Error::FixedOption(name) => {
+            let before = b"-ERR CONFIG SET failed (possibly related to argument '";
+            return echo(before, name, b"') - can't set immutable config", out);
+        }
+        Error::InvalidSetting(name, reason) => {
+            write!(out, "-ERR CONFIG SET failed (possibly related to argument '{name}') - ")
+                .expect("writing to memory succeeds");
+            return push_echo(reason.as_bytes(), out);
+        }
         Error::UnknownOption(name) => return echo(b"-ERR unknown option '", name, b"'", out),
         Error::WritesRefused { .. } | Error::NotOnDisk { .. } => {
             out.extend_from_slice(b"-MISCONF ");

@@ -640,6 +640,21 @@ fn errors_in_the_words_of_each_protocol() {
         (Error::ExpireNotAnInteger, "invalid TTL", integer),
         (Error::InvalidCursor, "invalid cursor", "invalid cursor"),
         (Error::InvalidCount, "invalid count", "invalid count"),
+        (
+            Error::UnknownSetting(Box::from(&b"nope"[..])),
+            "Unknown option or number of arguments for CONFIG SET - 'nope'",
+            "Unknown option or number of arguments for CONFIG SET - 'nope'",
+        ),
+        (
+            Error::FixedOption(Box::from(&b"port"[..])),
+            "CONFIG SET failed (possibly related to argument 'port') - can't set immutable config",
+            "CONFIG SET failed (possibly related to argument 'port') - can't set immutable config",
+        ),
+        (
+            Error::InvalidSetting("auto-ttl", "write x".into()),
+            "CONFIG SET failed (possibly related to argument 'auto-ttl') - write x",
+            "CONFIG SET failed (possibly related to argument 'auto-ttl') - write x",
+        ),
         (Error::InvalidSeconds, "invalid number of seconds", "invalid number of seconds"),
         (
             Error::InvalidTarget,

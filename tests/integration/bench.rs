@@ -1,5 +1,5 @@
-//! `kvlite bench` against the real server, and against Redis where it is installed: its bounds, its counts, its
-//! latencies, its exit status.
+//! `kvlite bench` against the real server, and against Redis where it is installed: its bounds, its counts,
+//! its latencies, its exit status.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -36,8 +36,8 @@ fn every_request_is_answered_and_counted_on_both_protocols() {
     let server = Server::start(2, &[]);
     for (port, protocol) in [(server.resp_port, "resp"), (server.port, "text")] {
         server.resp().ask("CLEAR");
-        let flags = "--fill --keys 500 -n 5000 --clients 7 --threads 3 --pipeline 5 --value-size 0-100 --zipf 0.9 \
-            --commands get:1,set:1,incr:1,mget:1,mset:1 --batch 3";
+        let flags = "--fill --keys 500 -n 5000 --clients 7 --threads 3 --pipeline 5 --value-size 0-100 \
+            --zipf 0.9 --commands get:1,set:1,incr:1,mget:1,mset:1 --batch 3";
         let report = measured(port, &format!("--protocol {protocol} {flags}"));
         assert_eq!(report["requests"], 5000, "{report}");
         assert_eq!((&report["errors"], &report["missing"]), (&0.into(), &0.into()), "{report}");
@@ -85,8 +85,8 @@ fn replies_that_are_errors_are_counted_with_their_text() {
     assert_eq!(report["missing"], 50, "{report}");
 }
 
-/// A server that stands still for a while keeps a closed loop from asking, so that it sees one slow request. At a
-/// fixed rate every request that was due meanwhile has waited, and its latency says so.
+/// A server that stands still for a while keeps a closed loop from asking, so that it sees one slow request.
+/// At a fixed rate every request that was due meanwhile has waited, and its latency says so.
 #[test]
 fn requests_that_a_stall_held_back_count_with_their_waiting_time() {
     const STALL: Duration = Duration::from_millis(1000);

@@ -47,7 +47,7 @@ const RESP: &[Script] = &[
         GET a -> "Hello"
         EXISTS a a -> 2
         APPEND a ! -> 6
-        ANALYZE a -> ["reads", 3, "writes", 2, "last_access", ~"T", "created", ~"Z", "size", 6, "ttl", -1, "idle", 0..9, "rate", *, "interval_p50_ms", *, "interval_p99_ms", *, "class", *]
+        ANALYZE a -> ["reads", 3, "writes", 2, "last_access", ~"T", "created", ~"Z", "size", 6, "ttl", -1, "idle", 0..9, "rate", *, "interval_p50_ms", *, "interval_p99_ms", *, "learnt_from", *, "class", *]
         SET a 1 EX 100 -> +OK
         ANALYZE a -> ["reads", 3, "writes", 3, "last_access", *, "created", *, "size", 1, "ttl", 99..100, ...]
         DEL a -> 1
@@ -129,6 +129,10 @@ const RESP: &[Script] = &[
         SUGGEST-TTL a TARGET 1 -> -ERR the target is a share above 0 and below 1, such as 0.99
         SUGGEST-TTL a TARGET -> -ERR syntax error
         SUGGEST-TTL a b -> -ERR syntax error
+        SUGGEST-TTL a APPLY -> -ERR syntax error
+        SUGGEST-TTL CLASS session:* APPLY -> nil
+        SUGGEST-TTL CLASS other APPLY -> -ERR CONFIG SET failed (possibly related to argument 'auto-ttl') - the keys of the class have no name in common
+        CONFIG GET auto-ttl -> ["auto-ttl", ""]
         "#,
     ),
     script(
@@ -244,6 +248,30 @@ const RESP: &[Script] = &[
         CONFIG GET no-such-option -> []
         CONFIG GET -> -ERR wrong number of arguments for 'config|get' command
         CONFIG NOPE -> -ERR unknown subcommand 'NOPE'. Try CONFIG HELP.
+        "#,
+    ),
+    own(
+        "CONFIG",
+        r#"
+        CONFIG GET auto-ttl -> ["auto-ttl", ""]
+        CONFIG SET auto-ttl "session:* 1h cache:* 5m" -> +OK
+        CONFIG GET auto_ttl -> ["auto-ttl", "session:* 3600s cache:* 300s"]
+        MSET session:1 a session:2 a session:3 a cache:1 a cache:2 a user:1 a -> +OK
+        TTL session:1 -> 3599..3600
+        TTL session:2 -> 3599..3600
+        TTL session:3 -> 3599..3600
+        TTL cache:1 -> 299..300
+        TTL cache:2 -> 299..300
+        TTL user:1 -> -1
+        CONFIG SET auto-ttl "session:*" -> -ERR CONFIG SET failed (possibly related to argument 'auto-ttl') - write pairs such as 'session:* 1h cache:* 5m'
+        CONFIG SET auto-ttl "session:* soon" -> -ERR CONFIG SET failed (possibly related to argument 'auto-ttl') - give 'session:*' a duration such as 90s or 1h30m, from 1s to 315360000s
+        CONFIG GET auto-ttl -> ["auto-ttl", "session:* 3600s cache:* 300s"]
+        CONFIG SET port 1 -> -ERR CONFIG SET failed (possibly related to argument 'port') - can't set immutable config
+        CONFIG SET nope 1 -> -ERR Unknown option or number of arguments for CONFIG SET - 'nope'
+        CONFIG SET auto-ttl -> -ERR wrong number of arguments for 'config|set' command
+        CONFIG SET auto-ttl "" -> +OK
+        SET session:1 a -> +OK
+        TTL session:1 -> -1
         "#,
     ),
     script(
@@ -828,7 +856,8 @@ const TEXT: &[Script] = &[
     ),
     own(
         "CONFIG",
-        "CONFIG GET host -> 127.0.0.1\n CONFIG GET port -> <1..65535>\n CONFIG GET nope -> -ERR <..>",
+        "CONFIG SET auto-ttl \"a:* 90s\" -> +OK\n CONFIG GET auto-ttl -> a:* 90s\n CONFIG SET auto-ttl \"\" -> +OK\n \
+         CONFIG GET host -> 127.0.0.1\n CONFIG GET port -> <1..65535>\n CONFIG GET nope -> -ERR <..>",
     ),
     own("DBSIZE", "DBSIZE -> 0\n MSET a 1 b 2 c 3 -> +OK\n DBSIZE -> 3"),
     own("DECR", "DECR a -> -1\n DECR a -> -2\n SET b ten -> +OK\n DECR b -> -ERR value is not an integer"),

@@ -117,6 +117,30 @@ fn every_kind_of_change_is_found_again(shards: usize, sync_mode: &str) {
 }
 
 #[test]
+fn a_time_to_live_that_a_rule_gave_outlives_the_rule() {
+    let mut server = Server::start(2, &["--auto-ttl", "session:* 1h"]);
+    let mut text = server.text();
+    for key in ["session:1", "session:2", "session:3", "user:1"] {
+        assert_eq!(text.ask_one(&format!("SET {key} a")), "+OK");
+    }
+    assert_eq!(text.ask_one("CONFIG SET auto-ttl \"user:* 2h\""), "+OK");
+    assert_eq!(text.ask_one("SET user:2 a"), "+OK");
+    server.kill9();
+    server.restart(3);
+    let mut text = server.text();
+    assert_eq!(text.ask_one("CONFIG GET auto-ttl"), "session:* 3600s", "what was set is not kept");
+    for (key, ttl) in
+        [("session:1", 3600), ("session:2", 3600), ("session:3", 3600), ("user:1", -1), ("user:2", 7200)]
+    {
+        let left: i64 = text.ask_one(&format!("TTL {key}")).parse().unwrap();
+        assert!(
+            left == ttl || ttl > 0 && (ttl - 60..ttl).contains(&left),
+            "{key} has {left} of {ttl} seconds left"
+        );
+    }
+}
+
+#[test]
 fn every_kind_of_change_is_found_again_by_one_shard() {
     every_kind_of_change_is_found_again(1, "everysec");
 }

@@ -76,6 +76,7 @@ pub struct Classes {
     points: Vec<u32>,
     free: Vec<u16>,
     nodes: HashTable<Node>,
+    hasher: RandomState,
 }
 
 #[derive(Debug)]
@@ -107,7 +108,14 @@ struct Walk {
 impl Default for Classes {
     fn default() -> Self {
         let other = Place { id: OTHER_ID, class: Some(Box::new(Class::new(OTHER.to_vec()))) };
-        Classes { places: vec![other], points: vec![0], free: Vec::new(), nodes: HashTable::new() }
+        Classes {
+            places: vec![other],
+            points: vec![0],
+            free: Vec::new(),
+            nodes: HashTable::new(),
+            // Learnt prefixes are so few that nobody can make their table slow.
+            hasher: RandomState::with_seeds(1, 2, 3, 4),
+        }
     }
 }
 
@@ -284,7 +292,8 @@ impl Classes {
     /// Forgets a prefix that leads to no class, and those that lead to it only.
     fn prune(&mut self, prefix: &[u8]) {
         let mut prefix = prefix;
-        while let Ok(node) = self.nodes.find_entry(hash(prefix), |node| *node.prefix == *prefix)
+        while let Ok(node) =
+            self.nodes.find_entry(self.hasher.hash_one(prefix), |node| *node.prefix == *prefix)
             && node.get().place.is_none()
             && node.get().children == 0
         {
@@ -298,15 +307,16 @@ impl Classes {
     }
 
     fn node(&self, prefix: &[u8]) -> Option<&Node> {
-        self.nodes.find(hash(prefix), |node| *node.prefix == *prefix)
+        self.nodes.find(self.hasher.hash_one(prefix), |node| *node.prefix == *prefix)
     }
 
     fn node_mut(&mut self, prefix: &[u8]) -> Option<&mut Node> {
-        self.nodes.find_mut(hash(prefix), |node| *node.prefix == *prefix)
+        self.nodes.find_mut(self.hasher.hash_one(prefix), |node| *node.prefix == *prefix)
     }
 
     fn insert(&mut self, node: Node) {
-        self.nodes.insert_unique(hash(&node.prefix), node, |node| hash(&node.prefix));
+        let hash = |node: &Node| self.hasher.hash_one(&*node.prefix);
+        self.nodes.insert_unique(hash(&node), node, hash);
     }
 }
 
@@ -351,11 +361,6 @@ fn looks_made_up(part: &[u8]) -> bool {
     part.len() > PART_LEN_MAX
         || digits * 2 > part.len()
         || (part.len() >= ID_LEN_MIN && digits > 0 && (hexadecimal || digits * 4 >= part.len()))
-}
-
-/// Learnt prefixes are so few that nobody can make their table slow.
-fn hash(prefix: &[u8]) -> u64 {
-    RandomState::with_seeds(1, 2, 3, 4).hash_one(prefix)
 }
 
 #[cfg(test)]

@@ -19,8 +19,6 @@
 //!
 //! By bytes there is a second, smaller table, since a key may move the most bytes with few operations.
 
-use std::cmp::Ordering;
-
 /// After this time, in milliseconds, an observation counts half.
 pub const HALF_LIFE_MS: u64 = 60_000;
 /// Keys are kept up to this length, in bytes; of longer ones the beginning is.
@@ -93,14 +91,15 @@ pub struct TopKeys {
 
 #[derive(Debug)]
 struct Table {
+    /// The hash of each counter's key.
     tags: Vec<[u32; WAYS]>,
+    /// The counts of Space-Saving, never below what the keys had. Zero: the counter is free.
+    scores: Vec<[f64; WAYS]>,
     counters: Vec<Counter>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Counter {
-    /// The count of Space-Saving: never below what the key had. Zero: the counter is free.
-    score: f64,
     /// The score that was taken over.
     error: f64,
     reads: f64,
@@ -141,7 +140,8 @@ impl TopKeys {
     pub fn top(&self, count: usize, by: By, now_ms: u64) -> Vec<HotKey> {
         let table = if by == By::Bytes { &self.bytes } else { &self.operations };
         let rank = |counter: &Counter| match by {
-            By::Operations | By::Bytes => counter.score - counter.error,
+            By::Operations => counter.reads + counter.writes + counter.misses,
+            By::Bytes => counter.bytes,
             By::Reads => counter.reads,
             By::Writes => counter.writes,
         };
@@ -198,13 +198,17 @@ fn growth(age_ms: u64) -> f64 {
 
 impl Table {
     fn new(sets: usize) -> Self {
-        Table { tags: vec![[0; WAYS]; sets], counters: vec![Counter::default(); sets * WAYS] }
+        Table {
+            tags: vec![[0; WAYS]; sets],
+            scores: vec![[0.0; WAYS]; sets],
+            counters: vec![Counter::default(); sets * WAYS],
+        }
     }
 
     fn observe(&mut self, hash: u32, key: &[u8], touch: Touch, count: f64, bytes: f64, score: f64) {
         let index = self.find(hash, key).unwrap_or_else(|| self.take_over(hash, key));
+        self.scores[index / WAYS][index % WAYS] += score;
         let counter = &mut self.counters[index];
-        counter.score += score;
         counter.bytes += bytes;
         match touch {
             Touch::Read => counter.reads += count,
@@ -217,35 +221,36 @@ impl Table {
         let set = self.set(hash);
         let first = set * WAYS;
         let ways = self.tags[set].iter().enumerate().filter(|(_, tag)| **tag == hash);
-        ways.map(|(way, _)| first + way).find(|index| self.counters[*index].is_of(key))
+        let used = ways.filter(|(way, _)| self.scores[set][*way] > 0.0);
+        used.map(|(way, _)| first + way).find(|index| self.counters[*index].is_of(key))
     }
 
     /// Gives the smallest counter of the set to this key.
     fn take_over(&mut self, hash: u32, key: &[u8]) -> usize {
         let set = self.set(hash);
         let first = set * WAYS;
-        let counters = &self.counters[first..first + WAYS];
-        let by_score =
-            |a: &usize, b: &usize| -> Ordering { counters[*a].score.total_cmp(&counters[*b].score) };
-        let way = (0..WAYS).min_by(by_score).expect("a set has counters");
+        let scores = &self.scores[set];
+        let way = (1..WAYS).fold(0, |least, way| if scores[way] < scores[least] { way } else { least });
+        let score = scores[way];
         self.tags[set][way] = hash;
         let counter = &mut self.counters[first + way];
-        let (score, mut name) = (counter.score, std::mem::take(&mut counter.key));
+        let mut name = std::mem::take(&mut counter.key);
         name.clear();
         name.extend_from_slice(&key[..key.len().min(KEY_LEN_MAX)]);
-        *counter = Counter { score, error: score, key: name, key_len: key.len(), ..Counter::default() };
+        *counter = Counter { error: score, key: name, key_len: key.len(), ..Counter::default() };
         first + way
     }
 
     fn remove(&mut self, hash: u32, key: &[u8]) {
         if let Some(index) = self.find(hash, key) {
             self.counters[index] = Counter::default();
+            self.scores[index / WAYS][index % WAYS] = 0.0;
         }
     }
 
     fn scale(&mut self, factor: f64) {
+        self.scores.as_flattened_mut().iter_mut().for_each(|score| *score *= factor);
         for counter in &mut self.counters {
-            counter.score *= factor;
             counter.error *= factor;
             counter.reads *= factor;
             counter.writes *= factor;
@@ -256,7 +261,7 @@ impl Table {
 
     fn memory_bytes(&self) -> usize {
         let names: usize = self.counters.iter().map(|counter| counter.key.capacity()).sum();
-        names + size_of_val(&self.tags[..]) + size_of_val(&self.counters[..])
+        names + size_of_val(&self.tags[..]) + size_of_val(&self.scores[..]) + size_of_val(&self.counters[..])
     }
 
     fn set(&self, hash: u32) -> usize {
@@ -267,7 +272,7 @@ impl Table {
 
 impl Counter {
     fn is_of(&self, key: &[u8]) -> bool {
-        self.score > 0.0 && self.key_len == key.len() && key.starts_with(&self.key)
+        self.key_len == key.len() && key.starts_with(&self.key)
     }
 
     fn report(&self, fade: f64) -> HotKey {

@@ -13,6 +13,7 @@ use super::classes::{Class, ClassId, OTHER};
 use super::hot::{By, HotKey};
 use super::intervals::{Histogram, Refusal, suggest};
 use super::reuse::{Curve, hit_ratio};
+use crate::auto_ttl::Rule;
 use crate::entry::Entry;
 use crate::keyspace::Keyspace;
 use crate::{Dialect, Error, Reply, Request, Stats, integer, timestamp};
@@ -60,6 +61,8 @@ pub enum Question {
         target: f64,
         /// The whole reasoning is asked for, not only the number.
         explain: bool,
+        /// The class is to get what is suggested.
+        apply: bool,
     },
     /// `CACHE-ADVICE`.
     Cache,
@@ -109,7 +112,25 @@ impl Question {
         }
     }
 
-    /// The command that applies to a class is about this class.
+    /// The rule that follows from the reply, if the question asks to apply it and the reply knows one.
+    pub fn rule_to_apply(&self, reply: &Reply<'_>) -> Option<Rule> {
+        let Question::Ttl { subject: Subject::Class(name), apply: true, .. } = self else { return None };
+        let ttl = match reply {
+            Reply::Map(fields) => &fields.first()?.1,
+            reply => reply,
+        };
+        let Reply::Integer(ttl_s) = ttl else { return None };
+        // But for the star at its end, the name of a class is to be taken as it is.
+        let begin = name.strip_suffix(b"*")?;
+        let escaped = begin.iter().flat_map(|byte| {
+            let escape = b"*?[\\".contains(byte).then_some(b'\\');
+            escape.into_iter().chain([*byte])
+        });
+        let pattern = escaped.chain([b'*']).collect();
+        Some(Rule { pattern, ttl_ms: u64::try_from(*ttl_s).ok()?.saturating_mul(1000) })
+    }
+
+    /// Whether a class is the one that the question names.
     fn is_about(&self, class: &Class) -> bool {
         matches!(self, Question::Ttl { subject: Subject::Class(name), .. } if class.name == **name)
     }
@@ -161,13 +182,13 @@ fn cold_keys(request: &Request<'_>) -> Result<Question, Error> {
     Ok(Question::Cold { idle_s, count: count_argument(request, 1)? })
 }
 
-/// `SUGGEST-TTL key | CLASS name [TARGET share] [EXPLAIN]`.
+/// `SUGGEST-TTL key | CLASS name [TARGET share] [EXPLAIN] [APPLY]`.
 fn suggest_ttl(request: &Request<'_>) -> Result<Question, Error> {
     let is = |arg: &[u8], word: &str| arg.eq_ignore_ascii_case(word.as_bytes());
     let mut args = request.args();
     let first = args.next().ok_or(Error::Syntax)?;
     let mut target = TARGET_DEFAULT;
-    let mut explain = false;
+    let (mut explain, mut apply) = (false, false);
     let mut subject = Subject::Key(first.into());
     if is(first, "CLASS")
         && let Some(name) = request.args().nth(1).filter(|arg| !is(arg, "TARGET") && !is(arg, "EXPLAIN"))
@@ -178,6 +199,8 @@ fn suggest_ttl(request: &Request<'_>) -> Result<Question, Error> {
     while let Some(option) = args.next() {
         if is(option, "EXPLAIN") {
             explain = true;
+        } else if is(option, "APPLY") {
+            apply = true;
         } else if is(option, "TARGET") {
             let share = args.next().ok_or(Error::Syntax)?;
             let share = std::str::from_utf8(share).ok().and_then(|text| text.parse().ok());
@@ -186,7 +209,16 @@ fn suggest_ttl(request: &Request<'_>) -> Result<Question, Error> {
             return Err(Error::Syntax);
         }
     }
-    Ok(Question::Ttl { subject, target, explain })
+    match &subject {
+        Subject::Key(_) if apply => Err(Error::Syntax), // A rule is for a class.
+        Subject::Class(name) if apply && name.iter().any(u8::is_ascii_whitespace) => {
+            Err(Error::InvalidSetting("auto-ttl", "the name of the class holds blanks".into()))
+        }
+        Subject::Class(name) if apply && **name == *OTHER => {
+            Err(Error::InvalidSetting("auto-ttl", "the keys of the class have no name in common".into()))
+        }
+        _ => Ok(Question::Ttl { subject, target, explain, apply }),
+    }
 }
 
 /// A question at one shard, and how far it is answered.
@@ -340,6 +372,7 @@ fn intervals(question: &Question, analytics: &Analytics, keyspace: &Keyspace) ->
         closed: class.intervals.clone(),
         open: analytics.tracker.open(Some(id), analytics.now_ms),
         watched_ms: analytics.watched_ms(),
+        bytes: 0,
     };
     match question {
         Question::Ttl { subject: Subject::Key(key), .. } => {
@@ -347,14 +380,15 @@ fn intervals(question: &Question, analytics: &Analytics, keyspace: &Keyspace) ->
             let of_class = of(id, analytics.classes.class(id));
             let probe = keyspace.probe(key);
             let Some(closed) = analytics.histories.closed(probe.hash) else { return vec![of_class] };
-            let usage = keyspace.find(probe).and_then(|found| keyspace.entry(found).usage());
+            let entry = keyspace.find(probe).map(|found| keyspace.entry(found));
             let mut open = Histogram::default();
-            if let Some(usage) = usage {
+            if let Some(usage) = entry.and_then(Entry::usage) {
                 open.record(u64::from(analytics.idle_s(usage.last_access_s)) * 1000, 1);
             }
             let class = of_class.class.clone();
             let (closed, watched_ms) = (closed.clone(), analytics.watched_ms());
-            vec![Intervals { class, of_key: true, closed, open, watched_ms }, of_class]
+            let bytes = entry.map_or(0, |entry| key.len() + entry.value().len()) as u64;
+            vec![Intervals { class, of_key: true, closed, open, watched_ms, bytes }, of_class]
         }
         _ => {
             let classes = analytics.classes.iter().filter(|(_, class)| question.is_about(class));
@@ -413,6 +447,8 @@ struct Intervals {
     closed: Histogram,
     open: Histogram,
     watched_ms: u64,
+    /// The size of the key and its value; of a class, the walk finds it out.
+    bytes: u64,
 }
 
 /// How much is known.
@@ -557,7 +593,11 @@ impl Findings {
             return Reply::Integer(ttl_s);
         }
         let size = self.prefixes.iter().find(|prefix| prefix.class.name == intervals.class);
-        let (keys, bytes) = size.map_or((0, 0), |prefix| (prefix.keys, prefix.bytes));
+        let (keys, bytes) = match size {
+            _ if intervals.of_key => (1, intervals.bytes),
+            Some(prefix) => (prefix.keys, prefix.bytes),
+            None => (0, 0),
+        };
         map([
             ("ttl", Reply::Integer(ttl_s)),
             ("expected_hit_ratio", decimal(suggestion.expected_hit_ratio)),
@@ -568,6 +608,7 @@ impl Findings {
             ("watched_seconds", Reply::Integer((intervals.watched_ms / 1000) as i64)),
             ("p50_ms", optional(intervals.closed.quantile(0.5))),
             ("p99_ms", optional(intervals.closed.quantile(0.99))),
+            ("idle_share", decimal(suggestion.idle_share)),
             ("keys", Reply::Integer(keys as i64)),
             ("bytes", Reply::Integer(bytes as i64)),
             ("bytes_saved", Reply::Integer((suggestion.idle_share * bytes as f64) as i64)),

@@ -34,7 +34,7 @@ use crate::Stats;
 use crate::entry::{Entry, Usage};
 use crate::keyspace::{Found, Keyspace, Probe};
 use anomalies::{Detector, Measure, SeriesId};
-use classes::{ClassId, Classes};
+use classes::{ClassId, Classes, OTHER_ID};
 use hot::{By, TopKeys, Touch};
 use intervals::{Histogram, Histories, Tracker};
 use reuse::MissRatio;
@@ -108,6 +108,8 @@ pub(crate) struct OfKey {
     /// class.
     pub(crate) interval_p50_ms: Option<u64>,
     pub(crate) interval_p99_ms: Option<u64>,
+    /// Whether they are those of the key itself.
+    pub(crate) has_history: bool,
 }
 
 /// What was done with a key.
@@ -336,6 +338,7 @@ impl Analytics {
             rate,
             interval_p50_ms: rests.quantile(0.5),
             interval_p99_ms: rests.quantile(0.99),
+            has_history: own.is_some(),
         }
     }
 
@@ -366,11 +369,16 @@ impl Analytics {
     fn observe(&mut self, access: &Access<'_>) {
         let Access { key, hash, touch, value_len, deadline_ms, .. } = *access;
         let now_ms = self.now_ms;
-        self.observe_rest(access);
+        // A use that is neither sampled nor tracked is here for the curve, which knows no classes.
+        let id = match self.countdown {
+            0 => self.classes.learn(key),
+            _ if self.tracker.tracks(hash) => self.classes.find(key),
+            _ => OTHER_ID,
+        };
+        self.observe_rest(access, id);
         if self.countdown == 0 {
             let weight = self.weight;
             self.top.observe(hash, key, touch, value_len, weight, now_ms);
-            let id = self.classes.learn(key);
             let class = self.classes.class_mut(id);
             match touch {
                 Touch::Read => class.hits += u64::from(weight),
@@ -396,9 +404,8 @@ impl Analytics {
     /// Takes note of how long the key of an access had rested. A key that is there knows it itself, in
     /// seconds, and one access of a sample stands for all; of a key that was there before, only the tracker
     /// knows.
-    fn observe_rest(&mut self, access: &Access<'_>) {
-        let Access { key, hash, rest_s, .. } = *access;
-        let id = self.classes.find(key);
+    fn observe_rest(&mut self, access: &Access<'_>, id: ClassId) {
+        let Access { hash, rest_s, .. } = *access;
         let tracks = self.tracker.tracks(hash);
         let tracked_ms = tracks.then(|| self.tracker.touch(hash, id, self.now_ms)).flatten();
         let (ms, weight) = match (rest_s, tracked_ms) {
@@ -687,6 +694,91 @@ mod tests {
         assert!(names.iter().any(|name| name == "user:42"), "{reply:?}");
         assert!(!names.iter().any(|name| name == "user:7"), "{reply:?}");
         assert_eq!(column(&reply, "since")[0], timestamp_of(EPOCH_MS + 291_000));
+    }
+
+    /// Some sessions are used every 61 seconds, others every 97.
+    fn with_sessions(shards: &mut [Shard]) -> u64 {
+        let mut now_ms = EPOCH_MS;
+        for second in 0..8000u64 {
+            now_ms += 1000;
+            for key in [second % 97, 200 + second % 61] {
+                let number = key as usize % shards.len();
+                let request = if second < 97 { "SET session:{} x" } else { "GET session:{}" };
+                run(&mut shards[number], &request.replace("{}", &key.to_string()), now_ms);
+            }
+        }
+        now_ms
+    }
+
+    #[test]
+    fn a_time_to_live_is_suggested_from_the_rests_of_the_class() {
+        let mut shards: Vec<_> = (0..2).map(|_| counting()).collect();
+        let now_ms = with_sessions(&mut shards);
+        let explained = ask(&mut shards, "SUGGEST-TTL CLASS session:* EXPLAIN", now_ms, 7);
+        let number = |name| field(&explained, name).parse::<f64>().unwrap();
+        // Half of the uses come after 61 seconds, the others after 97: a bucket ends up to a quarter later.
+        assert!((97.0..=122.0).contains(&number("ttl")), "{explained:?}");
+        assert!(number("expected_hit_ratio") >= 0.99 && number("observations") > 1000.0, "{explained:?}");
+        assert_eq!((number("keys"), number("watched_seconds")), (158.0, 8000.0));
+        let short = ask(&mut shards, "SUGGEST-TTL CLASS session:* TARGET 0.4", now_ms, 7);
+        assert!(matches!(short, Reply::Integer(61..=77)), "{short:?}");
+        let of_key = ask(&mut shards, "SUGGEST-TTL session:250 EXPLAIN", now_ms, 7);
+        assert_eq!(field(&of_key, "learnt_from"), "class", "its own history is too short: {of_key:?}");
+        let mut now_ms = now_ms;
+        for _ in 0..100 {
+            now_ms += 61_000;
+            run(&mut shards[0], "GET session:250", now_ms);
+        }
+        let of_key = ask(&mut shards, "SUGGEST-TTL session:250 EXPLAIN", now_ms, 7);
+        assert_eq!(field(&of_key, "learnt_from"), "key", "{of_key:?}");
+        assert!((61..=77).contains(&field(&of_key, "ttl").parse::<u32>().unwrap()), "{of_key:?}");
+        let apply = Question::Ttl {
+            subject: inquiry::Subject::Class(b"session:*"[..].into()),
+            target: 0.99,
+            explain: false,
+            apply: true,
+        };
+        let rule = apply.rule_to_apply(&explained).unwrap();
+        assert_eq!((&rule.pattern[..], rule.ttl_ms as f64), (&b"session:*"[..], number("ttl") * 1000.0));
+    }
+
+    #[test]
+    fn a_key_that_expires_too_early_shows_in_the_rests_of_its_class() {
+        let mut shards = [counting()];
+        let mut now_ms = EPOCH_MS;
+        for _ in 0..400 {
+            now_ms += 1000;
+            for key in 0..20 {
+                run(&mut shards[0], &format!("GET page:{key}"), now_ms + key * 7);
+            }
+            // The next use comes after 50 seconds, when the key has been gone for 40.
+            now_ms += 49_000;
+            for key in 0..20 {
+                run(&mut shards[0], &format!("SETEX page:{key} 10 x"), now_ms - 49_000 + key * 7);
+            }
+            shards[0].expire(now_ms, 100);
+        }
+        let suggested = ask(&mut shards, "SUGGEST-TTL CLASS page:*", now_ms, 7);
+        let Reply::Integer(seconds) = suggested else { panic!("{suggested:?}") };
+        assert!((50..=64).contains(&seconds), "{seconds} seconds");
+    }
+
+    #[test]
+    fn more_memory_is_advised_where_it_would_help() {
+        let mut shards = [counting()];
+        let mut now_ms = EPOCH_MS;
+        for round in 0..30_000u64 {
+            now_ms += 10;
+            let key = round * 7919 % 1000;
+            if run(&mut shards[0], &format!("GET page:{key}"), now_ms) == Reply::Nil {
+                run(&mut shards[0], &format!("SET page:{key} {}", "v".repeat(100)), now_ms);
+            }
+        }
+        let advice = ask(&mut shards, "CACHE-ADVICE", now_ms, 7);
+        assert_eq!(column(&advice, "memory"), ["now", "1/4", "1/2", "1", "2", "4"]);
+        let ratios: Vec<f64> = column(&advice, "hit_ratio").iter().map(|it| it.parse().unwrap()).collect();
+        // Each key comes again after all others: with less memory it would be gone by then.
+        assert!(ratios[0] > 0.95 && ratios[1] < 0.3 && ratios[5] > 0.9, "{ratios:?}");
     }
 
     fn timestamp_of(ms: u64) -> String {

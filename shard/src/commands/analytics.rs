@@ -33,6 +33,7 @@ pub(crate) fn analyze<'s>(
         ("rate", of_key.rate.map_or(Reply::Nil, |rate| owned(format!("{rate:.2}")))),
         ("interval_p50_ms", optional(of_key.interval_p50_ms)),
         ("interval_p99_ms", optional(of_key.interval_p99_ms)),
+        ("learnt_from", Reply::bytes(if of_key.has_history { b"key" } else { b"class" })),
         ("class", Reply::Bulk(Cow::Owned(of_key.class))),
     ];
     Reply::Map(fields.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect())
