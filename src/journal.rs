@@ -38,6 +38,9 @@ const CHANGES_KEPT_BYTES: usize = 64 * 1024;
 const ROOM_MIN_BYTES: u64 = 4 * 1024 * 1024;
 const ROOM_MIN_PART: u64 = 4;
 
+/// In the mode `always`, so many bytes of changes at most gather while a sync is under way.
+const GATHERED_BYTES_MAX: usize = 256 * 1024;
+
 /// How long frames that could not be written wait for the next try.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -194,6 +197,9 @@ impl Journal {
     /// Hands the turn's frames to the kernel, and in the mode `always` begins to sync them. Answers to other workers
     /// are held back or let go by itself; those to this worker's clients are its caller's.
     pub fn write(&mut self, net: &mut Net, post: &mut Post) -> Outcome {
+        if self.gathers() {
+            return Outcome::AsBefore;
+        }
         self.seal();
         let before = self.unwritten.as_ref().map(|(_, again_at)| *again_at);
         let rests = before.is_some_and(|again_at| Instant::now() < again_at);
@@ -219,6 +225,17 @@ impl Journal {
             self.begin_sync(net);
         }
         outcome
+    }
+
+    /// Whether this turn's changes wait for later ones: nobody is answered before the next sync, which begins when
+    /// the one that is under way has ended.
+    fn gathers(&self) -> bool {
+        let gathered_bytes = self.log.buffered_bytes() + self.changes.bytes().len();
+        let bytes_max = GATHERED_BYTES_MAX.min(self.room_min_bytes as usize / 2);
+        self.mode == SyncMode::Always
+            && self.sync.is_some()
+            && self.unwritten.is_none()
+            && gathered_bytes < bytes_max
     }
 
     /// The turn's frames could not be written: nothing that shows their changes may leave.
@@ -473,7 +490,9 @@ impl Journal {
     /// Answers `Ok` when everything acknowledged so far is on disk, in any mode; with an error where it cannot be
     /// brought there.
     pub fn answer_synced(&mut self, origin: usize, token: Token, net: &mut Net, post: &mut Post) {
-        let seq = self.log.written_seq();
+        self.seal();
+        // What cannot be written is not acknowledged either.
+        let seq = if self.unwritten.is_some() { self.log.written_seq() } else { self.log.next_seq() - 1 };
         let held = Held { seq, origin, token, answer: HeldAnswer::Whole(Answer::Part(Reply::Ok)) };
         if seq <= self.log.durable_seq() {
             held.give(post);
@@ -514,7 +533,8 @@ impl Journal {
     }
 
     /// Takes the end of the sync of one file; after the last one, lets the answers go that waited for it, or tells
-    /// them that it failed: what was not on disk may be lost, whatever later syncs say.
+    /// them that it failed: what was not on disk may be lost, whatever later syncs say. In the mode `always` the next
+    /// sync begins at once with what has gathered.
     pub fn on_synced(&mut self, result: std::io::Result<()>, net: &mut Net, post: &mut Post) {
         if let Err(error) = result {
             self.failed.get_or_insert(error);
@@ -535,9 +555,15 @@ impl Journal {
             self.unsafe_frames.forget(durable);
         }
         self.answer_durable(post);
-        if self.mode == SyncMode::Always || !self.awaiting_sync.is_empty() {
-            self.begin_sync(net);
+        if self.mode == SyncMode::Always {
+            // In this mode a failed write holds no answers back that do not wait for a sync anyway.
+            self.write(net, post);
         }
+    }
+
+    /// How many answers wait for a sync.
+    pub fn awaiting_sync(&self) -> usize {
+        self.awaiting_sync.len()
     }
 }
 
@@ -630,6 +656,38 @@ mod tests {
             answers.extend(mail.take_answers().into_iter().map(|(_, answer)| answer));
         }
         answers
+    }
+
+    #[test]
+    fn what_changes_during_a_sync_is_written_and_synced_together_after_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut net, mut post) = (Net::new().unwrap(), Post::mesh(1, 4).remove(0));
+        let mut journal = syncing(directory.path(), &mut net, &mut post);
+        let first = journal.log.written_seq();
+        for _ in 0..3 {
+            journal.changes.push(&Change::Put { key: b"key", value: b"value", deadline_ms: None });
+            journal.answer(journal.frame_behind_all(), 0, TOKEN, Answer::Part(Reply::Ok), &mut post);
+            assert_eq!(journal.write(&mut net, &mut post), Outcome::AsBefore);
+            assert_eq!(journal.log.written_seq(), first, "nobody waits for these before the sync has ended");
+        }
+        assert!(answers(&mut post, &mut net).is_empty());
+        let end_sync = |journal: &mut Journal, net: &mut Net, post: &mut Post| {
+            for _ in 0..journal.files_left {
+                journal.on_synced(Ok(()), net, post);
+            }
+        };
+        end_sync(&mut journal, &mut net, &mut post);
+        assert_eq!(answers(&mut post, &mut net).len(), 1, "the first frame is on disk");
+        assert_eq!(journal.log.written_seq(), first + 1, "three turns, one frame");
+        end_sync(&mut journal, &mut net, &mut post);
+        assert_eq!(answers(&mut post, &mut net).len(), 3);
+
+        let value = vec![0; GATHERED_BYTES_MAX];
+        for _ in 0..2 {
+            journal.changes.push(&Change::Put { key: b"key", value: &value, deadline_ms: None });
+            journal.write(&mut net, &mut post);
+            assert_eq!(journal.log.buffered_bytes(), 0, "what gathers is bounded");
+        }
     }
 
     #[test]

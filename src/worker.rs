@@ -67,6 +67,11 @@ const NOTE_MS: u64 = 1000;
 /// How long `everysec` leaves data unsynced.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
+/// In the mode `always`, how long what arrives during a sync may wait for more, where turns serve fewer commands than
+/// this and several clients wait.
+const GATHERING: Duration = Duration::from_micros(40);
+const GATHERING_COMMANDS_MAX: u64 = 16;
+
 /// How much longer than its disk a client waits for an answer: what the shard itself has to say comes first.
 const ANSWER_SLACK_MS: u64 = 500;
 
@@ -131,6 +136,8 @@ pub struct Worker {
     next_expiry_ms: u64,
     expiring: bool,
     commands: u64,
+    /// How many of them before the last turn that served any.
+    commands_before: u64,
     last_sync: Instant,
     stopping_since: Option<Instant>,
     drained: bool,
@@ -244,6 +251,7 @@ impl Worker {
             next_expiry_ms: 0,
             expiring: false,
             commands: 0,
+            commands_before: 0,
             last_sync: Instant::now(),
             stopping_since: None,
             drained: false,
@@ -357,6 +365,7 @@ impl Worker {
 
     /// One turn. Returns whether it found anything to do.
     fn turn(&mut self) -> Result<bool, Failure> {
+        self.choose_gathering();
         let mut events = std::mem::take(&mut self.events);
         let mut progressed = self.net.turn(&mut events).map_err(Failure::NetworkRing)?;
         self.turn_number += 1;
@@ -373,6 +382,7 @@ impl Worker {
             self.on_event(event);
         }
         self.events = events;
+        self.post.send_own();
         for worker in 0..self.post.worker_count() {
             while let Some(mail) = self.post.receive(worker) {
                 progressed = true;
@@ -389,6 +399,19 @@ impl Worker {
         self.look_after_clients();
         self.turn_progressed = progressed;
         Ok(progressed)
+    }
+
+    /// Whether what arrives during the next sync gathers: where each packet brings one command, most of a turn's cost
+    /// is that it happens at all.
+    fn choose_gathering(&mut self) {
+        if self.shared.config.sync_mode != SyncMode::Always || self.loading {
+            return;
+        }
+        if self.commands != self.commands_before {
+            let served = self.commands - std::mem::replace(&mut self.commands_before, self.commands);
+            let gathers = served < GATHERING_COMMANDS_MAX && self.journal.awaiting_sync() > 1;
+            self.net.gather_for(if gathers { GATHERING } else { Duration::ZERO });
+        }
     }
 
     fn on_event(&mut self, event: Event) {
@@ -1250,8 +1273,10 @@ impl Worker {
         }
         let reclaiming = self.shard.reclaim(RECLAIM_STEPS_PER_TURN);
         let inquiring = self.inquire();
-        // A snapshot counts the frames so far: whatever its slices show must be in one of them.
-        self.journal.seal();
+        if self.upkeep.is_compacting() {
+            // A snapshot counts the frames so far: whatever its slices show must be in one of them.
+            self.journal.seal();
+        }
         let Worker { upkeep, uptime_ms, now_ms, shard, journal, post, .. } = self;
         upkeep.step(self.shared.stopping(), *uptime_ms, *now_ms, shard, journal, post);
         if self.upkeep.waits_for_lull() && !self.awaits_lull {

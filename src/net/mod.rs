@@ -12,7 +12,7 @@
 //!    memory. Closing the ring's descriptor would not do: doorbells keep the ring alive in the kernel.
 //!
 //! One turn is one system call for all sockets: [`Net::turn`] submits what was queued and reaps what
-//! completed.
+//! completed. Syncs have a second, small ring, which is submitted to at once.
 
 #![allow(unsafe_code)]
 
@@ -31,6 +31,8 @@ use std::time::Duration;
 
 use glommio::io::BufferedFile;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 
 use buffers::Buffers;
 pub use buffers::{CHUNK_BYTES, CHUNK_COUNT, Chunk};
@@ -41,6 +43,9 @@ const SUBMISSIONS: u32 = 2048;
 
 /// Entries of the completion queue: what the kernel may complete before it has to wait for a turn.
 const COMPLETIONS: u32 = 8192;
+
+/// Entries of the disk ring's queue; what is queued is submitted at once.
+const SYNC_SUBMISSIONS: u32 = 16;
 
 /// How much one send hands to the kernel at most; the rest follows as after any short send. The kernel gives
 /// a send that has to wait more than some hundred times for a slow reader a blocked thread of its own: a
@@ -181,6 +186,12 @@ pub struct Doorbell(Arc<OwnedFd>);
 /// The network ring. It belongs to the thread that made it.
 pub struct Net {
     ring: IoUring,
+    /// A ring for syncs alone: it can be waited for without waking for every packet.
+    disk: IoUring,
+    /// How many syncs are under way there.
+    syncs_apart: usize,
+    /// How long what arrives at sockets may gather while one is.
+    gathering: Duration,
     buffers: Rc<Buffers>,
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -226,10 +237,15 @@ impl Net {
         }
         let wakeup = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
         ring.submitter().register_eventfd(wakeup.as_raw_fd())?;
+        let disk = IoUring::new(SYNC_SUBMISSIONS)?;
+        disk.submitter().register_eventfd(wakeup.as_raw_fd())?;
         // SAFETY: 1. the ring's descriptor is open while `ring` lives, and the borrow ends before that.
         let doorbell = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }.try_clone_to_owned()?;
         let mut net = Net {
             ring,
+            disk,
+            syncs_apart: 0,
+            gathering: Duration::ZERO,
             buffers,
             slots: Vec::new(),
             free: Vec::new(),
@@ -240,7 +256,7 @@ impl Net {
             wakeup,
             completions: Vec::new(),
         };
-        net.ring.completion().disable_eventfd();
+        net.unparked();
         Ok(net)
     }
 
@@ -361,8 +377,22 @@ impl Net {
             SyncOf::Everything => types::FsyncFlags::empty(),
         };
         let entry = opcode::Fsync::new(types::Fd(file.as_raw_fd())).flags(flags).build();
+        let entry = entry.user_data(Operation::Sync.tag(0, index as u32));
         self.syncs[index] = Some(file);
-        self.push(&entry.user_data(Operation::Sync.tag(0, index as u32)));
+        if self.gathering.is_zero() {
+            return self.push(&entry);
+        }
+        self.syncs_apart += 1;
+        // SAFETY: 1. a sync names no memory; 2. the file is open until its completion is reaped.
+        while unsafe { self.disk.submission().push(&entry) }.is_err() {
+            self.submit_syncs();
+        }
+        self.submit_syncs();
+    }
+
+    /// What the kernel does not take now, for want of memory, the next turn submits.
+    fn submit_syncs(&mut self) {
+        let _ = self.disk.submit();
     }
 
     /// Submits what was queued, reaps what completed, and appends it to `events`: one system call, and none
@@ -372,9 +402,17 @@ impl Net {
         if !self.ready() {
             return Ok(false);
         }
-        self.enter()?;
+        if self.network_ready() {
+            self.enter()?;
+        }
+        if !self.disk.submission().is_empty() {
+            self.submit_syncs();
+        }
         let mut completions = std::mem::take(&mut self.completions);
         completions.extend(self.ring.completion());
+        let network_count = completions.len();
+        completions.extend(self.disk.completion()); // Last: the next sync serves what arrived with them as well.
+        self.syncs_apart -= completions.len() - network_count;
         let progressed = !completions.is_empty();
         for completion in completions.drain(..) {
             self.complete(&completion, events);
@@ -385,6 +423,10 @@ impl Net {
 
     /// Whether a turn would submit or reap something.
     pub fn ready(&mut self) -> bool {
+        self.network_ready() || !self.disk.completion().is_empty() || !self.disk.submission().is_empty()
+    }
+
+    fn network_ready(&mut self) -> bool {
         let submissions = self.ring.submission();
         if !submissions.is_empty() || submissions.taskrun() || submissions.cq_overflow() {
             return true;
@@ -394,8 +436,17 @@ impl Net {
         fed || !self.ring.completion().is_empty()
     }
 
+    /// How long [`Net::wait`] lets what arrives at sockets gather while a sync is under way that begins from now on;
+    /// at first not at all.
+    pub fn gather_for(&mut self, gathering: Duration) {
+        self.gathering = gathering;
+    }
+
     /// Submits what was queued and blocks the thread until something completes, at most for `patience`.
     pub fn wait(&mut self, patience: Duration) -> io::Result<()> {
+        if self.syncs_apart > 0 {
+            return self.wait_for_both(patience);
+        }
         let patience = types::Timespec::from(patience);
         let args = types::SubmitArgs::new().timespec(&patience);
         match self.ring.submitter().submit_with_args(1, &args) {
@@ -403,6 +454,27 @@ impl Net {
             Err(error) if error.raw_os_error() == Some(libc::ETIME) || is_passing(&error) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// As [`Net::wait`], while a sync is under way.
+    fn wait_for_both(&mut self, patience: Duration) -> io::Result<()> {
+        if !self.ring.submission().is_empty() {
+            self.enter()?;
+        }
+        if !self.gathering.is_zero() {
+            // SAFETY: 1. the descriptor is open while the ring lives, and the borrow ends before that.
+            let disk = unsafe { BorrowedFd::borrow_raw(self.disk.as_raw_fd()) };
+            if is_readable_within(disk, self.gathering)? {
+                return Ok(());
+            }
+        }
+        // The descriptor of the network ring would not do: nobody is told there of completions that wait to be run.
+        self.parking();
+        if !self.ready() && is_readable_within(self.wakeup.as_fd(), patience)? {
+            rustix::io::read(&self.wakeup, &mut [0; 8])?;
+        }
+        self.unparked();
+        Ok(())
     }
 
     /// A file that becomes readable (8 bytes) when something completes between [`Net::parking`] and
@@ -417,6 +489,7 @@ impl Net {
     /// false.
     pub fn parking(&mut self) {
         self.ring.completion().enable_eventfd();
+        self.disk.completion().enable_eventfd();
         // The kernel reads the flag after it publishes a completion; this side publishes the flag, then reads
         // the completions. Without a full fence both could miss each other.
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
@@ -425,6 +498,7 @@ impl Net {
     /// Ends [`Net::parking`].
     pub fn unparked(&mut self) {
         self.ring.completion().disable_eventfd();
+        self.disk.completion().disable_eventfd();
     }
 
     /// Makes the wake-up file readable, so that a parked executor takes a turn.
@@ -653,6 +727,16 @@ impl Drop for Net {
             std::mem::forget(self.buffers.clone());
             std::mem::forget(std::mem::take(&mut self.slots));
         }
+    }
+}
+
+/// Waits until the descriptor can be read; false after `patience`, or an interruption.
+fn is_readable_within(descriptor: BorrowedFd<'_>, patience: Duration) -> io::Result<bool> {
+    let patience = Timespec::try_from(patience).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
+    match rustix::event::poll(&mut [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)], Some(&patience)) {
+        Ok(count) => Ok(count > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -84,7 +84,7 @@ impl Ring {
         if !self.net.ready() && !awake() {
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "waited in vain: {what}");
-            let left = rustix::event::Timespec { tv_sec: left.as_secs() as i64 + 1, tv_nsec: 0 };
+            let left = Timespec { tv_sec: left.as_secs() as i64 + 1, tv_nsec: 0 };
             let mut wakeup = [PollFd::new(&self.net.wakeup, PollFlags::IN)];
             if poll(&mut wakeup, Some(&left)).unwrap() > 0 {
                 rustix::io::read(&self.net.wakeup, &mut [0; 8]).unwrap();
@@ -763,6 +763,54 @@ fn a_sync_reports_its_end() {
         other => panic!("{other:?}"),
     }
     ring.assert_empty();
+}
+
+#[test]
+fn a_ring_that_waits_for_a_sync_hears_its_sockets() {
+    let mut ring = Ring::new();
+    let (_, mut peer) = ring.unix_pair();
+    ring.settle();
+    ring.net.syncs_apart = 1; // One that does not end.
+    for gathering in [Duration::ZERO, Duration::from_millis(20)] {
+        ring.net.gather_for(gathering);
+        let start = Instant::now();
+        let client = thread::spawn({
+            let mut peer = peer.try_clone().unwrap();
+            move || peer.write_all(b"request").unwrap()
+        });
+        while ring.events.is_empty() {
+            ring.net.wait(PATIENCE).unwrap();
+            ring.settle();
+        }
+        assert!(start.elapsed() >= gathering, "what arrives waits for company");
+        assert!(start.elapsed() < PATIENCE, "the ring slept through it");
+        assert!(matches!(ring.next("a request"), Event::Received(_, chunk) if *chunk == *b"request"));
+        client.join().unwrap();
+    }
+    let start = Instant::now();
+    ring.net.wait(Duration::from_millis(1)).unwrap();
+    assert!(start.elapsed() < PATIENCE, "patience ends the wait");
+    ring.net.syncs_apart = 0;
+    peer.write_all(b"more").unwrap();
+    assert!(matches!(ring.next("a request"), Event::Received(..)));
+}
+
+#[test]
+fn a_sync_ends_the_wait_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = Arc::new(File::create(folder.path().join("file")).unwrap());
+    let mut ring = Ring::new();
+    for gathering in [Duration::ZERO, PATIENCE] {
+        ring.net.gather_for(gathering);
+        ring.net.sync(file.clone(), SyncOf::Data);
+        let start = Instant::now();
+        let mut events = Vec::new();
+        while !ring.net.turn(&mut events).unwrap() {
+            ring.net.wait(PATIENCE).unwrap();
+        }
+        assert!(matches!(events[..], [Event::Synced(Ok(()))]), "{events:?}");
+        assert!(start.elapsed() < PATIENCE, "the ring slept through it");
+    }
 }
 
 #[test]
