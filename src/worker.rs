@@ -1015,11 +1015,12 @@ impl Worker {
                 }
                 let request = gather.request.clone();
                 let request = request.request();
+                let is_first = gather.then.is_none();
                 let reply = match request.command.run {
                     Run::EveryShard(_, merge) => gather.merge(merge),
                     _ => self.gathered(&request, gather),
                 };
-                if let Some(next) = self.follow_up(&request, &reply, token) {
+                if is_first && let Some(next) = self.follow_up(&request, &reply, token) {
                     *gather = next;
                     return false;
                 }

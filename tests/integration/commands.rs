@@ -1069,6 +1069,23 @@ fn scripts_pass_when_every_answer_waits_for_the_disk() {
 }
 
 #[test]
+fn a_suggested_time_to_live_is_applied_to_its_class() {
+    let server = Server::start(2, &[]);
+    let mut resp = server.resp();
+    let keys = (0..50).map(|number| format!(" session:{number}")).collect::<String>();
+    for key in keys.split_whitespace() {
+        assert_eq!(resp.ask(&format!("SET {key} a")).to_string(), "+OK");
+    }
+    (0..40).for_each(|_| drop(resp.ask(&format!("MGET{keys}"))));
+    // Uses follow each other at once; what is left to wait for is that this was watched for some seconds.
+    let script = "eventually SUGGEST-TTL CLASS session:* APPLY -> 1..9\n SET session:1 b -> +OK\n SET session:2 b -> +OK\n \
+                  SET session:3 b -> +OK\n TTL session:1 -> 0..9\n TTL session:2 -> 0..9\n TTL session:3 -> 0..9\n \
+                  SET user:1 b -> +OK\n TTL user:1 -> -1\n CONFIG GET auto-ttl -> [*, ~\"session:* \"]";
+    let failures = run_resp("SUGGEST-TTL", script, &mut resp);
+    assert!(failures.is_empty(), "{failures}{}", server.log.tail());
+}
+
+#[test]
 fn without_analytics_their_commands_say_so() {
     let server = Server::start(2, &["--enable-analytics=false"]);
     let off = "-ERR analytics not enabled; start the server with --enable-analytics";

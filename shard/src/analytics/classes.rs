@@ -41,6 +41,27 @@ const ID_LEN_MIN: usize = 8;
 /// The bits of an id that name a place; the others count how often the place was given up.
 const PLACE_BITS: u32 = 9;
 
+/// What a byte is to a name: a bit each.
+const DIGIT: u8 = 1;
+const LETTER_OF_HASH: u8 = 2;
+const STRONG_CUT: u8 = 4;
+const WEAK_CUT: u8 = 8;
+static KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        kinds[byte] = match byte as u8 {
+            b'0'..=b'9' => DIGIT,
+            b'a'..=b'f' | b'A'..=b'F' => LETTER_OF_HASH,
+            b':' | b'/' | b'|' => STRONG_CUT,
+            b'.' | b'_' | b'-' => WEAK_CUT,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    kinds
+};
+
 /// Names a class of one shard. Once the class is given up, it names that of the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClassId(u32);
@@ -348,16 +369,20 @@ impl Class {
 /// The ends of the prefixes of a name, the shortest first.
 fn prefix_ends(key: &[u8]) -> impl Iterator<Item = usize> {
     let start = &key[..key.len().min(PREFIX_LEN_MAX)];
-    let strong = |byte: &u8| matches!(byte, b':' | b'/' | b'|');
-    let weak = |byte: &u8| matches!(byte, b'.' | b'_' | b'-');
-    let cut: fn(&u8) -> bool = if start.iter().any(strong) { strong } else { weak };
-    start.iter().enumerate().filter(move |(_, byte)| cut(byte)).map(|(index, _)| index + 1).take(PARTS_MAX)
+    let kind = |byte: &u8| KINDS[usize::from(*byte)];
+    let cut = if start.iter().any(|byte| kind(byte) & STRONG_CUT != 0) { STRONG_CUT } else { WEAK_CUT };
+    let cuts = start.iter().enumerate().filter(move |(_, byte)| kind(byte) & cut != 0);
+    cuts.map(|(index, _)| index + 1).take(PARTS_MAX)
 }
 
 /// Whether a part of a name is a number, a hash or the like, rather than a word.
 fn looks_made_up(part: &[u8]) -> bool {
-    let digits = part.iter().filter(|byte| byte.is_ascii_digit()).count();
-    let hexadecimal = part.iter().all(u8::is_ascii_hexdigit);
+    let (mut digits, mut hexadecimal) = (0, true);
+    for byte in part {
+        let kind = KINDS[usize::from(*byte)];
+        digits += usize::from(kind & DIGIT);
+        hexadecimal &= kind & (DIGIT | LETTER_OF_HASH) != 0;
+    }
     part.len() > PART_LEN_MAX
         || digits * 2 > part.len()
         || (part.len() >= ID_LEN_MIN && digits > 0 && (hexadecimal || digits * 4 >= part.len()))
