@@ -394,7 +394,7 @@ impl Worker {
             self.tick();
         }
         progressed |= !self.loading && self.background() | self.end_backup();
-        if !self.journal.gathers() {
+        if self.loading || !self.journal.gathers() {
             self.write_log();
         }
         self.post.send(&mut self.net);
