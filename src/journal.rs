@@ -197,9 +197,6 @@ impl Journal {
     /// Hands the turn's frames to the kernel, and in the mode `always` begins to sync them. Answers to other workers
     /// are held back or let go by itself; those to this worker's clients are its caller's.
     pub fn write(&mut self, net: &mut Net, post: &mut Post) -> Outcome {
-        if self.gathers() {
-            return Outcome::AsBefore;
-        }
         self.seal();
         let before = self.unwritten.as_ref().map(|(_, again_at)| *again_at);
         let rests = before.is_some_and(|again_at| Instant::now() < again_at);
@@ -227,9 +224,9 @@ impl Journal {
         outcome
     }
 
-    /// Whether this turn's changes wait for later ones: nobody is answered before the next sync, which begins when
-    /// the one that is under way has ended.
-    fn gathers(&self) -> bool {
+    /// Whether this turn's changes may wait for later ones before they are written: nobody is answered before the
+    /// next sync, which begins when the one that is under way has ended.
+    pub fn gathers(&self) -> bool {
         let gathered_bytes = self.log.buffered_bytes() + self.changes.bytes().len();
         let bytes_max = GATHERED_BYTES_MAX.min(self.room_min_bytes as usize / 2);
         self.mode == SyncMode::Always
@@ -667,8 +664,7 @@ mod tests {
         for _ in 0..3 {
             journal.changes.push(&Change::Put { key: b"key", value: b"value", deadline_ms: None });
             journal.answer(journal.frame_behind_all(), 0, TOKEN, Answer::Part(Reply::Ok), &mut post);
-            assert_eq!(journal.write(&mut net, &mut post), Outcome::AsBefore);
-            assert_eq!(journal.log.written_seq(), first, "nobody waits for these before the sync has ended");
+            assert!(journal.gathers(), "nobody waits for these before the sync has ended");
         }
         assert!(answers(&mut post, &mut net).is_empty());
         let end_sync = |journal: &mut Journal, net: &mut Net, post: &mut Post| {
@@ -685,8 +681,9 @@ mod tests {
         let value = vec![0; GATHERED_BYTES_MAX];
         for _ in 0..2 {
             journal.changes.push(&Change::Put { key: b"key", value: &value, deadline_ms: None });
+            assert!(!journal.gathers(), "what gathers is bounded");
             journal.write(&mut net, &mut post);
-            assert_eq!(journal.log.buffered_bytes(), 0, "what gathers is bounded");
+            assert_eq!(journal.log.buffered_bytes(), 0, "whoever asks for a write gets it, in a sync too");
         }
     }
 

@@ -394,7 +394,9 @@ impl Worker {
             self.tick();
         }
         progressed |= !self.loading && self.background() | self.end_backup();
-        self.write_log();
+        if self.loading || !self.journal.gathers() {
+            self.write_log();
+        }
         self.post.send(&mut self.net);
         self.look_after_clients();
         self.turn_progressed = progressed;
