@@ -8,7 +8,7 @@ use crate::streams::{self, Load, Random, Use, hash};
 use crate::{Extent, Section};
 
 /// Of so many uses one is observed, beyond some thousand a second.
-const SAMPLED_ONE_OF: u32 = 32;
+const SAMPLED_ONE_OF: u32 = 64;
 
 const READS: Load = Load::zipf("", 0, 0.0);
 const LOADS: [Load; 5] = [

@@ -56,6 +56,11 @@ impl Usage {
     #[inline]
     fn read(bytes: &[u8; USAGE_LEN]) -> Self {
         let (low, high) = halves(bytes);
+        Usage::of(low, high)
+    }
+
+    #[inline]
+    fn of(low: u64, high: u64) -> Self {
         let part = |bits: u64| bits as u32 & Usage::MAX;
         Usage {
             reads: part(low),
@@ -202,12 +207,15 @@ pub(crate) fn write_key(slot: &mut [u8], key: &[u8], usage: Option<Usage>) {
 }
 
 /// Counts a read of the entry in `slot`, where its usage is counted. Returns how many seconds it had rested,
-/// if it was used before.
+/// if it was used before. Reads and writes only the word that changes: this is done with every read.
 #[inline]
 pub(crate) fn count_read(slot: &mut [u8], now_s: u32) -> Option<u32> {
     let bytes = usage_mut(slot)?;
-    let usage = Usage::read(bytes);
-    Usage { reads: usage.reads + 1, last_access_s: now_s, ..usage }.write(bytes);
+    let (low, high) = halves(bytes);
+    let usage = Usage::of(low, high);
+    let reads = (usage.reads + 1).min(Usage::MAX);
+    let counted = u64::from(reads) | u64::from(now_s.min(Usage::MAX)) << USAGE_BITS;
+    bytes[..8].copy_from_slice(&(counted | high << (2 * USAGE_BITS)).to_le_bytes());
     usage.rest_s(now_s)
 }
 

@@ -32,8 +32,8 @@ pub const BUCKETS: usize = 124;
 
 /// Keys that are tracked at most: what 8192 buckets hold.
 const TRACKED_MAX: usize = 7168;
-/// Uses of tracked keys in 64 ms from which on fewer keys are tracked: 32 thousand a second.
-const TRACK_QUOTA: u32 = 2048;
+/// Uses of tracked keys in 64 ms from which on fewer keys are tracked: 8 thousand a second.
+const TRACK_QUOTA: u32 = 512;
 /// When the table is full, keys that rested for longer than this, two days, make room first.
 const REST_KEPT_MS: u64 = 2 * 24 * 3600 * 1000;
 /// Sets of keys with a history of their own, and keys in a set.

@@ -40,9 +40,9 @@ use intervals::{Histogram, Histories, Tracker};
 use reuse::MissRatio;
 
 /// So many accesses of a second are all observed.
-const OBSERVED_A_SECOND: u32 = 1 << 14;
+const OBSERVED_A_SECOND: u32 = 1 << 13;
 /// Of the others, one of so many, on average.
-const SAMPLED_ONE_OF: u32 = 32;
+const SAMPLED_ONE_OF: u32 = 64;
 
 /// So many of the hottest keys, and of the busiest classes, are watched for anomalies.
 const WATCHED_KEYS: usize = 16;

@@ -26,8 +26,8 @@ const KEYS_MAX: usize = 8192;
 /// Positions in the order of use; when they are spent, the keys move together.
 const POSITIONS: usize = 4 * KEYS_MAX;
 const BLOCK_LEN: usize = 128;
-/// Uses of followed keys in 64 ms from which on fewer keys are followed: 16 thousand a second.
-const QUOTA: u32 = 1024;
+/// Uses of followed keys in 64 ms from which on fewer keys are followed: 8 thousand a second.
+const QUOTA: u32 = 512;
 /// So many followed keys are looked at with each use, whether they have expired.
 const SWEEP: usize = 8;
 /// Buckets of distances, in bytes: eight steps a doubling, up to 2^48.
@@ -482,7 +482,7 @@ mod tests {
         assert!((ratio(&watched, 6500).unwrap() - 5.0 / 11.0).abs() < 1e-9);
         watched.reset(10_000, 6500);
         assert_eq!(ratio(&watched, 6500), None);
-        (0..1000).for_each(|key| watched.read(hash(key), None, 60_000));
+        (0..1000).for_each(|key| watched.read(hash(key), None, 60_000 + u64::from(key)));
         assert_eq!(ratio(&watched, 7500), Some(0.0));
         watched.age(10_000, 7500);
         assert_eq!(ratio(&watched, 7500), None);
