@@ -26,8 +26,8 @@ const KEYS_MAX: usize = 8192;
 /// Positions in the order of use; when they are spent, the keys move together.
 const POSITIONS: usize = 4 * KEYS_MAX;
 const BLOCK_LEN: usize = 128;
-/// Uses of followed keys in 64 ms from which on fewer keys are followed: 8 thousand a second.
-const QUOTA: u32 = 512;
+/// Uses of followed keys in 64 ms from which on fewer keys are followed: 16 thousand a second.
+const QUOTA: u32 = 1024;
 /// So many followed keys are looked at with each use, whether they have expired.
 const SWEEP: usize = 8;
 /// Buckets of distances, in bytes: eight steps a doubling, up to 2^48.
