@@ -79,7 +79,7 @@ pub enum Error {
         seq: u64,
         /// What was found instead.
         fault: Fault,
-        /// All frames up to this sequence number had been synced, says a later frame, segment or snapshot.
+        /// All frames up to this sequence number had been synced, says a later frame, segment or snapshot, or the note.
         synced_seq: u64,
     },
     /// Frames that were on disk once are in no segment: a segment is missing.
@@ -90,7 +90,7 @@ pub enum Error {
         seq: u64,
         /// The next segment that exists, and its first sequence number.
         next: Option<(PathBuf, u64)>,
-        /// All frames up to this sequence number had been synced, says a later frame, segment or snapshot.
+        /// All frames up to this sequence number had been synced, says a later frame, segment or snapshot, or the note.
         synced_seq: u64,
     },
     /// A snapshot is not as it was written, or has no trailer.

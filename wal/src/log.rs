@@ -13,7 +13,7 @@ use crate::recovery::{self, Record, Recovered};
 use crate::snapshot::Snapshot;
 use crate::{
     Disk, DiskFile, Error, FailedSnapshot, Image, Kind, Obsolete, Place, Preparation, SnapshotEnd,
-    SnapshotWriter, Spare,
+    SnapshotWriter, Spare, note,
 };
 
 /// A buffer that one huge batch made larger than this is given back after it.
@@ -168,6 +168,7 @@ impl<D: Disk> Log<D> {
             distrusted_before: None,
             wrote_since_open: false,
         };
+        log.note();
         Ok((log, replayed.recovered))
     }
 
@@ -285,6 +286,9 @@ impl<D: Disk> Log<D> {
         if ticket.sync_failures == self.sync_failures {
             self.named_generation = self.named_generation.max(ticket.covers_generation);
             self.advance_durable(ticket.covers_seq);
+            if ticket.directory.is_some() {
+                self.note();
+            }
         }
         self.durable_seq
     }
@@ -330,6 +334,7 @@ impl<D: Disk> Log<D> {
         if self.wrote_since_open {
             self.put(Content::Mark, 0, &[]);
             self.sync()?;
+            self.note();
         }
         Ok(())
     }
@@ -462,6 +467,15 @@ impl<D: Disk> Log<D> {
     /// The snapshot that recovery would start from.
     pub fn snapshot(&self) -> Option<&Snapshot> {
         self.snapshot.as_ref()
+    }
+
+    /// Notes what is on disk. What cannot be noted is only not known later.
+    fn note(&self) {
+        let synced_seq = self.durable_seq;
+        let newest = self.segments().filter(|segment| segment.first_seq <= synced_seq).last();
+        let (generation, first_seq) = newest.map_or((0, 0), |it| (it.generation, it.first_seq));
+        let synced = FileHeader { generation, first_seq, synced_seq };
+        let _ = note::write(&self.disk, &self.directory, self.place, synced);
     }
 
     fn distrust(&mut self, sync_failures: u64) {
