@@ -551,11 +551,10 @@ impl Journal {
         let is_slow = self.mode == SyncMode::EverySecond && self.sync_begun.elapsed() > SLOW_SYNC;
         if self.sync.is_some() && is_slow != self.is_slow && (is_slow || self.files_left == 0) {
             self.is_slow = is_slow;
-            match is_slow {
-                true => {
-                    tracing::warn!("a sync of the log takes longer than a second: writers wait for the disk")
-                }
-                false => tracing::info!("syncs of the log are fast again: writers do not wait for them"),
+            if is_slow {
+                tracing::warn!("a sync of the log takes longer than a second: writers wait for the disk");
+            } else {
+                tracing::info!("syncs of the log are fast again: writers do not wait for them");
             }
         }
     }
