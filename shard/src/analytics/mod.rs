@@ -35,14 +35,14 @@ use crate::entry::{Entry, Usage};
 use crate::keyspace::{Found, Keyspace, Probe};
 use anomalies::{Detector, Measure, SeriesId};
 use classes::{ClassId, Classes, OTHER_ID};
-use hot::{By, TopKeys, Touch};
+use hot::{By, Counted, Observation, TopKeys, Touch};
 use intervals::{Histogram, Histories, Tracker};
 use reuse::MissRatio;
 
 /// So many accesses of a second are all observed.
-const OBSERVED_A_SECOND: u32 = 1 << 13;
+pub const OBSERVED_A_SECOND: u32 = 1 << 13;
 /// Of the others, one of so many, on average.
-const SAMPLED_ONE_OF: u32 = 64;
+pub const SAMPLED_ONE_OF: u32 = 64;
 
 /// So many of the hottest keys, and of the busiest classes, are watched for anomalies.
 const WATCHED_KEYS: usize = 16;
@@ -121,6 +121,8 @@ struct Access<'k> {
     deadline_ms: Option<u64>,
     /// How long the key had rested, if it is there and was used before.
     rest_s: Option<u32>,
+    /// How it has been used, this access included, if it is there.
+    usage: Option<Usage>,
 }
 
 impl Analytics {
@@ -171,6 +173,7 @@ impl Analytics {
                 value_len: entry.map_or(0, |entry| entry.value().len()),
                 deadline_ms: entry.and_then(Entry::deadline_ms),
                 rest_s,
+                usage: entry.and_then(Entry::usage),
             });
         }
     }
@@ -187,8 +190,8 @@ impl Analytics {
     ) {
         let rest_s = keyspace.count_write(found, self.now_s);
         if self.is_observed(found.hash) {
-            let (hash, touch) = (found.hash, Touch::Write);
-            self.observe(&Access { key, hash, touch, value_len, deadline_ms, rest_s });
+            let (hash, touch, usage) = (found.hash, Touch::Write, keyspace.entry(found).usage());
+            self.observe(&Access { key, hash, touch, value_len, deadline_ms, rest_s, usage });
         }
     }
 
@@ -200,11 +203,13 @@ impl Analytics {
         value_len: usize,
         deadline_ms: Option<u64>,
     ) -> Usage {
+        let created = Usage::created(self.now_s);
         if self.is_observed(probe.hash) {
             let Probe { key, hash } = probe;
-            self.observe(&Access { key, hash, touch: Touch::Write, value_len, deadline_ms, rest_s: None });
+            let (touch, rest_s, usage) = (Touch::Write, None, Some(created));
+            self.observe(&Access { key, hash, touch, value_len, deadline_ms, rest_s, usage });
         }
-        Usage::created(self.now_s)
+        created
     }
 
     /// A command is about to remove a key.
@@ -212,7 +217,9 @@ impl Analytics {
     pub(crate) fn on_remove(&mut self, key: &[u8], hash: u32) {
         if self.is_observed(hash) {
             if self.countdown == 0 {
-                self.top.observe(hash, key, Touch::Write, 0, self.weight, self.now_ms);
+                let (touch, weight) = (Touch::Write, self.weight);
+                let seen = Observation { key, hash, touch, bytes: 0, weight, counted: None };
+                self.top.observe(&seen, self.now_ms);
                 self.choose_next();
             }
             self.tracker.remove(hash);
@@ -378,7 +385,12 @@ impl Analytics {
         self.observe_rest(access, id);
         if self.countdown == 0 {
             let weight = self.weight;
-            self.top.observe(hash, key, touch, value_len, weight, now_ms);
+            let counted = access.usage.map(|Usage { reads, writes, created_s: created, .. }| Counted {
+                reads,
+                writes,
+                created,
+            });
+            self.top.observe(&Observation { key, hash, touch, bytes: value_len, weight, counted }, now_ms);
             let class = self.classes.class_mut(id);
             match touch {
                 Touch::Read => class.hits += u64::from(weight),
@@ -653,7 +665,8 @@ mod tests {
         }
         let reply = ask(&mut shards, "HOTKEYS 1", EPOCH_MS + 1000, 1);
         let recent: f64 = column(&reply, "recent_reads")[0].parse().unwrap();
-        assert!((recent / gets as f64 - 1.0).abs() < 0.06, "{recent} of {gets} reads");
+        // What was before the first observation that is one of many, and after the last one, is not known.
+        assert!((recent - gets as f64).abs() < 256.0, "{recent} of {gets} reads");
         assert_eq!(column(&reply, "reads"), [gets.to_string()], "the key's own counters are exact");
     }
 
