@@ -1,0 +1,283 @@
+//! The clients of a worker: accepted, read from, served in order, and let go once their replies have left.
+//!
+//! What their requests do is not known here; see `commands.rs`.
+
+use shard::{Error, Reply, Request};
+
+use super::Worker;
+use super::commands::Flow;
+use crate::connection::{Client, Connection, Door, INPUT_HIGH_BYTES, Stage};
+use crate::mail::{Newcomer, Token};
+use crate::net::SocketId;
+use crate::protocol::{self, Listener, Parsed, Parser};
+use crate::router;
+
+/// How many commands of one client a turn runs before the others have theirs.
+const COMMANDS_PER_TURN_MAX: usize = 1024;
+
+/// How many requests of a pipeline are read ahead at a time.
+pub(super) const READ_AHEAD_MAX: usize = 32;
+
+/// Up to this size the bytes at hand are taken for one request, for which reading ahead is not worth it.
+const LONE_REQUEST_BYTES: usize = 128;
+
+/// How long a client that was sent its last reply may take to close its side.
+const LINGER_MS: u64 = 1000;
+
+impl Worker {
+    pub(super) fn on_accepted(&mut self, door: Door, socket: std::os::fd::OwnedFd) {
+        if door != Door::Unix && crate::net::prepare_tcp(&socket).is_err() {
+            return; // The peer is gone already.
+        }
+        let client_id = self.shared.clients_accepted.next();
+        let newcomer = Newcomer { socket, door, client_id };
+        if self.shared.connections.count() >= self.shared.config.max_connections as usize {
+            self.refuse(newcomer);
+            return;
+        }
+        self.shared.connections.add();
+        let count = self.post.worker_count();
+        let mut in_turn = (0..count).map(|step| (self.next_worker + step) % count);
+        let worker = in_turn.find(|worker| !self.hung[*worker]).expect("this worker does not hang");
+        self.next_worker = (worker + 1) % count;
+        if worker == self.index {
+            self.welcome(newcomer);
+        } else {
+            self.post.to(worker).newcomer(newcomer);
+        }
+    }
+
+    pub(super) fn welcome(&mut self, newcomer: Newcomer) -> &mut Connection {
+        let Newcomer { socket, door, client_id } = newcomer;
+        let id = self.net.attach(socket);
+        let listener = match door {
+            Door::Text => Listener::Text { resp_port: self.shared.resp_port },
+            Door::Resp | Door::Unix => Listener::Resp,
+        };
+        let mut connection = Connection::new(id, client_id, door, Parser::new(listener));
+        if door == Door::Text {
+            connection.client.replies.now(|out| out.extend_from_slice(protocol::GREETING));
+        }
+        let index = id.index as usize;
+        if index >= self.connections.len() {
+            self.connections.resize_with(index + 1, || None);
+        }
+        connection.client.listed = true;
+        self.attention.push(id);
+        self.connections[index].insert(connection)
+    }
+
+    fn refuse(&mut self, newcomer: Newcomer) {
+        self.shared.connections_refused.next();
+        let client = &mut self.welcome(newcomer).client;
+        client.refused = true;
+        client.replies.discard();
+        answer_error(client, Error::ConnectionLimit);
+        client.stage = Stage::Closing;
+    }
+
+    fn connection(&mut self, id: SocketId) -> Option<&mut Box<Connection>> {
+        let connection = self.connections.get_mut(id.index as usize)?.as_mut();
+        connection.filter(|connection| connection.client.socket == id)
+    }
+
+    /// Takes a connection out, so that it can be served with the rest of the worker at hand.
+    pub(super) fn take_out(&mut self, id: SocketId) -> Option<Box<Connection>> {
+        let place = self.connections.get_mut(id.index as usize)?;
+        place.take_if(|connection| connection.client.socket == id)
+    }
+
+    pub(super) fn put_back(&mut self, mut connection: Box<Connection>) {
+        let id = connection.client.socket;
+        if !std::mem::replace(&mut connection.client.listed, true) {
+            self.attention.push(id);
+        }
+        self.connections[id.index as usize] = Some(connection);
+    }
+
+    pub(super) fn attend(&mut self, id: SocketId) {
+        if let Some(connection) = self.connection(id)
+            && !std::mem::replace(&mut connection.client.listed, true)
+        {
+            self.attention.push(id);
+        }
+    }
+
+    pub(super) fn set_stage(&mut self, id: SocketId, next: impl FnOnce(Stage) -> Stage) {
+        if let Some(connection) = self.connection(id) {
+            connection.client.stage = next(connection.client.stage);
+            self.attend(id);
+        }
+    }
+
+    pub(super) fn on_bytes(&mut self, id: SocketId, chunk: &[u8]) {
+        let Some(mut connection) = self.take_out(id) else { return };
+        if connection.input.is_empty() {
+            let used = self.serve(&mut connection, chunk);
+            connection.input.extend_from_slice(&chunk[used..]);
+        } else {
+            connection.input.extend_from_slice(chunk);
+            if !connection.client.hungry {
+                self.serve_input(&mut connection);
+            }
+        }
+        self.put_back(connection);
+    }
+
+    pub(super) fn serve_hungry(&mut self) -> bool {
+        let mut progressed = false;
+        for id in std::mem::take(&mut self.hungry) {
+            let Some(mut connection) = self.take_out(id) else { continue };
+            let client = &mut connection.client;
+            let full = client.waits_for.is_some_and(|worker| self.post.is_full(worker));
+            if client.is_servable() && !full && !self.shared.stopping() {
+                let before = connection.input.len();
+                client.hungry = false;
+                client.waits_for = None;
+                self.serve_input(&mut connection);
+                progressed |= connection.input.len() != before;
+                self.put_back(connection);
+            } else {
+                self.hungry.push(id);
+                self.connections[id.index as usize] = Some(connection);
+            }
+        }
+        progressed
+    }
+
+    fn serve_input(&mut self, connection: &mut Connection) {
+        if connection.input.len() < connection.input_needed {
+            return;
+        }
+        let mut input = std::mem::take(&mut connection.input);
+        let used = self.serve(connection, &input);
+        if used == input.len() {
+            input.clear();
+            input.shrink_to(INPUT_HIGH_BYTES);
+        } else {
+            input.drain(..used);
+        }
+        connection.input = input;
+    }
+
+    /// Runs the requests in `bytes` in order, as far as they go now. Returns how many bytes are done with.
+    fn serve(&mut self, connection: &mut Connection, bytes: &[u8]) -> usize {
+        let Connection { parser, client, input_needed, .. } = connection;
+        let mut used = 0;
+        let mut commands_left = COMMANDS_PER_TURN_MAX;
+        *input_needed = 0;
+        let mut until_ahead = 0;
+        while used < bytes.len() {
+            if matches!(client.stage, Stage::Closing | Stage::Lingering { .. } | Stage::Gone) {
+                return bytes.len();
+            }
+            if !client.is_servable() || commands_left == 0 || self.shared.stopping() {
+                self.starve(client);
+                return used;
+            }
+            let rest = &bytes[used..];
+            if until_ahead == 0 && rest.len() > LONE_REQUEST_BYTES {
+                until_ahead = READ_AHEAD_MAX;
+                self.read_ahead(rest);
+            }
+            until_ahead = until_ahead.saturating_sub(1);
+            match parser.parse(rest) {
+                Ok(Parsed::Request { consumed }) => match self.dispatch(parser, client, rest) {
+                    Flow::Taken => used += consumed,
+                    Flow::Later => {
+                        self.starve(client);
+                        return used;
+                    }
+                },
+                Ok(Parsed::Skip { consumed }) => used += consumed,
+                Ok(Parsed::Incomplete { needed }) => {
+                    *input_needed = needed;
+                    return used;
+                }
+                Err(error) => {
+                    client.replies.now(|out| error.write(client.dialect, out));
+                    client.stage = Stage::Closing;
+                    return bytes.len();
+                }
+            }
+            commands_left -= 1;
+        }
+        used
+    }
+
+    /// Makes the memory behind the keys of the next requests ready: the waits for several keys overlap.
+    fn read_ahead(&self, bytes: &[u8]) {
+        let shards = self.post.worker_count();
+        let own = |key: &&[u8]| router::owner(key, shards) == self.index;
+        self.shard.warm(protocol::first_args(bytes).take(READ_AHEAD_MAX).filter(own));
+    }
+
+    fn starve(&mut self, client: &mut Client) {
+        client.hungry = true;
+        self.hungry.push(client.socket);
+    }
+
+    pub(super) fn look_after_clients(&mut self) {
+        for id in std::mem::take(&mut self.attention) {
+            let Some(mut connection) = self.take_out(id) else { continue };
+            connection.client.listed = false;
+            if self.look_after(&mut connection) {
+                self.connections[id.index as usize] = Some(connection);
+            } else {
+                self.net.close(id);
+                if !connection.client.refused {
+                    self.shared.connections.remove();
+                }
+            }
+        }
+    }
+
+    /// Moves a client's replies on, and its connection towards its end. Returns whether it stays.
+    fn look_after(&mut self, connection: &mut Connection) -> bool {
+        let client = &mut connection.client;
+        let id = client.socket;
+        if client.stage == Stage::Gone {
+            client.replies.discard();
+            return !client.is_done();
+        }
+        if client.replies.is_ready() && !client.held_back && !self.net.is_sending(id) {
+            let bytes = client.replies.take(|| self.spare_buffers.pop().unwrap_or_default());
+            self.net.send(id, bytes).expect("nothing is being sent, and the socket is open");
+        }
+        let hold = connection.input.len() >= INPUT_HIGH_BYTES.max(connection.input_needed) && client.hungry;
+        if hold != client.paused {
+            client.paused = hold;
+            if hold { self.net.pause(id) } else { self.net.resume(id) }
+        }
+        if !client.is_quiet() || client.replies.is_ready() || self.net.is_sending(id) {
+            return true;
+        }
+        match client.stage {
+            Stage::Ended if client.hungry || client.is_done() => client.hungry,
+            Stage::Ended | Stage::Closing => {
+                self.net.shutdown_write(id);
+                client.stage = Stage::Lingering { until_ms: self.uptime_ms + LINGER_MS };
+                true
+            }
+            Stage::Open | Stage::Lingering { .. } | Stage::Gone => true,
+        }
+    }
+}
+
+/// Under which name a job's calls are answered: a client has one job at a time.
+pub(crate) fn job_token(client: &Client) -> Token {
+    Token { socket: client.socket, sequence: client.replies.next_sequence() }
+}
+
+pub(crate) fn answer(client: &mut Client, request: &Request<'_>, reply: &Reply<'_>) {
+    client.replies.now(|out| write_reply(reply, request, out));
+}
+
+pub(super) fn write_reply(reply: &Reply<'_>, request: &Request<'_>, out: &mut Vec<u8>) {
+    protocol::write_reply(reply, Some(request.command), request.arg_count(), request.dialect, out);
+}
+
+pub(super) fn answer_error(client: &mut Client, error: Error) {
+    let dialect = client.dialect;
+    client.replies.now(|out| protocol::write_reply(&Reply::Error(error), None, 0, dialect, out));
+}

@@ -1,0 +1,307 @@
+//! What becomes of a client's request: run on this worker's shard, sent to the one that owns its keys, or begun as a
+//! job over several; and the answers that other workers give. Nothing here waits.
+
+use shard::command::{Access, Run};
+use shard::{Error, Reply, Request, Waiter};
+
+use super::calls::locks_of;
+use super::clients::{answer, answer_error, job_token, write_reply};
+use super::hangs::{hangs, hangs_in_disk};
+use super::{Deferred, Worker};
+use crate::backup::{self, Backup, Still};
+use crate::connection::Client;
+use crate::mail::{Answer, Call, Mail, Token, TransactionId};
+use crate::protocol::{self, Parser};
+use crate::router::{self, Gather, Job, OwnedRequest, Route, Transaction, Walk, Walked, route};
+use crate::upkeep;
+use crate::verdict;
+
+/// What became of a parsed request.
+pub(super) enum Flow {
+    /// It was answered, or will be.
+    Taken,
+    /// It cannot run yet: the client's earlier requests must be answered first.
+    Later,
+}
+
+impl Worker {
+    pub(super) fn dispatch(&mut self, parser: &Parser, client: &mut Client, input: &[u8]) -> Flow {
+        let Some(command) = parser.command() else {
+            self.commands += 1;
+            answer_error(client, parser.unknown_command(input));
+            return Flow::Taken;
+        };
+        let request = parser.request(input, command, client.dialect);
+        if let Err(error) = protocol::check_arity(command, request.arg_count()) {
+            self.commands += 1;
+            answer(client, &request, &Reply::Error(error));
+            return Flow::Taken;
+        }
+        if self.loading && !command.runs_while_loading() {
+            self.commands += 1;
+            let percent = self.shared.loading.percent();
+            answer(client, &request, &Reply::Error(Error::Loading { percent }));
+            return Flow::Taken;
+        }
+        let single = self.post.worker_count() == 1;
+        match command.run {
+            Run::Key(_) | Run::Keys(..) => match route(&request, self.post.worker_count()) {
+                Route::One(worker) if worker == self.index => self.run_here(client, &request),
+                Route::One(worker) if self.hung[worker] => answer(client, &request, &hangs()),
+                Route::One(worker) if self.post.is_full(worker) => {
+                    client.waits_for = Some(worker);
+                    return Flow::Later;
+                }
+                Route::One(worker) => {
+                    let token = Token { socket: client.socket, sequence: client.replies.next_sequence() };
+                    let size_bytes = self.post.run(worker, token, &request);
+                    client.replies.later(worker, size_bytes, self.uptime_ms);
+                }
+                Route::Several if !client.is_quiet() => return Flow::Later,
+                Route::Several => match self.any_hangs(request.keys()) {
+                    true => answer(client, &request, &hangs()),
+                    false => self.begin_transaction(client, &request),
+                },
+            },
+            Run::EveryShard(..) if single => self.run_here(client, &request),
+            Run::EveryShard(..) | Run::Server(_) if !client.is_quiet() => return Flow::Later,
+            Run::EveryShard(..) if self.some_hang() => answer(client, &request, &hangs()),
+            Run::EveryShard(..) if command.access == Access::Write => {
+                self.begin_transaction(client, &request);
+            }
+            Run::EveryShard(..) => self.begin_gather(client, &request, |mail| Call::RunPart {
+                command: request.command,
+                args: mail.args(request.args()),
+            }),
+            Run::Server(_) => self.run_server_command(client, &request),
+        }
+        self.commands += 1;
+        Flow::Taken
+    }
+
+    /// Runs a command whose keys all lie on this worker's shard.
+    fn run_here(&mut self, client: &mut Client, request: &Request<'_>) {
+        if let Some(error) = self.refusal(request) {
+            answer(client, request, &Reply::Error(error));
+        } else if self.locks.is_idle() || !self.conflicts(request) {
+            let Worker { shard, journal, post, index, now_ms, uptime_ms, turn_number, .. } = self;
+            let journal = &mut **journal;
+            journal.bound_frame();
+            let changes_before = journal.changes.count();
+            let reply = shard.execute(request, *now_ms, &mut journal.changes);
+            let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
+            if journal.holds_back(seq) {
+                let sequence = client.replies.later(*index, 0, *uptime_ms);
+                let token = Token { socket: client.socket, sequence };
+                let asker = (*index, token);
+                journal
+                    .answer_bytes(seq, asker, request.dialect, post, |out| write_reply(&reply, request, out));
+            } else {
+                client.shown_in_turn = *turn_number;
+                answer(client, request, &reply);
+            }
+        } else {
+            let sequence = client.replies.later(self.index, 0, self.uptime_ms);
+            let token = Token { socket: client.socket, sequence };
+            // It is answered as a request from a peer is.
+            self.defer(self.index, token, request);
+        }
+    }
+
+    /// The error for a command that writes, while the log takes no changes.
+    #[inline]
+    pub(super) fn refusal(&self, request: &Request<'_>) -> Option<Error> {
+        if request.command.access == Access::Write { self.journal.refusal() } else { None }
+    }
+
+    pub(crate) fn begin_transaction(&mut self, client: &mut Client, request: &Request<'_>) {
+        let id = self.next_id();
+        let transaction = Transaction::begin(id, request, job_token(client), &mut self.post);
+        self.begin_job(client, Job::Transaction(transaction));
+    }
+
+    pub(crate) fn begin_job(&self, client: &mut Client, job: Job) {
+        client.job = Some(Box::new(job));
+        client.job_since_ms = self.uptime_ms;
+    }
+
+    /// Whether a shard hangs in its disk.
+    pub(crate) fn some_hang(&self) -> bool {
+        self.hung.contains(&true)
+    }
+
+    /// Whether a shard that owns one of these keys hangs.
+    fn any_hangs<'a>(&self, mut keys: impl Iterator<Item = &'a [u8]>) -> bool {
+        self.some_hang() && keys.any(|key| self.hung[router::owner(key, self.hung.len())])
+    }
+
+    pub(super) fn next_id(&mut self) -> TransactionId {
+        self.last_id_us = self.shared.id_time_us().max(self.last_id_us + 1);
+        verdict::transaction_id(self.last_id_us, self.index)
+    }
+
+    pub(crate) fn begin_gather(
+        &mut self,
+        client: &mut Client,
+        request: &Request<'_>,
+        call: impl Fn(&mut Mail) -> Call,
+    ) {
+        let workers = (0..self.hung.len()).filter(|worker| !self.hung[*worker]).collect();
+        let mut gather = Gather::begin(workers, request, job_token(client), &mut self.post, call);
+        gather.report.wal_fault = self.hung.iter().position(|hung| *hung).map(hangs_in_disk);
+        self.begin_job(client, Job::Gather(gather));
+    }
+
+    pub(crate) fn begin_keys(&mut self, client: &mut Client, pattern: &[u8]) {
+        let walk = Walk::all(pattern, client.dialect, job_token(client), &mut self.post);
+        self.begin_job(client, Job::Walk(walk));
+    }
+
+    /// Starts a page of `SCAN`. A cursor that no `SCAN` has returned names an empty last page.
+    pub(crate) fn begin_scan(
+        &mut self,
+        client: &mut Client,
+        cursor: u64,
+        count: usize,
+        pattern: Option<Box<[u8]>>,
+    ) {
+        let token = job_token(client);
+        match Walk::page(cursor, count, pattern, client.dialect, token, &mut self.post) {
+            Some(walk) => self.begin_job(client, Job::Walk(walk)),
+            None => client.replies.now(|out| protocol::begin_page(0, 0, client.dialect, out)),
+        }
+    }
+
+    /// Begins to copy the shards, if all of them could be locked.
+    fn begin_backup(
+        &mut self,
+        request: &OwnedRequest,
+        stills: Vec<Still>,
+        locked: Reply<'static>,
+        token: Token,
+    ) -> Result<(), Error> {
+        if let Reply::Error(error) = locked {
+            return Err(error);
+        }
+        let path = backup::place(self.shared.config.backup_dir.as_deref(), request.request().arg(0))?;
+        let wakeup = self.net.wakeup().try_clone_to_owned();
+        let wakeup = wakeup.map_err(|error| Error::BackupFailed { cause: error.to_string().into() })?;
+        self.backup = Some(Backup::begin(self.shared.clone(), stills, path, token, wakeup)?);
+        Ok(())
+    }
+
+    /// Tells whoever asked for a backup that it has ended. Returns whether one has.
+    pub(super) fn end_backup(&mut self) -> bool {
+        let ended = self.backup.as_ref().and_then(|backup| backup.ended(&self.shared));
+        let Some((token, reply)) = ended else { return false };
+        self.backup = None;
+        self.post.to(self.index).answer(token, Answer::Part(reply));
+        true
+    }
+
+    pub(super) fn conflicts(&self, request: &Request<'_>) -> bool {
+        let exclusive = request.command.access == Access::Write;
+        if matches!(request.command.run, Run::EveryShard(..)) {
+            // Only counted, not changed, outside of a transaction.
+            return false;
+        }
+        self.locks.conflicts(request.keys(), exclusive)
+    }
+
+    pub(super) fn defer(&mut self, origin: usize, token: Token, request: &Request<'_>) {
+        let (keys, exclusive) = locks_of(request);
+        let payload = Deferred::Request { origin, token, request: OwnedRequest::new(request) };
+        self.locks.wait(Waiter { keys, exclusive, payload, lock_for: None });
+    }
+
+    pub(super) fn on_answer(&mut self, from: usize, token: Token, answer: Answer, mail: &Mail) {
+        if token == upkeep::TOKEN {
+            let failed = matches!(answer, Answer::Part(Reply::Error(_)));
+            self.upkeep.on_synced(!failed, &self.journal.log, &mut self.post);
+            return;
+        }
+        let Some(mut connection) = self.take_out(token.socket) else {
+            unreachable!("a connection stays until everything it asked for is answered");
+        };
+        let client = &mut connection.client;
+        if let Some(at) = client.given_up.iter().position(|(sequence, _)| *sequence == token.sequence) {
+            if self.advance_given_up(&mut client.given_up[at].1, from, token, answer) {
+                client.given_up.swap_remove(at);
+            }
+            return self.put_back(connection);
+        }
+        match (answer, client.job.take()) {
+            (Answer::Bytes(range), job) => {
+                client.job = job;
+                let bytes = mail.bytes(range);
+                let sent = client.replies.fill(token.sequence, |out| out.extend_from_slice(bytes));
+                if sent.worker != self.index {
+                    self.post.answered(sent.worker, sent.size_bytes);
+                }
+            }
+            (answer, Some(mut job)) => {
+                if !self.advance(client, &mut job, from, answer) {
+                    client.job = Some(job);
+                    client.job_since_ms = self.uptime_ms;
+                }
+            }
+            (_, None) => unreachable!("only jobs are answered by parts"),
+        }
+        self.put_back(connection);
+    }
+
+    /// Takes one answer to a job. Returns whether the job has ended, with its reply given.
+    pub(super) fn advance(&mut self, client: &mut Client, job: &mut Job, from: usize, given: Answer) -> bool {
+        let token = job_token(client);
+        match (&mut *job, given) {
+            (Job::Transaction(transaction), given) => {
+                let record = self.next_id();
+                let Some(reply) = transaction.answer(from, given, record, token, &mut self.post) else {
+                    return false;
+                };
+                if let Run::Server(_) = transaction.request.request().command.run {
+                    let (request, stills) = (transaction.request.clone(), transaction.take_stills());
+                    let Err(error) = self.begin_backup(&request, stills, reply, token) else {
+                        *job = Job::Backup(request);
+                        return false;
+                    };
+                    self.shared.backups.end(true);
+                    answer(client, &request.request(), &Reply::Error(error));
+                } else {
+                    answer(client, &transaction.request.request(), &reply);
+                }
+            }
+            (Job::Backup(request), Answer::Part(reply)) => answer(client, &request.request(), &reply),
+            (Job::Backup(_), _) => unreachable!("a backup ends with one answer"),
+            (Job::Walk(walk), Answer::Page(page)) => {
+                let Some(walked) = walk.answer(*page, token, &mut self.post) else { return false };
+                let Walked { items, count, cursor } = walked;
+                client.replies.now(|out| match walk.is_all() {
+                    true => protocol::begin_list(count, client.dialect, out),
+                    false => protocol::begin_page(cursor, count, client.dialect, out),
+                });
+                client.replies.now_sealed(items);
+            }
+            (Job::Gather(gather), given) => {
+                if !gather.answer(from, given) {
+                    return false;
+                }
+                let request = gather.request.clone();
+                let request = request.request();
+                let is_first = gather.then.is_none();
+                let reply = match request.command.run {
+                    Run::EveryShard(_, merge) => gather.merge(merge),
+                    _ => self.gathered(&request, gather),
+                };
+                if is_first && let Some(next) = self.follow_up(&request, &reply, token) {
+                    *gather = next;
+                    return false;
+                }
+                answer(client, &request, &reply);
+            }
+            (Job::Walk(_), Answer::Part(Reply::Error(error))) => answer_error(client, error),
+            (Job::Walk(_), _) => unreachable!("a walk is answered by pages"),
+        }
+        true
+    }
+}
