@@ -69,6 +69,13 @@ pub enum Error {
         /// The last frame of the copy.
         found: u64,
     },
+    /// A note is not as it was written.
+    DamagedNote {
+        /// The note.
+        path: PathBuf,
+        /// How many bytes of it there are.
+        found_bytes: usize,
+    },
     /// A frame that was on disk once is not readable any more.
     DamagedFrame {
         /// The segment.
@@ -217,6 +224,9 @@ impl Error {
             ),
             Error::NewerVersion { path, found, supported } => {
                 (path, None, format!("format version {supported} or lower"), format!("version {found}"))
+            }
+            Error::DamagedNote { path, found_bytes } => {
+                (path, None, "a note with its checksum".to_owned(), format!("{found_bytes} other bytes"))
             }
             Error::WrongShard { path, expected, found } => (path, None, of_shard(expected), of_shard(found)),
             Error::DamagedFrame { path, offset, seq, fault, .. } => {

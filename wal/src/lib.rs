@@ -13,6 +13,7 @@
 //!     <sequence number, 20 digits>.snapshot  the state; the log is replayed from this number on
 //!     snapshot.tmp                           a snapshot that is being written
 //!     spare                                  a preallocated file that becomes the next segment
+//!     analytics                              a note that may be lost, drawn in `note`
 //! ```
 //!
 //! The manifest is a text of four lines; its checksum covers the bytes of the first three:
@@ -81,6 +82,7 @@ mod frame;
 mod header;
 mod image;
 mod log;
+mod note;
 mod recovery;
 mod salvage;
 mod snapshot;
@@ -93,6 +95,7 @@ pub use frame::{FRAME_BODY_BYTES_MAX, Kind};
 pub use header::{FORMAT_VERSION, Place};
 pub use image::{Image, copy_images};
 pub use log::{Log, SyncTicket};
+pub use note::{NOTE_BYTES_MAX, Note};
 pub use recovery::{Cut, Record, Recovered, check};
 pub use salvage::{Loss, LossCause, Readable, Salvage, Salvaged};
 pub use snapshot::{FailedSnapshot, Snapshot, SnapshotEnd, SnapshotWriter};

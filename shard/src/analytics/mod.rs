@@ -16,6 +16,7 @@
 //! - `gate` which keys the last two follow
 //! - `load` the measured load over the hours of the week, and its forecast
 //! - `anomalies` which series have left what is normal for them
+//! - `kept` what survives a restart
 //!
 //! It changes no key, and nothing of it is logged.
 
@@ -25,6 +26,7 @@ mod gate;
 pub mod hot;
 pub mod inquiry;
 pub mod intervals;
+mod kept;
 pub mod load;
 pub mod reuse;
 
@@ -66,6 +68,10 @@ const AGING_MS: u64 = 3_600_000;
 pub struct Analytics {
     /// The times of usages count from here.
     epoch_ms: u64,
+    /// Since when accesses are counted: the start, or the last time that everything was forgotten.
+    since_ms: u64,
+    /// For how long those were counted, before the start, that the classes know of.
+    earlier_ms: u64,
     now_ms: u64,
     now_s: u32,
     /// Accesses until the next one that is observed.
@@ -130,6 +136,8 @@ impl Analytics {
     pub(crate) fn new(now_ms: u64) -> Self {
         Analytics {
             epoch_ms: now_ms,
+            since_ms: now_ms,
+            earlier_ms: 0,
             now_ms,
             now_s: 0,
             countdown: 1,
@@ -236,6 +244,20 @@ impl Analytics {
         self.reuse.clear();
         self.watch.keys.clear();
         self.watch.classes.clear();
+        (self.since_ms, self.earlier_ms) = (self.now_ms, 0);
+    }
+
+    /// What is worth keeping over a restart.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        kept::to_bytes(&self.classes, self.classes_watched_ms())
+    }
+
+    /// Takes what [`Analytics::to_bytes`] gave an earlier process; `false`, and nothing is changed, for other
+    /// bytes. What the classes have counted by now is lost: to be called at the start.
+    pub(crate) fn restore(&mut self, bytes: &[u8]) -> bool {
+        let Some((classes, earlier_ms)) = kept::from_bytes(bytes) else { return false };
+        (self.classes, self.earlier_ms) = (classes, earlier_ms);
+        true
     }
 
     /// Forgets everything but what is counted with the keys.
@@ -361,7 +383,12 @@ impl Analytics {
 
     /// For how long accesses have been counted, in milliseconds.
     fn watched_ms(&self) -> u64 {
-        self.now_ms.saturating_sub(self.epoch_ms)
+        self.now_ms.saturating_sub(self.since_ms)
+    }
+
+    /// The same for those that the classes know of, some from before the start.
+    fn classes_watched_ms(&self) -> u64 {
+        self.watched_ms().saturating_add(self.earlier_ms)
     }
 
     /// Whether the access that happens now is observed; if so, [`Analytics::observe`] has to follow.
