@@ -12,7 +12,7 @@ use crate::header::{FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX
 use crate::recovery::{self, Record, Recovered};
 use crate::snapshot::Snapshot;
 use crate::{
-    Disk, DiskFile, Error, FailedSnapshot, Image, Kind, Obsolete, Place, Preparation, SnapshotEnd,
+    Disk, DiskFile, Error, FailedSnapshot, Image, Kind, Note, Obsolete, Place, Preparation, SnapshotEnd,
     SnapshotWriter, Spare,
 };
 
@@ -125,6 +125,11 @@ impl<D: Disk> SyncTicket<D> {
 }
 
 impl<D: Disk> Log<D> {
+    /// The note beside this log.
+    pub fn note(&self) -> Note<D> {
+        Note::new(&self.disk, &self.directory)
+    }
+
     /// Replays the snapshot and the log in `directory` in order, then opens the log for appending.
     ///
     /// A torn end is cut, what a crash left behind is removed, and all that was replayed is made durable.
