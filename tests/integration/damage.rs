@@ -192,7 +192,7 @@ fn missing_segment(directory: &Directory) -> Outcome {
     Outcome::lacks(directory, shard, frames[0].seq, &frames)
 }
 
-/// Nothing comes after it, but it is noted that it was there.
+/// Nothing comes after it, but the file `synced` says that it was there.
 fn missing_newest_segment(directory: &Directory) -> Outcome {
     let shard = directory.shard_of(A_KEY);
     let newest = directory.files(shard, ".log").pop().unwrap();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::header::{FILE_HEADER_BYTES, FileHeader};
 use crate::log::Segment;
 use crate::snapshot::sync_directory;
-use crate::{DataDir, Disk, DiskFile, Error, Place, Snapshot, note, recovery};
+use crate::{DataDir, Disk, DiskFile, Error, Place, Snapshot, recovery, synced};
 
 /// A file is copied in pieces of this size.
 const PIECE_BYTES: usize = 1 << 20;
@@ -117,8 +117,8 @@ pub fn copy_images<D: Disk, E: From<Error>>(
         image.verify(disk, &shard_dir)?;
         // A copy without it promises less.
         let (generation, first_seq) = image.newest;
-        let synced = FileHeader { generation, first_seq, synced_seq: image.next_seq - 1 };
-        let _ = note::write(disk, &shard_dir, image.place, synced);
+        let header = FileHeader { generation, first_seq, synced_seq: image.next_seq - 1 };
+        let _ = synced::write(disk, &shard_dir, image.place, header);
     }
     directory.activate(layout)?;
     Ok(())

@@ -12,7 +12,7 @@ use crate::header::{
 };
 use crate::log::Segment;
 use crate::snapshot::{self, Snapshot, sync_directory};
-use crate::{Disk, DiskFile, Error, Fault, Kind, Place, note};
+use crate::{Disk, DiskFile, Error, Fault, Kind, Place, synced};
 
 /// A frame that is replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub(crate) struct Replayed<F> {
     pub segments: Vec<Segment<F>>,
     pub snapshot: Option<Snapshot>,
     pub newest_generation: u64,
-    /// Frames up to this one say of each other, or the snapshot or the note says, that they are on disk.
+    /// Frames up to this one say of each other, or the snapshot or the file `synced` says, that they are on disk.
     proven_seq: u64,
     /// Files without a place in the log, in the order in which they have to go.
     leftovers: Vec<PathBuf>,
@@ -132,8 +132,8 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
         snapshot = Some(found);
     }
     let (position, log_end) = snapshot.as_ref().map_or((1, 1), |found| (found.position, found.log_end));
-    let note = note::read(disk, directory, place)?;
-    let promised_seq = note.synced_seq.max(log_end - 1);
+    let synced = synced::read(disk, directory, place)?;
+    let promised_seq = synced.synced_seq.max(log_end - 1);
 
     let (chain, strays) = survey.segments.into_iter().partition::<Vec<_>, _>(|found| found.header.is_some());
     let first_seq = |found: &Found<D::File>| found.header.map_or(0, |header| header.first_seq);
@@ -161,7 +161,7 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
     }
 
     let dropped = chain.split_off(segments.len());
-    let rest = Rest { directory, last: chain.last().zip(end), dropped: &dropped, strays: &strays, note };
+    let rest = Rest { directory, last: chain.last().zip(end), dropped: &dropped, strays: &strays, synced };
     let cut = rest.judge(next_seq, promised_seq)?;
     if let (Some(last), Some(end)) = (segments.last_mut(), end) {
         last.file_bytes = end.offset;
@@ -325,12 +325,12 @@ struct Rest<'a, F> {
     dropped: &'a [Found<F>],
     /// Files whose header is not that of their name: never used, or torn, or damaged.
     strays: &'a [Found<F>],
-    note: FileHeader,
+    synced: FileHeader,
 }
 
 impl<F: DiskFile> Rest<'_, F> {
     /// Whether the log is torn at frame `seq`, which is cut, or damaged there, which is refused.
-    /// `promised_seq` is what the snapshot and the note say was synced.
+    /// `promised_seq` is what the snapshot and the file `synced` say was synced.
     fn judge(&self, seq: u64, promised_seq: u64) -> Result<Option<Cut>, Error> {
         let search =
             |found: &Found<F>, offset| frame::search(&found.file, &found.path, offset, found.generation, seq);
@@ -382,10 +382,10 @@ impl<F: DiskFile> Rest<'_, F> {
         Error::MissingFrames { directory: self.directory.to_owned(), seq, next, synced_seq }
     }
 
-    /// Whether frame `seq` was in the newest segment that is noted, and it is not there.
+    /// Whether frame `seq` was in the newest segment that `synced` names, and it is not there.
     fn lacks_newest(&self, seq: u64) -> bool {
         let newest = self.last.map_or(0, |(found, _)| found.generation);
-        newest < self.note.generation && self.note.first_seq <= seq
+        newest < self.synced.generation && self.synced.first_seq <= seq
     }
 
     /// The bytes behind the end in the last segment that were part of the log. Stale bytes of a recycled

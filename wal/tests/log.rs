@@ -388,23 +388,23 @@ fn an_opened_log_is_missed_before_it_is_written_again() {
 }
 
 #[test]
-fn a_note_that_is_not_whole_promises_nothing() {
+fn a_file_synced_that_is_not_whole_promises_nothing() {
     let disk = empty_disk();
     let (mut log, ..) = open(&disk, 4096);
     write(&mut log, 2);
     log.sync().unwrap();
     drop(log);
-    let note = dir().join("synced");
-    let good = disk.read(&note).unwrap();
+    let synced = dir().join("synced");
+    let good = disk.read(&synced).unwrap();
     disk.remove_file(&files(&disk, ".log")[0]).unwrap();
     for bit in 0..good.len() * 8 {
         let disk = disk.fork();
         let mut bytes = good.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
-        disk.damage(&note, &bytes);
+        disk.damage(&synced, &bytes);
         match try_open(&disk, &dir(), 4096) {
             Ok((.., replay)) => assert_eq!(replay, [], "bit {bit}"),
-            Err(Error::NewerVersion { path, .. }) => assert_eq!(path, note),
+            Err(Error::NewerVersion { path, .. }) => assert_eq!(path, synced),
             Err(error) => panic!("bit {bit}: {error}"),
         }
     }
