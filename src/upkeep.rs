@@ -62,6 +62,8 @@ pub struct Upkeep {
     asked_unheard: bool,
     /// When the last snapshot was complete, in seconds since the Unix epoch.
     saved_s: Option<u64>,
+    /// Why no snapshot could be written, since the last one that was: told once.
+    failure: String,
     next_check_ms: u64,
     /// When the next snapshot may begin that only a failed sync asks for.
     next_rescue_ms: u64,
@@ -131,6 +133,7 @@ impl Upkeep {
             asked: Vec::new(),
             asked_unheard: false,
             saved_s: None,
+            failure: String::new(),
             next_check_ms: 0,
             next_rescue_ms: 0,
             check_interval_ms: config.compact_interval.as_millis() as u64,
@@ -394,6 +397,7 @@ impl Upkeep {
             Ended::Written(Ok(snapshot)) => {
                 tracing::info!(entries = snapshot.entries, bytes = snapshot.bytes, "snapshot written");
                 self.saved_s = Some(now_ms / 1000);
+                self.failure.clear();
                 self.next_note_ms = self.next_note_ms.map(|_| 0);
                 self.stage = Stage::Replaced { obsolete: journal.log.retire(&snapshot) };
             }
@@ -420,7 +424,11 @@ impl Upkeep {
     }
 
     fn give_up(&mut self, error: &dyn fmt::Display, post: &mut Post) {
-        tracing::error!("no snapshot was written, the log stays as it is: {error}");
+        let failure = error.to_string();
+        if failure != self.failure {
+            tracing::error!("no snapshot was written, the log stays as it is: {failure}");
+            self.failure = failure;
+        }
         self.stage = Stage::Idle;
         self.answer(
             &Reply::Error(shard::Error::Unavailable("no snapshot could be written; see the log")),
