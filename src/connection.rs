@@ -21,6 +21,9 @@ pub const INPUT_HIGH_BYTES: usize = 64 * 1024;
 /// Buffers that a client does not need are kept for reuse up to this size.
 const BUFFER_KEPT_BYTES: usize = 64 * 1024;
 
+/// Replies that are ready wait for later ones of other shards only while they are smaller than this.
+const GATHERED_BYTES_MAX: usize = 16 * 1024;
+
 /// Which listener a client came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
@@ -96,6 +99,8 @@ pub struct Client {
     pub shown_in_turn: u64,
     /// Its replies stay here until the log holds the changes that they may show.
     pub held_back: bool,
+    /// Since when its replies wait for those behind them, in microseconds from the start of the server.
+    pub gathering_since_us: Option<u64>,
     /// Some of its input waits to be served, and it stands in the worker's list of such clients.
     pub hungry: bool,
     /// It stands in the worker's list of clients to look after at the end of the turn.
@@ -122,6 +127,7 @@ impl Connection {
             paused: false,
             shown_in_turn: 0,
             held_back: false,
+            gathering_since_us: None,
             hungry: false,
             listed: false,
         };
@@ -315,6 +321,11 @@ impl Replies {
     /// Whether some bytes are ready to leave.
     pub fn is_ready(&self) -> bool {
         !self.out.is_empty() || !self.sealed.is_empty()
+    }
+
+    /// Whether the ready bytes are few, and more of them are on their way from other shards.
+    pub fn should_gather(&self) -> bool {
+        !self.slots.is_empty() && self.sealed.is_empty() && self.out.len() < GATHERED_BYTES_MAX
     }
 
     /// Takes the next bytes to leave; `spare` is the buffer for those that follow.
