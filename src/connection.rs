@@ -377,6 +377,22 @@ mod tests {
     }
 
     #[test]
+    fn few_ready_replies_gather_while_others_are_awaited() {
+        let mut replies = Replies::default();
+        replies.now(|out| out.push(b'0'));
+        assert!(!replies.should_gather(), "nothing is awaited");
+        let one = replies.later(7, 10, 0);
+        let two = replies.later(7, 10, 0);
+        assert!(replies.should_gather());
+        replies.fill(one, |out| out.resize(GATHERED_BYTES_MAX, b'1'));
+        assert!(!replies.should_gather(), "they are many");
+        replies.take(Vec::new);
+        assert!(replies.should_gather());
+        replies.fill(two, |out| out.push(b'2'));
+        assert!(!replies.should_gather(), "all have come");
+    }
+
+    #[test]
     fn numbers_wrap_around() {
         let mut replies = Replies { sequence: u32::MAX, ..Replies::default() };
         let last = replies.later(0, 0, 0);
