@@ -5,6 +5,10 @@
 //! or, for a command that reads, the last ones that changed its keys. Answers that depend on nothing unsynced do
 //! not wait. While one sync is under way the frames of later turns gather, and the next sync serves them all.
 //!
+//! In the mode `everysec` answers wait for nothing, unless a sync takes longer than a second: from then on those of
+//! commands that changed something wait for the disk, until syncs are faster again. So a disk that is slow or hangs
+//! makes writers slow, and a power cut never takes more than about two seconds of what was acknowledged.
+//!
 //! While the disk fails, commands that write are refused before they run ([`Journal::refusal`]), and those that read
 //! go on. Frames that could not be written stay in the log's buffer and are tried again; until that succeeds, what
 //! shows their changes is held back in every mode. After a failed sync only a new snapshot helps, which the upkeep
@@ -44,6 +48,9 @@ const GATHERED_BYTES_MAX: usize = 256 * 1024;
 /// How long frames that could not be written wait for the next try.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
+/// In the mode `everysec`, a sync that takes longer makes writers wait.
+const SLOW_SYNC: Duration = Duration::from_secs(1);
+
 /// The cause that is given when a sync takes too long.
 const SYNC_HANGS: &str = "a sync of the log does not come to its end";
 
@@ -73,6 +80,8 @@ pub struct Journal {
     disk_timeout: Duration,
     /// The sync that is under way takes longer.
     sync_hangs: bool,
+    /// In the mode `everysec`: syncs take longer than [`SLOW_SYNC`].
+    is_slow: bool,
     /// Answers that wait for the disk are not coming for now: it has taken too long already.
     is_overdue: bool,
     /// What the last try to make a segment ready failed with.
@@ -160,6 +169,7 @@ impl Journal {
             unwritten: None,
             disk_timeout: config.disk_timeout,
             sync_hangs: false,
+            is_slow: false,
             is_overdue: false,
             no_segment: None,
             no_sync: String::new(),
@@ -292,6 +302,7 @@ impl Journal {
     pub fn watch(&mut self, post: &mut Post) -> bool {
         let hangs = self.sync.is_some() && self.sync_begun.elapsed() > self.disk_timeout;
         self.sync_hangs = hangs && self.mode != SyncMode::No;
+        self.note_speed();
         self.assess();
         let lasts = |fault: &Fault| fault.since.elapsed() > self.disk_timeout;
         let lasting = self.fault.as_ref().filter(|fault| lasts(fault)).map(|fault| fault.kind);
@@ -411,7 +422,7 @@ impl Journal {
     #[inline]
     pub fn frame_behind(&mut self, request: &Request<'_>, changed: bool) -> u64 {
         if self.mode != SyncMode::Always && self.unwritten.is_none() {
-            return 0;
+            return if self.is_slow && changed { self.log.next_seq() } else { 0 };
         }
         let next_seq = self.log.next_seq();
         match (changed, request.command.keys.any) {
@@ -430,6 +441,9 @@ impl Journal {
 
     /// The frame that an answer about the whole shard depends on.
     pub fn frame_behind_all(&self) -> u64 {
+        if self.mode != SyncMode::Always && self.unwritten.is_none() {
+            return 0;
+        }
         let next_seq = self.log.next_seq();
         if self.changes.is_empty() { next_seq - 1 } else { next_seq }
     }
@@ -439,7 +453,9 @@ impl Journal {
     pub fn holds_back(&self, seq: u64) -> bool {
         match self.mode {
             SyncMode::Always => seq > self.log.durable_seq(),
-            SyncMode::EverySecond | SyncMode::No => self.unwritten.is_some() && seq > self.log.written_seq(),
+            SyncMode::EverySecond | SyncMode::No if self.unwritten.is_some() => seq > self.log.written_seq(),
+            SyncMode::EverySecond => self.is_slow && seq > self.log.durable_seq(),
+            SyncMode::No => false,
         }
     }
 
@@ -478,9 +494,10 @@ impl Journal {
     }
 
     fn hold(&mut self, held: Held) {
-        match self.mode {
-            SyncMode::Always => self.awaiting_sync.push_back(held),
-            SyncMode::EverySecond | SyncMode::No => self.awaiting_write.push(held),
+        if self.mode == SyncMode::Always || self.unwritten.is_none() {
+            self.awaiting_sync.push_back(held);
+        } else {
+            self.awaiting_write.push(held);
         }
     }
 
@@ -529,6 +546,19 @@ impl Journal {
         self.sync_begun = Instant::now();
     }
 
+    /// Finds out whether the sync that is under way, or has just ended, is a slow one.
+    fn note_speed(&mut self) {
+        let is_slow = self.mode == SyncMode::EverySecond && self.sync_begun.elapsed() > SLOW_SYNC;
+        if self.sync.is_some() && is_slow != self.is_slow && (is_slow || self.files_left == 0) {
+            self.is_slow = is_slow;
+            if is_slow {
+                tracing::warn!("a sync of the log takes longer than a second: writers wait for the disk");
+            } else {
+                tracing::info!("syncs of the log are fast again: writers do not wait for them");
+            }
+        }
+    }
+
     /// Takes the end of the sync of one file; after the last one, lets the answers go that waited for it, or tells
     /// them that it failed: what was not on disk may be lost, whatever later syncs say. In the mode `always` the next
     /// sync begins at once with what has gathered.
@@ -540,10 +570,12 @@ impl Journal {
         if self.files_left > 0 {
             return;
         }
+        self.note_speed();
         let ticket = self.sync.take().expect("a sync was begun");
         (self.sync_hangs, self.is_overdue) = (false, false);
         if let Some(error) = self.failed.take() {
             self.log.fail_sync(&ticket);
+            self.is_slow = false;
             self.on_sync_failed(&format_args!("cannot sync the log: {error}"), post);
             return;
         }
@@ -626,7 +658,7 @@ impl UnsafeFrames {
 mod tests {
     use std::io;
 
-    use shard::Change;
+    use shard::{Change, Span};
     use wal::Place;
 
     use super::*;
@@ -634,12 +666,15 @@ mod tests {
 
     const TOKEN: Token = Token { socket: SocketId { index: 0, generation: 0 }, sequence: 0 };
 
-    /// A journal in the mode `always` with one frame whose sync is under way, and an answer that waits for it.
-    fn syncing(directory: &std::path::Path, net: &mut Net, post: &mut Post) -> Journal {
+    fn journal(directory: &std::path::Path, mode: &str) -> Journal {
         let place = Place { shard_index: 0, shard_count: 1 };
         let (log, _) = Log::recover::<wal::Error>(&OsDisk, directory, place, 1 << 20, |_| Ok(())).unwrap();
-        let config = Config::parse_from_args(["kvlite", "--sync-mode", "always"], vec![0]).unwrap();
-        let mut journal = Journal::new(log, &config);
+        Journal::new(log, &Config::parse_from_args(["kvlite", "--sync-mode", mode], vec![0]).unwrap())
+    }
+
+    /// A journal in the mode `always` with one frame whose sync is under way, and an answer that waits for it.
+    fn syncing(directory: &std::path::Path, net: &mut Net, post: &mut Post) -> Journal {
+        let mut journal = journal(directory, "always");
         journal.changes.push(&Change::Put { key: b"key", value: b"value", deadline_ms: None });
         journal.answer(journal.frame_behind_all(), 0, TOKEN, Answer::Part(Reply::Ok), post);
         assert_eq!(journal.write(net, post), Outcome::AsBefore);
@@ -655,6 +690,12 @@ mod tests {
         answers
     }
 
+    fn end_sync(journal: &mut Journal, net: &mut Net, post: &mut Post) {
+        for _ in 0..journal.files_left {
+            journal.on_synced(Ok(()), net, post);
+        }
+    }
+
     #[test]
     fn what_changes_during_a_sync_is_written_and_synced_together_after_it() {
         let directory = tempfile::tempdir().unwrap();
@@ -667,11 +708,6 @@ mod tests {
             assert!(journal.gathers(), "nobody waits for these before the sync has ended");
         }
         assert!(answers(&mut post, &mut net).is_empty());
-        let end_sync = |journal: &mut Journal, net: &mut Net, post: &mut Post| {
-            for _ in 0..journal.files_left {
-                journal.on_synced(Ok(()), net, post);
-            }
-        };
         end_sync(&mut journal, &mut net, &mut post);
         assert_eq!(answers(&mut post, &mut net).len(), 1, "the first frame is on disk");
         assert_eq!(journal.log.written_seq(), first + 1, "three turns, one frame");
@@ -685,6 +721,40 @@ mod tests {
             journal.write(&mut net, &mut post);
             assert_eq!(journal.log.buffered_bytes(), 0, "whoever asks for a write gets it, in a sync too");
         }
+    }
+
+    #[test]
+    fn in_everysec_a_slow_sync_makes_those_wait_who_change_something() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut net, mut post) = (Net::new().unwrap(), Post::mesh(1, 4).remove(0));
+        let mut journal = journal(directory.path(), "everysec");
+        let command = shard::command::find(b"SET").expect("a command");
+        let args = [Span { start: 0, len: 3 }, Span { start: 3, len: 5 }];
+        let request = Request::new(command, Dialect::Text, b"keyvalue", &args);
+        // One turn with one command; returns how many answers leave.
+        let turn = |journal: &mut Journal, net: &mut Net, post: &mut Post, changed: bool| {
+            if changed {
+                journal.changes.push(&Change::Put { key: b"key", value: b"value", deadline_ms: None });
+            }
+            let seq = journal.frame_behind(&request, changed);
+            journal.answer(seq, 0, TOKEN, Answer::Part(Reply::Ok), post);
+            journal.write(net, post);
+            answers(post, net).len()
+        };
+        assert_eq!(turn(&mut journal, &mut net, &mut post, true), 1);
+        journal.begin_sync(&mut net);
+        assert_eq!(turn(&mut journal, &mut net, &mut post, true), 1, "a sync under way holds nobody up");
+        journal.sync_begun -= 2 * SLOW_SYNC;
+        journal.watch(&mut post);
+        assert_eq!(turn(&mut journal, &mut net, &mut post, true), 0, "a slow one does");
+        assert_eq!(turn(&mut journal, &mut net, &mut post, false), 1, "but for those who only read");
+
+        end_sync(&mut journal, &mut net, &mut post);
+        assert_eq!(answers(&mut post, &mut net).len(), 0, "it began before that change");
+        assert_eq!(turn(&mut journal, &mut net, &mut post, true), 0, "no sync was fast yet");
+        end_sync(&mut journal, &mut net, &mut post);
+        assert_eq!(answers(&mut post, &mut net).len(), 2, "the next one has begun with both changes");
+        assert_eq!(turn(&mut journal, &mut net, &mut post, true), 1, "and was fast");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shard::{Change, Changes, Shard};
-use wal::{DataDir, Disk, Kind, Layout, Log, OsDisk, Place, Record, SnapshotWriter};
+use wal::{DataDir, Disk, Kind, Layout, Log, Note, OsDisk, Place, Record, SnapshotWriter};
 
 use crate::config::Config;
 use crate::loading::Loading;
@@ -177,6 +177,11 @@ impl<D: Disk> ShardData<D> {
         let place = Place { shard_index: index as u32, shard_count: layout.shards };
         let directory = layout.shard_dir(place.shard_index);
         ShardData { disk: disk.clone(), directory, place, segment_bytes, verdict: verdict.clone() }
+    }
+
+    /// The note beside the log.
+    pub fn note(&self) -> Note<D> {
+        Note::new(&self.disk, &self.directory)
     }
 
     /// The shard as its snapshot and log tell, and the log, open for what follows. Blocks.

@@ -1,6 +1,6 @@
 //! When a shard's log is compacted: at a limit, or earlier while the load is low. It only decides.
 
-use shard::analytics::load::{LoadProfile, Outlook, Verdict};
+use shard::analytics::load::{self, LoadProfile, Outlook, Verdict};
 use wal::{Log, OsDisk};
 
 use crate::config::Config;
@@ -91,6 +91,19 @@ impl Schedule {
             self.next_measurement_ms = uptime_ms + MEASURE_INTERVAL_MS;
             load.observe(operations(), now_ms);
         }
+    }
+
+    /// What is known of the hours of the week, for keeping; none without analytics.
+    pub fn load_to_keep(&self) -> Option<[u8; load::BYTES]> {
+        self.load.as_ref().map(LoadProfile::to_bytes)
+    }
+
+    /// Takes what [`Schedule::load_to_keep`] gave an earlier process; `false` if these bytes are none of it.
+    pub fn restore_load(&mut self, kept: &[u8]) -> bool {
+        let Some(load) = &mut self.load else { return true };
+        let Some(profile) = LoadProfile::from_bytes(kept) else { return false };
+        *load = profile;
+        true
     }
 
     /// The length of the log in terms of the limit that it is closest to; 0 without limits.

@@ -5,15 +5,18 @@
 //! helper thread. Nothing here delays a turn by more than a slice. A snapshot is written as fast as the disk takes
 //! it, and no faster: it pauses for a sync after every few megabytes, so that no mass of unwritten pages gathers
 //! in which the syncs of the log, and in the end its writes, would have to wait.
+//!
+//! What the analytics have learnt is left in a note beside the log: with each snapshot, each hour, and at the end.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
+use shard::analytics::load;
 use shard::{Change, Changes, Reply, Shard};
 use wal::{
-    DiskFile, FailedSnapshot, Kind, Log, Obsolete, OsDisk, Snapshot, SnapshotEnd, SnapshotWriter, Spare,
+    DiskFile, FailedSnapshot, Kind, Log, Note, Obsolete, OsDisk, Snapshot, SnapshotEnd, SnapshotWriter, Spare,
 };
 
 use crate::config::Config;
@@ -34,6 +37,9 @@ const PREPARE_AGAIN_MS: u64 = 1000;
 
 /// How long after the begin of a snapshot that a failed sync made necessary the next try may follow.
 const RESCUE_AGAIN_MS: u64 = 1000;
+
+/// How often what the analytics have learnt is written down at least.
+const NOTE_INTERVAL_MS: u64 = 3_600_000;
 
 /// How many bytes of changes are gathered into one frame of a snapshot, about.
 const FRAME_BYTES: usize = 64 * 1024;
@@ -56,10 +62,14 @@ pub struct Upkeep {
     asked_unheard: bool,
     /// When the last snapshot was complete, in seconds since the Unix epoch.
     saved_s: Option<u64>,
+    /// Why no snapshot could be written, since the last one that was: told once.
+    failure: String,
     next_check_ms: u64,
     /// When the next snapshot may begin that only a failed sync asks for.
     next_rescue_ms: u64,
     check_interval_ms: u64,
+    /// When the next note is due; none once the last one was left.
+    next_note_ms: Option<u64>,
     schedule: Schedule,
 }
 
@@ -103,6 +113,7 @@ enum Ended {
     Synced(std::io::Result<()>),
     Written(Result<Snapshot, FailedSnapshot>),
     Cleared(Result<Option<Spare<OsDisk>>, wal::Error>),
+    Noted(Result<(), wal::Error>),
 }
 
 /// Under this name other workers answer the upkeep, and no client.
@@ -122,10 +133,41 @@ impl Upkeep {
             asked: Vec::new(),
             asked_unheard: false,
             saved_s: None,
+            failure: String::new(),
             next_check_ms: 0,
             next_rescue_ms: 0,
             check_interval_ms: config.compact_interval.as_millis() as u64,
+            next_note_ms: Some(NOTE_INTERVAL_MS),
             schedule: Schedule::new(config),
+        }
+    }
+
+    /// Takes up what an earlier process has left in the note of this shard. What cannot be read is done without.
+    pub fn take_up(&mut self, note: &Note<OsDisk>, shard: &mut Shard) {
+        match note.read() {
+            Ok(None) => {}
+            Ok(Some(kept)) => {
+                let (load, classes) = kept.split_at(kept.len().min(load::BYTES));
+                let (knows_load, knows_classes) =
+                    (self.schedule.restore_load(load), shard.restore_analytics(classes));
+                if !(knows_load && knows_classes) {
+                    tracing::warn!(
+                        knows_load,
+                        knows_classes,
+                        "the analytics begin anew in part: the note of \
+                        what they had learnt is of another version"
+                    );
+                }
+            }
+            Err(error) => tracing::warn!("the analytics begin anew: {error}"),
+        }
+    }
+
+    /// Writes down what the analytics have learnt.
+    fn leave_note(&mut self, shard: &Shard, log: &Log<OsDisk>) {
+        if let (Some(load), Some(classes)) = (self.schedule.load_to_keep(), shard.analytics_to_keep()) {
+            let note = log.note();
+            self.run(move || Ended::Noted(note.write(&[&load[..], &classes].concat())));
         }
     }
 
@@ -189,6 +231,10 @@ impl Upkeep {
         for ended in all_ended {
             self.running -= 1;
             self.take(ended, now_ms, journal, post);
+        }
+        if self.next_note_ms.is_some_and(|next_ms| stopping || uptime_ms >= next_ms) {
+            self.next_note_ms = (!stopping).then_some(uptime_ms + NOTE_INTERVAL_MS);
+            self.leave_note(shard, &journal.log);
         }
         if stopping {
             if !matches!(self.stage, Stage::Ending) {
@@ -351,12 +397,18 @@ impl Upkeep {
             Ended::Written(Ok(snapshot)) => {
                 tracing::info!(entries = snapshot.entries, bytes = snapshot.bytes, "snapshot written");
                 self.saved_s = Some(now_ms / 1000);
+                self.failure.clear();
+                self.next_note_ms = self.next_note_ms.map(|_| 0);
                 self.stage = Stage::Replaced { obsolete: journal.log.retire(&snapshot) };
             }
             Ended::Written(Err(failed)) => {
                 let error = journal.log.fail_snapshot(failed);
                 journal.on_sync_failed(&error, post);
                 self.give_up(&error, post);
+            }
+            Ended::Noted(Ok(())) => {}
+            Ended::Noted(Err(error)) => {
+                tracing::warn!("what the analytics have learnt was not written down: {error}");
             }
             Ended::Cleared(outcome) => {
                 match outcome {
@@ -372,7 +424,11 @@ impl Upkeep {
     }
 
     fn give_up(&mut self, error: &dyn fmt::Display, post: &mut Post) {
-        tracing::error!("no snapshot was written, the log stays as it is: {error}");
+        let failure = error.to_string();
+        if failure != self.failure {
+            tracing::error!("no snapshot was written, the log stays as it is: {failure}");
+            self.failure = failure;
+        }
         self.stage = Stage::Idle;
         self.answer(
             &Reply::Error(shard::Error::Unavailable("no snapshot could be written; see the log")),

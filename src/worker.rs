@@ -262,13 +262,16 @@ impl Worker {
             if shared.config.enable_analytics {
                 empty = empty.with_analytics(self.now_ms);
             }
-            let (shard, log) = data.recover_with_pauses(empty, |record, keys| {
+            let (mut shard, log) = data.recover_with_pauses(empty, |record, keys| {
                 shared.loading.note(index, record, keys);
                 if turned.is_ok() {
                     turned = self.turn();
                 }
             })?;
             turned?;
+            if shared.config.enable_analytics {
+                self.upkeep.take_up(&data.note(), &mut shard);
+            }
             let auto_ttl = self.shard.auto_ttl().clone();
             self.shard = shard;
             self.shard.set_auto_ttl(auto_ttl);

@@ -226,6 +226,17 @@ impl Shard {
         }
     }
 
+    /// What is known of the use of keys and worth keeping over a restart; `None` where nothing is counted.
+    pub fn analytics_to_keep(&self) -> Option<Vec<u8>> {
+        self.analytics.as_ref().map(|analytics| analytics.to_bytes())
+    }
+
+    /// Takes what [`Shard::analytics_to_keep`] gave an earlier process. To be called before the first request.
+    /// `false` if these bytes are none of it; then nothing is changed.
+    pub fn restore_analytics(&mut self, kept: &[u8]) -> bool {
+        self.analytics.as_mut().is_none_or(|analytics| analytics.restore(kept))
+    }
+
     /// The number of keys, those that have expired but were not yet removed among them.
     pub fn key_count(&self) -> usize {
         self.keyspace.len()

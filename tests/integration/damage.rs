@@ -73,6 +73,7 @@ const CASES: &[Case] = &[
     Case { name: "a bit of a segment's header", damage: segment_header },
     Case { name: "a segment cut short", damage: cut_segment },
     Case { name: "a missing segment", damage: missing_segment },
+    Case { name: "a missing newest segment", damage: missing_newest_segment },
     Case { name: "a segment twice", damage: segment_twice },
     Case { name: "a segment over another", damage: segment_over_another },
     Case { name: "a segment of another shard", damage: segment_of_another_shard },
@@ -189,6 +190,16 @@ fn missing_segment(directory: &Directory) -> Outcome {
     let (shard, file, frames) = a_segment(directory);
     fs::remove_file(&file).unwrap();
     Outcome::lacks(directory, shard, frames[0].seq, &frames)
+}
+
+/// Nothing comes after it, but the file `synced` says that it was there.
+fn missing_newest_segment(directory: &Directory) -> Outcome {
+    let shard = directory.shard_of(A_KEY);
+    let newest = directory.files(shard, ".log").pop().unwrap();
+    let frames = frames(&newest);
+    fs::remove_file(newest).unwrap();
+    let outcome = Outcome::lacks(directory, shard, frames[0].seq, &frames);
+    outcome.and_finds("the end of the log")
 }
 
 /// A copy has the generation of the original in it, and not that of its name: it has no place in the log.
@@ -324,6 +335,13 @@ impl Outcome {
         let (file, expected) = (file.unwrap_or_default(), expected.to_owned());
         let start = Start::Refuses { file, offset, expected, found, remedy: "kvlite repair " };
         Outcome { start, lost, repairable: true }
+    }
+
+    /// The same with another finding.
+    fn and_finds(mut self, other: &'static str) -> Outcome {
+        let Start::Refuses { found, .. } = &mut self.start else { unreachable!("nothing is found") };
+        *found = other;
+        self
     }
 
     fn of_frame(frame: Frame, found: &'static str) -> Outcome {

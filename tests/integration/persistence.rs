@@ -117,6 +117,48 @@ fn every_kind_of_change_is_found_again(shards: usize, sync_mode: &str) {
 }
 
 #[test]
+fn what_is_known_of_classes_and_hours_outlives_the_process_and_is_never_missed() {
+    let mut server = Server::start(2, &[]);
+    let mut text = server.text();
+    for key in ["user:1", "user:2", "user:3"] {
+        assert_eq!(text.ask_one(&format!("SET {key} v")), "+OK");
+        (0..10).for_each(|_| assert_eq!(text.ask_one(&format!("GET {key}")), "v"));
+    }
+    let class = |server: &Server| server.text().ask_one("PREFIXES");
+    assert!(class(&server).starts_with("user:* (keys=3 bytes=21 reads=30 writes=3 "), "{}", class(&server));
+    assert_eq!(server.terminate().code(), Some(0), "{}", server.log.tail());
+    server.restart(2);
+    assert!(class(&server).starts_with("user:* (keys=3 bytes=21 reads=30 writes=3 "), "{}", class(&server));
+
+    // A note comes with each snapshot, too, so that it outlives a kill.
+    let data = server.data();
+    let note = |shard: usize| data.join(format!("layout-1/shard-{shard}/analytics"));
+    let notes = || -> Vec<_> { (0..2).map(|shard| std::fs::read(note(shard)).unwrap()).collect() };
+    let before = notes();
+    for key in ["user:1", "user:2", "user:3"] {
+        assert_eq!(server.text().ask_one(&format!("GET {key}")), "v");
+    }
+    assert_eq!(server.text().ask_one("COMPACT"), "+OK");
+    let all_are_new = || notes().iter().zip(&before).all(|(now, before)| now != before);
+    assert!(within_deadline(all_are_new), "{}", server.log.tail());
+    server.kill9();
+    server.restart(2);
+    assert!(class(&server).starts_with("user:* (keys=3 bytes=21 reads=33 writes=3 "), "{}", class(&server));
+
+    // A note that cannot be read is done without, and so is one of another number of shards.
+    assert_eq!(server.terminate().code(), Some(0), "{}", server.log.tail());
+    for (shard, bytes) in [(0, &b"KVLITNTE"[..]), (1, b"")] {
+        std::fs::write(note(shard), bytes).unwrap();
+    }
+    server.restart(2);
+    assert!(class(&server).contains("keys=3 bytes=21 reads=0 writes=0 "), "{}", class(&server));
+    assert!(server.log.text().contains("the analytics begin anew"), "{}", server.log.tail());
+    assert_eq!(server.terminate().code(), Some(0), "{}", server.log.tail());
+    server.restart(3);
+    assert!(class(&server).contains("keys=3 bytes=21 reads=0 writes=0 "), "{}", class(&server));
+}
+
+#[test]
 fn a_time_to_live_that_a_rule_gave_outlives_the_rule() {
     let mut server = Server::start(2, &["--auto-ttl", "session:* 1h"]);
     let mut text = server.text();

@@ -69,6 +69,13 @@ pub enum Error {
         /// The last frame of the copy.
         found: u64,
     },
+    /// A note is not as it was written.
+    DamagedNote {
+        /// The note.
+        path: PathBuf,
+        /// How many bytes of it there are.
+        found_bytes: usize,
+    },
     /// A frame that was on disk once is not readable any more.
     DamagedFrame {
         /// The segment.
@@ -79,7 +86,7 @@ pub enum Error {
         seq: u64,
         /// What was found instead.
         fault: Fault,
-        /// All frames up to this sequence number had been synced, says a later frame, segment or snapshot.
+        /// All frames up to this sequence number had been synced, says a later frame, segment or snapshot, or the file `synced`.
         synced_seq: u64,
     },
     /// Frames that were on disk once are in no segment: a segment is missing.
@@ -90,7 +97,7 @@ pub enum Error {
         seq: u64,
         /// The next segment that exists, and its first sequence number.
         next: Option<(PathBuf, u64)>,
-        /// All frames up to this sequence number had been synced, says a later frame, segment or snapshot.
+        /// All frames up to this sequence number had been synced, says a later frame, segment or snapshot, or the file `synced`.
         synced_seq: u64,
     },
     /// A snapshot is not as it was written, or has no trailer.
@@ -217,6 +224,9 @@ impl Error {
             ),
             Error::NewerVersion { path, found, supported } => {
                 (path, None, format!("format version {supported} or lower"), format!("version {found}"))
+            }
+            Error::DamagedNote { path, found_bytes } => {
+                (path, None, "a note with its checksum".to_owned(), format!("{found_bytes} other bytes"))
             }
             Error::WrongShard { path, expected, found } => (path, None, of_shard(expected), of_shard(found)),
             Error::DamagedFrame { path, offset, seq, fault, .. } => {

@@ -10,6 +10,8 @@ pub const FORMAT_VERSION: u32 = 1;
 pub(crate) const FILE_HEADER_BYTES: usize = 48;
 pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"KVLITLOG";
 pub(crate) const SNAPSHOT_MAGIC: [u8; 8] = *b"KVLITSNP";
+pub(crate) const SYNCED_MAGIC: [u8; 8] = *b"KVLITSYN";
+pub(crate) const SYNCED_NAME: &str = "synced";
 pub(crate) const SPARE_NAME: &str = "spare";
 pub(crate) const RESERVE_NAME: &str = "reserve";
 pub(crate) const SNAPSHOT_TMP_NAME: &str = "snapshot.tmp";
@@ -28,7 +30,7 @@ pub struct Place {
     pub shard_count: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FileHeader {
     pub generation: u64,
     pub first_seq: u64,

@@ -7,10 +7,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::header::FILE_HEADER_BYTES;
+use crate::header::{FILE_HEADER_BYTES, FileHeader};
 use crate::log::Segment;
 use crate::snapshot::sync_directory;
-use crate::{DataDir, Disk, DiskFile, Error, Place, Snapshot, recovery};
+use crate::{DataDir, Disk, DiskFile, Error, Place, Snapshot, recovery, synced};
 
 /// A file is copied in pieces of this size.
 const PIECE_BYTES: usize = 1 << 20;
@@ -24,6 +24,8 @@ pub struct Image {
     /// Each with the number of bytes that count.
     files: Vec<(PathBuf, u64)>,
     next_seq: u64,
+    /// The generation of the newest segment, and its first frame.
+    newest: (u64, u64),
     /// Keeps the files from being removed.
     _hold: Arc<()>,
 }
@@ -37,9 +39,12 @@ impl Image {
         hold: Arc<()>,
     ) -> Image {
         let mut files: Vec<_> = snapshot.map(|it| (it.path.clone(), it.bytes)).into_iter().collect();
-        let written = segments.filter(|segment| segment.last_seq >= segment.first_seq);
-        files.extend(written.map(|it| (it.path.clone(), FILE_HEADER_BYTES as u64 + it.bytes)));
-        Image { place, files, next_seq, _hold: hold }
+        let mut newest = (0, 0);
+        for segment in segments.filter(|segment| segment.last_seq >= segment.first_seq) {
+            files.push((segment.path.clone(), FILE_HEADER_BYTES as u64 + segment.bytes));
+            newest = (segment.generation, segment.first_seq);
+        }
+        Image { place, files, next_seq, newest, _hold: hold }
     }
 
     /// How many bytes [`copy_images`] copies of it.
@@ -110,6 +115,10 @@ pub fn copy_images<D: Disk, E: From<Error>>(
         let shard_dir = layout.shard_dir(image.place.shard_index);
         image.copy(disk, &shard_dir, &mut on_piece)?;
         image.verify(disk, &shard_dir)?;
+        // A copy without it promises less.
+        let (generation, first_seq) = image.newest;
+        let header = FileHeader { generation, first_seq, synced_seq: image.next_seq - 1 };
+        let _ = synced::write(disk, &shard_dir, image.place, header);
     }
     directory.activate(layout)?;
     Ok(())

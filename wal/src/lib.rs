@@ -12,7 +12,9 @@
 //!     <generation, 20 digits>.log            a segment
 //!     <sequence number, 20 digits>.snapshot  the state; the log is replayed from this number on
 //!     snapshot.tmp                           a snapshot that is being written
+//!     synced                                 up to which frame the log is on disk: a file header and no more
 //!     spare                                  a preallocated file that becomes the next segment
+//!     analytics                              a note that may be lost, drawn in `note`
 //! ```
 //!
 //! The manifest is a text of four lines; its checksum covers the bytes of the first three:
@@ -33,12 +35,13 @@
 //!
 //! ```text
 //! file header, 48 bytes
-//!   0  magic        8   "KVLITLOG" or "KVLITSNP"
+//!   0  magic        8   "KVLITLOG", "KVLITSNP" or "KVLITSYN"
 //!   8  version      4   1
 //!  12  shard index  4
 //!  16  shard count  4
-//!  20  generation   8   of the file; every new or recycled file of the shard gets a higher one
-//!  28  first seq    8   segment: of its first frame; snapshot: replay the log from here
+//!  20  generation   8   of the file; every new or recycled file of the shard gets a higher one;
+//!                      `synced`: of the newest segment, 0 if there is none
+//!  28  first seq    8   segment: of its first frame; snapshot: replay the log from here; `synced`: of that segment
 //!  36  synced seq   8   frames up to this one were on disk when this was written; snapshot: 0
 //!  44  crc          4   of bytes 0 to 43
 //!
@@ -69,8 +72,10 @@
 //! frames behind a bad one prove nothing by themselves. Frames therefore state up to where the log had been
 //! synced when they were written. Replay ends at the first frame that is not good. If anything behind it
 //! states that this frame had been synced, it was damaged, and recovery refuses; otherwise it is the torn
-//! end of the log, and is cut. Frames of a closed segment end where the next segment begins, whatever bytes
-//! follow: a write that failed halfway is repeated in a fresh segment under the same sequence numbers.
+//! end of the log, and is cut. The file `synced` states it too, for frames of which no later one is left, such
+//! as those of a newest segment that is missing as a whole. Frames of a closed segment end where the next
+//! segment begins, whatever bytes follow: a write that failed halfway is repeated in a fresh segment under the
+//! same sequence numbers.
 
 #![forbid(unsafe_code)]
 
@@ -81,10 +86,12 @@ mod frame;
 mod header;
 mod image;
 mod log;
+mod note;
 mod recovery;
 mod salvage;
 mod snapshot;
 mod spare;
+mod synced;
 
 pub use directory::{DataDir, Inspection, Layout, data_dir_of};
 pub use disk::{Disk, DiskFile, MemDisk, MemFile, OsDisk, ReadOnlyDisk};
@@ -93,6 +100,7 @@ pub use frame::{FRAME_BODY_BYTES_MAX, Kind};
 pub use header::{FORMAT_VERSION, Place};
 pub use image::{Image, copy_images};
 pub use log::{Log, SyncTicket};
+pub use note::{NOTE_BYTES_MAX, Note};
 pub use recovery::{Cut, Record, Recovered, check};
 pub use salvage::{Loss, LossCause, Readable, Salvage, Salvaged};
 pub use snapshot::{FailedSnapshot, Snapshot, SnapshotEnd, SnapshotWriter};

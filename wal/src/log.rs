@@ -12,8 +12,8 @@ use crate::header::{FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX
 use crate::recovery::{self, Record, Recovered};
 use crate::snapshot::Snapshot;
 use crate::{
-    Disk, DiskFile, Error, FailedSnapshot, Image, Kind, Obsolete, Place, Preparation, SnapshotEnd,
-    SnapshotWriter, Spare,
+    Disk, DiskFile, Error, FailedSnapshot, Image, Kind, Note, Obsolete, Place, Preparation, SnapshotEnd,
+    SnapshotWriter, Spare, synced,
 };
 
 /// A buffer that one huge batch made larger than this is given back after it.
@@ -125,6 +125,11 @@ impl<D: Disk> SyncTicket<D> {
 }
 
 impl<D: Disk> Log<D> {
+    /// The note beside this log.
+    pub fn note(&self) -> Note<D> {
+        Note::new(&self.disk, &self.directory)
+    }
+
     /// Replays the snapshot and the log in `directory` in order, then opens the log for appending.
     ///
     /// A torn end is cut, what a crash left behind is removed, and all that was replayed is made durable.
@@ -168,6 +173,7 @@ impl<D: Disk> Log<D> {
             distrusted_before: None,
             wrote_since_open: false,
         };
+        log.note_synced();
         Ok((log, replayed.recovered))
     }
 
@@ -285,6 +291,9 @@ impl<D: Disk> Log<D> {
         if ticket.sync_failures == self.sync_failures {
             self.named_generation = self.named_generation.max(ticket.covers_generation);
             self.advance_durable(ticket.covers_seq);
+            if ticket.directory.is_some() {
+                self.note_synced();
+            }
         }
         self.durable_seq
     }
@@ -330,6 +339,7 @@ impl<D: Disk> Log<D> {
         if self.wrote_since_open {
             self.put(Content::Mark, 0, &[]);
             self.sync()?;
+            self.note_synced();
         }
         Ok(())
     }
@@ -462,6 +472,15 @@ impl<D: Disk> Log<D> {
     /// The snapshot that recovery would start from.
     pub fn snapshot(&self) -> Option<&Snapshot> {
         self.snapshot.as_ref()
+    }
+
+    /// Notes what is on disk. What cannot be noted is only not known later.
+    fn note_synced(&self) {
+        let synced_seq = self.durable_seq;
+        let newest = self.segments().filter(|segment| segment.first_seq <= synced_seq).last();
+        let (generation, first_seq) = newest.map_or((0, 0), |it| (it.generation, it.first_seq));
+        let header = FileHeader { generation, first_seq, synced_seq };
+        let _ = synced::write(&self.disk, &self.directory, self.place, header);
     }
 
     fn distrust(&mut self, sync_failures: u64) {

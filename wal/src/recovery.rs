@@ -12,7 +12,7 @@ use crate::header::{
 };
 use crate::log::Segment;
 use crate::snapshot::{self, Snapshot, sync_directory};
-use crate::{Disk, DiskFile, Error, Fault, Kind, Place};
+use crate::{Disk, DiskFile, Error, Fault, Kind, Place, synced};
 
 /// A frame that is replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub(crate) struct Replayed<F> {
     pub segments: Vec<Segment<F>>,
     pub snapshot: Option<Snapshot>,
     pub newest_generation: u64,
-    /// Frames up to this one say of each other, or the snapshot says, that they are on disk.
+    /// Frames up to this one say of each other, or the snapshot or the file `synced` says, that they are on disk.
     proven_seq: u64,
     /// Files without a place in the log, in the order in which they have to go.
     leftovers: Vec<PathBuf>,
@@ -132,6 +132,8 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
         snapshot = Some(found);
     }
     let (position, log_end) = snapshot.as_ref().map_or((1, 1), |found| (found.position, found.log_end));
+    let synced = synced::read(disk, directory, place)?;
+    let promised_seq = synced.synced_seq.max(log_end - 1);
 
     let (chain, strays) = survey.segments.into_iter().partition::<Vec<_>, _>(|found| found.header.is_some());
     let first_seq = |found: &Found<D::File>| found.header.map_or(0, |header| header.first_seq);
@@ -139,7 +141,7 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
         chain.into_iter().partition::<Vec<_>, _>(|found| first_seq(found) >= position);
 
     let mut next_seq = position;
-    let mut proven_seq = log_end - 1;
+    let mut proven_seq = promised_seq;
     let mut segments: Vec<Segment<D::File>> = Vec::new();
     let mut end = None;
     while end.is_none() && segments.len() < chain.len() && first_seq(&chain[segments.len()]) == next_seq {
@@ -159,8 +161,8 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
     }
 
     let dropped = chain.split_off(segments.len());
-    let rest = Rest { directory, last: chain.last().zip(end), dropped: &dropped, strays: &strays };
-    let cut = rest.judge(next_seq, log_end - 1)?;
+    let rest = Rest { directory, last: chain.last().zip(end), dropped: &dropped, strays: &strays, synced };
+    let cut = rest.judge(next_seq, promised_seq)?;
     if let (Some(last), Some(end)) = (segments.last_mut(), end) {
         last.file_bytes = end.offset;
     }
@@ -323,11 +325,12 @@ struct Rest<'a, F> {
     dropped: &'a [Found<F>],
     /// Files whose header is not that of their name: never used, or torn, or damaged.
     strays: &'a [Found<F>],
+    synced: FileHeader,
 }
 
 impl<F: DiskFile> Rest<'_, F> {
     /// Whether the log is torn at frame `seq`, which is cut, or damaged there, which is refused.
-    /// `promised_seq` is what the snapshot says was synced.
+    /// `promised_seq` is what the snapshot and the file `synced` say was synced.
     fn judge(&self, seq: u64, promised_seq: u64) -> Result<Option<Cut>, Error> {
         let search =
             |found: &Found<F>, offset| frame::search(&found.file, &found.path, offset, found.generation, seq);
@@ -365,7 +368,7 @@ impl<F: DiskFile> Rest<'_, F> {
         if let Some((found, end)) = &self.last {
             let at_file_end = end.fault == Fault::End && end.torn.is_none();
             let unused = matches!(end.fault, Fault::Empty | Fault::Generation { .. }) || at_file_end;
-            let next_is_here = self.dropped.is_empty() && beheaded.is_none();
+            let next_is_here = self.dropped.is_empty() && beheaded.is_none() && !self.lacks_newest(seq);
             if !unused || behind.frames > 0 || next_is_here {
                 let (path, offset, fault) = (found.path.clone(), end.offset, end.fault);
                 return Error::DamagedFrame { path, offset, seq, fault, synced_seq };
@@ -377,6 +380,12 @@ impl<F: DiskFile> Rest<'_, F> {
         }
         let next = self.dropped.first().and_then(|found| Some((found.path.clone(), found.header?.first_seq)));
         Error::MissingFrames { directory: self.directory.to_owned(), seq, next, synced_seq }
+    }
+
+    /// Whether frame `seq` was in the newest segment that `synced` names, and it is not there.
+    fn lacks_newest(&self, seq: u64) -> bool {
+        let newest = self.last.map_or(0, |(found, _)| found.generation);
+        newest < self.synced.generation && self.synced.first_seq <= seq
     }
 
     /// The bytes behind the end in the last segment that were part of the log. Stale bytes of a recycled

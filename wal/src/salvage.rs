@@ -17,8 +17,7 @@ use crate::header::{
     FILE_HEADER_BYTES, FORMAT_VERSION, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_MAGIC,
     SNAPSHOT_SUFFIX, number_of, u64_at,
 };
-use crate::snapshot;
-use crate::{Disk, DiskFile, Error, Fault, Place, Record};
+use crate::{Disk, DiskFile, Error, Fault, Place, Record, snapshot, synced};
 
 /// The readable part of one shard's directory, found and not yet read for its payloads.
 #[derive(Debug)]
@@ -196,6 +195,12 @@ impl<D: Disk> Salvage<D> {
             }
         }
         let (position, promised_seq) = salvage.take_snapshot(disk, place, snapshots, &segments)?;
+        let header = match synced::read(disk, directory, place) {
+            // It came with files of that shard, which are named.
+            Err(Error::WrongShard { .. }) => FileHeader::default(),
+            read => read?,
+        };
+        let promised_seq = promised_seq.max(header.synced_seq);
         salvage.take_log(directory, position, promised_seq, segments)?;
         salvage.total_bytes = salvage.sources.iter().map(|source| source.file_bytes).sum();
         Ok(salvage)

@@ -284,7 +284,7 @@ fn a_closed_log_shows_damage_even_in_its_last_frame() {
     disk.damage(&path, &bytes);
     match refused(&disk) {
         Error::DamagedFrame { path: found, offset: at, seq, fault: Fault::Checksum { .. }, synced_seq } => {
-            assert_eq!((found, at as usize, seq, synced_seq), (path, offset, 3, 3));
+            assert_eq!((found, at as usize, seq, synced_seq), (path, offset, 3, 4), "the mark counts");
         }
         error => panic!("{error}"),
     }
@@ -345,15 +345,67 @@ fn a_missing_segment_is_named() {
     }
     drop(log);
     let segments = files(&disk, ".log");
-    for missing in 0..segments.len() - 1 {
+    for missing in 0..segments.len() {
         let disk = disk.fork();
         disk.remove_file(&segments[missing]).unwrap();
         match refused(&disk) {
-            Error::MissingFrames { directory, next: Some((path, first)), seq, synced_seq } => {
-                assert_eq!((directory, path), (dir(), segments[missing + 1].clone()));
-                assert!(seq < first && seq <= synced_seq);
+            Error::MissingFrames { directory, next, seq, synced_seq } => {
+                assert_eq!((directory, next.as_ref().map(|it| &it.0)), (dir(), segments.get(missing + 1)));
+                assert!(next.is_none_or(|(_, first)| seq < first) && seq <= synced_seq);
             }
             error => panic!("{error}"),
+        }
+    }
+}
+
+/// After a snapshot there is no segment before it that could tell; nor when there is nothing at all.
+#[test]
+fn the_only_segment_and_the_only_snapshot_are_missed() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4096);
+    write(&mut log, 2);
+    take_snapshot(&mut log, b"state");
+    write(&mut log, 1);
+    log.sync().unwrap();
+    drop(log);
+    let (segments, snapshots) = (files(&disk, ".log"), files(&disk, ".snapshot"));
+    assert_eq!((segments.len(), snapshots.len()), (1, 1));
+    disk.remove_file(&segments[0]).unwrap();
+    assert!(matches!(refused(&disk), Error::MissingFrames { seq: 3, synced_seq: 3, next: None, .. }));
+    disk.remove_file(&snapshots[0]).unwrap();
+    assert!(matches!(refused(&disk), Error::MissingFrames { seq: 1, synced_seq: 3, next: None, .. }));
+}
+
+#[test]
+fn an_opened_log_is_missed_before_it_is_written_again() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4096);
+    write(&mut log, 2);
+    drop(log);
+    open(&disk, 4096);
+    disk.remove_file(&files(&disk, ".log")[0]).unwrap();
+    assert!(matches!(refused(&disk), Error::MissingFrames { seq: 1, synced_seq: 2, next: None, .. }));
+}
+
+#[test]
+fn a_file_synced_that_is_not_whole_promises_nothing() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4096);
+    write(&mut log, 2);
+    log.sync().unwrap();
+    drop(log);
+    let synced = dir().join("synced");
+    let good = disk.read(&synced).unwrap();
+    disk.remove_file(&files(&disk, ".log")[0]).unwrap();
+    for bit in 0..good.len() * 8 {
+        let disk = disk.fork();
+        let mut bytes = good.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        disk.damage(&synced, &bytes);
+        match try_open(&disk, &dir(), 4096) {
+            Ok((.., replay)) => assert_eq!(replay, [], "bit {bit}"),
+            Err(Error::NewerVersion { path, .. }) => assert_eq!(path, synced),
+            Err(error) => panic!("bit {bit}: {error}"),
         }
     }
 }
@@ -656,5 +708,5 @@ fn the_length_of_a_snapshot_in_progress_is_known_and_its_file_can_be_synced() {
     drop(writer);
     drop(log);
     open(&disk, 4096);
-    assert_eq!(disk.list(&dir()).unwrap(), [] as [&str; 0], "an abandoned snapshot leaves nothing");
+    assert_eq!(disk.list(&dir()).unwrap(), ["synced"], "an abandoned snapshot leaves nothing");
 }

@@ -187,6 +187,17 @@ fn a_missing_segment_is_a_loss_of_its_frames() {
 }
 
 #[test]
+fn a_missing_newest_segment_is_a_loss_of_its_frames() {
+    let disk = disk_with(24);
+    disk.remove_file(files(&disk, ".log").last().unwrap()).unwrap();
+    let (kept, losses) = salvage(&disk);
+    let lost = lost(&losses);
+    assert_eq!(*lost.last().unwrap(), 25, "the mark of the end is one of them");
+    assert_eq!(lost.len() + kept.log.len(), 25);
+    assert!(matches!(&losses[..], [Loss::Frames { causes, .. }] if causes.is_empty()), "{losses:?}");
+}
+
+#[test]
 fn a_value_that_looks_like_a_frame_far_ahead_is_not_taken_for_one() {
     // The image of a frame with a high sequence number, made by another log of the same generation.
     let other = disk_with(60);

@@ -177,6 +177,31 @@ impl Classes {
         self.places.iter().filter_map(|place| Some((place.id, place.class.as_deref()?)))
     }
 
+    /// All classes with their points, and whether each is one as a whole, for keeping; that of the rest first.
+    pub fn kept(&self) -> impl Iterator<Item = (&Class, u32, bool)> {
+        self.places.iter().zip(&self.points).filter_map(|(place, points)| {
+            let class = place.class.as_deref()?;
+            let prefix = class.name.strip_suffix(b"*").unwrap_or_default();
+            Some((class, *points, self.node(prefix).is_some_and(|node| node.whole)))
+        })
+    }
+
+    /// Adds a class that was kept. One whose name no key leads to, or that finds no place, is added to the rest.
+    pub fn restore(&mut self, kept: &Class, points: u32, whole: bool) {
+        let mut place = 0;
+        if let Some(prefix) = kept.name.strip_suffix(b"*") {
+            // A part that tells keys apart makes a key of the class.
+            let id = self.learn(&[prefix, b"0"].concat());
+            if self.class(id).name == kept.name {
+                place = self.place(id);
+                self.points[place] = self.points[place].max(points);
+                let node = self.node_mut(prefix).expect("a class has a prefix");
+                node.whole |= whole && node.children == 0;
+            }
+        }
+        self.places[place].class.as_mut().expect("it was found, or is the rest's").add(kept);
+    }
+
     /// Forgets all classes.
     pub fn clear(&mut self) {
         *self = Classes::default();

@@ -14,10 +14,14 @@
 //!
 //! The bound: a key was observed at least as often as it says and at most [`HotKey::error`] times more.
 //! Errors fade, too, so that those of keys that stay among the hottest vanish. The bound is about
-//! observations: where the caller observes one operation of several at random, with a weight, counts are also
-//! uncertain by about `sqrt(count * weight)`.
+//! observations. Where the caller observes one operation of several at random, with a weight, it says how often
+//! the key was used in all ([`Counted`]), if it knows: what happened between two observations is then counted
+//! exactly, and only what was before the first and after the last one is uncertain, by about the weight each. Else
+//! counts are uncertain by about `sqrt(count * weight)`.
 //!
 //! By bytes there is a second, smaller table, since a key may move the most bytes with few operations.
+
+use crate::entry::Usage;
 
 /// After this time, in milliseconds, an observation counts half.
 pub const HALF_LIFE_MS: u64 = 60_000;
@@ -55,6 +59,34 @@ pub enum By {
     Writes,
     /// Bytes of the values that were read and written.
     Bytes,
+}
+
+/// How often a key was used since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Reads.
+    pub reads: u32,
+    /// Writes.
+    pub writes: u32,
+    /// When it was made, in any unit: of a key that was made anew, earlier counts say nothing.
+    pub created: u32,
+}
+
+/// One operation on a key.
+#[derive(Clone, Copy, Debug)]
+pub struct Observation<'k> {
+    /// The key.
+    pub key: &'k [u8],
+    /// Any hash of the key, always the same one.
+    pub hash: u32,
+    /// What was done.
+    pub touch: Touch,
+    /// The length of the value, in bytes.
+    pub bytes: usize,
+    /// For how many of its like it stands.
+    pub weight: u32,
+    /// How often the key was used, this operation included, where that is known for certain.
+    pub counted: Option<Counted>,
 }
 
 /// A key that is used much. All counts are of late, and faded.
@@ -106,6 +138,8 @@ struct Counter {
     writes: f64,
     misses: f64,
     bytes: f64,
+    /// How often the key was used up to the last observation.
+    counted: Option<Counted>,
     key_len: usize,
     key: Vec<u8>,
 }
@@ -123,16 +157,12 @@ impl Default for TopKeys {
 }
 
 impl TopKeys {
-    /// Counts one operation at `now_ms`, which stands for `weight` of its like, on a key whose value has
-    /// `bytes` bytes. `hash` is any hash of the key, always the same one. Time that goes backwards stands
-    /// still.
-    pub fn observe(&mut self, hash: u32, key: &[u8], touch: Touch, bytes: usize, weight: u32, now_ms: u64) {
+    /// Counts an operation at `now_ms`. Time that goes backwards stands still.
+    pub fn observe(&mut self, seen: &Observation<'_>, now_ms: u64) {
         self.advance(now_ms);
-        let count = f64::from(weight) * self.growth;
-        let bytes = bytes as f64 * count;
-        self.operations.observe(hash, key, touch, count, bytes, count);
-        if bytes > 0.0 {
-            self.bytes.observe(hash, key, touch, count, bytes, bytes);
+        self.operations.observe(seen, self.growth, |count, _| count);
+        if seen.bytes > 0 {
+            self.bytes.observe(seen, self.growth, |_, bytes| bytes);
         }
     }
 
@@ -205,16 +235,28 @@ impl Table {
         }
     }
 
-    fn observe(&mut self, hash: u32, key: &[u8], touch: Touch, count: f64, bytes: f64, score: f64) {
+    /// Counts an operation, and those that were not observed since the last one. `score` chooses between the number
+    /// of operations and of bytes.
+    fn observe(&mut self, seen: &Observation<'_>, growth: f64, score: impl Fn(f64, f64) -> f64) {
+        let Observation { key, hash, touch, bytes, weight, counted } = *seen;
         let index = self.find(hash, key).unwrap_or_else(|| self.take_over(hash, key));
-        self.scores[index / WAYS][index % WAYS] += score;
         let counter = &mut self.counters[index];
+        let exact = counter.counted.zip(counted).and_then(|(before, now)| now.since(before));
+        counter.counted = counted.or(counter.counted);
+        let (reads, writes, misses) = match (exact, touch) {
+            (Some((reads, writes)), _) => (reads, writes, 0),
+            (None, Touch::Read) => (weight, 0, 0),
+            (None, Touch::Write) => (0, weight, 0),
+            (None, Touch::Miss) => (0, 0, weight),
+        };
+        let scaled = |count: u32| f64::from(count) * growth;
+        let count = scaled(reads) + scaled(writes) + scaled(misses);
+        let bytes = bytes as f64 * count;
+        counter.reads += scaled(reads);
+        counter.writes += scaled(writes);
+        counter.misses += scaled(misses);
         counter.bytes += bytes;
-        match touch {
-            Touch::Read => counter.reads += count,
-            Touch::Write => counter.writes += count,
-            Touch::Miss => counter.misses += count,
-        }
+        self.scores[index / WAYS][index % WAYS] += score(count, bytes);
     }
 
     fn find(&self, hash: u32, key: &[u8]) -> Option<usize> {
@@ -270,6 +312,15 @@ impl Table {
     }
 }
 
+impl Counted {
+    /// Reads and writes since `before`; `None` if these counts do not tell.
+    fn since(self, before: Counted) -> Option<(u32, u32)> {
+        let is_same = self.created == before.created && self.reads.max(self.writes) < Usage::MAX;
+        let reads = self.reads.checked_sub(before.reads).filter(|_| is_same)?;
+        Some((reads, self.writes.checked_sub(before.writes)?))
+    }
+}
+
 impl Counter {
     fn is_of(&self, key: &[u8]) -> bool {
         self.key_len == key.len() && key.starts_with(&self.key)
@@ -296,16 +347,21 @@ mod tests {
 
     use super::*;
 
+    /// An operation of which nothing is known but itself.
+    fn seen(hash: u32, key: &[u8], touch: Touch, bytes: usize, weight: u32) -> Observation<'_> {
+        Observation { key, hash, touch, bytes, weight, counted: None }
+    }
+
     #[test]
     fn the_most_used_come_first_and_fade() {
         let mut top = TopKeys::default();
         for time in 0..100 {
-            top.observe(1, b"often", Touch::Read, 10, 1, 1000 + time);
+            top.observe(&seen(1, b"often", Touch::Read, 10, 1), 1000 + time);
             if time % 2 == 0 {
-                top.observe(2, b"seldom", Touch::Write, 1000, 1, 1000 + time);
+                top.observe(&seen(2, b"seldom", Touch::Write, 1000, 1), 1000 + time);
             }
         }
-        top.observe(3, b"nowhere", Touch::Miss, 0, 1, 1100);
+        top.observe(&seen(3, b"nowhere", Touch::Miss, 0, 1), 1100);
         let names = |by| top.top(9, by, 1100).into_iter().map(|hot| hot.key).collect::<Vec<_>>();
         assert_eq!(names(By::Operations), [&b"often"[..], b"seldom", b"nowhere"]);
         assert_eq!(names(By::Reads), [b"often"]);
@@ -318,22 +374,43 @@ mod tests {
     }
 
     #[test]
+    fn between_two_observations_of_a_sample_nothing_is_estimated() {
+        let mut top = TopKeys::default();
+        let mut used = |reads, writes, created, weight| {
+            let touch = if writes > 1 { Touch::Write } else { Touch::Read };
+            let counted = Some(Counted { reads, writes, created });
+            top.observe(&Observation { counted, ..seen(1, b"key", touch, 10, weight) }, 1000);
+            let hot = &top.top(1, By::Operations, 1000)[0];
+            let of_bytes = &top.top(1, By::Bytes, 1000)[0];
+            assert_eq!((hot.reads, hot.writes, hot.bytes), (of_bytes.reads, of_bytes.writes, of_bytes.bytes));
+            (hot.reads, hot.writes, hot.bytes)
+        };
+        assert_eq!(used(5000, 1, 7, 64), (64.0, 0.0, 640.0), "what was before is not known");
+        assert_eq!(used(5100, 1, 7, 64), (164.0, 0.0, 1640.0));
+        assert_eq!(used(5101, 9, 7, 64), (165.0, 8.0, 1730.0));
+        // The key was made anew: these counts are none of the earlier key's.
+        assert_eq!(used(6000, 1, 8, 64), (229.0, 8.0, 2370.0));
+        assert_eq!(used(3, 1, 8, 64), (293.0, 8.0, 3010.0), "made anew in the same second");
+        assert_eq!(used(Usage::MAX, 1, 8, 64), (357.0, 8.0, 3650.0), "counts end somewhere");
+    }
+
+    #[test]
     fn fading_lasts_for_any_time() {
         let mut top = TopKeys::default();
         for hour in 1..2000 {
-            top.observe(1, b"hourly", Touch::Read, 1, 5, hour * 3_600_000);
+            top.observe(&seen(1, b"hourly", Touch::Read, 1, 5), hour * 3_600_000);
         }
         let hot = &top.top(1, By::Operations, 1999 * 3_600_000)[0];
         assert!((hot.reads - 5.0).abs() < 1e-9, "{} reads", hot.reads);
-        top.observe(1, b"hourly", Touch::Read, 1, 1, 5);
+        top.observe(&seen(1, b"hourly", Touch::Read, 1, 1), 5);
         assert!((top.top(1, By::Reads, 5)[0].reads - 6.0).abs() < 1e-9, "time that goes back stands still");
     }
 
     #[test]
     fn keys_that_are_removed_are_forgotten() {
         let mut top = TopKeys::default();
-        top.observe(1, b"one", Touch::Read, 1, 1, 1000);
-        top.observe(1, b"same hash", Touch::Read, 1, 1, 1000);
+        top.observe(&seen(1, b"one", Touch::Read, 1, 1), 1000);
+        top.observe(&seen(1, b"same hash", Touch::Read, 1, 1), 1000);
         top.remove(1, b"one");
         top.remove(1, b"unknown");
         assert_eq!(top.top(9, By::Operations, 1000).len(), 1);
@@ -348,7 +425,7 @@ mod tests {
         let mut key = vec![b'k'; 4 * KEY_LEN_MAX];
         for number in 0..100_000u32 {
             key[..4].copy_from_slice(&number.to_le_bytes());
-            top.observe(number.wrapping_mul(0x9e37_79b1), &key, Touch::Write, 1 << 20, 1, 1000);
+            top.observe(&seen(number.wrapping_mul(0x9e37_79b1), &key, Touch::Write, 1 << 20, 1), 1000);
         }
         assert!(top.memory_bytes() <= 7 << 20, "{} bytes", top.memory_bytes());
         let hot = &top.top(1, By::Operations, 1000)[0];
@@ -374,7 +451,7 @@ mod tests {
                 operations.push((now_ms, f64::from(weight)));
                 bytes.push((now_ms, f64::from(weight) * f64::from(other)));
                 let touch = [Touch::Read, Touch::Write, Touch::Miss][key as usize % 3];
-                top.observe(key.wrapping_mul(0x9e37_79b1), &name, touch, other as usize, weight, now_ms);
+                top.observe(&seen(key.wrapping_mul(0x9e37_79b1), &name, touch, other as usize, weight), now_ms);
             }
             let faded = |uses: &[(u64, f64)]| -> f64 {
                 uses.iter().map(|(at_ms, count)| count / growth(now_ms - at_ms)).sum()

@@ -371,7 +371,7 @@ fn intervals(question: &Question, analytics: &Analytics, keyspace: &Keyspace) ->
         of_key: false,
         closed: class.intervals.clone(),
         open: analytics.tracker.open(Some(id), analytics.now_ms),
-        watched_ms: analytics.watched_ms(),
+        watched_ms: analytics.classes_watched_ms(),
         bytes: 0,
     };
     match question {

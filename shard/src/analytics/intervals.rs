@@ -26,6 +26,7 @@ use hashbrown::hash_table::Entry;
 
 use super::classes::ClassId;
 use super::gate::Gate;
+use super::kept::take;
 
 /// Buckets of a histogram: one for each millisecond below 8, then four for each doubling, up to 2^32 ms.
 pub const BUCKETS: usize = 124;
@@ -84,6 +85,29 @@ impl Histogram {
             *count = count.saturating_add(more);
         }
         self.observations += other.observations;
+    }
+
+    /// Writes it as it is drawn in `kept`.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let used = || (0..).zip(self.counts).filter(|(_, count)| *count > 0);
+        out.extend_from_slice(&self.observations.to_le_bytes());
+        out.push(used().count() as u8);
+        for (bucket, count) in used() {
+            out.push(bucket);
+            out.extend_from_slice(&count.to_le_bytes());
+        }
+    }
+
+    /// Reads what [`Histogram::write`] has written; `None` for other bytes.
+    pub(super) fn read(bytes: &mut &[u8]) -> Option<Self> {
+        let mut histogram =
+            Histogram { observations: take(bytes).map(u64::from_le_bytes)?, ..Self::default() };
+        let [used] = take(bytes)?;
+        for _ in 0..used {
+            let [bucket] = take(bytes)?;
+            *histogram.counts.get_mut(usize::from(bucket))? = take(bytes).map(u32::from_le_bytes)?;
+        }
+        Some(histogram)
     }
 
     /// The number of observations.

@@ -1,0 +1,156 @@
+//! A note beside the log of a shard: bytes that are worth keeping over a restart and that nobody misses when they
+//! are lost. Nothing that a client was told depends on it. This module never looks into them, and nothing else
+//! looks at its file.
+//!
+//! ```text
+//! <layout>/shard-<index>/analytics
+//!
+//!   0  magic        8   "KVLITNTE"
+//!   8  version      4   1
+//!  12  body bytes   4
+//!  16  crc          4   CRC-32 (IEEE) of the body
+//!  20  body
+//! ```
+//!
+//! Integers are little-endian. A new note takes the place of the old one in one step, once it is on disk.
+
+use std::path::{Path, PathBuf};
+
+use crate::{Disk, DiskFile, Error};
+
+const NAME: &str = "analytics";
+const TMP_NAME: &str = "analytics.tmp";
+const MAGIC: [u8; 8] = *b"KVLITNTE";
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 20;
+
+/// A longer body is refused: whoever writes one has lost the measure.
+pub const NOTE_BYTES_MAX: usize = 1 << 20;
+
+/// Where the note of one shard is kept. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Note<D: Disk> {
+    disk: D,
+    path: PathBuf,
+}
+
+impl<D: Disk> Note<D> {
+    /// In the directory of the shard.
+    pub fn new(disk: &D, directory: &Path) -> Note<D> {
+        Note { disk: disk.clone(), path: directory.join(NAME) }
+    }
+
+    /// Replaces the note. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: the old note stays.
+    ///
+    /// # Panics
+    /// If there are more than [`NOTE_BYTES_MAX`] bytes.
+    pub fn write(&self, body: &[u8]) -> Result<(), Error> {
+        assert!(body.len() <= NOTE_BYTES_MAX, "a note of {} bytes", body.len());
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&crc32fast::hash(body).to_le_bytes());
+        bytes.extend_from_slice(body);
+        let tmp = self.path.with_file_name(TMP_NAME);
+        let file = self.disk.create(&tmp).map_err(Error::io("create", &tmp))?;
+        file.write_all_at(&bytes, 0).map_err(Error::io("write", &tmp))?;
+        file.sync_data().map_err(Error::io("sync", &tmp))?;
+        self.disk.rename(&tmp, &self.path).map_err(Error::io("rename", &tmp))
+    }
+
+    /// The bytes that were written last; `None` where there are none. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::DamagedNote`], [`Error::NewerVersion`], [`Error::Io`].
+    pub fn read(&self) -> Result<Option<Vec<u8>>, Error> {
+        let file = match self.disk.open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("open", &self.path)(error)),
+        };
+        let len = file.len().map_err(Error::io("measure", &self.path))?;
+        let mut bytes = vec![0; len.min((HEADER_BYTES + NOTE_BYTES_MAX + 1) as u64) as usize];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match file.read_at(&mut bytes[filled..], filled as u64).map_err(Error::io("read", &self.path))? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        bytes.truncate(filled);
+        let body = self.body(&bytes)?.to_vec();
+        Ok(Some(body))
+    }
+
+    fn body<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
+        let damaged = || Error::DamagedNote { path: self.path.clone(), found_bytes: bytes.len() };
+        let (header, body) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or_else(damaged)?;
+        let word =
+            |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        if header[..8] != MAGIC {
+            return Err(damaged());
+        }
+        if word(8) > VERSION {
+            return Err(Error::NewerVersion { path: self.path.clone(), found: word(8), supported: VERSION });
+        }
+        let is_whole = word(12) as usize == body.len() && word(16) == crc32fast::hash(body);
+        is_whole.then_some(body).ok_or_else(damaged)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemDisk;
+
+    fn put(disk: &MemDisk, bytes: &[u8]) {
+        disk.create(Path::new("/s/analytics")).unwrap().write_all_at(bytes, 0).unwrap();
+    }
+
+    fn note() -> (MemDisk, Note<MemDisk>) {
+        let disk = MemDisk::default();
+        disk.create_dir_all(Path::new("/s")).unwrap();
+        let note = Note::new(&disk, Path::new("/s"));
+        (disk, note)
+    }
+
+    #[test]
+    fn the_newest_note_is_read_back() {
+        let (disk, note) = note();
+        assert_eq!(note.read().unwrap(), None);
+        for body in [&b"a longer one"[..], b"", b"short"] {
+            note.write(body).unwrap();
+            assert_eq!(note.read().unwrap().as_deref(), Some(body));
+        }
+        assert_eq!(disk.list(Path::new("/s")).unwrap(), ["analytics"]);
+    }
+
+    #[test]
+    fn the_bytes_are_those_that_are_drawn_and_no_others_are_read() {
+        let (disk, note) = note();
+        let golden = b"KVLITNTE\x01\0\0\0\x03\0\0\0\xc2\x41\x24\x35abc";
+        put(&disk, golden);
+        assert_eq!(note.read().unwrap().as_deref(), Some(&b"abc"[..]));
+        note.write(b"abc").unwrap();
+        let mut written = [0; 64];
+        let len = disk.open(Path::new("/s/analytics")).unwrap().read_at(&mut written, 0).unwrap();
+        assert_eq!(&written[..len], golden);
+        for index in 0..golden.len() {
+            let mut changed = *golden;
+            changed[index] ^= 0x40;
+            put(&disk, &changed);
+            let read = note.read();
+            let is_told = match index {
+                8..12 => matches!(read, Err(Error::NewerVersion { .. })),
+                _ => matches!(read, Err(Error::DamagedNote { .. })),
+            };
+            assert!(is_told, "byte {index}: {read:?}");
+            put(&disk, &golden[..index]);
+            assert!(matches!(note.read(), Err(Error::DamagedNote { .. })), "{index} bytes");
+        }
+    }
+}
