@@ -3,7 +3,7 @@
 //!
 //! The keyspace is walked in slices, one a turn; what blocks (syncing, renaming, removing) runs on the executor's
 //! helper thread. Nothing here delays a turn by more than a slice. A snapshot is written as fast as the disk takes
-//! it, and no faster: it pauses for a sync after every megabyte, so that no mass of unwritten pages gathers
+//! it, and no faster: it pauses for a sync after every few megabytes, so that no mass of unwritten pages gathers
 //! in which the syncs of the log, and in the end its writes, would have to wait.
 //!
 //! What the analytics have learnt is left in a note beside the log: with each snapshot, each hour, and at the end.
@@ -30,9 +30,8 @@ use crate::schedule::Schedule;
 /// fewer keys, so that large values do not make long turns.
 const SLICE_KEYS_MAX: usize = 256;
 
-/// After so many bytes a snapshot pauses until they are on disk. To hand them to the disk takes the helper thread some
-/// tenths of a millisecond of the worker's core.
-const SYNC_BYTES: u64 = 1024 * 1024;
+/// After so many bytes a snapshot pauses until they are on disk.
+const SYNC_BYTES: u64 = 8 * 1024 * 1024;
 
 /// How far the helper thread stands back behind the worker, whose core it shares: what it does is waited for by nobody,
 /// but segments have to be ready in time on a busy core, too.
