@@ -21,6 +21,9 @@ pub const INPUT_HIGH_BYTES: usize = 64 * 1024;
 /// Buffers that a client does not need are kept for reuse up to this size.
 const BUFFER_KEPT_BYTES: usize = 64 * 1024;
 
+/// Replies that are ready wait for later ones of other shards only while they are smaller than this.
+const GATHERED_BYTES_MAX: usize = 16 * 1024;
+
 /// Which listener a client came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
@@ -96,6 +99,8 @@ pub struct Client {
     pub shown_in_turn: u64,
     /// Its replies stay here until the log holds the changes that they may show.
     pub held_back: bool,
+    /// Since when its replies wait for those behind them, in microseconds from the start of the server.
+    pub gathering_since_us: Option<u64>,
     /// Some of its input waits to be served, and it stands in the worker's list of such clients.
     pub hungry: bool,
     /// It stands in the worker's list of clients to look after at the end of the turn.
@@ -122,6 +127,7 @@ impl Connection {
             paused: false,
             shown_in_turn: 0,
             held_back: false,
+            gathering_since_us: None,
             hungry: false,
             listed: false,
         };
@@ -317,6 +323,11 @@ impl Replies {
         !self.out.is_empty() || !self.sealed.is_empty()
     }
 
+    /// Whether the ready bytes are few, and more of them are on their way from other shards.
+    pub fn should_gather(&self) -> bool {
+        !self.slots.is_empty() && self.sealed.is_empty() && self.out.len() < GATHERED_BYTES_MAX
+    }
+
     /// Takes the next bytes to leave; `spare` is the buffer for those that follow.
     pub fn take(&mut self, spare: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
         self.sealed.pop_front().unwrap_or_else(|| std::mem::replace(&mut self.out, spare()))
@@ -363,6 +374,22 @@ mod tests {
         assert_eq!(drain(&mut replies), "1234");
         assert!(replies.all_in());
         assert_eq!(replies.size_bytes(), 0);
+    }
+
+    #[test]
+    fn few_ready_replies_gather_while_others_are_awaited() {
+        let mut replies = Replies::default();
+        replies.now(|out| out.push(b'0'));
+        assert!(!replies.should_gather(), "nothing is awaited");
+        let one = replies.later(7, 10, 0);
+        let two = replies.later(7, 10, 0);
+        assert!(replies.should_gather());
+        replies.fill(one, |out| out.resize(GATHERED_BYTES_MAX, b'1'));
+        assert!(!replies.should_gather(), "they are many");
+        replies.take(Vec::new);
+        assert!(replies.should_gather());
+        replies.fill(two, |out| out.push(b'2'));
+        assert!(!replies.should_gather(), "all have come");
     }
 
     #[test]

@@ -213,9 +213,12 @@ impl Mail {
         self.newcomers.push(newcomer);
     }
 
-    /// The first arguments of the first `count` requests in it, most of them keys: for reading ahead.
-    pub fn first_args(&self, count: usize) -> impl Iterator<Item = &[u8]> {
-        self.calls.iter().take(count).filter_map(|(_, call)| match call {
+    /// The first arguments of the requests among its calls, most of them keys: for reading ahead.
+    pub fn first_args<'a>(
+        &'a self,
+        calls: impl Iterator<Item = &'a (Token, Call)>,
+    ) -> impl Iterator<Item = &'a [u8]> {
+        calls.filter_map(|(_, call)| match call {
             Call::Run { args, .. } if args.count > 0 => {
                 Some(self.spans[args.first as usize].of(&self.arena[args.start..]))
             }

@@ -18,11 +18,15 @@ impl Worker {
         for newcomer in mail.take_newcomers() {
             self.welcome(newcomer);
         }
-        self.shard.warm(mail.first_args(READ_AHEAD_MAX));
         let mut calls = mail.take_calls();
-        for (token, call) in calls.drain(..) {
-            self.on_call(from, token, call, &mail);
+        let mut rest = calls.drain(..);
+        while !rest.as_slice().is_empty() {
+            self.shard.warm(mail.first_args(rest.as_slice().iter().take(READ_AHEAD_MAX)));
+            for (token, call) in rest.by_ref().take(READ_AHEAD_MAX) {
+                self.on_call(from, token, call, &mail);
+            }
         }
+        drop(rest);
         let mut answers = mail.take_answers();
         for (token, answer) in answers.drain(..) {
             self.on_answer(from, token, answer, &mail);

@@ -12,14 +12,19 @@ use crate::net::SocketId;
 use crate::protocol::{self, Listener, Parsed, Parser};
 use crate::router;
 
-/// How many commands of one client a turn runs before the others have theirs.
-const COMMANDS_PER_TURN_MAX: usize = 1024;
+/// How many commands of one client a turn runs before the others have theirs: these have to wait for about a quarter
+/// of a millisecond.
+const COMMANDS_PER_TURN_MAX: usize = 256;
 
 /// How many requests of a pipeline are read ahead at a time.
 pub(super) const READ_AHEAD_MAX: usize = 32;
 
 /// Up to this size the bytes at hand are taken for one request, for which reading ahead is not worth it.
 const LONE_REQUEST_BYTES: usize = 128;
+
+/// How long replies that are ready wait for those behind them, which other shards owe: a pipeline whose keys live on
+/// several shards is then answered with one send and not with two.
+const GATHERING_US: u64 = 1000;
 
 /// How long a client that was sent its last reply may take to close its side.
 const LINGER_MS: u64 = 1000;
@@ -218,6 +223,10 @@ impl Worker {
     }
 
     pub(super) fn look_after_clients(&mut self) {
+        while self.next_gathered_us().is_some_and(|due_us| due_us <= self.turn_began_us) {
+            let (id, _) = self.gathering.pop_front().expect("it is due");
+            self.attend(id);
+        }
         for id in std::mem::take(&mut self.attention) {
             let Some(mut connection) = self.take_out(id) else { continue };
             connection.client.listed = false;
@@ -232,6 +241,31 @@ impl Worker {
         }
     }
 
+    /// When the first replies that wait for later ones have waited for long enough.
+    pub(super) fn next_gathered_us(&mut self) -> Option<u64> {
+        while let Some((id, since_us)) = self.gathering.front().copied() {
+            let client = self.connection(id).map(|connection| &connection.client);
+            if client.is_some_and(|client| client.gathering_since_us == Some(since_us)) {
+                return Some(since_us + GATHERING_US);
+            }
+            self.gathering.pop_front(); // They have left.
+        }
+        None
+    }
+
+    /// Whether a client's replies wait for those behind them, and for how long has not passed yet.
+    fn gathers(&mut self, client: &mut Client) -> bool {
+        if !client.replies.should_gather() {
+            return false;
+        }
+        let since_us = client.gathering_since_us.unwrap_or_else(|| {
+            self.gathering.push_back((client.socket, self.turn_began_us));
+            self.turn_began_us
+        });
+        client.gathering_since_us = Some(since_us);
+        self.turn_began_us < since_us + GATHERING_US
+    }
+
     /// Moves a client's replies on, and its connection towards its end. Returns whether it stays.
     fn look_after(&mut self, connection: &mut Connection) -> bool {
         let client = &mut connection.client;
@@ -240,7 +274,9 @@ impl Worker {
             client.replies.discard();
             return !client.is_done();
         }
-        if client.replies.is_ready() && !client.held_back && !self.net.is_sending(id) {
+        let may_send = client.replies.is_ready() && !client.held_back && !self.net.is_sending(id);
+        if may_send && !self.gathers(client) {
+            client.gathering_since_us = None;
             let bytes = client.replies.take(|| self.spare_buffers.pop().unwrap_or_default());
             self.net.send(id, bytes).expect("nothing is being sent, and the socket is open");
         }

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use fuser::Errno;
 
-use crate::client::{Resp, Value};
+use crate::client::{Resp, Value, encoded};
 use crate::disk::{Fault, Operation};
 use crate::rig::{Rig, SICK, WELL, is_refused, is_unknown, key, send};
+use crate::words::words;
 
 /// No request of the other shard takes longer, on a busy machine in a debug build.
 const LATENCY_MAX: Duration = Duration::from_millis(700);
@@ -55,11 +56,19 @@ fn a_sync_that_hangs_holds_up_nobody_else_and_is_told_in_time() {
     rig.await_hanging();
     send(&mut reader, &format!("GET {changed}"));
     assert_nothing_came(&mut writer);
+    // A reply that is ready waits for those behind it, but not for as long as a disk takes.
+    let mut pipelined = rig.client_at(WELL);
+    let begun = Instant::now();
+    let both = [format!("GET {}", key(WELL, "nothing")), format!("GET {changed}")];
+    pipelined.wire.send(&both.map(|command| encoded(&words(&command))).concat());
+    assert_eq!(pipelined.read().to_string(), "nil");
+    assert!(begun.elapsed() < LATENCY_MAX, "{:?}", begun.elapsed());
     // The shard's own worker goes on too.
     let mut beside = rig.client_at(SICK);
     assert_serves(&rig, &mut beside);
     expect_unknown(&mut writer);
     expect_unknown(&mut reader);
+    expect_unknown(&mut pipelined);
     let health = rig.await_health(&mut resp, "degraded");
     assert!(health.contains("shard 1: a sync of the log does not come to its end"), "{health}");
     assert!(is_refused(&resp.ask(&format!("SET {changed} newer"))));
@@ -114,7 +123,7 @@ fn a_write_that_hangs_stops_its_shard_and_no_other() {
         send(&mut writer, &format!("SET {changed} new"));
         rig.await_hanging();
         // One client that asks for more than may be under way does not keep the others from asking.
-        let get = crate::client::encoded(&["GET", &other]);
+        let get = encoded(&["GET", &other]);
         let mut sender = flood.wire.sender();
         let requests = 40_000;
         let sending = std::thread::spawn(move || {
