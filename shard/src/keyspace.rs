@@ -177,13 +177,21 @@ impl Keyspace {
         Some((found, self.entry(found).deadline_ms()))
     }
 
-    /// Brings what [`Keyspace::find_with_deadline`] will read of these keys into the processor's caches. Two
-    /// loops whose rounds do not wait for each other, so that the memory serves several keys at once.
+    /// Brings what [`Keyspace::find_with_deadline`] will read of these keys into the processor's caches.
     pub(crate) fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        self.warm_hashes(keys.map(|key| self.probe(key).hash));
+    }
+
+    /// Brings the next keys that are due at `now_ms`, at most `count`, into the processor's caches.
+    pub(crate) fn warm_due(&self, now_ms: u64, count: usize) {
+        self.warm_hashes(self.expiry.due(now_ms).take(count));
+    }
+
+    /// Two loops whose rounds do not wait for each other, so that the memory serves several keys at once.
+    fn warm_hashes(&self, hashes: impl Iterator<Item = u32>) {
         let mut handles = [Handle(0); WARM_KEYS_MAX];
         let mut count = 0;
-        for key in keys.take(WARM_KEYS_MAX) {
-            let hash = self.probe(key).hash;
+        for hash in hashes.take(WARM_KEYS_MAX) {
             let words = &self.segments[self.segment_id(hash)].words;
             if let Some(word) = words.find(bucket_hash(hash), |word| hash_of(*word) == hash) {
                 handles[count] = handle_of(*word);
