@@ -54,7 +54,7 @@ bench-server: ## the server against Redis and memcached, in turns; options: make
 	$(call installed,redis-server redis-benchmark memcached,redis-server redis-tools memcached)
 	$(CARGO) bench --bench server -- $(ARGS)
 
-.PHONY: bench-analytics bench-recovery bench-memory bench-scaling
+.PHONY: bench-analytics bench-recovery bench-memory bench-scaling bench-tail
 
 bench-analytics: ## what it costs to count how keys are used: the server with analytics on and off, in turns
 	$(MAKE) --no-print-directory bench-server ARGS="--only 'analytics on and off' $(ARGS)"
@@ -66,6 +66,10 @@ bench-recovery: ## restarts and snapshots against Redis; options: make bench-rec
 bench-memory: ## memory for each key against Redis; options: make bench-memory ARGS="--keys 10000000"
 	$(call installed,redis-server,redis-server)
 	$(CARGO) bench --bench memory -- $(ARGS)
+
+bench-tail: ## the slowest small requests beside large ones, against Redis; options: make bench-tail ARGS=--quick
+	$(call installed,redis-server,redis-server)
+	$(CARGO) bench --bench tail -- $(ARGS)
 
 bench-scaling: ## one shard, two, four, up to the cores; options: make bench-scaling ARGS=--quick
 	$(CARGO) bench --bench scaling -- $(ARGS)

@@ -4,6 +4,11 @@
 use kvlite::bench;
 use kvlite::config::Config;
 use kvlite::tools::Tool;
+use tikv_jemallocator::Jemalloc;
+
+/// Memory that was freed goes back to the system a second later; `.cargo/config.toml` has the settings.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() {
     if let Some(tool) = Tool::from_process() {

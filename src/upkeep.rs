@@ -3,7 +3,7 @@
 //!
 //! The keyspace is walked in slices, one a turn; what blocks (syncing, renaming, removing) runs on the executor's
 //! helper thread. Nothing here delays a turn by more than a slice. A snapshot is written as fast as the disk takes
-//! it, and no faster: it pauses for a sync after every few megabytes, so that no mass of unwritten pages gathers
+//! it, and no faster: it pauses for a sync after every megabyte, so that no mass of unwritten pages gathers
 //! in which the syncs of the log, and in the end its writes, would have to wait.
 //!
 //! What the analytics have learnt is left in a note beside the log: with each snapshot, each hour, and at the end.
@@ -13,6 +13,7 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
+use rustix::process::setpriority_process;
 use shard::analytics::load;
 use shard::{Change, Changes, Reply, Shard};
 use wal::{
@@ -29,8 +30,13 @@ use crate::schedule::Schedule;
 /// fewer keys, so that large values do not make long turns.
 const SLICE_KEYS_MAX: usize = 256;
 
-/// After so many bytes a snapshot pauses until they are on disk.
-const SYNC_BYTES: u64 = 8 * 1024 * 1024;
+/// After so many bytes a snapshot pauses until they are on disk. To hand them to the disk takes the helper thread some
+/// tenths of a millisecond of the worker's core.
+const SYNC_BYTES: u64 = 1024 * 1024;
+
+/// How far the helper thread stands back behind the worker, whose core it shares: what it does is waited for by nobody,
+/// but segments have to be ready in time on a busy core, too.
+const HELPER_NICENESS: i32 = 5;
 
 /// How long the next try to make a segment ready waits after one that failed: a full disk stays full for a while.
 const PREPARE_AGAIN_MS: u64 = 1000;
@@ -447,7 +453,12 @@ impl Upkeep {
         self.running += 1;
         let (ended, wakeup) = (self.ended.clone(), self.wakeup.clone());
         glommio::spawn_local(async move {
-            let outcome = glommio::executor().spawn_blocking(work).await;
+            let outcome = glommio::executor().spawn_blocking(move || {
+                // On Linux that of this thread alone. One that cannot stand back only delays its worker more.
+                let _ = setpriority_process(None, HELPER_NICENESS);
+                work()
+            });
+            let outcome = outcome.await;
             ended.borrow_mut().push(outcome);
             Net::unpark(wakeup.as_fd());
         })

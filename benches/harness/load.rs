@@ -55,6 +55,8 @@ pub struct Sample {
     pub p99_ms: f64,
     /// Latencies; `redis-benchmark` does not tell.
     pub p999_ms: Option<f64>,
+    /// Latencies; `redis-benchmark` does not tell.
+    pub max_ms: Option<f64>,
     /// Requests that were due and could not be sent, as a part of all.
     pub unsent: f64,
 }
@@ -180,6 +182,7 @@ fn csv_sample(csv: &str, cpu_seconds: f64, requests: u64) -> Option<Sample> {
         p50_ms: value("p50_latency_ms")?,
         p99_ms: value("p99_latency_ms")?,
         p999_ms: None,
+        max_ms: None,
         unsent: 0.0,
     })
 }
@@ -196,6 +199,7 @@ fn json_sample(json: &str, cpu_seconds: f64) -> Option<Sample> {
         p50_ms: latency("p50")?,
         p99_ms: latency("p99")?,
         p999_ms: latency("p99.9"),
+        max_ms: latency("max"),
         unsent: unsent / (requests + unsent).max(1.0),
     })
 }

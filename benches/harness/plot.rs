@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -20,13 +21,48 @@ pub fn bars(
     series: &[&str],
     groups: &[(String, Vec<f64>)],
 ) -> Outcome<()> {
+    let room = if series.len() > 1 { 1.3 } else { 1.1 }; // For the legend.
+    let top = greatest(groups) * room;
+    draw(path, title, unit, series, groups, 0.0, 0.0..top.max(f64::MIN_POSITIVE))
+}
+
+/// As [`bars`], with powers of ten at equal distances, for values that are positive and far apart.
+pub fn log_bars(
+    path: &Path,
+    title: &str,
+    unit: &str,
+    series: &[&str],
+    groups: &[(String, Vec<f64>)],
+) -> Outcome<()> {
+    let least = values(groups).fold(f64::INFINITY, f64::min);
+    let (bottom, top) = (10f64.powf(least.log10().floor()), greatest(groups) * 10.0);
+    draw(path, title, unit, series, groups, bottom, (bottom..top).log_scale())
+}
+
+fn values(groups: &[(String, Vec<f64>)]) -> impl Iterator<Item = f64> {
+    groups.iter().flat_map(|(_, values)| values).copied().filter(|value| value.is_finite())
+}
+
+fn greatest(groups: &[(String, Vec<f64>)]) -> f64 {
+    values(groups).fold(0.0, f64::max)
+}
+
+fn draw<Y>(
+    path: &Path,
+    title: &str,
+    unit: &str,
+    series: &[&str],
+    groups: &[(String, Vec<f64>)],
+    bottom: f64,
+    axis: impl AsRangedCoord<CoordDescType = Y, Value = f64>,
+) -> Outcome<()>
+where
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
     let width = series.len() as f64 + GAP;
-    let values = groups.iter().flat_map(|(_, values)| values).copied().filter(|value| value.is_finite());
-    let room = if series.len() > 1 { 1.3 } else { 1.1 }; // For the legend.
-    let top = values.fold(0.0, f64::max) * room;
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
@@ -34,7 +70,7 @@ pub fn bars(
         .margin(10)
         .x_label_area_size(40)
         .y_label_area_size(80)
-        .build_cartesian_2d(0.0..groups.len() as f64 * width, 0.0..top.max(f64::MIN_POSITIVE))?;
+        .build_cartesian_2d(0.0..groups.len() as f64 * width, axis)?;
     // Labels stand below the middles of the groups, so they are drawn by hand.
     chart.configure_mesh().disable_x_mesh().x_labels(0).y_desc(unit).draw()?;
     for (index, name) in series.iter().enumerate() {
@@ -42,7 +78,7 @@ pub fn bars(
         let bars = groups.iter().enumerate().filter_map(|(group, (_, values))| {
             let left = group as f64 * width + GAP / 2.0 + index as f64;
             let value = values.get(index).copied().filter(|value| value.is_finite())?;
-            Some(Rectangle::new([(left, 0.0), (left + 0.9, value)], color.filled()))
+            Some(Rectangle::new([(left, bottom), (left + 0.9, value)], color.filled()))
         });
         let drawn = chart.draw_series(bars)?;
         drawn
@@ -51,7 +87,7 @@ pub fn bars(
     }
     let style = TextStyle::from(("sans-serif", 13)).pos(Pos::new(HPos::Center, VPos::Top));
     for (group, (name, _)) in groups.iter().enumerate() {
-        let middle = chart.backend_coord(&(group as f64 * width + width / 2.0, 0.0));
+        let middle = chart.backend_coord(&(group as f64 * width + width / 2.0, bottom));
         area.draw(&Text::new(name.clone(), (middle.0, middle.1 + 6), style.clone()))?;
     }
     if series.len() > 1 {

@@ -46,6 +46,11 @@ impl Expiry {
         self.dues.first().map(|due| (due.deadline_ms(), due.hash))
     }
 
+    /// The hashes of the keys that are due at this time, the earliest first.
+    pub(crate) fn due(&self, now_ms: u64) -> impl Iterator<Item = u32> {
+        self.dues.iter().take_while(move |due| due.deadline_ms() <= now_ms).map(|due| due.hash)
+    }
+
     /// The number of pairs.
     pub(crate) fn len(&self) -> usize {
         self.dues.len()

@@ -14,6 +14,9 @@ use crate::{AutoTtl, Change, Changes, Reply, Request, glob};
 /// The longest value, in bytes.
 pub const VALUE_LEN_MAX: usize = 512 << 20;
 
+/// So many keys that are due are looked up ahead of their removal.
+const EXPIRED_AHEAD: usize = 32;
+
 /// The keys of one shard, and what can be done with them.
 #[derive(Debug)]
 pub struct Shard {
@@ -128,6 +131,9 @@ impl Shard {
     pub fn expire(&mut self, now_ms: u64, keys_max: usize) -> usize {
         let mut removed = 0;
         while removed < keys_max && self.keyspace.next_deadline_ms().is_some_and(|due| due <= now_ms) {
+            if removed.is_multiple_of(EXPIRED_AHEAD) {
+                self.keyspace.warm_due(now_ms, EXPIRED_AHEAD.min(keys_max - removed));
+            }
             let due = self.keyspace.next_due().expect("there is a next deadline");
             self.keyspace.remove(due);
             removed += 1;

@@ -134,6 +134,14 @@ impl Parser {
     /// Reads the number of a line such as `*3\r\n` or `$5\r\n`, whose first byte stands at `at`.
     #[inline]
     fn length(&mut self, input: &[u8], at: usize) -> Length {
+        // Most numbers have one digit or two.
+        match input[at + 1..] {
+            [a, b'\r', b'\n', ..] if a.is_ascii_digit() => return Length::Is((a - b'0').into(), at + 4),
+            [a @ b'1'..=b'9', b, b'\r', b'\n', ..] if b.is_ascii_digit() => {
+                return Length::Is(i64::from(a - b'0') * 10 + i64::from(b - b'0'), at + 5);
+            }
+            _ => {}
+        }
         let mut number = 0;
         for (digits, byte) in input[at + 1..].iter().enumerate() {
             match byte {

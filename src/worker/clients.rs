@@ -12,8 +12,9 @@ use crate::net::SocketId;
 use crate::protocol::{self, Listener, Parsed, Parser};
 use crate::router;
 
-/// How many commands of one client a turn runs before the others have theirs.
-const COMMANDS_PER_TURN_MAX: usize = 1024;
+/// How many commands of one client a turn runs before the others have theirs: these have to wait for about a quarter
+/// of a millisecond.
+const COMMANDS_PER_TURN_MAX: usize = 256;
 
 /// How many requests of a pipeline are read ahead at a time.
 pub(super) const READ_AHEAD_MAX: usize = 32;

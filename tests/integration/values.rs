@@ -1,7 +1,7 @@
 //! Values from nothing to 64 MiB, every byte in keys and values, requests in pieces of any size.
 
 use crate::client::{Value, encoded};
-use crate::process::Server;
+use crate::process::{Server, within_deadline};
 use crate::words::quoted;
 
 /// Bytes that differ from place to place, so that a shifted or repeated piece is seen.
@@ -124,4 +124,26 @@ fn requests_may_arrive_byte_by_byte() {
     for expected in ["+OK", "two words", "two words", "(nil)", "+PONG"] {
         assert_eq!(text.wire.line().escape_ascii().to_string(), expected);
     }
+}
+
+#[test]
+fn memory_of_removed_values_goes_back_to_the_system() {
+    let server = Server::start(2, &[]);
+    let mut resp = server.resp();
+    let empty = server.resident_bytes();
+    for (key_count, value_len, keys_a_request) in [(60_000, 300, 500), (600, 50_000, 20)] {
+        let value = pattern(value_len);
+        for start in (0..key_count).step_by(keys_a_request) {
+            let mut arguments = vec![b"MSET".to_vec()];
+            for number in start..start + keys_a_request {
+                arguments.extend([format!("{value_len}:{number}").into_bytes(), value.clone()]);
+            }
+            assert_eq!(resp.ask_bytes(&arguments).to_string(), "+OK");
+        }
+    }
+    let full = server.resident_bytes();
+    assert!(full - empty > 45 << 20, "{} bytes for 48 MB", full - empty);
+    assert_eq!(resp.ask("FLUSHALL").to_string(), "+OK");
+    let is_small = || server.resident_bytes() < empty + (full - empty) / 4;
+    assert!(within_deadline(is_small), "{} of {full} bytes are left", server.resident_bytes());
 }

@@ -295,10 +295,15 @@ impl Histories {
         let place = set.iter_mut().min_by_key(points).expect("a set has places");
         match place {
             Some(history) if history.points > 0 => history.points -= 1,
-            _ => {
+            place => {
                 let mut rests = Histogram::default();
                 rests.record(ms, weight);
-                *place = Some(Box::new(History { hash, points: 1, rests }));
+                // The memory of the key that loses its place serves the next one.
+                let new = History { hash, points: 1, rests };
+                match place {
+                    Some(history) => **history = new,
+                    None => *place = Some(Box::new(new)),
+                }
             }
         }
     }

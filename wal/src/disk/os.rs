@@ -5,11 +5,16 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use super::{Disk, DiskFile};
+
+/// How many bytes of a removed file are given back at a time, and how long others have the processor in between.
+const REMOVED_PIECE_BYTES: u64 = 4 << 20;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(2);
 
 /// The file system of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,8 +53,22 @@ impl Disk for OsDisk {
         fs::rename(from, to)
     }
 
+    /// A file that is gone gives its blocks and its cached pages back piece by piece: at once, that would take the
+    /// processor for tens of milliseconds where the file is large.
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        let file = OpenOptions::new().write(true).open(path);
+        fs::remove_file(path)?;
+        // What cannot be opened or shortened has still been removed.
+        let Ok(file) = file else { return Ok(()) };
+        let mut left = file.metadata().map_or(0, |metadata| metadata.len());
+        while left > REMOVED_PIECE_BYTES {
+            left -= REMOVED_PIECE_BYTES;
+            if file.set_len(left).is_err() {
+                break;
+            }
+            std::thread::sleep(REMOVAL_PAUSE);
+        }
+        Ok(())
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
