@@ -53,6 +53,8 @@ impl Command {
 }
 
 const KEYS: u64 = 100_000;
+/// Of large values fewer: all of them have to fit into memory, and into the log.
+const LARGE_KEYS: u64 = 10_000;
 const VALUE_BYTES: &str = "16";
 /// Bounds of the number of requests in one measurement.
 const REQUESTS: std::ops::RangeInclusive<u64> = 10_000..=20_000_000;
@@ -90,7 +92,7 @@ fn run(options: &Options) -> Outcome<()> {
     }
     let complete = options.only.is_empty() && !is_redis(&options.common.kvlite_binary);
     let notes = [
-        &*format!("Load: {KEYS} keys, all set, values of {VALUE_BYTES} bytes; uniform keys"),
+        &*format!("Load: {KEYS} keys, all set, values of {VALUE_BYTES} bytes; uniform keys; or as named"),
         "kvlite: with its defaults, analytics on, log synced every second, or as named by its `--sync-mode`",
         "Redis AOF: with `appendonly yes`, `appendfsync everysec` or as named, and without rewrites",
         "At P=1 the core of the load generator can be the limit: CPU per operation tells more than ops/s",
@@ -112,7 +114,7 @@ fn run(options: &Options) -> Outcome<()> {
     report.finish()
 }
 
-fn settings(options: &Options) -> Outcome<[Setting; 5]> {
+fn settings(options: &Options) -> Outcome<Vec<Setting>> {
     let &[first, second, ..] = usable_cpus().as_slice() else {
         return Err("this needs two CPUs: one for the server, one for the load".into());
     };
@@ -189,7 +191,43 @@ fn settings(options: &Options) -> Outcome<[Setting; 5]> {
             kvlite("analytics off", "everysec", &one).with(&["--enable-analytics=false"]),
         ],
     };
-    Ok([one_core, two_cores, synced, memcached, analytics])
+    let mut settings = vec![one_core, two_cores, synced, memcached, analytics];
+    settings.extend(variations(&one, &other, options));
+    Ok(settings)
+}
+
+/// What else requests can look like: larger values, keys of which some are used much more than others, more clients,
+/// other commands. Less time is spent on each of them.
+fn variations(server_cpu: &str, load_cpu: &str, options: &Options) -> impl Iterator<Item = Setting> {
+    let both = || vec![Command::Get, Command::Set];
+    let usual = Load::new(load_cpu, KEYS, VALUE_BYTES);
+    let large = |value_size| Load::new(load_cpu, LARGE_KEYS, value_size);
+    let zipf = usual.clone().with(&["--zipf", "0.99"]);
+    let contenders = vec![
+        Contender::kvlite("kvlite", &options.common.kvlite_binary, "everysec", server_cpu),
+        Contender::redis("Redis", None, server_cpu),
+        Contender::redis("Redis AOF", Some("everysec"), server_cpu),
+    ];
+    let text = format!(
+        "Server on CPU {server_cpu}; load, `kvlite bench`, on CPU {load_cpu}; the rest as above, but for "
+    );
+    [
+        ("one core, values of 1 KiB", "the size of the values and 10,000 keys.", 50, both(), large("1024")),
+        ("one core, values of 16 KiB", "the size of the values and 10,000 keys.", 50, both(), large("16384")),
+        ("one core, Zipf keys", "the keys, of a Zipf distribution with exponent 0.99.", 50, both(), zipf),
+        ("one core, 500 clients", "the number of clients.", 500, both(), usual.clone()),
+        ("one core, INCR and MSET", "the commands.", 50, vec![Command::Incr, Command::Mset], usual),
+    ]
+    .into_iter()
+    .map(move |(name, difference, clients, commands, load)| Setting {
+        name,
+        text: format!("{text}{difference}"),
+        load,
+        depths: vec![(clients, 1), (clients, 16)],
+        commands,
+        seconds_factor: 0.3,
+        contenders: contenders.clone(),
+    })
 }
 
 /// The rows of a setting that the options ask for.

@@ -1,6 +1,11 @@
 //! What outlives the process: every kind of change, through `kill -9`, SIGTERM, compaction and other shard
 //! counts.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use shard::analytics::load::hour_of_week;
+use wal::{Note, OsDisk};
+
 use crate::client::{Resp, Value, encoded};
 use crate::process::{Server, within_deadline};
 use crate::script::{run_resp, run_text};
@@ -316,6 +321,38 @@ fn compaction_comes_by_itself_when_the_log_is_long() {
     assert_eq!(resp.ask("GET again").to_string(), "\"5000\"");
     assert_eq!(resp.ask("DEL again").integer(), 1);
     assert_filled(&mut resp, "after a compaction by itself");
+}
+
+#[test]
+fn compaction_comes_early_in_the_quietest_hour() {
+    let mut server = Server::start(1, &["--max-wal-entries", "2000", "--compact-interval", "1"]);
+    let mut resp = server.resp();
+    resp.wire.send(&encoded(&["INCR", "counter"]).repeat(1500));
+    (1..=1500).for_each(|number| assert_eq!(resp.read().integer(), number));
+    let when = server.text().ask_one("COMPACT WHEN");
+    assert!(when.contains("too-little-data"), "{when}");
+    assert_eq!(server.terminate().code(), Some(0), "{}", server.log.tail());
+    assert_eq!(server.log.text().matches("snapshot written").count(), 0, "{}", server.log.tail());
+
+    // A server that ran for a week would have written that it is busy at all hours but this one and the next.
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    let note = Note::new(&OsDisk, &server.data().join("layout-1/shard-0"));
+    let mut learnt = note.read().unwrap().expect("a note was left");
+    for hour in 0..7 * 24 {
+        let is_quiet = (0..2).any(|ahead| hour == hour_of_week(now_ms + ahead * 3_600_000));
+        let rate: f32 = if is_quiet { 10.0 } else { 1000.0 };
+        learnt[1 + 4 * hour..][..4].copy_from_slice(&rate.to_le_bytes());
+    }
+    note.write(&learnt).unwrap();
+    server.restart(1);
+    assert!(
+        within_deadline(|| field(&server, "wal_entries") < 1000),
+        "the log still has {} entries, {}\n{}",
+        field(&server, "wal_entries"),
+        server.text().ask_one("COMPACT WHEN"),
+        server.log.tail()
+    );
+    assert_eq!(server.resp().ask("GET counter").to_string(), "\"1500\"");
 }
 
 /// A number among the fields of the text protocol's `STATS`.
