@@ -103,15 +103,12 @@ pub fn section(extent: Extent) -> Section {
     text.push_str(
         "\nThe same load without events: every finding is a false alarm. A server is the rate, the ratios of misses \
          and writes, the latency and the growth of the memory of a shard, 16 keys and 16 classes. On the first day \
-         the nightly job is new, and in the first week the weekend; each counts once for every key and class.\n\n\
+         the nightly job is new, and in the first week the weekend.\n\n\
          | series | known for | days | false alarms a day | target |\n| --- | --- | ---: | ---: | --- |\n",
     );
     eprintln!("without events");
     for (name, quiet) in quiet(extent) {
-        // What every week brings is known once a week has passed; a server shows it in many series at once.
-        let of_one_series = name == Subject::Shard.name();
-        let spans =
-            [("first day", false), ("first week", of_one_series), ("later", true)].into_iter().zip(quiet);
+        let spans = [("first day", false), ("first week", true), ("later", true)].into_iter().zip(quiet);
         for ((known, is_target), found) in spans.filter(|(_, found)| found.days > 0.0) {
             let a_day = f64::from(found.false_alarms) / found.days;
             let target = if is_target { format!("<= {FALSE_ALARMS_A_DAY_MAX}") } else { String::new() };

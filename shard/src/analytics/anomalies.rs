@@ -13,6 +13,11 @@
 //! - Minute by minute, against the range that this hour of the week has shown in other weeks: what creeps up too
 //!   slowly for the first one is found here.
 //!
+//! Keys and classes rise and fall with the whole server. What half of them do at once is no news about each: beside
+//! its own past, the rate of a key or a class is held against that past times the median of what all of them do
+//! now, and the smaller deviation counts. The server as a whole is judged by its own rate alone, so that a load that
+//! changes is one finding and not one for each of its parts.
+//!
 //! Neither alarms on a single value. The deviations, each bounded, are summed up less a slack, and the sum has to
 //! cross a threshold: the CUSUM chart (Page, Continuous inspection schemes, 1954) over bounded scores, so that a
 //! lone spike, however high, never suffices. Where the sum left zero is the estimate of when the change began.
@@ -38,8 +43,16 @@ const ENDED_KEPT_MS: u64 = 600_000;
 const RECENT: usize = 120;
 const RECENT_MIN: usize = 60;
 
-/// After how many observations the median and its like are computed anew.
-const REFRESH_EVERY: u32 = 8;
+/// How often the median and its like are computed anew: at the same moments in all series, so that what they have in
+/// common stays comparable.
+const REFRESH_EVERY_MS: u64 = 8000;
+
+/// So many keys and classes have to be followed before anything is called common to them.
+const COMMON_MIN: usize = 8;
+/// What is common to them multiplies their rates by at most so much.
+const COMMON_MAX: f32 = 10.0;
+/// Whose last observation is older says nothing of what they have in common now.
+const COMMON_AGE_MS: u64 = 3000;
 
 /// A single value counts for at most so many standard deviations.
 const SCORE_MAX: f32 = 6.0;
@@ -164,6 +177,11 @@ impl<'a> SeriesId<'a> {
         SeriesId { scope: Scope::Class, measure, name: class }
     }
 
+    /// Whether it is a part of the load, and changes with it.
+    fn has_common(&self) -> bool {
+        self.measure == Measure::Rate && self.scope != Scope::Shard
+    }
+
     /// Whether less than normal is worth a finding, too: a server that falls silent is, a key that cools down
     /// or requests that become faster are not.
     fn may_fall(&self) -> bool {
@@ -245,6 +263,10 @@ pub struct Detector {
     series: Vec<Series>,
     /// What is over, oldest first.
     ended: Vec<Finding>,
+    /// The time of the last observations, and by what the rates of keys and classes were multiplied before it,
+    /// where that is known.
+    now_ms: u64,
+    common: Option<f32>,
 }
 
 impl Detector {
@@ -259,9 +281,13 @@ impl Detector {
     /// Nothing is found in a series before it has been observed for a minute, and nothing that creeps before it
     /// has been observed for a week.
     pub fn observe(&mut self, id: SeriesId<'_>, value: f64, now_ms: u64) {
+        if now_ms != self.now_ms {
+            (self.now_ms, self.common) = (now_ms, self.common(now_ms));
+        }
+        let common = self.common.filter(|_| id.has_common());
         let Some(series) = self.series_of(id, now_ms) else { return };
         let silenced = series.end_in_silence(now_ms);
-        let ended = series.observe(value as f32, now_ms);
+        let ended = series.observe(value as f32, common.unwrap_or(1.0), now_ms);
         silenced.into_iter().chain(ended).for_each(|finding| self.keep(finding));
     }
 
@@ -307,6 +333,19 @@ impl Detector {
             + ended.sum::<usize>()
             + self.series.capacity() * size_of::<Series>()
             + self.ended.capacity() * size_of::<Finding>()
+    }
+
+    /// The median of what the rates of keys and classes are times what is normal for them.
+    fn common(&self, now_ms: u64) -> Option<f32> {
+        let is_current = |it: &&Series| it.is_ready() && it.observed_ms + COMMON_AGE_MS >= now_ms;
+        let rates = self.series.iter().filter(|series| series.id().has_common()).filter(is_current);
+        let times = |series: &Series| series.newest / series.normal.median;
+        let mut all: Vec<f32> = rates.map(times).filter(|times| times.is_finite()).collect();
+        if all.len() < COMMON_MIN {
+            return None;
+        }
+        let middle = all.len() / 2;
+        Some(all.select_nth_unstable_by(middle, f32::total_cmp).1.clamp(0.0, COMMON_MAX))
     }
 
     fn position(&self, id: SeriesId<'_>) -> Result<usize, usize> {
@@ -361,7 +400,9 @@ struct Series {
     recent: [f32; RECENT],
     recent_len: usize,
     recent_next: usize,
-    until_refresh: u32,
+    /// In which span of [`REFRESH_EVERY_MS`] `normal` was computed.
+    refreshed: u64,
+    newest: f32,
     normal: Normal,
     /// Sums of the deviations upwards and downwards.
     quick: [Sum; 2],
@@ -434,7 +475,8 @@ impl Series {
             recent: [0.0; RECENT],
             recent_len: 0,
             recent_next: 0,
-            until_refresh: 0,
+            refreshed: 0,
+            newest: 0.0,
             normal: Normal::default(),
             quick: Default::default(),
             slow: Default::default(),
@@ -474,41 +516,43 @@ impl Series {
         self.recent[..RECENT_MIN].fill(normal_max);
         (self.recent_len, self.recent_next) = (RECENT_MIN, RECENT_MIN);
         self.observed_ms = now_ms;
-        self.refresh();
+        self.refresh(now_ms);
         self.normal.is_bound = true;
     }
 
-    /// Takes a value; returns a finding that ended with it.
-    fn observe(&mut self, value: f32, now_ms: u64) -> Option<Finding> {
+    /// Takes a value, of which `common` times what is normal is no news; returns a finding that ended with it.
+    fn observe(&mut self, value: f32, common: f32, now_ms: u64) -> Option<Finding> {
         if !value.is_finite() {
             return None;
         }
         if now_ms > self.observed_ms + GAP_MS {
             self.quick = Default::default();
         }
-        self.observed_ms = now_ms;
+        (self.observed_ms, self.newest) = (now_ms, value);
         self.end_minute(now_ms);
         self.minute.sum += f64::from(value);
         self.minute.count += 1;
         let mut score = 0.0;
         if self.is_ready() {
-            score = self.score(value, now_ms);
+            score = self.score(value, common, now_ms);
             self.quick[0].add(score, &QUICK, now_ms);
             self.quick[1].add(-score, &QUICK, now_ms);
         }
         let ended = self.judge(value, score, now_ms);
         let suspicious = self.quick.iter().any(|sum| sum.sum > QUICK.threshold / 2.0);
         if self.finding.is_none() && !suspicious {
-            self.admit(value);
+            self.admit(value, now_ms);
         }
         ended
     }
 
     /// How far the value is from normal, in standard deviations of the recent past; towards what this hour of
     /// the week is known to bring it counts only as far as it leaves that.
-    fn score(&self, value: f32, now_ms: u64) -> f32 {
+    fn score(&self, value: f32, common: f32, now_ms: u64) -> f32 {
         let Normal { median, deviation, .. } = self.normal;
-        let score = (value - median) / deviation;
+        let own = (value - median) / deviation;
+        let with_all = (value - median * common) / (deviation * common.max(1.0));
+        let score = if own > 0.0 { own.min(with_all.max(0.0)) } else { own.max(with_all.min(0.0)) };
         match self.weeks.habit(now_ms) {
             Some((_, high)) if score > 0.0 => score.min(((value - high) / deviation).max(0.0)),
             Some((low, _)) if score < 0.0 => score.max(((value - low) / deviation).min(0.0)),
@@ -580,18 +624,17 @@ impl Series {
         });
     }
 
-    fn admit(&mut self, value: f32) {
+    fn admit(&mut self, value: f32, now_ms: u64) {
         self.recent[self.recent_next] = value;
         self.recent_next = (self.recent_next + 1) % RECENT;
         self.recent_len = RECENT.min(self.recent_len + 1);
-        if self.until_refresh == 0 {
-            self.refresh();
+        if self.refreshed != now_ms / REFRESH_EVERY_MS || self.recent_len <= 1 {
+            self.refresh(now_ms);
         }
-        self.until_refresh -= 1;
     }
 
-    fn refresh(&mut self) {
-        self.until_refresh = REFRESH_EVERY;
+    fn refresh(&mut self, now_ms: u64) {
+        self.refreshed = now_ms / REFRESH_EVERY_MS;
         let mut sorted = self.recent;
         let sorted = &mut sorted[..self.recent_len];
         sorted.sort_unstable_by(f32::total_cmp);
@@ -641,7 +684,7 @@ impl Series {
 
     /// What is not normal has lasted so long that it is: the past is forgotten, and the weeks are scaled to it.
     fn accept(&mut self, value: f32, now_ms: u64) {
-        (self.recent_len, self.recent_next, self.until_refresh) = (0, 0, 0);
+        (self.recent_len, self.recent_next, self.refreshed) = (0, 0, 0);
         if let Some((low, high)) = self.weeks.range(now_ms) {
             self.weeks.scale(value / f32::midpoint(low, high));
         }
@@ -815,6 +858,39 @@ mod tests {
             assert_eq!(lasting(over_ms), [storm_ms]);
             assert_eq!(lasting(over_ms + SILENT_MS + 1), []);
         }
+    }
+
+    #[test]
+    fn what_all_do_at_once_is_one_finding_and_a_storm_in_it_another() {
+        let mut detector = Detector::new();
+        let names: Vec<String> = (0..12).map(|number| format!("key:{number}")).collect();
+        let mut second = 0;
+        let mut turn = |detector: &mut Detector, seconds: usize, factor: f64, storm: f64| {
+            for noise in around(1.0, seconds) {
+                second += 1;
+                let now_ms = NOON_MS + second * 1000;
+                let rate = |storm: f64| 100.0 * noise * factor * storm;
+                detector.observe(RATE, 11.0 * rate(1.0) + rate(storm), now_ms);
+                for (name, scope) in names.iter().zip([Scope::Key, Scope::Class].into_iter().cycle()) {
+                    let storm = if name == "key:7" { storm } else { 1.0 };
+                    let id = SeriesId { scope, measure: Measure::Rate, name: name.as_bytes() };
+                    detector.observe(id, rate(storm), now_ms);
+                }
+            }
+            let found = detector.findings(NOON_MS + second * 1000).into_iter();
+            found.map(|it| String::from_utf8_lossy(&it.name).into_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(turn(&mut detector, 200, 1.0, 1.0), Vec::<String>::new());
+        assert_eq!(turn(&mut detector, 300, 1.8, 1.0), [""], "the whole shard");
+        assert_eq!(
+            turn(&mut detector, 10, 1.8, 5.0).len(),
+            2,
+            "the shard and the class that left the others"
+        );
+        assert_eq!(turn(&mut detector, 300, 1.8, 1.0).len(), 2);
+        // All of it ends, and then all of it ceases: the shard tells, once.
+        assert_eq!(turn(&mut detector, 1200, 1.0, 1.0), Vec::<String>::new());
+        assert_eq!(turn(&mut detector, 60, 0.0, 1.0), [""]);
     }
 
     #[test]

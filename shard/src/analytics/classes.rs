@@ -524,6 +524,21 @@ mod tests {
         assert!(classes.memory_bytes() < 1 << 20, "{} bytes", classes.memory_bytes());
     }
 
+    #[test]
+    fn a_class_that_becomes_frequent_takes_the_place_of_one_that_is_not() {
+        let mut classes = Classes::default();
+        let letters = |number: usize| [number / 26, number % 26].map(|digit| char::from(b'a' + digit as u8));
+        for number in 0..=CLASSES_MAX {
+            let [first, second] = letters(number);
+            // Each beneath one of a few words, so that none of these has too many.
+            classes.learn(format!("{first}:{second}:1").as_bytes());
+        }
+        assert!(classes.iter().count() > CLASSES_MAX - 1, "{} classes", classes.iter().count());
+        (0..3).for_each(|_| drop(class_of(&mut classes, "often:1")));
+        assert_eq!(class_of(&mut classes, "often:1"), "often:*");
+        check(&classes);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -389,9 +389,9 @@ mod tests {
         assert_eq!(used(5100, 1, 7, 64), (164.0, 0.0, 1640.0));
         assert_eq!(used(5101, 9, 7, 64), (165.0, 8.0, 1730.0));
         // The key was made anew: these counts are none of the earlier key's.
-        assert_eq!(used(6000, 1, 8, 64), (229.0, 8.0, 2370.0));
-        assert_eq!(used(3, 1, 8, 64), (293.0, 8.0, 3010.0), "made anew in the same second");
-        assert_eq!(used(Usage::MAX, 1, 8, 64), (357.0, 8.0, 3650.0), "counts end somewhere");
+        assert_eq!(used(6000, 20, 8, 64), (165.0, 72.0, 2370.0));
+        assert_eq!(used(3, 1, 8, 64), (229.0, 72.0, 3010.0), "made anew in the same second");
+        assert_eq!(used(Usage::MAX, 1, 8, 64), (293.0, 72.0, 3650.0), "counts end somewhere");
     }
 
     #[test]

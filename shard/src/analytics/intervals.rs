@@ -466,6 +466,20 @@ mod tests {
     }
 
     #[test]
+    fn rests_that_are_still_open_make_rests_longer() {
+        let (mut closed, mut open) = (Histogram::default(), Histogram::default());
+        for _ in 0..2000 {
+            closed.record(10_000, 1);
+            closed.record(100_000, 1);
+        }
+        let ttl_s = |open: &Histogram| suggest(&closed, open, 0.4, 10_000_000).unwrap().ttl_s;
+        assert!((9..=13).contains(&ttl_s(&open)), "half of the rests are over by then: {}", ttl_s(&open));
+        // Of all that began, a quarter is over by then, and the rest goes on.
+        (0..4000).for_each(|_| open.record(50_000, 1));
+        assert!((85..=125).contains(&ttl_s(&open)), "{}", ttl_s(&open));
+    }
+
+    #[test]
     fn buckets_follow_each_other_in_steps_of_a_quarter() {
         let mut bucket_before = 0;
         for ms in (0..100_000).chain((17..33).map(|bits| (1 << bits) - 1)).chain([u64::MAX]) {

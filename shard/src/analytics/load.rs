@@ -318,7 +318,7 @@ mod tests {
     fn the_newest_week_weighs_as_stated() {
         let mut profile = LoadProfile::new();
         let now_ms = feed(&mut profile, 2 * HOURS, |hour| if hour < HOURS { 1000 } else { 2000 });
-        assert_eq!(profile.forecast(now_ms), Some(1000.0 + WEEK_WEIGHT * 1000.0));
+        assert_eq!(profile.forecast(now_ms), Some(1300.0));
     }
 
     #[test]

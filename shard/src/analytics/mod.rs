@@ -736,6 +736,83 @@ mod tests {
         assert_eq!(column(&reply, "since")[0], timestamp_of(EPOCH_MS + 291_000));
     }
 
+    #[test]
+    fn a_key_that_was_removed_on_purpose_has_no_rest_and_no_place_in_a_larger_cache() {
+        for is_missed in [false, true] {
+            let mut shards = [counting()];
+            let mut now_ms = EPOCH_MS;
+            for round in 0..1200 {
+                let key = format!("page:{}", round % 10);
+                run(&mut shards[0], &format!("SET {key} x"), now_ms);
+                run(&mut shards[0], &format!("GET {key}"), now_ms + 1000);
+                run(&mut shards[0], &format!("DEL {key}"), now_ms + 1000);
+                now_ms += 10_000;
+                if is_missed {
+                    run(&mut shards[0], &format!("GET {key}"), now_ms);
+                }
+            }
+            if is_missed {
+                let advice = ask(&mut shards, "CACHE-ADVICE", now_ms, 7);
+                let ratios = column(&advice, "hit_ratio");
+                assert_eq!(
+                    (&*ratios[0], &*ratios[5]),
+                    ("0.5", "0.5"),
+                    "no memory brings back what was removed"
+                );
+            } else {
+                let prefixes = ask(&mut shards, "PREFIXES", now_ms, 9);
+                assert_eq!(column(&prefixes, "interval_p99_ms"), ["1023"], "a second, to a quarter");
+            }
+        }
+    }
+
+    #[test]
+    fn clear_and_reset_forget_what_was_learnt() {
+        for (request, keeps) in [("ANALYTICS RESET", false), ("CLEAR", true)] {
+            let mut shards: Vec<_> = (0..2).map(|_| counting()).collect();
+            let mut now_ms = EPOCH_MS;
+            for second in 0..1000u64 {
+                now_ms += 1000;
+                // The shard that answers last has the storm.
+                let reads = if (980..990).contains(&second) { 1000 } else { 5 };
+                (0..reads).for_each(|_| drop(run(&mut shards[1], "GET user:1", now_ms)));
+                for shard in &mut shards {
+                    if second == 0 || second % 10 == 9 {
+                        run(shard, "SET user:1 x", now_ms);
+                        run(shard, "GET user:2", now_ms);
+                    }
+                    shard.note_second(now_ms, None);
+                }
+            }
+            let known = |shards: &mut [Shard], now_ms| {
+                let mut rows = |request| match ask(shards, request, now_ms, 9) {
+                    Reply::Array(rows) => rows.len(),
+                    other => panic!("{other:?}"),
+                };
+                let (anomalies, hot) = (rows("ANOMALIES"), rows("HOTKEYS"));
+                let advice = column(&ask(shards, "CACHE-ADVICE", now_ms, 9), "hit_ratio")[3] != "nil";
+                let ttl = ask(shards, "SUGGEST-TTL user:1", now_ms, 9) != Reply::Nil;
+                let class = ask(shards, "SUGGEST-TTL CLASS user:*", now_ms, 9) != Reply::Nil;
+                (anomalies > 0, hot > 0, advice, ttl, class)
+            };
+            assert_eq!(known(&mut shards, now_ms), (true, true, true, true, true));
+            let watched = |shards: &mut [Shard], now_ms| {
+                field(&ask(shards, "ANALYTICS STATUS", now_ms, 9), "watched_seconds")
+            };
+            assert_eq!(watched(&mut shards, now_ms), "1000");
+            if request == "CLEAR" {
+                shards.iter_mut().for_each(|shard| drop(run(shard, "CLEAR", now_ms)));
+            } else {
+                assert_eq!(ask(&mut shards, request, now_ms, 9), Reply::Ok);
+            }
+            assert_eq!(watched(&mut shards, now_ms), "0", "{request}");
+            // What is not as usual, and how well another memory would have done, is no knowledge of keys.
+            let (anomalies, hot, advice, ttl, class) = known(&mut shards, now_ms + 500_000);
+            assert_eq!((hot, ttl, class), (false, false, false), "{request}");
+            assert_eq!((anomalies, advice), (keeps, keeps), "{request}");
+        }
+    }
+
     /// Some sessions are used every 61 seconds, others every 97.
     fn with_sessions(shards: &mut [Shard]) -> u64 {
         let mut now_ms = EPOCH_MS;
