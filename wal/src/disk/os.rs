@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,13 +54,15 @@ impl Disk for OsDisk {
     }
 
     /// A file that is gone gives its blocks and its cached pages back piece by piece: at once, that would take the
-    /// processor for tens of milliseconds where the file is large.
+    /// processor for tens of milliseconds where the file is large. One that has another name keeps all of them.
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let file = OpenOptions::new().write(true).open(path);
         fs::remove_file(path)?;
         // What cannot be opened or shortened has still been removed.
-        let Ok(file) = file else { return Ok(()) };
-        let mut left = file.metadata().map_or(0, |metadata| metadata.len());
+        let Ok((file, found)) = file.and_then(|file| file.metadata().map(|found| (file, found))) else {
+            return Ok(());
+        };
+        let mut left = if found.nlink() == 0 { found.len() } else { 0 };
         while left > REMOVED_PIECE_BYTES {
             left -= REMOVED_PIECE_BYTES;
             if file.set_len(left).is_err() {
@@ -128,5 +130,24 @@ impl DiskFile for Arc<File> {
 
     fn sync_all(&self) -> io::Result<()> {
         File::sync_all(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removed_file_keeps_its_bytes_under_another_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, copy] = ["a segment", "a copy"].map(|name| directory.path().join(name));
+        let bytes = vec![7; 3 * REMOVED_PIECE_BYTES as usize];
+        fs::write(&path, &bytes).unwrap();
+        fs::hard_link(&path, &copy).unwrap();
+        OsDisk.remove_file(&path).unwrap();
+        assert!(!path.exists());
+        assert!(fs::read(&copy).unwrap() == bytes);
+        OsDisk.remove_file(&copy).unwrap();
+        assert!(!copy.exists());
     }
 }
