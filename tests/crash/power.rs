@@ -17,7 +17,8 @@ const EVERYSEC_LOSS_MS: u64 = 2000;
 fn a_power_cut_loses_what_the_sync_mode_allows() {
     let campaign = "power cut";
     rounds::run(campaign, |random| {
-        let mount = match Mount::with_power(128) {
+        // Room for all that writers can write in a life; the file is sparse.
+        let mount = match Mount::with_power(1024) {
             Ok(mount) => mount,
             Err(why) => return rounds::skip(campaign, &why),
         };
