@@ -34,7 +34,7 @@ use std::collections::HashMap;
 
 use crate::Stats;
 use crate::entry::{Entry, Usage};
-use crate::keyspace::{Found, Keyspace, Probe};
+use crate::keyspace::{Found, Keyspace, Probe, TABLE_BYTES_A_KEY};
 use anomalies::{Detector, Measure, SeriesId};
 use classes::{ClassId, Classes, OTHER_ID};
 use hot::{By, Counted, Observation, TopKeys, Touch};
@@ -53,9 +53,6 @@ const WATCHED_CLASSES: usize = 16;
 const WARM_UP_MS: u64 = 120_000;
 /// A ratio of fewer operations than this, in a second, says nothing.
 const RATIO_OPERATIONS_MIN: u64 = 10;
-
-/// What a key costs beyond its entry: a word of the table and its tag, at the usual load of the tables.
-const TABLE_BYTES_A_KEY: usize = 13;
 
 /// A key with at least so many rests is told from its class.
 const OWN_RESTS_MIN: u64 = 100;
@@ -857,6 +854,61 @@ mod tests {
         };
         let rule = apply.rule_to_apply(&explained).unwrap();
         assert_eq!((&rule.pattern[..], rule.ttl_ms as f64), (&b"session:*"[..], number("ttl") * 1000.0));
+    }
+
+    #[test]
+    fn keys_that_rest_count_on_whichever_shard_they_are() {
+        for idle in [0, 1] {
+            let mut shards: Vec<_> = (0..2).map(|_| counting()).collect();
+            for round in 0..100u64 {
+                for number in 0..100 {
+                    // The keys of one shard are used to the end, those of the other for a tenth of the time.
+                    if number % 2 != idle || round < 10 {
+                        let request = if round == 0 { "SET page:{} x" } else { "GET page:{}" };
+                        let request = request.replace("{}", &number.to_string());
+                        run(&mut shards[number % 2], &request, EPOCH_MS + round * 10_000);
+                    }
+                }
+            }
+            let explained = ask(&mut shards, "SUGGEST-TTL CLASS page:* EXPLAIN", EPOCH_MS + 1_000_000, 7);
+            assert_eq!(field(&explained, "idle_share"), "0.5", "{explained:?}");
+            assert_eq!(field(&explained, "observations"), (50 * 99 + 50 * 9).to_string());
+        }
+    }
+
+    #[test]
+    fn shards_have_watched_for_as_long_as_the_youngest_of_them() {
+        for late in [0, 1] {
+            let began_ms = |shard| EPOCH_MS + if shard == late { 900_000 } else { 0 };
+            let mut shards: Vec<_> =
+                (0..2).map(|shard| Shard::new([1, 2, 3, 4]).with_analytics(began_ms(shard))).collect();
+            for (shard, round) in (0..2).flat_map(|shard| (0..1000u64).map(move |round| (shard, round))) {
+                let now_ms = EPOCH_MS + round * 1000;
+                if now_ms >= began_ms(shard) {
+                    run(
+                        &mut shards[shard],
+                        &format!("SET page:{} x", 2 * (round % 10) as usize + shard),
+                        now_ms,
+                    );
+                }
+            }
+            let now_ms = EPOCH_MS + 1_000_000;
+            let explained = ask(&mut shards, "SUGGEST-TTL CLASS page:* EXPLAIN", now_ms, 7);
+            assert_eq!(field(&explained, "watched_seconds"), "100", "{explained:?}");
+        }
+    }
+
+    #[test]
+    fn after_a_clear_no_key_has_rested() {
+        let mut shard = counting();
+        for time_ms in [EPOCH_MS, EPOCH_MS + 1_000_000] {
+            (0..100).for_each(|number| drop(run(&mut shard, &format!("SET page:{number} x"), time_ms)));
+            run(&mut shard, "CLEAR", time_ms);
+        }
+        let now_ms = EPOCH_MS + 1_001_000;
+        (0..100).for_each(|number| drop(run(&mut shard, &format!("SET page:{number} x"), now_ms)));
+        let prefixes = ask(&mut [shard], "PREFIXES", now_ms, 9);
+        assert_eq!(column(&prefixes, "interval_p99_ms"), ["nil"]);
     }
 
     #[test]
