@@ -538,7 +538,7 @@ const RESP: &[Script] = &[
         MEMORY USAGE a SAMPLES 5 -> 55..90
         APPEND a 0123456789 -> 50
         memory usage a samples 0 -> 65..100
-        MEMORY STATS -> ["total.allocated", 1000..99999999, "dataset.bytes", 1000..99999999, "keys.count", 1, "keys.bytes-per-key", 1000..99999999, "analytics.bytes", 1000..99999999, "resident.bytes", 100000..9999999999, "fragmentation", *]
+        MEMORY STATS -> ["total.allocated", 1000..99999999, "dataset.bytes", 100..99999999, "keys.count", 1, "keys.bytes-per-key", 100..99999999, "analytics.bytes", 1000..99999999, "resident.bytes", 100000..9999999999, "fragmentation", *]
         DEL a -> 1
         MEMORY USAGE a -> nil
         MEMORY USAGE a SAMPLES -> -ERR syntax error
@@ -949,7 +949,7 @@ const TEXT: &[Script] = &[
         r#"
         SET a 0123456789012345678901234567890123456789 -> +OK
         MEMORY USAGE a -> <55..90>
-        MEMORY STATS -> +OK total.allocated=<1000..> dataset.bytes=<1000..> keys.count=1 keys.bytes-per-key=<1000..> analytics.bytes=<1000..> resident.bytes=<100000..> fragmentation=<..>
+        MEMORY STATS -> +OK total.allocated=<1000..> dataset.bytes=<100..> keys.count=1 keys.bytes-per-key=<100..> analytics.bytes=<1000..> resident.bytes=<100000..> fragmentation=<..>
         MEMORY USAGE nope -> -ERR key not found
         MEMORY USAGE -> -ERR wrong number of arguments for 'memory|usage' command
         "#,
