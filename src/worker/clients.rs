@@ -2,7 +2,8 @@
 //!
 //! What their requests do is not known here; see `commands.rs`.
 
-use shard::{Error, Reply, Request};
+use bytes::Bytes;
+use shard::{Error, Reply, Request, SHARED_LEN_MIN};
 
 use super::Worker;
 use super::commands::Flow;
@@ -115,13 +116,20 @@ impl Worker {
         }
     }
 
-    pub(super) fn on_bytes(&mut self, id: SocketId, chunk: &[u8]) {
+    pub(super) fn on_bytes(&mut self, id: SocketId, mut chunk: &[u8]) {
         let Some(mut connection) = self.take_out(id) else { return };
-        if connection.input.is_empty() {
-            let used = self.serve(&mut connection, chunk);
-            connection.input.extend_from_slice(&chunk[used..]);
-        } else {
-            connection.input.extend_from_slice(chunk);
+        while !chunk.is_empty() {
+            if connection.input.is_empty() {
+                let used = self.serve(&mut connection, chunk, None);
+                connection.take_in(&chunk[used..]);
+                break;
+            }
+            // A large argument ends where its memory does, so that the request can keep it as it is.
+            let missing = connection.input_needed.saturating_sub(connection.input.len());
+            let is_large = connection.input_needed >= SHARED_LEN_MIN && missing > 0;
+            let (bytes, rest) = chunk.split_at(if is_large { missing.min(chunk.len()) } else { chunk.len() });
+            connection.take_in(bytes);
+            chunk = rest;
             if !connection.client.hungry {
                 self.serve_input(&mut connection);
             }
@@ -155,8 +163,16 @@ impl Worker {
             return;
         }
         let mut input = std::mem::take(&mut connection.input);
-        let used = self.serve(connection, &input);
-        if used == input.len() {
+        let used = if input.len() < SHARED_LEN_MIN {
+            self.serve(connection, &input, None)
+        } else {
+            let memory = Bytes::from(input);
+            let used = self.serve(connection, &memory, Some(&memory));
+            // Copied where somebody has kept the memory.
+            input = if used == memory.len() { Vec::new() } else { memory.into() };
+            used
+        };
+        if used >= input.len() {
             input.clear();
             input.shrink_to(INPUT_HIGH_BYTES);
         } else {
@@ -165,8 +181,9 @@ impl Worker {
         connection.input = input;
     }
 
-    /// Runs the requests in `bytes` in order, as far as they go now. Returns how many bytes are done with.
-    fn serve(&mut self, connection: &mut Connection, bytes: &[u8]) -> usize {
+    /// Runs the requests in `bytes` in order, as far as they go now; `memory` is where these bytes lie, if it may be
+    /// shared with the first one. Returns how many bytes are done with.
+    fn serve(&mut self, connection: &mut Connection, bytes: &[u8], memory: Option<&Bytes>) -> usize {
         let Connection { parser, client, input_needed, .. } = connection;
         let mut used = 0;
         let mut commands_left = COMMANDS_PER_TURN_MAX;
@@ -187,13 +204,15 @@ impl Worker {
             }
             until_ahead = until_ahead.saturating_sub(1);
             match parser.parse(rest) {
-                Ok(Parsed::Request { consumed }) => match self.dispatch(parser, client, rest) {
-                    Flow::Taken => used += consumed,
-                    Flow::Later => {
-                        self.starve(client);
-                        return used;
+                Ok(Parsed::Request { consumed }) => {
+                    match self.dispatch(parser, client, rest, memory.filter(|_| used == 0)) {
+                        Flow::Taken => used += consumed,
+                        Flow::Later => {
+                            self.starve(client);
+                            return used;
+                        }
                     }
-                },
+                }
                 Ok(Parsed::Skip { consumed }) => used += consumed,
                 Ok(Parsed::Incomplete { needed }) => {
                     *input_needed = needed;
@@ -306,7 +325,14 @@ pub(crate) fn job_token(client: &Client) -> Token {
 }
 
 pub(crate) fn answer(client: &mut Client, request: &Request<'_>, reply: &Reply<'_>) {
-    client.replies.now(|out| write_reply(reply, request, out));
+    match protocol::lone_value(reply, request.dialect) {
+        Some(value) if client.replies.all_in() => {
+            client.replies.now(|out| protocol::begin_value(value, out));
+            client.replies.now_sealed([value.clone()]);
+            client.replies.now(|out| out.extend_from_slice(protocol::VALUE_END));
+        }
+        _ => client.replies.now(|out| write_reply(reply, request, out)),
+    }
 }
 
 pub(super) fn write_reply(reply: &Reply<'_>, request: &Request<'_>, out: &mut Vec<u8>) {
