@@ -252,7 +252,7 @@ impl Journal {
         }
         let Journal { log, unsafe_frames, awaiting_write, .. } = self;
         for (seq, payload) in log.buffered() {
-            for change in shard::decode(payload) {
+            for change in shard::decode(&payload) {
                 let change = change.expect("the payload was made of changes");
                 unsafe_frames.note(change.key(), seq);
             }

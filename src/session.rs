@@ -9,7 +9,7 @@ use std::sync::Arc;
 use shard::analytics::inquiry::Question;
 use shard::analytics::load::{AHEAD, Outlook};
 use shard::command::{self, Access, Server};
-use shard::{AutoTtl, Command, Dialect, Error, Reply, Request, glob_matches, parse_integer};
+use shard::{AutoTtl, Command, Dialect, Error, Reply, Request, Stats, glob_matches, parse_integer};
 
 use crate::backup;
 use crate::config::{InvalidValue, auto_ttl, auto_ttl_text, option_name};
@@ -90,6 +90,27 @@ impl Worker {
                 self.begin_gather(client, request, |_| Call::Report);
                 return Ok(());
             }
+            Server::Memory if request.arg(0).eq_ignore_ascii_case(b"USAGE") => {
+                let (row, count) = (&command::MEMORY_USAGE, request.arg_count() - 1);
+                if !(row.args_min..=row.args_max).contains(&count) {
+                    return Err(Error::WrongSubcommandArity(request.command, "usage"));
+                }
+                self.run_at_owner(client, &request.subcommand(row));
+                return Ok(());
+            }
+            Server::Memory if !request.arg(0).eq_ignore_ascii_case(b"STATS") => {
+                return Err(Error::UnknownSubcommand {
+                    command: request.command,
+                    name: request.arg(0).into(),
+                });
+            }
+            Server::Memory if request.arg_count() > 1 => {
+                return Err(Error::WrongSubcommandArity(request.command, "stats"));
+            }
+            Server::Memory => {
+                self.begin_gather(client, request, |_| Call::Report);
+                return Ok(());
+            }
             Server::Backup | Server::Compact | Server::Save | Server::Sync if self.some_hang() => {
                 return Err(Error::Unavailable("the disk of a shard hangs; nothing was done"));
             }
@@ -136,6 +157,7 @@ impl Worker {
             Server::Info if request.dialect == Dialect::Text => self.text_info(gather),
             Server::Info => self.info(request, gather),
             Server::Stats => self.stats(gather),
+            Server::Memory => memory_stats(&gather.report),
             Server::Health => self.health(gather),
             Server::Compact if request.arg_count() > 0 => self.compact_when(gather),
             Server::Bgrewriteaof | Server::Bgsave => self.compact_unheard(request, gather.report.compacting),
@@ -276,10 +298,12 @@ impl Worker {
                     ("maxclients", config.max_connections.to_string()),
                 ],
             ),
-            (
-                "Memory",
-                vec![("used_memory", report.shard.memory_bytes.to_string()), ("maxmemory", "0".to_owned())],
-            ),
+            ("Memory", {
+                let mut lines = vec![("used_memory", report.shard.memory_bytes.to_string())];
+                lines.extend(resident_bytes().map(|bytes| ("used_memory_rss", bytes.to_string())));
+                lines.push(("maxmemory", "0".to_owned()));
+                lines
+            }),
             ("Persistence", self.persistence(report)),
             (
                 "Stats",
@@ -497,6 +521,32 @@ fn found(request: &Request<'_>, gather: &mut Gather) -> Reply<'static> {
     let mut findings = all.next().expect("each worker has answered");
     all.for_each(|more| findings.add(more, &question));
     findings.reply(&question, request.dialect)
+}
+
+/// What the memory is used for. The names are those of Redis where they mean the same.
+fn memory_stats(report: &Report) -> Reply<'static> {
+    let Stats { keys, memory_bytes, analytics_memory_bytes, .. } = report.shard;
+    let allocated_bytes = memory_bytes + analytics_memory_bytes;
+    let resident_bytes = resident_bytes();
+    let fragmentation = resident_bytes.map(|resident| resident as f64 / allocated_bytes.max(1) as f64);
+    let integer = |number: u64| Reply::Integer(number as i64);
+    let decimal = |number: f64| Reply::Bulk(Cow::Owned(format!("{number:.2}").into_bytes()));
+    Reply::Map(vec![
+        ("total.allocated".into(), integer(allocated_bytes)),
+        ("dataset.bytes".into(), integer(memory_bytes)),
+        ("keys.count".into(), integer(keys)),
+        ("keys.bytes-per-key".into(), integer(memory_bytes.checked_div(keys).unwrap_or(0))),
+        ("analytics.bytes".into(), integer(analytics_memory_bytes)),
+        ("resident.bytes".into(), resident_bytes.map_or(Reply::Nil, integer)),
+        ("fragmentation".into(), fragmentation.map_or(Reply::Nil, decimal)),
+    ])
+}
+
+/// The memory that the process occupies, in bytes, as far as the system tells.
+fn resident_bytes() -> Option<u64> {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = pages.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
 }
 
 fn fields<const N: usize>(fields: [(&'static str, u64); N]) -> Reply<'static> {

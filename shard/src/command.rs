@@ -135,6 +135,7 @@ pub enum Server {
     Info,
     Keys,
     Lastsave,
+    Memory,
     Ping,
     Quit,
     Save,
@@ -260,6 +261,7 @@ pub static TABLE: &[Command] = rows![
     "KEYS"     1..1    NONE  Read  Run::Server(Server::Keys), Plain, None, "pattern", "pattern", "Returns the keys that match a glob pattern";
     "LASTSAVE" 0..0    NONE  Admin Run::Server(Server::Lastsave), Plain, None, "no arguments", "", "Returns the Unix time of the last snapshot of all shards, or of the start";
     "MDEL"     1..MANY ALL   Write Run::Keys(commands::del, Merge::Sum), Plain, None, "at least one key", "key [key ...]", "Removes keys and returns how many there were";
+    "MEMORY"   1..4    NONE  Admin Run::Server(Server::Memory), Fields, None, "STATS, or USAGE and a key", "STATS | USAGE key [SAMPLES count]", "Tells what the memory is used for, or how much of it a key takes";
     "MGET"     1..MANY ALL   Read  Run::Keys(commands::mget, Merge::ByKey), Plain, None, "at least one key", "key [key ...]", "Returns the values of keys, all of the same moment";
     "MSET"     2..MANY PAIRS Write Run::Keys(commands::mset, Merge::AllOk), Plain, None, "key value pairs", "key value [key value ...]", "Sets keys, all at the same moment";
     "PERSIST"  1..1    ONE   Write Run::Key(commands::persist), Plain, None, "key", "key", "Removes the time to live of a key";
@@ -279,6 +281,21 @@ pub static TABLE: &[Command] = rows![
     "SYNC"     0..0    NONE  Admin Run::Server(Server::Sync), Plain, None, "no arguments", "", "Returns once everything acknowledged before it is on disk";
     "TTL"      1..1    ONE   Read  Run::Key(commands::ttl), Plain, None, "key", "key", "Returns the time to live of a key in seconds";
 ];
+
+/// What runs `MEMORY USAGE`, whose arguments begin behind that word: unlike its container, it has a key.
+pub static MEMORY_USAGE: Command = Command {
+    name: "MEMORY USAGE",
+    args_min: 1,
+    args_max: 3,
+    keys: Keys::ONE,
+    access: Access::Read,
+    run: Run::Key(commands::memory_usage),
+    text_form: TextForm::Plain,
+    rest_of_line: None,
+    needs: "key",
+    usage: "key [SAMPLES count]",
+    summary: "Tells how many bytes of memory a key takes",
+};
 
 #[cfg(test)]
 mod tests {

@@ -39,6 +39,9 @@ const DEPTH_MAX: u32 = 28;
 /// The first position behind the hash space.
 const POSITION_END: u64 = 1 << 32;
 
+/// What a key costs beyond its entry: a word of the table and its tag, at the usual load of the tables.
+pub(crate) const TABLE_BYTES_A_KEY: usize = 13;
+
 /// The unit in which memory comes into the processor's caches.
 const CACHE_LINE_BYTES: usize = 64;
 
@@ -210,6 +213,11 @@ impl Keyspace {
     #[inline]
     pub(crate) fn entry(&self, found: Found) -> Entry<'_> {
         Entry::of(self.arena.slot(found.handle))
+    }
+
+    /// The memory of an entry that was found, in bytes, with its share of the tables.
+    pub(crate) fn footprint_bytes(&self, found: Found) -> usize {
+        self.arena.slot(found.handle).len() + TABLE_BYTES_A_KEY
     }
 
     /// Adds a key that is not there. Its use is counted if it comes with a first count.

@@ -46,6 +46,12 @@ impl<'a> Request<'a> {
         Request { command, dialect, buffer, args }
     }
 
+    /// The subcommand that the first argument names, with the arguments behind it.
+    #[must_use]
+    pub fn subcommand(&self, row: &'static Command) -> Self {
+        Request { command: row, args: &self.args[1..], ..*self }
+    }
+
     /// The number of arguments, without the command's name.
     pub fn arg_count(&self) -> usize {
         self.args.len()

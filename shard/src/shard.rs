@@ -311,6 +311,11 @@ impl Shard {
         self.keyspace.entry(found)
     }
 
+    /// The memory of a key that was found, in bytes.
+    pub(crate) fn footprint_bytes(&self, found: Found) -> usize {
+        self.keyspace.footprint_bytes(found)
+    }
+
     /// Gives a key, which was or was not found, a value and a deadline.
     #[inline]
     pub(crate) fn put(

@@ -47,16 +47,11 @@ impl Worker {
         match command.run {
             Run::Key(_) | Run::Keys(..) => match route(&request, self.post.worker_count()) {
                 Route::One(worker) if worker == self.index => self.run_here(client, &request),
-                Route::One(worker) if self.hung[worker] => answer(client, &request, &hangs()),
-                Route::One(worker) if self.post.is_full(worker) => {
+                Route::One(worker) if self.post.is_full(worker) && !self.hung[worker] => {
                     client.waits_for = Some(worker);
                     return Flow::Later;
                 }
-                Route::One(worker) => {
-                    let token = Token { socket: client.socket, sequence: client.replies.next_sequence() };
-                    let size_bytes = self.post.run(worker, token, &request);
-                    client.replies.later(worker, size_bytes, self.uptime_ms);
-                }
+                Route::One(worker) => self.run_there(worker, client, &request),
                 Route::Several if !client.is_quiet() => return Flow::Later,
                 Route::Several => match self.any_hangs(request.keys()) {
                     true => answer(client, &request, &hangs()),
@@ -105,6 +100,24 @@ impl Worker {
             let token = Token { socket: client.socket, sequence };
             // It is answered as a request from a peer is.
             self.defer(self.index, token, request);
+        }
+    }
+
+    /// Has another worker run a command whose keys all lie on its shard.
+    fn run_there(&mut self, worker: usize, client: &mut Client, request: &Request<'_>) {
+        if self.hung[worker] {
+            return answer(client, request, &hangs());
+        }
+        let token = Token { socket: client.socket, sequence: client.replies.next_sequence() };
+        let size_bytes = self.post.run(worker, token, request);
+        client.replies.later(worker, size_bytes, self.uptime_ms);
+    }
+
+    /// Runs a command that has one key, of a client that waits for nothing.
+    pub(crate) fn run_at_owner(&mut self, client: &mut Client, request: &Request<'_>) {
+        match route(request, self.post.worker_count()) {
+            Route::One(worker) if worker != self.index => self.run_there(worker, client, request),
+            _ => self.run_here(client, request),
         }
     }
 

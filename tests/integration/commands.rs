@@ -529,6 +529,27 @@ const RESP: &[Script] = &[
         "MDEL",
         "MSET a 1 b 2 c 3 d 4 e 5 -> +OK\n MDEL a b nope -> 2\n MDEL c d e -> 3\n MDEL a -> 0\n DBSIZE -> 0",
     ),
+    own(
+        "MEMORY",
+        r#"
+        MEMORY USAGE a -> nil
+        SET a 0123456789012345678901234567890123456789 -> +OK
+        MEMORY USAGE a -> 55..90
+        MEMORY USAGE a SAMPLES 5 -> 55..90
+        APPEND a 0123456789 -> 50
+        memory usage a samples 0 -> 65..100
+        MEMORY STATS -> ["total.allocated", 1000..99999999, "dataset.bytes", 100..99999999, "keys.count", 1, "keys.bytes-per-key", 100..99999999, "analytics.bytes", 1000..99999999, "resident.bytes", 100000..9999999999, "fragmentation", *]
+        DEL a -> 1
+        MEMORY USAGE a -> nil
+        MEMORY USAGE a SAMPLES -> -ERR syntax error
+        MEMORY USAGE a SAMPLES -1 -> -ERR syntax error
+        MEMORY USAGE a SAMPLES x -> -ERR value is not an integer or out of range
+        MEMORY USAGE a COUNT 1 -> -ERR syntax error
+        MEMORY USAGE -> -ERR wrong number of arguments for 'memory|usage' command
+        MEMORY STATS a -> -ERR wrong number of arguments for 'memory|stats' command
+        MEMORY DOCTOR -> -ERR unknown subcommand 'DOCTOR'. Try MEMORY HELP.
+        "#,
+    ),
     script(
         "MGET",
         r#"
@@ -923,6 +944,16 @@ const TEXT: &[Script] = &[
         "#,
     ),
     own("MDEL", "MSET a 1 b 2 c 3 -> +OK\n MDEL a b nope -> 2\n MDEL c -> 1\n MDEL c -> 0"),
+    own(
+        "MEMORY",
+        r#"
+        SET a 0123456789012345678901234567890123456789 -> +OK
+        MEMORY USAGE a -> <55..90>
+        MEMORY STATS -> +OK total.allocated=<1000..> dataset.bytes=<100..> keys.count=1 keys.bytes-per-key=<100..> analytics.bytes=<1000..> resident.bytes=<100000..> fragmentation=<..>
+        MEMORY USAGE nope -> -ERR key not found
+        MEMORY USAGE -> -ERR wrong number of arguments for 'memory|usage' command
+        "#,
+    ),
     own("MGET", "MSET a 1 b 2 -> +OK\n MGET a b nope a -> 1 | 2 | (nil) | 1\n MGET nope -> (nil)"),
     own(
         "MSET",

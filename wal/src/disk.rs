@@ -5,7 +5,7 @@
 //! must not change them, and [`MemDisk`] for tests and simulations.
 
 use std::fmt::Debug;
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::Path;
 
 mod mem;
@@ -53,6 +53,15 @@ pub trait DiskFile: Clone + Debug + Send + 'static {
     /// Writes all bytes at `offset`, in one system call where the system takes them in one.
     /// After an error any part of them may have been written.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Writes all pieces, one behind the other, at `offset`, in as few system calls as the system takes.
+    /// After an error any part of them may have been written.
+    fn write_pieces_at(&self, pieces: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+        for piece in pieces {
+            self.write_all_at(piece, offset)?;
+            offset += piece.len() as u64;
+        }
+        Ok(())
+    }
     /// The length of the file in bytes.
     fn len(&self) -> io::Result<u64>;
     /// Whether the file has no bytes.

@@ -2,7 +2,10 @@
 //!
 //! This module never decides whether a bad frame is a torn end or damage.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
 
 use crate::header::{NUMBER_MAX, u16_at, u32_at, u64_at};
 use crate::{DiskFile, Error, Fault};
@@ -106,11 +109,23 @@ fn transaction_bytes(participants: u16) -> usize {
     8 + 4 * usize::from(participants)
 }
 
-/// Adds a frame to `buffer`. It becomes good when it is sealed.
+/// A part of a payload that stands elsewhere in memory, and the offset in the buffer of frames at which it belongs. No
+/// part is empty.
+pub(crate) type Part = (usize, Bytes);
+
+/// Adds a frame to `buffer`, but for the `parts_bytes` bytes of those parts of its payload that stand elsewhere. It
+/// becomes good when it is sealed.
 ///
 /// # Panics
 /// When the body is larger than [`FRAME_BODY_BYTES_MAX`] or there are more than 65,535 participants.
-pub(crate) fn put(buffer: &mut Vec<u8>, seq: u64, content: Content<'_>, entries: u32, payload: &[u8]) {
+pub(crate) fn put(
+    buffer: &mut Vec<u8>,
+    seq: u64,
+    content: Content<'_>,
+    entries: u32,
+    payload: &[u8],
+    parts_bytes: usize,
+) {
     let (kind, id, participants): (u8, Option<u64>, &[u32]) = match content {
         Content::Payload(Kind::Batch) => (BATCH, None, &[]),
         Content::Payload(Kind::Transaction { id, participants }) => (TRANSACTION, Some(id), participants),
@@ -118,7 +133,8 @@ pub(crate) fn put(buffer: &mut Vec<u8>, seq: u64, content: Content<'_>, entries:
         Content::Trailer => (TRAILER, None, &[]),
     };
     let count = u16::try_from(participants.len()).expect("a transaction has at most 65,535 participants");
-    let body_bytes = payload.len() + id.map_or(0, |_| transaction_bytes(count));
+    let in_buffer = payload.len() + id.map_or(0, |_| transaction_bytes(count));
+    let body_bytes = in_buffer + parts_bytes;
     assert!(body_bytes <= FRAME_BODY_BYTES_MAX, "the owner bounds the size of a frame");
     let mut header = [0; FRAME_HEADER_BYTES];
     header[4..8].copy_from_slice(&(body_bytes as u32).to_le_bytes());
@@ -126,7 +142,7 @@ pub(crate) fn put(buffer: &mut Vec<u8>, seq: u64, content: Content<'_>, entries:
     header[32..36].copy_from_slice(&entries.to_le_bytes());
     header[36] = kind;
     header[38..40].copy_from_slice(&count.to_le_bytes());
-    buffer.reserve(FRAME_HEADER_BYTES + body_bytes);
+    buffer.reserve(FRAME_HEADER_BYTES + in_buffer);
     buffer.extend_from_slice(&header);
     if let Some(id) = id {
         buffer.extend_from_slice(&id.to_le_bytes());
@@ -135,30 +151,79 @@ pub(crate) fn put(buffer: &mut Vec<u8>, seq: u64, content: Content<'_>, entries:
     buffer.extend_from_slice(payload);
 }
 
-/// Stamps the frames in `frames`, which [`put`] made, with generation, synced sequence number and checksum.
-/// A frame that was sealed before may be sealed again.
-pub(crate) fn seal(mut frames: &mut [u8], generation: u64, synced_seq: u64, mut each_crc: impl FnMut(u32)) {
-    while !frames.is_empty() {
-        let body_bytes = u32_at(frames, 4) as usize;
-        let (frame, rest) = frames.split_at_mut(FRAME_HEADER_BYTES + body_bytes);
+/// Stamps the frames in `buffer` from `start` on, which [`put`] made, with generation, synced sequence number and
+/// checksum. A frame that was sealed before may be sealed again.
+pub(crate) fn seal(
+    buffer: &mut [u8],
+    mut start: usize,
+    mut parts: &[Part],
+    generation: u64,
+    synced_seq: u64,
+    mut each_crc: impl FnMut(u32),
+) {
+    while start < buffer.len() {
+        let frame = &mut buffer[start..];
         frame[16..24].copy_from_slice(&generation.to_le_bytes());
         frame[24..32].copy_from_slice(&synced_seq.to_le_bytes());
-        let crc = crc32fast::hash(&frame[4..]);
-        frame[..4].copy_from_slice(&crc.to_le_bytes());
+        let (end, own_parts) = extent(buffer, start, &mut parts);
+        let mut hasher = crc32fast::Hasher::new();
+        pieces(&buffer[..end], start + 4, own_parts).for_each(|piece| hasher.update(piece));
+        let crc = hasher.finalize();
+        buffer[start..start + 4].copy_from_slice(&crc.to_le_bytes());
         each_crc(crc);
-        frames = rest;
+        start = end;
     }
 }
 
-/// The sequence numbers and payloads of frames that [`put`] made.
-pub(crate) fn payloads(mut frames: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+/// Where the frame at `start` ends in the buffer. Its parts are taken from the front of `parts` and returned.
+fn extent<'p>(buffer: &[u8], start: usize, parts: &mut &'p [Part]) -> (usize, &'p [Part]) {
+    let mut left = u32_at(&buffer[start..], 4) as usize;
+    let mut end = start + FRAME_HEADER_BYTES;
+    let mut count = 0;
+    // The next frame's parts belong behind its header.
+    while let Some((at, part)) = parts.get(count).filter(|(at, _)| at - end < left) {
+        left -= at - end + part.len();
+        end = *at;
+        count += 1;
+    }
+    let (own_parts, others) = parts.split_at(count);
+    *parts = others;
+    (end + left, own_parts)
+}
+
+/// The bytes of `buffer` from `start` on, with `parts` where they belong.
+pub(crate) fn pieces<'a>(
+    buffer: &'a [u8],
+    start: usize,
+    parts: &'a [Part],
+) -> impl Iterator<Item = &'a [u8]> {
+    let mut from = start;
+    let last = parts.last().map_or(start, |(at, _)| *at);
+    let before_last = parts.iter().flat_map(move |(at, part)| {
+        let before = &buffer[from..*at];
+        from = *at;
+        [before, part]
+    });
+    before_last.chain([&buffer[last..]]).filter(|piece| !piece.is_empty())
+}
+
+/// The sequence numbers and payloads of the frames in `buffer` from `start` on, which [`put`] made.
+pub(crate) fn payloads<'a>(
+    buffer: &'a [u8],
+    mut start: usize,
+    mut parts: &'a [Part],
+) -> impl Iterator<Item = (u64, Cow<'a, [u8]>)> {
     std::iter::from_fn(move || {
-        let (header, behind) = frames.split_first_chunk()?;
-        let header = FrameHeader::decode(header);
-        let (body, rest) = behind.split_at(header.body_bytes as usize);
-        frames = rest;
+        let header = FrameHeader::decode(buffer.get(start..)?.first_chunk()?);
+        let (end, own_parts) = extent(buffer, start, &mut parts);
         let before = if header.kind == TRANSACTION { transaction_bytes(header.participants) } else { 0 };
-        Some((header.seq, &body[before..]))
+        let body = start + FRAME_HEADER_BYTES + before;
+        start = end;
+        let payload = match own_parts {
+            [] => Cow::Borrowed(&buffer[body..end]),
+            _ => pieces(&buffer[..end], body, own_parts).collect::<Vec<_>>().concat().into(),
+        };
+        Some((header.seq, payload))
     })
 }
 
@@ -451,10 +516,10 @@ mod tests {
 
     fn two_frames() -> Vec<u8> {
         let mut bytes = Vec::new();
-        put(&mut bytes, 7, Content::Payload(Kind::Batch), 2, b"abc");
+        put(&mut bytes, 7, Content::Payload(Kind::Batch), 2, b"abc", 0);
         let kind = Kind::Transaction { id: 0x0908, participants: &[1, 3] };
-        put(&mut bytes, 8, Content::Payload(kind), 1, b"xy");
-        seal(&mut bytes, 5, 6, |_| ());
+        put(&mut bytes, 8, Content::Payload(kind), 1, b"xy", 0);
+        seal(&mut bytes, 0, &[], 5, 6, |_| ());
         bytes
     }
 
@@ -468,6 +533,40 @@ mod tests {
         assert_eq!(&bytes[47..], transaction);
         assert_eq!(u32_at(&bytes, 0), 0x5038df66);
         assert_eq!(u32_at(&bytes, 43), 0xae28b922);
+    }
+
+    #[test]
+    fn parts_that_stand_elsewhere_are_part_of_their_frames() {
+        let kind = Kind::Transaction { id: 3, participants: &[0, 1] };
+        // Each payload, cut where parts are taken out.
+        let payloads: [(Kind<'_>, &[&[u8]]); 4] = [
+            (Kind::Batch, &[b"", b"part", b"", b"another", b"between", b"third"]),
+            (Kind::Batch, &[b"no part"]),
+            (kind, &[b"head", b"part", b"tail"]),
+            (Kind::Batch, &[b"", b"part"]),
+        ];
+        let (mut whole, mut buffer, mut parts) = (Vec::new(), vec![0xee; 9], Vec::new());
+        for (seq, (kind, cut)) in payloads.iter().enumerate() {
+            let content = Content::Payload(*kind);
+            put(&mut whole, seq as u64, content, 1, &cut.concat(), 0);
+            let in_buffer: Vec<u8> = cut.iter().step_by(2).flat_map(|piece| piece.to_vec()).collect();
+            let elsewhere = || cut.iter().skip(1).step_by(2);
+            let parts_bytes = elsewhere().map(|part| part.len()).sum();
+            put(&mut buffer, seq as u64, content, 1, &in_buffer, parts_bytes);
+            let mut at = buffer.len() - in_buffer.len();
+            for (before, part) in cut.iter().step_by(2).zip(elsewhere()) {
+                at += before.len();
+                parts.push((at, Bytes::from_static(part)));
+            }
+        }
+        seal(&mut whole, 0, &[], 5, 6, |_| ());
+        seal(&mut buffer, 9, &parts, 5, 6, |_| ());
+        assert_eq!(pieces(&buffer, 9, &parts).collect::<Vec<_>>().concat(), whole);
+        assert!(pieces(&buffer, 9, &parts).all(|piece| !piece.is_empty()));
+        let read: Vec<_> =
+            super::payloads(&buffer, 9, &parts).map(|(seq, it)| (seq, it.into_owned())).collect();
+        let expected = payloads.iter().enumerate().map(|(seq, (_, cut))| (seq as u64, cut.concat()));
+        assert_eq!(read, expected.collect::<Vec<_>>());
     }
 
     #[test]
@@ -516,9 +615,9 @@ mod tests {
     fn a_huge_frame_is_read_and_its_memory_given_back() {
         let payload = vec![7; 2 * BUFFER_KEEP_BYTES];
         let mut bytes = Vec::new();
-        put(&mut bytes, 1, Content::Payload(Kind::Batch), 1, &payload);
-        put(&mut bytes, 2, Content::Payload(Kind::Batch), 1, b"small");
-        seal(&mut bytes, 1, 0, |_| ());
+        put(&mut bytes, 1, Content::Payload(Kind::Batch), 1, &payload, 0);
+        put(&mut bytes, 2, Content::Payload(Kind::Batch), 1, b"small", 0);
+        seal(&mut bytes, 0, &[], 1, 0, |_| ());
         let mut reader = reader(&bytes);
         assert_eq!(reader.next(1, 1).unwrap().unwrap().payload, payload);
         assert_eq!(reader.next(1, 2).unwrap().unwrap().payload, b"small");

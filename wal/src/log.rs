@@ -3,11 +3,15 @@
 //! It owns the segments from the snapshot's position on. It never reads them back, and it never syncs by
 //! itself: its owner decides when, and where the waiting is done.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
-use crate::frame::{self, Content};
+use bytes::Bytes;
+
+use crate::frame::{self, Content, Part};
 use crate::header::{FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, numbered};
 use crate::recovery::{self, Record, Recovered};
 use crate::snapshot::Snapshot;
@@ -31,6 +35,9 @@ pub struct Log<D: Disk> {
     segment_bytes: u64,
     /// Room for a file header, then the frames that were appended and not yet flushed.
     buffer: Vec<u8>,
+    /// Parts of these frames that stand elsewhere, in order.
+    parts: Vec<Part>,
+    parts_bytes: usize,
     buffered_entries: u64,
     next_seq: u64,
     written_seq: u64,
@@ -156,6 +163,8 @@ impl<D: Disk> Log<D> {
             place,
             segment_bytes,
             buffer: vec![0; FILE_HEADER_BYTES],
+            parts: Vec::new(),
+            parts_bytes: 0,
             buffered_entries: 0,
             next_seq: last_seq + 1,
             written_seq: last_seq,
@@ -183,7 +192,22 @@ impl<D: Disk> Log<D> {
     /// When the body is larger than [`FRAME_BODY_BYTES_MAX`](crate::FRAME_BODY_BYTES_MAX), or a transaction
     /// has more than 65,535 participants.
     pub fn append(&mut self, kind: Kind<'_>, entries: u32, payload: &[u8]) -> u64 {
-        self.put(Content::Payload(kind), entries, payload)
+        self.put(Content::Payload(kind), entries, payload, &[])
+    }
+
+    /// As [`Self::append`], for a payload of which some parts stand elsewhere: each with the offset in `payload` at
+    /// which it belongs, in order. They are not copied, and must not be empty.
+    ///
+    /// # Panics
+    /// As [`Self::append`].
+    pub fn append_parts(
+        &mut self,
+        kind: Kind<'_>,
+        entries: u32,
+        payload: &[u8],
+        parts: &[(usize, Bytes)],
+    ) -> u64 {
+        self.put(Content::Payload(kind), entries, payload, parts)
     }
 
     /// Hands all buffered frames to the system, in one write, and returns the last sequence number written.
@@ -192,7 +216,7 @@ impl<D: Disk> Log<D> {
     /// [`Error::Io`]: the frames stay in the buffer, and the next call writes them to a fresh segment.
     /// Until that succeeds none of them may be acknowledged.
     pub fn flush(&mut self) -> Result<u64, Error> {
-        let frames_bytes = self.buffer.len() - FILE_HEADER_BYTES;
+        let frames_bytes = self.buffered_bytes();
         if frames_bytes == 0 {
             return Ok(self.written_seq);
         }
@@ -205,23 +229,27 @@ impl<D: Disk> Log<D> {
             self.current = Some(next);
         }
         let current = self.current.as_mut().expect("a segment was opened above");
-        frame::seal(
-            &mut self.buffer[FILE_HEADER_BYTES..],
-            current.segment.generation,
-            self.durable_seq,
-            |_| (),
-        );
+        let (generation, synced_seq) = (current.segment.generation, self.durable_seq);
+        frame::seal(&mut self.buffer, FILE_HEADER_BYTES, &self.parts, generation, synced_seq, |_| ());
         let (from, at) = if fits { (FILE_HEADER_BYTES, current.offset) } else { (0, 0) };
-        if let Err(error) = current.file.write_all_at(&self.buffer[from..], at) {
+        let written = if self.parts.is_empty() {
+            current.file.write_all_at(&self.buffer[from..], at)
+        } else {
+            let pieces = frame::pieces(&self.buffer, from, &self.parts);
+            current.file.write_pieces_at(&mut pieces.map(IoSlice::new).collect::<Vec<_>>(), at)
+        };
+        if let Err(error) = written {
             current.broken = true;
             return Err(Error::io("write", &current.segment.path)(error));
         }
-        current.offset = at + (self.buffer.len() - from) as u64;
+        current.offset = at + (self.buffer.len() - from + self.parts_bytes) as u64;
         current.segment.bytes += frames_bytes as u64;
         current.segment.entries += self.buffered_entries;
         current.segment.last_seq = self.next_seq - 1;
         self.buffer.truncate(FILE_HEADER_BYTES);
         self.buffer.shrink_to(BUFFER_KEEP_BYTES);
+        self.parts.clear();
+        self.parts_bytes = 0;
         self.buffered_entries = 0;
         self.written_seq = self.next_seq - 1;
         self.wrote_since_open = true;
@@ -230,12 +258,12 @@ impl<D: Disk> Log<D> {
 
     /// Bytes that wait for [`Self::flush`].
     pub fn buffered_bytes(&self) -> usize {
-        self.buffer.len() - FILE_HEADER_BYTES
+        self.buffer.len() - FILE_HEADER_BYTES + self.parts_bytes
     }
 
     /// The frames that wait for [`Self::flush`], oldest first: the sequence number and the payload of each.
-    pub fn buffered(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        frame::payloads(&self.buffer[FILE_HEADER_BYTES..])
+    pub fn buffered(&self) -> impl Iterator<Item = (u64, Cow<'_, [u8]>)> {
+        frame::payloads(&self.buffer, FILE_HEADER_BYTES, &self.parts)
     }
 
     /// How many bytes of frames have a place on disk already: in the current segment, or in the next one.
@@ -337,7 +365,7 @@ impl<D: Disk> Log<D> {
     pub fn close(mut self) -> Result<(), Error> {
         self.sync()?;
         if self.wrote_since_open {
-            self.put(Content::Mark, 0, &[]);
+            self.put(Content::Mark, 0, &[], &[]);
             self.sync()?;
             self.note_synced();
         }
@@ -491,9 +519,13 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    fn put(&mut self, content: Content<'_>, entries: u32, payload: &[u8]) -> u64 {
+    fn put(&mut self, content: Content<'_>, entries: u32, payload: &[u8], parts: &[Part]) -> u64 {
         let seq = self.next_seq;
-        frame::put(&mut self.buffer, seq, content, entries, payload);
+        let parts_bytes = parts.iter().map(|(_, part)| part.len()).sum();
+        frame::put(&mut self.buffer, seq, content, entries, payload, parts_bytes);
+        let start = self.buffer.len() - payload.len();
+        self.parts.extend(parts.iter().map(|(at, part)| (start + at, part.clone())));
+        self.parts_bytes += parts_bytes;
         self.buffered_entries += u64::from(entries);
         self.next_seq += 1;
         seq

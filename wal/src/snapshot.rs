@@ -169,9 +169,9 @@ impl<D: Disk> SnapshotWriter<D> {
     fn put(&mut self, content: Content<'_>, entries: u32, payload: &[u8]) {
         self.frames += 1;
         let start = self.buffer.len();
-        frame::put(&mut self.buffer, self.frames, content, entries, payload);
+        frame::put(&mut self.buffer, self.frames, content, entries, payload, 0);
         let crc = &mut self.crc;
-        frame::seal(&mut self.buffer[start..], self.generation, 0, |sum| crc.update(&sum.to_le_bytes()));
+        frame::seal(&mut self.buffer, start, &[], self.generation, 0, |sum| crc.update(&sum.to_le_bytes()));
     }
 
     fn write(&mut self) -> Result<(), Error> {

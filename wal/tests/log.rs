@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use wal::{
     DataDir, Disk, DiskFile, Error, Fault, Kind, Log, MemDisk, OsDisk, Place, Recovered, SnapshotWriter,
 };
@@ -132,6 +133,56 @@ fn a_batch_larger_than_a_segment_gets_a_segment_of_its_own() {
     let (.., replay) = open(&disk, 512);
     assert_eq!(replay.len(), 5);
     assert_eq!((&replay[3], &replay[4]), (&(4, big), &(5, payload(5))));
+}
+
+/// Frames with parts that stand elsewhere: more of them than one write of the system takes.
+fn append_parts<D: Disk>(log: &mut Log<D>) -> Replay {
+    let mut expected = Replay::new();
+    for number in 0..1500 {
+        let part = Bytes::from(vec![number as u8; 100 + number % 3]);
+        let (kind, parts) = match number % 3 {
+            0 => (Kind::Batch, vec![(0, part.clone()), (0, part.clone())]),
+            1 => (Kind::Transaction { id: 9, participants: &[1, 2] }, vec![(7, part.clone())]),
+            _ => (Kind::Batch, vec![]),
+        };
+        let seq = log.append_parts(kind, 1, b"payload", &parts);
+        let [before, behind] = match number % 3 {
+            0 => [part.repeat(2), b"payload".to_vec()],
+            1 => [b"payload".to_vec(), part.to_vec()],
+            _ => [b"payload".to_vec(), vec![]],
+        };
+        expected.push((seq, [before, behind].concat()));
+    }
+    expected
+}
+
+#[test]
+fn parts_that_stand_elsewhere_are_replayed_in_their_place() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4 << 20);
+    let mut expected = append_parts(&mut log);
+    let buffered: Replay = log.buffered().map(|(seq, payload)| (seq, payload.into_owned())).collect();
+    assert_eq!(buffered, expected);
+    // A write that fails leaves them in the buffer.
+    disk.fail_once(50, std::io::ErrorKind::Other);
+    log.flush().unwrap_err();
+    assert!(log.buffered_bytes() > 150_000);
+    log.flush().unwrap();
+    assert_eq!(log.buffered_bytes(), 0);
+    let size_bytes = log.size_bytes();
+    expected.extend(append_parts(&mut log));
+    log.flush().unwrap();
+    assert_eq!(log.size_bytes(), 2 * size_bytes);
+    drop(log);
+    assert!(open(&disk, 4 << 20).2 == expected);
+
+    let directory = tempfile::tempdir().unwrap();
+    let (mut log, ..) = try_open(&OsDisk, directory.path(), 4 << 20).unwrap();
+    let expected = append_parts(&mut log);
+    log.sync().unwrap();
+    assert_eq!(log.size_bytes(), size_bytes);
+    drop(log);
+    assert!(try_open(&OsDisk, directory.path(), 4 << 20).unwrap().2 == expected);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Commands on keys, whatever their values are.
 
-use super::count;
+use super::{count, integer};
 use crate::{Changes, Error, Reply, Request, Shard};
 
 /// `DEL key [key ...]`, also as `DELETE` and `MDEL`.
@@ -28,6 +28,30 @@ pub(crate) fn exists<'s>(
     _changes: &mut Changes,
 ) -> Reply<'s> {
     Reply::Integer(count(request.keys().filter(|key| shard.look_up(key, now_ms).is_some()).count()))
+}
+
+/// `MEMORY USAGE key [SAMPLES count]`. A value is never a sum over samples here, so that the count changes nothing.
+/// It does not count as a use of the key.
+pub(crate) fn memory_usage<'s>(
+    shard: &'s mut Shard,
+    request: &Request<'_>,
+    now_ms: u64,
+    _changes: &mut Changes,
+) -> Reply<'s> {
+    let samples = || request.arg(1).eq_ignore_ascii_case(b"SAMPLES").then(|| integer(request.arg(2)));
+    match request.arg_count() {
+        1 => {}
+        3 => match samples() {
+            Some(Ok(0..)) => {}
+            Some(Err(error)) => return error.into(),
+            Some(Ok(_)) | None => return Error::Syntax.into(),
+        },
+        _ => return Error::Syntax.into(),
+    }
+    match shard.find(request.arg(0), now_ms) {
+        Some(found) => Reply::Integer(count(shard.footprint_bytes(found))),
+        None => Reply::Nil,
+    }
 }
 
 /// `DBSIZE`.

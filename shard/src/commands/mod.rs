@@ -11,7 +11,7 @@ pub(crate) mod script;
 
 pub(crate) use analytics::analyze;
 pub(crate) use expiry::{expire, persist, pttl, setex, ttl};
-pub(crate) use keys::{clear, dbsize, del, exists};
+pub(crate) use keys::{clear, dbsize, del, exists, memory_usage};
 pub(crate) use strings::{append, decr, decrby, get, incr, incrby, mget, mset, set, setnx, strlen};
 
 use crate::{Error, integer};

@@ -1,7 +1,7 @@
 //! The operating system's files.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +15,9 @@ use super::{Disk, DiskFile};
 /// How many bytes of a removed file are given back at a time, and how long others have the processor in between.
 const REMOVED_PIECE_BYTES: u64 = 4 << 20;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(2);
+
+/// How many pieces Linux takes in one write.
+const PIECES_MAX: usize = 1024;
 
 /// The file system of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -99,6 +102,21 @@ impl DiskFile for Arc<File> {
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         FileExt::write_all_at(&**self, bytes, offset)
+    }
+
+    fn write_pieces_at(&self, mut pieces: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+        while !pieces.is_empty() {
+            match rustix::io::pwritev(&**self, &pieces[..pieces.len().min(PIECES_MAX)], offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    IoSlice::advance_slices(&mut pieces, count);
+                    offset += count as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
     }
 
     fn len(&self) -> io::Result<u64> {
