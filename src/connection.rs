@@ -61,9 +61,11 @@ pub enum Stage {
 pub struct Connection {
     /// Turns bytes into requests.
     pub parser: Parser,
-    /// Bytes that were received and not served yet; a request begins at their start.
+    /// Bytes that were received and not served when they came.
     pub input: Vec<u8>,
-    /// The parser needs at least this many bytes of input to get on.
+    /// So many of them, at their start, were served meanwhile; a request begins behind them.
+    pub served_bytes: usize,
+    /// The parser needs at least this many bytes that were not served to get on.
     pub input_needed: usize,
     /// Everything else.
     pub client: Client,
@@ -99,6 +101,10 @@ pub struct Client {
     pub refused: bool,
     /// It is not received from at the moment.
     pub paused: bool,
+    /// The last turn of the worker in which its requests were looked at, and how many were run in it.
+    pub last_turn: u64,
+    /// See `last_turn`.
+    pub commands_in_turn: usize,
     /// The last turn of the worker in which its replies showed what the worker's own shard holds.
     pub shown_in_turn: u64,
     /// Its replies stay here until the log holds the changes that they may show.
@@ -129,20 +135,29 @@ impl Connection {
             stage: Stage::Open,
             refused: false,
             paused: false,
+            last_turn: 0,
+            commands_in_turn: 0,
             shown_in_turn: 0,
             held_back: false,
             gathering_since_us: None,
             hungry: false,
             listed: false,
         };
-        Box::new(Connection { parser, input: Vec::new(), input_needed: 0, client })
+        Box::new(Connection { parser, input: Vec::new(), served_bytes: 0, input_needed: 0, client })
+    }
+
+    /// How many bytes were received and not served yet.
+    pub fn unserved_bytes(&self) -> usize {
+        self.input.len() - self.served_bytes
     }
 
     /// Adds bytes to the input. Where the parser waits for many more, the memory for all of them is taken at once,
     /// but only when a part of them has come: what the client claims may never come.
     pub fn take_in(&mut self, bytes: &[u8]) {
-        let len = self.input.len() + bytes.len();
-        if self.input_needed > self.input.capacity() && self.input_needed <= len.saturating_mul(CLAIM_MAX) {
+        let has_room = self.served_bytes + self.input_needed <= self.input.capacity();
+        let arrived_bytes = self.unserved_bytes() + bytes.len();
+        if !has_room && self.input_needed <= arrived_bytes.saturating_mul(CLAIM_MAX) {
+            self.input.drain(..std::mem::take(&mut self.served_bytes));
             self.input.reserve_exact(self.input_needed - self.input.len());
         }
         self.input.extend_from_slice(bytes);

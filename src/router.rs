@@ -30,7 +30,7 @@ pub const SLOTS: usize = 16_384;
 /// The greatest number of shards: answers and log frames name a shard in 16 bits, cursors in 12.
 pub const SHARDS_MAX: usize = 1024;
 
-/// How many keys one step of `KEYS` visits, and one `SCAN` at most: well below a millisecond of work.
+/// How many keys one step of `KEYS` visits, and one `SCAN` at most. The shard does not visit them all in one turn.
 pub const WALK_KEYS_MAX: usize = 4096;
 
 /// Positions in a shard's keyspace take this many bits of a `SCAN` cursor; the shard's number lies above them.

@@ -227,6 +227,27 @@ struct Pulse {
 }
 
 impl Shared {
+    /// What is known when the server starts.
+    pub(crate) fn new(config: Config, resp_port: Option<u16>, started: Instant, loading: Loading) -> Shared {
+        let pulses = (0..config.shard_count()).map(|_| Pulse::default()).collect();
+        Shared {
+            config,
+            resp_port,
+            started,
+            started_unix_s: wall_clock_us() / 1_000_000,
+            loading,
+            backups: Backups::default(),
+            connections: Gauge::default(),
+            clients_accepted: Gauge::default(),
+            connections_refused: Gauge::default(),
+            auto_ttl_versions: Gauge::default(),
+            drained: Gauge::default(),
+            id_base_us: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+            pulses,
+        }
+    }
+
     /// Notes that a worker begins a turn.
     #[inline]
     pub fn beat(&self, worker: usize, now_ms: u64) {
@@ -300,23 +321,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let running = stop_on_signal()?;
     let found = recovery::lock(&config)?;
     let Listeners { sockets, resp_port } = listen(&config)?;
-    let shard_count = config.shard_count();
-    let shared = Arc::new(Shared {
-        config,
-        resp_port,
-        started,
-        started_unix_s: wall_clock_us() / 1_000_000,
-        loading: found.loading(),
-        backups: Backups::default(),
-        connections: Gauge::default(),
-        clients_accepted: Gauge::default(),
-        connections_refused: Gauge::default(),
-        auto_ttl_versions: Gauge::default(),
-        drained: Gauge::default(),
-        id_base_us: OnceLock::new(),
-        stopping: AtomicBool::new(false),
-        pulses: (0..shard_count).map(|_| Pulse::default()).collect(),
-    });
+    let shared = Arc::new(Shared::new(config, resp_port, started, found.loading()));
     let result = serve(&shared, found, sockets, &running);
     remove_unix_socket(&shared.config);
     if result.is_ok() {

@@ -20,7 +20,7 @@ use wal::{
     DiskFile, FailedSnapshot, Kind, Log, Note, Obsolete, OsDisk, Snapshot, SnapshotEnd, SnapshotWriter, Spare,
 };
 
-use crate::config::Config;
+use crate::config::{Config, SyncMode};
 use crate::journal::Journal;
 use crate::mail::{Answer, Call, Post, Token, TransactionId};
 use crate::net::{Net, SocketId};
@@ -39,6 +39,10 @@ const HELPER_NICENESS: i32 = 5;
 
 /// How long the next try to make a segment ready waits after one that failed: a full disk stays full for a while.
 const PREPARE_AGAIN_MS: u64 = 1000;
+
+/// Unless each answer waits for a sync, a segment is filled with zeros only where the log grows by fewer bytes in a
+/// millisecond, about 64 MB in a second: above, what it costs to write everything twice is more than what it saves.
+const FILLED_BYTES_A_MS_MAX: u64 = 64 * 1024;
 
 /// How long after the begin of a snapshot that a failed sync made necessary the next try may follow.
 const RESCUE_AGAIN_MS: u64 = 1000;
@@ -59,6 +63,10 @@ pub struct Upkeep {
     running: usize,
     preparing: bool,
     next_preparation_ms: u64,
+    /// When the last segment was begun to be made ready.
+    prepared_ms: Option<u64>,
+    /// Segments that are used up sooner are not filled with zeros.
+    filled_ms_min: u64,
     stage: Stage,
     /// Who asked for a snapshot that was begun, and who asked since.
     served: Vec<(usize, Token)>,
@@ -133,6 +141,11 @@ impl Upkeep {
             running: 0,
             preparing: false,
             next_preparation_ms: 0,
+            prepared_ms: None,
+            filled_ms_min: match config.sync_mode {
+                SyncMode::Always => 0,
+                SyncMode::EverySecond | SyncMode::No => config.wal_segment_size / FILLED_BYTES_A_MS_MAX,
+            },
             stage: Stage::Idle,
             served: Vec::new(),
             asked: Vec::new(),
@@ -253,7 +266,11 @@ impl Upkeep {
             && uptime_ms >= self.next_preparation_ms
             && let Some(preparation) = journal.log.prepare()
         {
+            let lasted_ms = self.prepared_ms.map(|since_ms| uptime_ms - since_ms);
+            let is_short = lasted_ms.is_some_and(|lasted_ms| lasted_ms < self.filled_ms_min);
+            let preparation = if is_short { preparation.unfilled() } else { preparation };
             self.preparing = true;
+            self.prepared_ms = Some(uptime_ms);
             self.next_preparation_ms = uptime_ms + PREPARE_AGAIN_MS;
             self.run(move || Ended::Prepared(preparation.run()));
         }

@@ -12,6 +12,8 @@ mod calls;
 mod clients;
 mod commands;
 mod hangs;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -19,14 +21,14 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
 use shard::analytics::inquiry::Inquiry;
-use shard::{LockKeys, LockTable, Shard, Waiter};
+use shard::{Dialect, LockKeys, LockTable, Shard, Waiter};
 
 use crate::backup::Backup;
 use crate::config::SyncMode;
 use crate::connection::{Connection, Door, Stage};
 use crate::journal::{Journal, Outcome};
 use crate::loading::Loaded;
-use crate::mail::{Answer, Post, Token, TransactionId};
+use crate::mail::{Answer, Page, Post, Token, TransactionId};
 use crate::net::{Event, Net, SocketId};
 use crate::recovery::{self, ShardData};
 use crate::report::Report;
@@ -35,7 +37,7 @@ use crate::server::{Failure, Shared};
 use crate::upkeep::Upkeep;
 use crate::verdict;
 
-use clients::answer_error;
+use clients::{BACKLOG_TIME_MIN, answer_error};
 pub(crate) use clients::{answer, job_token};
 
 /// How many due keys one turn removes. Each costs a microsecond or two where millions are due and none is cached; a
@@ -95,6 +97,8 @@ pub struct Worker {
     last_id_us: u64,
     /// Questions about the use of keys; the first one is being answered. Each client has one at most.
     inquiries: VecDeque<Asked>,
+    /// Walks of `SCAN` and `KEYS`, which take turns. Each client has one at most.
+    walks: VecDeque<Walking>,
     /// Which change of the rules for times to live counts here.
     auto_ttl_version: u64,
     /// The upkeep stands in line at the lock table, for a lull.
@@ -103,7 +107,7 @@ pub struct Worker {
     /// Clients to look after at the end of the turn: something of theirs may have to be sent, or has ended.
     attention: Vec<SocketId>,
     /// Clients with bytes that could not be served when they arrived.
-    hungry: Vec<SocketId>,
+    hungry: VecDeque<SocketId>,
     /// Clients whose replies wait for those behind them, and since when, in microseconds from the start of the server:
     /// the longest first. Those whose replies have left meanwhile do not count.
     gathering: VecDeque<(SocketId, u64)>,
@@ -152,6 +156,18 @@ struct Asked {
     origin: usize,
     token: Token,
     inquiry: Inquiry,
+}
+
+/// A part of a walk over the shard's keys, on its way.
+struct Walking {
+    origin: usize,
+    token: Token,
+    pattern: Option<Box<[u8]>>,
+    dialect: Dialect,
+    /// How many keys are still to be visited, about.
+    keys_left: usize,
+    /// What was found, and where to go on.
+    page: Page,
 }
 
 /// How long turns took that found something to do.
@@ -216,11 +232,12 @@ impl Worker {
             prepared: HashMap::new(),
             last_id_us: 0,
             inquiries: VecDeque::new(),
+            walks: VecDeque::new(),
             auto_ttl_version: 0,
             awaits_lull: false,
             connections: Vec::new(),
             attention: Vec::new(),
-            hungry: Vec::new(),
+            hungry: VecDeque::new(),
             gathering: VecDeque::new(),
             doors: Vec::new(),
             resting: Vec::new(),
@@ -367,7 +384,8 @@ impl Worker {
         let mut progressed = self.net.turn(&mut events).map_err(Failure::NetworkRing)?;
         self.turn_number += 1;
         self.now_ms = self.now_ms.max(wall_clock_ms());
-        let uptime_us = self.shared.started.elapsed().as_micros() as u64;
+        let began = Instant::now();
+        let uptime_us = (began - self.shared.started).as_micros() as u64;
         self.uptime_ms = uptime_us / 1000;
         if self.turn_progressed {
             // Nobody slept since: the clock need not be read twice a turn.
@@ -375,18 +393,26 @@ impl Worker {
         }
         self.turn_began_us = uptime_us;
         self.shared.beat(self.index, self.uptime_ms);
+        let commands_so_far = self.commands;
         for event in events.drain(..) {
             self.on_event(event);
         }
         self.events = events;
         self.post.send_own();
+        let mut others_served = self.commands != commands_so_far;
         for worker in 0..self.post.worker_count() {
             while let Some(mail) = self.post.receive(worker) {
                 progressed = true;
-                self.on_mail(worker, mail);
+                others_served |= self.on_mail(worker, mail);
             }
         }
-        progressed |= self.serve_hungry();
+        if !self.hungry.is_empty() {
+            let until = others_served.then(|| {
+                let now = Instant::now();
+                now + (now - began).max(BACKLOG_TIME_MIN)
+            });
+            progressed |= self.serve_hungry(until);
+        }
         if self.uptime_ms >= self.next_tick_ms.min(self.next_expiry_ms) {
             self.tick();
         }
@@ -536,7 +562,7 @@ impl Worker {
             self.expiring = self.shard.expire(self.now_ms, EXPIRED_PER_TURN_MAX) == EXPIRED_PER_TURN_MAX;
         }
         let reclaiming = self.shard.reclaim(RECLAIM_STEPS_PER_TURN);
-        let inquiring = self.inquire();
+        let (walking, inquiring) = (self.walk(), self.inquire());
         if self.upkeep.is_compacting() {
             // A snapshot counts the frames so far: whatever its slices show must be in one of them.
             self.journal.seal();
@@ -552,7 +578,7 @@ impl Worker {
                 self.locks.wait(Waiter { keys, exclusive: true, payload, lock_for: None });
             }
         }
-        self.expiring || reclaiming || inquiring || self.upkeep.is_writing()
+        self.expiring || reclaiming || walking || inquiring || self.upkeep.is_writing()
     }
 
     /// Goes on with the first question. Returns whether questions are left.

@@ -6,19 +6,24 @@ use shard::{Dialect, LockKeys, Reply, Request, Waiter};
 use wal::Kind;
 
 use super::clients::{READ_AHEAD_MAX, write_reply};
-use super::{Asked, Deferred, Prepared, Worker};
+use super::{Asked, Deferred, Prepared, Walking, Worker};
 use crate::backup::Still;
 use crate::mail::{Answer, Call, Mail, Page, Token, TransactionId};
 use crate::protocol;
 use crate::router::OwnedRequest;
 use crate::verdict;
 
+/// How many keys one turn visits for `SCAN` and `KEYS`, whoever asks: a tenth of a millisecond where none is cached.
+const WALKED_KEYS_PER_TURN: usize = 512;
+
 impl Worker {
-    pub(super) fn on_mail(&mut self, from: usize, mut mail: Box<Mail>) {
+    /// Takes a message in. Returns whether it asked for anything.
+    pub(super) fn on_mail(&mut self, from: usize, mut mail: Box<Mail>) -> bool {
         for newcomer in mail.take_newcomers() {
             self.welcome(newcomer);
         }
         let mut calls = mail.take_calls();
+        let asks = !calls.is_empty();
         let mut rest = calls.drain(..);
         while !rest.as_slice().is_empty() {
             self.shard.warm(mail.first_args(rest.as_slice().iter().take(READ_AHEAD_MAX)));
@@ -33,6 +38,7 @@ impl Worker {
         }
         mail.take_back(calls, answers);
         self.post.recycle(mail);
+        asks
     }
 
     fn on_call(&mut self, from: usize, token: Token, call: Call, mail: &Mail) {
@@ -74,13 +80,9 @@ impl Worker {
                 self.unlock(transaction);
             }
             Call::Scan { position, count, pattern, dialect } => {
-                let mut page = Page::default();
-                page.next = self.shard.scan(position, count, pattern.as_deref(), self.now_ms, |key| {
-                    protocol::write_item(&Reply::bytes(key), dialect, &mut page.items);
-                    page.count += 1;
-                });
-                let seq = self.journal.frame_behind_all();
-                self.journal.answer(seq, from, token, Answer::Page(Box::new(page)), &mut self.post);
+                let page = Page { next: Some(position), ..Page::default() };
+                let walk = Walking { origin: from, token, pattern, dialect, keys_left: count, page };
+                self.walks.push_back(walk);
             }
             Call::Ask(question) => {
                 let inquiry = self.shard.ask(question, self.index, self.now_ms);
@@ -105,6 +107,30 @@ impl Worker {
             Call::Compact => self.upkeep.ask(from, token),
             Call::CompactUnheard => self.upkeep.ask_unheard(),
         }
+    }
+
+    /// Goes on with the walks of `SCAN` and `KEYS`, as far as a turn's share goes. Returns whether any is left.
+    pub(super) fn walk(&mut self) -> bool {
+        let mut share = WALKED_KEYS_PER_TURN;
+        while share > 0 {
+            let Some(mut walk) = self.walks.pop_front() else { return false };
+            let Walking { pattern, dialect, keys_left, page, .. } = &mut walk;
+            let position = page.next.take().expect("a walk that has come to its end is answered");
+            let count = share.min(*keys_left);
+            page.next = self.shard.scan(position, count, pattern.as_deref(), self.now_ms, |key| {
+                protocol::write_item(&Reply::bytes(key), *dialect, &mut page.items);
+                page.count += 1;
+            });
+            (share, *keys_left) = (share - count, *keys_left - count);
+            if *keys_left > 0 && page.next.is_some() {
+                self.walks.push_back(walk);
+            } else {
+                let seq = self.journal.frame_behind_all();
+                let page = Answer::Page(Box::new(walk.page));
+                self.journal.answer(seq, walk.origin, walk.token, page, &mut self.post);
+            }
+        }
+        !self.walks.is_empty()
     }
 
     fn run_for(&mut self, origin: usize, token: Token, request: &Request<'_>) {

@@ -2,6 +2,8 @@
 //!
 //! What their requests do is not known here; see `commands.rs`.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use shard::{Error, Reply, Request, SHARED_LEN_MIN};
 
@@ -13,9 +15,14 @@ use crate::net::SocketId;
 use crate::protocol::{self, Listener, Parsed, Parser};
 use crate::router;
 
-/// How many commands of one client a turn runs before the others have theirs: these have to wait for about a quarter
-/// of a millisecond.
+/// How many commands of one client a turn runs at most: a quarter of a millisecond of work.
 const COMMANDS_PER_TURN_MAX: usize = 256;
+
+/// A turn that has served others serves clients that had sent more than a turn takes, all of them together, for as long
+/// as it has served the others, and at least for this time: nobody waits for long for a pipeline that has no end. After
+/// so many commands the clock is read.
+pub(super) const BACKLOG_TIME_MIN: Duration = Duration::from_micros(60);
+const COMMANDS_PER_LOOK: usize = 16;
 
 /// How many requests of a pipeline are read ahead at a time.
 pub(super) const READ_AHEAD_MAX: usize = 32;
@@ -120,80 +127,104 @@ impl Worker {
         let Some(mut connection) = self.take_out(id) else { return };
         while !chunk.is_empty() {
             if connection.input.is_empty() {
-                let used = self.serve(&mut connection, chunk, None);
+                let used = self.serve(&mut connection, chunk, None, None);
                 connection.take_in(&chunk[used..]);
                 break;
             }
             // A large argument ends where its memory does, so that the request can keep it as it is.
-            let missing = connection.input_needed.saturating_sub(connection.input.len());
+            let missing = connection.input_needed.saturating_sub(connection.unserved_bytes());
             let is_large = connection.input_needed >= SHARED_LEN_MIN && missing > 0;
             let (bytes, rest) = chunk.split_at(if is_large { missing.min(chunk.len()) } else { chunk.len() });
             connection.take_in(bytes);
             chunk = rest;
             if !connection.client.hungry {
-                self.serve_input(&mut connection);
+                self.serve_input(&mut connection, None);
             }
         }
         self.put_back(connection);
     }
 
-    pub(super) fn serve_hungry(&mut self) -> bool {
+    /// Serves clients with bytes that could not be served when they arrived, and not for long after `until`: those that
+    /// have to go without are the first in the next turn. Returns whether it served any.
+    pub(super) fn serve_hungry(&mut self, until: Option<Instant>) -> bool {
         let mut progressed = false;
-        for id in std::mem::take(&mut self.hungry) {
+        for _ in 0..self.hungry.len() {
+            if progressed && is_over(until) {
+                break;
+            }
+            let id = self.hungry.pop_front().expect("there are as many as were counted");
             let Some(mut connection) = self.take_out(id) else { continue };
+            let before = connection.unserved_bytes();
             let client = &mut connection.client;
             let full = client.waits_for.is_some_and(|worker| self.post.is_full(worker));
             if client.is_servable() && !full && !self.shared.stopping() {
-                let before = connection.input.len();
                 client.hungry = false;
                 client.waits_for = None;
-                self.serve_input(&mut connection);
-                progressed |= connection.input.len() != before;
+                self.serve_input(&mut connection, until);
+                progressed |= connection.unserved_bytes() != before;
                 self.put_back(connection);
             } else {
-                self.hungry.push(id);
+                self.hungry.push_back(id);
                 self.connections[id.index as usize] = Some(connection);
             }
         }
         progressed
     }
 
-    fn serve_input(&mut self, connection: &mut Connection) {
-        if connection.input.len() < connection.input_needed {
+    fn serve_input(&mut self, connection: &mut Connection, until: Option<Instant>) {
+        if connection.unserved_bytes() < connection.input_needed {
             return;
         }
         let mut input = std::mem::take(&mut connection.input);
-        let used = if input.len() < SHARED_LEN_MIN {
-            self.serve(connection, &input, None)
+        let mut served = connection.served_bytes;
+        if served > 0 || input.len() < SHARED_LEN_MIN {
+            served += self.serve(connection, &input[served..], None, until);
         } else {
             let memory = Bytes::from(input);
-            let used = self.serve(connection, &memory, Some(&memory));
-            // Copied where somebody has kept the memory.
-            input = if used == memory.len() { Vec::new() } else { memory.into() };
-            used
-        };
-        if used >= input.len() {
+            served = self.serve(connection, &memory, Some(&memory), until);
+            input = if memory.is_unique() {
+                memory.into()
+            } else {
+                memory.slice(std::mem::take(&mut served)..).into() // A copy: the first request has kept the memory.
+            };
+        }
+        if served == input.len() {
             input.clear();
             input.shrink_to(INPUT_HIGH_BYTES);
-        } else {
-            input.drain(..used);
+            served = 0;
+        } else if served > input.len() / 2 {
+            // Not each time: what is left may be large, and would be moved once a turn.
+            input.drain(..served);
+            served = 0;
         }
         connection.input = input;
+        connection.served_bytes = served;
     }
 
-    /// Runs the requests in `bytes` in order, as far as they go now; `memory` is where these bytes lie, if it may be
-    /// shared with the first one. Returns how many bytes are done with.
-    fn serve(&mut self, connection: &mut Connection, bytes: &[u8], memory: Option<&Bytes>) -> usize {
+    /// Runs the requests in `bytes` in order, as far as they go now, and not for long after `until`; `memory` is where
+    /// these bytes lie, if it may be shared with the first one. Returns how many bytes are done with.
+    fn serve(
+        &mut self,
+        connection: &mut Connection,
+        bytes: &[u8],
+        memory: Option<&Bytes>,
+        until: Option<Instant>,
+    ) -> usize {
         let Connection { parser, client, input_needed, .. } = connection;
         let mut used = 0;
-        let mut commands_left = COMMANDS_PER_TURN_MAX;
+        if client.last_turn != self.turn_number {
+            (client.last_turn, client.commands_in_turn) = (self.turn_number, 0);
+        }
         *input_needed = 0;
         let mut until_ahead = 0;
         while used < bytes.len() {
             if matches!(client.stage, Stage::Closing | Stage::Lingering { .. } | Stage::Gone) {
                 return bytes.len();
             }
-            if !client.is_servable() || commands_left == 0 || self.shared.stopping() {
+            let count = client.commands_in_turn;
+            let enough = count == COMMANDS_PER_TURN_MAX
+                || count > 0 && count.is_multiple_of(COMMANDS_PER_LOOK) && is_over(until);
+            if !client.is_servable() || enough || self.shared.stopping() {
                 self.starve(client);
                 return used;
             }
@@ -224,7 +255,7 @@ impl Worker {
                     return bytes.len();
                 }
             }
-            commands_left -= 1;
+            client.commands_in_turn += 1;
         }
         used
     }
@@ -238,7 +269,7 @@ impl Worker {
 
     fn starve(&mut self, client: &mut Client) {
         client.hungry = true;
-        self.hungry.push(client.socket);
+        self.hungry.push_back(client.socket);
     }
 
     pub(super) fn look_after_clients(&mut self) {
@@ -287,6 +318,7 @@ impl Worker {
 
     /// Moves a client's replies on, and its connection towards its end. Returns whether it stays.
     fn look_after(&mut self, connection: &mut Connection) -> bool {
+        let unserved_bytes = connection.unserved_bytes();
         let client = &mut connection.client;
         let id = client.socket;
         if client.stage == Stage::Gone {
@@ -299,7 +331,7 @@ impl Worker {
             let bytes = client.replies.take(|| self.spare_buffers.pop().unwrap_or_default());
             self.net.send(id, bytes).expect("nothing is being sent, and the socket is open");
         }
-        let hold = connection.input.len() >= INPUT_HIGH_BYTES.max(connection.input_needed) && client.hungry;
+        let hold = unserved_bytes >= INPUT_HIGH_BYTES.max(connection.input_needed) && client.hungry;
         if hold != client.paused {
             client.paused = hold;
             if hold { self.net.pause(id) } else { self.net.resume(id) }
@@ -317,6 +349,10 @@ impl Worker {
             Stage::Open | Stage::Lingering { .. } | Stage::Gone => true,
         }
     }
+}
+
+fn is_over(until: Option<Instant>) -> bool {
+    until.is_some_and(|until| Instant::now() >= until)
 }
 
 /// Under which name a job's calls are answered: a client has one job at a time.

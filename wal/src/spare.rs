@@ -27,6 +27,7 @@ pub struct Preparation<D: Disk> {
     file: Option<D::File>,
     file_bytes: u64,
     filled: u64,
+    fills: bool,
     turn: Turn,
 }
 
@@ -57,7 +58,15 @@ impl<D: Disk> Spare<D> {
 impl<D: Disk> Preparation<D> {
     pub(crate) fn new(disk: D, directory: &Path, file_bytes: u64, turn: Turn) -> Preparation<D> {
         let path = directory.join(SPARE_NAME);
-        Preparation { disk, path, file: None, file_bytes, filled: 0, turn }
+        Preparation { disk, path, file: None, file_bytes, filled: 0, fills: true, turn }
+    }
+
+    /// Only allocates the file. It is made in no time, and what is written to it is written once, not twice; its
+    /// syncs are slower.
+    #[must_use]
+    pub fn unfilled(mut self) -> Self {
+        self.fills = false;
+        self
     }
 
     /// Fills and syncs about `bytes_budget` more bytes; returns whether the file is complete. Blocks for
@@ -73,8 +82,9 @@ impl<D: Disk> Preparation<D> {
         if self.filled == 0 {
             file.allocate(self.file_bytes).map_err(Error::io("allocate", &self.path))?;
         }
-        let end = self.file_bytes.min(self.filled + bytes_budget.max(1));
-        let mut at = self.filled;
+        let end = if self.fills { self.filled + bytes_budget.max(1) } else { self.file_bytes };
+        let end = end.min(self.file_bytes);
+        let mut at = if self.fills { self.filled } else { end };
         while at < end {
             let count = ZEROS.len().min((end - at) as usize);
             file.write_all_at(&ZEROS[..count], at).map_err(Error::io("write", &self.path))?;

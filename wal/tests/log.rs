@@ -229,6 +229,21 @@ fn a_prepared_spare_becomes_the_next_segment() {
 }
 
 #[test]
+fn an_unfilled_spare_is_ready_in_one_step_and_is_written_once() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 200_000);
+    let before = disk.operations();
+    let mut preparation = log.prepare().unwrap().unfilled();
+    assert!(preparation.step(1).unwrap());
+    assert_eq!(disk.operations() - before, 3, "created, allocated, synced");
+    log.adopt(preparation.finish());
+    write(&mut log, 1);
+    assert_eq!(disk.read(&files(&disk, ".log")[0]).unwrap().len(), 200_000);
+    drop(log);
+    expect_frames(&open(&disk, 200_000).2, 1, 1);
+}
+
+#[test]
 fn a_log_on_the_real_disk_comes_back() {
     let directory = tempfile::tempdir().unwrap();
     let (mut log, ..) = try_open(&OsDisk, directory.path(), 1 << 20).unwrap();

@@ -122,6 +122,8 @@ impl Owner {
             }
             11 => {
                 if let Some(preparation) = self.log.prepare() {
+                    let is_filled = dice.below(2) == 0;
+                    let preparation = if is_filled { preparation } else { preparation.unfilled() };
                     self.log.adopt(preparation.run()?);
                 }
             }

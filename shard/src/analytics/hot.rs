@@ -175,11 +175,19 @@ impl TopKeys {
             By::Reads => counter.reads,
             By::Writes => counter.writes,
         };
-        let mut counters: Vec<_> = table.counters.iter().filter(|counter| rank(counter) > 0.0).collect();
-        counters.sort_by(|a, b| rank(b).total_cmp(&rank(a)).then_with(|| a.key.cmp(&b.key)));
-        counters.truncate(count);
+        let ranked = table.counters.iter().map(|counter| (rank(counter), counter));
+        let mut ranked: Vec<_> = ranked.filter(|(rank, _)| *rank > 0.0).collect();
+        let order = |a: &(f64, &Counter), b: &(f64, &Counter)| {
+            b.0.total_cmp(&a.0).then_with(|| a.1.key.cmp(&b.1.key))
+        };
+        if count < ranked.len() {
+            // Nobody needs the order of the others, which are thousands, and this is asked once a second.
+            ranked.select_nth_unstable_by(count, order);
+            ranked.truncate(count);
+        }
+        ranked.sort_unstable_by(order);
         let fade = 1.0 / growth(now_ms.max(self.now_ms).saturating_sub(self.landmark_ms));
-        counters.into_iter().map(|counter| counter.report(fade)).collect()
+        ranked.into_iter().map(|(_, counter)| counter.report(fade)).collect()
     }
 
     /// What is known of one key at `now_ms`, if it is among the most used by operations.
@@ -371,6 +379,21 @@ mod tests {
         assert!((later.reads - 50.0).abs() < 0.1, "{} reads are left", later.reads);
         assert_eq!(top.find(1, b"often", 1100 + HALF_LIFE_MS).as_ref(), Some(later));
         assert_eq!(top.find(1, b"another", 1100), None);
+    }
+
+    #[test]
+    fn fewer_than_all_are_the_first_of_all() {
+        let mut top = TopKeys::default();
+        for number in 0..500 {
+            let key = format!("key:{number}");
+            // Many are used as often as others: their names decide.
+            top.observe(&seen(number, key.as_bytes(), Touch::Read, 10, 1 + number * 7 % 50), 1000);
+        }
+        let all = top.top(500, By::Operations, 1000);
+        assert!(all.len() > 400 && all.is_sorted_by(|a, b| a.reads >= b.reads));
+        for count in [0, 1, 16, all.len() - 1, all.len(), all.len() + 1] {
+            assert_eq!(top.top(count, By::Operations, 1000), all[..count.min(all.len())]);
+        }
     }
 
     #[test]

@@ -1,0 +1,167 @@
+//! What one turn does at most, turn by turn on this thread. Nothing here waits for time to pass.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use super::Worker;
+use crate::config::Config;
+use crate::connection::Door;
+use crate::mail::{Newcomer, Post};
+use crate::net::Net;
+use crate::recovery;
+use crate::server::Shared;
+
+const COMMANDS_PER_TURN: u64 = 256;
+const KEYS_PER_TURN: usize = 512;
+
+/// After so many turns a test gives up.
+const TURNS_MAX: usize = 10_000;
+
+/// Runs a test with a worker that has one shard, an empty one, and takes a turn when the test says so.
+fn with_worker(test: impl FnOnce(&mut Worker)) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_str().unwrap();
+    let config = Config::parse_from_args(["kvlite", "--wal-path", path, "--shards", "1"], vec![0]).unwrap();
+    let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound).io_memory(64 * 1024);
+    executor.make().unwrap().run(async {
+        let found = recovery::lock(&config).unwrap();
+        let shared = Arc::new(Shared::new(config, None, Instant::now(), found.loading()));
+        let (sender, data) = mpsc::channel();
+        sender.send(found.prepare(&shared.loading).unwrap().shard(0)).unwrap();
+        let (net, mut post) = (Net::new().unwrap(), Post::mesh(1, 64).remove(0));
+        post.connect(&[net.doorbell()]);
+        let mut worker = Worker::new(0, shared, net, post, data).unwrap();
+        worker.go_on_loading().unwrap();
+        assert!(!worker.loading);
+        test(&mut worker);
+    });
+}
+
+/// The other end of a connection of the worker's.
+struct Client(UnixStream);
+
+impl Client {
+    fn connect(worker: &mut Worker) -> Client {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        worker.shared.connections.add();
+        worker.welcome(Newcomer { socket: theirs.into(), door: Door::Unix, client_id: 1 });
+        worker.turn().unwrap();
+        Client(ours)
+    }
+
+    fn send(&mut self, requests: &str) {
+        self.0.write_all(requests.as_bytes()).expect("the socket takes that much");
+    }
+
+    /// What has arrived.
+    fn received(&mut self) -> String {
+        let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
+        loop {
+            match self.0.read(&mut piece) {
+                Ok(0) => panic!("the worker has closed the connection"),
+                Ok(count) => bytes.extend_from_slice(&piece[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return String::from_utf8(bytes).unwrap();
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+/// Takes turns until `is_over`, which looks at the worker after each.
+fn turns(worker: &mut Worker, mut is_over: impl FnMut(&mut Worker) -> bool) {
+    for _ in 0..TURNS_MAX {
+        worker.turn().unwrap();
+        if is_over(worker) {
+            return;
+        }
+    }
+    panic!("not over after {TURNS_MAX} turns");
+}
+
+/// Commands that are sent at once, of `bytes` each, together less than what a socket takes without being read.
+fn pipeline(count: usize, bytes: usize) -> String {
+    (0..count).map(|number| format!("SET {number:06} {:v<1$}\r\n", "", bytes - 13)).collect()
+}
+
+#[test]
+fn a_turn_runs_a_bounded_part_of_a_pipeline_however_it_arrives() {
+    // The first fill the chunks in which they arrive with more than a turn takes, the second with less.
+    for (count, bytes) in [(5000, 20), (1000, 100)] {
+        with_worker(|worker| {
+            let mut client = Client::connect(worker);
+            client.send(&pipeline(count, bytes));
+            let (mut before, mut largest, mut replies) = (0, 0, 0);
+            turns(worker, |worker| {
+                largest = largest.max(worker.commands - before);
+                before = worker.commands;
+                replies += client.received().lines().count();
+                replies == count
+            });
+            assert_eq!(largest, COMMANDS_PER_TURN, "{count} commands of {bytes} bytes");
+            assert_eq!(worker.shard.key_count(), count);
+        });
+    }
+}
+
+#[test]
+fn clients_with_much_to_do_take_turns_when_time_is_short() {
+    with_worker(|worker| {
+        let mut clients = [Client::connect(worker), Client::connect(worker), Client::connect(worker)];
+        clients.iter_mut().for_each(|client| client.send(&pipeline(2000, 20)));
+        turns(worker, |worker| worker.hungry.len() == clients.len());
+        let is_over = Some(Instant::now());
+        let mut served = Vec::new();
+        for _ in 0..2 * clients.len() {
+            worker.turn_number += 1;
+            let before = worker.commands;
+            assert!(worker.serve_hungry(is_over));
+            assert_eq!(worker.commands - before, 16, "a few of one of them");
+            served.push(worker.hungry.back().copied().unwrap());
+        }
+        let (first, second) = served.split_at(clients.len());
+        assert!(first[0] != first[1] && first[1] != first[2] && first[2] != first[0]);
+        assert_eq!(first, second);
+        let mut replies = 0;
+        turns(worker, |_| {
+            replies += clients.iter_mut().map(|client| client.received().lines().count()).sum::<usize>();
+            replies == 3 * 2000
+        });
+    });
+}
+
+#[test]
+fn a_turn_visits_a_bounded_part_of_the_keys_and_serves_others_meanwhile() {
+    const KEYS: usize = 5000;
+    with_worker(|worker| {
+        let mut clients = [Client::connect(worker), Client::connect(worker)];
+        let mut other = Client::connect(worker);
+        clients[0].send(&pipeline(KEYS, 20));
+        turns(worker, |worker| worker.shard.key_count() == KEYS);
+        turns(worker, |_| clients[0].received().is_empty());
+        clients.iter_mut().for_each(|client| client.send("KEYS *\r\n"));
+        turns(worker, |worker| worker.walks.len() == 2);
+        let mut found = ["", ""].map(str::to_owned);
+        let (mut turns_taken, mut pongs) = (1, 0);
+        let visited = |worker: &Worker| worker.walks.iter().map(|walk| walk.page.count).sum::<usize>();
+        while found.iter().any(|found| found.lines().count() < 1 + 2 * KEYS) {
+            let before = visited(worker);
+            other.send("PING\r\n");
+            worker.turn().unwrap();
+            assert!(visited(worker) <= before + KEYS_PER_TURN);
+            for (client, found) in clients.iter_mut().zip(&mut found) {
+                found.push_str(&client.received());
+            }
+            pongs += other.received().lines().count();
+            turns_taken += 1;
+            assert!(turns_taken < TURNS_MAX);
+        }
+        assert!(turns_taken > 2 * KEYS / KEYS_PER_TURN, "all in {turns_taken} turns");
+        assert!(pongs + 3 > turns_taken, "a reply with each turn, not {pongs} with {turns_taken}");
+        assert!(found.iter().all(|found| found.starts_with("*5000\r\n")));
+    });
+}
