@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used)] // A step that fails is a test that fails.
 
 use allocation_counter::measure;
+use bytes::Bytes;
 use kvlite::connection::Replies;
 use kvlite::net::Outbound;
 use kvlite::protocol::{self, Listener, Parsed, Parser};
@@ -76,18 +77,27 @@ impl Path {
 
     /// Serves one request as a turn does, a millisecond after the last one. The reply stays in `sent`.
     fn serve(&mut self, bytes: &[u8]) {
+        self.serve_in(bytes, None);
+    }
+
+    /// As [`Path::serve`], for a request whose memory may be shared.
+    fn serve_in(&mut self, bytes: &[u8], memory: Option<&Bytes>) {
         self.now_ms += 1;
         let Path { shard, parser, changes, log, replies, .. } = self;
         shard.warm(protocol::first_args(bytes));
         assert_eq!(parser.parse(bytes), Ok(Parsed::Request { consumed: bytes.len() }));
-        let request = parser.request(bytes, parser.command().unwrap(), self.dialect);
+        let command = parser.command().unwrap();
+        let request = match memory {
+            None => parser.request(bytes, command, self.dialect),
+            Some(memory) => parser.request_in(memory, command, self.dialect),
+        };
         protocol::check_arity(request.command, request.arg_count()).unwrap();
         assert!(matches!(router::route(&request, 2), Route::One(_)));
         let reply = shard.execute(&request, self.now_ms, changes);
         let (command, count) = (Some(request.command), request.arg_count());
         replies.now(|out| protocol::write_reply(&reply, command, count, self.dialect, out));
         if !changes.is_empty() {
-            log.append(Kind::Batch, changes.count() as u32, changes.bytes());
+            log.append_parts(Kind::Batch, changes.count() as u32, changes.bytes(), changes.shared());
             changes.clear(CHANGES_KEPT_BYTES);
             log.flush().unwrap();
         }
@@ -193,6 +203,24 @@ fn incr_asks_for_no_memory() {
             assert_eq!(path.counts(requests, is_number), [0; COMMANDS]);
         },
     );
+}
+
+/// The memory into which a large request was received is the value, in the keyspace and for the log.
+#[test]
+fn a_large_value_asks_for_no_memory_of_its_size() {
+    let value = VALUE.repeat(32 << 10);
+    let mut path = Path::new(Listener::Resp, Dialect::Resp2);
+    path.settle(VALUE);
+    for number in 0..20 {
+        let key = key(number % 10); // New ones, and then such that have a large value already.
+        let memory = Bytes::from(request(Dialect::Resp2, &["SET", &key, &value]));
+        let asked = measure(|| path.serve_in(&memory, Some(&memory)));
+        assert_eq!(path.sent, b"+OK\r\n");
+        assert!(asked.bytes_total < 1000, "{} bytes for SET {number}", asked.bytes_total);
+        assert!(!memory.is_unique(), "it is kept");
+        path.serve(&request(Dialect::Resp2, &["GET", &key]));
+        assert!(path.sent == format!("${}\r\n{value}\r\n", value.len()).into_bytes(), "the value differs");
+    }
 }
 
 /// A new key with a short value lies in a page of entries, one with a long value in memory of its own.
