@@ -35,7 +35,7 @@ use crate::protocol;
 const FRAME_BYTES: usize = 64 * 1024 * 1024;
 
 /// The memory for changes is kept for reuse up to this size.
-const CHANGES_KEPT_BYTES: usize = 64 * 1024;
+const CHANGES_KEPT_BYTES: usize = 1024 * 1024;
 
 /// Writes are refused when no segment can be made ready and less than this is left of the last one, or less than
 /// this part of a segment where segments are small.
@@ -191,7 +191,9 @@ impl Journal {
 
     /// Puts the changes so far into a frame of this kind, even if there are none. Returns its sequence number.
     pub fn append(&mut self, kind: Kind<'_>) -> u64 {
-        let seq = self.log.append(kind, self.changes.count() as u32, self.changes.bytes());
+        let (entries, payload, shared) =
+            (self.changes.count() as u32, self.changes.bytes(), self.changes.shared());
+        let seq = self.log.append_parts(kind, entries, payload, shared);
         self.changes.clear(CHANGES_KEPT_BYTES);
         seq
     }
@@ -199,7 +201,7 @@ impl Journal {
     /// Begins a new frame when this one has become large.
     #[inline]
     pub fn bound_frame(&mut self) {
-        if self.changes.bytes().len() > FRAME_BYTES {
+        if self.changes.payload_len() > FRAME_BYTES {
             self.seal();
         }
     }
@@ -237,7 +239,7 @@ impl Journal {
     /// Whether this turn's changes may wait for later ones before they are written: nobody is answered before the
     /// next sync, which begins when the one that is under way has ended.
     pub fn gathers(&self) -> bool {
-        let gathered_bytes = self.log.buffered_bytes() + self.changes.bytes().len();
+        let gathered_bytes = self.log.buffered_bytes() + self.changes.payload_len();
         let bytes_max = GATHERED_BYTES_MAX.min(self.room_min_bytes as usize / 2);
         self.mode == SyncMode::Always
             && self.sync.is_some()
@@ -261,6 +263,11 @@ impl Journal {
         post.withdraw_answers(|origin, token, answer, mail| {
             let answer = match answer {
                 Answer::Bytes(range) => HeldAnswer::Rendered(mail.bytes(range).to_vec(), Dialect::Text),
+                Answer::Value(value) => {
+                    let mut bytes = Vec::new();
+                    protocol::write_reply(&Reply::Shared(&value), None, 0, Dialect::Resp2, &mut bytes);
+                    HeldAnswer::Rendered(bytes, Dialect::Resp2)
+                }
                 answer => HeldAnswer::Whole(answer),
             };
             awaiting_write.push(Held { seq, origin, token, answer });

@@ -443,7 +443,9 @@ impl Worker {
         match event {
             Event::Received(id, chunk) => self.on_bytes(id, &chunk),
             Event::Sent(id, buffer) => {
-                if buffer.capacity() <= SPARE_BUFFER_BYTES && self.spare_buffers.len() < SPARE_BUFFERS_MAX {
+                if (1..=SPARE_BUFFER_BYTES).contains(&buffer.capacity())
+                    && self.spare_buffers.len() < SPARE_BUFFERS_MAX
+                {
                     self.spare_buffers.push(buffer);
                 }
                 self.attend(id);

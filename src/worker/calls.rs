@@ -51,6 +51,14 @@ impl Worker {
                     self.defer(from, token, &request);
                 }
             }
+            Call::RunLarge(request) => {
+                let request = request.request();
+                if self.locks.is_idle() || !self.conflicts(&request) {
+                    self.run_for(from, token, &request);
+                } else {
+                    self.defer(from, token, &request);
+                }
+            }
             Call::RunPart { command, args } => {
                 let request = mail.request(command, Dialect::Resp3, args);
                 let (reply, seq) = self.execute(&request);
@@ -139,6 +147,11 @@ impl Worker {
         let reply = shard.execute(request, *now_ms, &mut journal.changes);
         let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
         let asker = (origin, token);
+        if let Some(value) = protocol::lone_value(&reply, request.dialect)
+            && !journal.holds_back(seq)
+        {
+            return post.to(origin).answer(token, Answer::Value(value.clone()));
+        }
         journal.answer_bytes(seq, asker, request.dialect, post, |out| write_reply(&reply, request, out));
     }
 

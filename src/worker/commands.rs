@@ -1,6 +1,7 @@
 //! What becomes of a client's request: run on this worker's shard, sent to the one that owns its keys, or begun as a
 //! job over several; and the answers that other workers give. Nothing here waits.
 
+use bytes::Bytes;
 use shard::command::{Access, Run};
 use shard::{Error, Reply, Request, Waiter};
 
@@ -25,13 +26,22 @@ pub(super) enum Flow {
 }
 
 impl Worker {
-    pub(super) fn dispatch(&mut self, parser: &Parser, client: &mut Client, input: &[u8]) -> Flow {
+    pub(super) fn dispatch(
+        &mut self,
+        parser: &Parser,
+        client: &mut Client,
+        input: &[u8],
+        memory: Option<&Bytes>,
+    ) -> Flow {
         let Some(command) = parser.command() else {
             self.commands += 1;
             answer_error(client, parser.unknown_command(input));
             return Flow::Taken;
         };
-        let request = parser.request(input, command, client.dialect);
+        let request = match memory {
+            None => parser.request(input, command, client.dialect),
+            Some(memory) => parser.request_in(memory, command, client.dialect),
+        };
         if let Err(error) = protocol::check_arity(command, request.arg_count()) {
             self.commands += 1;
             answer(client, &request, &Reply::Error(error));
@@ -248,6 +258,15 @@ impl Worker {
                 client.job = job;
                 let bytes = mail.bytes(range);
                 let sent = client.replies.fill(token.sequence, |out| out.extend_from_slice(bytes));
+                if sent.worker != self.index {
+                    self.post.answered(sent.worker, sent.size_bytes);
+                }
+            }
+            (Answer::Value(value), job) => {
+                client.job = job;
+                let (before, behind) =
+                    (|out: &mut Vec<u8>| protocol::begin_value(&value, out), protocol::VALUE_END);
+                let sent = client.replies.fill_value(token.sequence, before, value.clone(), behind);
                 if sent.worker != self.index {
                     self.post.answered(sent.worker, sent.size_bytes);
                 }

@@ -166,9 +166,14 @@ pub(crate) fn seal(
         frame[16..24].copy_from_slice(&generation.to_le_bytes());
         frame[24..32].copy_from_slice(&synced_seq.to_le_bytes());
         let (end, own_parts) = extent(buffer, start, &mut parts);
-        let mut hasher = crc32fast::Hasher::new();
-        pieces(&buffer[..end], start + 4, own_parts).for_each(|piece| hasher.update(piece));
-        let crc = hasher.finalize();
+        let crc = match own_parts {
+            [] => crc32fast::hash(&buffer[start + 4..end]),
+            _ => {
+                let mut hasher = crc32fast::Hasher::new();
+                pieces(&buffer[..end], start + 4, own_parts).for_each(|piece| hasher.update(piece));
+                hasher.finalize()
+            }
+        };
         buffer[start..start + 4].copy_from_slice(&crc.to_le_bytes());
         each_crc(crc);
         start = end;
@@ -176,9 +181,13 @@ pub(crate) fn seal(
 }
 
 /// Where the frame at `start` ends in the buffer. Its parts are taken from the front of `parts` and returned.
+#[inline]
 fn extent<'p>(buffer: &[u8], start: usize, parts: &mut &'p [Part]) -> (usize, &'p [Part]) {
     let mut left = u32_at(&buffer[start..], 4) as usize;
     let mut end = start + FRAME_HEADER_BYTES;
+    if parts.is_empty() {
+        return (end + left, &[]);
+    }
     let mut count = 0;
     // The next frame's parts belong behind its header.
     while let Some((at, part)) = parts.get(count).filter(|(at, _)| at - end < left) {

@@ -106,6 +106,7 @@ pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> u16 {
     u16::from_le_bytes(*bytes[offset..].first_chunk().expect("the caller checked the length"))
 }
 
+#[inline]
 pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> u32 {
     u32::from_le_bytes(*bytes[offset..].first_chunk().expect("the caller checked the length"))
 }

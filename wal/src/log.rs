@@ -248,8 +248,10 @@ impl<D: Disk> Log<D> {
         current.segment.last_seq = self.next_seq - 1;
         self.buffer.truncate(FILE_HEADER_BYTES);
         self.buffer.shrink_to(BUFFER_KEEP_BYTES);
-        self.parts.clear();
-        self.parts_bytes = 0;
+        if self.parts_bytes > 0 {
+            self.parts.clear();
+            self.parts_bytes = 0;
+        }
         self.buffered_entries = 0;
         self.written_seq = self.next_seq - 1;
         self.wrote_since_open = true;
@@ -523,9 +525,11 @@ impl<D: Disk> Log<D> {
         let seq = self.next_seq;
         let parts_bytes = parts.iter().map(|(_, part)| part.len()).sum();
         frame::put(&mut self.buffer, seq, content, entries, payload, parts_bytes);
-        let start = self.buffer.len() - payload.len();
-        self.parts.extend(parts.iter().map(|(at, part)| (start + at, part.clone())));
-        self.parts_bytes += parts_bytes;
+        if parts_bytes > 0 {
+            let start = self.buffer.len() - payload.len();
+            self.parts.extend(parts.iter().map(|(at, part)| (start + at, part.clone())));
+            self.parts_bytes += parts_bytes;
+        }
         self.buffered_entries += u64::from(entries);
         self.next_seq += 1;
         seq
