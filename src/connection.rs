@@ -95,6 +95,8 @@ pub struct Client {
     pub given_up: Vec<(u32, Box<Job>)>,
     /// Its next request has to wait until this worker has fewer of them.
     pub waits_for: Option<usize>,
+    /// None of its other requests runs before the last one is answered, which runs later than it was taken.
+    pub waits_for_last: bool,
     /// How far it is on its way to its end.
     pub stage: Stage,
     /// It was one too many, is told so, and is not counted among the clients.
@@ -132,6 +134,7 @@ impl Connection {
             job_since_ms: 0,
             given_up: Vec::new(),
             waits_for: None,
+            waits_for_last: false,
             stage: Stage::Open,
             refused: false,
             paused: false,
@@ -169,6 +172,7 @@ impl Client {
     pub fn is_servable(&self) -> bool {
         matches!(self.stage, Stage::Open | Stage::Ended)
             && self.job.is_none()
+            && (!self.waits_for_last || self.replies.all_in())
             && self.replies.size_bytes() < REPLIES_HIGH_BYTES
             && self.replies.may_wait_for_more()
     }

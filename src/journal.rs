@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 use shard::{Changes, Dialect, Error, Reply, Request};
-use wal::{Kind, Log, OsDisk, Spare, SyncTicket};
+use wal::{Kind, Log, OsDisk, Spare, Staged, SyncTicket};
 
 use crate::config::Config;
 use crate::config::SyncMode;
@@ -198,6 +198,38 @@ impl Journal {
         seq
     }
 
+    /// Begins to write the value of a request ahead of the change that it will make; `None` where that fails.
+    pub fn stage(&self, request: &Request<'_>) -> Option<Staged<OsDisk>> {
+        let (key, value) = request.keys().next().zip(request.large_arg())?;
+        self.log.stage(Changes::put_head_bytes(key), value).ok()
+    }
+
+    /// As [`Self::seal`], for the changes of the request whose value was staged. If they are what was foreseen, they are
+    /// handed to the kernel at once.
+    pub fn seal_staged(&mut self, staged: Staged<OsDisk>) {
+        let is_foreseen = match self.changes.shared() {
+            [(at, value)] => {
+                *at == self.changes.bytes().len()
+                    && (value.as_ptr(), value.len()) == (staged.part().as_ptr(), staged.part().len())
+            }
+            _ => false,
+        };
+        if !is_foreseen {
+            return self.seal();
+        }
+        self.log.append_staged(staged, self.changes.count() as u32, self.changes.bytes());
+        self.changes.clear(CHANGES_KEPT_BYTES);
+        self.look_for_room();
+    }
+
+    /// Allocates the next segment when little room is left.
+    fn look_for_room(&mut self) {
+        if self.log.room_bytes() < self.room_min_bytes {
+            let reserved = self.log.reserve();
+            self.no_segment = reserved.err().or(self.no_segment.take());
+        }
+    }
+
     /// Begins a new frame when this one has become large.
     #[inline]
     pub fn bound_frame(&mut self) {
@@ -216,11 +248,7 @@ impl Journal {
             // Where it was not the disk but this one file, the second try succeeds: it goes to a fresh segment.
             match self.log.flush().or_else(|_| self.log.flush()) {
                 Err(error) => self.unwritten = Some((error, Instant::now() + WRITE_AGAIN)),
-                Ok(_) if self.log.room_bytes() < self.room_min_bytes => {
-                    let reserved = self.log.reserve();
-                    self.no_segment = reserved.err().or(self.no_segment.take());
-                }
-                Ok(_) => {}
+                Ok(_) => self.look_for_room(),
             }
         }
         let outcome = match (before, self.log.buffered_bytes() > 0) {

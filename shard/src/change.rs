@@ -120,6 +120,11 @@ impl Changes {
         }
     }
 
+    /// How many bytes stand before the value of a [`Change::Put`].
+    pub fn put_head_bytes(key: &[u8]) -> usize {
+        1 + 4 + key.len() + 8 + 4
+    }
+
     /// The payload of a log frame, but for the [`shared`](Self::shared) values.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -291,6 +296,7 @@ mod tests {
         }
         assert_eq!((shared.shared().len(), shared.count()), (2, copied.count()));
         assert_eq!(shared.payload_len(), copied.bytes().len());
+        assert_eq!(shared.shared()[0].0, encoded().bytes().len() + Changes::put_head_bytes(b"k"));
         let mut payload = shared.bytes().to_vec();
         for (at, value) in shared.shared().iter().rev() {
             payload.splice(at..at, value.iter().copied());

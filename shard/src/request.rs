@@ -94,6 +94,13 @@ impl<'a> Request<'a> {
         self.args[index].of(self.buffer)
     }
 
+    /// The large argument that is nearly all that its memory holds, if there is one.
+    #[inline]
+    pub fn large_arg(&self) -> Option<Bytes> {
+        self.memory?;
+        (0..self.args.len()).find_map(|index| self.shared_arg(index))
+    }
+
     /// Argument `index`, if it is large and nearly all that its memory holds, so that a value may keep that.
     #[inline]
     pub(crate) fn shared_arg(&self, index: usize) -> Option<Bytes> {

@@ -6,6 +6,7 @@ use shard::{Dialect, LockKeys, Reply, Request, Waiter};
 use wal::Kind;
 
 use super::clients::{READ_AHEAD_MAX, write_reply};
+use super::staging::is_staged;
 use super::{Asked, Deferred, Prepared, Walking, Worker};
 use crate::backup::Still;
 use crate::mail::{Answer, Call, Mail, Page, Token, TransactionId};
@@ -51,6 +52,7 @@ impl Worker {
                     self.defer(from, token, &request);
                 }
             }
+            Call::RunLarge(request) if is_staged(&request.request()) => self.stage(from, token, request),
             Call::RunLarge(request) => {
                 let request = request.request();
                 if self.locks.is_idle() || !self.conflicts(&request) {
@@ -133,7 +135,7 @@ impl Worker {
         !self.walks.is_empty()
     }
 
-    fn run_for(&mut self, origin: usize, token: Token, request: &Request<'_>) {
+    pub(super) fn run_for(&mut self, origin: usize, token: Token, request: &Request<'_>) {
         let refusal = self.refusal(request);
         let Worker { shard, journal, post, now_ms, .. } = self;
         if let Some(error) = refusal {

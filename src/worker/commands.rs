@@ -8,6 +8,7 @@ use shard::{Error, Reply, Request, Waiter};
 use super::calls::locks_of;
 use super::clients::{answer, answer_error, job_token, write_reply};
 use super::hangs::{hangs, hangs_in_disk};
+use super::staging::is_staged;
 use super::{Deferred, Worker};
 use crate::backup::{self, Backup, Still};
 use crate::connection::Client;
@@ -33,6 +34,7 @@ impl Worker {
         input: &[u8],
         memory: Option<&Bytes>,
     ) -> Flow {
+        client.waits_for_last = false;
         let Some(command) = parser.command() else {
             self.commands += 1;
             answer_error(client, parser.unknown_command(input));
@@ -88,6 +90,10 @@ impl Worker {
     fn run_here(&mut self, client: &mut Client, request: &Request<'_>) {
         if let Some(error) = self.refusal(request) {
             answer(client, request, &Reply::Error(error));
+        } else if is_staged(request) {
+            let sequence = client.replies.later(self.index, 0, self.uptime_ms);
+            client.waits_for_last = true;
+            self.stage(self.index, Token { socket: client.socket, sequence }, OwnedRequest::new(request));
         } else if self.locks.is_idle() || !self.conflicts(request) {
             let Worker { shard, journal, post, index, now_ms, uptime_ms, turn_number, .. } = self;
             let journal = &mut **journal;
@@ -119,6 +125,7 @@ impl Worker {
             return answer(client, request, &hangs());
         }
         let token = Token { socket: client.socket, sequence: client.replies.next_sequence() };
+        client.waits_for_last |= is_staged(request);
         let size_bytes = self.post.run(worker, token, request);
         client.replies.later(worker, size_bytes, self.uptime_ms);
     }

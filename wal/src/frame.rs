@@ -162,9 +162,7 @@ pub(crate) fn seal(
     mut each_crc: impl FnMut(u32),
 ) {
     while start < buffer.len() {
-        let frame = &mut buffer[start..];
-        frame[16..24].copy_from_slice(&generation.to_le_bytes());
-        frame[24..32].copy_from_slice(&synced_seq.to_le_bytes());
+        stamp(&mut buffer[start..], generation, synced_seq);
         let (end, own_parts) = extent(buffer, start, &mut parts);
         let crc = match own_parts {
             [] => crc32fast::hash(&buffer[start + 4..end]),
@@ -178,6 +176,26 @@ pub(crate) fn seal(
         each_crc(crc);
         start = end;
     }
+}
+
+/// Seals the only frame in `buffer`, from `start` on, which ends with a part whose checksum is known.
+pub(crate) fn seal_staged(
+    buffer: &mut [u8],
+    start: usize,
+    part_crc: &crc32fast::Hasher,
+    generation: u64,
+    synced_seq: u64,
+) {
+    stamp(&mut buffer[start..], generation, synced_seq);
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&buffer[start + 4..]);
+    hasher.combine(part_crc);
+    buffer[start..start + 4].copy_from_slice(&hasher.finalize().to_le_bytes());
+}
+
+fn stamp(frame: &mut [u8], generation: u64, synced_seq: u64) {
+    frame[16..24].copy_from_slice(&generation.to_le_bytes());
+    frame[24..32].copy_from_slice(&synced_seq.to_le_bytes());
 }
 
 /// Where the frame at `start` ends in the buffer. Its parts are taken from the front of `parts` and returned.
