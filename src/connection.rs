@@ -3,9 +3,10 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use shard::Dialect;
 
-use crate::net::SocketId;
+use crate::net::{Outbound, SocketId};
 use crate::protocol::Parser;
 use crate::router::Job;
 
@@ -17,6 +18,9 @@ const WAITING_MAX: usize = 256;
 
 /// A client that cannot be served at the moment is not received from past this many bytes.
 pub const INPUT_HIGH_BYTES: usize = 64 * 1024;
+
+/// Memory for a request is taken at once when at most so many times what has arrived of it is needed.
+const CLAIM_MAX: usize = 64;
 
 /// Buffers that a client does not need are kept for reuse up to this size.
 const BUFFER_KEPT_BYTES: usize = 64 * 1024;
@@ -91,6 +95,8 @@ pub struct Client {
     pub given_up: Vec<(u32, Box<Job>)>,
     /// Its next request has to wait until this worker has fewer of them.
     pub waits_for: Option<usize>,
+    /// None of its other requests runs before the last one is answered, which runs later than it was taken.
+    pub waits_for_last: bool,
     /// How far it is on its way to its end.
     pub stage: Stage,
     /// It was one too many, is told so, and is not counted among the clients.
@@ -130,6 +136,7 @@ impl Connection {
             job_since_ms: 0,
             given_up: Vec::new(),
             waits_for: None,
+            waits_for_last: false,
             stage: Stage::Open,
             refused: false,
             paused: false,
@@ -149,6 +156,18 @@ impl Connection {
     pub fn unserved_bytes(&self) -> usize {
         self.input.len() - self.served_bytes
     }
+
+    /// Adds bytes to the input. Where the parser waits for many more, the memory for all of them is taken at once,
+    /// but only when a part of them has come: what the client claims may never come.
+    pub fn take_in(&mut self, bytes: &[u8]) {
+        let has_room = self.served_bytes + self.input_needed <= self.input.capacity();
+        let arrived_bytes = self.unserved_bytes() + bytes.len();
+        if !has_room && self.input_needed <= arrived_bytes.saturating_mul(CLAIM_MAX) {
+            self.input.drain(..std::mem::take(&mut self.served_bytes));
+            self.input.reserve_exact(self.input_needed - self.input.len());
+        }
+        self.input.extend_from_slice(bytes);
+    }
 }
 
 impl Client {
@@ -156,6 +175,7 @@ impl Client {
     pub fn is_servable(&self) -> bool {
         matches!(self.stage, Stage::Open | Stage::Ended)
             && self.job.is_none()
+            && (!self.waits_for_last || self.replies.all_in())
             && self.replies.size_bytes() < REPLIES_HIGH_BYTES
             && self.replies.may_wait_for_more()
     }
@@ -178,7 +198,7 @@ const REPLY_BYTES_GUESS: usize = 32 * 1024;
 /// The replies of one client. Requests may be answered in any order; replies leave in that of the requests.
 pub struct Replies {
     /// Whole buffers that leave before `out`.
-    sealed: VecDeque<Vec<u8>>,
+    sealed: VecDeque<Outbound>,
     /// Replies in order, ready to leave.
     out: Vec<u8>,
     /// Requests that wait for an answer, and answered ones behind the first of them.
@@ -235,12 +255,16 @@ impl Replies {
     }
 
     /// Answers the next request with whole buffers, without a copy. Every earlier request must be answered.
-    pub fn now_sealed(&mut self, buffers: impl IntoIterator<Item = Vec<u8>>) {
+    pub fn now_sealed(&mut self, buffers: impl IntoIterator<Item = impl Into<Outbound>>) {
         debug_assert!(self.slots.is_empty(), "jobs run alone");
+        self.seal(buffers);
+    }
+
+    fn seal(&mut self, buffers: impl IntoIterator<Item = impl Into<Outbound>>) {
         if !self.out.is_empty() {
-            self.sealed.push_back(std::mem::take(&mut self.out));
+            self.sealed.push_back(std::mem::take(&mut self.out).into());
         }
-        self.sealed.extend(buffers.into_iter().filter(|buffer| !buffer.is_empty()));
+        self.sealed.extend(buffers.into_iter().map(Into::into).filter(|buffer| !buffer.is_empty()));
     }
 
     /// Reserves the place of the next request, which a worker answers later. Returns its number. Times are in
@@ -318,6 +342,29 @@ impl Replies {
         Sent { worker: worker.into(), size_bytes: size_bytes as usize }
     }
 
+    /// As [`Replies::fill`], with a value between two pieces of text; it is not copied if the request is the first
+    /// that waits.
+    pub fn fill_value(
+        &mut self,
+        sequence: u32,
+        before: impl FnOnce(&mut Vec<u8>),
+        value: Bytes,
+        behind: &[u8],
+    ) -> Sent {
+        let first = self.sequence.wrapping_sub(self.slots.len() as u32);
+        let was_given_up = self.given_up.iter().any(|(given_up, _)| *given_up == sequence);
+        if was_given_up || sequence != first {
+            return self.fill(sequence, |out| {
+                before(out);
+                out.extend_from_slice(&value);
+                out.extend_from_slice(behind);
+            });
+        }
+        before(&mut self.out);
+        self.seal([value]);
+        self.fill(sequence, |out| out.extend_from_slice(behind))
+    }
+
     fn note_size(&mut self, reply_bytes: usize) {
         self.usual_bytes = reply_bytes.max(self.usual_bytes - self.usual_bytes / 8);
     }
@@ -345,8 +392,8 @@ impl Replies {
     }
 
     /// Takes the next bytes to leave; `spare` is the buffer for those that follow.
-    pub fn take(&mut self, spare: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
-        self.sealed.pop_front().unwrap_or_else(|| std::mem::replace(&mut self.out, spare()))
+    pub fn take(&mut self, spare: impl FnOnce() -> Vec<u8>) -> Outbound {
+        self.sealed.pop_front().unwrap_or_else(|| std::mem::replace(&mut self.out, spare()).into())
     }
 
     /// Drops what nobody will read.
@@ -357,7 +404,7 @@ impl Replies {
 
     /// Bytes that wait, answered out of order or ready.
     pub fn size_bytes(&self) -> usize {
-        self.out.len() + self.late.len() + self.sealed.iter().map(Vec::len).sum::<usize>()
+        self.out.len() + self.late.len() + self.sealed.iter().map(|buffer| buffer.len()).sum::<usize>()
     }
 }
 
@@ -368,7 +415,7 @@ mod tests {
     fn drain(replies: &mut Replies) -> String {
         let mut all = Vec::new();
         while replies.is_ready() {
-            all.extend(replies.take(Vec::new));
+            all.extend_from_slice(&replies.take(Vec::new));
         }
         String::from_utf8(all).unwrap()
     }

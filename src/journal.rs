@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 use shard::{Changes, Dialect, Error, Reply, Request};
-use wal::{Kind, Log, OsDisk, Spare, SyncTicket};
+use wal::{Kind, Log, OsDisk, Spare, Staged, SyncTicket};
 
 use crate::config::Config;
 use crate::config::SyncMode;
@@ -35,7 +35,7 @@ use crate::protocol;
 const FRAME_BYTES: usize = 64 * 1024 * 1024;
 
 /// The memory for changes is kept for reuse up to this size.
-const CHANGES_KEPT_BYTES: usize = 64 * 1024;
+const CHANGES_KEPT_BYTES: usize = 1024 * 1024;
 
 /// Writes are refused when no segment can be made ready and less than this is left of the last one, or less than
 /// this part of a segment where segments are small.
@@ -202,15 +202,49 @@ impl Journal {
 
     /// Puts the changes so far into a frame of this kind, even if there are none. Returns its sequence number.
     pub fn append(&mut self, kind: Kind<'_>) -> u64 {
-        let seq = self.log.append(kind, self.changes.count() as u32, self.changes.bytes());
+        let (entries, payload, shared) =
+            (self.changes.count() as u32, self.changes.bytes(), self.changes.shared());
+        let seq = self.log.append_parts(kind, entries, payload, shared);
         self.changes.clear(CHANGES_KEPT_BYTES);
         seq
+    }
+
+    /// Begins to write the value of a request ahead of the change that it will make; `None` where that fails.
+    pub fn stage(&self, request: &Request<'_>) -> Option<Staged<OsDisk>> {
+        let (key, value) = request.keys().next().zip(request.large_arg())?;
+        self.log.stage(Changes::put_head_bytes(key), value).ok()
+    }
+
+    /// As [`Self::seal`], for the changes of the request whose value was staged. If they are what was foreseen, they are
+    /// handed to the kernel at once.
+    pub fn seal_staged(&mut self, staged: Staged<OsDisk>) {
+        let is_foreseen = match self.changes.shared() {
+            [(at, value)] => {
+                *at == self.changes.bytes().len()
+                    && (value.as_ptr(), value.len()) == (staged.part().as_ptr(), staged.part().len())
+            }
+            _ => false,
+        };
+        if !is_foreseen {
+            return self.seal();
+        }
+        self.log.append_staged(staged, self.changes.count() as u32, self.changes.bytes());
+        self.changes.clear(CHANGES_KEPT_BYTES);
+        self.look_for_room();
+    }
+
+    /// Allocates the next segment when little room is left.
+    fn look_for_room(&mut self) {
+        if self.log.room_bytes() < self.room_min_bytes {
+            let reserved = self.log.reserve();
+            self.no_segment = reserved.err().or(self.no_segment.take());
+        }
     }
 
     /// Begins a new frame when this one has become large.
     #[inline]
     pub fn bound_frame(&mut self) {
-        if self.changes.bytes().len() > FRAME_BYTES {
+        if self.changes.payload_len() > FRAME_BYTES {
             self.seal();
         }
     }
@@ -225,11 +259,7 @@ impl Journal {
             // Where it was not the disk but this one file, the second try succeeds: it goes to a fresh segment.
             match self.log.flush().or_else(|_| self.log.flush()) {
                 Err(error) => self.unwritten = Some((error, Instant::now() + WRITE_AGAIN)),
-                Ok(_) if self.log.room_bytes() < self.room_min_bytes => {
-                    let reserved = self.log.reserve();
-                    self.no_segment = reserved.err().or(self.no_segment.take());
-                }
-                Ok(_) => {}
+                Ok(_) => self.look_for_room(),
             }
         }
         let outcome = match (before, self.log.buffered_bytes() > 0) {
@@ -267,7 +297,7 @@ impl Journal {
     /// Whether this turn's changes may wait for later ones before they are written: nobody is answered before the
     /// next sync, which begins when the one that is under way has ended, or when company for it has come.
     pub fn gathers(&self) -> bool {
-        let gathered_bytes = self.log.buffered_bytes() + self.changes.bytes().len();
+        let gathered_bytes = self.log.buffered_bytes() + self.changes.payload_len();
         let bytes_max = GATHERED_BYTES_MAX.min(self.room_min_bytes as usize / 2);
         self.mode == SyncMode::Always
             && (self.sync.is_some() || self.awaited_company().is_some_and(|(_, left)| !left.is_zero()))
@@ -291,6 +321,11 @@ impl Journal {
         post.withdraw_answers(|origin, token, answer, mail| {
             let answer = match answer {
                 Answer::Bytes(range) => HeldAnswer::Rendered(mail.bytes(range).to_vec(), Dialect::Text),
+                Answer::Value(value) => {
+                    let mut bytes = Vec::new();
+                    protocol::write_reply(&Reply::Shared(&value), None, 0, Dialect::Resp2, &mut bytes);
+                    HeldAnswer::Rendered(bytes, Dialect::Resp2)
+                }
                 answer => HeldAnswer::Whole(answer),
             };
             awaiting_write.push(Held { seq, origin, token, answer });

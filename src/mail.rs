@@ -11,10 +11,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
+use bytes::Bytes;
 use shard::analytics::inquiry::{Findings, Question};
 use shard::{AutoTtl, Command, Dialect, Reply, Request, Span};
 
 use crate::net::{Doorbell, Net, SocketId};
+use crate::router::OwnedRequest;
 
 /// How many requests of its clients a worker may have under way at one peer.
 pub const CALLS_IN_FLIGHT_MAX: usize = 16 * 1024;
@@ -64,6 +66,8 @@ pub enum Call {
         /// Its arguments.
         args: Args,
     },
+    /// As `Run`, for a request with a large argument, which is not copied.
+    RunLarge(OwnedRequest),
     /// Run this shard's share of a command, without locks. Answered by `Part`.
     RunPart {
         /// The row.
@@ -129,6 +133,8 @@ pub enum Call {
 pub enum Answer {
     /// The rendered reply, in the mail's arena.
     Bytes(Range<usize>),
+    /// A large value that is the whole reply, in RESP.
+    Value(Bytes),
     /// A part of the reply, to be merged.
     Part(Reply<'static>),
     /// The locked part has run. Until the log holds it the locks have to stay, however long that takes.
@@ -353,13 +359,15 @@ impl Post {
     /// [`Post::answered`].
     pub fn run(&mut self, worker: usize, token: Token, request: &Request<'_>) -> usize {
         let peer = &mut self.peers[worker];
-        let before = peer.open.arena.len();
-        let args = peer.open.args(request.args());
-        let size_bytes = peer.open.arena.len() - before;
+        let size_bytes = request.args().map(<[u8]>::len).sum();
         peer.calls_in_flight += 1;
         peer.bytes_in_flight += size_bytes;
         let Request { command, dialect, .. } = *request;
-        peer.open.call(token, Call::Run { command, dialect, args });
+        let call = match request.memory() {
+            None => Call::Run { command, dialect, args: peer.open.args(request.args()) },
+            Some(_) => Call::RunLarge(OwnedRequest::new(request)),
+        };
+        peer.open.call(token, call);
         size_bytes
     }
 
@@ -370,6 +378,7 @@ impl Post {
             for (token, answer) in std::mem::take(&mut open.answers) {
                 match answer {
                     Answer::Bytes(_)
+                    | Answer::Value(_)
                     | Answer::Part(_)
                     | Answer::Committed(_)
                     | Answer::Page(_)

@@ -15,6 +15,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use shard::analytics::inquiry::Findings;
 use shard::command::{Access, Keys, Merge, Run};
 use shard::{Command, Dialect, Reply, Request, Span};
@@ -77,30 +78,34 @@ pub fn route(request: &Request<'_>, shards: usize) -> Route {
     if owners.all(|other| other == first) { Route::One(first) } else { Route::Several }
 }
 
-/// A request with its own copy of the arguments.
+/// A request that owns its arguments, or shares their memory.
 #[derive(Clone, Debug)]
 pub struct OwnedRequest {
     command: &'static Command,
     dialect: Dialect,
-    buffer: Vec<u8>,
+    memory: Bytes,
     args: Vec<Span>,
 }
 
 impl OwnedRequest {
-    /// Copies a request.
+    /// Copies a request, unless it is one large argument whose memory can be shared.
     pub fn new(request: &Request<'_>) -> OwnedRequest {
+        let Request { command, dialect, .. } = *request;
+        if let Some((memory, args)) = request.memory() {
+            return OwnedRequest { command, dialect, memory: memory.clone(), args: args.to_vec() };
+        }
         let mut buffer = Vec::with_capacity(request.args().map(<[u8]>::len).sum());
         let mut args = Vec::with_capacity(request.arg_count());
         for arg in request.args() {
             args.push(Span { start: buffer.len() as u32, len: arg.len() as u32 });
             buffer.extend_from_slice(arg);
         }
-        OwnedRequest { command: request.command, dialect: request.dialect, buffer, args }
+        OwnedRequest { command, dialect, memory: buffer.into(), args }
     }
 
     /// The request.
     pub fn request(&self) -> Request<'_> {
-        Request::new(self.command, self.dialect, &self.buffer, &self.args)
+        Request::in_memory(self.command, self.dialect, &self.memory, &self.args)
     }
 }
 

@@ -13,6 +13,7 @@ mod clients;
 mod commands;
 mod crowd;
 mod hangs;
+mod staging;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +42,7 @@ use crate::verdict;
 use clients::{BACKLOG_TIME_MIN, answer_error};
 pub(crate) use clients::{answer, job_token};
 use crowd::Crowd;
+use staging::Stagings;
 
 /// How many due keys one turn removes. Each costs a microsecond or two where millions are due and none is cached; a
 /// client without a pipeline is served once a turn.
@@ -105,6 +107,8 @@ pub struct Worker {
     inquiries: VecDeque<Asked>,
     /// Walks of `SCAN` and `KEYS`, which take turns. Each client has one at most.
     walks: VecDeque<Walking>,
+    /// Commands that wait until their large values are written.
+    stagings: Stagings,
     /// Which change of the rules for times to live counts here.
     auto_ttl_version: u64,
     /// The upkeep stands in line at the lock table, for a lull.
@@ -241,6 +245,7 @@ impl Worker {
             last_id_us: 0,
             inquiries: VecDeque::new(),
             walks: VecDeque::new(),
+            stagings: Stagings::new(),
             auto_ttl_version: 0,
             awaits_lull: false,
             connections: Vec::new(),
@@ -461,7 +466,9 @@ impl Worker {
         match event {
             Event::Received(id, chunk) => self.on_bytes(id, &chunk),
             Event::Sent(id, buffer) => {
-                if buffer.capacity() <= SPARE_BUFFER_BYTES && self.spare_buffers.len() < SPARE_BUFFERS_MAX {
+                if (1..=SPARE_BUFFER_BYTES).contains(&buffer.capacity())
+                    && self.spare_buffers.len() < SPARE_BUFFERS_MAX
+                {
                     self.spare_buffers.push(buffer);
                 }
                 self.attend(id);
@@ -578,7 +585,7 @@ impl Worker {
             self.expiring = self.shard.expire(self.now_ms, EXPIRED_PER_TURN_MAX) == EXPIRED_PER_TURN_MAX;
         }
         let reclaiming = self.shard.reclaim(RECLAIM_STEPS_PER_TURN);
-        let (walking, inquiring) = (self.walk(), self.inquire());
+        let (walking, inquiring, staging) = (self.walk(), self.inquire(), self.go_on_staging());
         if self.upkeep.is_compacting() {
             // A snapshot counts the frames so far: whatever its slices show must be in one of them.
             self.journal.seal();
@@ -594,7 +601,7 @@ impl Worker {
                 self.locks.wait(Waiter { keys, exclusive: true, payload, lock_for: None });
             }
         }
-        self.expiring || reclaiming || walking || inquiring || self.upkeep.is_writing()
+        self.expiring || reclaiming || walking || inquiring || staging || self.upkeep.is_writing()
     }
 
     /// Goes on with the first question. Returns whether questions are left.

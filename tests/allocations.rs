@@ -11,6 +11,7 @@
 
 use allocation_counter::measure;
 use kvlite::connection::Replies;
+use kvlite::net::Outbound;
 use kvlite::protocol::{self, Listener, Parsed, Parser};
 use kvlite::router::{self, Route};
 use shard::{Changes, Dialect, Shard};
@@ -92,7 +93,8 @@ impl Path {
         }
         let mut spare = std::mem::take(&mut self.sent);
         spare.clear();
-        self.sent = replies.take(|| spare);
+        let Outbound::Owned(sent) = replies.take(|| spare) else { panic!("short replies are copied") };
+        self.sent = sent;
     }
 
     /// Serves these requests, with a few before them that are not counted. Returns how often each of the others asked

@@ -13,6 +13,8 @@
 //!
 //! Integers are little-endian. A `deadline_ms` of 0 means: no deadline.
 
+use bytes::Bytes;
+
 use crate::VALUE_LEN_MAX;
 
 /// One effect on the state.
@@ -69,6 +71,9 @@ impl Change<'_> {
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     bytes: Vec<u8>,
+    /// Values that were not copied, and where in `bytes` they belong.
+    shared: Vec<(usize, Bytes)>,
+    shared_bytes: usize,
     count: usize,
 }
 
@@ -103,9 +108,38 @@ impl Changes {
         }
     }
 
-    /// The payload of a log frame.
+    /// Adds a [`Change::Put`] whose value is not copied.
+    pub fn push_shared(&mut self, key: &[u8], value: Bytes, deadline_ms: Option<u64>) {
+        self.count += 1;
+        self.tag_and_key(PUT, key);
+        self.bytes.extend_from_slice(&deadline_ms.unwrap_or(0).to_le_bytes());
+        self.len_of(&value);
+        if !value.is_empty() {
+            self.shared_bytes += value.len();
+            self.shared.push((self.bytes.len(), value));
+        }
+    }
+
+    /// How many bytes stand before the value of a [`Change::Put`].
+    pub fn put_head_bytes(key: &[u8]) -> usize {
+        1 + 4 + key.len() + 8 + 4
+    }
+
+    /// The payload of a log frame, but for the [`shared`](Self::shared) values.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The values that were not copied, none of them empty, with the offsets in [`bytes`](Self::bytes) at which they
+    /// belong, in order.
+    pub fn shared(&self) -> &[(usize, Bytes)] {
+        &self.shared
+    }
+
+    /// The length of the whole payload, in bytes.
+    #[inline]
+    pub fn payload_len(&self) -> usize {
+        self.bytes.len() + self.shared_bytes
     }
 
     /// The number of changes.
@@ -123,6 +157,10 @@ impl Changes {
         self.count = 0;
         self.bytes.clear();
         self.bytes.shrink_to(keep_bytes);
+        if self.shared_bytes > 0 {
+            self.shared.clear();
+            self.shared_bytes = 0;
+        }
     }
 
     fn tag_and_key(&mut self, tag: u8, key: &[u8]) {
@@ -131,9 +169,13 @@ impl Changes {
     }
 
     fn counted(&mut self, bytes: &[u8]) {
+        self.len_of(bytes);
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn len_of(&mut self, bytes: &[u8]) {
         let len = u32::try_from(bytes.len()).expect("keys and values are bounded far below 4 GiB");
         self.bytes.extend_from_slice(&len.to_le_bytes());
-        self.bytes.extend_from_slice(bytes);
     }
 }
 
@@ -243,6 +285,25 @@ mod tests {
         changes.push(&Change::Splice { key: b"k", offset: 7, bytes: b"z" });
         let golden = b"\x01\x02\0\0\0ab\x02\x01\0\0\0\0\0\0\x01\0\0\0c\x02\x01\0\0\0k\x07\0\0\0\x01\0\0\0z";
         assert_eq!(changes.bytes(), golden);
+    }
+
+    #[test]
+    fn a_value_that_is_not_copied_belongs_where_a_copy_would_stand() {
+        let (mut copied, mut shared) = (encoded(), encoded());
+        for value in [&b"long"[..], b"", b"longer"] {
+            copied.push(&Change::Put { key: b"k", value, deadline_ms: Some(5) });
+            shared.push_shared(b"k", Bytes::from_static(value), Some(5));
+        }
+        assert_eq!((shared.shared().len(), shared.count()), (2, copied.count()));
+        assert_eq!(shared.payload_len(), copied.bytes().len());
+        assert_eq!(shared.shared()[0].0, encoded().bytes().len() + Changes::put_head_bytes(b"k"));
+        let mut payload = shared.bytes().to_vec();
+        for (at, value) in shared.shared().iter().rev() {
+            payload.splice(at..at, value.iter().copied());
+        }
+        assert_eq!(payload, copied.bytes());
+        shared.clear(0);
+        assert!(shared.is_empty() && shared.shared().is_empty() && shared.payload_len() == 0);
     }
 
     #[test]

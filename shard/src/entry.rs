@@ -7,6 +7,7 @@
 //!          bit  4      the deadline is there
 //!          bit  5      key_len takes four bytes, not one
 //!          bit  6      the usage is there
+//!          bit  7      the value stands elsewhere; in its place stand the four bytes of its number
 //! usage    bits 0..=27  reads    28..=55  last access    56..=83  writes    84..=111  created
 //! ```
 //!
@@ -16,10 +17,13 @@
 //! reads; its numbers stay at their greatest value once they have reached it. This module never allocates
 //! and knows neither slots nor tables.
 
+use bytes::Bytes;
+
 const SLACK: u8 = 0b00_1111;
 const DEADLINE: u8 = 0b01_0000;
 const LONG_KEY: u8 = 0b10_0000;
 const USAGE: u8 = 0b100_0000;
+const SHARED: u8 = 0b1000_0000;
 const DEADLINE_LEN: usize = 8;
 const USAGE_LEN: usize = 14;
 const USAGE_BITS: u32 = 28;
@@ -92,13 +96,20 @@ fn halves(bytes: &[u8; USAGE_LEN]) -> (u64, u64) {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry<'a> {
     slot: &'a [u8],
+    shared: Option<&'a Bytes>,
 }
 
 impl<'a> Entry<'a> {
-    /// The entry that fills this slot.
+    /// The entry that fills this slot. A value that stands elsewhere has to be given before it is read.
     #[inline]
     pub(crate) fn of(slot: &'a [u8]) -> Self {
-        Entry { slot }
+        Entry { slot, shared: None }
+    }
+
+    /// The same entry with its value, which stands elsewhere.
+    #[inline]
+    pub(crate) fn with_shared(self, value: &'a Bytes) -> Self {
+        Entry { shared: Some(value), ..self }
     }
 
     /// The key.
@@ -118,6 +129,40 @@ impl<'a> Entry<'a> {
     /// The value.
     #[inline]
     pub(crate) fn value(self) -> &'a [u8] {
+        match self.shared {
+            Some(value) => value,
+            None => {
+                debug_assert!(!self.is_shared(), "the value stands elsewhere");
+                self.stored()
+            }
+        }
+    }
+
+    /// The value, if it stands elsewhere.
+    #[inline]
+    pub(crate) fn shared(self) -> Option<&'a Bytes> {
+        self.shared
+    }
+
+    /// Whether the value stands elsewhere.
+    #[inline]
+    pub(crate) fn is_shared(self) -> bool {
+        self.slot[0] & SHARED != 0
+    }
+
+    /// The number of the value, if it stands elsewhere.
+    #[inline]
+    pub(crate) fn shared_number(self) -> Option<u32> {
+        if !self.is_shared() {
+            return None;
+        }
+        let (number, _) = self.stored().split_first_chunk().expect("the flag says so");
+        Some(u32::from_le_bytes(*number))
+    }
+
+    /// What stands in the slot: the value or its number.
+    #[inline]
+    pub(crate) fn stored(self) -> &'a [u8] {
         &self.slot[self.body_len()..self.value_end()]
     }
 
@@ -153,7 +198,7 @@ impl<'a> Entry<'a> {
         self.slot.len() - usize::from(self.slot[0] & SLACK) - deadline_len
     }
 
-    #[inline]
+    #[inline(always)] // Each look-up comes here more than once.
     fn key_len(self) -> usize {
         match self.slot[0] & LONG_KEY {
             0 => usize::from(self.slot[1]),
@@ -244,15 +289,21 @@ pub(crate) fn frame(slot: &mut [u8], len: usize, deadline_ms: Option<u64>) {
     let slack = slot.len() - len;
     debug_assert!(slack <= SLACK_MAX);
     let deadline = if deadline_ms.is_some() { DEADLINE } else { 0 };
-    slot[0] = (slot[0] & (LONG_KEY | USAGE)) | deadline | slack as u8;
+    slot[0] = (slot[0] & (LONG_KEY | USAGE | SHARED)) | deadline | slack as u8;
     if let Some(deadline_ms) = deadline_ms {
         slot[len - DEADLINE_LEN..len].copy_from_slice(&deadline_ms.to_le_bytes());
     }
 }
 
-/// The value of the entry in `slot`, for writing.
+/// Says whether the value of the entry in `slot` stands elsewhere, so that its number takes its place.
 #[inline]
-pub(crate) fn value_mut(slot: &mut [u8]) -> &mut [u8] {
+pub(crate) fn set_shared(slot: &mut [u8], yes: bool) {
+    slot[0] = if yes { slot[0] | SHARED } else { slot[0] & !SHARED };
+}
+
+/// What stands in the slot for the value of its entry, for writing.
+#[inline]
+pub(crate) fn stored_mut(slot: &mut [u8]) -> &mut [u8] {
     let entry = Entry::of(slot);
     let (start, end) = (entry.body_len(), entry.value_end());
     &mut slot[start..end]
@@ -273,7 +324,7 @@ mod tests {
         let mut slot = vec![0xee; len + slack];
         write_key(&mut slot, key, usage);
         frame(&mut slot, len, deadline_ms);
-        value_mut(&mut slot).copy_from_slice(value);
+        stored_mut(&mut slot).copy_from_slice(value);
         slot
     }
 
@@ -292,6 +343,23 @@ mod tests {
         assert_eq!(written(0, b"ab", b"xyz", None, Some(USED)), [&b"\x40\x02"[..], usage, b"abxyz"].concat());
         let long = written(0, &[7; 256], b"", None, Some(USED));
         assert_eq!(long[..20], [&b"\x60\x00\x01\x00\x00"[..], usage, b"\x07"].concat());
+    }
+
+    #[test]
+    fn a_value_that_stands_elsewhere_leaves_its_number() {
+        let mut slot = written(2, b"ab", &7u32.to_le_bytes(), Some(0x0102), None);
+        set_shared(&mut slot, true);
+        assert_eq!(slot, b"\x92\x02ab\x07\0\0\0\x02\x01\0\0\0\0\0\0\xee\xee");
+        let value = Bytes::from_static(b"a long value");
+        let entry = Entry::of(&slot).with_shared(&value);
+        assert_eq!((entry.shared_number(), entry.value()), (Some(7), &b"a long value"[..]));
+        assert_eq!((entry.key(), entry.deadline_ms()), (&b"ab"[..], Some(0x0102)));
+        // It stays elsewhere with another deadline.
+        let len = entry_len(body_len(2, false), 4, None);
+        frame(&mut slot[..len], len, None);
+        assert_eq!(Entry::of(&slot[..len]).shared_number(), Some(7));
+        set_shared(&mut slot, false);
+        assert_eq!(Entry::of(&slot[..len]).value(), 7u32.to_le_bytes());
     }
 
     #[test]

@@ -19,6 +19,7 @@
 use std::hash::{BuildHasher, Hasher};
 
 use ahash::RandomState;
+use bytes::Bytes;
 use hashbrown::HashTable;
 
 use crate::arena::{Arena, Handle, Moved};
@@ -75,6 +76,8 @@ pub(crate) struct Keyspace {
     /// The number of segments as deep as the directory.
     deepest: usize,
     arena: Arena,
+    /// Values that stand outside of the arena.
+    shared: SharedValues,
     expiry: Expiry,
     len: usize,
     /// Allocations of the segments' tables.
@@ -86,6 +89,46 @@ struct Segment {
     words: HashTable<u64>,
     /// The number of top bits of the hash that all words have in common.
     depth: u32,
+}
+
+/// Large values whose memory came with their requests, by number. Who reads one may keep it for longer than its key
+/// does.
+#[derive(Debug, Default)]
+struct SharedValues {
+    /// Those of free numbers are empty.
+    values: Vec<Bytes>,
+    free: Vec<u32>,
+    bytes: usize,
+}
+
+impl SharedValues {
+    fn add(&mut self, value: Bytes) -> u32 {
+        self.bytes += value.len();
+        if let Some(number) = self.free.pop() {
+            self.values[number as usize] = value;
+            return number;
+        }
+        self.values.push(value);
+        u32::try_from(self.values.len() - 1).expect("memory ends before the numbers of large values do")
+    }
+
+    fn remove(&mut self, number: u32) -> Bytes {
+        let value = std::mem::take(&mut self.values[number as usize]);
+        self.bytes -= value.len();
+        self.free.push(number);
+        value
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.bytes + self.values.capacity() * size_of::<Bytes>() + self.free.capacity() * size_of::<u32>()
+    }
+
+    /// Gives back the memory of one value, of those that are not used any more; whether some is left.
+    fn dismantle(&mut self) -> bool {
+        let value = self.values.pop();
+        self.bytes -= value.as_ref().map_or(0, Bytes::len);
+        value.is_some()
+    }
 }
 
 impl Keyspace {
@@ -103,6 +146,7 @@ impl Keyspace {
             free_segments: Vec::new(),
             deepest: 1,
             arena: Arena::new(),
+            shared: SharedValues::default(),
             expiry: Expiry::default(),
             len: 0,
             table_bytes: 0,
@@ -120,8 +164,8 @@ impl Keyspace {
         // What was allocated last goes first, so that the allocator gives memory back step by step: what lies
         // at the end of its heap would keep all the rest back until one long last step.
         self.directory = Vec::new();
-        let (pages, segment) = (self.arena.dismantle(), self.segments.pop());
-        pages || segment.is_some() || self.expiry.dismantle()
+        let (value, pages, segment) = (self.shared.dismantle(), self.arena.dismantle(), self.segments.pop());
+        value || pages || segment.is_some() || self.expiry.dismantle()
     }
 
     /// The number of keys, those that have expired but were not yet removed among them.
@@ -137,6 +181,7 @@ impl Keyspace {
     /// The memory that the keyspace holds, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.arena.memory_bytes()
+            + self.shared.memory_bytes()
             + self.expiry.memory_bytes()
             + self.table_bytes
             + self.directory.capacity() * size_of::<u32>()
@@ -212,12 +257,26 @@ impl Keyspace {
     /// Reads an entry that was found.
     #[inline]
     pub(crate) fn entry(&self, found: Found) -> Entry<'_> {
-        Entry::of(self.arena.slot(found.handle))
+        self.entry_at(found.handle)
+    }
+
+    #[inline(always)] // Each read of a key comes here.
+    fn entry_at(&self, handle: Handle) -> Entry<'_> {
+        let entry = Entry::of(self.arena.slot(handle));
+        if entry.is_shared() { self.with_shared_value(entry) } else { entry }
+    }
+
+    #[cold]
+    fn with_shared_value<'a>(&'a self, entry: Entry<'a>) -> Entry<'a> {
+        let number = entry.shared_number().expect("its value stands elsewhere");
+        entry.with_shared(&self.shared.values[number as usize])
     }
 
     /// The memory of an entry that was found, in bytes, with its share of the tables.
     pub(crate) fn footprint_bytes(&self, found: Found) -> usize {
-        self.arena.slot(found.handle).len() + TABLE_BYTES_A_KEY
+        let slot = self.arena.slot(found.handle);
+        let elsewhere_bytes = self.entry(found).shared().map_or(0, |value| value.len() + size_of::<Bytes>());
+        slot.len() + elsewhere_bytes + TABLE_BYTES_A_KEY
     }
 
     /// Adds a key that is not there. Its use is counted if it comes with a first count.
@@ -227,52 +286,82 @@ impl Keyspace {
         value: &[u8],
         deadline_ms: Option<u64>,
         usage: Option<Usage>,
-    ) {
+    ) -> Found {
         let body_len = entry::body_len(probe.key.len(), usage.is_some());
         let len = entry::entry_len(body_len, value.len(), deadline_ms);
         let handle = self.arena.alloc(len);
         let slot = self.arena.slot_mut(handle);
         entry::write_key(slot, probe.key, usage);
         entry::frame(slot, len, deadline_ms);
-        entry::value_mut(slot).copy_from_slice(value);
+        entry::stored_mut(slot).copy_from_slice(value);
         self.insert_word(word(probe.hash, handle));
         self.len += 1;
         if let Some(deadline_ms) = deadline_ms {
             self.expiry.insert(deadline_ms, probe.hash);
         }
+        Found { hash: probe.hash, handle }
     }
 
-    /// Gives an entry another value and deadline.
+    /// As [`Keyspace::insert`], with a value that is not copied.
+    pub(crate) fn insert_shared(
+        &mut self,
+        probe: Probe<'_>,
+        value: Bytes,
+        deadline_ms: Option<u64>,
+        usage: Option<Usage>,
+    ) {
+        let number = self.shared.add(value);
+        let found = self.insert(probe, &number.to_le_bytes(), deadline_ms, usage);
+        entry::set_shared(self.arena.slot_mut(found.handle), true);
+    }
+
+    /// As [`Keyspace::set_value`], with a value that is not copied.
+    pub(crate) fn set_shared(&mut self, found: Found, value: Bytes, deadline_ms: Option<u64>) {
+        let number = self.shared.add(value);
+        let found = self.set_value(found, &number.to_le_bytes(), deadline_ms);
+        entry::set_shared(self.arena.slot_mut(found.handle), true);
+    }
+
+    /// Gives an entry another value and deadline. Returns where it lies now.
     #[inline]
-    pub(crate) fn set_value(&mut self, found: Found, value: &[u8], deadline_ms: Option<u64>) {
+    pub(crate) fn set_value(&mut self, found: Found, value: &[u8], deadline_ms: Option<u64>) -> Found {
         let slot = self.arena.slot_mut(found.handle);
+        if let Some(number) = Entry::of(slot).shared_number() {
+            entry::set_shared(slot, false);
+            self.shared.remove(number);
+        }
         let entry = Entry::of(slot);
         let (body_len, before) = (entry.body_len(), entry.deadline_ms());
-        if entry.value().len() == value.len() && before == deadline_ms {
-            entry::value_mut(slot).copy_from_slice(value);
-            return;
+        if entry.stored().len() == value.len() && before == deadline_ms {
+            entry::stored_mut(slot).copy_from_slice(value);
+            return found;
         }
         let len = entry::entry_len(body_len, value.len(), deadline_ms);
         let found = self.resize(found, len, body_len, 0);
         let slot = self.arena.slot_mut(found.handle);
         entry::frame(slot, len, deadline_ms);
-        entry::value_mut(slot).copy_from_slice(value);
+        entry::stored_mut(slot).copy_from_slice(value);
         self.reindex(found.hash, before, deadline_ms);
+        found
     }
 
     /// Gives an entry another deadline.
     pub(crate) fn set_deadline(&mut self, found: Found, deadline_ms: Option<u64>) {
-        let entry = self.entry(found);
+        let entry = Entry::of(self.arena.slot(found.handle));
         let before = entry.deadline_ms();
-        let keep = entry.body_len() + entry.value().len();
-        let len = entry::entry_len(entry.body_len(), entry.value().len(), deadline_ms);
+        let keep = entry.body_len() + entry.stored().len();
+        let len = entry::entry_len(entry.body_len(), entry.stored().len(), deadline_ms);
         let found = self.resize(found, len, keep, 0);
         entry::frame(self.arena.slot_mut(found.handle), len, deadline_ms);
         self.reindex(found.hash, before, deadline_ms);
     }
 
-    /// Writes `bytes` at `offset` of an entry's value, which grows, filled with zeros, where needed.
-    pub(crate) fn splice(&mut self, found: Found, offset: usize, bytes: &[u8]) {
+    /// Writes `bytes` at `offset` of an entry's value, which grows, filled with zeros, where needed. A value that is
+    /// shared is copied first.
+    pub(crate) fn splice(&mut self, mut found: Found, offset: usize, bytes: &[u8]) {
+        if let Some(value) = self.entry(found).shared().cloned() {
+            found = self.set_value(found, &value, self.entry(found).deadline_ms());
+        }
         let entry = self.entry(found);
         let (deadline_ms, before) = (entry.deadline_ms(), entry.value().len());
         let keep = entry.body_len() + before;
@@ -281,7 +370,7 @@ impl Keyspace {
         let found = self.resize(found, len, keep, spare);
         let slot = self.arena.slot_mut(found.handle);
         entry::frame(slot, len, deadline_ms);
-        let value = entry::value_mut(slot);
+        let value = entry::stored_mut(slot);
         if offset > before {
             value[before..offset].fill(0);
         }
@@ -303,7 +392,11 @@ impl Keyspace {
 
     /// Removes an entry.
     pub(crate) fn remove(&mut self, found: Found) {
-        let deadline_ms = self.entry(found).deadline_ms();
+        let entry = Entry::of(self.arena.slot(found.handle));
+        let deadline_ms = entry.deadline_ms();
+        if let Some(number) = entry.shared_number() {
+            self.shared.remove(number);
+        }
         let id = self.segment_id(found.hash);
         let words = &mut self.segments[id].words;
         let target = word(found.hash, found.handle);
@@ -357,7 +450,7 @@ impl Keyspace {
                 end = u64::from(hash_of(last)) + 1;
                 words.retain(|word| *word >> 32 < end);
             }
-            words.iter().for_each(|word| visit(Entry::of(self.arena.slot(handle_of(*word)))));
+            words.iter().for_each(|word| visit(self.entry_at(handle_of(*word))));
             missing = missing.saturating_sub(words.len());
             position = end;
         }
@@ -577,7 +670,7 @@ mod tests {
             match self.find(probe) {
                 Some(found) => self.set_value(found, value, deadline_ms),
                 None => self.insert(probe, value, deadline_ms, None),
-            }
+            };
         }
 
         fn delete(&mut self, key: &[u8]) -> bool {
@@ -589,6 +682,7 @@ mod tests {
         fn check(&self) {
             let mut dues = BTreeSet::new();
             let (mut count, mut table_bytes, mut deepest) = (0, 0, 0);
+            let mut shared = BTreeSet::new();
             let mut seen = BTreeSet::new();
             for (index, id) in self.directory.iter().enumerate() {
                 let segment = &self.segments[*id as usize];
@@ -608,9 +702,14 @@ mod tests {
                     assert_eq!(probe.hash, found.hash);
                     assert_eq!(self.segment_id(probe.hash), *id as usize);
                     assert_eq!(self.find(probe).map(|found| found.handle), Some(found.handle));
+                    let is_new = entry.shared_number().is_none_or(|number| shared.insert(number));
+                    assert!(is_new && entry.shared_number().is_some() == entry.shared().is_some());
                     dues.extend(entry.deadline_ms().map(|ms| (ms, found.hash)));
                 }
             }
+            assert_eq!(shared.len() + self.shared.free.len(), self.shared.values.len());
+            assert!(self.shared.free.iter().all(|number| !shared.contains(number)));
+            assert_eq!(self.shared.bytes, self.shared.values.iter().map(Bytes::len).sum::<usize>());
             assert_eq!(count, self.len);
             assert_eq!(count, self.arena.check());
             assert_eq!(table_bytes, self.table_bytes);
@@ -758,6 +857,7 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Operation {
         Put(u32, usize, Option<u64>),
+        PutShared(u32, usize, Option<u64>),
         Splice(u32, usize, usize),
         Deadline(u32, Option<u64>),
         Remove(u32),
@@ -769,6 +869,7 @@ mod tests {
         let deadline = proptest::option::of(1..4u64);
         prop_oneof![
             4 => (key.clone(), len.clone(), deadline.clone()).prop_map(|(k, l, d)| Operation::Put(k, l, d)),
+            3 => (key.clone(), len.clone(), deadline.clone()).prop_map(|(k, l, d)| Operation::PutShared(k, l, d)),
             3 => (key.clone(), 0..2000usize, len).prop_map(|(k, o, l)| Operation::Splice(k, o, l)),
             2 => (key.clone(), deadline).prop_map(|(k, d)| Operation::Deadline(k, d)),
             2 => key.prop_map(Operation::Remove),
@@ -785,6 +886,15 @@ mod tests {
                 match operation {
                     Operation::Put(number, len, deadline_ms) => {
                         keyspace.put(&key(number), &fill(len), deadline_ms);
+                        model.insert(key(number), (fill(len), deadline_ms));
+                    }
+                    Operation::PutShared(number, len, deadline_ms) => {
+                        let (name, value) = (key(number), Bytes::from(fill(len)));
+                        let probe = keyspace.probe(&name);
+                        match keyspace.find(probe) {
+                            Some(found) => keyspace.set_shared(found, value, deadline_ms),
+                            None => keyspace.insert_shared(probe, value, deadline_ms, None),
+                        }
                         model.insert(key(number), (fill(len), deadline_ms));
                     }
                     Operation::Splice(number, offset, len) => {

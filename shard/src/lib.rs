@@ -42,6 +42,6 @@ pub use glob::matches as glob_matches;
 pub use integer::parse as parse_integer;
 pub use locks::{LockKeys, LockTable, Waiter};
 pub use reply::Reply;
-pub use request::{Dialect, Request, Span};
+pub use request::{Dialect, Request, SHARED_LEN_MIN, Span};
 pub use shard::{Shard, VALUE_LEN_MAX};
 pub use stats::Stats;

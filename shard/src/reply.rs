@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
+
 use crate::error::Error;
 
 /// The answer to one request. It may borrow the value it shows from the shard.
@@ -17,6 +19,8 @@ pub enum Reply<'a> {
     Bool(bool),
     /// A value: any bytes.
     Bulk(Cow<'a, [u8]>),
+    /// A large value, as [`Reply::Bulk`]; its memory is counted, and lives for as long as anybody keeps it.
+    Shared(&'a Bytes),
     /// No such value.
     Nil,
     /// An ordered list.
@@ -48,6 +52,7 @@ impl<'a> Reply<'a> {
             Reply::Integer(n) => Reply::Integer(n),
             Reply::Bool(yes) => Reply::Bool(yes),
             Reply::Bulk(bytes) => Reply::Bulk(Cow::Owned(bytes.into_owned())),
+            Reply::Shared(bytes) => Reply::Bulk(Cow::Owned(bytes.to_vec())),
             Reply::Nil => Reply::Nil,
             Reply::Array(items) => Reply::Array(items.into_iter().map(Reply::into_owned).collect()),
             Reply::Map(fields) => Reply::Map(fields.into_iter().map(|(k, v)| (k, v.into_owned())).collect()),

@@ -1,6 +1,20 @@
 //! A request: a row of the command table and argument slices that lie in somebody else's buffer.
 
+use bytes::Bytes;
+
 use crate::command::Command;
+
+/// From this length on a value is not copied from the memory of its request.
+pub const SHARED_LEN_MIN: usize = 16 << 10;
+
+/// A value keeps the memory of its request only if at most one byte in so many is not the value's.
+const WASTED_PART_MAX: usize = 16;
+
+/// Whether an argument is large, and nearly all that its memory holds.
+fn deserves(memory: &Bytes, span: Span) -> bool {
+    let len = span.len as usize;
+    len >= SHARED_LEN_MIN && memory.len() - len <= memory.len() / WASTED_PART_MAX
+}
 
 /// Where one argument lies in the buffer of its request, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,12 +52,30 @@ pub struct Request<'a> {
     pub dialect: Dialect,
     buffer: &'a [u8],
     args: &'a [Span],
+    /// The buffer, where whoever wants it may share it.
+    memory: Option<&'a Bytes>,
 }
 
 impl<'a> Request<'a> {
     /// A request whose arguments (the command's name is not among them) lie in `buffer`.
     pub fn new(command: &'static Command, dialect: Dialect, buffer: &'a [u8], args: &'a [Span]) -> Self {
-        Request { command, dialect, buffer, args }
+        Request { command, dialect, buffer, args, memory: None }
+    }
+
+    /// As [`Request::new`], for arguments in a buffer that may be shared: a large value is then not copied.
+    pub fn in_memory(
+        command: &'static Command,
+        dialect: Dialect,
+        memory: &'a Bytes,
+        args: &'a [Span],
+    ) -> Self {
+        Request { command, dialect, buffer: memory, args, memory: Some(memory) }
+    }
+
+    /// The buffer and the places of the arguments in it, if it may be shared and most of it is one large argument.
+    pub fn memory(&self) -> Option<(&'a Bytes, &'a [Span])> {
+        let memory = self.memory?;
+        self.args.iter().any(|span| deserves(memory, *span)).then_some((memory, self.args))
     }
 
     /// The subcommand that the first argument names, with the arguments behind it.
@@ -60,6 +92,22 @@ impl<'a> Request<'a> {
     /// Argument `index`, counted from 0 behind the command's name. The arity of the row guards the index.
     pub fn arg(&self, index: usize) -> &'a [u8] {
         self.args[index].of(self.buffer)
+    }
+
+    /// The large argument that is nearly all that its memory holds, if there is one.
+    #[inline]
+    pub fn large_arg(&self) -> Option<Bytes> {
+        self.memory?;
+        (0..self.args.len()).find_map(|index| self.shared_arg(index))
+    }
+
+    /// Argument `index`, if it is large and nearly all that its memory holds, so that a value may keep that.
+    #[inline]
+    pub(crate) fn shared_arg(&self, index: usize) -> Option<Bytes> {
+        let memory = self.memory?;
+        let span = self.args[index];
+        let start = span.start as usize;
+        deserves(memory, span).then(|| memory.slice(start..start + span.len as usize))
     }
 
     /// All arguments in order.

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::analytics::Analytics;
 use crate::analytics::inquiry::{Findings, Inquiry, Question};
 use crate::command::{Access, Run};
@@ -333,15 +335,63 @@ impl Shard {
                 self.keyspace.set_value(found, value, deadline_ms);
             }
             None => {
-                let probe = self.keyspace.probe(key);
-                let usage = self
-                    .analytics
-                    .as_mut()
-                    .map(|analytics| analytics.on_insert(probe, value.len(), deadline_ms));
+                let (probe, usage) = self.count_insert(key, value.len(), deadline_ms);
                 self.keyspace.insert(probe, value, deadline_ms, usage);
             }
         }
         changes.push(&Change::Put { key, value, deadline_ms });
+    }
+
+    /// As [`Shard::put`], with an argument of a request, by its number, as the value: it is not copied if it is large
+    /// and its memory can be kept.
+    #[inline(always)] // It is one comparison before each write.
+    pub(crate) fn put_arg(
+        &mut self,
+        found: Option<Found>,
+        key: &[u8],
+        (request, index): (&Request<'_>, usize),
+        deadline_ms: Option<u64>,
+        changes: &mut Changes,
+    ) {
+        match request.shared_arg(index) {
+            None => self.put(found, key, request.arg(index), deadline_ms, changes),
+            Some(value) => self.put_shared(found, key, value, deadline_ms, changes),
+        }
+    }
+
+    #[inline(never)]
+    fn put_shared(
+        &mut self,
+        found: Option<Found>,
+        key: &[u8],
+        value: Bytes,
+        deadline_ms: Option<u64>,
+        changes: &mut Changes,
+    ) {
+        let deadline_ms = deadline_ms.or_else(|| self.auto_ttl.deadline_ms(key, self.now_ms));
+        changes.push_shared(key, value.clone(), deadline_ms);
+        match found {
+            Some(found) => {
+                self.count_write(key, found, value.len(), deadline_ms);
+                self.keyspace.set_shared(found, value, deadline_ms);
+            }
+            None => {
+                let (probe, usage) = self.count_insert(key, value.len(), deadline_ms);
+                self.keyspace.insert_shared(probe, value, deadline_ms, usage);
+            }
+        }
+    }
+
+    #[inline(always)] // What it returns would go through memory.
+    fn count_insert<'k>(
+        &mut self,
+        key: &'k [u8],
+        value_len: usize,
+        deadline_ms: Option<u64>,
+    ) -> (Probe<'k>, Option<Usage>) {
+        let probe = self.keyspace.probe(key);
+        let analytics = self.analytics.as_mut();
+        (probe, analytics.map(|analytics| analytics.on_insert(probe, value_len, deadline_ms)))
     }
 
     /// How the keys are used, if that is counted.

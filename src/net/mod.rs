@@ -6,7 +6,7 @@
 //!
 //! 1. The kernel writes into provided buffers alone ([`Chunk`]); see `buffers.rs`.
 //! 2. The kernel reads from a buffer that was moved into [`Net::send`], and that comes back in
-//!    [`Event::Sent`] once the kernel is done with it. A socket's slot, its descriptor and that buffer live
+//!    [`Event::Sent`] once the kernel is done with it, or from one that is shared and that nobody changes. A socket's slot, its descriptor and that buffer live
 //!    until every operation on the socket has completed, whatever the caller does with the socket meanwhile.
 //! 3. Dropping the ring first ends every operation on a socket and reaps its completion, then frees the
 //!    memory. Closing the ring's descriptor would not do: doorbells keep the ring alive in the kernel.
@@ -24,11 +24,13 @@ mod tests;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use glommio::io::BufferedFile;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -92,7 +94,7 @@ pub enum Event {
     Received(SocketId, Chunk),
     /// The peer will send no more (`None`), or receiving failed. The socket may still be sent to.
     Ended(SocketId, Option<io::Error>),
-    /// The whole buffer was handed to the kernel. It comes back for reuse, emptied.
+    /// The whole buffer was handed to the kernel. It comes back for reuse, emptied; a new one for a shared one.
     Sent(SocketId, Vec<u8>),
     /// Sending failed: the peer is gone. Nothing more can be sent.
     SendFailed(SocketId, io::Error),
@@ -140,9 +142,41 @@ impl Operation {
 
 const GENERATION_MASK: u32 = 0xff_ffff;
 
+/// Bytes to be sent.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outbound {
+    /// They come back for reuse when they are sent.
+    Owned(Vec<u8>),
+    /// Others may have them, too.
+    Shared(Bytes),
+}
+
+impl Deref for Outbound {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Outbound::Owned(bytes) => bytes,
+            Outbound::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Vec<u8>> for Outbound {
+    fn from(bytes: Vec<u8>) -> Outbound {
+        Outbound::Owned(bytes)
+    }
+}
+
+impl From<Bytes> for Outbound {
+    fn from(bytes: Bytes) -> Outbound {
+        Outbound::Shared(bytes)
+    }
+}
+
 #[derive(Debug)]
 struct Outgoing {
-    bytes: Vec<u8>,
+    bytes: Outbound,
     sent: usize,
 }
 
@@ -333,7 +367,8 @@ impl Net {
 
     /// Sends all of `bytes`, which comes back in [`Event::Sent`]. One send at a time: while
     /// [`Net::is_sending`], or on a socket that is closed, it returns the bytes.
-    pub fn send(&mut self, id: SocketId, bytes: Vec<u8>) -> Result<(), Vec<u8>> {
+    pub fn send(&mut self, id: SocketId, bytes: impl Into<Outbound>) -> Result<(), Outbound> {
+        let bytes = bytes.into();
         match self.open(id) {
             Some(socket) if socket.sending.is_none() => socket.sending = Some(Outgoing { bytes, sent: 0 }),
             _ => return Err(bytes),
@@ -552,7 +587,7 @@ impl Net {
     fn push(&mut self, entry: &squeue::Entry) {
         // SAFETY: 1. receives name no memory, they take provided buffers; 2. the memory that a send names is
         // the heap memory of `Outgoing::bytes`, which stays where it is and untouched until the completion is
-        // reaped: `sending` is not handed out before, `release` and `drop` wait for it; 3. no other operation
+        // reaped: nobody can change shared bytes; `sending` is not handed out before, `release` and `drop` wait for it; 3. no other operation
         // names memory. Sockets, listeners and files keep their descriptors open; a doorbell that is closed
         // too early rings nothing, and the number in its entry is only ever sent a message.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
@@ -673,8 +708,12 @@ impl Net {
                     socket.sending = Some(outgoing);
                     self.push_send(id);
                 } else {
-                    outgoing.bytes.clear();
-                    events.push(Event::Sent(id, outgoing.bytes));
+                    let mut buffer = match outgoing.bytes {
+                        Outbound::Owned(buffer) => buffer,
+                        Outbound::Shared(_) => Vec::new(),
+                    };
+                    buffer.clear();
+                    events.push(Event::Sent(id, buffer));
                 }
             }
             Err(error) => events.push(Event::SendFailed(id, error)),

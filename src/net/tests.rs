@@ -383,7 +383,7 @@ fn a_slow_reader_gets_a_large_buffer_whole() {
     ring.net.send(id, bytes.clone()).unwrap();
     ring.settle();
     assert!(ring.net.is_sending(id), "more was sent than fits");
-    assert_eq!(ring.net.send(id, b"second".to_vec()), Err(b"second".to_vec()));
+    assert_eq!(ring.net.send(id, b"second".to_vec()), Err(b"second".to_vec().into()));
     let reader = thread::spawn(move || {
         let mut received = Vec::with_capacity(BYTES);
         while received.len() < BYTES {
@@ -422,7 +422,7 @@ fn a_peer_that_sends_no_more_still_gets_replies() {
     ring.settle();
     assert!(ring.events.is_empty(), "the end is told once: {:?}", ring.events);
     for reply in ["one", "two"] {
-        ring.net.send(id, reply.into()).unwrap();
+        ring.net.send(id, reply.as_bytes().to_vec()).unwrap();
         assert!(matches!(ring.next("a reply"), Event::Sent(..)));
     }
     ring.net.close(id);
@@ -493,7 +493,7 @@ fn a_slot_is_reused_only_after_its_operations() {
     let (new, mut new_peer) = ring.unix_pair();
     assert_eq!(new.index, old.index);
     assert_ne!(new.generation, old.generation);
-    assert_eq!(ring.net.send(old, b"stale".to_vec()), Err(b"stale".to_vec()));
+    assert_eq!(ring.net.send(old, b"stale".to_vec()), Err(b"stale".to_vec().into()));
     ring.net.pause(old);
     ring.net.shutdown_write(old);
     ring.net.close(old);

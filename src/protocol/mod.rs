@@ -9,6 +9,7 @@ mod text;
 
 use std::{fmt, io::Write};
 
+use bytes::Bytes;
 use shard::{
     Command, Dialect, Error, Reply, Request, Span,
     command::{self, TextForm},
@@ -45,6 +46,12 @@ const ECHO_BYTES_MAX: usize = 128;
 /// The arguments and unescaped bytes for which a parser keeps its memory between requests.
 const SPANS_KEPT: usize = 512;
 const SCRATCH_BYTES_KEPT: usize = 4 << 10;
+
+/// From this size on a value is sent from where it lies: it takes three sends, which cost more than to copy less.
+pub const LONE_VALUE_BYTES_MIN: usize = 256 << 10;
+
+/// What stands behind a value in RESP.
+pub const VALUE_END: &[u8] = b"\r\n";
 
 /// The language of a listener, with what its errors have to name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,6 +209,21 @@ impl Parser {
         dialect: Dialect,
     ) -> Request<'a> {
         Request::new(command, dialect, self.buffer(input), self.args.spans.get(1..).unwrap_or_default())
+    }
+
+    /// As [`Self::request`], for input that may be shared.
+    pub fn request_in<'a>(
+        &'a self,
+        memory: &'a Bytes,
+        command: &'static Command,
+        dialect: Dialect,
+    ) -> Request<'a> {
+        match self.args.scratch.is_empty() {
+            true => {
+                Request::in_memory(command, dialect, memory, self.args.spans.get(1..).unwrap_or_default())
+            }
+            false => self.request(memory, command, dialect),
+        }
     }
 
     /// The error for a request without a row. It holds no more of the request than its text echoes.
@@ -389,6 +411,22 @@ pub fn write_reply(
         }
         Dialect::Resp2 | Dialect::Resp3 => resp::write_reply(reply, dialect, out),
     }
+}
+
+/// The value that a reply consists of, where it is worth being sent from where it lies: between what
+/// [`begin_value`] writes and [`VALUE_END`].
+pub fn lone_value<'a>(reply: &'a Reply<'_>, dialect: Dialect) -> Option<&'a Bytes> {
+    match reply {
+        Reply::Shared(value) if dialect != Dialect::Text && value.len() >= LONE_VALUE_BYTES_MIN => {
+            Some(value)
+        }
+        _ => None,
+    }
+}
+
+/// Appends what stands before a value in RESP.
+pub fn begin_value(value: &[u8], out: &mut Vec<u8>) {
+    resp::write_count(b'$', value.len(), out);
 }
 
 /// Appends what stands before the `len` items of a list. Each item is then written by [`write_item`], now or

@@ -322,6 +322,7 @@ pub(super) fn write_reply(reply: &Reply<'_>, dialect: Dialect, out: &mut Vec<u8>
             (false, false) => b":0\r\n",
         }),
         Reply::Bulk(bytes) => write_bulk(bytes, out),
+        Reply::Shared(bytes) => write_bulk(bytes, out),
         Reply::Nil if resp3 => out.extend_from_slice(b"_\r\n"),
         Reply::Nil => out.extend_from_slice(b"$-1\r\n"),
         Reply::Array(items) => {

@@ -258,6 +258,7 @@ fn push_scalar(reply: &Reply<'_>, out: &mut Vec<u8>) {
         Reply::Integer(n) => push_integer(*n, out),
         Reply::Bool(yes) => push_integer(u8::from(*yes), out),
         Reply::Bulk(bytes) => push_value(bytes, out),
+        Reply::Shared(bytes) => push_value(bytes, out),
         Reply::Text(text) => push_value(text.as_bytes(), out),
         Reply::Nil => out.extend_from_slice(NIL),
         Reply::Error(error) => push_error(error, out),

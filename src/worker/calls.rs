@@ -6,6 +6,7 @@ use shard::{Dialect, LockKeys, Reply, Request, Waiter};
 use wal::Kind;
 
 use super::clients::{READ_AHEAD_MAX, write_reply};
+use super::staging::is_staged;
 use super::{Asked, Deferred, Prepared, Walking, Worker};
 use crate::backup::Still;
 use crate::mail::{Answer, Call, Mail, Page, Token, TransactionId};
@@ -45,6 +46,15 @@ impl Worker {
         match call {
             Call::Run { command, dialect, args } => {
                 let request = mail.request(command, dialect, args);
+                if self.locks.is_idle() || !self.conflicts(&request) {
+                    self.run_for(from, token, &request);
+                } else {
+                    self.defer(from, token, &request);
+                }
+            }
+            Call::RunLarge(request) if is_staged(&request.request()) => self.stage(from, token, request),
+            Call::RunLarge(request) => {
+                let request = request.request();
                 if self.locks.is_idle() || !self.conflicts(&request) {
                     self.run_for(from, token, &request);
                 } else {
@@ -125,7 +135,7 @@ impl Worker {
         !self.walks.is_empty()
     }
 
-    fn run_for(&mut self, origin: usize, token: Token, request: &Request<'_>) {
+    pub(super) fn run_for(&mut self, origin: usize, token: Token, request: &Request<'_>) {
         let refusal = self.refusal(request);
         let Worker { shard, journal, post, now_ms, .. } = self;
         if let Some(error) = refusal {
@@ -139,6 +149,11 @@ impl Worker {
         let reply = shard.execute(request, *now_ms, &mut journal.changes);
         let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
         let asker = (origin, token);
+        if let Some(value) = protocol::lone_value(&reply, request.dialect)
+            && !journal.holds_back(seq)
+        {
+            return post.to(origin).answer(token, Answer::Value(value.clone()));
+        }
         journal.answer_bytes(seq, asker, request.dialect, post, |out| write_reply(&reply, request, out));
     }
 

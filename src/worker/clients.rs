@@ -4,7 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use shard::{Error, Reply, Request};
+use bytes::Bytes;
+use shard::{Error, Reply, Request, SHARED_LEN_MIN};
 
 use super::Worker;
 use super::commands::Flow;
@@ -122,13 +123,20 @@ impl Worker {
         }
     }
 
-    pub(super) fn on_bytes(&mut self, id: SocketId, chunk: &[u8]) {
+    pub(super) fn on_bytes(&mut self, id: SocketId, mut chunk: &[u8]) {
         let Some(mut connection) = self.take_out(id) else { return };
-        if connection.input.is_empty() {
-            let used = self.serve(&mut connection, chunk, None);
-            connection.input.extend_from_slice(&chunk[used..]);
-        } else {
-            connection.input.extend_from_slice(chunk);
+        while !chunk.is_empty() {
+            if connection.input.is_empty() {
+                let used = self.serve(&mut connection, chunk, None, None);
+                connection.take_in(&chunk[used..]);
+                break;
+            }
+            // A large argument ends where its memory does, so that the request can keep it as it is.
+            let missing = connection.input_needed.saturating_sub(connection.unserved_bytes());
+            let is_large = connection.input_needed >= SHARED_LEN_MIN && missing > 0;
+            let (bytes, rest) = chunk.split_at(if is_large { missing.min(chunk.len()) } else { chunk.len() });
+            connection.take_in(bytes);
+            chunk = rest;
             if !connection.client.hungry {
                 self.serve_input(&mut connection, None);
             }
@@ -169,7 +177,17 @@ impl Worker {
         }
         let mut input = std::mem::take(&mut connection.input);
         let mut served = connection.served_bytes;
-        served += self.serve(connection, &input[served..], until);
+        if served > 0 || input.len() < SHARED_LEN_MIN {
+            served += self.serve(connection, &input[served..], None, until);
+        } else {
+            let memory = Bytes::from(input);
+            served = self.serve(connection, &memory, Some(&memory), until);
+            input = if memory.is_unique() {
+                memory.into()
+            } else {
+                memory.slice(std::mem::take(&mut served)..).into() // A copy: the first request has kept the memory.
+            };
+        }
         if served == input.len() {
             input.clear();
             input.shrink_to(INPUT_HIGH_BYTES);
@@ -183,9 +201,15 @@ impl Worker {
         connection.served_bytes = served;
     }
 
-    /// Runs the requests in `bytes` in order, as far as they go now, and not for long after `until`. Returns how many
-    /// bytes are done with.
-    fn serve(&mut self, connection: &mut Connection, bytes: &[u8], until: Option<Instant>) -> usize {
+    /// Runs the requests in `bytes` in order, as far as they go now, and not for long after `until`; `memory` is where
+    /// these bytes lie, if it may be shared with the first one. Returns how many bytes are done with.
+    fn serve(
+        &mut self,
+        connection: &mut Connection,
+        bytes: &[u8],
+        memory: Option<&Bytes>,
+        until: Option<Instant>,
+    ) -> usize {
         let Connection { parser, client, input_needed, .. } = connection;
         let mut used = 0;
         if client.last_turn != self.turn_number {
@@ -211,13 +235,15 @@ impl Worker {
             }
             until_ahead = until_ahead.saturating_sub(1);
             match parser.parse(rest) {
-                Ok(Parsed::Request { consumed }) => match self.dispatch(parser, client, rest) {
-                    Flow::Taken => used += consumed,
-                    Flow::Later => {
-                        self.starve(client);
-                        return used;
+                Ok(Parsed::Request { consumed }) => {
+                    match self.dispatch(parser, client, rest, memory.filter(|_| used == 0)) {
+                        Flow::Taken => used += consumed,
+                        Flow::Later => {
+                            self.starve(client);
+                            return used;
+                        }
                     }
-                },
+                }
                 Ok(Parsed::Skip { consumed }) => used += consumed,
                 Ok(Parsed::Incomplete { needed }) => {
                     *input_needed = needed;
@@ -335,7 +361,14 @@ pub(crate) fn job_token(client: &Client) -> Token {
 }
 
 pub(crate) fn answer(client: &mut Client, request: &Request<'_>, reply: &Reply<'_>) {
-    client.replies.now(|out| write_reply(reply, request, out));
+    match protocol::lone_value(reply, request.dialect) {
+        Some(value) if client.replies.all_in() => {
+            client.replies.now(|out| protocol::begin_value(value, out));
+            client.replies.now_sealed([value.clone()]);
+            client.replies.now(|out| out.extend_from_slice(protocol::VALUE_END));
+        }
+        _ => client.replies.now(|out| write_reply(reply, request, out)),
+    }
 }
 
 pub(super) fn write_reply(reply: &Reply<'_>, request: &Request<'_>, out: &mut Vec<u8>) {

@@ -1,12 +1,14 @@
 //! What becomes of a client's request: run on this worker's shard, sent to the one that owns its keys, or begun as a
 //! job over several; and the answers that other workers give. Nothing here waits.
 
+use bytes::Bytes;
 use shard::command::{Access, Run};
 use shard::{Error, Reply, Request, Waiter};
 
 use super::calls::locks_of;
 use super::clients::{answer, answer_error, job_token, write_reply};
 use super::hangs::{hangs, hangs_in_disk};
+use super::staging::is_staged;
 use super::{Deferred, Worker};
 use crate::backup::{self, Backup, Still};
 use crate::connection::Client;
@@ -25,13 +27,23 @@ pub(super) enum Flow {
 }
 
 impl Worker {
-    pub(super) fn dispatch(&mut self, parser: &Parser, client: &mut Client, input: &[u8]) -> Flow {
+    pub(super) fn dispatch(
+        &mut self,
+        parser: &Parser,
+        client: &mut Client,
+        input: &[u8],
+        memory: Option<&Bytes>,
+    ) -> Flow {
+        client.waits_for_last = false;
         let Some(command) = parser.command() else {
             self.commands += 1;
             answer_error(client, parser.unknown_command(input));
             return Flow::Taken;
         };
-        let request = parser.request(input, command, client.dialect);
+        let request = match memory {
+            None => parser.request(input, command, client.dialect),
+            Some(memory) => parser.request_in(memory, command, client.dialect),
+        };
         if let Err(error) = protocol::check_arity(command, request.arg_count()) {
             self.commands += 1;
             answer(client, &request, &Reply::Error(error));
@@ -78,6 +90,10 @@ impl Worker {
     fn run_here(&mut self, client: &mut Client, request: &Request<'_>) {
         if let Some(error) = self.refusal(request) {
             answer(client, request, &Reply::Error(error));
+        } else if is_staged(request) {
+            let sequence = client.replies.later(self.index, 0, self.uptime_ms);
+            client.waits_for_last = true;
+            self.stage(self.index, Token { socket: client.socket, sequence }, OwnedRequest::new(request));
         } else if self.locks.is_idle() || !self.conflicts(request) {
             let Worker { shard, journal, post, index, now_ms, uptime_ms, turn_number, crowd, .. } = self;
             let journal = &mut **journal;
@@ -111,6 +127,7 @@ impl Worker {
             return answer(client, request, &hangs());
         }
         let token = Token { socket: client.socket, sequence: client.replies.next_sequence() };
+        client.waits_for_last |= is_staged(request);
         let size_bytes = self.post.run(worker, token, request);
         client.replies.later(worker, size_bytes, self.uptime_ms);
     }
@@ -250,6 +267,15 @@ impl Worker {
                 client.job = job;
                 let bytes = mail.bytes(range);
                 let sent = client.replies.fill(token.sequence, |out| out.extend_from_slice(bytes));
+                if sent.worker != self.index {
+                    self.post.answered(sent.worker, sent.size_bytes);
+                }
+            }
+            (Answer::Value(value), job) => {
+                client.job = job;
+                let (before, behind) =
+                    (|out: &mut Vec<u8>| protocol::begin_value(&value, out), protocol::VALUE_END);
+                let sent = client.replies.fill_value(token.sequence, before, value.clone(), behind);
                 if sent.worker != self.index {
                     self.post.answered(sent.worker, sent.size_bytes);
                 }

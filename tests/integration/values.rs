@@ -1,7 +1,11 @@
 //! Values from nothing to 64 MiB, every byte in keys and values, requests in pieces of any size.
 
+use std::collections::BTreeMap;
+use std::io::Write;
+
 use crate::client::{Value, encoded};
 use crate::process::{Server, within_deadline};
+use crate::random::Random;
 use crate::words::quoted;
 
 /// Bytes that differ from place to place, so that a shifted or repeated piece is seen.
@@ -42,6 +46,153 @@ fn values_of_all_sizes_come_back_as_they_were_sent() {
             "{size} bytes, restarted"
         );
     }
+}
+
+/// Sizes around those from which on values are not copied, on the way in and on the way out, and one that is written
+/// before its command runs.
+const SIZES: [usize; 9] =
+    [0, 100, (16 << 10) - 1, 16 << 10, 20_000, (256 << 10) - 1, 256 << 10, 1_300_000, 5_000_000];
+
+/// One request with a large value or about one, and its reply by a model of the keys.
+fn large_exchange(random: &mut Random, keys: &mut BTreeMap<String, Vec<u8>>) -> (Vec<u8>, Value) {
+    let key = format!("{{{}}}", random.below(6));
+    let size = random.one_of(&SIZES);
+    let mut value = pattern(size);
+    value.iter_mut().take(8).for_each(|byte| *byte = random.below(256) as u8);
+    let (ok, shown) =
+        (Value::Simple("OK".to_owned()), |value: Option<&Vec<u8>>| value.map_or(Value::Nil, Value::bulk));
+    let word = |word: &str| word.as_bytes().to_vec();
+    let name = key.clone().into_bytes();
+    match random.below(10) {
+        0..4 => {
+            let mut request = vec![word("SET"), name, value.clone()];
+            let mut reply = ok;
+            match random.below(4) {
+                0 => request.extend([word("EX"), word("1000")]),
+                1 => {
+                    request.extend([word("GET"), word("PX"), word("1000000")]);
+                    reply = shown(keys.get(&key));
+                }
+                2 if keys.contains_key(&key) => {
+                    request.push(word("NX"));
+                    return (encoded(&request), Value::Nil);
+                }
+                _ => {}
+            }
+            keys.insert(key, value);
+            (encoded(&request), reply)
+        }
+        4 => {
+            keys.insert(key, value.clone());
+            (encoded(&[word("SETEX"), name, word("1000"), value]), ok)
+        }
+        5 => {
+            let all = keys.entry(key).or_default();
+            all.extend(&value[..value.len().min(30_000)]);
+            let len = Value::Integer(all.len() as i64);
+            (encoded(&[word("APPEND"), name, value[..value.len().min(30_000)].to_vec()]), len)
+        }
+        6 => {
+            let other = format!("{{{}}}", random.below(6));
+            let request =
+                encoded(&[word("MSET"), name, value.clone(), other.clone().into_bytes(), word("short")]);
+            keys.insert(key, value);
+            keys.insert(other, word("short"));
+            (request, ok)
+        }
+        7 => {
+            let removed = keys.remove(&key).is_some();
+            (encoded(&[word("DEL"), name]), Value::Integer(removed.into()))
+        }
+        _ => (encoded(&[word("GET"), name]), shown(keys.get(&key))),
+    }
+}
+
+#[test]
+fn large_values_in_pipelines_and_pieces_are_those_of_a_model() {
+    for (shards, mode) in [(1, "everysec"), (2, "always"), (3, "everysec")] {
+        let mut server = Server::start(shards, &["--sync-mode", mode]);
+        let mut random = Random::new("large values").fork();
+        let mut keys = BTreeMap::new();
+        let (requests, replies): (Vec<_>, Vec<_>) =
+            (0..300).map(|_| large_exchange(&mut random, &mut keys)).unzip();
+        let mut resp = server.resp();
+        let mut sender = resp.wire.sender();
+        let sending = std::thread::spawn(move || {
+            let mut rest = &*requests.concat();
+            while !rest.is_empty() {
+                let most = random.one_of(&[1, 100, 16 << 10, 200_000]);
+                let piece = rest.len().min(1 + random.below(most) as usize);
+                sender.write_all(&rest[..piece]).unwrap();
+                rest = &rest[piece..];
+            }
+        });
+        for (number, expected) in replies.iter().enumerate() {
+            assert!(resp.read() == *expected, "{shards} shards, reply {number} differs");
+        }
+        sending.join().unwrap();
+        server.kill9();
+        server.restart(shards);
+        let mut resp = server.resp();
+        assert_eq!(resp.ask("DBSIZE").integer(), keys.len() as i64);
+        for (key, value) in &keys {
+            assert!(
+                resp.ask(&format!("GET {key}")) == Value::bulk(value),
+                "{shards} shards, {key} after a restart"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_reply_shows_the_value_of_its_time_whatever_becomes_of_the_key() {
+    let server = Server::start(2, &[]);
+    let mut other = server.resp();
+    let old = pattern(24 << 20);
+    for (key, end) in
+        [("{a}", "SET"), ("{b}", "DEL"), ("{a}", "APPEND"), ("{b}", "FLUSHALL"), ("{a}", "EXPIRE")]
+    {
+        assert_eq!(other.ask_bytes(&[b"SET", key.as_bytes(), &old]).to_string(), "+OK");
+        // The rest of it is more than what the system keeps for a client that does not read.
+        let mut slow = server.resp();
+        slow.wire.send(&encoded(&["GET", key]));
+        slow.wire.send(&encoded(&["PING"]));
+        let mut first = [0];
+        slow.wire.sender().peek(&mut first).unwrap();
+        match end {
+            "SET" => assert_eq!(other.ask_bytes(&[b"SET", key.as_bytes(), &[7; 100_000]]).to_string(), "+OK"),
+            "APPEND" => assert_eq!(other.ask(&format!("APPEND {key} end")).integer() as usize, old.len() + 3),
+            "EXPIRE" => assert_eq!(other.ask(&format!("EXPIRE {key} 0")).integer(), 1),
+            "DEL" => assert_eq!(other.ask(&format!("DEL {key}")).integer(), 1),
+            _ => assert_eq!(other.ask("FLUSHALL").to_string(), "+OK"),
+        }
+        assert!(slow.read() == Value::bulk(&old), "{end} shows in an earlier reply");
+        assert_eq!(slow.read().to_string(), "+PONG");
+    }
+}
+
+#[test]
+fn the_memory_of_large_values_is_counted() {
+    let server = Server::start(1, &[]);
+    let mut resp = server.resp();
+    let mut used = || {
+        let info = resp.ask("INFO memory");
+        let info = String::from_utf8_lossy(info.bytes()).into_owned();
+        info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().parse::<i64>().unwrap()
+    };
+    let mut writer = server.resp();
+    let (empty, len) = (used(), 20 << 20);
+    let is_about = |bytes: i64, expected: usize| (bytes - expected as i64).abs() < 100_000;
+    for key in ["one", "two"] {
+        assert_eq!(writer.ask_bytes(&[b"SET", key.as_bytes(), &pattern(len)]).to_string(), "+OK");
+    }
+    assert!(is_about(used() - empty, 2 * len), "{empty} before, {} with both", used());
+    let usage = writer.ask("MEMORY USAGE one").integer();
+    assert!(is_about(usage, len), "{usage}");
+    assert_eq!(writer.ask("SET one short").to_string(), "+OK");
+    assert!(is_about(used() - empty, len), "{empty} before, {} with one", used());
+    assert_eq!(writer.ask("DEL two").integer(), 1);
+    assert!(is_about(used() - empty, 0), "{empty} before, {} after", used());
 }
 
 #[test]

@@ -162,23 +162,50 @@ pub(crate) fn seal(
     mut each_crc: impl FnMut(u32),
 ) {
     while start < buffer.len() {
-        let frame = &mut buffer[start..];
-        frame[16..24].copy_from_slice(&generation.to_le_bytes());
-        frame[24..32].copy_from_slice(&synced_seq.to_le_bytes());
+        stamp(&mut buffer[start..], generation, synced_seq);
         let (end, own_parts) = extent(buffer, start, &mut parts);
-        let mut hasher = crc32fast::Hasher::new();
-        pieces(&buffer[..end], start + 4, own_parts).for_each(|piece| hasher.update(piece));
-        let crc = hasher.finalize();
+        let crc = match own_parts {
+            [] => crc32fast::hash(&buffer[start + 4..end]),
+            _ => {
+                let mut hasher = crc32fast::Hasher::new();
+                pieces(&buffer[..end], start + 4, own_parts).for_each(|piece| hasher.update(piece));
+                hasher.finalize()
+            }
+        };
         buffer[start..start + 4].copy_from_slice(&crc.to_le_bytes());
         each_crc(crc);
         start = end;
     }
 }
 
+/// Seals the only frame in `buffer`, from `start` on, which ends with a part whose checksum is known.
+pub(crate) fn seal_staged(
+    buffer: &mut [u8],
+    start: usize,
+    part_crc: &crc32fast::Hasher,
+    generation: u64,
+    synced_seq: u64,
+) {
+    stamp(&mut buffer[start..], generation, synced_seq);
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&buffer[start + 4..]);
+    hasher.combine(part_crc);
+    buffer[start..start + 4].copy_from_slice(&hasher.finalize().to_le_bytes());
+}
+
+fn stamp(frame: &mut [u8], generation: u64, synced_seq: u64) {
+    frame[16..24].copy_from_slice(&generation.to_le_bytes());
+    frame[24..32].copy_from_slice(&synced_seq.to_le_bytes());
+}
+
 /// Where the frame at `start` ends in the buffer. Its parts are taken from the front of `parts` and returned.
+#[inline]
 fn extent<'p>(buffer: &[u8], start: usize, parts: &mut &'p [Part]) -> (usize, &'p [Part]) {
     let mut left = u32_at(&buffer[start..], 4) as usize;
     let mut end = start + FRAME_HEADER_BYTES;
+    if parts.is_empty() {
+        return (end + left, &[]);
+    }
     let mut count = 0;
     // The next frame's parts belong behind its header.
     while let Some((at, part)) = parts.get(count).filter(|(at, _)| at - end < left) {

@@ -14,6 +14,7 @@ pub(crate) const SYNCED_MAGIC: [u8; 8] = *b"KVLITSYN";
 pub(crate) const SYNCED_NAME: &str = "synced";
 pub(crate) const SPARE_NAME: &str = "spare";
 pub(crate) const RESERVE_NAME: &str = "reserve";
+pub(crate) const STAGED_NAME: &str = "staged";
 pub(crate) const SNAPSHOT_TMP_NAME: &str = "snapshot.tmp";
 pub(crate) const SEGMENT_SUFFIX: &str = ".log";
 pub(crate) const SNAPSHOT_SUFFIX: &str = ".snapshot";
@@ -106,6 +107,7 @@ pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> u16 {
     u16::from_le_bytes(*bytes[offset..].first_chunk().expect("the caller checked the length"))
 }
 
+#[inline]
 pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> u32 {
     u32::from_le_bytes(*bytes[offset..].first_chunk().expect("the caller checked the length"))
 }

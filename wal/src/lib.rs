@@ -14,6 +14,7 @@
 //!     snapshot.tmp                           a snapshot that is being written
 //!     synced                                 up to which frame the log is on disk: a file header and no more
 //!     spare                                  a preallocated file that becomes the next segment
+//!     staged                                 a large payload whose frame follows, and that becomes a segment with it
 //!     analytics                              a note that may be lost, drawn in `note`
 //! ```
 //!
@@ -91,6 +92,7 @@ mod recovery;
 mod salvage;
 mod snapshot;
 mod spare;
+mod staged;
 mod synced;
 
 pub use directory::{DataDir, Inspection, Layout, data_dir_of};
@@ -105,3 +107,4 @@ pub use recovery::{Cut, Record, Recovered, check};
 pub use salvage::{Loss, LossCause, Readable, Salvage, Salvaged};
 pub use snapshot::{FailedSnapshot, Snapshot, SnapshotEnd, SnapshotWriter};
 pub use spare::{Obsolete, Preparation, Spare};
+pub use staged::Staged;

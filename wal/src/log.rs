@@ -17,7 +17,7 @@ use crate::recovery::{self, Record, Recovered};
 use crate::snapshot::Snapshot;
 use crate::{
     Disk, DiskFile, Error, FailedSnapshot, Image, Kind, Note, Obsolete, Place, Preparation, SnapshotEnd,
-    SnapshotWriter, Spare, synced,
+    SnapshotWriter, Spare, Staged, synced,
 };
 
 /// A buffer that one huge batch made larger than this is given back after it.
@@ -82,6 +82,8 @@ struct Current<F> {
     offset: u64,
     /// A write failed: what stands behind `offset` is unknown.
     broken: bool,
+    /// Its room was only allocated: what is not used of it is given back when the segment ends before it is full.
+    is_sparse: bool,
 }
 
 /// Files to sync, and the sequence number up to which the log is durable when that is done.
@@ -210,6 +212,48 @@ impl<D: Disk> Log<D> {
         self.put(Content::Payload(kind), entries, payload, parts)
     }
 
+    /// Begins to write the end of a payload of which `before_bytes` bytes stand before it. Frames are appended and
+    /// written meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn stage(&self, before_bytes: usize, part: Bytes) -> Result<Staged<D>, Error> {
+        Staged::begin(&self.disk, &self.directory, self.segment_bytes, before_bytes, part)
+    }
+
+    /// Adds a frame with `entries` changes whose payload ends with a part that was staged, `payload` standing before
+    /// it. It is handed to the system at once where no other frame is waiting; where it cannot be, it waits for
+    /// [`Self::flush`] as all frames do. Returns its sequence number.
+    ///
+    /// # Panics
+    /// As [`Self::append`].
+    pub fn append_staged(&mut self, staged: Staged<D>, entries: u32, payload: &[u8]) -> u64 {
+        let fits = staged.is_complete() && payload.len() == staged.before_bytes && self.buffered_bytes() == 0;
+        let seq = self.append_parts(Kind::Batch, entries, payload, &[(payload.len(), staged.part.clone())]);
+        if fits {
+            // What went wrong is found again by the next flush, which does not need the file.
+            let _ = self.flush_staged(staged);
+        }
+        seq
+    }
+
+    fn flush_staged(&mut self, staged: Staged<D>) -> Result<(), Error> {
+        let generation = self.next_generation;
+        self.next_generation += 1;
+        self.put_file_header(generation);
+        frame::seal_staged(&mut self.buffer, FILE_HEADER_BYTES, &staged.crc, generation, self.durable_seq);
+        staged.file.write_all_at(&self.buffer, 0).map_err(Error::io("write", &staged.path))?;
+        let path = numbered(&self.directory, generation, SEGMENT_SUFFIX);
+        // Whole before it has the name of a segment.
+        self.disk.rename(&staged.path, &path).map_err(Error::io("rename", &staged.path))?;
+        let segment = self.empty_segment(generation, path, staged.file_bytes);
+        self.close_current();
+        self.current =
+            Some(Current { segment, file: staged.file, offset: 0, broken: false, is_sparse: true });
+        self.note_written((self.buffer.len() + self.parts_bytes) as u64);
+        Ok(())
+    }
+
     /// Hands all buffered frames to the system, in one write, and returns the last sequence number written.
     ///
     /// # Errors
@@ -242,18 +286,28 @@ impl<D: Disk> Log<D> {
             current.broken = true;
             return Err(Error::io("write", &current.segment.path)(error));
         }
-        current.offset = at + (self.buffer.len() - from + self.parts_bytes) as u64;
-        current.segment.bytes += frames_bytes as u64;
+        self.note_written(at + (self.buffer.len() - from + self.parts_bytes) as u64);
+        Ok(self.written_seq)
+    }
+
+    /// All buffered frames are written to the current segment, up to this offset.
+    #[inline]
+    fn note_written(&mut self, offset: u64) {
+        let frames_bytes = self.buffered_bytes() as u64;
+        let current = self.current.as_mut().expect("it was written to");
+        current.offset = offset;
+        current.segment.bytes += frames_bytes;
         current.segment.entries += self.buffered_entries;
         current.segment.last_seq = self.next_seq - 1;
         self.buffer.truncate(FILE_HEADER_BYTES);
         self.buffer.shrink_to(BUFFER_KEEP_BYTES);
-        self.parts.clear();
-        self.parts_bytes = 0;
+        if self.parts_bytes > 0 {
+            self.parts.clear();
+            self.parts_bytes = 0;
+        }
         self.buffered_entries = 0;
         self.written_seq = self.next_seq - 1;
         self.wrote_since_open = true;
-        Ok(self.written_seq)
     }
 
     /// Bytes that wait for [`Self::flush`].
@@ -523,9 +577,11 @@ impl<D: Disk> Log<D> {
         let seq = self.next_seq;
         let parts_bytes = parts.iter().map(|(_, part)| part.len()).sum();
         frame::put(&mut self.buffer, seq, content, entries, payload, parts_bytes);
-        let start = self.buffer.len() - payload.len();
-        self.parts.extend(parts.iter().map(|(at, part)| (start + at, part.clone())));
-        self.parts_bytes += parts_bytes;
+        if parts_bytes > 0 {
+            let start = self.buffer.len() - payload.len();
+            self.parts.extend(parts.iter().map(|(at, part)| (start + at, part.clone())));
+            self.parts_bytes += parts_bytes;
+        }
         self.buffered_entries += u64::from(entries);
         self.next_seq += 1;
         seq
@@ -571,13 +627,21 @@ impl<D: Disk> Log<D> {
                 (file, file_bytes)
             }
         };
-        let first_seq = self.written_seq + 1;
-        let header = FileHeader { generation, first_seq, synced_seq: self.durable_seq };
+        self.put_file_header(generation);
+        let segment = self.empty_segment(generation, path, file_bytes);
+        Ok(Current { segment, file, offset: 0, broken: false, is_sparse: false })
+    }
+
+    /// Puts the header of a segment that begins with the buffered frames before them.
+    fn put_file_header(&mut self, generation: u64) {
+        let header = FileHeader { generation, first_seq: self.written_seq + 1, synced_seq: self.durable_seq };
         self.buffer[..FILE_HEADER_BYTES].copy_from_slice(&header.encode(SEGMENT_MAGIC, self.place));
-        let (bytes, entries, last_seq) = (0, 0, self.written_seq);
-        let segment =
-            Segment { generation, path, file: None, first_seq, last_seq, bytes, entries, file_bytes };
-        Ok(Current { segment, file, offset: 0, broken: false })
+    }
+
+    /// A segment without frames that follows those that are written.
+    fn empty_segment(&self, generation: u64, path: PathBuf, file_bytes: u64) -> Segment<D::File> {
+        let (first_seq, last_seq) = (self.written_seq + 1, self.written_seq);
+        Segment { generation, path, file: None, first_seq, last_seq, bytes: 0, entries: 0, file_bytes }
     }
 
     fn close_current(&mut self) {
@@ -592,6 +656,8 @@ impl<D: Disk> Log<D> {
         if current.broken {
             // What stands behind the last good frame is unknown: such a file is never recycled.
             segment.file_bytes = 0;
+        } else if current.is_sparse && current.file.truncate(current.offset).is_ok() {
+            segment.file_bytes = current.offset;
         }
         segment.file = Some(current.file);
         self.closed.push_back(segment);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::frame::{self, Content, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameReader, Remains};
 use crate::header::{
     FILE_HEADER_BYTES, FileHeader, RESERVE_NAME, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_SUFFIX,
-    SNAPSHOT_TMP_NAME, SPARE_NAME, number_of,
+    SNAPSHOT_TMP_NAME, SPARE_NAME, STAGED_NAME, number_of,
 };
 use crate::log::Segment;
 use crate::snapshot::{self, Snapshot, sync_directory};
@@ -249,7 +249,7 @@ fn survey<D: Disk>(disk: &D, directory: &Path, place: Place) -> Result<Survey<D:
     };
     for name in disk.list(directory).map_err(Error::io("list", directory))? {
         let path = directory.join(&name);
-        if [SPARE_NAME, RESERVE_NAME, SNAPSHOT_TMP_NAME].contains(&&*name) {
+        if [SPARE_NAME, RESERVE_NAME, STAGED_NAME, SNAPSHOT_TMP_NAME].contains(&&*name) {
             survey.unfinished.push(path);
         } else if let Some(position) = number_of(&name, SNAPSHOT_SUFFIX) {
             survey.snapshots.push((position, path));

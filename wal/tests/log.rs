@@ -25,6 +25,7 @@ fn dir() -> PathBuf {
 fn empty_disk() -> MemDisk {
     let disk = MemDisk::default();
     disk.create_dir_all(&dir()).unwrap();
+    disk.open_dir(Path::new("/")).unwrap().sync_all().unwrap();
     disk
 }
 
@@ -183,6 +184,103 @@ fn parts_that_stand_elsewhere_are_replayed_in_their_place() {
     assert_eq!(log.size_bytes(), size_bytes);
     drop(log);
     assert!(try_open(&OsDisk, directory.path(), 4 << 20).unwrap().2 == expected);
+}
+
+/// Appends a frame whose payload ends with `part`, staged in pieces while other frames are written.
+fn append_staged(log: &mut Log<MemDisk>, part: &Bytes) {
+    let Ok(mut staged) = log.stage(4, part.clone()) else {
+        log.append_parts(Kind::Batch, 1, b"head", &[(4, part.clone())]);
+        return;
+    };
+    while matches!(staged.step(300), Ok(false)) {
+        log.append(Kind::Batch, 1, &payload(log.next_seq()));
+        let _ = log.flush();
+    }
+    log.append_staged(staged, 1, b"head");
+}
+
+/// What is replayed after `append_staged` and three more frames, which is what they give.
+fn expect_staged(replay: &Replay, part: &[u8]) {
+    let at = replay.len() - 4;
+    expect_frames(&replay[..at].to_vec(), 1, at as u64);
+    assert_eq!(replay[at], (at as u64 + 1, [b"head", part].concat()));
+    expect_frames(&replay[at + 1..].to_vec(), at as u64 + 2, replay.len() as u64);
+}
+
+#[test]
+fn a_staged_part_costs_its_frame_one_small_write() {
+    let part = Bytes::from((0..1000_u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>());
+    for segment_bytes in [512, 16 << 10] {
+        let disk = empty_disk();
+        let (mut log, ..) = open(&disk, segment_bytes);
+        write(&mut log, 2);
+        append_staged(&mut log, &part);
+        assert_eq!((log.buffered_bytes(), log.written_seq()), (0, log.next_seq() - 1), "it is written");
+        let segment = files(&disk, ".log").pop().unwrap();
+        write(&mut log, 3);
+        let size_bytes = log.size_bytes();
+        append_staged(&mut log, &part);
+        let ended = disk.read(&segment).unwrap().len();
+        assert!(ended < 5000, "{ended} bytes: its room is given back");
+        assert!(log.size_bytes() > size_bytes + part.len() as u64);
+        drop(log);
+        let (log, _, replay) = open(&disk, segment_bytes);
+        assert!(files(&disk, "staged").is_empty());
+        assert!((1..log.next_seq()).eq(replay.iter().map(|(seq, _)| *seq)));
+        let staged = replay.iter().filter(|(_, payload)| *payload == [b"head", &*part].concat());
+        assert_eq!((staged.count(), replay.last().unwrap().1.len()), (2, 4 + part.len()));
+    }
+}
+
+#[test]
+fn a_staged_part_survives_failures_and_power_cuts_as_other_frames_do() {
+    let part = Bytes::from((0..1000_u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>());
+    for failing in 0..40 {
+        let disk = empty_disk();
+        let (mut log, ..) = open(&disk, 16 << 10);
+        write(&mut log, 2);
+        log.sync().unwrap();
+        if failing > 0 {
+            disk.fail_once(failing, std::io::ErrorKind::Other);
+        }
+        append_staged(&mut log, &part);
+        // What could not be written is written again, as a whole.
+        log.flush().or_else(|_| log.flush()).unwrap();
+        for _ in 0..3 {
+            log.append(Kind::Batch, 1, &payload(log.next_seq()));
+            log.flush().or_else(|_| log.flush()).unwrap();
+        }
+        expect_staged(&open(&disk.fork(), 16 << 10).2, &part);
+        if log.sync().is_ok() {
+            expect_staged(&open(&disk.power_cut(failing), 16 << 10).2, &part);
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_takes_a_staged_frame_whole_or_not_at_all() {
+    let part = Bytes::from((0..1000_u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>());
+    let mut torn = 0;
+    for seed in 0..300 {
+        let disk = empty_disk();
+        let (mut log, ..) = open(&disk, 16 << 10);
+        write(&mut log, 2);
+        log.sync().unwrap();
+        append_staged(&mut log, &part);
+        let is_synced = seed % 3 == 0;
+        if is_synced {
+            log.sync().unwrap();
+        }
+        write(&mut log, seed % 4);
+        let (mut log, _, replay) = open(&disk.power_cut(seed), 16 << 10);
+        assert!(replay.len() >= 2, "what was synced is there");
+        let whole = replay.iter().find(|(_, payload)| payload.len() > 10);
+        assert!(whole.is_none_or(|(_, payload)| *payload == [b"head", &*part].concat()), "seed {seed}");
+        assert!(whole.is_some() || !is_synced, "seed {seed}");
+        torn += usize::from(whole.is_none());
+        write(&mut log, 2);
+    }
+    assert!(torn > 20, "{torn}");
 }
 
 #[test]

@@ -81,7 +81,7 @@ pub(crate) fn setex<'s>(
         return Error::ValueTooLarge { limit: shard.value_len_max() }.into();
     }
     let found = shard.find(key, now_ms);
-    shard.put(found, key, value, Some(deadline_ms), changes);
+    shard.put_arg(found, key, (request, 2), Some(deadline_ms), changes);
     Reply::Ok
 }
 

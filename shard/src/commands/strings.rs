@@ -1,9 +1,8 @@
 //! Commands on values: bytes, and integers written as such.
 
-use std::borrow::Cow;
-
 use super::expiry::{TimeUnit, deadline_of};
 use super::{count, integer};
+use crate::entry::Entry;
 use crate::integer::Digits;
 use crate::{Changes, Error, Reply, Request, Shard};
 
@@ -16,7 +15,7 @@ pub(crate) fn get<'s>(
     _changes: &mut Changes,
 ) -> Reply<'s> {
     match shard.look_up(request.arg(0), now_ms) {
-        Some(found) => Reply::bytes(shard.entry(found).value()),
+        Some(found) => shown(shard.entry(found)),
         None => Reply::Nil,
     }
 }
@@ -45,10 +44,18 @@ pub(crate) fn mget<'s>(
     }
     let shard: &'s Shard = shard;
     let values = request.keys().map(|key| match shard.peek(key) {
-        Some(entry) => Reply::bytes(entry.value()),
+        Some(entry) => shown(entry),
         None => Reply::Nil,
     });
     Reply::Array(values.collect())
+}
+
+#[inline]
+fn shown(entry: Entry<'_>) -> Reply<'_> {
+    match entry.shared() {
+        None => Reply::bytes(entry.value()),
+        Some(value) => Reply::Shared(value),
+    }
 }
 
 /// `SET key value [option ...]`, with the conditions NX and XX, the reply GET, and the times EX, PX, EXAT,
@@ -70,7 +77,7 @@ pub(crate) fn set<'s>(
     }
     let found = if options.get { shard.look_up(key, now_ms) } else { shard.find(key, now_ms) };
     let old = match found {
-        Some(found) if options.get => Some(Reply::Bulk(Cow::Owned(shard.entry(found).value().to_vec()))),
+        Some(found) if options.get => Some(shown(shard.entry(found)).into_owned()),
         None if options.get => Some(Reply::Nil),
         _ => None,
     };
@@ -81,7 +88,7 @@ pub(crate) fn set<'s>(
         Some(found) if options.keep_deadline => shard.entry(found).deadline_ms(),
         _ => options.deadline_ms,
     };
-    shard.put(found, key, value, deadline_ms, changes);
+    shard.put_arg(found, key, (request, 1), deadline_ms, changes);
     old.unwrap_or(Reply::Ok)
 }
 
@@ -145,7 +152,7 @@ pub(crate) fn setnx<'s>(
     }
     let found = shard.find(key, now_ms);
     if found.is_none() {
-        shard.put(None, key, value, None, changes);
+        shard.put_arg(None, key, (request, 1), None, changes);
     }
     Reply::one_or_zero(found.is_none())
 }
@@ -160,13 +167,12 @@ pub(crate) fn mset<'s>(
     if !request.arg_count().is_multiple_of(2) {
         return Error::WrongArity(request.command).into();
     }
-    let pairs = request.keys().zip(request.args().skip(1).step_by(2));
-    if pairs.clone().any(|(_, value)| value.len() > shard.value_len_max()) {
+    if request.args().skip(1).step_by(2).any(|value| value.len() > shard.value_len_max()) {
         return too_large(shard);
     }
-    for (key, value) in pairs {
+    for (pair, key) in request.keys().enumerate() {
         let found = shard.find(key, now_ms);
-        shard.put(found, key, value, None, changes);
+        shard.put_arg(found, key, (request, 2 * pair + 1), None, changes);
     }
     Reply::Ok
 }
@@ -187,7 +193,7 @@ pub(crate) fn append<'s>(
     match found {
         Some(_) if bytes.is_empty() => {}
         Some(found) => shard.append(found, key, bytes, changes),
-        None => shard.put(None, key, bytes, None, changes),
+        None => shard.put_arg(None, key, (request, 1), None, changes),
     }
     Reply::Integer(count(before + bytes.len()))
 }

@@ -1,0 +1,85 @@
+//! Commands with very large values: the value is handed to the log's disk piece by piece, over many turns, and only then
+//! does the command run. What it adds to the log is small by then, so no turn is long and nobody else waits.
+//!
+//! Until then nothing of the command has happened. Its client runs no other command meanwhile; those of others run
+//! before it.
+
+use std::collections::VecDeque;
+
+use shard::Request;
+use shard::command::{Access, Run};
+use wal::{OsDisk, Staged};
+
+use super::Worker;
+use crate::mail::Token;
+use crate::router::OwnedRequest;
+
+/// Values from this size on. What is smaller takes a few milliseconds at most.
+const STAGED_BYTES_MIN: usize = 4 << 20;
+
+/// How much of a value one turn hands over: a quarter of a millisecond, where the system has to find pages for it.
+const STAGED_BYTES_PER_TURN: usize = 256 << 10;
+
+/// Commands that wait for their values, in the order in which they came. Each client has one at most.
+pub(super) type Stagings = VecDeque<Staging>;
+
+/// A command whose value is being written.
+pub(super) struct Staging {
+    origin: usize,
+    token: Token,
+    request: OwnedRequest,
+    /// The value on its way; that of the first command only.
+    staged: Option<Staged<OsDisk>>,
+}
+
+/// Whether a request waits until its value is written.
+#[inline]
+pub(super) fn is_staged(request: &Request<'_>) -> bool {
+    request.large_arg().is_some_and(|value| value.len() >= STAGED_BYTES_MIN)
+        && request.command.access == Access::Write
+        && matches!(request.command.run, Run::Key(_))
+        // The log gets its bytes as a part of a value.
+        && request.command.name != "APPEND"
+}
+
+impl Worker {
+    pub(super) fn stage(&mut self, origin: usize, token: Token, request: OwnedRequest) {
+        self.stagings.push_back(Staging { origin, token, request, staged: None });
+    }
+
+    /// Goes on with the first command that waits for its value. Returns whether any is left.
+    pub(super) fn go_on_staging(&mut self) -> bool {
+        let Some(mut staging) = self.stagings.pop_front() else { return false };
+        let staged = match staging.staged.take() {
+            None => self.journal.stage(&staging.request.request()),
+            staged => staged,
+        };
+        if let Some(mut staged) = staged {
+            match staged.step(STAGED_BYTES_PER_TURN) {
+                Ok(false) => {
+                    staging.staged = Some(staged);
+                    self.stagings.push_front(staging);
+                    return true;
+                }
+                Ok(true) => staging.staged = Some(staged),
+                // The log finds out for itself that the disk does not take it.
+                Err(_) => {}
+            }
+        }
+        self.run_staged(staging);
+        !self.stagings.is_empty()
+    }
+
+    fn run_staged(&mut self, Staging { origin, token, request, staged }: Staging) {
+        let request = request.request();
+        if !self.locks.is_idle() && self.conflicts(&request) {
+            return self.defer(origin, token, &request);
+        }
+        // Its frame is the next one in the log.
+        self.write_log();
+        self.run_for(origin, token, &request);
+        if let Some(staged) = staged {
+            self.journal.seal_staged(staged);
+        }
+    }
+}
