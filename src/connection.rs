@@ -117,6 +117,8 @@ pub struct Client {
     pub hungry: bool,
     /// It stands in the worker's list of clients to look after at the end of the turn.
     pub listed: bool,
+    /// The last count of the worker's clients that it was counted in.
+    pub counted_in: u32,
 }
 
 impl Connection {
@@ -145,6 +147,7 @@ impl Connection {
             gathering_since_us: None,
             hungry: false,
             listed: false,
+            counted_in: 0,
         };
         Box::new(Connection { parser, input: Vec::new(), served_bytes: 0, input_needed: 0, client })
     }

@@ -45,6 +45,12 @@ const ROOM_MIN_PART: u64 = 4;
 /// In the mode `always`, so many bytes of changes at most gather while a sync is under way.
 const GATHERED_BYTES_MAX: usize = 256 * 1024;
 
+/// In the mode `always`, how long after a sync the next one waits for the commands of those clients that are expected to
+/// send one, for each of them and at most, and which part of them is enough.
+const COMPANY_PER_CLIENT: Duration = Duration::from_micros(1);
+const COMPANY_MAX: Duration = Duration::from_millis(1);
+const COMPANY_PERCENT: usize = 90;
+
 /// How long frames that could not be written wait for the next try.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -71,6 +77,9 @@ pub struct Journal {
     files_left: usize,
     sync_begun: Instant,
     failed: Option<std::io::Error>,
+    /// How many clients are expected to change something soon, and until when the next sync waits for them.
+    company: usize,
+    company_until: Instant,
     room_min_bytes: u64,
     /// Why writes are refused, if they are.
     fault: Option<Fault>,
@@ -164,6 +173,8 @@ impl Journal {
             files_left: 0,
             sync_begun: Instant::now(),
             failed: None,
+            company: 0,
+            company_until: Instant::now(),
             room_min_bytes: ROOM_MIN_BYTES.min(config.wal_segment_size / ROOM_MIN_PART),
             fault: None,
             unwritten: None,
@@ -264,13 +275,32 @@ impl Journal {
         outcome
     }
 
+    /// So many clients, each with one command at a time, are expected to change something soon.
+    pub fn expect_company(&mut self, clients: usize) {
+        self.company = clients;
+    }
+
+    /// How many more commands the next sync waits for, and for how long, if it does: a sync costs as much as several
+    /// commands, and those who were answered after the last one are about to come again. No time is left when it is
+    /// time to [write](Self::write).
+    pub fn awaited_company(&self) -> Option<(usize, Duration)> {
+        let wanted = self.company * COMPANY_PERCENT / 100;
+        let is_busy = self.sync.is_some() || self.unwritten.is_some() || self.log.needs_snapshot();
+        if wanted <= self.awaiting_sync.len() || is_busy {
+            return None;
+        }
+        let left = self.company_until.saturating_duration_since(Instant::now());
+        let has_changes = self.log.buffered_bytes() > 0 || !self.changes.is_empty();
+        (has_changes || !left.is_zero()).then(|| (wanted - self.awaiting_sync.len(), left))
+    }
+
     /// Whether this turn's changes may wait for later ones before they are written: nobody is answered before the
-    /// next sync, which begins when the one that is under way has ended.
+    /// next sync, which begins when the one that is under way has ended, or when company for it has come.
     pub fn gathers(&self) -> bool {
         let gathered_bytes = self.log.buffered_bytes() + self.changes.payload_len();
         let bytes_max = GATHERED_BYTES_MAX.min(self.room_min_bytes as usize / 2);
         self.mode == SyncMode::Always
-            && self.sync.is_some()
+            && (self.sync.is_some() || self.awaited_company().is_some_and(|(_, left)| !left.is_zero()))
             && self.unwritten.is_none()
             && gathered_bytes < bytes_max
     }
@@ -619,7 +649,8 @@ impl Journal {
             self.unsafe_frames.forget(durable);
         }
         self.answer_durable(post);
-        if self.mode == SyncMode::Always {
+        self.company_until = Instant::now() + (COMPANY_PER_CLIENT * self.company as u32).min(COMPANY_MAX);
+        if self.mode == SyncMode::Always && !self.gathers() {
             // In this mode a failed write holds no answers back that do not wait for a sync anyway.
             self.write(net, post);
         }
@@ -756,6 +787,48 @@ mod tests {
             journal.write(&mut net, &mut post);
             assert_eq!(journal.log.buffered_bytes(), 0, "whoever asks for a write gets it, in a sync too");
         }
+    }
+
+    #[test]
+    fn a_sync_waits_for_those_who_were_answered_after_the_last_one_but_not_for_long() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut net, mut post) = (Net::new().unwrap(), Post::mesh(1, 4).remove(0));
+        let mut journal = syncing(directory.path(), &mut net, &mut post);
+        let change = |journal: &mut Journal, post: &mut Post| {
+            journal.changes.push(&Change::Put { key: b"key", value: b"value", deadline_ms: None });
+            journal.answer(journal.frame_behind_all(), 0, TOKEN, Answer::Part(Reply::Ok), post);
+        };
+        journal.expect_company(10);
+        assert_eq!(journal.awaited_company(), None, "a sync is under way");
+        change(&mut journal, &mut post);
+        end_sync(&mut journal, &mut net, &mut post);
+        assert_eq!(answers(&mut post, &mut net).len(), 1);
+
+        // Enough of them come.
+        let later = Duration::from_secs(3600);
+        journal.company_until += later;
+        for awaited in (1..9).rev() {
+            assert!(journal.gathers() && journal.sync.is_none());
+            assert_eq!(journal.awaited_company().map(|(count, _)| count), Some(awaited));
+            change(&mut journal, &mut post);
+        }
+        assert!(!journal.gathers() && journal.awaited_company().is_none());
+        journal.write(&mut net, &mut post);
+        assert!(journal.sync.is_some());
+        end_sync(&mut journal, &mut net, &mut post);
+        assert_eq!(answers(&mut post, &mut net).len(), 9);
+
+        // Nobody comes, or too few.
+        journal.company_until -= later;
+        assert_eq!(journal.awaited_company(), None, "there is nothing to write");
+        change(&mut journal, &mut post);
+        assert_eq!(journal.awaited_company(), Some((8, Duration::ZERO)), "it is to be written now");
+        assert!(!journal.gathers());
+
+        // There is nobody to wait for.
+        journal.company_until += later;
+        journal.expect_company(1);
+        assert!(!journal.gathers() && journal.awaited_company().is_none());
     }
 
     #[test]

@@ -11,6 +11,7 @@
 mod calls;
 mod clients;
 mod commands;
+mod crowd;
 mod hangs;
 mod staging;
 #[cfg(test)]
@@ -40,6 +41,7 @@ use crate::verdict;
 
 use clients::{BACKLOG_TIME_MIN, answer_error};
 pub(crate) use clients::{answer, job_token};
+use crowd::Crowd;
 use staging::Stagings;
 
 /// How many due keys one turn removes. Each costs a microsecond or two where millions are due and none is cached; a
@@ -69,6 +71,10 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// this and several clients wait.
 const GATHERING: Duration = Duration::from_micros(40);
 const GATHERING_COMMANDS_MAX: u64 = 16;
+
+/// While a sync waits for company, so much of it is slept through, and for so long at most, since others come as well.
+const COMPANY_AT_ONCE_MAX: usize = 16;
+const COMPANY_WAIT_MAX: Duration = Duration::from_micros(100);
 
 /// How long a shutdown waits for what is under way.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -140,6 +146,8 @@ pub struct Worker {
     commands: u64,
     /// How many of them before the last turn that served any.
     commands_before: u64,
+    /// In the mode `always`: who waits for syncs.
+    crowd: Crowd,
     last_sync: Instant,
     stopping_since: Option<Instant>,
     drained: bool,
@@ -261,6 +269,7 @@ impl Worker {
             expiring: false,
             commands: 0,
             commands_before: 0,
+            crowd: Crowd::default(),
             last_sync: Instant::now(),
             stopping_since: None,
             drained: false,
@@ -330,16 +339,24 @@ impl Worker {
                 continue;
             }
             idle_since = None;
+            let company = self.journal.get().and_then(Journal::awaited_company);
             if !self.awaits_threads() {
                 // The executor has nothing else to do: wait where the work comes from.
                 let patience = self.until_due();
                 if self.post.fall_asleep() {
-                    self.net.wait(patience).map_err(Failure::NetworkRing)?;
+                    match company {
+                        Some((count, left)) => {
+                            let count = count.min(COMPANY_AT_ONCE_MAX);
+                            self.net.wait_for(count, left.min(patience).min(COMPANY_WAIT_MAX))
+                        }
+                        None => self.net.wait(patience),
+                    }
+                    .map_err(Failure::NetworkRing)?;
                     self.post.wake_up();
                 }
                 continue;
             }
-            if self.next_gathered_us().is_some() {
+            if company.is_some() || self.next_gathered_us().is_some() {
                 glommio::yield_if_needed().await;
                 continue;
             }
@@ -442,6 +459,7 @@ impl Worker {
             let gathers = served < GATHERING_COMMANDS_MAX && self.journal.awaiting_sync() > 1;
             self.net.gather_for(if gathers { GATHERING } else { Duration::ZERO });
         }
+        self.journal.expect_company(self.crowd.expected(self.turn_began_us));
     }
 
     fn on_event(&mut self, event: Event) {

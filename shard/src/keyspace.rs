@@ -235,16 +235,22 @@ impl Keyspace {
         self.warm_hashes(self.expiry.due(now_ms).take(count));
     }
 
-    /// Two loops whose rounds do not wait for each other, so that the memory serves several keys at once.
+    /// Loops whose rounds do not wait for each other, so that the memory serves several keys at once: where the words
+    /// lie, what they say, and the entries.
     fn warm_hashes(&self, hashes: impl Iterator<Item = u32>) {
-        let mut handles = [Handle(0); WARM_KEYS_MAX];
+        let mut words = [&0; WARM_KEYS_MAX];
         let mut count = 0;
         for hash in hashes.take(WARM_KEYS_MAX) {
-            let words = &self.segments[self.segment_id(hash)].words;
-            if let Some(word) = words.find(bucket_hash(hash), |word| hash_of(*word) == hash) {
-                handles[count] = handle_of(*word);
+            // Nearly always the first word with the right tag is the key's. To compare it would be to wait for it, and
+            // all later rounds with this one each time that the processor had guessed wrong.
+            if let Some(word) = self.segments[self.segment_id(hash)].words.find(bucket_hash(hash), |_| true) {
+                words[count] = word;
                 count += 1;
             }
+        }
+        let mut handles = [Handle(0); WARM_KEYS_MAX];
+        for (handle, word) in handles.iter_mut().zip(&words[..count]) {
+            *handle = handle_of(**word);
         }
         // An entry seldom begins where a line of the cache does: its key and a short value lie in two of them.
         let ends = handles[..count].iter().map(|handle| {

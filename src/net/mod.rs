@@ -479,12 +479,17 @@ impl Net {
 
     /// Submits what was queued and blocks the thread until something completes, at most for `patience`.
     pub fn wait(&mut self, patience: Duration) -> io::Result<()> {
+        self.wait_for(1, patience)
+    }
+
+    /// As [`Net::wait`], but until so many operations have completed; while a sync is under way, until one has.
+    pub fn wait_for(&mut self, count: usize, patience: Duration) -> io::Result<()> {
         if self.syncs_apart > 0 {
             return self.wait_for_both(patience);
         }
         let patience = types::Timespec::from(patience);
         let args = types::SubmitArgs::new().timespec(&patience);
-        match self.ring.submitter().submit_with_args(1, &args) {
+        match self.ring.submitter().submit_with_args(count, &args) {
             Ok(_) => Ok(()),
             Err(error) if error.raw_os_error() == Some(libc::ETIME) || is_passing(&error) => Ok(()),
             Err(error) => Err(error),

@@ -95,13 +95,15 @@ impl Worker {
             client.waits_for_last = true;
             self.stage(self.index, Token { socket: client.socket, sequence }, OwnedRequest::new(request));
         } else if self.locks.is_idle() || !self.conflicts(request) {
-            let Worker { shard, journal, post, index, now_ms, uptime_ms, turn_number, .. } = self;
+            let Worker { shard, journal, post, index, now_ms, uptime_ms, turn_number, crowd, .. } = self;
             let journal = &mut **journal;
             journal.bound_frame();
             let changes_before = journal.changes.count();
             let reply = shard.execute(request, *now_ms, &mut journal.changes);
             let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
             if journal.holds_back(seq) {
+                let is_alone = client.is_quiet();
+                crowd.note(&mut client.counted_in, is_alone);
                 let sequence = client.replies.later(*index, 0, *uptime_ms);
                 let token = Token { socket: client.socket, sequence };
                 let asker = (*index, token);
