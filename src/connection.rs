@@ -26,7 +26,7 @@ const CLAIM_MAX: usize = 64;
 const BUFFER_KEPT_BYTES: usize = 64 * 1024;
 
 /// Replies that are ready wait for later ones of other shards only while they are smaller than this.
-const GATHERED_BYTES_MAX: usize = 16 * 1024;
+const GATHERED_REPLY_BYTES_MAX: usize = 16 * 1024;
 
 /// Which listener a client came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -388,7 +388,7 @@ impl Replies {
 
     /// Whether the ready bytes are few, and more of them are on their way from other shards.
     pub fn should_gather(&self) -> bool {
-        !self.slots.is_empty() && self.sealed.is_empty() && self.out.len() < GATHERED_BYTES_MAX
+        !self.slots.is_empty() && self.sealed.is_empty() && self.out.len() < GATHERED_REPLY_BYTES_MAX
     }
 
     /// Takes the next bytes to leave; `spare` is the buffer for those that follow.
@@ -447,7 +447,7 @@ mod tests {
         let one = replies.later(7, 10, 0);
         let two = replies.later(7, 10, 0);
         assert!(replies.should_gather());
-        replies.fill(one, |out| out.resize(GATHERED_BYTES_MAX, b'1'));
+        replies.fill(one, |out| out.resize(GATHERED_REPLY_BYTES_MAX, b'1'));
         assert!(!replies.should_gather(), "they are many");
         replies.take(Vec::new);
         assert!(replies.should_gather());

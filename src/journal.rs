@@ -43,7 +43,7 @@ const ROOM_MIN_BYTES: u64 = 4 * 1024 * 1024;
 const ROOM_MIN_PART: u64 = 4;
 
 /// In the mode `always`, so many bytes of changes at most gather while a sync is under way.
-const GATHERED_BYTES_MAX: usize = 256 * 1024;
+const GATHERED_CHANGE_BYTES_MAX: usize = 256 * 1024;
 
 /// In the mode `always`, how long after a sync the next one waits for the commands of those clients that are expected to
 /// send one, for each of them and at most, and which part of them is enough.
@@ -298,7 +298,7 @@ impl Journal {
     /// next sync, which begins when the one that is under way has ended, or when company for it has come.
     pub fn gathers(&self) -> bool {
         let gathered_bytes = self.log.buffered_bytes() + self.changes.payload_len();
-        let bytes_max = GATHERED_BYTES_MAX.min(self.room_min_bytes as usize / 2);
+        let bytes_max = GATHERED_CHANGE_BYTES_MAX.min(self.room_min_bytes as usize / 2);
         self.mode == SyncMode::Always
             && (self.sync.is_some() || self.awaited_company().is_some_and(|(_, left)| !left.is_zero()))
             && self.unwritten.is_none()
@@ -780,7 +780,7 @@ mod tests {
         end_sync(&mut journal, &mut net, &mut post);
         assert_eq!(answers(&mut post, &mut net).len(), 3);
 
-        let value = vec![0; GATHERED_BYTES_MAX];
+        let value = vec![0; GATHERED_CHANGE_BYTES_MAX];
         for _ in 0..2 {
             journal.changes.push(&Change::Put { key: b"key", value: &value, deadline_ms: None });
             assert!(!journal.gathers(), "what gathers is bounded");

@@ -6,8 +6,9 @@
 //!
 //! 1. The kernel writes into provided buffers alone ([`Chunk`]); see `buffers.rs`.
 //! 2. The kernel reads from a buffer that was moved into [`Net::send`], and that comes back in
-//!    [`Event::Sent`] once the kernel is done with it, or from one that is shared and that nobody changes. A socket's slot, its descriptor and that buffer live
-//!    until every operation on the socket has completed, whatever the caller does with the socket meanwhile.
+//!    [`Event::Sent`] once the kernel is done with it, or from one that is shared and that nobody changes. A
+//!    socket's slot, its descriptor and that buffer live until every operation on the socket has completed,
+//!    whatever the caller does with the socket meanwhile.
 //! 3. Dropping the ring first ends every operation on a socket and reaps its completion, then frees the
 //!    memory. Closing the ring's descriptor would not do: doorbells keep the ring alive in the kernel.
 //!
@@ -587,9 +588,10 @@ impl Net {
     fn push(&mut self, entry: &squeue::Entry) {
         // SAFETY: 1. receives name no memory, they take provided buffers; 2. the memory that a send names is
         // the heap memory of `Outgoing::bytes`, which stays where it is and untouched until the completion is
-        // reaped: nobody can change shared bytes; `sending` is not handed out before, `release` and `drop` wait for it; 3. no other operation
-        // names memory. Sockets, listeners and files keep their descriptors open; a doorbell that is closed
-        // too early rings nothing, and the number in its entry is only ever sent a message.
+        // reaped: nobody can change shared bytes; `sending` is not handed out before, `release` and `drop` wait
+        // for it; 3. no other operation names memory. Sockets, listeners and files keep their descriptors open;
+        // a doorbell that is closed too early rings nothing, and the number in its entry is only ever sent a
+        // message.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
             // The queue is full: hand over what there is. The kernel takes it all at once, unless it is out
             // of memory, and then there is nothing better than to ask again.
