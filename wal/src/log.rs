@@ -23,7 +23,7 @@ use crate::{
 /// A buffer that one huge batch made larger than this is given back after it.
 const BUFFER_KEEP_BYTES: usize = 4 << 20;
 /// Segments that are larger than usual, for one large batch, have a multiple of this size.
-const BLOCK_BYTES: u64 = 4096;
+pub(crate) const BLOCK_BYTES: u64 = 4096;
 
 /// The log of one shard.
 #[derive(Debug)]

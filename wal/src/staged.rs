@@ -9,10 +9,8 @@ use bytes::Bytes;
 
 use crate::frame::FRAME_HEADER_BYTES;
 use crate::header::{FILE_HEADER_BYTES, STAGED_NAME};
+use crate::log::BLOCK_BYTES;
 use crate::{Disk, DiskFile, Error};
-
-/// Files have a multiple of this size.
-const BLOCK_BYTES: u64 = 4096;
 
 /// A part of a payload on its way to the disk. There is one at a time.
 #[derive(Debug)]
