@@ -103,6 +103,8 @@ pub struct Client {
     pub refused: bool,
     /// It is not received from at the moment.
     pub paused: bool,
+    /// So many bytes of a large request have come early. It is not received from for the turns that they would take.
+    pub early_bytes: usize,
     /// The last turn of the worker in which its requests were looked at, and how many were run in it.
     pub last_turn: u64,
     /// See `last_turn`.
@@ -140,6 +142,7 @@ impl Connection {
             stage: Stage::Open,
             refused: false,
             paused: false,
+            early_bytes: 0,
             last_turn: 0,
             commands_in_turn: 0,
             shown_in_turn: 0,

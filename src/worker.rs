@@ -444,6 +444,7 @@ impl Worker {
         }
         self.post.send(&mut self.net);
         self.look_after_clients();
+        progressed |= !self.attention.is_empty(); // Somebody rests until a later turn.
         self.turn_progressed = progressed;
         Ok(progressed)
     }

@@ -24,6 +24,10 @@ const COMMANDS_PER_TURN_MAX: usize = 256;
 pub(super) const BACKLOG_TIME_MIN: Duration = Duration::from_micros(60);
 const COMMANDS_PER_LOOK: usize = 16;
 
+/// How many bytes of a large request are received in a turn, on average. The kernel delivers up to half a megabyte at
+/// once, which takes about as long as a turn may: most of it, to find pages for them.
+const LARGE_BYTES_PER_TURN: usize = 128 << 10;
+
 /// How many requests of a pipeline are read ahead at a time.
 pub(super) const READ_AHEAD_MAX: usize = 32;
 
@@ -135,6 +139,9 @@ impl Worker {
             let missing = connection.input_needed.saturating_sub(connection.unserved_bytes());
             let is_large = connection.input_needed >= SHARED_LEN_MIN && missing > 0;
             let (bytes, rest) = chunk.split_at(if is_large { missing.min(chunk.len()) } else { chunk.len() });
+            if missing >= LARGE_BYTES_PER_TURN {
+                connection.client.early_bytes += bytes.len();
+            }
             connection.take_in(bytes);
             chunk = rest;
             if !connection.client.hungry {
@@ -331,7 +338,12 @@ impl Worker {
             let bytes = client.replies.take(|| self.spare_buffers.pop().unwrap_or_default());
             self.net.send(id, bytes).expect("nothing is being sent, and the socket is open");
         }
-        let hold = unserved_bytes >= INPUT_HIGH_BYTES.max(connection.input_needed) && client.hungry;
+        client.early_bytes = client.early_bytes.saturating_sub(LARGE_BYTES_PER_TURN);
+        if client.early_bytes > 0 && !std::mem::replace(&mut client.listed, true) {
+            self.attention.push(id);
+        }
+        let full = unserved_bytes >= INPUT_HIGH_BYTES.max(connection.input_needed) && client.hungry;
+        let hold = full || client.early_bytes > 0;
         if hold != client.paused {
             client.paused = hold;
             if hold { self.net.pause(id) } else { self.net.resume(id) }
