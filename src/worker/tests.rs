@@ -15,6 +15,7 @@ use crate::server::Shared;
 
 const COMMANDS_PER_TURN: u64 = 256;
 const KEYS_PER_TURN: usize = 512;
+const LARGE_BYTES_PER_TURN: usize = 128 << 10;
 
 /// After so many turns a test gives up.
 const TURNS_MAX: usize = 10_000;
@@ -164,4 +165,36 @@ fn a_turn_visits_a_bounded_part_of_the_keys_and_serves_others_meanwhile() {
         assert!(pongs + 3 > turns_taken, "a reply with each turn, not {pongs} with {turns_taken}");
         assert!(found.iter().all(|found| found.starts_with("*5000\r\n")));
     });
+}
+
+#[test]
+fn a_turn_receives_a_bounded_part_of_a_large_request_and_serves_others_meanwhile() {
+    const BYTES: usize = 3 << 20; // Not so many that the value is written ahead.
+    let request = format!("*3\r\n$3\r\nSET\r\n$5\r\nlarge\r\n${BYTES}\r\n{}\r\n", "v".repeat(BYTES));
+    for is_alone in [true, false] {
+        with_worker(|worker| {
+            let (mut client, mut other) = (Client::connect(worker), Client::connect(worker));
+            rustix::net::sockopt::set_socket_send_buffer_size(&client.0, 4 * LARGE_BYTES_PER_TURN).unwrap();
+            let (mut sent, mut pongs, mut turns_taken) = (0, 0, 0);
+            while client.received().is_empty() {
+                // Each turn finds as much as the socket takes, which is more than a turn should take from it.
+                match client.0.write(&request.as_bytes()[sent..]) {
+                    Ok(count) => sent += count,
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+                }
+                if !is_alone {
+                    other.send("PING\r\n");
+                }
+                let goes_on = worker.turn().unwrap() || worker.net.ready();
+                assert!(goes_on, "a worker that sleeps now receives nothing more");
+                pongs += other.received().lines().count();
+                turns_taken += 1;
+                assert!(turns_taken < TURNS_MAX);
+            }
+            // The last bytes that the kernel delivered, half a megabyte at most, have the request run at once.
+            assert!(turns_taken >= (BYTES - (512 << 10)) / LARGE_BYTES_PER_TURN, "all in {turns_taken} turns");
+            assert!(is_alone || pongs + 3 > turns_taken, "{pongs} replies with {turns_taken} turns");
+            assert_eq!(worker.shard.key_count(), 1);
+        });
+    }
 }
