@@ -365,7 +365,7 @@ impl Journal {
     /// Parts of transactions go on waiting, with what they have locked, until the log has them, or until only a
     /// snapshot can have them: it does not begin before the locks are given back.
     pub fn watch(&mut self, post: &mut Post) -> bool {
-        let hangs = self.sync.is_some() && self.sync_begun.elapsed() > self.disk_timeout;
+        let hangs = self.sync.is_some() && !self.awaits_sync();
         self.sync_hangs = hangs && self.mode != SyncMode::No;
         self.note_speed();
         self.assess();
@@ -609,6 +609,23 @@ impl Journal {
         self.files_left = ticket.files().len() + usize::from(ticket.directory().is_some());
         self.sync = Some(ticket);
         self.sync_begun = Instant::now();
+    }
+
+    /// Whether a sync is under way that has not taken too long.
+    pub fn awaits_sync(&self) -> bool {
+        self.sync.is_some() && self.sync_begun.elapsed() <= self.disk_timeout
+    }
+
+    /// Ends the log, as [`Log::close`] does. A sync that is still under way counts as failed: one beside it might
+    /// not hear of what it could not write.
+    ///
+    /// # Errors
+    /// As [`Log::close`].
+    pub fn close(mut self) -> Result<(), wal::Error> {
+        if let Some(ticket) = &self.sync {
+            self.log.fail_sync(ticket);
+        }
+        self.log.close()
     }
 
     /// Finds out whether the sync that is under way, or has just ended, is a slow one.
@@ -881,6 +898,17 @@ mod tests {
         journal.watch(&mut post);
         let given = answers(&mut post, &mut net);
         assert!(matches!(given[..], [Answer::Part(Reply::Error(Error::NotOnDisk { .. }))]), "{given:?}");
+    }
+
+    #[test]
+    fn the_end_of_a_log_does_not_pass_over_a_sync_that_is_under_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut net, mut post) = (Net::new().unwrap(), Post::mesh(1, 4).remove(0));
+        let mut journal = syncing(directory.path(), &mut net, &mut post);
+        assert!(journal.awaits_sync());
+        journal.sync_begun -= 2 * journal.disk_timeout;
+        assert!(!journal.awaits_sync(), "it hangs, and nobody waits for ever");
+        assert!(matches!(journal.close(), Err(wal::Error::SyncFailedBefore { .. })));
     }
 
     #[test]
