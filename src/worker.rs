@@ -370,7 +370,7 @@ impl Worker {
         let index = self.index;
         // A server that is told to stop while it is loading ends without an end of its workers.
         let Some(journal) = self.journal.into_inner() else { return Ok(()) };
-        journal.log.close().map_err(|error| Failure::log(index, error))
+        journal.close().map_err(|error| Failure::log(index, error))
     }
 
     /// Whether another thread works for this one, and will wake it by its executor.
@@ -667,8 +667,9 @@ impl Worker {
             self.shared.drained.add();
         }
         let all_drained = self.shared.drained.count() == self.post.worker_count();
+        let awaits_sync = self.journal.get().is_some_and(Journal::awaits_sync);
         // Nobody waits for the thread that copies a backup: what it leaves is none.
-        self.drained && all_drained && self.post.is_idle() && !self.upkeep.is_busy()
+        self.drained && all_drained && self.post.is_idle() && !self.upkeep.is_busy() && !awaits_sync
     }
 }
 

@@ -25,6 +25,7 @@ use hashbrown::HashTable;
 use crate::arena::{Arena, Handle, Moved};
 use crate::entry::{self, Entry, Usage};
 use crate::expiry::Expiry;
+use crate::shared_values::SharedValues;
 
 /// A segment with this many words, all that 1024 buckets may hold, is split.
 const SEGMENT_LEN_MAX: usize = 896;
@@ -89,46 +90,6 @@ struct Segment {
     words: HashTable<u64>,
     /// The number of top bits of the hash that all words have in common.
     depth: u32,
-}
-
-/// Large values whose memory came with their requests, by number. Who reads one may keep it for longer than its key
-/// does.
-#[derive(Debug, Default)]
-struct SharedValues {
-    /// Those of free numbers are empty.
-    values: Vec<Bytes>,
-    free: Vec<u32>,
-    bytes: usize,
-}
-
-impl SharedValues {
-    fn add(&mut self, value: Bytes) -> u32 {
-        self.bytes += value.len();
-        if let Some(number) = self.free.pop() {
-            self.values[number as usize] = value;
-            return number;
-        }
-        self.values.push(value);
-        u32::try_from(self.values.len() - 1).expect("memory ends before the numbers of large values do")
-    }
-
-    fn remove(&mut self, number: u32) -> Bytes {
-        let value = std::mem::take(&mut self.values[number as usize]);
-        self.bytes -= value.len();
-        self.free.push(number);
-        value
-    }
-
-    fn memory_bytes(&self) -> usize {
-        self.bytes + self.values.capacity() * size_of::<Bytes>() + self.free.capacity() * size_of::<u32>()
-    }
-
-    /// Gives back the memory of one value, of those that are not used any more; whether some is left.
-    fn dismantle(&mut self) -> bool {
-        let value = self.values.pop();
-        self.bytes -= value.as_ref().map_or(0, Bytes::len);
-        value.is_some()
-    }
 }
 
 impl Keyspace {
@@ -275,7 +236,7 @@ impl Keyspace {
     #[cold]
     fn with_shared_value<'a>(&'a self, entry: Entry<'a>) -> Entry<'a> {
         let number = entry.shared_number().expect("its value stands elsewhere");
-        entry.with_shared(&self.shared.values[number as usize])
+        entry.with_shared(self.shared.value(number))
     }
 
     /// The memory of an entry that was found, in bytes, with its share of the tables.
@@ -713,9 +674,7 @@ mod tests {
                     dues.extend(entry.deadline_ms().map(|ms| (ms, found.hash)));
                 }
             }
-            assert_eq!(shared.len() + self.shared.free.len(), self.shared.values.len());
-            assert!(self.shared.free.iter().all(|number| !shared.contains(number)));
-            assert_eq!(self.shared.bytes, self.shared.values.iter().map(Bytes::len).sum::<usize>());
+            self.shared.check(&shared);
             assert_eq!(count, self.len);
             assert_eq!(count, self.arena.check());
             assert_eq!(table_bytes, self.table_bytes);

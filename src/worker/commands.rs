@@ -262,31 +262,26 @@ impl Worker {
             }
             return self.put_back(connection);
         }
-        match (answer, client.job.take()) {
-            (Answer::Bytes(range), job) => {
-                client.job = job;
+        let sent = match answer {
+            Answer::Bytes(range) => {
                 let bytes = mail.bytes(range);
-                let sent = client.replies.fill(token.sequence, |out| out.extend_from_slice(bytes));
-                if sent.worker != self.index {
-                    self.post.answered(sent.worker, sent.size_bytes);
-                }
+                client.replies.fill(token.sequence, |out| out.extend_from_slice(bytes))
             }
-            (Answer::Value(value), job) => {
-                client.job = job;
-                let (before, behind) =
-                    (|out: &mut Vec<u8>| protocol::begin_value(&value, out), protocol::VALUE_END);
-                let sent = client.replies.fill_value(token.sequence, before, value.clone(), behind);
-                if sent.worker != self.index {
-                    self.post.answered(sent.worker, sent.size_bytes);
-                }
+            Answer::Value(value) => {
+                let before = |out: &mut Vec<u8>| protocol::begin_value(&value, out);
+                client.replies.fill_value(token.sequence, before, value.clone(), protocol::VALUE_END)
             }
-            (answer, Some(mut job)) => {
-                if !self.advance(client, &mut job, from, answer) {
+            part => {
+                let mut job = client.job.take().expect("only jobs are answered by parts");
+                if !self.advance(client, &mut job, from, part) {
                     client.job = Some(job);
                     client.job_since_ms = self.uptime_ms;
                 }
+                return self.put_back(connection);
             }
-            (_, None) => unreachable!("only jobs are answered by parts"),
+        };
+        if sent.worker != self.index {
+            self.post.answered(sent.worker, sent.size_bytes);
         }
         self.put_back(connection);
     }

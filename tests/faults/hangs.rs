@@ -4,9 +4,11 @@
 use std::time::{Duration, Instant};
 
 use fuser::Errno;
+use rustix::process::Signal;
 
 use crate::client::{Resp, Value, encoded};
 use crate::disk::{Fault, Operation};
+use crate::process::within_deadline;
 use crate::rig::{Rig, SICK, WELL, is_refused, is_unknown, key, send};
 use crate::words::words;
 
@@ -109,6 +111,36 @@ fn a_sync_that_hangs_and_then_fails_counts_as_failed() {
         rig.crash(true);
         assert_eq!(rig.server.resp().ask(&format!("GET {changed}")).to_string(), "\"new\"", "{mode}");
     }
+}
+
+#[test]
+fn a_server_that_is_stopped_waits_for_the_sync_that_is_under_way() {
+    let Some(mut rig) = Rig::start("hanging sync", "everysec") else { return };
+    let mut resp = rig.client_at(WELL);
+    rig.fail_log(&[Operation::Sync], Fault::Hang);
+    assert_eq!(resp.ask(&format!("SET {} v", key(SICK, "changed"))).to_string(), "+OK");
+    rig.await_hanging();
+    rig.server.signal(Signal::TERM);
+    // Once the other shard has ended, nothing else keeps this one.
+    assert!(resp.wire.try_line().is_err());
+    rig.disk.fail_hanging();
+    // A sync that begins now succeeds, and brings nothing back.
+    assert_eq!(rig.server.wait().code(), Some(1), "{}", rig.server.log.tail());
+    assert!(rig.server.log.text().contains("shard 1"), "{}", rig.server.log.tail());
+}
+
+#[test]
+fn a_server_that_is_stopped_does_not_wait_for_ever_for_a_sync() {
+    let Some(mut rig) = Rig::start("hanging sync", "everysec") else { return };
+    let mut resp = rig.client_at(WELL);
+    rig.fail_log(&[Operation::Sync], Fault::Hang);
+    assert_eq!(resp.ask(&format!("SET {} v", key(SICK, "changed"))).to_string(), "+OK");
+    rig.await_hanging();
+    rig.server.signal(Signal::TERM);
+    let is_told = within_deadline(|| rig.server.log.text().contains("is not durable"));
+    assert!(is_told, "{}", rig.server.log.tail());
+    rig.disk.heal(); // Until then the system keeps the process.
+    assert_eq!(rig.server.wait().code(), Some(1), "{}", rig.server.log.tail());
 }
 
 #[test]

@@ -26,8 +26,8 @@ pub struct Preparation<D: Disk> {
     path: PathBuf,
     file: Option<D::File>,
     file_bytes: u64,
+    /// From here on it is still to be filled.
     filled: u64,
-    fills: bool,
     turn: Turn,
 }
 
@@ -58,14 +58,14 @@ impl<D: Disk> Spare<D> {
 impl<D: Disk> Preparation<D> {
     pub(crate) fn new(disk: D, directory: &Path, file_bytes: u64, turn: Turn) -> Preparation<D> {
         let path = directory.join(SPARE_NAME);
-        Preparation { disk, path, file: None, file_bytes, filled: 0, fills: true, turn }
+        Preparation { disk, path, file: None, file_bytes, filled: 0, turn }
     }
 
     /// Only allocates the file. It is made in no time, and what is written to it is written once, not twice; its
     /// syncs are slower.
     #[must_use]
     pub fn unfilled(mut self) -> Self {
-        self.fills = false;
+        self.filled = self.file_bytes;
         self
     }
 
@@ -77,14 +77,14 @@ impl<D: Disk> Preparation<D> {
     pub fn step(&mut self, bytes_budget: u64) -> Result<bool, Error> {
         let file = match &self.file {
             Some(file) => file,
-            None => self.file.insert(self.disk.create(&self.path).map_err(Error::io("create", &self.path))?),
+            None => {
+                let file = self.disk.create(&self.path).map_err(Error::io("create", &self.path))?;
+                file.allocate(self.file_bytes).map_err(Error::io("allocate", &self.path))?;
+                self.file.insert(file)
+            }
         };
-        if self.filled == 0 {
-            file.allocate(self.file_bytes).map_err(Error::io("allocate", &self.path))?;
-        }
-        let end = if self.fills { self.filled + bytes_budget.max(1) } else { self.file_bytes };
-        let end = end.min(self.file_bytes);
-        let mut at = if self.fills { self.filled } else { end };
+        let end = self.file_bytes.min(self.filled + bytes_budget.max(1));
+        let mut at = self.filled;
         while at < end {
             let count = ZEROS.len().min((end - at) as usize);
             file.write_all_at(&ZEROS[..count], at).map_err(Error::io("write", &self.path))?;
