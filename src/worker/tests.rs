@@ -192,7 +192,10 @@ fn a_turn_receives_a_bounded_part_of_a_large_request_and_serves_others_meanwhile
                 assert!(turns_taken < TURNS_MAX);
             }
             // The last bytes that the kernel delivered, half a megabyte at most, have the request run at once.
-            assert!(turns_taken >= (BYTES - (512 << 10)) / LARGE_BYTES_PER_TURN, "all in {turns_taken} turns");
+            assert!(
+                turns_taken >= (BYTES - (512 << 10)) / LARGE_BYTES_PER_TURN,
+                "all in {turns_taken} turns"
+            );
             assert!(is_alone || pongs + 3 > turns_taken, "{pongs} replies with {turns_taken} turns");
             assert_eq!(worker.shard.key_count(), 1);
         });
