@@ -80,7 +80,7 @@ const KVLITE_FLAGS: [&str; 6] = ["--max-wal-size", "0", "--max-wal-entries", "0"
 const LEAD: Duration = Duration::from_millis(300);
 
 /// Keys that will expire are set at least at this rate.
-const DOOMED_KEYS_PER_S_MIN: u64 = 200_000;
+const DOOMED_KEYS_PER_S_MIN: u64 = 100_000;
 const EXPIRY_SPREAD_MS: u64 = 1000;
 
 /// How long any trouble may take, and how often it is asked whether it is over.
