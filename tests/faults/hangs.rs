@@ -113,14 +113,20 @@ fn a_sync_that_hangs_and_then_fails_counts_as_failed() {
     }
 }
 
-#[test]
-fn a_server_that_is_stopped_waits_for_the_sync_that_is_under_way() {
-    let Some(mut rig) = Rig::start("hanging sync", "everysec") else { return };
+/// A server that was told to stop while a sync hangs, and a client of it.
+fn stopped_during_a_sync() -> Option<(Rig, Resp)> {
+    let mut rig = Rig::start("hanging sync", "everysec")?;
     let mut resp = rig.client_at(WELL);
     rig.fail_log(&[Operation::Sync], Fault::Hang);
     assert_eq!(resp.ask(&format!("SET {} v", key(SICK, "changed"))).to_string(), "+OK");
     rig.await_hanging();
     rig.server.signal(Signal::TERM);
+    Some((rig, resp))
+}
+
+#[test]
+fn a_server_that_is_stopped_waits_for_the_sync_that_is_under_way() {
+    let Some((mut rig, mut resp)) = stopped_during_a_sync() else { return };
     // Once the other shard has ended, nothing else keeps this one.
     assert!(resp.wire.try_line().is_err());
     rig.disk.fail_hanging();
@@ -131,12 +137,7 @@ fn a_server_that_is_stopped_waits_for_the_sync_that_is_under_way() {
 
 #[test]
 fn a_server_that_is_stopped_does_not_wait_for_ever_for_a_sync() {
-    let Some(mut rig) = Rig::start("hanging sync", "everysec") else { return };
-    let mut resp = rig.client_at(WELL);
-    rig.fail_log(&[Operation::Sync], Fault::Hang);
-    assert_eq!(resp.ask(&format!("SET {} v", key(SICK, "changed"))).to_string(), "+OK");
-    rig.await_hanging();
-    rig.server.signal(Signal::TERM);
+    let Some((mut rig, _resp)) = stopped_during_a_sync() else { return };
     let is_told = within_deadline(|| rig.server.log.text().contains("is not durable"));
     assert!(is_told, "{}", rig.server.log.tail());
     rig.disk.heal(); // Until then the system keeps the process.
