@@ -115,7 +115,7 @@ fn a_sync_that_hangs_and_then_fails_counts_as_failed() {
 
 /// A server that was told to stop while a sync hangs, and a client of it.
 fn stopped_during_a_sync() -> Option<(Rig, Resp)> {
-    let mut rig = Rig::start("hanging sync", "everysec")?;
+    let rig = Rig::start("hanging sync", "everysec")?;
     let mut resp = rig.client_at(WELL);
     rig.fail_log(&[Operation::Sync], Fault::Hang);
     assert_eq!(resp.ask(&format!("SET {} v", key(SICK, "changed"))).to_string(), "+OK");
