@@ -5,11 +5,11 @@
 //! the directory doubles, only numbers of four bytes are copied.
 //!
 //! ```text
-//! hash of a key, 32 bits:   [ directory index: depth bits | ............ ]
-//! word in a segment:        hash:32  handle:32       the handle names the entry's slot in the arena
+//! hash of a key, 32 bits:   [ directory index: depth bits | ....... | bucket ]
+//! in a bucket:              hash:32, handle:32       the handle names the entry's slot in the arena
 //! ```
 //!
-//! Since a word carries the hash, splits, merges and walks touch no entry, and a look-up touches the entry
+//! Since a bucket holds the hashes, splits, merges and walks touch no entry, and a look-up touches the entry
 //! of another key only if all 32 bits agree. A walk goes through the hash space in order and ends each step
 //! between two hashes, so that its position means the same whatever was split or merged meanwhile.
 //!
@@ -20,29 +20,26 @@ use std::hash::{BuildHasher, Hasher};
 
 use ahash::RandomState;
 use bytes::Bytes;
-use hashbrown::HashTable;
 
 use crate::arena::{Arena, Handle, Moved};
+use crate::buckets::Buckets;
 use crate::entry::{self, Entry, Usage};
 use crate::expiry::Expiry;
 use crate::shared_values::SharedValues;
 
-/// A segment with this many words, all that 1024 buckets may hold, is split.
+/// A segment with this many keys, all that 128 buckets have room for, is split.
 const SEGMENT_LEN_MAX: usize = 896;
-const SEGMENT_BUCKETS: usize = 1024;
-/// A segment that lost its free buckets to removals is split from this many words on, else rebuilt.
-const SPLIT_LEN_MIN: usize = 768;
-/// Two buddies with at most this many words together are merged.
+/// Two buddies with at most this many keys together are merged.
 const MERGE_LEN_MAX: usize = 512;
 /// Whether a segment has become sparse is looked at each time its length passes a multiple of this.
 const SPARSE_CHECK_STEP: usize = 64;
-/// Segments of this depth are not split any more: their words agree in too many bits.
+/// Segments of this depth are not split any more: their hashes agree in too many bits.
 const DEPTH_MAX: u32 = 28;
 /// The first position behind the hash space.
 const POSITION_END: u64 = 1 << 32;
 
-/// What a key costs beyond its entry: a word of the table and its tag, at the usual load of the tables.
-pub(crate) const TABLE_BYTES_A_KEY: usize = 13;
+/// What a key costs beyond its entry: its place in a bucket, at the usual load of the segments.
+pub(crate) const TABLE_BYTES_A_KEY: usize = 12;
 
 /// The unit in which memory comes into the processor's caches.
 const CACHE_LINE_BYTES: usize = 64;
@@ -81,14 +78,14 @@ pub(crate) struct Keyspace {
     shared: SharedValues,
     expiry: Expiry,
     len: usize,
-    /// Allocations of the segments' tables.
+    /// Memory of the segments' buckets.
     table_bytes: usize,
 }
 
 #[derive(Debug)]
 struct Segment {
-    words: HashTable<u64>,
-    /// The number of top bits of the hash that all words have in common.
+    buckets: Buckets,
+    /// The number of top bits that all its hashes have in common.
     depth: u32,
 }
 
@@ -103,7 +100,7 @@ impl Keyspace {
             hasher,
             directory: vec![0],
             depth: 0,
-            segments: vec![Segment { words: HashTable::new(), depth: 0 }],
+            segments: vec![Segment { buckets: Buckets::default(), depth: 0 }],
             free_segments: Vec::new(),
             deepest: 1,
             arena: Arena::new(),
@@ -166,23 +163,20 @@ impl Keyspace {
     /// Finds a key, and says its deadline.
     #[inline]
     pub(crate) fn find_with_deadline(&self, probe: Probe<'_>) -> Option<(Found, Option<u64>)> {
-        let words = &self.segments[self.segment_id(probe.hash)].words;
-        let word = words.find(bucket_hash(probe.hash), |word| hash_of(*word) == probe.hash)?;
-        let entry = Entry::of(self.arena.slot(handle_of(*word)));
+        let handle = self.buckets(probe.hash).find(probe.hash, |_| true)?;
+        let entry = Entry::of(self.arena.slot(handle));
         if !entry.has_key(probe.key) {
             return self.find_among_equal_hashes(probe);
         }
-        Some((Found { hash: probe.hash, handle: handle_of(*word) }, entry.deadline_ms()))
+        Some((Found { hash: probe.hash, handle }, entry.deadline_ms()))
     }
 
-    /// As [`Keyspace::find_with_deadline`], where the first word with the key's hash is another key's.
+    /// As [`Keyspace::find_with_deadline`], where the first handle with the key's hash is another key's.
     #[cold]
     fn find_among_equal_hashes(&self, probe: Probe<'_>) -> Option<(Found, Option<u64>)> {
-        let words = &self.segments[self.segment_id(probe.hash)].words;
-        let word = words.find(bucket_hash(probe.hash), |word| {
-            hash_of(*word) == probe.hash && Entry::of(self.arena.slot(handle_of(*word))).has_key(probe.key)
-        })?;
-        let found = Found { hash: probe.hash, handle: handle_of(*word) };
+        let is_right = |handle| Entry::of(self.arena.slot(handle)).has_key(probe.key);
+        let handle = self.buckets(probe.hash).find(probe.hash, is_right)?;
+        let found = Found { hash: probe.hash, handle };
         Some((found, self.entry(found).deadline_ms()))
     }
 
@@ -196,25 +190,28 @@ impl Keyspace {
         self.warm_hashes(self.expiry.due(now_ms).take(count));
     }
 
-    /// Loops whose rounds do not wait for each other, so that the memory serves several keys at once: where the words
-    /// lie, what they say, and the entries.
+    /// Loops whose rounds do not wait for each other, so that the memory serves several keys at once: the buckets,
+    /// then the entries.
     fn warm_hashes(&self, hashes: impl Iterator<Item = u32>) {
-        let mut words = [&0; WARM_KEYS_MAX];
+        let mut wanted = [0; WARM_KEYS_MAX];
         let mut count = 0;
+        let mut sum = 0;
         for hash in hashes.take(WARM_KEYS_MAX) {
-            // Nearly always the first word with the right tag is the key's. To compare it would be to wait for it, and
-            // all later rounds with this one each time that the processor had guessed wrong.
-            if let Some(word) = self.segments[self.segment_id(hash)].words.find(bucket_hash(hash), |_| true) {
-                words[count] = word;
-                count += 1;
+            sum ^= self.buckets(hash).touch(hash);
+            wanted[count] = hash;
+            count += 1;
+        }
+        std::hint::black_box(sum);
+        let mut handles = [Handle(0); WARM_KEYS_MAX];
+        let mut found = 0;
+        for hash in &wanted[..count] {
+            if let Some(handle) = self.buckets(*hash).find(*hash, |_| true) {
+                handles[found] = handle;
+                found += 1;
             }
         }
-        let mut handles = [Handle(0); WARM_KEYS_MAX];
-        for (handle, word) in handles.iter_mut().zip(&words[..count]) {
-            *handle = handle_of(**word);
-        }
         // An entry seldom begins where a line of the cache does: its key and a short value lie in two of them.
-        let ends = handles[..count].iter().map(|handle| {
+        let ends = handles[..found].iter().map(|handle| {
             let slot = self.arena.slot(*handle);
             slot[0] ^ slot[slot.len().min(CACHE_LINE_BYTES) - 1]
         });
@@ -261,7 +258,7 @@ impl Keyspace {
         entry::write_key(slot, probe.key, usage);
         entry::frame(slot, len, deadline_ms);
         entry::stored_mut(slot).copy_from_slice(value);
-        self.insert_word(word(probe.hash, handle));
+        self.insert_handle(probe.hash, handle);
         self.len += 1;
         if let Some(deadline_ms) = deadline_ms {
             self.expiry.insert(deadline_ms, probe.hash);
@@ -365,11 +362,9 @@ impl Keyspace {
             self.shared.remove(number);
         }
         let id = self.segment_id(found.hash);
-        let words = &mut self.segments[id].words;
-        let target = word(found.hash, found.handle);
-        let occupied = words.find_entry(bucket_hash(found.hash), |word| *word == target);
-        occupied.expect("a found entry has a word").remove();
-        let segment_len = words.len();
+        let buckets = &mut self.segments[id].buckets;
+        buckets.remove(found.hash, found.handle);
+        let segment_len = buckets.len();
         self.len -= 1;
         let moved = self.arena.free(found.handle);
         self.relocate(moved);
@@ -404,24 +399,29 @@ impl Keyspace {
     ) -> Option<u64> {
         let mut position = position;
         let mut missing = at_least.max(1);
-        let mut words = Vec::new();
+        let mut keys = Vec::new();
         while missing > 0 && position < POSITION_END {
             let segment = &self.segments[self.segment_id(position as u32)];
             let span = POSITION_END >> segment.depth;
             let mut end = (position | (span - 1)) + 1;
-            words.clear();
-            words.extend(segment.words.iter().filter(|word| **word >> 32 >= position));
-            if words.len() > missing {
-                // Words are ordered by their hash, since it stands in their upper half.
-                let (_, &mut last, _) = words.select_nth_unstable(missing - 1);
-                end = u64::from(hash_of(last)) + 1;
-                words.retain(|word| *word >> 32 < end);
+            keys.clear();
+            keys.extend(segment.buckets.iter().filter(|(hash, _)| u64::from(*hash) >= position));
+            if keys.len() > missing {
+                let (_, (last, _), _) = keys.select_nth_unstable_by_key(missing - 1, |(hash, _)| *hash);
+                end = u64::from(*last) + 1;
+                keys.retain(|(hash, _)| u64::from(*hash) < end);
             }
-            words.iter().for_each(|word| visit(self.entry_at(handle_of(*word))));
-            missing = missing.saturating_sub(words.len());
+            keys.iter().for_each(|(_, handle)| visit(self.entry_at(*handle)));
+            missing = missing.saturating_sub(keys.len());
             position = end;
         }
         (position < POSITION_END).then_some(position)
+    }
+
+    /// The buckets in which a hash stands, if it does.
+    #[inline]
+    fn buckets(&self, hash: u32) -> &Buckets {
+        &self.segments[self.segment_id(hash)].buckets
     }
 
     #[inline]
@@ -454,18 +454,12 @@ impl Keyspace {
 
     fn rename(&mut self, hash: u32, from: Handle, to: Handle) {
         let id = self.segment_id(hash);
-        let old = word(hash, from);
-        let found = self.segments[id].words.find_mut(bucket_hash(hash), |word| *word == old);
-        *found.expect("every slot has a word") = word(hash, to);
+        self.segments[id].buckets.rename(hash, from, to);
     }
 
     fn with_deadline(&self, hash: u32, deadline_ms: u64) -> Option<Found> {
-        let words = &self.segments[self.segment_id(hash)].words;
-        let found = words.find(bucket_hash(hash), |word| {
-            hash_of(*word) == hash
-                && Entry::of(self.arena.slot(handle_of(*word))).deadline_ms() == Some(deadline_ms)
-        });
-        found.map(|word| Found { hash, handle: handle_of(*word) })
+        let is_right = |handle| Entry::of(self.arena.slot(handle)).deadline_ms() == Some(deadline_ms);
+        self.buckets(hash).find(hash, is_right).map(|handle| Found { hash, handle })
     }
 
     /// Keeps the expiry index exact, after a key of this hash changed its deadline.
@@ -484,27 +478,30 @@ impl Keyspace {
         }
     }
 
-    fn insert_word(&mut self, word: u64) {
-        let hash = hash_of(word);
+    fn insert_handle(&mut self, hash: u32, handle: Handle) {
         loop {
             let id = self.segment_id(hash);
-            let Segment { words, depth } = &mut self.segments[id];
-            let len = words.len();
-            if words.capacity() > len {
-                words.insert_unique(bucket_hash(hash), word, rehash);
+            let Segment { buckets, depth } = &mut self.segments[id];
+            if buckets.len() < buckets.room() {
+                buckets.insert(hash, handle);
                 return;
             }
-            let before = words.allocation_size();
-            if words.num_buckets() < SEGMENT_BUCKETS || *depth == DEPTH_MAX {
-                words.reserve(1, rehash);
-            } else if len < SPLIT_LEN_MIN {
-                *words = rebuilt(words.drain());
+            if buckets.room() < SEGMENT_LEN_MAX || *depth == DEPTH_MAX {
+                let room = (2 * buckets.room()).max(1);
+                self.resize_buckets(id, room);
             } else {
                 self.split(hash);
-                continue;
             }
-            self.table_bytes = self.table_bytes - before + words.allocation_size();
         }
+    }
+
+    /// Gives the buckets of a segment room for so many keys.
+    fn resize_buckets(&mut self, id: usize, room: usize) {
+        let buckets = &mut self.segments[id].buckets;
+        let mut resized = Buckets::with_room(room);
+        resized.extend(buckets.iter());
+        self.table_bytes = self.table_bytes - buckets.memory_bytes() + resized.memory_bytes();
+        *buckets = resized;
     }
 
     fn split(&mut self, hash: u32) {
@@ -517,14 +514,16 @@ impl Keyspace {
         }
         let range = self.directory_range(hash, depth - 1);
         let middle = range.start + range.len() / 2;
-        let old = std::mem::take(&mut self.segments[id].words);
-        let bit = 1 << (32 - depth);
-        let (high, low): (Vec<u64>, Vec<u64>) = old.iter().partition(|word| hash_of(**word) & bit != 0);
-        let (high, low) = (rebuilt(high), rebuilt(low));
-        self.table_bytes += high.allocation_size() + low.allocation_size();
-        self.table_bytes -= old.allocation_size();
-        self.segments[id] = Segment { words: low, depth };
-        let new_id = self.add_segment(Segment { words: high, depth });
+        let (mut low, mut high) = (Buckets::with_room(SEGMENT_LEN_MAX), Buckets::with_room(SEGMENT_LEN_MAX));
+        let old = std::mem::take(&mut self.segments[id].buckets);
+        for (hash, handle) in old.iter() {
+            let half = if hash & 1 << (32 - depth) == 0 { &mut low } else { &mut high };
+            half.insert(hash, handle);
+        }
+        self.table_bytes += high.memory_bytes() + low.memory_bytes();
+        self.table_bytes -= old.memory_bytes();
+        self.segments[id] = Segment { buckets: low, depth };
+        let new_id = self.add_segment(Segment { buckets: high, depth });
         self.directory[middle..range.end].fill(new_id);
         if depth == self.depth {
             self.deepest += 2;
@@ -543,29 +542,29 @@ impl Keyspace {
     /// Gives back the memory of segments around this hash that have become sparse.
     fn shrink(&mut self, hash: u32) {
         while self.merge(hash) {}
-        let Segment { words, depth: 0 } = &mut self.segments[self.directory[0] as usize] else { return };
-        let before = words.allocation_size();
-        if words.len() <= words.capacity() / 8 {
-            words.shrink_to(2 * words.len(), rehash);
+        let id = self.directory[0] as usize;
+        let Segment { buckets, depth: 0 } = &self.segments[id] else { return };
+        let (len, room) = (buckets.len(), buckets.room());
+        if len <= room / 8 && Buckets::with_room(2 * len).room() < room {
+            self.resize_buckets(id, 2 * len);
         }
-        self.table_bytes = self.table_bytes - before + words.allocation_size();
     }
 
     /// Merges the segment of this hash with its buddy if both are sparse; whether it did.
     fn merge(&mut self, hash: u32) -> bool {
         let id = self.segment_id(hash);
-        let Segment { words, depth } = &self.segments[id];
-        let (len, depth) = (words.len(), *depth);
+        let Segment { buckets, depth } = &self.segments[id];
+        let (len, depth) = (buckets.len(), *depth);
         if depth == 0 {
             return false;
         }
         let buddy_id = self.segment_id(hash ^ (1 << (32 - depth)));
         let buddy = &mut self.segments[buddy_id];
-        if buddy.depth != depth || buddy.words.len() + len > MERGE_LEN_MAX {
+        if buddy.depth != depth || buddy.buckets.len() + len > MERGE_LEN_MAX {
             return false;
         }
-        let moving = std::mem::take(&mut buddy.words);
-        self.table_bytes -= moving.allocation_size();
+        let moving = std::mem::take(&mut buddy.buckets);
+        self.table_bytes -= moving.memory_bytes();
         self.free_segments.push(buddy_id as u32);
         self.segments[id].depth = depth - 1;
         let range = self.directory_range(hash, depth - 1);
@@ -574,7 +573,7 @@ impl Keyspace {
             self.deepest -= 2;
             self.halve_directory();
         }
-        moving.into_iter().for_each(|word| self.insert_word(word));
+        moving.iter().for_each(|(hash, handle)| self.insert_handle(hash, handle));
         true
     }
 
@@ -588,37 +587,6 @@ impl Keyspace {
             self.deepest = ids.iter().filter(|id| self.segments[**id as usize].depth == depth).count();
         }
     }
-}
-
-fn word(hash: u32, handle: Handle) -> u64 {
-    u64::from(hash) << 32 | u64::from(handle.0)
-}
-
-fn hash_of(word: u64) -> u32 {
-    (word >> 32) as u32
-}
-
-fn handle_of(word: u64) -> Handle {
-    Handle(word as u32)
-}
-
-/// What a segment's table sees of a hash: its buckets come from the low bits, which the words of a segment do
-/// not have in common, its tags from the top bits, into which the product carries all of them.
-#[inline]
-fn bucket_hash(hash: u32) -> u64 {
-    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-fn rehash(word: &u64) -> u64 {
-    bucket_hash(hash_of(*word))
-}
-
-fn rebuilt(words: impl IntoIterator<Item = u64>) -> HashTable<u64> {
-    let mut table = HashTable::with_capacity(SEGMENT_LEN_MAX);
-    for word in words {
-        table.insert_unique(rehash(&word), word, rehash);
-    }
-    table
 }
 
 #[cfg(test)]
@@ -659,11 +627,11 @@ mod tests {
                 if !seen.insert(*id) {
                     continue;
                 }
-                table_bytes += segment.words.allocation_size();
+                table_bytes += segment.buckets.memory_bytes();
                 deepest += usize::from(segment.depth == self.depth);
-                for word in &segment.words {
+                for (hash, handle) in segment.buckets.iter() {
                     count += 1;
-                    let found = Found { hash: hash_of(*word), handle: handle_of(*word) };
+                    let found = Found { hash, handle };
                     let entry = self.entry(found);
                     let probe = self.probe(entry.key());
                     assert_eq!(probe.hash, found.hash);
@@ -737,8 +705,8 @@ mod tests {
             }
             keyspace.check();
             assert_eq!(keyspace.len(), size as usize);
-            let in_use = keyspace.segments.iter().map(|segment| segment.words.num_buckets());
-            assert!(in_use.max() <= Some(SEGMENT_BUCKETS));
+            let rooms = keyspace.segments.iter().map(|segment| segment.buckets.room());
+            assert!(rooms.max() <= Some(SEGMENT_LEN_MAX));
         }
     }
 

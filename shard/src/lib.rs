@@ -6,7 +6,8 @@
 //! - `command` the table: one row a command, which every other part of the server reads, too
 //! - `commands` what each command does, and its test beside it
 //! - `shard` [`Shard`]: executes requests, applies changes, expires, walks
-//! - `keyspace` the table of keys, over `arena` (memory), `entry` (the bytes of a key), `shared_values` and `expiry`
+//! - `keyspace` the table of keys, over `buckets` (hashes), `arena` (memory), `entry` (the bytes of a
+//!   key), `shared_values` and `expiry`
 //! - `analytics` [`Analytics`](analytics::Analytics): how the keys are used, and what to do about it
 //! - `auto_ttl` the time to live of keys that are written without one
 //! - `change` what goes to the log; `request`, `reply`, `error`, `stats` what goes in and out
@@ -18,6 +19,7 @@
 pub mod analytics;
 mod arena;
 pub mod auto_ttl;
+mod buckets;
 mod change;
 pub mod command;
 mod commands;
