@@ -8,6 +8,8 @@
 //!
 //! Hashes may agree; handles are all different.
 
+use wide::u32x8;
+
 use crate::arena::Handle;
 
 /// Hashes and handles that fill a cache line.
@@ -50,9 +52,7 @@ impl Bucket {
     /// The places with this hash, each a bit; free places may be among them.
     #[inline]
     fn places_of(&self, hash: u32) -> u32 {
-        // No branch depends on the place: where a hash stands cannot be guessed.
-        let bits = self.hashes.iter().enumerate().map(|(place, other)| u32::from(*other == hash) << place);
-        bits.sum()
+        u32x8::new(self.hashes).simd_eq(u32x8::splat(hash)).to_bitmask()
     }
 }
 
