@@ -81,11 +81,10 @@ impl Buckets {
         self.buckets.len() * size_of::<Bucket>()
     }
 
-    /// Reads the line in which a hash most likely stands, so that [`Buckets::find`] need not wait for it. What it
-    /// returns means nothing.
+    /// Something in the line in which a hash most likely stands; once it was read, [`Buckets::find`] need not wait.
     #[inline]
-    pub(crate) fn touch(&self, hash: u32) -> u32 {
-        self.buckets.get(self.home(hash)).map_or(0, |bucket| bucket.hashes[0])
+    pub(crate) fn line(&self, hash: u32) -> Option<&u32> {
+        self.buckets.get(self.home(hash)).map(|bucket| &bucket.hashes[0])
     }
 
     /// The first handle with this hash that is the right one.
