@@ -1,5 +1,5 @@
 //! One shard without its surroundings: single commands on few and on many keys, glob patterns, the command
-//! table.
+//! table; and the memory alone, whose waits bound what commands on many keys can take.
 //!
 //! A measured step is one request whose bytes and spans lie ready; its changes are encoded and dropped. Keys are
 //! visited in an order in which no two neighbours share memory, so that among a million of them each look-up
@@ -20,7 +20,7 @@ const VALUE_LEN: usize = 64;
 const CHUNK_LEN: usize = 4096;
 /// A little more than a million, and prime: every stride visits every key.
 const MANY: usize = 1_000_003;
-/// The distance between keys that are visited one after the other; without a factor of 100 or of `MANY`.
+/// The distance between keys, or lines, that are visited one after the other; without a factor of their number.
 const STRIDE: usize = 618_037;
 /// Bytes of the buffer of changes that are kept from one request to the next.
 const KEEP_BYTES: usize = 1 << 16;
@@ -156,6 +156,23 @@ fn execute(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// One read of a line of memory, whose address the read before it told: what a look-up waits for at least, twice.
+fn memory(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("memory");
+    for (name, bytes) in [("16 KiB", 16 << 10), ("512 KiB", 512 << 10), ("128 MiB", 128 << 20)] {
+        let count = bytes / size_of::<Line>();
+        let lines: Vec<_> = (0..count).map(|index| Line((index + STRIDE) % count)).collect();
+        let mut at = 0;
+        group.bench_function(format!("dependent read of {name}"), |bencher| {
+            bencher.iter(|| at = lines[at].0);
+        });
+    }
+    group.finish();
+}
+
+#[repr(align(64))]
+struct Line(usize);
+
 fn glob(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("glob");
     let many_stars = "a*".repeat(40) + "b";
@@ -195,6 +212,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_millis(1500));
-    targets = execute, glob, find
+    targets = execute, memory, glob, find
 }
 criterion_main!(benches);
