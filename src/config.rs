@@ -133,7 +133,7 @@ pub struct Config {
     #[arg(long, env = "KVLITE_CPUS", value_name = "LIST", help_heading = CORES)]
     cpus: Option<CpuList>,
 
-    /// Microseconds for which an idle shard spins before it sleeps, 0 to 100; for CPUs that run nothing else
+    /// Microseconds for which an idle shard spins before it sleeps, 0 to 100: faster answers for more CPU time
     #[arg(long, env = "KVLITE_SPIN_US", default_value_t = 0, value_name = "US", help_heading = CORES)]
     #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
     pub spin_us: u8,

@@ -335,7 +335,7 @@ impl Worker {
                 break;
             }
             if !spin.is_zero() && idle_since.get_or_insert_with(Instant::now).elapsed() < spin {
-                std::hint::spin_loop();
+                std::thread::yield_now(); // Whoever needs this core goes first: a load on this machine, another shard.
                 continue;
             }
             idle_since = None;

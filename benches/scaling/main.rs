@@ -365,8 +365,8 @@ fn spin_table(plan: &Plan, samples: &[Vec<Sample>], report: &mut Report) -> Outc
         ]);
     }
     let text = format!(
-        "Two shards; {FEW_CLIENTS} and 50 clients, P=1, keys of all shards; server and load on all CPUs, which \
-         spinning shards take from the load. Without load: CPU time of the server by one core's."
+        "Two shards; {FEW_CLIENTS} and 50 clients, P=1, keys of all shards; server and load on all CPUs; \
+         spinning shards give way to the load. Without load: CPU time of the server by one core's."
     );
     report.section("--spin-us", &text);
     let columns = ["us", "4 clients: p50 ms", "CPU us/op", "50 clients: p50 ms", "CPU us/op", "without load"];

@@ -72,8 +72,8 @@ fn read_text(client: &mut Text, exchanges: &[Exchange]) {
     }
 }
 
-fn pipelines_are_answered_in_order(shards: usize) {
-    let server = Server::start(shards, &[]);
+fn pipelines_are_answered_in_order(shards: usize, flags: &[&str]) {
+    let server = Server::start(shards, flags);
     let (mut resp, mut text) = (server.resp(), server.text());
 
     // Written while the replies are read, on both protocols at once.
@@ -96,17 +96,22 @@ fn pipelines_are_answered_in_order(shards: usize) {
 
 #[test]
 fn pipelines_are_answered_in_order_by_one_shard() {
-    pipelines_are_answered_in_order(1);
+    pipelines_are_answered_in_order(1, &[]);
 }
 
 #[test]
 fn pipelines_are_answered_in_order_by_two_shards() {
-    pipelines_are_answered_in_order(2);
+    pipelines_are_answered_in_order(2, &[]);
+}
+
+#[test]
+fn pipelines_are_answered_in_order_by_two_shards_that_spin() {
+    pipelines_are_answered_in_order(2, &["--spin-us", "100"]);
 }
 
 #[test]
 fn pipelines_are_answered_in_order_by_five_shards() {
-    pipelines_are_answered_in_order(5);
+    pipelines_are_answered_in_order(5, &[]);
 }
 
 /// Random commands over a client's own keys, with the replies that a map of them gives.
