@@ -45,6 +45,8 @@ const MANY_KEYS_SHARDS: [usize; 3] = [2, 4, 8];
 
 /// A low load: a few clients without pipelines.
 const FEW_CLIENTS: u32 = 4;
+/// Requests a second that leave the cores idle for most of the time; a few clients alone keep them busy.
+const LOW_RATE: &str = "10000";
 
 /// How long shards spin before they sleep.
 const SPINS_US: [u32; 3] = [0, 20, 100];
@@ -199,14 +201,18 @@ fn plan(cpus: &[usize], options: &Options, dir: &DataDir) -> Outcome<Plan> {
     let few = Load { clients: FEW_CLIENTS, threads: 1, ..all.clone() };
     let shards = cpus.len().min(2);
     let single = start(&mut plan, 1, cpus, &[])?;
-    for (shards, server) in [(1, single), (shards, start(&mut plan, shards, cpus, &[])?)] {
-        let label = String::new();
-        plan.cases.push(Case { table: Table::LowLoad, label, shards, server, load: few.clone() });
+    let several = start(&mut plan, shards, cpus, &[])?;
+    let low = few.clone().with(&["--rate", LOW_RATE]);
+    for (label, load) in [(LOW_RATE, &low), ("as they are answered", &few)] {
+        for (shards, server) in [(1, single), (shards, several)] {
+            let (label, load) = (label.to_owned(), load.clone());
+            plan.cases.push(Case { table: Table::LowLoad, label, shards, server, load });
+        }
     }
     for spin_us in SPINS_US {
         let server = start(&mut plan, shards, cpus, &["--spin-us", &spin_us.to_string()])?;
         plan.spinning.push(server);
-        for load in [&few, &all] {
+        for load in [&low, &few, &all] {
             let label = spin_us.to_string();
             plan.cases.push(Case { table: Table::Spin, label, shards, server, load: load.clone() });
         }
@@ -328,28 +334,34 @@ fn many_keys_table(plan: &Plan, samples: &[Vec<Sample>], cpus: usize, report: &m
 
 fn low_load_table(plan: &Plan, samples: &[Vec<Sample>], report: &mut Report) {
     let p50 = |samples: &[Sample]| each(samples, |sample| sample.p50_ms);
-    let Some((_, single)) = of(Table::LowLoad, plan, samples).next() else { return };
-    let rows = of(Table::LowLoad, plan, samples).map(|(case, samples)| {
-        vec![
-            case.shards.to_string(),
-            middle(samples, 3, |sample| sample.p50_ms),
-            middle(samples, 3, |sample| sample.p99_ms),
-            middle(samples, 2, |sample| sample.cpu_us_per_op),
-            ratio(&p50(samples), &p50(single)),
-        ]
-    });
-    let rows: Vec<_> = rows.collect();
-    let text = format!("{FEW_CLIENTS} clients, P=1, keys of all shards; server and load on all CPUs.");
+    let mut rows = Vec::new();
+    for pair in of(Table::LowLoad, plan, samples).collect::<Vec<_>>().chunks(2) {
+        for (case, samples) in pair {
+            rows.push(vec![
+                case.label.clone(),
+                case.shards.to_string(),
+                middle(samples, 3, |sample| sample.p50_ms),
+                middle(samples, 3, |sample| sample.p99_ms),
+                middle(samples, 2, |sample| sample.cpu_us_per_op),
+                ratio(&p50(samples), &p50(pair[0].1)),
+            ]);
+        }
+    }
+    let text = format!(
+        "{FEW_CLIENTS} clients, P=1, keys of all shards; server and load on all CPUs. At a fixed rate, and with each \
+         request sent once the one before it is answered, which keeps both CPUs busy."
+    );
     report.section("Latency at a low load", &text);
-    report.table(&["shards", "p50 ms", "p99 ms", "CPU us/op", "p50 by that of one shard"], &rows);
+    let columns = ["requests/s", "shards", "p50 ms", "p99 ms", "CPU us/op", "p50 by that of one shard"];
+    report.table(&columns, &rows);
 }
 
 fn spin_table(plan: &Plan, samples: &[Vec<Sample>], report: &mut Report) -> Outcome<()> {
     let mut rows = Vec::new();
     let cases: Vec<_> = of(Table::Spin, plan, samples).collect();
-    for (pair, server) in cases.chunks(2).zip(&plan.spinning) {
+    for (loads, server) in cases.chunks(3).zip(&plan.spinning) {
         let server = &plan.servers[*server];
-        let [(case, few), (_, many)] = pair else { unreachable!("two loads for each server") };
+        let [(case, low), (_, few), (_, many)] = loads else { unreachable!("three loads for each server") };
         server.resume()?;
         let before = server.cpu_seconds()?;
         thread::sleep(IDLE);
@@ -357,6 +369,8 @@ fn spin_table(plan: &Plan, samples: &[Vec<Sample>], report: &mut Report) -> Outc
         server.pause()?;
         rows.push(vec![
             case.label.clone(),
+            middle(low, 3, |sample| sample.p50_ms),
+            middle(low, 2, |sample| sample.cpu_us_per_op),
             middle(few, 3, |sample| sample.p50_ms),
             middle(few, 2, |sample| sample.cpu_us_per_op),
             middle(many, 3, |sample| sample.p50_ms),
@@ -365,11 +379,21 @@ fn spin_table(plan: &Plan, samples: &[Vec<Sample>], report: &mut Report) -> Outc
         ]);
     }
     let text = format!(
-        "Two shards; {FEW_CLIENTS} and 50 clients, P=1, keys of all shards; server and load on all CPUs; \
+        "Two shards; {FEW_CLIENTS} clients with {LOW_RATE} requests a second, {FEW_CLIENTS} and 50 that send each request \
+         once the one before it is answered; P=1, keys of all shards; server and load on all CPUs; \
          spinning shards give way to the load. Without load: CPU time of the server by one core's."
     );
     report.section("--spin-us", &text);
-    let columns = ["us", "4 clients: p50 ms", "CPU us/op", "50 clients: p50 ms", "CPU us/op", "without load"];
+    let columns = [
+        "us",
+        "low load: p50 ms",
+        "CPU us/op",
+        "4 clients: p50 ms",
+        "CPU us/op",
+        "50 clients: p50 ms",
+        "CPU us/op",
+        "without load",
+    ];
     report.table(&columns, &rows);
     Ok(())
 }
