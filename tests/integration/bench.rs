@@ -1,7 +1,6 @@
 //! `kvlite bench` against the real server, and against Redis where it is installed: its bounds, its counts,
 //! its latencies, its exit status.
 
-use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -112,11 +111,8 @@ fn requests_that_a_stall_held_back_count_with_their_waiting_time() {
 
 #[test]
 fn a_server_that_is_not_there_goes_away_or_falls_silent_is_a_failure() {
+    failed(&run_to_end(bench(free_port(), "-n 1")), "cannot connect to 127.0.0.1:");
     let mut server = Server::start(1, &[]);
-    // The port of a client's own end is taken, and nobody listens there.
-    let connected = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port)).unwrap();
-    let silent_port = connected.local_addr().unwrap().port();
-    failed(&run_to_end(bench(silent_port, "-n 1")), "cannot connect to 127.0.0.1:");
     failed(&run_to_end(bench(server.port, "-n 1")), "server");
     failed(&run_to_end(bench(server.resp_port, "-n 1 --protocol text --timeout 200ms")), "has not answered");
     let long = "-d 1m --commands set --keys 1 --threads 2";
@@ -181,7 +177,7 @@ fn redis_is_measured_the_same_way() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let reached = within_deadline(|| TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let reached = within_deadline(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     let report = reached.then(|| {
         let flags = "--fill --keys 200 -n 2000 --pipeline 8 --commands get,set,incr,mget,mset --ttl 100";
         let report = measured(port, flags);
