@@ -191,12 +191,6 @@ impl Buckets {
     }
 }
 
-impl Extend<(u32, Handle)> for Buckets {
-    fn extend<I: IntoIterator<Item = (u32, Handle)>>(&mut self, hashes: I) {
-        hashes.into_iter().for_each(|(hash, handle)| self.insert(hash, handle));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

@@ -499,7 +499,7 @@ impl Keyspace {
     fn resize_buckets(&mut self, id: usize, room: usize) {
         let buckets = &mut self.segments[id].buckets;
         let mut resized = Buckets::with_room(room);
-        resized.extend(buckets.iter());
+        buckets.iter().for_each(|(hash, handle)| resized.insert(hash, handle));
         self.table_bytes = self.table_bytes - buckets.memory_bytes() + resized.memory_bytes();
         *buckets = resized;
     }
@@ -544,9 +544,9 @@ impl Keyspace {
         while self.merge(hash) {}
         let id = self.directory[0] as usize;
         let Segment { buckets, depth: 0 } = &self.segments[id] else { return };
-        let (len, room) = (buckets.len(), buckets.room());
-        if len <= room / 8 && Buckets::with_room(2 * len).room() < room {
-            self.resize_buckets(id, 2 * len);
+        let room = 2 * buckets.len();
+        if room <= buckets.room() / 4 {
+            self.resize_buckets(id, room);
         }
     }
 
