@@ -156,6 +156,24 @@ fn execute(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Keys, values and deadlines in the order of their hashes, as a snapshot takes them.
+fn walk(criterion: &mut Criterion) {
+    const STEP: usize = 256;
+    let mut group = criterion.benchmark_group("walk");
+    group.throughput(Throughput::Elements(STEP as u64));
+    for (count, size) in [(10_000, "10,000 keys"), (MANY, "1 M keys")] {
+        let shard = filled(count, &[b'v'; VALUE_LEN]);
+        let mut position = 0;
+        group.bench_function(format!("{STEP} of {size}"), |bencher| {
+            bencher.iter(|| {
+                let visit = |key: &[u8], value: &[u8], _| _ = black_box((key[0], value[0]));
+                position = shard.walk(position, STEP, NOW_MS, visit).unwrap_or(0);
+            });
+        });
+    }
+    group.finish();
+}
+
 /// One read of a line of memory, whose address the read before it told: what a look-up waits for at least, twice.
 fn memory(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("memory");
@@ -212,6 +230,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_millis(1500));
-    targets = execute, memory, glob, find
+    targets = execute, walk, memory, glob, find
 }
 criterion_main!(benches);
