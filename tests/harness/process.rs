@@ -58,15 +58,10 @@ pub fn free_port() -> u16 {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;
     static GIVEN: AtomicU32 = AtomicU32::new(0);
-    // Two processes seldom begin at the same port.
-    let ports = (0..COUNT).map(|_| {
-        (std::process::id().wrapping_mul(97).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed))) % COUNT
-            + FIRST
-    });
-    let mut ports = ports.map(|port| port as u16);
-    ports
-        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        .expect("loopback has a free port")
+    let own = std::process::id().wrapping_mul(97); // Two processes seldom begin at the same port.
+    let next = || (FIRST + own.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % COUNT) as u16;
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    (0..COUNT).map(|_| next()).find(is_free).expect("loopback has a free port")
 }
 
 /// Two of them.
