@@ -308,6 +308,21 @@ impl Replies {
         !overdue.is_empty()
     }
 
+    /// Puts these last bytes in the place of all replies that have not left. What other workers still answer is dropped:
+    /// the client would take it for the answer to an earlier request.
+    pub fn end_with(&mut self, render: impl FnOnce(&mut Vec<u8>)) {
+        let first = self.sequence.wrapping_sub(self.slots.len() as u32);
+        for (number, slot) in (0..).zip(self.slots.drain(..)) {
+            if let Slot::Waiting { worker, size_bytes, .. } = slot {
+                let sent = Sent { worker: worker.into(), size_bytes: size_bytes as usize };
+                self.given_up.push((first.wrapping_add(number), sent));
+            }
+        }
+        self.late.clear();
+        self.discard();
+        render(&mut self.out);
+    }
+
     /// The number that [`Replies::later`] returns next.
     pub fn next_sequence(&self) -> u32 {
         self.sequence
@@ -484,6 +499,20 @@ mod tests {
         replies.fill(new, |out| out.push(b'2'));
         assert_eq!(drain(&mut replies), "2");
         assert!(replies.all_in());
+    }
+
+    #[test]
+    fn nothing_leaves_behind_the_last_bytes() {
+        let mut replies = Replies { sequence: u32::MAX, ..Replies::default() };
+        replies.now(|out| out.push(b'0'));
+        let one = replies.later(7, 10, 0);
+        replies.now(|out| out.push(b'2'));
+        let three = replies.later(8, 30, 0);
+        replies.end_with(|out| out.push(b'!'));
+        assert_eq!(drain(&mut replies), "!");
+        assert_eq!(replies.fill(three, |out| out.push(b'3')).size_bytes, 30);
+        assert_eq!(replies.fill_value(one, |out| out.push(b'1'), Bytes::from("1"), b"1").worker, 7);
+        assert!(!replies.is_ready() && replies.all_in() && replies.given_up.is_empty());
     }
 
     #[test]

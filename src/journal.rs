@@ -24,14 +24,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
-use shard::{Changes, Dialect, Error, Reply, Request};
+use shard::{Changes, Error, Reply, Request};
 use wal::{Kind, Log, OsDisk, Spare, Staged, SyncTicket};
 
 use crate::config::Config;
 use crate::config::SyncMode;
 use crate::mail::{Answer, Post, Token};
 use crate::net::{Net, SyncOf};
-use crate::protocol;
 
 /// A turn's changes go into several frames past this size: a frame holds less than 2 GiB, and one request may
 /// add three quarters of that.
@@ -141,7 +140,8 @@ struct Held {
 }
 
 enum HeldAnswer {
-    Rendered(Vec<u8>, Dialect),
+    /// The bytes of an [`Answer::Bytes`].
+    Rendered(Vec<u8>),
     Whole(Answer),
 }
 
@@ -323,12 +323,7 @@ impl Journal {
         let seq = log.next_seq() - 1;
         post.withdraw_answers(|origin, token, answer, mail| {
             let answer = match answer {
-                Answer::Bytes(range) => HeldAnswer::Rendered(mail.bytes(range).to_vec(), Dialect::Text),
-                Answer::Value(value) => {
-                    let mut bytes = Vec::new();
-                    protocol::write_reply(&Reply::Shared(&value), None, 0, Dialect::Resp2, &mut bytes);
-                    HeldAnswer::Rendered(bytes, Dialect::Resp2)
-                }
+                Answer::Bytes(range) => HeldAnswer::Rendered(mail.bytes(range).to_vec()),
                 answer => HeldAnswer::Whole(answer),
             };
             awaiting_write.push(Held { seq, origin, token, answer });
@@ -540,22 +535,20 @@ impl Journal {
         }
     }
 
-    /// Gives an answer that is rendered in this dialect, as soon as the frame that it depends on allows.
+    /// Gives an answer that `render` writes, as soon as the frame that it depends on allows.
     pub fn answer_bytes(
         &mut self,
         seq: u64,
         (origin, token): (usize, Token),
-        dialect: Dialect,
         post: &mut Post,
         render: impl FnOnce(&mut Vec<u8>),
     ) {
         if self.holds_back(seq) && self.is_overdue {
-            let reply = Reply::Error(self.not_on_disk());
-            post.to(origin).answer_bytes(token, |out| protocol::write_reply(&reply, None, 0, dialect, out));
+            post.to(origin).answer(token, Answer::Failed(self.not_on_disk()));
         } else if self.holds_back(seq) {
             let mut bytes = Vec::new();
             render(&mut bytes);
-            self.hold(Held { seq, origin, token, answer: HeldAnswer::Rendered(bytes, dialect) });
+            self.hold(Held { seq, origin, token, answer: HeldAnswer::Rendered(bytes) });
         } else {
             post.to(origin).answer_bytes(token, render);
         }
@@ -690,7 +683,7 @@ impl Held {
     fn give(self, post: &mut Post) {
         let mail = post.to(self.origin);
         match self.answer {
-            HeldAnswer::Rendered(bytes, _) => {
+            HeldAnswer::Rendered(bytes) => {
                 mail.answer_bytes(self.token, |out| out.extend_from_slice(&bytes));
             }
             HeldAnswer::Whole(answer) => mail.answer(self.token, answer),
@@ -698,13 +691,11 @@ impl Held {
     }
 
     fn give_error(self, error: Error, post: &mut Post) {
-        let (mail, reply) = (post.to(self.origin), Reply::Error(error));
-        match self.answer {
-            HeldAnswer::Rendered(_, dialect) => {
-                mail.answer_bytes(self.token, |out| protocol::write_reply(&reply, None, 0, dialect, out));
-            }
-            HeldAnswer::Whole(_) => mail.answer(self.token, Answer::Part(reply)),
-        }
+        let answer = match self.answer {
+            HeldAnswer::Rendered(_) | HeldAnswer::Whole(Answer::Value(_)) => Answer::Failed(error),
+            HeldAnswer::Whole(_) => Answer::Part(Reply::Error(error)),
+        };
+        post.to(self.origin).answer(self.token, answer);
     }
 }
 

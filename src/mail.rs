@@ -135,6 +135,9 @@ pub enum Answer {
     Bytes(Range<usize>),
     /// A large value that is the whole reply, in RESP.
     Value(Bytes),
+    /// In place of `Bytes` or `Value`: the request has failed for a reason of the shard's. Its client's worker renders
+    /// it, in the protocol that the client speaks.
+    Failed(shard::Error),
     /// A part of the reply, to be merged.
     Part(Reply<'static>),
     /// The locked part has run. Until the log holds it the locks have to stay, however long that takes.
@@ -385,9 +388,11 @@ impl Post {
                     | Answer::Findings(_) => {
                         keep(worker, token, answer, open);
                     }
-                    Answer::Locked | Answer::Still(_) | Answer::Refused | Answer::Report(_) => {
-                        open.answer(token, answer);
-                    }
+                    Answer::Failed(_)
+                    | Answer::Locked
+                    | Answer::Still(_)
+                    | Answer::Refused
+                    | Answer::Report(_) => open.answer(token, answer),
                 }
             }
         }

@@ -32,14 +32,15 @@ use crate::journal::{Journal, Outcome};
 use crate::loading::Loaded;
 use crate::mail::{Answer, Page, Post, Token, TransactionId};
 use crate::net::{Event, Net, SocketId};
+use crate::protocol;
 use crate::recovery::{self, ShardData};
 use crate::report::Report;
-use crate::router::{OwnedRequest, SHARDS_MAX};
+use crate::router::{Job, OwnedRequest, SHARDS_MAX};
 use crate::server::{Failure, Shared};
 use crate::upkeep::Upkeep;
 use crate::verdict;
 
-use clients::{BACKLOG_TIME_MIN, answer_error};
+use clients::BACKLOG_TIME_MIN;
 pub(crate) use clients::{answer, job_token};
 use crowd::Crowd;
 use staging::Stagings;
@@ -532,8 +533,14 @@ impl Worker {
         for connection in connections.iter_mut().flatten() {
             let client = &mut connection.client;
             if std::mem::take(&mut client.held_back) {
-                client.replies.discard();
-                answer_error(client, journal.not_on_disk());
+                if let Some(mut job) = client.job.take() {
+                    if let Job::Transaction(transaction) = &mut *job {
+                        transaction.give_up();
+                    }
+                    client.given_up.push((client.replies.skip_number(), job));
+                }
+                let dialect = client.dialect;
+                client.replies.end_with(|out| protocol::write_error(journal.not_on_disk(), dialect, out));
                 client.stage = Stage::Closing;
                 if !std::mem::replace(&mut client.listed, true) {
                     attention.push(client.socket);

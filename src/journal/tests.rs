@@ -2,7 +2,7 @@
 
 use std::io;
 
-use shard::{Change, Span};
+use shard::{Change, Dialect, Span};
 use wal::Place;
 
 use super::*;

@@ -413,6 +413,11 @@ pub fn write_reply(
     }
 }
 
+/// Appends an error in place of an answer.
+pub fn write_error(error: Error, dialect: Dialect, out: &mut Vec<u8>) {
+    write_reply(&Reply::Error(error), None, 0, dialect, out);
+}
+
 /// The value that a reply consists of, where it is worth being sent from where it lies: between what
 /// [`begin_value`] writes and [`VALUE_END`].
 pub fn lone_value<'a>(reply: &'a Reply<'_>, dialect: Dialect) -> Option<&'a Bytes> {

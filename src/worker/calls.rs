@@ -139,9 +139,7 @@ impl Worker {
         let refusal = self.refusal(request);
         let Worker { shard, journal, post, now_ms, .. } = self;
         if let Some(error) = refusal {
-            return post
-                .to(origin)
-                .answer_bytes(token, |out| write_reply(&Reply::Error(error), request, out));
+            return post.to(origin).answer(token, Answer::Failed(error));
         }
         let journal = &mut **journal;
         journal.bound_frame();
@@ -154,7 +152,7 @@ impl Worker {
         {
             return post.to(origin).answer(token, Answer::Value(value.clone()));
         }
-        journal.answer_bytes(seq, asker, request.dialect, post, |out| write_reply(&reply, request, out));
+        journal.answer_bytes(seq, asker, post, |out| write_reply(&reply, request, out));
     }
 
     /// Runs a request; returns its reply, and the frame that it depends on.

@@ -389,5 +389,5 @@ pub(super) fn write_reply(reply: &Reply<'_>, request: &Request<'_>, out: &mut Ve
 
 pub(super) fn answer_error(client: &mut Client, error: Error) {
     let dialect = client.dialect;
-    client.replies.now(|out| protocol::write_reply(&Reply::Error(error), None, 0, dialect, out));
+    client.replies.now(|out| protocol::write_error(error, dialect, out));
 }

@@ -107,8 +107,7 @@ impl Worker {
                 let sequence = client.replies.later(*index, 0, *uptime_ms);
                 let token = Token { socket: client.socket, sequence };
                 let asker = (*index, token);
-                journal
-                    .answer_bytes(seq, asker, request.dialect, post, |out| write_reply(&reply, request, out));
+                journal.answer_bytes(seq, asker, post, |out| write_reply(&reply, request, out));
             } else {
                 client.shown_in_turn = *turn_number;
                 answer(client, request, &reply);
@@ -270,6 +269,10 @@ impl Worker {
             Answer::Value(value) => {
                 let before = |out: &mut Vec<u8>| protocol::begin_value(&value, out);
                 client.replies.fill_value(token.sequence, before, value.clone(), protocol::VALUE_END)
+            }
+            Answer::Failed(error) => {
+                let dialect = client.dialect;
+                client.replies.fill(token.sequence, |out| protocol::write_error(error, dialect, out))
             }
             part => {
                 let mut job = client.job.take().expect("only jobs are answered by parts");

@@ -52,7 +52,7 @@ impl Worker {
         let dialect = client.dialect;
         client.replies.give_up(before_ms, |worker, out| {
             let error = Error::NotOnDisk { cause: no_answer(&[worker]) };
-            protocol::write_reply(&Reply::Error(error), None, 0, dialect, out);
+            protocol::write_error(error, dialect, out);
         });
         let awaited = match client.job.as_deref_mut() {
             Some(Job::Transaction(transaction)) if client.job_since_ms < before_ms => {
@@ -99,8 +99,7 @@ impl Worker {
                 ended
             }
             Job::Gather(gather) => gather.answer(from, given),
-            Job::Walk(_) => true,
-            Job::Backup(_) => unreachable!("a backup that is being copied is waited for"),
+            Job::Walk(_) | Job::Backup(_) => true,
         }
     }
 }

@@ -11,7 +11,7 @@ use std::process::Command;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tempfile::TempDir;
 
-use crate::client::{Resp, Value, encoded};
+use crate::client::{Resp, Value, Wire, encoded, is_closed};
 use crate::process::{Server, within_deadline};
 
 /// The size of the segments of the servers here.
@@ -156,6 +156,75 @@ fn what_could_not_be_written_is_answered_when_it_is() {
     a_write_fails(1, "everysec");
     a_write_fails(3, "no");
     a_write_fails(2, "always");
+}
+
+/// The next line, with its end.
+fn whole_line(wire: &mut Wire) -> String {
+    let mut line = Vec::new();
+    while !line.ends_with(b"\n") {
+        line.extend(wire.try_exactly(1).unwrap_or_else(|error| wire.fail(&format!("read a line: {error}"))));
+    }
+    String::from_utf8(line).unwrap()
+}
+
+/// Where what was answered could not be written, each client is told so in its own protocol, and stays in step: a
+/// value that another thread of the kernel had begun to write, and one that is answered from another shard.
+#[test]
+fn the_error_for_what_could_not_be_written_is_in_the_clients_own_protocol() {
+    const LARGE_BYTES: usize = 5 << 20;
+    for (shards, sync_mode) in [(1, "everysec"), (2, "everysec"), (2, "no"), (2, "always")] {
+        let segment_bytes = SEGMENT_BYTES.to_string();
+        let flags =
+            ["--wal-segment-size", &segment_bytes, "--disk-timeout", "300ms", "--sync-mode", sync_mode];
+        let server = Server::start(shards, &flags);
+        let mut clients: Vec<Resp> = (0..12).map(|_| server.resp()).collect();
+        let mut text = server.text();
+        for client in clients.iter_mut().skip(6) {
+            assert!(client.ask("HELLO 3").to_string().contains("\"proto\", 3"));
+        }
+        // Writes are refused once one has failed: this is sent before any has.
+        limit_files(&server, Some(0));
+        for (number, client) in clients.iter_mut().enumerate() {
+            let value = if number % 6 == 0 { "x".repeat(LARGE_BYTES) } else { number.to_string() };
+            client.wire.send(&encoded(&["SET", &format!("key:{number}"), &value]));
+        }
+        text.wire.send(format!("SET key {}\n", "x".repeat(60_000)).as_bytes());
+        for client in &mut clients {
+            let line = whole_line(&mut client.wire);
+            assert!(line.starts_with("-MISCONF ") && line.ends_with("\r\n"), "{line:?}");
+            // One whose own shard could not write is disconnected behind the error.
+            client.wire.try_send(&encoded(&["ECHO", "in step"])).ok();
+            match client.try_read() {
+                Ok(reply) => assert_eq!(reply.to_string(), "\"in step\""),
+                Err(error) => assert!(is_closed(&error), "{error}"),
+            }
+        }
+        let line = whole_line(&mut text.wire);
+        assert!(line.starts_with("-ERR ") && line.ends_with('\n') && !line.contains('\r'), "{line:?}");
+    }
+}
+
+#[test]
+fn an_answer_of_another_shard_is_not_taken_for_that_to_an_earlier_write() {
+    for job in ["GET {b}", "MGET {a} {b} {c} {d}"] {
+        let server = Server::start(2, &["--sync-mode", "everysec", "--disk-timeout", "300ms"]);
+        let keys = ["{a}", "{b}", "{c}", "{d}"];
+        let mut clients: Vec<Resp> = keys.iter().map(|_| server.resp()).collect();
+        limit_files(&server, Some(0));
+        for (client, key) in clients.iter_mut().zip(keys) {
+            let set = |field: &str| encoded(&["SET", &format!("{key}{field}"), "1"]);
+            let job = encoded(&job.split(' ').collect::<Vec<_>>());
+            client.wire.send(&[set("1"), set("2"), job].concat());
+        }
+        for client in &mut clients {
+            for answered in 0..2 {
+                match client.try_read() {
+                    Ok(reply) => assert!(reply.to_string().starts_with("-MISCONF "), "{answered}: {reply}"),
+                    Err(error) => assert!(answered == 1 && is_closed(&error), "{error}"),
+                }
+            }
+        }
+    }
 }
 
 #[test]
