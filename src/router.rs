@@ -346,6 +346,8 @@ pub struct Gather {
     pub findings: Vec<Findings>,
     /// What the client is answered once all is done, where that is known.
     pub then: Option<Reply<'static>>,
+    /// Until when the client waits, in milliseconds from the start of the server; none for no end.
+    pub deadline_ms: Option<u64>,
     parts: Vec<Reply<'static>>,
     asks_for_reports: bool,
     /// The workers that have not answered.
@@ -373,6 +375,7 @@ impl Gather {
             report: Report::default(),
             findings: Vec::new(),
             then: None,
+            deadline_ms: None,
             parts: Vec::new(),
             asks_for_reports,
             unanswered: workers,

@@ -27,6 +27,12 @@ const REDIS_VERSION: &str = "7.0.15";
 /// How many keys a page of `SCAN` visits when the client does not say.
 const SCAN_COUNT_DEFAULT: usize = 10;
 
+/// The error for a client that wants to follow this server. `SYNC` is among what it asks for on the RESP ports, where it
+/// would wait for a snapshot behind an `+OK`.
+const NO_REPLICATION: Error = Error::Unavailable(
+    "there is no replication yet: BACKUP copies the data, KVLITE.SYNC and WAITAOF bring it to disk",
+);
+
 impl Worker {
     /// Answers a command of the server, now or, where other workers have to be asked, by a job.
     pub(crate) fn run_server_command(&mut self, client: &mut Client, request: &Request<'_>) {
@@ -111,7 +117,12 @@ impl Worker {
                 self.begin_gather(client, request, |_| Call::Report);
                 return Ok(());
             }
-            Server::Backup | Server::Compact | Server::Save | Server::Sync if self.some_hang() => {
+            Server::Sync if !text && request.command.name == "SYNC" => return Err(NO_REPLICATION),
+            Server::Replication => return Err(NO_REPLICATION),
+            Server::Waitaof if waitaof_arguments(request)?.numlocal == 0 => synced_count(0),
+            Server::Backup | Server::Compact | Server::Save | Server::Sync | Server::Waitaof
+                if self.some_hang() =>
+            {
                 return Err(Error::Unavailable("the disk of a shard hangs; nothing was done"));
             }
             Server::Backup => {
@@ -122,6 +133,14 @@ impl Worker {
             }
             Server::Sync => {
                 self.begin_gather(client, request, |_| Call::Sync);
+                return Ok(());
+            }
+            Server::Waitaof => {
+                let timeout_ms = waitaof_arguments(request)?.timeout_ms;
+                self.begin_gather(client, request, |_| Call::Sync);
+                if let (Some(Job::Gather(gather)), 1..) = (client.job.as_deref_mut(), timeout_ms) {
+                    gather.deadline_ms = Some(client.job_since_ms.saturating_add(timeout_ms));
+                }
                 return Ok(());
             }
             Server::Compact if asks_when(request)? => {
@@ -162,6 +181,10 @@ impl Worker {
             Server::Compact if request.arg_count() > 0 => self.compact_when(gather),
             Server::Bgrewriteaof | Server::Bgsave => self.compact_unheard(request, gather.report.compacting),
             Server::Lastsave => Reply::Integer(gather.report.saved_s.unwrap_or_default() as i64),
+            Server::Waitaof => match gather.merge(command::Merge::AllOk) {
+                Reply::Ok => synced_count(1),
+                error => error,
+            },
             _ => gather.merge(command::Merge::AllOk),
         }
     }
@@ -597,6 +620,34 @@ fn hello(client: &mut Client, request: &Request<'_>) -> Result<Reply<'static>, E
         ("role".into(), text("master")),
         ("modules".into(), Reply::Array(Vec::new())),
     ]))
+}
+
+/// What `WAITAOF` answers: on how many servers everything is on disk, of which there is this one, and no replica.
+pub(crate) fn synced_count(local: i64) -> Reply<'static> {
+    Reply::Array(vec![Reply::Integer(local), Reply::Integer(0)])
+}
+
+/// What a `WAITAOF` asks for.
+struct WaitaofArguments {
+    /// How many servers, this one only, have to have everything on disk; 0 to wait for none.
+    numlocal: i64,
+    /// 0 for no end.
+    timeout_ms: u64,
+}
+
+fn waitaof_arguments(request: &Request<'_>) -> Result<WaitaofArguments, Error> {
+    let numlocal = parse_integer(request.arg(0)).ok_or(Error::NotAnInteger)?;
+    if !(0..=1).contains(&numlocal) {
+        return Err(Error::OutOfRange("value is out of range, value must between 0 and 1"));
+    }
+    // There are no replicas to wait for, however many are asked for: the reply says that none has anything on disk.
+    if parse_integer(request.arg(1)).ok_or(Error::NotAnInteger)? < 0 {
+        return Err(Error::OutOfRange("value is out of range, must be positive"));
+    }
+    let timeout = parse_integer(request.arg(2));
+    let timeout = timeout.ok_or(Error::OutOfRange("timeout is not an integer or out of range"))?;
+    let timeout_ms = timeout.try_into().map_err(|_| Error::OutOfRange("timeout is negative"))?;
+    Ok(WaitaofArguments { numlocal, timeout_ms })
 }
 
 /// Whether a `COMPACT` asks when it would happen.

@@ -563,6 +563,7 @@ impl Worker {
             self.shard.note_second(self.now_ms, latency_us);
         }
         self.look_for_hangs();
+        self.end_timed_waits();
         if self.journal.get().is_some() {
             if self.journal.watch(&mut self.post) {
                 self.give_up_held_back();

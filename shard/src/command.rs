@@ -138,11 +138,13 @@ pub enum Server {
     Memory,
     Ping,
     Quit,
+    Replication,
     Save,
     Scan,
     Select,
     Stats,
     Sync,
+    Waitaof,
 }
 
 /// How the text protocol shows a reply.
@@ -259,6 +261,7 @@ pub static TABLE: &[Command] = rows![
     "INCRBY"   2..2    ONE   Write Run::Key(commands::incrby), Plain, None, "key and increment", "key increment", "Adds a number to the integer value of a key";
     "INFO"     0..MANY NONE  Admin Run::Server(Server::Info), Fields, None, "no arguments", "[section ...]", "Describes the server and its counters";
     "KEYS"     1..1    NONE  Read  Run::Server(Server::Keys), Plain, None, "pattern", "pattern", "Returns the keys that match a glob pattern";
+    "KVLITE.SYNC" 0..0 NONE  Admin Run::Server(Server::Sync), Plain, None, "no arguments", "", "Returns once everything acknowledged before it is on disk";
     "LASTSAVE" 0..0    NONE  Admin Run::Server(Server::Lastsave), Plain, None, "no arguments", "", "Returns the Unix time of the last snapshot of all shards, or of the start";
     "MDEL"     1..MANY ALL   Write Run::Keys(commands::del, Merge::Sum), Plain, None, "at least one key", "key [key ...]", "Removes keys and returns how many there were";
     "MEMORY"   1..4    NONE  Admin Run::Server(Server::Memory), Fields, None, "STATS, or USAGE and a key", "STATS | USAGE key [SAMPLES count]", "Tells what the memory is used for, or how much of it a key takes";
@@ -267,8 +270,10 @@ pub static TABLE: &[Command] = rows![
     "PERSIST"  1..1    ONE   Write Run::Key(commands::persist), Plain, None, "key", "key", "Removes the time to live of a key";
     "PING"     0..1    NONE  Admin Run::Server(Server::Ping), Plain, Some(0), "at most one message", "[message]", "Returns PONG, or its argument";
     "PREFIXES" 0..1    NONE  Read  Run::Server(Server::Analytics), Plain, None, "at most a count", "[count]", "Lists the classes of keys, such as user:*, with their size and use";
+    "PSYNC"    2..MANY NONE  Admin Run::Server(Server::Replication), Plain, None, "a replication id and an offset", "replicationid offset", "Is refused: there is no replication yet";
     "PTTL"     1..1    ONE   Read  Run::Key(commands::pttl), Plain, None, "key", "key", "Returns the time to live of a key in milliseconds";
     "QUIT"     0..MANY NONE  Admin Run::Server(Server::Quit), Plain, None, "no arguments", "", "Closes the connection";
+    "REPLCONF" 0..MANY NONE  Admin Run::Server(Server::Replication), Plain, None, "no arguments", "[option value ...]", "Is refused: there is no replication yet";
     "SAVE"     0..0    NONE  Admin Run::Server(Server::Save), Plain, None, "no arguments", "", "Writes a snapshot of every shard and drops the log that it replaces";
     "SCAN"     1..MANY NONE  Read  Run::Server(Server::Scan), Plain, None, "cursor", "cursor [MATCH pattern] [COUNT count] [TYPE type]", "Returns some keys and the cursor at which to go on";
     "SELECT"   1..1    NONE  Admin Run::Server(Server::Select), Plain, None, "database index", "0", "Selects the database, of which there is one";
@@ -278,8 +283,9 @@ pub static TABLE: &[Command] = rows![
     "STATS"    0..0    NONE  Admin Run::Server(Server::Stats), Fields, None, "no arguments", "", "Returns the counters of the server";
     "STRLEN"   1..1    ONE   Read  Run::Key(commands::strlen), Plain, None, "key", "key", "Returns the length of the value of a key in bytes";
     "SUGGEST-TTL" 1..MANY NONE Read Run::Server(Server::Analytics), Plain, None, "key", "key | CLASS name [TARGET share] [EXPLAIN] [APPLY]", "Suggests a time to live in seconds that keeps most re-accesses hits";
-    "SYNC"     0..0    NONE  Admin Run::Server(Server::Sync), Plain, None, "no arguments", "", "Returns once everything acknowledged before it is on disk";
+    "SYNC"     0..0    NONE  Admin Run::Server(Server::Sync), Plain, None, "no arguments", "", "Does what KVLITE.SYNC does, on the text port only: replicas of Redis mean another thing by it";
     "TTL"      1..1    ONE   Read  Run::Key(commands::ttl), Plain, None, "key", "key", "Returns the time to live of a key in seconds";
+    "WAITAOF"  3..3    NONE  Admin Run::Server(Server::Waitaof), Plain, None, "numlocal, numreplicas and timeout", "numlocal numreplicas timeout", "Returns once everything acknowledged before it is on disk, or the timeout in milliseconds is over";
 ];
 
 /// What runs `MEMORY USAGE`, whose arguments begin behind that word: unlike its container, it has a key.
@@ -305,7 +311,9 @@ mod tests {
     fn the_table_is_sorted_by_unique_names_in_capitals() {
         assert!(TABLE.is_sorted_by(|a, b| a.name < b.name));
         assert!(
-            TABLE.iter().all(|row| row.name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-'))
+            TABLE
+                .iter()
+                .all(|row| row.name.bytes().all(|byte| byte.is_ascii_uppercase() || b"-.".contains(&byte)))
         );
     }
 

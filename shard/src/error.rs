@@ -108,6 +108,8 @@ pub enum Error {
     },
     /// A snapshot was asked for while one is being written.
     SaveInProgress,
+    /// A number that is out of its bounds, which the text says.
+    OutOfRange(&'static str),
     /// The server cannot do this, and the text says why and what to do.
     Unavailable(&'static str),
 }

@@ -429,7 +429,7 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
             out.extend_from_slice(b"-MISCONF ");
             return write_disk_fault(error, out);
         }
-        Error::Unavailable(reason) => {
+        Error::OutOfRange(reason) | Error::Unavailable(reason) => {
             out.extend_from_slice(b"-ERR ");
             reason
         }

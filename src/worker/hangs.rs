@@ -12,6 +12,7 @@ use crate::connection::Client;
 use crate::mail::{Answer, Token};
 use crate::protocol;
 use crate::router::Job;
+use crate::session::synced_count;
 
 /// How much longer than its disk a client waits for an answer: what the shard itself has to say comes first.
 const ANSWER_SLACK_MS: u64 = 500;
@@ -79,6 +80,27 @@ impl Worker {
             _ => answer_error(client, Error::NotOnDisk { cause: no_answer(&awaited) }),
         }
         client.given_up.push((sequence, job));
+    }
+
+    /// Answers the clients whose `WAITAOF` has waited for as long as they wanted.
+    pub(super) fn end_timed_waits(&mut self) {
+        let is_due = |client: &Client| match client.job.as_deref() {
+            Some(Job::Gather(gather)) => gather.deadline_ms.is_some_and(|due_ms| due_ms <= self.uptime_ms),
+            _ => false,
+        };
+        let clients = self.connections.iter().flatten().map(|connection| &connection.client);
+        let due: Vec<_> = clients.filter(|client| is_due(client)).map(|client| client.socket).collect();
+        for id in due {
+            let mut connection = self.take_out(id).expect("it is there");
+            let client = &mut connection.client;
+            let job = client.job.take().expect("it was looked at");
+            let sequence = client.replies.skip_number();
+            if let Job::Gather(gather) = &*job {
+                answer(client, &gather.request.request(), &synced_count(0));
+            }
+            client.given_up.push((sequence, job));
+            self.put_back(connection);
+        }
     }
 
     /// Takes one answer to a job that its client waits for no more. Returns whether it has ended.

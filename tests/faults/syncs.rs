@@ -16,7 +16,7 @@ fn a_failed_sync_is_not_repeated_as_if_nothing_had_happened() {
         let mut resp = rig.client_at(WELL);
         let (changed, safe) = (key(SICK, "changed"), key(SICK, "safe"));
         assert_eq!(resp.ask(&format!("MSET {changed} old {safe} v")).to_string(), "+OK");
-        assert_eq!(resp.ask("SYNC").to_string(), "+OK");
+        assert_eq!(resp.ask("KVLITE.SYNC").to_string(), "+OK");
 
         let met = rig.disk.met();
         rig.fail(SYNC, Fault::Error(Errno::EIO));
@@ -31,14 +31,14 @@ fn a_failed_sync_is_not_repeated_as_if_nothing_had_happened() {
         assert!(is_refused(&resp.ask(&format!("SET {safe} no"))), "{mode}");
         assert_eq!(resp.ask(&format!("GET {safe}")).to_string(), "\"v\"", "{mode}");
         assert_eq!(resp.ask(&format!("SET {} v", key(WELL, "other"))).to_string(), "+OK", "{mode}");
-        assert!(is_unknown(&resp.ask("SYNC")), "{mode}");
+        assert!(is_unknown(&resp.ask("KVLITE.SYNC")), "{mode}");
         // The snapshot that is to help is tried again and again.
         rig.await_faults(met + 3);
 
         rig.disk.heal();
         rig.await_health(&mut resp, "healthy");
         assert_eq!(resp.ask(&format!("GET {changed}")).to_string(), "\"new\"", "{mode}");
-        assert_eq!(resp.ask("SYNC").to_string(), "+OK", "{mode}");
+        assert_eq!(resp.ask("KVLITE.SYNC").to_string(), "+OK", "{mode}");
         rig.crash(true);
         let mget = format!("MGET {changed} {safe} {}", key(WELL, "other"));
         assert_eq!(rig.server.resp().ask(&mget).to_string(), "[\"new\", \"v\", \"v\"]", "{mode}");
@@ -68,7 +68,7 @@ fn one_sync_that_fails_among_many_loses_nothing() {
             }
         }
         rig.await_health(&mut resp, "healthy");
-        assert_eq!(resp.ask("SYNC").to_string(), "+OK");
+        assert_eq!(resp.ask("KVLITE.SYNC").to_string(), "+OK");
         let all = |resp: &mut crate::client::Resp| {
             for (name, index) in &acknowledged {
                 assert_eq!(

@@ -609,6 +609,31 @@ const RESP: &[Script] = &[
         eventually PTTL b -> -2
         "#,
     ),
+    own("KVLITE.SYNC", "SET a 1 -> +OK\n KVLITE.SYNC -> +OK\n GET a -> \"1\""),
+    own(
+        "PSYNC",
+        "PSYNC ? -1 -> -ERR there is no replication yet: BACKUP copies the data, KVLITE.SYNC and WAITAOF bring it to disk\n PING -> +PONG",
+    ),
+    own(
+        "REPLCONF",
+        "REPLCONF capa eof capa psync2 -> -ERR there is no replication yet: BACKUP copies the data, KVLITE.SYNC and WAITAOF bring it to disk\n PING -> +PONG",
+    ),
+    // Redis has it from 7.2 on.
+    own(
+        "WAITAOF",
+        r#"
+        WAITAOF 1 0 0 -> [1, 0]
+        SET a 1 -> +OK
+        WAITAOF 1 0 100000 -> [1, 0]
+        WAITAOF 1 3 0 -> [1, 0]
+        WAITAOF 0 0 0 -> [0, 0]
+        WAITAOF 2 0 0 -> -ERR value is out of range, value must between 0 and 1
+        WAITAOF one 0 0 -> -ERR value is not an integer or out of range
+        WAITAOF 1 -1 0 -> -ERR value is out of range, must be positive
+        WAITAOF 1 0 soon -> -ERR timeout is not an integer or out of range
+        WAITAOF 1 0 -1 -> -ERR timeout is negative
+        "#,
+    ),
     script("QUIT", "QUIT -> +OK\n (closed)"),
     script(
         "SCAN",
@@ -743,7 +768,16 @@ const RESP: &[Script] = &[
         STRLEN n -> 5
         "#,
     ),
-    own("SYNC", "SYNC -> +OK\n SET a 1 -> +OK\n SYNC -> +OK\n GET a -> \"1\""),
+    own(
+        "SYNC",
+        r#"
+        SYNC -> -ERR there is no replication yet: BACKUP copies the data, KVLITE.SYNC and WAITAOF bring it to disk
+        PING -> +PONG
+        HELLO 3 -> %[...]
+        SYNC -> -ERR there is no replication yet: BACKUP copies the data, KVLITE.SYNC and WAITAOF bring it to disk
+        PING -> +PONG
+        "#,
+    ),
     script(
         "TTL",
         r#"
@@ -966,6 +1000,9 @@ const TEXT: &[Script] = &[
         "#,
     ),
     own("PERSIST", "SET a 1 -> +OK\n PERSIST a -> 0\n EXPIRE a 100 -> 1\n PERSIST a -> 1\n TTL a -> -1"),
+    own("PSYNC", "PSYNC ? -1 -> -ERR there is no replication yet<..>\n PING -> +PONG"),
+    own("REPLCONF", "REPLCONF capa eof -> -ERR there is no replication yet<..>\n PING -> +PONG"),
+    own("KVLITE.SYNC", "SET a 1 -> +OK\n KVLITE.SYNC -> +OK"),
     own("PING", "PING -> +PONG\n ping -> +PONG\n PING hello -> hello"),
     own(
         "PTTL",
@@ -1022,6 +1059,7 @@ const TEXT: &[Script] = &[
     ),
     own("STRLEN", "STRLEN nope -> 0\n EXISTS nope -> 0\n SET a Hello -> +OK\n STRLEN a -> 5"),
     own("SYNC", "SET a 1 -> +OK\n SYNC -> +OK"),
+    own("WAITAOF", "SET a 1 -> +OK\n WAITAOF 1 0 0 -> 1 | 0\n WAITAOF 2 0 0 -> -ERR value is out of range<..>"),
     own("TTL", "TTL nope -> -2\n SET a 1 -> +OK\n TTL a -> -1\n SETEX a 100 v -> +OK\n TTL a -> <99..100>"),
 ];
 
