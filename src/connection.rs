@@ -39,6 +39,13 @@ pub enum Door {
     Unix,
 }
 
+impl Door {
+    /// How a client is answered that has not chosen yet.
+    fn first_dialect(self) -> Dialect {
+        if self == Door::Text { Dialect::Text } else { Dialect::Resp2 }
+    }
+}
+
 /// How far a connection is on its way to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -95,6 +102,8 @@ pub struct Client {
     pub given_up: Vec<(u32, Box<Job>)>,
     /// Its next request has to wait until this worker has fewer of them.
     pub waits_for: Option<usize>,
+    /// It has sent `MULTI`, which is unknown: no command of it runs up to `EXEC`, `DISCARD` or `RESET`.
+    pub is_in_multi: bool,
     /// None of its other requests runs before the last one is answered, which runs later than it was taken.
     pub waits_for_last: bool,
     /// How far it is on its way to its end.
@@ -130,7 +139,7 @@ impl Connection {
             socket,
             id,
             door,
-            dialect: if door == Door::Text { Dialect::Text } else { Dialect::Resp2 },
+            dialect: door.first_dialect(),
             name: Vec::new(),
             library: Default::default(),
             replies: Replies::default(),
@@ -138,6 +147,7 @@ impl Connection {
             job_since_ms: 0,
             given_up: Vec::new(),
             waits_for: None,
+            is_in_multi: false,
             waits_for_last: false,
             stage: Stage::Open,
             refused: false,
@@ -181,6 +191,13 @@ impl Client {
             && (!self.waits_for_last || self.replies.all_in())
             && self.replies.size_bytes() < REPLIES_HIGH_BYTES
             && self.replies.may_wait_for_more()
+    }
+
+    /// Takes back what it has said about itself and how it wants to be answered.
+    pub fn reset(&mut self) {
+        self.dialect = self.door.first_dialect();
+        self.name.clear();
+        self.is_in_multi = false;
     }
 
     /// Whether it waits for nothing: no job, no request at another shard.

@@ -341,7 +341,7 @@ pub struct Gather {
     /// The command that asked, with its arguments.
     pub request: OwnedRequest,
     /// The sum of the reports, where reports were asked for.
-    pub report: Report,
+    pub report: Box<Report>,
     /// What each shard has found, where that was asked for.
     pub findings: Vec<Findings>,
     /// What the client is answered once all is done, where that is known.
@@ -372,7 +372,7 @@ impl Gather {
         }
         Gather {
             request: OwnedRequest::new(request),
-            report: Report::default(),
+            report: Box::default(),
             findings: Vec::new(),
             then: None,
             deadline_ms: None,

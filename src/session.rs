@@ -117,6 +117,10 @@ impl Worker {
                 self.begin_gather(client, request, |_| Call::Report);
                 return Ok(());
             }
+            Server::Reset => {
+                client.reset();
+                Reply::Simple("RESET")
+            }
             Server::Sync if !text && request.command.name == "SYNC" => return Err(NO_REPLICATION),
             Server::Replication => return Err(NO_REPLICATION),
             Server::Waitaof if waitaof_arguments(request)?.numlocal == 0 => synced_count(0),
@@ -152,7 +156,7 @@ impl Worker {
                 return Ok(());
             }
         };
-        // HELLO has just changed the dialect in which it is answered itself.
+        // HELLO and RESET have just changed the dialect in which they are answered themselves.
         client.replies.now(|out| {
             crate::protocol::write_reply(
                 &reply,

@@ -38,10 +38,15 @@ impl Command {
     /// Whether it runs while the keys are still being read back from the disk: it is about the connection or the
     /// server, and needs neither keys nor files.
     pub fn runs_while_loading(&self) -> bool {
-        use Server::{Client, Config, Echo, Health, Hello, Info, Lastsave, Ping, Quit, Select, Stats};
+        use Server::{Client, Config, Echo, Health, Hello, Info, Lastsave, Ping, Quit, Reset, Select, Stats};
         let Run::Server(server) = self.run else { return false };
-        let of_connection = matches!(server, Client | Echo | Hello | Ping | Quit | Select);
+        let of_connection = matches!(server, Client | Echo | Hello | Ping | Quit | Reset | Select);
         of_connection || matches!(server, Server::Command | Config | Health | Info | Lastsave | Stats)
+    }
+
+    /// Whether it runs for a client that is between `MULTI` and `EXEC`.
+    pub fn runs_in_multi(&self) -> bool {
+        matches!(self.run, Run::Server(Server::Quit | Server::Reset))
     }
 }
 
@@ -139,6 +144,7 @@ pub enum Server {
     Ping,
     Quit,
     Replication,
+    Reset,
     Save,
     Scan,
     Select,
@@ -274,6 +280,7 @@ pub static TABLE: &[Command] = rows![
     "PTTL"     1..1    ONE   Read  Run::Key(commands::pttl), Plain, None, "key", "key", "Returns the time to live of a key in milliseconds";
     "QUIT"     0..MANY NONE  Admin Run::Server(Server::Quit), Plain, None, "no arguments", "", "Closes the connection";
     "REPLCONF" 0..MANY NONE  Admin Run::Server(Server::Replication), Plain, None, "no arguments", "[option value ...]", "Is refused: there is no replication yet";
+    "RESET"    0..0    NONE  Admin Run::Server(Server::Reset), Plain, None, "no arguments", "", "Takes the connection back to the state of a new one";
     "SAVE"     0..0    NONE  Admin Run::Server(Server::Save), Plain, None, "no arguments", "", "Writes a snapshot of every shard and drops the log that it replaces";
     "SCAN"     1..MANY NONE  Read  Run::Server(Server::Scan), Plain, None, "cursor", "cursor [MATCH pattern] [COUNT count] [TYPE type]", "Returns some keys and the cursor at which to go on";
     "SELECT"   1..1    NONE  Admin Run::Server(Server::Select), Plain, None, "database index", "0", "Selects the database, of which there is one";

@@ -108,6 +108,8 @@ pub enum Error {
     },
     /// A snapshot was asked for while one is being written.
     SaveInProgress,
+    /// The commands between `MULTI`, which is unknown, and this `EXEC` were refused.
+    ExecAborted,
     /// A number that is out of its bounds, which the text says.
     OutOfRange(&'static str),
     /// The server cannot do this, and the text says why and what to do.

@@ -449,6 +449,7 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
             return;
         }
         Error::DbIndexOutOfRange => "-ERR DB index is out of range",
+        Error::ExecAborted => "-EXECABORT Transaction discarded because of previous errors.",
         Error::NoProtocol => "-NOPROTO unsupported protocol version",
         Error::ProtocolNotAnInteger => "-ERR Protocol version is not an integer or out of range",
         Error::InvalidClientName => {

@@ -334,6 +334,7 @@ fn push_error(error: &Error, out: &mut Vec<u8>) {
         }
         Error::NotAnInteger => "-ERR value is not an integer",
         Error::InvalidDbIndex => "-ERR database index is not an integer",
+        Error::ExecAborted => "-ERR transaction discarded because of previous errors",
         Error::ConnectionLimit => "-ERR connection limit reached",
         Error::ValueTooLarge { limit } => {
             out.extend_from_slice(b"-ERR value would exceed ");

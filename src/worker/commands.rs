@@ -18,6 +18,11 @@ use crate::router::{self, Gather, Job, OwnedRequest, Route, Transaction, Walk, W
 use crate::upkeep;
 use crate::verdict;
 
+/// The error for a command that was to run in a transaction.
+const IN_MULTI: Error = Error::Unavailable(
+    "there are no transactions yet: nothing runs between MULTI and EXEC, DISCARD or RESET",
+);
+
 /// What became of a parsed request.
 pub(super) enum Flow {
     /// It was answered, or will be.
@@ -35,10 +40,13 @@ impl Worker {
         memory: Option<&Bytes>,
     ) -> Flow {
         client.waits_for_last = false;
-        let Some(command) = parser.command() else {
-            self.commands += 1;
-            answer_error(client, parser.unknown_command(input));
-            return Flow::Taken;
+        let command = match parser.command() {
+            Some(command) if !client.is_in_multi || command.runs_in_multi() => command,
+            _ => {
+                self.commands += 1;
+                refuse(parser, client, input);
+                return Flow::Taken;
+            }
         };
         let request = match memory {
             None => parser.request(input, command, client.dialect),
@@ -342,5 +350,24 @@ impl Worker {
             (Job::Walk(_), _) => unreachable!("a walk is answered by pages"),
         }
         true
+    }
+}
+
+/// Answers a request that has no row in the table, or that follows a `MULTI`, which has none: what a client means to have
+/// run as one must not run in part.
+fn refuse(parser: &Parser, client: &mut Client, input: &[u8]) {
+    let is = |name: &str| parser.name(input).eq_ignore_ascii_case(name.as_bytes());
+    let was_in_multi = std::mem::replace(&mut client.is_in_multi, is("MULTI"));
+    match was_in_multi {
+        false => answer_error(client, parser.unknown_command(input)),
+        true if is("EXEC") => answer_error(client, Error::ExecAborted),
+        true if is("DISCARD") => {
+            let dialect = client.dialect;
+            client.replies.now(|out| protocol::write_reply(&Reply::Ok, None, 0, dialect, out));
+        }
+        true => {
+            client.is_in_multi = true;
+            answer_error(client, IN_MULTI);
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use shard::command::TABLE;
 
-use crate::client::Resp;
+use crate::client::{Resp, encoded};
 use crate::process::{Log, Server};
 use crate::script::{run_resp, run_text};
 
@@ -618,6 +618,10 @@ const RESP: &[Script] = &[
         "REPLCONF",
         "REPLCONF capa eof capa psync2 -> -ERR there is no replication yet: BACKUP copies the data, KVLITE.SYNC and WAITAOF bring it to disk\n PING -> +PONG",
     ),
+    own(
+        "RESET",
+        "RESET -> +RESET\n CLIENT SETNAME n -> +OK\n HELLO 3 -> %[...]\n RESET -> +RESET\n CLIENT GETNAME -> nil\n GET a -> nil",
+    ),
     // Redis has it from 7.2 on.
     own(
         "WAITAOF",
@@ -1003,6 +1007,7 @@ const TEXT: &[Script] = &[
     own("PSYNC", "PSYNC ? -1 -> -ERR there is no replication yet<..>\n PING -> +PONG"),
     own("REPLCONF", "REPLCONF capa eof -> -ERR there is no replication yet<..>\n PING -> +PONG"),
     own("KVLITE.SYNC", "SET a 1 -> +OK\n KVLITE.SYNC -> +OK"),
+    own("RESET", "CLIENT SETNAME n -> +OK\n RESET -> +RESET\n CLIENT GETNAME -> -ERR key not found"),
     own("PING", "PING -> +PONG\n ping -> +PONG\n PING hello -> hello"),
     own(
         "PTTL",
@@ -1169,6 +1174,70 @@ fn without_analytics_their_commands_say_so() {
         assert_eq!(text.ask_one(request), off, "{request}");
     }
     assert_eq!(resp.ask("GET a").to_string(), "\"1\"");
+}
+
+/// Nothing of what a client means to have run as one runs, whatever it sends between `MULTI` and `EXEC`.
+#[test]
+fn a_transaction_is_refused_as_a_whole() {
+    let server = Server::start(2, &[]);
+    let refused = "-ERR there are no transactions yet: nothing runs between MULTI and EXEC, DISCARD or RESET";
+    let unknown = "-\"ERR unknown command 'MULTI', with args beginning with: \"";
+    let script = format!(
+        "SET n 5 -> +OK
+        WATCH n -> -\"ERR unknown command 'WATCH', with args beginning with: 'n' \"
+        GET n -> \"5\"
+        MULTI -> {unknown}
+        INCR n -> {refused}
+        MSET n 1 m 1 -> {refused}
+        GET n -> {refused}
+        GET -> {refused}
+        NOPE -> {refused}
+        PING -> {refused}
+        CONFIG SET auto-ttl \"* 1s\" -> {refused}
+        FLUSHALL -> {refused}
+        MULTI -> {refused}
+        EXEC -> -EXECABORT Transaction discarded because of previous errors.
+        INCR n -> 6
+        MULTI -> {unknown}
+        INCR n -> {refused}
+        DISCARD -> +OK
+        INCR n -> 7
+        HELLO 3 -> %[...]
+        MULTI -> {unknown}
+        INCR n -> {refused}
+        RESET -> +RESET
+        INCR n -> 8
+        EXEC -> -\"ERR unknown command 'EXEC', with args beginning with: \"
+        MULTI -> {unknown}
+        INCR n -> {refused}
+        QUIT -> +OK
+        (closed)"
+    );
+    let failures = run_resp("MULTI", &script, &mut server.resp());
+    assert!(failures.is_empty(), "{failures}{}", server.log.tail());
+    let mut text = server.text();
+    text.wire.send(b"multi\nINCR n\nSET n 1\nEXEC\nINCR n\nMULTI\nDEL n\nDISCARD\nGET n\n");
+    let unknown = |name: &str| format!("-ERR unknown command '{name}'");
+    let aborted = "-ERR transaction discarded because of previous errors".to_owned();
+    let expected = [unknown("multi"), refused.into(), refused.into(), aborted, "9".into()];
+    let expected = expected.into_iter().chain([unknown("MULTI"), refused.into(), "+OK".into(), "9".into()]);
+    for line in expected {
+        assert_eq!(String::from_utf8_lossy(&text.wire.line()), line);
+    }
+
+    // As client libraries send it: all at once, over keys of both shards, then the same again.
+    let mut resp = server.resp();
+    let pipeline =
+        [&["WATCH", "a"][..], &["MULTI"], &["INCR", "a"], &["INCR", "b"], &["INCR", "c"], &["EXEC"]];
+    let pipeline = pipeline.map(encoded).concat();
+    resp.wire.send(&[pipeline.clone(), pipeline].concat());
+    for _ in 0..2 {
+        let replies: Vec<String> = (0..6).map(|_| resp.read().to_string()).collect();
+        assert!(replies[..2].iter().all(|reply| reply.starts_with("-ERR unknown command")), "{replies:?}");
+        assert!(replies[2..5].iter().all(|reply| reply == refused), "{replies:?}");
+        assert!(replies[5].starts_with("-EXECABORT "), "{replies:?}");
+    }
+    assert_eq!(resp.ask("MGET a b c").to_string(), "[nil, nil, nil]");
 }
 
 #[test]
