@@ -700,7 +700,7 @@ impl Held {
 }
 
 /// A text that fits in a line of a reply, whatever the names of files hold.
-fn printable(text: &str) -> Arc<str> {
+pub fn printable(text: &str) -> Arc<str> {
     text.chars().map(|char| if char.is_control() { '?' } else { char }).collect::<String>().into()
 }
 

@@ -20,6 +20,8 @@ pub struct Report {
     pub outlook: Option<Box<Outlook>>,
     /// Why the shard refuses writes, if it does; of several shards, one that does.
     pub wal_fault: Option<Arc<str>>,
+    /// Why the shard's last snapshot was not written, if it was not; of several shards, one whose was not.
+    pub snapshot_fault: Option<Arc<str>>,
     /// Whether a snapshot was asked for or is being written.
     pub compacting: bool,
     /// The Unix time of the last snapshot, or of the start if there was none since, in seconds; in a sum the
@@ -45,6 +47,9 @@ impl Report {
         }
         if self.wal_fault.is_none() {
             self.wal_fault.clone_from(&other.wal_fault);
+        }
+        if self.snapshot_fault.is_none() {
+            self.snapshot_fault.clone_from(&other.snapshot_fault);
         }
         self.compacting |= other.compacting;
         self.saved_s = [self.saved_s, other.saved_s].into_iter().flatten().min();

@@ -246,28 +246,33 @@ impl Worker {
         fields.push(("needs_compaction".into(), Reply::Bool(report.needs_compaction)));
         fields.extend(more);
         fields.push(("wal_healthy".into(), Reply::Bool(report.wal_fault.is_none())));
+        fields.push(("snapshot_healthy".into(), Reply::Bool(report.snapshot_fault.is_none())));
         reply
     }
 
     fn health(&self, gather: &Gather) -> Reply<'static> {
         let report = &gather.report;
         let loading = &self.shared.loading;
-        let status = match &report.wal_fault {
+        let status = match (&report.wal_fault, &report.snapshot_fault) {
             _ if !loading.is_over() => "loading",
-            None => "healthy",
-            Some(_) => "degraded",
+            (None, None) => "healthy",
+            _ => "degraded",
         };
-        let wal_error =
-            report.wal_fault.as_deref().map(|cause| format!(",\"wal_error\":{}", json_string(cause)));
+        let error = |name: &str, fault: &Option<Arc<str>>| {
+            let cause = fault.as_deref();
+            cause.map(|cause| format!(",\"{name}\":{}", json_string(cause))).unwrap_or_default()
+        };
         let percent = (!loading.is_over()).then(|| format!(",\"loading_percent\":{}", loading.percent()));
         let json = format!(
             "{{\"status\":\"{status}\",\"keys\":{},\"connections\":{},\"wal_size\":{},\"wal_healthy\":{}{},\
-             \"needs_compaction\":{},\"shards\":{},\"uptime_seconds\":{}{}}}",
+             \"snapshot_healthy\":{}{},\"needs_compaction\":{},\"shards\":{},\"uptime_seconds\":{}{}}}",
             report.shard.keys,
             self.shared.connections.count(),
             report.wal_size_bytes,
             report.wal_fault.is_none(),
-            wal_error.unwrap_or_default(),
+            error("wal_error", &report.wal_fault),
+            report.snapshot_fault.is_none(),
+            error("snapshot_error", &report.snapshot_fault),
             report.needs_compaction,
             self.post.worker_count(),
             self.shared.started.elapsed().as_secs(),
@@ -376,16 +381,20 @@ impl Worker {
 
     fn persistence(&self, report: &Report) -> Vec<(&'static str, String)> {
         let flag = |is: bool| u8::from(is).to_string();
+        let status = |fault: &Option<Arc<str>>| if fault.is_none() { "ok" } else { "err" }.to_owned();
         let loading = &self.shared.loading;
         let is_loading = !loading.is_over();
         let mut lines = vec![
             ("loading", flag(is_loading)),
             ("rdb_bgsave_in_progress", flag(report.compacting)),
+            ("rdb_last_bgsave_status", status(&report.snapshot_fault)),
             ("rdb_last_save_time", report.saved_s.unwrap_or_default().to_string()),
             ("aof_enabled", "1".to_owned()),
             ("aof_rewrite_in_progress", flag(report.compacting)),
-            ("aof_last_write_status", if report.wal_fault.is_none() { "ok" } else { "err" }.to_owned()),
+            ("aof_last_bgrewrite_status", status(&report.snapshot_fault)),
+            ("aof_last_write_status", status(&report.wal_fault)),
             ("wal_error", report.wal_fault.as_deref().unwrap_or_default().to_owned()),
+            ("snapshot_error", report.snapshot_fault.as_deref().unwrap_or_default().to_owned()),
             ("wal_size", report.wal_size_bytes.to_string()),
             ("wal_entries", report.wal_entries.to_string()),
             ("wal_needs_compaction", flag(report.needs_compaction)),

@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::process::setpriority_process;
 use shard::analytics::load;
@@ -21,7 +22,7 @@ use wal::{
 };
 
 use crate::config::{Config, SyncMode};
-use crate::journal::Journal;
+use crate::journal::{Journal, printable};
 use crate::mail::{Answer, Call, Post, Token, TransactionId};
 use crate::net::{Net, SocketId};
 use crate::schedule::Schedule;
@@ -75,8 +76,8 @@ pub struct Upkeep {
     asked_unheard: bool,
     /// When the last snapshot was complete, in seconds since the Unix epoch.
     saved_s: Option<u64>,
-    /// Why no snapshot could be written, since the last one that was: told once.
-    failure: String,
+    /// Why no snapshot could be written, since the last one that was: told once, and shown until the next one is.
+    failure: Option<Arc<str>>,
     next_check_ms: u64,
     /// When the next snapshot may begin that only a failed sync asks for.
     next_rescue_ms: u64,
@@ -151,7 +152,7 @@ impl Upkeep {
             asked: Vec::new(),
             asked_unheard: false,
             saved_s: None,
-            failure: String::new(),
+            failure: None,
             next_check_ms: 0,
             next_rescue_ms: 0,
             check_interval_ms: config.compact_interval.as_millis() as u64,
@@ -207,6 +208,11 @@ impl Upkeep {
     /// When the last snapshot since the start was complete, in seconds since the Unix epoch.
     pub fn saved_s(&self) -> Option<u64> {
         self.saved_s
+    }
+
+    /// Why the last snapshot was not written, if it was not.
+    pub fn failure(&self) -> Option<&Arc<str>> {
+        self.failure.as_ref()
     }
 
     fn is_asked(&self) -> bool {
@@ -417,9 +423,10 @@ impl Upkeep {
                 }
             }
             Ended::Written(Ok(snapshot)) => {
-                tracing::info!(entries = snapshot.entries, bytes = snapshot.bytes, "snapshot written");
+                let Snapshot { entries, bytes, .. } = snapshot;
+                tracing::info!(shard = post.own(), entries, bytes, "snapshot written");
                 self.saved_s = Some(now_ms / 1000);
-                self.failure.clear();
+                self.failure = None;
                 self.next_note_ms = self.next_note_ms.map(|_| 0);
                 self.stage = Stage::Replaced { obsolete: journal.log.retire(&snapshot) };
             }
@@ -446,10 +453,10 @@ impl Upkeep {
     }
 
     fn give_up(&mut self, error: &dyn fmt::Display, post: &mut Post) {
-        let failure = error.to_string();
-        if failure != self.failure {
-            tracing::error!("no snapshot was written, the log stays as it is: {failure}");
-            self.failure = failure;
+        let failure = printable(&error.to_string());
+        if self.failure.as_ref() != Some(&failure) {
+            tracing::error!(shard = post.own(), "no snapshot was written, the log stays as it is: {failure}");
+            self.failure = Some(failure);
         }
         self.stage = Stage::Idle;
         self.answer(

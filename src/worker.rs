@@ -643,13 +643,15 @@ impl Worker {
         };
         let log = &journal.log;
         let log_fill = self.upkeep.schedule().fill(log);
+        let of_shard = |cause: &Arc<str>| format!("shard {}: {cause}", self.index).into();
         Report {
             wal_size_bytes: log.size_bytes() + log.snapshot().map_or(0, |snapshot| snapshot.bytes),
             wal_entries: log.entries(),
             needs_compaction: self.upkeep.is_compacting() || log_fill > 1.0,
             log_fill,
             outlook: self.upkeep.schedule().outlook(self.now_ms).map(Box::new),
-            wal_fault: journal.fault().map(|cause| format!("shard {}: {cause}", self.index).into()),
+            wal_fault: journal.fault().map(of_shard),
+            snapshot_fault: self.upkeep.failure().map(of_shard),
             compacting: self.upkeep.is_compacting(),
             saved_s,
             commands: self.commands,

@@ -158,6 +158,65 @@ fn what_could_not_be_written_is_answered_when_it_is() {
     a_write_fails(2, "always");
 }
 
+/// Whether `INFO`, `HEALTH` and `STATS` all say that the last snapshots were written, or all that one was not.
+fn snapshots_show_as(server: &Server, written: bool) -> bool {
+    let info = server.resp().ask("INFO persistence").to_string();
+    let status = if written { "ok" } else { "err" };
+    let fields = ["rdb_last_bgsave_status", "aof_last_bgrewrite_status"];
+    let health = health(server);
+    fields.iter().all(|field| info.contains(&format!("{field}:{status}\\r\\n")))
+        && health.contains(&format!("\"snapshot_healthy\":{written}"))
+        && health.contains("\"status\":\"healthy\"") == written
+        && health.contains("\"snapshot_error\":\"shard 1: cannot create ") != written
+        && server.text().ask_one("STATS").contains(&format!("snapshot_healthy={written}"))
+}
+
+/// No snapshot of the second of two shards can be written while this directory is in its way; then one can.
+fn without_snapshots(server: &Server, test: impl FnOnce()) {
+    let in_the_way = server.data().join("layout-1/shard-1/snapshot.tmp");
+    fs::create_dir(&in_the_way).unwrap();
+    test();
+    fs::remove_dir(&in_the_way).unwrap();
+}
+
+#[test]
+fn a_snapshot_that_was_not_written_shows_until_the_next_one_is() {
+    for command in ["BGSAVE", "BGREWRITEAOF", "SAVE", "COMPACT"] {
+        let server = start(2, "everysec");
+        let mut resp = server.resp();
+        assert_eq!(resp.ask("MSET a 1 b 2 c 3 d 4").to_string(), "+OK");
+        assert!(snapshots_show_as(&server, true));
+        without_snapshots(&server, || {
+            resp.ask(command);
+            assert!(
+                within_deadline(|| snapshots_show_as(&server, false)),
+                "{command}\n{}",
+                server.log.tail()
+            );
+            let log = server.log.text();
+            let told = log.lines().filter(|line| line.contains("no snapshot was written"));
+            assert!(told.map(|line| line.contains("shard=1")).eq([true]), "{log}");
+            assert_eq!(resp.ask("SET e 5").to_string(), "+OK", "writes are taken");
+        });
+        assert!(snapshots_show_as(&server, false), "{command}: until the next one");
+        resp.ask(command);
+        assert!(within_deadline(|| snapshots_show_as(&server, true)), "{command}\n{}", server.log.tail());
+    }
+}
+
+#[test]
+fn a_compaction_that_nobody_asked_for_and_that_failed_shows_too() {
+    let server = Server::start(2, &["--max-wal-entries", "10", "--compact-interval", "10ms"]);
+    let mut resp = server.resp();
+    without_snapshots(&server, || {
+        for key in 0..100 {
+            resp.ask(&format!("SET key:{key} v"));
+        }
+        assert!(within_deadline(|| snapshots_show_as(&server, false)), "{}", server.log.tail());
+    });
+    assert!(within_deadline(|| snapshots_show_as(&server, true)), "{}", server.log.tail());
+}
+
 /// The next line, with its end.
 fn whole_line(wire: &mut Wire) -> String {
     let mut line = Vec::new();
