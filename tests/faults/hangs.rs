@@ -87,6 +87,31 @@ fn a_sync_that_hangs_holds_up_nobody_else_and_is_told_in_time() {
 }
 
 #[test]
+fn the_counts_of_the_server_are_of_its_memory_and_do_not_wait_for_the_disk() {
+    let Some(rig) = Rig::start("hanging sync", "always") else { return };
+    let mut resp = rig.client_at(WELL);
+    rig.fail_log(&[Operation::Sync], Fault::Hang);
+    let mut writer = rig.client_at(SICK);
+    send(&mut writer, &format!("SET {} new", key(SICK, "unsynced")));
+    rig.await_hanging();
+    for (request, count) in [
+        ("INFO keyspace", "keys=1,"),
+        ("STATS", "\"keys\", 1,"),
+        ("HEALTH", "\"keys\":1,"),
+        ("MEMORY STATS", "\"keys.count\", 1,"),
+    ] {
+        let reply = resp.ask(request).to_string();
+        assert!(reply.replace('\\', "").contains(count), "{request}: {reply}");
+    }
+    let mut counter = rig.client_at(WELL);
+    send(&mut counter, "DBSIZE");
+    assert_nothing_came(&mut counter);
+    rig.disk.heal();
+    assert_eq!(counter.read().integer(), 1);
+    assert_eq!(writer.read().to_string(), "+OK");
+}
+
+#[test]
 fn waitaof_waits_no_longer_than_its_timeout() {
     for mode in ["always", "everysec"] {
         let Some(rig) = Rig::start("hanging sync", mode) else { return };
