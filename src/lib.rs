@@ -31,6 +31,7 @@ pub mod router;
 mod schedule;
 pub mod server;
 mod session;
+mod signals;
 pub mod tools;
 mod upkeep;
 mod verdict;

@@ -2,6 +2,7 @@
 //!
 //! It starts the workers and waits; it is never on the way of a command.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use glommio::{LocalExecutorBuilder, Placement};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::backup::Backups;
 use crate::config::Config;
@@ -21,6 +21,7 @@ use crate::loading::Loading;
 use crate::mail::{Post, QUEUE_CAPACITY};
 use crate::net::{self, Doorbell, Net};
 use crate::recovery;
+use crate::signals;
 use crate::worker::{Worker, wall_clock_us};
 
 /// What an executor pins for its own file I/O; sockets have the network ring's buffers.
@@ -290,11 +291,26 @@ impl Shared {
     }
 }
 
-/// The server as far as signals are concerned.
+/// The server as far as signals are concerned: what there is to stop, as the start goes on.
+#[derive(Default)]
+struct Stoppable {
+    /// The file of the Unix socket that is listened on.
+    unix_socket: OnceLock<PathBuf>,
+    running: OnceLock<Running>,
+}
+
 struct Running {
     shared: Arc<Shared>,
     /// Where the workers are woken.
     wakeups: Vec<OwnedFd>,
+}
+
+impl Stoppable {
+    fn remove_unix_socket(&self) {
+        if let Some(path) = self.unix_socket.get() {
+            let _ = std::fs::remove_file(path); // Gone already is as good.
+        }
+    }
 }
 
 /// What a worker tells when it can be woken.
@@ -308,22 +324,24 @@ enum Report {
     Ended(Result<(), Failure>),
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until a signal ends it; see [`signals`].
 ///
 /// # Errors
 /// Why it did not start, or had to end; see [`Failure::exit_status`].
 pub fn run(config: Config) -> Result<(), Failure> {
     let started = Instant::now();
     exit_on_panic();
-    survive_file_limit()?;
+    let stoppable = stop_on_signal()?;
     raise_limits(&config)?;
     probe_io_uring()?;
-    let running = stop_on_signal()?;
     let found = recovery::lock(&config)?;
     let Listeners { sockets, resp_port } = listen(&config)?;
+    if let Some(path) = &config.unix_socket {
+        stoppable.unix_socket.get_or_init(|| path.clone());
+    }
     let shared = Arc::new(Shared::new(config, resp_port, started, found.loading()));
-    let result = serve(&shared, found, sockets, &running);
-    remove_unix_socket(&shared.config);
+    let result = serve(&shared, found, sockets, &stoppable.running);
+    stoppable.remove_unix_socket();
     if result.is_ok() {
         tracing::info!("stopped; everything acknowledged is on disk");
     }
@@ -459,13 +477,6 @@ fn exit_on_panic() {
     }));
 }
 
-/// A write past the limit of file sizes (`ulimit -f`) is to fail as one to a full disk does: by default it also
-/// raises a signal that ends the process.
-fn survive_file_limit() -> Result<(), Failure> {
-    let unread = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(libc::SIGXFSZ, unread).map(drop).map_err(Failure::Signals)
-}
-
 fn raise_limits(config: &Config) -> Result<(), Failure> {
     let shards = config.shard_count() as u64;
     let files = u64::from(config.max_connections) + shards * FILES_PER_SHARD;
@@ -547,41 +558,40 @@ fn bind_with_patience<T>(bind: impl Fn() -> std::io::Result<T>) -> std::io::Resu
     }
 }
 
-/// Ends the server at SIGTERM or SIGINT; at a second one, at once. Before it runs or while it is loading the first
-/// one ends it at once too: nothing was acknowledged, and a start that is cut short leaves the files whole.
-fn stop_on_signal() -> Result<Arc<OnceLock<Running>>, Failure> {
-    let server: Arc<OnceLock<Running>> = Arc::default();
-    let running = server.clone();
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(Failure::Signals)?;
+/// Ends the server at a signal that is to end it; at a second one, at once. Before it runs or while it is loading the
+/// first one ends it at once too: nothing was acknowledged, and a start that is cut short leaves the files whole. Other
+/// signals that would end the process are ignored, and logged when they come for the first time.
+fn stop_on_signal() -> Result<Arc<Stoppable>, Failure> {
+    let stoppable: Arc<Stoppable> = Arc::default();
+    let stopped = stoppable.clone();
+    let mut signals = signals::awaited().map_err(Failure::Signals)?;
     let wait = move || {
+        let mut ignored = HashSet::new();
         for signal in signals.forever() {
-            let Some(Running { shared, wakeups }) = running.get() else { end_early(signal, None) };
-            if !shared.loading.is_over() {
-                end_early(signal, Some(&shared.config));
+            let name = signals::name(signal);
+            if !signals::ENDING.contains(&signal) {
+                if ignored.insert(signal) {
+                    tracing::warn!("{name} changes nothing and is ignored, further ones without a word");
+                }
+                continue;
             }
+            let loaded = stopped.running.get().filter(|running| running.shared.loading.is_over());
+            let Some(Running { shared, wakeups }) = loaded else {
+                tracing::info!("stopped by {name} before the data was loaded");
+                stopped.remove_unix_socket();
+                std::process::exit(0)
+            };
             if shared.stopping.swap(true, Ordering::Relaxed) {
+                tracing::warn!("stopped at once by a second signal, {name}");
+                stopped.remove_unix_socket();
                 std::process::exit(128 + signal);
             }
-            tracing::info!("stopping at signal {signal}; a second one ends at once");
+            tracing::info!("stopping at {name}; a second signal ends at once");
             wakeups.iter().for_each(|wakeup| Net::unpark(wakeup.as_fd()));
         }
     };
     let thread = std::thread::Builder::new().name("kvlite-signals".to_owned()).spawn(wait);
-    thread.map(|_| server).map_err(Failure::Signals)
-}
-
-fn end_early(signal: i32, config: Option<&Config>) -> ! {
-    tracing::info!("stopped at signal {signal} before the data was loaded");
-    if let Some(config) = config {
-        remove_unix_socket(config);
-    }
-    std::process::exit(0)
-}
-
-fn remove_unix_socket(config: &Config) {
-    if let Some(path) = &config.unix_socket {
-        let _ = std::fs::remove_file(path); // Gone already is as good.
-    }
+    thread.map(|_| stoppable).map_err(Failure::Signals)
 }
 
 fn announce(shared: &Shared) {

@@ -106,11 +106,12 @@ fn keys_are_refused_while_any_shard_is_loaded() {
 #[test]
 fn a_signal_while_loading_ends_the_server_at_once() {
     let mut server = full_server(2);
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         for start in 0.. {
             assert!(start < STARTS_MAX, "no signal came while it was loading\n{}", server.log.tail());
             let said = server.log.text().len();
             server.restart_unloaded(2);
+            server.signal(Signal::HUP); // Means nothing.
             server.signal(signal);
             assert_eq!(server.wait().code(), Some(0), "{signal:?}\n{}", server.log.tail());
             if server.log.text()[said..].contains("before the data was loaded") {

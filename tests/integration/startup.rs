@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, TcpListener};
 
 use rustix::process::Signal;
 
-use crate::process::{Ended, Server, command, free_port, free_ports, run_to_end};
+use crate::process::{Ended, Server, command, free_port, free_ports, run_to_end, within_deadline};
 
 /// Runs the program with these flags, a data directory and ports of its own, until it ends.
 fn run(flags: &[&str]) -> Ended {
@@ -157,18 +157,83 @@ fn two_servers_never_share_a_directory() {
 }
 
 #[test]
-fn both_signals_end_an_idle_server_in_order() {
-    for signal in [Signal::TERM, Signal::INT] {
-        let mut server = Server::start(2, &[]);
+fn signals_that_end_the_server_do_so_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("kvlite.sock");
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT, Signal::POWER, Signal::XCPU] {
+        let mut server = Server::start(2, &["--unix-socket", socket.to_str().unwrap()]);
         let (mut resp, mut text) = (server.resp(), server.text());
         assert_eq!(resp.ask("SET a 1").to_string(), "+OK");
         server.signal(signal);
         assert_eq!(server.wait().code(), Some(0), "{signal:?}\n{}", server.log.tail());
         assert!(resp.wire.until_closed().is_empty(), "clients are closed");
         text.wire.until_closed();
+        assert!(!socket.exists(), "{signal:?} leaves the socket file behind");
+        let name = signal_name(signal);
+        assert!(server.log.text().contains(&format!("stopping at {name};")), "{}", server.log.tail());
         server.restart(2);
         assert_eq!(server.resp().ask("GET a").to_string(), "\"1\"");
     }
+}
+
+#[test]
+fn other_signals_are_ignored_and_logged_once() {
+    let mut server = Server::start(2, &[]);
+    let mut client = server.resp();
+    let ignored = [
+        Signal::HUP,
+        Signal::USR1,
+        Signal::USR2,
+        Signal::ALARM,
+        Signal::VTALARM,
+        Signal::PROF,
+        Signal::IO,
+        Signal::STKFLT,
+        Signal::XFSZ,
+        Signal::PIPE,
+    ];
+    for _ in 0..2 {
+        for signal in ignored {
+            server.signal(signal);
+            assert_eq!(client.ask("INCR signals").to_string().get(..1), Some(":"), "{signal:?}");
+        }
+        assert!(
+            within_deadline(|| server.log.text().contains("SIGXFSZ changes nothing")),
+            "{}",
+            server.log.tail()
+        );
+    }
+    assert_eq!(server.terminate().code(), Some(0), "{}", server.log.tail());
+    for name in ignored.into_iter().filter(|signal| *signal != Signal::PIPE).map(signal_name) {
+        let lines = server.log.text().matches(&format!("{name} changes nothing")).count();
+        assert_eq!(lines, 1, "{name}\n{}", server.log.text());
+    }
+}
+
+fn signal_name(signal: Signal) -> String {
+    match signal_hook::low_level::signal_name(signal.as_raw()) {
+        Some(name) => name.to_owned(),
+        None => format!("signal {}", signal.as_raw()),
+    }
+}
+
+#[test]
+fn a_second_signal_ends_the_server_at_once_and_leaves_no_socket_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("kvlite.sock");
+    let mut server = Server::start(2, &["--unix-socket", socket.to_str().unwrap()]);
+    let mut client = server.resp();
+    assert_eq!(client.ask(&format!("SET large {}", "x".repeat(1 << 20))).to_string(), "+OK");
+    // Replies that nobody reads keep the server from its end for a while.
+    client.wire.send(&crate::client::encoded(&["GET", "large"]).repeat(64));
+    let begun = client.wire.line();
+    assert_eq!(begun, b"$1048576");
+    server.signal(Signal::TERM);
+    assert!(within_deadline(|| server.log.text().contains("stopping at SIGTERM")), "{}", server.log.tail());
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(128 + 15), "{}", server.log.tail());
+    assert!(server.log.text().contains("at once by a second signal"), "{}", server.log.tail());
+    assert!(!socket.exists(), "the socket file stays behind");
 }
 
 #[test]
