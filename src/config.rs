@@ -1,7 +1,8 @@
 //! Every option of the server: its flag, its environment variable, its unit, its default, its bounds.
 //!
 //! A flag `--max-wal-size` has the variable `KVLITE_MAX_WAL_SIZE`; the flag wins, and an empty variable
-//! counts as not set. Besides the environment and the process' CPU affinity nothing of the machine is looked
+//! counts as not set. So does one whose value begins with a scheme, such as `tcp://`: Kubernetes sets `KVLITE_PORT`
+//! in every pod beside a Service of the name `kvlite`, and no option takes such a value. Besides the environment and the process' CPU affinity nothing of the machine is looked
 //! at here: whether a port is free or a directory can be written is for those to find out who use them.
 
 mod units;
@@ -11,15 +12,16 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{BoolishValueParser, Resettable};
+use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use shard::AutoTtl;
 pub use units::{CpuList, InvalidValue, auto_ttl, auto_ttl_text};
-pub(crate) use units::{duration_within, size};
+pub(crate) use units::{duration_within, number_within, size};
 
+use crate::bench;
 use crate::tools::Tool;
 
 /// When a write that is acknowledged is safe from a power cut. None of them loses an acknowledged write
@@ -46,15 +48,13 @@ pub enum LogFormat {
 
 /// The options of one server, each within its bounds and none contradicting another.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "kvlite", version, about, max_term_width = 100, args_override_self = true)]
-#[command(
-    after_help = "Other programs in this one: kvlite bench, check, dump, repair; each has its own --help.\n\
+#[command(name = "kvlite", version, about, max_term_width = HELP_COLUMNS, args_override_self = true)]
+#[command(after_help = "Each command has its own --help; without one, the server starts.\n\
     Each option can be set by its environment variable; the flag wins.\n\
     Sizes take the suffixes k, m, g, t (powers of 1024); durations ns, us, ms, s, m, h, and without a unit \
     they are seconds.\n\
-    Exit status: 0 after SIGINT or SIGTERM, 2 for a usage error, 78 where the kernel refuses io_uring, 1 for \
-    any other failure."
-)]
+    Exit status: 0 after SIGINT, SIGTERM or SIGQUIT, 2 for a usage error, 78 where the system refuses what \
+    the server needs (io_uring, locked memory, open files), 1 for any other failure.")]
 pub struct Config {
     /// Name or address on which both ports listen
     #[arg(long, env = "KVLITE_HOST", default_value = "localhost", help_heading = NETWORK)]
@@ -63,10 +63,12 @@ pub struct Config {
 
     /// Port of the kvlite text protocol; 0 for none
     #[arg(long, env = "KVLITE_PORT", default_value_t = 6380, help_heading = NETWORK)]
+    #[arg(value_parser = |text: &str| units::number_within::<u16>(text, PORT_BOUNDS))]
     pub port: u16,
 
     /// Port of the Redis protocol (RESP2 and RESP3); 0 for none
     #[arg(long, env = "KVLITE_RESP_PORT", default_value_t = 6379, value_name = "PORT")]
+    #[arg(value_parser = |text: &str| units::number_within::<u16>(text, PORT_BOUNDS))]
     #[arg(help_heading = NETWORK)]
     pub resp_port: u16,
 
@@ -74,9 +76,11 @@ pub struct Config {
     #[arg(long, env = "KVLITE_UNIX_SOCKET", value_name = "PATH", help_heading = NETWORK)]
     pub unix_socket: Option<PathBuf>,
 
-    /// Clients connected at the same time, at most
+    /// Clients connected at the same time, at most, 0 to 1000000; lowered to what the limit of open files allows; 0
+    /// for as many as it allows
     #[arg(long, env = "KVLITE_MAX_CONNECTIONS", default_value_t = 10_000, value_name = "N")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = NETWORK)]
+    #[arg(value_parser = |text: &str| units::number_within::<u32>(text, 0..=CONNECTIONS_MAX.into()))]
+    #[arg(help_heading = NETWORK)]
     pub max_connections: u32,
 
     /// Directory of the log and the snapshots
@@ -104,6 +108,7 @@ pub struct Config {
 
     /// Changes in the log, over all shards, from which on it is compacted; 0 for no limit
     #[arg(long, env = "KVLITE_MAX_WAL_ENTRIES", default_value_t = 10_000_000, value_name = "N")]
+    #[arg(value_parser = |text: &str| units::number_within::<u64>(text, 0..=u64::MAX))]
     #[arg(help_heading = PERSISTENCE)]
     pub max_wal_entries: u64,
 
@@ -126,21 +131,22 @@ pub struct Config {
 
     /// Shards of the keyspace, 1 to 1024; each has one thread [default: one per CPU of --cpus]
     #[arg(long, env = "KVLITE_SHARDS", value_name = "N", help_heading = CORES)]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(value_parser = |text: &str| units::number_within::<u16>(text, 1..=1024))]
     shards: Option<u16>,
 
-    /// CPUs to run on, such as 0-3,6 [default: those that the process may use]
+    /// CPUs to run on, such as 0-3,6; each shard is bound to one [default: those that the process may use, and shards
+    /// are bound only if there is one for each]
     #[arg(long, env = "KVLITE_CPUS", value_name = "LIST", help_heading = CORES)]
     cpus: Option<CpuList>,
 
     /// Microseconds for which an idle shard spins before it sleeps, 0 to 100: faster answers for more CPU time
     #[arg(long, env = "KVLITE_SPIN_US", default_value_t = 0, value_name = "US", help_heading = CORES)]
-    #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
+    #[arg(value_parser = |text: &str| units::number_within::<u8>(text, 0..=100))]
     pub spin_us: u8,
 
     /// Whether the server counts how keys are used, true or false; the bare flag means true
     #[arg(long, env = "KVLITE_ENABLE_ANALYTICS", default_value = "true", default_missing_value = "true")]
-    #[arg(action = clap::ArgAction::Set, value_parser = BoolishValueParser::new(), num_args = 0..=1)]
+    #[arg(action = clap::ArgAction::Set, value_parser = units::boolean, num_args = 0..=1)]
     #[arg(hide_possible_values = true, value_name = "BOOL", help_heading = ANALYTICS)]
     pub enable_analytics: bool,
 
@@ -174,13 +180,45 @@ pub struct Config {
     /// The CPUs that the process may use.
     #[arg(skip)]
     usable_cpus: Vec<usize>,
+
+    /// The variables that do not count because their values begin with a scheme.
+    #[arg(skip)]
+    ignored_variables: Vec<IgnoredVariable>,
 }
+
+/// A variable that has the name of an option's and not a value of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IgnoredVariable {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+impl fmt::Display for IgnoredVariable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let IgnoredVariable { name, value } = self;
+        write!(
+            f,
+            "the variable {name} is ignored: no option takes a value with a scheme such as {value:?}; Kubernetes \
+             sets it for a Service of that name (enableServiceLinks)"
+        )
+    }
+}
+
+/// How wide the help is, at most.
+pub(crate) const HELP_COLUMNS: usize = 80;
 
 const NETWORK: &str = "Network";
 const PERSISTENCE: &str = "Persistence";
 const CORES: &str = "Cores";
 const ANALYTICS: &str = "Analytics and expiry";
 const LOGGING: &str = "Logging";
+
+const PORT_BOUNDS: std::ops::RangeInclusive<u64> = 0..=65_535;
+
+/// The greatest number of clients, whatever the limit of open files is.
+pub(crate) const CONNECTIONS_MAX: u32 = 1_000_000;
 
 const SEGMENT_SIZE_BOUNDS: std::ops::RangeInclusive<u64> = 64 << 10..=4 << 30;
 const DISK_TIMEOUT_BOUNDS: std::ops::RangeInclusive<Duration> =
@@ -256,7 +294,11 @@ impl Config {
             .map_err(|error| with_variable_named(error, &command, &args))?;
         let mut config = Config::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
         config.resp_port_is_explicit = matches.value_source("resp_port") != Some(ValueSource::DefaultValue);
+        if config.max_connections == 0 {
+            config.max_connections = CONNECTIONS_MAX;
+        }
         config.usable_cpus = usable_cpus;
+        config.ignored_variables = ignored_variables();
         match config.contradiction() {
             None => Ok(config),
             Some(contradiction) => Err(command.error(ErrorKind::ArgumentConflict, contradiction)),
@@ -268,9 +310,22 @@ impl Config {
         self.shards.map_or(self.cpus().len(), usize::from)
     }
 
-    /// The CPUs to run on, ascending, at least one. Shard `i` belongs on CPU `cpus()[i % cpus().len()]`.
+    /// The CPUs to run on, ascending, at least one.
     pub fn cpus(&self) -> &[usize] {
         self.cpus.as_ref().map_or(&self.usable_cpus, CpuList::as_slice)
+    }
+
+    /// The CPU that this shard is bound to. It is bound to none where the system knows better: without `--cpus` it may
+    /// use CPUs that have no shard, and other servers on this machine would be bound to the same ones.
+    pub fn cpu_of(&self, shard: usize) -> Option<usize> {
+        let cpus = self.cpus();
+        let is_bound = self.cpus.is_some() || self.shard_count() == cpus.len();
+        is_bound.then(|| cpus[shard % cpus.len()])
+    }
+
+    /// The variables of the environment that have the names of options and do not count.
+    pub fn ignored_variables(&self) -> &[IgnoredVariable] {
+        &self.ignored_variables
     }
 
     /// Whether the RESP port was given by flag or variable. If so, a port that is taken is an error; the
@@ -360,17 +415,35 @@ pub fn usable_cpus() -> Vec<usize> {
     }
 }
 
-/// The command line, with the values of environment variables out of the help and empty ones ignored. The tools are
-/// in it for the help's sake: a command line that begins with one never comes here.
+/// The command line, with the values of environment variables out of the help and those ignored that are empty or
+/// begin with a scheme. The tools and the load generator are in it for the help's sake: a command line that begins with
+/// one never comes here.
 fn command() -> clap::Command {
-    let command = Tool::augment_subcommands(Config::command()).args_conflicts_with_subcommands(true);
+    let server = Config::command();
+    let about = server.get_about().cloned();
+    let command = Tool::augment_subcommands(server)
+        .about(about.unwrap_or_default()) // Not that of the tools.
+        .subcommand(bench::Options::command().name("bench"))
+        .args_conflicts_with_subcommands(true);
     command.mut_args(|arg| {
-        let is_empty = |name| std::env::var_os(name).is_some_and(|value| value.is_empty());
-        let ignored = arg.get_env().is_some_and(is_empty);
+        let value = arg.get_env().and_then(std::env::var_os);
+        let ignored =
+            value.is_some_and(|value| value.is_empty() || units::has_scheme(&value.to_string_lossy()));
         // A value such as -1 is refused by the option's own bounds, not taken for a flag.
         let arg = arg.hide_env_values(true).allow_negative_numbers(true);
         if ignored { arg.env(Resettable::Reset) } else { arg }
     })
+}
+
+fn ignored_variables() -> Vec<IgnoredVariable> {
+    let command = Config::command();
+    let names = command.get_arguments().filter_map(|arg| arg.get_env());
+    let variables = names.filter_map(|name| {
+        let value = std::env::var_os(name)?.to_string_lossy().into_owned();
+        units::has_scheme(&value)
+            .then(|| IgnoredVariable { name: name.to_string_lossy().into_owned(), value })
+    });
+    variables.collect()
 }
 
 /// Adds to the error about an option whose flag was not given which variable its value came from.
@@ -425,14 +498,42 @@ mod tests {
     }
 
     #[test]
-    fn the_help_fits_80_columns() {
-        let help = command().term_width(80).render_help().to_string();
+    fn the_help_fits_80_columns_and_shows_every_command() {
+        // As wide as it gets: the terminal of whoever runs this does not matter.
+        let help = command().render_help().to_string();
+        let about = Config::command().get_about().unwrap().to_string();
+        assert!(help.replace('\n', " ").starts_with(&about), "{help}");
+        for name in ["bench", "check", "dump", "repair"] {
+            assert!(help.contains(&format!("\n  {name} ")), "{name} is missing: {help}");
+        }
         for heading in [NETWORK, PERSISTENCE, CORES, ANALYTICS, LOGGING] {
             assert!(help.contains(&format!("\n{heading}:\n")), "{heading} is missing");
         }
-        for line in help.lines() {
-            assert!(line.chars().count() <= 80, "too wide: {line}");
+        let tools = Tool::augment_subcommands(clap::Command::new("kvlite").max_term_width(HELP_COLUMNS));
+        let mut all = vec![help, bench::Options::command().render_help().to_string()];
+        all.extend(
+            tools
+                .get_subcommands()
+                .map(|tool| tool.clone().max_term_width(HELP_COLUMNS).render_long_help().to_string()),
+        );
+        for line in all.iter().flat_map(|help| help.lines()) {
+            assert!(line.chars().count() <= HELP_COLUMNS, "too wide: {line}");
         }
+    }
+
+    #[test]
+    fn shards_are_bound_to_cpus_only_where_each_has_one_or_they_are_asked_for() {
+        let bound = |args: &str| {
+            let config = parse(args).unwrap();
+            (0..config.shard_count()).map(|shard| config.cpu_of(shard)).collect::<Vec<_>>()
+        };
+        assert_eq!(bound(""), [Some(0), Some(1), Some(2), Some(5)]);
+        assert_eq!(bound("--shards 4"), [Some(0), Some(1), Some(2), Some(5)]);
+        assert_eq!(bound("--shards 1"), [None]);
+        assert_eq!(bound("--shards 3"), [None; 3]);
+        assert_eq!(bound("--shards 5"), [None; 5]);
+        assert_eq!(bound("--shards 1 --cpus 5"), [Some(5)]);
+        assert_eq!(bound("--shards 3 --cpus 1-2"), [Some(1), Some(2), Some(1)]);
     }
 
     #[test]
@@ -522,13 +623,18 @@ mod tests {
             ("--port 7000 --resp-port 7000", "--port and --resp-port are both 7000"),
             ("--cpus 0,3", "--cpus names CPU 3, which this process may not use: choose from 0-2,5"),
             ("--cpus 2-1", "such as 0-3,6"),
-            ("--shards 0", "0 is not in 1..=1024"),
-            ("--shards 1025", "1025 is not in 1..=1024"),
-            ("--spin-us 101", "101 is not in 0..=100"),
-            ("--max-connections 0", "0 is not in 1..=1000000"),
-            ("--port 65536", "65536 is not in 0..=65535"),
+            ("--shards 0", "invalid value '0' for '--shards <N>': give a whole number from 1 to 1024"),
+            ("--shards 1025", "give a whole number from 1 to 1024"),
+            ("--shards many", "give a whole number from 1 to 1024"),
+            ("--spin-us 101", "give a whole number from 0 to 100"),
+            ("--max-connections -1", "give a whole number from 0 to 1000000"),
+            ("--max-connections 1000001", "give a whole number from 0 to 1000000"),
+            ("--max-wal-entries many", "give a whole number from 0 on"),
+            ("--port 65536", "give a whole number from 0 to 65535"),
+            ("--port abc", "invalid value 'abc' for '--port <PORT>': give a whole number from 0 to 65535"),
+            ("--resp-port 1.5", "give a whole number from 0 to 65535"),
             ("--sync-mode sometimes", "[possible values: always, everysec, no]"),
-            ("--enable-analytics=perhaps", "perhaps"),
+            ("--enable-analytics=perhaps", "write true or false"),
             ("--max-wal-size 1.5g", "such as 1073741824, 64k, 64mib or 1g"),
             ("--wal-segment-size 4k", "give from 65536 to 4294967296 bytes"),
             ("--compact-interval soon", "such as 60, 500ms, 60s, 5m or 1h30m"),
@@ -551,6 +657,11 @@ mod tests {
         for args in ["--help", "-h", "--version", "-V"] {
             assert_eq!(parse(args).unwrap_err().exit_code(), 0, "{args}");
         }
+    }
+
+    #[test]
+    fn no_limit_of_connections_is_the_greatest_one() {
+        assert_eq!(parse("--max-connections 0").unwrap().max_connections, CONNECTIONS_MAX);
     }
 
     #[test]
@@ -587,7 +698,10 @@ mod tests {
     fn child_of_the_environment_tests() {
         let Ok(args) = std::env::var("CONFIG_TEST_ARGS") else { return };
         match parse(&args) {
-            Ok(config) => println!("{:?} explicit={}", config.options(), config.resp_port_is_explicit()),
+            Ok(config) => {
+                println!("{:?} explicit={}", config.options(), config.resp_port_is_explicit());
+                config.ignored_variables().iter().for_each(|variable| println!("{variable}"));
+            }
             Err(error) => println!("{error}"),
         }
     }
@@ -607,6 +721,23 @@ mod tests {
         let shown = in_child(&[("KVLITE_PORT", "7000"), ("KVLITE_RESP_PORT", "")], "--port 7001");
         assert!(shown.contains(r#"("port", "7001")"#), "{shown}");
         assert!(shown.contains(r#"("resp-port", "6379")"#) && shown.contains("explicit=false"), "{shown}");
+    }
+
+    #[test]
+    fn a_variable_with_a_scheme_is_none_and_is_told_of() {
+        let args: Vec<_> = Config::command().get_arguments().cloned().collect();
+        for name in args.iter().filter_map(|arg| arg.get_env().and_then(|name| name.to_str())) {
+            for value in ["tcp://10.96.0.12:6380", "udp://[fd00::1]:53"] {
+                let shown = in_child(&[(name, value)], "");
+                assert!(shown.contains("explicit=false"), "{name}: {shown}");
+                assert!(
+                    shown.contains(&format!("the variable {name} is ignored:")) && shown.contains(value),
+                    "{shown}"
+                );
+            }
+        }
+        let shown = in_child(&[("KVLITE_PORT", "tcp://10.96.0.12:6380")], "--port 7001");
+        assert!(shown.contains(r#"("port", "7001")"#), "{shown}");
     }
 
     #[test]

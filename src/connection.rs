@@ -124,6 +124,8 @@ pub struct Client {
     pub held_back: bool,
     /// Since when its replies wait for those behind them, in microseconds from the start of the server.
     pub gathering_since_us: Option<u64>,
+    /// Nothing came from it yet, and its greeting waits a moment for that.
+    pub is_greeted_first: bool,
     /// Some of its input waits to be served, and it stands in the worker's list of such clients.
     pub hungry: bool,
     /// It stands in the worker's list of clients to look after at the end of the turn.
@@ -158,6 +160,7 @@ impl Connection {
             shown_in_turn: 0,
             held_back: false,
             gathering_since_us: None,
+            is_greeted_first: false,
             hungry: false,
             listed: false,
             counted_in: 0,

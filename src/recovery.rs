@@ -123,7 +123,16 @@ pub fn open_on<D: Disk>(disk: D, path: &Path, shards: u32, segment_bytes: u64) -
 
 impl<D: Disk> Found<D> {
     fn lock(disk: D, path: &Path, shards: u32, segment_bytes: u64) -> Result<Found<D>, Failure> {
-        let directory = DataDir::open(disk.clone(), path, LOCK_WAIT);
+        let mut directory = DataDir::open(disk.clone(), path, Duration::ZERO);
+        if let Err(wal::Error::Locked { .. }) = directory {
+            let patience = LOCK_WAIT.as_secs();
+            tracing::warn!(
+                "waiting up to {patience} s for the data directory {}, which another server uses or has just \
+                 left; --wal-path names another one",
+                path.display()
+            );
+            directory = DataDir::open(disk.clone(), path, LOCK_WAIT);
+        }
         let directory = directory.map_err(|error| Failure::Log { shard: None, error })?;
         Ok(Found { directory, disk, shards, segment_bytes })
     }

@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,6 +40,8 @@ const BIND_RETRY: Duration = Duration::from_millis(20);
 
 /// How often the progress of loading is logged.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+const UNIX_SOCKET: &str = "--unix-socket";
 
 /// The exit status where the system refuses what the server needs (`EX_CONFIG`).
 const EXIT_CONFIG: i32 = 78;
@@ -110,6 +113,9 @@ impl fmt::Display for Failure {
                  needs here; raise it: ulimit -l, LimitMEMLOCK= of systemd, --ulimit memlock=-1 of a container"
             ),
             Failure::Listen { address, flag, error } => {
+                // Other ports of an address that is no address of this machine are no better.
+                let is_the_port = matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied);
+                let flag = if is_the_port || *flag == UNIX_SOCKET { flag } else { "--host" };
                 write!(f, "cannot listen on {address}: {error}; choose another with {flag}")
             }
             Failure::Log { shard, error } => {
@@ -117,6 +123,9 @@ impl fmt::Display for Failure {
                     write!(f, "shard {shard}: ")?;
                 }
                 write!(f, "{error}")?;
+                if let wal::Error::Locked { .. } = error {
+                    write!(f, "; stop it, or choose another directory with --wal-path")?;
+                }
                 let Some((remedy, directory)) = damage_remedy(error) else { return Ok(()) };
                 write!(f, "; {remedy}; `kvlite check {}` tells more", directory.display())
             }
@@ -331,6 +340,7 @@ enum Report {
 pub fn run(config: Config) -> Result<(), Failure> {
     let started = Instant::now();
     exit_on_panic();
+    config.ignored_variables().iter().for_each(|variable| tracing::warn!("{variable}"));
     let stoppable = stop_on_signal()?;
     raise_limits(&config)?;
     probe_io_uring()?;
@@ -436,8 +446,7 @@ fn spawn_worker(
     inlets: Inlets,
     reports: mpsc::Sender<Report>,
 ) -> Result<(), Failure> {
-    let cpus = shared.config.cpus();
-    let placement = Placement::Fixed(cpus[index % cpus.len()]);
+    let placement = shared.config.cpu_of(index).map_or(Placement::Unbound, Placement::Fixed);
     let work = move || async move {
         let result = work(index, shared, post, inlets, &reports).await;
         let _ = reports.send(Report::Ended(result)); // Nobody listens any more: the process is ending.
@@ -524,19 +533,25 @@ fn listen(config: &Config) -> Result<Listeners, Failure> {
     if config.port != 0 {
         listeners.sockets.extend(tcp(config.port, "--port", Door::Text)?);
     }
+    let has_others = config.port != 0 || config.unix_socket.is_some();
+    let is_needed = |failure: &Failure| {
+        let is_taken =
+            matches!(failure, Failure::Listen { error, .. } if error.kind() == ErrorKind::AddrInUse);
+        config.resp_port_is_explicit() || !is_taken || !has_others
+    };
     if config.resp_port != 0 {
         match tcp(config.resp_port, "--resp-port", Door::Resp) {
             Ok(sockets) => {
                 listeners.sockets.extend(sockets);
                 listeners.resp_port = Some(config.resp_port);
             }
-            Err(failure) if config.resp_port_is_explicit() => return Err(failure),
+            Err(failure) if is_needed(&failure) => return Err(failure),
             Err(failure) => tracing::warn!("{failure}; serving without RESP over TCP"),
         }
     }
     if let Some(path) = &config.unix_socket {
         let failed =
-            |error| Failure::Listen { address: path.display().to_string(), flag: "--unix-socket", error };
+            |error| Failure::Listen { address: path.display().to_string(), flag: UNIX_SOCKET, error };
         listeners.sockets.push((bind_with_patience(|| net::bind_unix(path)).map_err(failed)?, Door::Unix));
     }
     Ok(listeners)
@@ -548,9 +563,7 @@ fn bind_with_patience<T>(bind: impl Fn() -> std::io::Result<T>) -> std::io::Resu
     let started = Instant::now();
     loop {
         match bind() {
-            Err(error)
-                if error.kind() == std::io::ErrorKind::AddrInUse && started.elapsed() < BIND_PATIENCE =>
-            {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && started.elapsed() < BIND_PATIENCE => {
                 std::thread::sleep(BIND_RETRY);
             }
             done => return done,

@@ -36,8 +36,13 @@ const NO_REPLICATION: Error = Error::Unavailable(
 impl Worker {
     /// Answers a command of the server, now or, where other workers have to be asked, by a job.
     pub(crate) fn run_server_command(&mut self, client: &mut Client, request: &Request<'_>) {
-        let Err(error) = self.try_server_command(client, request) else { return };
-        answer(client, request, &Reply::Error(error));
+        match self.try_server_command(client, request) {
+            Ok(()) => {}
+            Err(Error::UnknownSubcommand { command, name }) if name.eq_ignore_ascii_case(b"HELP") => {
+                answer(client, request, &subcommands(command));
+            }
+            Err(error) => answer(client, request, &Reply::Error(error)),
+        }
     }
 
     fn try_server_command(&mut self, client: &mut Client, request: &Request<'_>) -> Result<(), Error> {
@@ -702,6 +707,15 @@ fn scan_arguments(request: &Request<'_>) -> Result<ScanArguments, Error> {
         pattern = Some(Box::from(&b"[^\0-\xff]"[..]));
     }
     Ok(ScanArguments { cursor, count, pattern })
+}
+
+/// The answer to `HELP` behind a command that has subcommands, whose usage lists them.
+fn subcommands(command: &Command) -> Reply<'static> {
+    let title = format!("{} <subcommand> [<arg> ...]. Subcommands are:", command.name);
+    let listed = command.usage.strip_prefix('[').and_then(|usage| usage.strip_suffix(']'));
+    let listed = listed.unwrap_or(command.usage).split(" | ").map(str::to_owned);
+    let lines = [title].into_iter().chain(listed).chain(["HELP".to_owned()]);
+    Reply::Array(lines.map(|line| Reply::Bulk(Cow::Owned(line.into_bytes()))).collect())
 }
 
 fn describe_commands(request: &Request<'_>) -> Result<Reply<'static>, Error> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 
-use crate::config::{self, InvalidValue};
+use crate::config::{self, HELP_COLUMNS, InvalidValue};
 
 /// The most requests that one run sends, and the longest that it takes.
 const REQUESTS_MAX: u64 = 100_000_000_000;
@@ -28,7 +28,7 @@ const TEXT_VALUE_BYTES_MAX: u32 = 1_000_000;
 
 /// Loads and measures a server that speaks the Redis protocol, kvlite's text protocol or memcached's
 #[derive(Clone, Debug, Parser)]
-#[command(name = "kvlite bench", version, max_term_width = 100, args_override_self = true)]
+#[command(name = "kvlite bench", version, max_term_width = HELP_COLUMNS, args_override_self = true)]
 #[command(
     after_help = "Without --rate each client sends its next requests once the last are answered: that \
     finds the throughput. With --rate requests leave at fixed times whether or not the server keeps up, and \
@@ -46,6 +46,7 @@ pub struct Options {
 
     /// Port of the server [default: 6379; for text 6380, for memcached 11211]
     #[arg(long, help_heading = SERVER)]
+    #[arg(value_parser = |text: &str| config::number_within::<u16>(text, 1..=65_535))]
     pub port: Option<u16>,
 
     /// Path of the server's Unix socket, used instead of --host and --port
@@ -63,22 +64,22 @@ pub struct Options {
 
     /// Connections, 1 to 10000
     #[arg(short, long, default_value_t = 50, value_name = "N", help_heading = LOAD)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(value_parser = |text: &str| config::number_within::<u32>(text, 1..=10_000))]
     pub clients: u32,
 
     /// Threads of the load generator, 1 to 64
     #[arg(long, default_value_t = 1, value_name = "N", help_heading = LOAD)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(value_parser = |text: &str| config::number_within::<u32>(text, 1..=64))]
     pub threads: u32,
 
     /// Requests that each connection sends ahead of their replies, 1 to 1024
     #[arg(short = 'P', long, default_value_t = 1, value_name = "N", help_heading = LOAD)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(value_parser = |text: &str| config::number_within::<u32>(text, 1..=1024))]
     pub pipeline: u32,
 
     /// Requests to send, at most; 0 with --fill only fills [default: no limit but --duration]
     #[arg(short = 'n', long, value_name = "N", help_heading = LOAD)]
-    #[arg(value_parser = clap::value_parser!(u64).range(0..=REQUESTS_MAX))]
+    #[arg(value_parser = |text: &str| config::number_within::<u64>(text, 0..=REQUESTS_MAX))]
     requests: Option<u64>,
 
     /// Time to send requests for, 10ms to 24h [default: 10s, with --requests 10m]
@@ -88,7 +89,7 @@ pub struct Options {
 
     /// Requests a second, over all connections, at fixed times [default: as fast as they are answered]
     #[arg(short, long, value_name = "N", help_heading = LOAD)]
-    #[arg(value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    #[arg(value_parser = |text: &str| config::number_within::<u64>(text, 1..=100_000_000))]
     pub rate: Option<u64>,
 
     /// Commands and their weights: get, set, incr, mget, mset
@@ -97,12 +98,12 @@ pub struct Options {
 
     /// Keys of one mget or mset, 1 to 1000
     #[arg(long, default_value_t = 10, value_name = "N", help_heading = WORK)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(value_parser = |text: &str| config::number_within::<u32>(text, 1..=1000))]
     pub batch: u32,
 
     /// Keys to choose from, key:000000000000 and following, 1 to 1000000000
     #[arg(short, long, default_value_t = 100_000, value_name = "N", help_heading = WORK)]
-    #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    #[arg(value_parser = |text: &str| config::number_within::<u64>(text, 1..=1_000_000_000))]
     pub keys: u64,
 
     /// Exponent of the Zipf distribution of the keys, such as 0.99; 0: each is as likely as any other
@@ -116,7 +117,7 @@ pub struct Options {
 
     /// Time to live of the values that set writes, in seconds [default: none]
     #[arg(long, value_name = "SECONDS", help_heading = WORK)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(value_parser = |text: &str| config::number_within::<u32>(text, 1..=0xffff_ffff))]
     pub ttl: Option<u32>,
 
     /// Set every key before measuring
@@ -129,6 +130,7 @@ pub struct Options {
 
     /// Where the sequences of keys, sizes and commands begin: the same seed, the same sequences
     #[arg(long, default_value_t = 1, value_name = "N", help_heading = WORK)]
+    #[arg(value_parser = |text: &str| config::number_within::<u64>(text, 0..=u64::MAX))]
     pub seed: u64,
 
     /// Print the result as JSON

@@ -15,6 +15,10 @@ use tracing_subscriber::EnvFilter;
 /// Why a text is not the value that its option takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InvalidValue {
+    /// Not a whole number within these bounds.
+    Number(RangeInclusive<u64>),
+    /// Neither true nor false.
+    Boolean,
     /// Not a duration.
     Duration,
     /// A duration outside the option's bounds.
@@ -42,6 +46,13 @@ pub enum InvalidValue {
 impl fmt::Display for InvalidValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            InvalidValue::Number(bounds) if *bounds.end() == u64::MAX => {
+                write!(f, "give a whole number from {} on", bounds.start())
+            }
+            InvalidValue::Number(bounds) => {
+                write!(f, "give a whole number from {} to {}", bounds.start(), bounds.end())
+            }
+            InvalidValue::Boolean => write!(f, "write true or false"),
             InvalidValue::Duration => write!(f, "write a duration such as 60, 500ms, 60s, 5m or 1h30m"),
             InvalidValue::DurationOutOfBounds(bounds) => {
                 let (least, greatest) = (duration_text(*bounds.start()), duration_text(*bounds.end()));
@@ -71,6 +82,30 @@ impl fmt::Display for InvalidValue {
 }
 
 impl std::error::Error for InvalidValue {}
+
+/// Reads a whole number within bounds.
+pub fn number_within<N: TryFrom<u64>>(text: &str, bounds: RangeInclusive<u64>) -> Result<N, InvalidValue> {
+    let number = text.parse().ok().filter(|number| bounds.contains(number));
+    number.and_then(|number| N::try_from(number).ok()).ok_or(InvalidValue::Number(bounds))
+}
+
+/// Reads true or false, in the spellings of clap's own parser.
+pub fn boolean(text: &str) -> Result<bool, InvalidValue> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "y" | "on" | "t" | "1" => Ok(true),
+        "false" | "no" | "n" | "off" | "f" | "0" => Ok(false),
+        _ => Err(InvalidValue::Boolean),
+    }
+}
+
+/// Whether a text begins with the scheme of a URL, such as `tcp://`: no option takes one.
+pub fn has_scheme(text: &str) -> bool {
+    let is_scheme = |scheme: &str| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+    };
+    !text.contains(char::is_whitespace) && text.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme))
+}
 
 /// Reads a duration: a bare number counts seconds; else numbers with the units ns, us, ms, s, m, h, one
 /// after the other, as in `1h30m` or `1.5s`.
@@ -254,6 +289,29 @@ pub fn log_filter(text: &str) -> Result<String, InvalidValue> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn numbers_are_read_within_their_bounds() {
+        assert_eq!(number_within::<u16>("65535", 0..=65535), Ok(u16::MAX));
+        for text in ["abc", "", "-1", "0", "65536", "1.5", "0x10", "99999999999999999999"] {
+            let error = number_within::<u16>(text, 1..=65535).unwrap_err();
+            assert_eq!(error.to_string(), "give a whole number from 1 to 65535", "{text}");
+        }
+        let error = number_within::<u64>("many", 0..=u64::MAX).unwrap_err();
+        assert_eq!(error.to_string(), "give a whole number from 0 on");
+    }
+
+    #[test]
+    fn schemes_are_told_from_other_texts() {
+        for text in ["tcp://10.96.0.12:6380", "udp://[fd00::1]:53", "sctp://x", "http+unix://a", "tcp://"] {
+            assert!(has_scheme(text), "{text}");
+        }
+        for text in
+            ["", "6380", "::1", "./a//b", "://x", "1tcp://x", "a/b://c", "http://* 1h", "localhost:6380"]
+        {
+            assert!(!has_scheme(text), "{text}");
+        }
+    }
 
     #[test]
     fn durations_are_read_in_every_spelling() {

@@ -376,7 +376,8 @@ impl ProtocolError {
             }
             _ => write!(out, "-ERR {self}").expect("writing to memory succeeds"),
         }
-        out.extend_from_slice(line_ending(dialect));
+        let is_for_redis = matches!(self, ProtocolError::RespOnTextPort { .. });
+        out.extend_from_slice(line_ending(if is_for_redis { Dialect::Resp2 } else { dialect }));
     }
 }
 

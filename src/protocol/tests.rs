@@ -796,11 +796,11 @@ fn protocol_errors_in_the_words_of_redis() {
         (LineTooLong, "-ERR line too long\n"),
         (
             RespOnTextPort { resp_port: Some(6379) },
-            "-ERR this port speaks the kvlite text protocol; for RESP use port 6379\n",
+            "-ERR this port speaks the kvlite text protocol; for RESP use port 6379\r\n",
         ),
         (
             RespOnTextPort { resp_port: None },
-            "-ERR this port speaks the kvlite text protocol; for RESP start with --resp-port\n",
+            "-ERR this port speaks the kvlite text protocol; for RESP start with --resp-port\r\n",
         ),
     ] {
         let mut out = Vec::new();

@@ -19,6 +19,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use wal::{DataDir, Inspection, Layout, Place, ReadOnlyDisk};
 
+use crate::config::HELP_COLUMNS;
 use crate::server::Failure;
 use progress::Progress;
 
@@ -102,7 +103,7 @@ pub enum ToolError {
 
 /// The command line when it begins with a tool.
 #[derive(Debug, Parser)]
-#[command(name = "kvlite", version, max_term_width = 100)]
+#[command(name = "kvlite", version, max_term_width = HELP_COLUMNS)]
 struct CommandLine {
     #[command(subcommand)]
     tool: Tool,

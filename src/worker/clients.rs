@@ -12,7 +12,7 @@ use super::commands::Flow;
 use crate::connection::{Client, Connection, Door, INPUT_HIGH_BYTES, Stage};
 use crate::mail::{Newcomer, Token};
 use crate::net::SocketId;
-use crate::protocol::{self, Listener, Parsed, Parser};
+use crate::protocol::{self, Listener, Parsed, Parser, ProtocolError};
 use crate::router;
 
 /// How many commands of one client a turn runs at most: a quarter of a millisecond of work.
@@ -74,6 +74,7 @@ impl Worker {
         let mut connection = Connection::new(id, client_id, door, Parser::new(listener));
         if door == Door::Text {
             connection.client.replies.now(|out| out.extend_from_slice(protocol::GREETING));
+            connection.client.is_greeted_first = true;
         }
         let index = id.index as usize;
         if index >= self.connections.len() {
@@ -88,6 +89,7 @@ impl Worker {
         self.shared.connections_refused.next();
         let client = &mut self.welcome(newcomer).client;
         client.refused = true;
+        client.is_greeted_first = false;
         client.replies.discard();
         answer_error(client, Error::ConnectionLimit);
         client.stage = Stage::Closing;
@@ -243,6 +245,7 @@ impl Worker {
             until_ahead = until_ahead.saturating_sub(1);
             match parser.parse(rest) {
                 Ok(Parsed::Request { consumed }) => {
+                    client.is_greeted_first = false;
                     match self.dispatch(parser, client, rest, memory.filter(|_| used == 0)) {
                         Flow::Taken => used += consumed,
                         Flow::Later => {
@@ -257,6 +260,9 @@ impl Worker {
                     return used;
                 }
                 Err(error) => {
+                    if client.is_greeted_first && matches!(error, ProtocolError::RespOnTextPort { .. }) {
+                        client.replies.discard(); // To a Redis client the greeting would be the reply.
+                    }
                     client.replies.now(|out| error.write(client.dialect, out));
                     client.stage = Stage::Closing;
                     return bytes.len();
@@ -312,7 +318,7 @@ impl Worker {
 
     /// Whether a client's replies wait for those behind them, and for how long has not passed yet.
     fn gathers(&mut self, client: &mut Client) -> bool {
-        if !client.replies.should_gather() {
+        if !client.replies.should_gather() && !client.is_greeted_first {
             return false;
         }
         let since_us = client.gathering_since_us.unwrap_or_else(|| {
@@ -335,6 +341,7 @@ impl Worker {
         let may_send = client.replies.is_ready() && !client.held_back && !self.net.is_sending(id);
         if may_send && !self.gathers(client) {
             client.gathering_since_us = None;
+            client.is_greeted_first = false;
             let bytes = client.replies.take(|| self.spare_buffers.pop().unwrap_or_default());
             self.net.send(id, bytes).expect("nothing is being sent, and the socket is open");
         }

@@ -37,6 +37,7 @@ const RESP: &[Script] = &[
         HOTKEYS -> []
         ANALYZE a -> ["reads", 0, "writes", 1, ...]
         ANALYTICS NOPE -> -ERR unknown subcommand 'NOPE'. Try ANALYTICS HELP.
+        ANALYTICS HELP -> ["ANALYTICS <subcommand> [<arg> ...]. Subcommands are:", "STATUS", "RESET", "HELP"]
         "#,
     ),
     own(
@@ -202,6 +203,7 @@ const RESP: &[Script] = &[
         CLIENT SETNAME -> -ERR wrong number of arguments for 'client|setname' command
         CLIENT ID now -> -ERR wrong number of arguments for 'client|id' command
         CLIENT NOPE -> -ERR unknown subcommand 'NOPE'. Try CLIENT HELP.
+        CLIENT HELP -> [*, ...]
         "#,
     ),
     // Redis has it since 7.2, and client libraries send it when they connect.
@@ -226,6 +228,7 @@ const RESP: &[Script] = &[
         COMMAND DOCS get -> ["get", *]
         COMMAND DOCS nope -> []
         COMMAND NOPE -> -ERR unknown subcommand 'NOPE'. Try COMMAND HELP.
+        COMMAND HELP -> [*, ...]
         "#,
     ),
     own(
@@ -239,6 +242,7 @@ const RESP: &[Script] = &[
         GET a -> "2"
         COMPACT WHEN -> ["reason", "short-log", "log_percent", 0, "load", *, "forecast", nil, "lowest", nil, "hour", nil, "hours_known", 0]
         COMPACT NOW -> -ERR unknown subcommand 'NOW'. Try COMPACT HELP.
+        COMPACT help -> ["COMPACT <subcommand> [<arg> ...]. Subcommands are:", "WHEN", "HELP"]
         "#,
     ),
     script(
@@ -248,6 +252,7 @@ const RESP: &[Script] = &[
         CONFIG GET no-such-option -> []
         CONFIG GET -> -ERR wrong number of arguments for 'config|get' command
         CONFIG NOPE -> -ERR unknown subcommand 'NOPE'. Try CONFIG HELP.
+        CONFIG HELP -> [*, ...]
         "#,
     ),
     own(
@@ -548,6 +553,7 @@ const RESP: &[Script] = &[
         MEMORY USAGE -> -ERR wrong number of arguments for 'memory|usage' command
         MEMORY STATS a -> -ERR wrong number of arguments for 'memory|stats' command
         MEMORY DOCTOR -> -ERR unknown subcommand 'DOCTOR'. Try MEMORY HELP.
+        MEMORY HELP -> ["MEMORY <subcommand> [<arg> ...]. Subcommands are:", "STATS", "USAGE key [SAMPLES count]", "HELP"]
         "#,
     ),
     script(

@@ -92,12 +92,94 @@ fn a_port_that_is_taken_is_named() {
         assert!(!ended.status.success(), "{flag} {port} is taken: {ended:?}");
         assert!(ended.output.contains(&port), "{flag} {port}: the error does not name the port: {ended:?}");
         assert!(ended.output.contains("in use"), "{flag} {port}: {ended:?}");
+        assert!(ended.output.contains(&format!("choose another with {flag}")), "{ended:?}");
     }
     // Another server's port is as taken as anybody's, however the two share ports among their own threads.
     let server = Server::start(2, &[]);
     let ended = run(&["--port", &server.port.to_string()]);
     assert!(!ended.status.success() && ended.output.contains("in use"), "{ended:?}");
     assert_eq!(server.text().ask_one("PING"), "+PONG");
+}
+
+#[test]
+fn an_address_of_another_machine_is_told_by_its_flag() {
+    for host in ["8.8.8.8", "192.0.2.1", "no-such-host.invalid"] {
+        for flags in [&["--host", host][..], &["--host", host, "--port", "0"]] {
+            let ended = run(flags);
+            assert_eq!(ended.status.code(), Some(1), "{flags:?}: {ended:?}");
+            assert!(ended.output.contains("choose another with --host"), "{flags:?}: {ended:?}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_nobody_could_reach_does_not_start() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 6379));
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = command();
+    // The default port of RESP may be taken, by this test or anybody, but not where there is no other.
+    command.args(["--host", "127.0.0.1", "--port", "0", "--wal-path"]).arg(directory.path());
+    let ended = run_to_end(command);
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.output.contains("choose another with --resp-port"), "{ended:?}");
+    drop(taken);
+}
+
+#[test]
+fn the_variables_of_a_kubernetes_service_are_no_options() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = command();
+    command.envs([
+        ("KVLITE_SERVICE_HOST", "10.96.0.12"),
+        ("KVLITE_SERVICE_PORT", "6380"),
+        ("KVLITE_SERVICE_PORT_RESP", "6379"),
+        ("KVLITE_PORT", "tcp://10.96.0.12:6380"),
+        ("KVLITE_PORT_6380_TCP", "tcp://10.96.0.12:6380"),
+        ("KVLITE_PORT_6380_TCP_PROTO", "tcp"),
+        ("KVLITE_PORT_6380_TCP_PORT", "6380"),
+        ("KVLITE_PORT_6380_TCP_ADDR", "10.96.0.12"),
+        ("KVLITE_RESP_PORT", "udp://10.96.0.13:6379"),
+    ]);
+    // It ends, but not before it has read its options.
+    command.args(["--host", "192.0.2.1", "--wal-path"]).arg(directory.path());
+    let ended = run_to_end(command);
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    for said in ["KVLITE_PORT is ignored", "KVLITE_RESP_PORT is ignored", "listen on 192.0.2.1:6380"] {
+        assert!(ended.output.contains(said), "{said} is missing: {ended:?}");
+    }
+    assert_eq!(ended.output.matches("is ignored").count(), 2, "{ended:?}");
+}
+
+/// The CPUs on which the thread of shard 0 may run, as the system writes them.
+fn cpus_of_shard_0(server: &Server) -> String {
+    let status = std::fs::read_dir(format!("/proc/{}/task", server.id())).unwrap().find_map(|task| {
+        let task = task.unwrap().path();
+        let name = std::fs::read_to_string(task.join("comm")).unwrap();
+        name.starts_with("kvlite-0").then(|| std::fs::read_to_string(task.join("status")).unwrap())
+    });
+    cpus_in(&status.expect("shard 0 has a thread"))
+}
+
+fn cpus_in(status: &str) -> String {
+    let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    line.expect("a thread has CPUs").trim().to_owned()
+}
+
+#[test]
+fn a_shard_is_bound_to_a_cpu_only_if_each_has_one_or_with_cpus() {
+    let usable = cpus_in(&std::fs::read_to_string("/proc/self/status").unwrap());
+    let first = usable.split(['-', ',']).next().unwrap();
+    let last = usable.rsplit(['-', ',']).next().unwrap();
+    let count = std::thread::available_parallelism().unwrap().get();
+    for (shards, flags, expected) in [
+        (1, &[][..], &*usable), // With a single CPU that is the same one.
+        (1, &["--cpus", last], last),
+        (count, &[], first),
+        (count + 1, &[], &usable),
+    ] {
+        let server = Server::start(shards, flags);
+        assert_eq!(cpus_of_shard_0(&server), expected, "{shards} shards, {flags:?}");
+    }
 }
 
 /// Runs `work` on a thread on which the kernel refuses `io_uring_setup`, and so on every process started by it.
@@ -148,6 +230,9 @@ fn two_servers_never_share_a_directory() {
     assert!(!ended.status.success(), "a second server started: {ended:?}");
     let directory = server.data().display().to_string();
     assert!(ended.output.contains(&directory), "the error does not name {directory}: {ended:?}");
+    for said in ["waiting up to 5 s for the data directory", "choose another directory with --wal-path"] {
+        assert!(ended.output.contains(said), "{said} is missing: {ended:?}");
+    }
     assert_eq!(server.text().ask_one("GET a"), "1", "the first one goes on");
 
     // A lock that a killed server left behind is no obstacle.
@@ -195,7 +280,7 @@ fn other_signals_are_ignored_and_logged_once() {
     for _ in 0..2 {
         for signal in ignored {
             server.signal(signal);
-            assert_eq!(client.ask("INCR signals").to_string().get(..1), Some(":"), "{signal:?}");
+            assert!(client.ask("INCR signals").integer() > 0, "{signal:?}");
         }
         assert!(
             within_deadline(|| server.log.text().contains("SIGXFSZ changes nothing")),

@@ -265,3 +265,23 @@ fn one_mset_of_a_hundred_thousand_keys_is_taken_whole() {
     let some = resp.ask("MGET big:0 big:777 big:99999 big:100000");
     assert_eq!(some.to_string(), "[\"0\", \"777\", \"99999\", nil]");
 }
+
+#[test]
+fn a_redis_client_on_the_text_port_is_told_so_by_an_error_that_it_can_read() {
+    let server = Server::start(2, &[]);
+    let told =
+        format!("-ERR this port speaks the kvlite text protocol; for RESP use port {}\r\n", server.resp_port);
+    let connect = || Wire::connect((Ipv4Addr::LOCALHOST, server.port).into(), &server.log);
+    // A client that waits for the greeting gets it all the same.
+    let mut patient = connect();
+    assert_eq!(patient.line(), b"+OK kvlite ready");
+    patient.send(&encoded(&["PING"]));
+    assert_eq!(String::from_utf8_lossy(&patient.until_closed()), told);
+    // To one that speaks first, as Redis clients do, it would be the reply. On a busy machine its request may come late.
+    let first_heard = || {
+        let mut hasty = connect();
+        hasty.send(&encoded(&["PING"]));
+        String::from_utf8_lossy(&hasty.until_closed()).into_owned()
+    };
+    assert!(within_deadline(|| first_heard() == told), "the greeting comes first\n{}", server.log.tail());
+}

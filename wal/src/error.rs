@@ -277,11 +277,9 @@ impl fmt::Display for Error {
         }
         match self {
             Error::Io { action, path, source } => write!(f, "cannot {action} {}: {source}", path.display()),
-            Error::Locked { path } => write!(
-                f,
-                "{} is locked: another server uses this data directory; stop it or choose another directory",
-                path.display()
-            ),
+            Error::Locked { path } => {
+                write!(f, "{} is locked: another server uses this data directory", path.display())
+            }
             Error::DamagedFrame { synced_seq, .. } | Error::MissingFrames { synced_seq, .. } => {
                 write!(f, "; what is before it is good, and all up to frame {synced_seq} had been on disk")
             }
