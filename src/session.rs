@@ -24,6 +24,9 @@ use crate::worker::{Worker, answer, job_token};
 /// The version of Redis whose commands and replies kvlite follows; clients choose their features by it.
 const REDIS_VERSION: &str = "7.0.15";
 
+/// The version of kvlite that had every command of the table first.
+const FIRST_VERSION: &str = "0.1.0";
+
 /// How many keys a page of `SCAN` visits when the client does not say.
 const SCAN_COUNT_DEFAULT: usize = 10;
 
@@ -780,5 +783,11 @@ fn command_info(row: &Command) -> Reply<'static> {
 
 fn command_docs(row: &Command) -> Reply<'static> {
     let text = |text: &'static str| Reply::bytes(text.as_bytes());
-    Reply::Map(vec![("summary".into(), text(row.summary)), ("usage".into(), text(row.usage))])
+    // redis-cli crashes where a command has no group.
+    Reply::Map(vec![
+        ("summary".into(), text(row.summary)),
+        ("since".into(), text(FIRST_VERSION)),
+        ("group".into(), text(row.group())),
+        ("usage".into(), text(row.usage)),
+    ])
 }

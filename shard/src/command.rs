@@ -44,6 +44,22 @@ impl Command {
         of_connection || matches!(server, Server::Command | Config | Health | Info | Lastsave | Stats)
     }
 
+    /// To which of Redis' groups of commands it belongs; `redis-cli` and others look commands up by them.
+    pub fn group(&self) -> &'static str {
+        use Server::{Client, Echo, Hello, Keys, Ping, Quit, Reset, Scan, Select, Waitaof};
+        match self.run {
+            Run::Server(Client | Echo | Hello | Ping | Quit | Reset | Select) => "connection",
+            Run::Server(Keys | Scan | Waitaof) => "generic",
+            Run::Server(_) | Run::EveryShard(..) => "server",
+            Run::Key(_) | Run::Keys(..) => match self.name {
+                "ANALYZE" | "DEL" | "DELETE" | "EXISTS" | "EXPIRE" | "MDEL" | "PERSIST" | "PTTL" | "TTL" => {
+                    "generic"
+                }
+                _ => "string",
+            },
+        }
+    }
+
     /// Whether it runs for a client that is between `MULTI` and `EXEC`.
     pub fn runs_in_multi(&self) -> bool {
         matches!(self.run, Run::Server(Server::Quit | Server::Reset))
@@ -343,6 +359,25 @@ mod tests {
     fn nothing_else_is_found() {
         for name in ["", " ", "GE", "GETT", "GET ", "\u{7}ET", "GETSETGETSETGETSET", "\0"] {
             assert_eq!(find(name.as_bytes()), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn commands_that_redis_has_are_in_its_groups() {
+        let groups = [
+            ("connection", "CLIENT ECHO HELLO PING QUIT RESET SELECT"),
+            ("generic", "DEL EXISTS EXPIRE KEYS PERSIST PTTL SCAN TTL WAITAOF"),
+            (
+                "server",
+                "BGREWRITEAOF BGSAVE COMMAND CONFIG DBSIZE FLUSHALL FLUSHDB INFO LASTSAVE MEMORY PSYNC",
+            ),
+            ("server", "REPLCONF SAVE SYNC"),
+            ("string", "APPEND DECR DECRBY GET INCR INCRBY MGET MSET SET SETEX SETNX STRLEN"),
+        ];
+        for (group, names) in groups {
+            for name in names.split(' ') {
+                assert_eq!(find(name.as_bytes()).unwrap().group(), group, "{name}");
+            }
         }
     }
 

@@ -225,7 +225,9 @@ const RESP: &[Script] = &[
         COMMAND INFO get -> [["get", 2, *, 1, 1, 1, ...]]
         COMMAND INFO SET nope mset -> [["set", -3, *, 1, 1, 1, ...], nil, ["mset", -3, *, 1, -1, 2, ...]]
         COMMAND LIST -> [*, ...]
-        COMMAND DOCS get -> ["get", *]
+        COMMAND DOCS get -> ["get", ["summary", *, "since", *, "group", "string", ...]]
+        COMMAND DOCS del echo -> ["del", [*, *, *, *, "group", "generic", ...], "echo", [*, *, *, *, "group", "connection", ...]]
+        COMMAND DOCS flushall info -> ["flushall", [*, *, *, *, "group", "server", ...], "info", [*, *, *, *, "group", "server", ...]]
         COMMAND DOCS nope -> []
         COMMAND NOPE -> -ERR unknown subcommand 'NOPE'. Try COMMAND HELP.
         COMMAND HELP -> [*, ...]
