@@ -1,7 +1,7 @@
 //! One client: its session state, what it sent and was not run yet, and its replies, which leave in the order
 //! of its requests. It does no I/O; the worker moves bytes between it and the network ring.
 
-use std::collections::VecDeque;
+use std::collections::{TryReserveError, VecDeque};
 
 use bytes::Bytes;
 use shard::Dialect;
@@ -19,8 +19,9 @@ const WAITING_MAX: usize = 256;
 /// A client that cannot be served at the moment is not received from past this many bytes.
 pub const INPUT_HIGH_BYTES: usize = 64 * 1024;
 
-/// Memory for a request is taken at once when at most so many times what has arrived of it is needed.
-const CLAIM_MAX: usize = 64;
+/// Memory for a request is taken for at most so many times what has arrived of it: what the client claims may never
+/// come. A step that is not the last copies at most one part in so many of the request.
+const CLAIM_MAX: usize = 16;
 
 /// Buffers that a client does not need are kept for reuse up to this size.
 const BUFFER_KEPT_BYTES: usize = 64 * 1024;
@@ -118,6 +119,8 @@ pub struct Client {
     pub last_turn: u64,
     /// See `last_turn`.
     pub commands_in_turn: usize,
+    /// How many arguments those had.
+    pub args_in_turn: usize,
     /// The last turn of the worker in which its replies showed what the worker's own shard holds.
     pub shown_in_turn: u64,
     /// Its replies stay here until the log holds the changes that they may show.
@@ -157,6 +160,7 @@ impl Connection {
             early_bytes: 0,
             last_turn: 0,
             commands_in_turn: 0,
+            args_in_turn: 0,
             shown_in_turn: 0,
             held_back: false,
             gathering_since_us: None,
@@ -173,16 +177,33 @@ impl Connection {
         self.input.len() - self.served_bytes
     }
 
-    /// Adds bytes to the input. Where the parser waits for many more, the memory for all of them is taken at once,
-    /// but only when a part of them has come: what the client claims may never come.
-    pub fn take_in(&mut self, bytes: &[u8]) {
-        let has_room = self.served_bytes + self.input_needed <= self.input.capacity();
-        let arrived_bytes = self.unserved_bytes() + bytes.len();
-        if !has_room && self.input_needed <= arrived_bytes.saturating_mul(CLAIM_MAX) {
+    /// Adds bytes to the input. Its memory grows with what has come, in few steps towards exactly what the parser waits
+    /// for: a large value keeps it.
+    ///
+    /// # Errors
+    /// No memory can be had for them. Nothing is added.
+    pub fn take_in(&mut self, bytes: &[u8]) -> Result<(), TryReserveError> {
+        if bytes.len() > self.input.capacity() - self.input.len() {
             self.input.drain(..std::mem::take(&mut self.served_bytes));
-            self.input.reserve_exact(self.input_needed - self.input.len());
+            let arrived_bytes = self.input.len() + bytes.len();
+            if self.input_needed < arrived_bytes {
+                self.input.try_reserve(bytes.len())?;
+            } else {
+                let mut wanted_bytes = self.input_needed;
+                while wanted_bytes / CLAIM_MAX >= arrived_bytes {
+                    wanted_bytes /= CLAIM_MAX;
+                }
+                self.input.try_reserve_exact(wanted_bytes - self.input.len())?;
+            }
         }
         self.input.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Drops what was received and not served.
+    pub fn drop_input(&mut self) {
+        self.input = Vec::new();
+        (self.served_bytes, self.input_needed) = (0, 0);
     }
 }
 
@@ -343,6 +364,14 @@ impl Replies {
         render(&mut self.out);
     }
 
+    /// The newest request, if it waits for an answer: its number, and the worker that owes it.
+    pub fn last_awaited(&self) -> Option<(u32, usize)> {
+        match self.slots.back() {
+            Some(Slot::Waiting { worker, .. }) => Some((self.sequence.wrapping_sub(1), usize::from(*worker))),
+            Some(Slot::Answered { .. }) | None => None,
+        }
+    }
+
     /// The number that [`Replies::later`] returns next.
     pub fn next_sequence(&self) -> u32 {
         self.sequence
@@ -456,6 +485,33 @@ mod tests {
             all.extend_from_slice(&replies.take(Vec::new));
         }
         String::from_utf8(all).unwrap()
+    }
+
+    fn connection(input_needed: usize) -> Box<Connection> {
+        let socket = SocketId { index: 0, generation: 0 };
+        let parser = Parser::new(crate::protocol::Listener::Resp);
+        let mut connection = Connection::new(socket, 1, Door::Resp, parser);
+        connection.input_needed = input_needed;
+        connection
+    }
+
+    #[test]
+    fn memory_for_a_request_grows_with_what_has_come_and_fits_it_in_the_end() {
+        const CHUNK: usize = 64 << 10;
+        for needed in [20_000, 1 << 20, (9 << 20) + 17, 64 << 20] {
+            let mut connection = connection(needed);
+            let mut moved_bytes = 0;
+            while connection.input.len() < needed {
+                let before = (connection.input.capacity(), connection.input.len());
+                let count = CHUNK.min(needed - connection.input.len());
+                connection.take_in(&vec![0; count]).unwrap();
+                let (room, arrived) = (connection.input.capacity(), connection.input.len());
+                assert!(room <= CLAIM_MAX * arrived, "{room} bytes for {arrived} of {needed}");
+                moved_bytes += if room == before.0 { 0 } else { before.1 };
+            }
+            assert_eq!(connection.input.capacity(), needed);
+            assert!(moved_bytes <= needed / (CLAIM_MAX - 1), "{moved_bytes} bytes of {needed} were moved");
+        }
     }
 
     #[test]

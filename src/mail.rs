@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use bytes::Bytes;
 use shard::analytics::inquiry::{Findings, Question};
-use shard::{AutoTtl, Command, Dialect, Reply, Request, Span};
+use shard::{AutoTtl, Command, Dialect, Glob, Reply, Request, Span};
 
 use crate::net::{Doorbell, Net, SocketId};
 use crate::router::OwnedRequest;
@@ -104,7 +104,7 @@ pub enum Call {
         /// How many keys to visit, about.
         count: usize,
         /// The glob pattern, if any.
-        pattern: Option<Box<[u8]>>,
+        pattern: Option<Arc<Glob>>,
         /// How to render the keys.
         dialect: Dialect,
     },
@@ -112,6 +112,9 @@ pub enum Call {
     Report,
     /// Say how the keys are used. Answered by `Findings`.
     Ask(Question),
+    /// The client is gone for which a `Scan` or an `Ask` was sent under the same token, or a `RunLarge` whose value is
+    /// still being written: what is left of it is not done, and what it is answered with will not be looked at.
+    Forget,
     /// Give keys that are written without a time to live one by these rules, unless newer ones have come already.
     /// Answered by `Part`.
     SetAutoTtl {

@@ -18,11 +18,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use shard::analytics::inquiry::Findings;
 use shard::command::{Access, Keys, Merge, Run};
-use shard::{Command, Dialect, Reply, Request, Span};
+use shard::{Command, Dialect, Glob, Reply, Request, Span};
 
 use crate::backup::Still;
 use crate::mail::{Answer, Call, Page, Post, Token, TransactionId};
 use crate::report::Report;
+use crate::worker::Listing;
 
 /// The number of hash slots.
 pub const SLOTS: usize = 16_384;
@@ -117,6 +118,8 @@ pub enum Job {
     Gather(Gather),
     /// `SCAN` or `KEYS`.
     Walk(Walk),
+    /// A description of very many things, which asks no other worker.
+    Listing(Listing),
     /// `BACKUP`, once the shards have told how they are: they are being copied.
     Backup(OwnedRequest),
 }
@@ -281,6 +284,11 @@ impl Transaction {
         self.parts.iter().filter(awaited).map(|part| part.worker).collect()
     }
 
+    /// Whether it locks the shards for a copy of them.
+    pub fn is_of_backup(&self) -> bool {
+        matches!(self.request.command.run, Run::Server(_))
+    }
+
     /// Its client waits no more: where no part has run yet, none runs. What has run keeps its locks until it is safe.
     pub fn give_up(&mut self) {
         self.is_given_up = true;
@@ -394,6 +402,12 @@ impl Gather {
         self.unanswered.is_empty()
     }
 
+    /// Whether it was asked how the keys are used: nothing but the reply comes of it, and it may take long.
+    pub fn is_of_findings(&self) -> bool {
+        matches!(self.request.command.run, Run::Server(shard::command::Server::Analytics))
+            && self.then.is_none()
+    }
+
     /// Whether reports were asked for, of which some are better than none.
     pub fn is_of_reports(&self) -> bool {
         self.asks_for_reports
@@ -414,7 +428,7 @@ impl Gather {
 pub struct Walk {
     all: bool,
     dialect: Dialect,
-    pattern: Option<Box<[u8]>>,
+    pattern: Option<Arc<Glob>>,
     count: usize,
     shard: usize,
     pages: Vec<Page>,
@@ -435,7 +449,7 @@ impl Walk {
     pub fn page(
         cursor: u64,
         count: usize,
-        pattern: Option<Box<[u8]>>,
+        pattern: Option<Arc<Glob>>,
         dialect: Dialect,
         token: Token,
         post: &mut Post,
@@ -451,8 +465,8 @@ impl Walk {
     }
 
     /// Starts a walk over all keys.
-    pub fn all(pattern: &[u8], dialect: Dialect, token: Token, post: &mut Post) -> Walk {
-        let pattern = Some(pattern.into());
+    pub fn all(pattern: Arc<Glob>, dialect: Dialect, token: Token, post: &mut Post) -> Walk {
+        let pattern = Some(pattern);
         let walk = Walk { all: true, dialect, pattern, count: WALK_KEYS_MAX, shard: 0, pages: Vec::new() };
         walk.step(0, token, post);
         walk

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use shard::analytics::inquiry::Question;
 use shard::analytics::load::{AHEAD, Outlook};
 use shard::command::{self, Access, Server};
-use shard::{AutoTtl, Command, Dialect, Error, Reply, Request, Stats, glob_matches, parse_integer};
+use shard::{AutoTtl, Command, Dialect, Error, Glob, Reply, Request, Stats, parse_integer};
 
 use crate::backup;
 use crate::config::{InvalidValue, auto_ttl, auto_ttl_text, option_name};
@@ -19,7 +19,7 @@ use crate::report::Report;
 use crate::router::{Gather, Job};
 use crate::schedule;
 use crate::upkeep;
-use crate::worker::{Worker, answer, job_token};
+use crate::worker::{Listing, Worker, answer, job_token};
 
 /// The version of Redis whose commands and replies kvlite follows; clients choose their features by it.
 const REDIS_VERSION: &str = "7.0.15";
@@ -62,6 +62,10 @@ impl Worker {
                 self.begin_gather(client, request, |_| Call::Ask(question.clone()));
                 return Ok(());
             }
+            Server::Command | Server::Config if let Some(listing) = Listing::of(request, client) => {
+                self.begin_job(client, Job::Listing(listing));
+                return Ok(());
+            }
             Server::Client => self.client_command(client, request)?,
             Server::Command => describe_commands(request)?,
             Server::Config if request.arg(0).eq_ignore_ascii_case(b"SET") => {
@@ -84,7 +88,8 @@ impl Worker {
                 if text { Reply::Simple("OK goodbye") } else { Reply::Ok }
             }
             Server::Keys => {
-                self.begin_keys(client, request.arg(0));
+                let pattern = Glob::new(request.arg(0))?;
+                self.begin_keys(client, Arc::new(pattern));
                 return Ok(());
             }
             Server::Scan => {
@@ -436,27 +441,41 @@ impl Worker {
         if request.arg_count() < 2 {
             return Err(Error::WrongSubcommandArity(request.command, "get"));
         }
+        let options = self.options();
+        if request.dialect == Dialect::Text
+            && request.arg_count() == 2
+            && let name = option_name(request.arg(1))
+            && !name.iter().any(|byte| b"*?[\\".contains(byte))
+        {
+            let option = options.into_iter().find(|(known, _)| known.as_bytes() == name);
+            let (_, value) = option.ok_or_else(|| Error::UnknownOption(request.arg(1).into()))?;
+            return Ok(Reply::Bulk(Cow::Owned(value.into_bytes())));
+        }
+        let mut shown = Vec::new();
+        self.mark_options(request.args().skip(1), &mut shown)?;
+        Ok(self.shown_options(&shown, request.dialect))
+    }
+
+    /// The options of the server and their values.
+    pub(crate) fn options(&self) -> Vec<(&'static str, String)> {
         let options = self.shared.config.options().into_iter().map(|(name, value)| match name {
             "auto-ttl" => (name, auto_ttl_text(self.shard.auto_ttl())),
             _ => (name, value),
         });
-        let patterns: Vec<_> = request.args().skip(1).map(option_name).collect();
-        if let (Dialect::Text, [name]) = (request.dialect, &patterns[..])
-            && !name.iter().any(|byte| b"*?[\\".contains(byte))
-        {
-            let option = { options }.find(|(known, _)| known.as_bytes() == name);
-            let (_, value) = option.ok_or_else(|| Error::UnknownOption(request.arg(1).into()))?;
-            return Ok(Reply::Bulk(Cow::Owned(value.into_bytes())));
-        }
+        options.collect()
+    }
+
+    /// The reply with those options that are marked, in their order.
+    pub(crate) fn shown_options(&self, shown: &[bool], dialect: Dialect) -> Reply<'static> {
         let shown =
-            options.filter(|(name, _)| patterns.iter().any(|pattern| glob_matches(pattern, name.as_bytes())));
+            self.options().into_iter().zip(shown).filter_map(|(option, shown)| shown.then_some(option));
         let value = |value: String| Reply::Bulk(Cow::Owned(value.into_bytes()));
-        Ok(match request.dialect {
+        match dialect {
             Dialect::Text => {
                 Reply::Array(shown.map(|(name, text)| value(format!("{name} {text}"))).collect())
             }
             _ => Reply::Map(shown.map(|(name, text)| (name.into(), value(text))).collect()),
-        })
+        }
     }
 
     /// What `CONFIG SET` asks for; of all options, one can change while the server runs.
@@ -685,7 +704,7 @@ struct ScanArguments {
     cursor: u64,
     /// The number of keys to visit, about.
     count: usize,
-    pattern: Option<Box<[u8]>>,
+    pattern: Option<Arc<Glob>>,
 }
 
 fn scan_arguments(request: &Request<'_>) -> Result<ScanArguments, Error> {
@@ -700,14 +719,14 @@ fn scan_arguments(request: &Request<'_>) -> Result<ScanArguments, Error> {
                 let given = parse_integer(value).ok_or(Error::NotAnInteger)?;
                 count = usize::try_from(given).ok().filter(|n| *n > 0).ok_or(Error::Syntax)?;
             }
-            b"MATCH" => pattern = Some(value.into()),
+            b"MATCH" => pattern = Some(Arc::new(Glob::new(value)?)),
             b"TYPE" => of_another_type = !value.eq_ignore_ascii_case(b"string"),
             _ => return Err(Error::Syntax),
         }
     }
     if of_another_type {
         // Every value is a string, and no key matches a byte out of none.
-        pattern = Some(Box::from(&b"[^\0-\xff]"[..]));
+        pattern = Some(Arc::new(Glob::new(b"[^\0-\xff]")?));
     }
     Ok(ScanArguments { cursor, count, pattern })
 }
@@ -739,20 +758,17 @@ fn describe_commands(request: &Request<'_>) -> Result<Reply<'static>, Error> {
         b"INFO" => {
             Ok(Reply::Array(names.map(|name| command::find(name).map_or(Reply::Nil, command_info)).collect()))
         }
-        b"DOCS" => {
-            let asked: Vec<&Command> = match request.arg_count() {
-                1 => table.iter().collect(),
-                _ => names.filter_map(command::find).collect(),
-            };
-            Ok(Reply::Map(asked.into_iter().map(|row| (lower(row).into(), command_docs(row))).collect()))
-        }
+        b"DOCS" => Ok(command_docs(&match request.arg_count() {
+            1 => table.iter().collect::<Vec<_>>(),
+            _ => names.filter_map(command::find).collect(),
+        })),
         _ => Err(Error::UnknownSubcommand { command: request.command, name: subcommand.into() }),
     }
 }
 
 /// A command as `COMMAND INFO` describes it: name, arity with the name counted (negative: at least), flags, first
 /// key, last key, step, and four lists (categories, tips, key specifications, subcommands) that are empty here.
-fn command_info(row: &Command) -> Reply<'static> {
+pub(crate) fn command_info(row: &Command) -> Reply<'static> {
     let arity = row.args_min as i64 + 1;
     let keys = row.keys;
     let (first, last, step) = match (keys.any, keys.step) {
@@ -781,13 +797,17 @@ fn command_info(row: &Command) -> Reply<'static> {
     ])
 }
 
-fn command_docs(row: &Command) -> Reply<'static> {
+/// The reply to `COMMAND DOCS` about these commands.
+pub(crate) fn command_docs(rows: &[&Command]) -> Reply<'static> {
     let text = |text: &'static str| Reply::bytes(text.as_bytes());
     // redis-cli crashes where a command has no group.
-    Reply::Map(vec![
-        ("summary".into(), text(row.summary)),
-        ("since".into(), text(FIRST_VERSION)),
-        ("group".into(), text(row.group())),
-        ("usage".into(), text(row.usage)),
-    ])
+    let docs = |row: &Command| {
+        Reply::Map(vec![
+            ("summary".into(), text(row.summary)),
+            ("since".into(), text(FIRST_VERSION)),
+            ("group".into(), text(row.group())),
+            ("usage".into(), text(row.usage)),
+        ])
+    };
+    Reply::Map(rows.iter().map(|row| (row.name.to_ascii_lowercase().into(), docs(row))).collect())
 }

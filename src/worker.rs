@@ -13,6 +13,7 @@ mod clients;
 mod commands;
 mod crowd;
 mod hangs;
+mod listing;
 mod staging;
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
 use shard::analytics::inquiry::Inquiry;
-use shard::{Dialect, LockKeys, LockTable, Shard, Waiter};
+use shard::{Dialect, LockKeys, LockTable, Scan, Shard, Waiter};
 
 use crate::backup::Backup;
 use crate::config::SyncMode;
@@ -43,6 +44,7 @@ use crate::verdict;
 use clients::BACKLOG_TIME_MIN;
 pub(crate) use clients::{answer, job_token};
 use crowd::Crowd;
+pub(crate) use listing::Listing;
 use staging::Stagings;
 
 /// How many due keys one turn removes. Each costs a microsecond or two where millions are due and none is cached; a
@@ -175,11 +177,11 @@ struct Asked {
 struct Walking {
     origin: usize,
     token: Token,
-    pattern: Option<Box<[u8]>>,
     dialect: Dialect,
+    scan: Scan,
     /// How many keys are still to be visited, about.
     keys_left: usize,
-    /// What was found, and where to go on.
+    /// What was found.
     page: Page,
 }
 

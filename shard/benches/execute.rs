@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use shard::{Change, Changes, Command, Dialect, Request, Shard, Span, command, glob_matches};
+use shard::{Change, Changes, Command, Dialect, Glob, Request, Shard, Span, command};
 
 /// Length of the values, in bytes.
 const VALUE_LEN: usize = 64;
@@ -203,7 +203,8 @@ fn glob(criterion: &mut Criterion) {
         ("40 stars in vain, 64 bytes", &many_stars, &many_letters),
     ] {
         group.bench_function(name, |bencher| {
-            bencher.iter(|| glob_matches(black_box(pattern.as_bytes()), black_box(text.as_bytes())));
+            let glob = Glob::new(pattern.as_bytes()).expect("it is short");
+            bencher.iter(|| black_box(&glob).matches(black_box(text.as_bytes())));
         });
     }
     group.finish();

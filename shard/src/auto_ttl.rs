@@ -3,10 +3,14 @@
 //! A write gets its deadline when it happens, and that is logged like any other: whoever reads the log needs to know
 //! nothing of this.
 
-use crate::glob;
+use crate::{Error, Glob, Matching};
 
 /// The most rules.
 pub const RULES_MAX: usize = 64;
+
+/// So many steps of comparing a key with the patterns are taken at most: it happens with each write. A pattern for all
+/// keys that begin alike takes as many as it has bytes.
+const STEPS_MAX: usize = 1 << 16;
 
 /// Rules in order; the first one whose pattern matches a key counts for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,8 +23,19 @@ pub struct AutoTtl {
 pub struct Rule {
     /// The pattern.
     pub pattern: Box<[u8]>,
+    glob: Glob,
     /// The time to live, in milliseconds; more than 0.
     pub ttl_ms: u64,
+}
+
+impl Rule {
+    /// A rule.
+    ///
+    /// # Errors
+    /// As [`Glob::new`].
+    pub fn new(pattern: &[u8], ttl_ms: u64) -> Result<Rule, Error> {
+        Ok(Rule { pattern: pattern.into(), glob: Glob::new(pattern)?, ttl_ms })
+    }
 }
 
 impl AutoTtl {
@@ -52,8 +67,15 @@ impl AutoTtl {
         if self.rules.is_empty() { None } else { self.matching(key).map(|ttl_ms| now_ms + ttl_ms) }
     }
 
+    /// The time to live of the first rule that matches; `None` also where more than [`STEPS_MAX`] are needed to tell.
     fn matching(&self, key: &[u8]) -> Option<u64> {
-        self.rules.iter().find(|rule| glob::matches(&rule.pattern, key)).map(|rule| rule.ttl_ms)
+        let mut steps = STEPS_MAX;
+        for rule in &self.rules {
+            if Matching::default().go_on(&rule.glob, key, &mut steps)? {
+                return Some(rule.ttl_ms);
+            }
+        }
+        None
     }
 }
 
@@ -62,7 +84,7 @@ mod tests {
     use super::*;
 
     fn rule(pattern: &str, ttl_ms: u64) -> Rule {
-        Rule { pattern: pattern.as_bytes().into(), ttl_ms }
+        Rule::new(pattern.as_bytes(), ttl_ms).unwrap()
     }
 
     #[test]
@@ -72,6 +94,18 @@ mod tests {
         assert_eq!(rules.deadline_ms(b"session:1", 10), Some(1010));
         assert_eq!(rules.deadline_ms(b"user:1", 10), None);
         assert_eq!(AutoTtl::default().deadline_ms(b"session:1", 10), None);
+    }
+
+    #[test]
+    fn a_key_that_takes_too_long_to_match_has_no_rule() {
+        let nasty = rule(&format!("*{}b", "a".repeat(1000)), 1);
+        let rules = AutoTtl::new(vec![rule("session:*", 3), nasty, rule("*", 2)]);
+        assert_eq!(rules.deadline_ms(&b"a".repeat(50), 0), Some(2));
+        assert_eq!(rules.deadline_ms(&b"a".repeat(1_000_000), 0), None);
+        assert_eq!(
+            rules.deadline_ms(&[b"session:".as_slice(), &b"a".repeat(1_000_000)].concat(), 0),
+            Some(3)
+        );
     }
 
     #[test]

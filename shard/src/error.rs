@@ -80,10 +80,22 @@ pub enum Error {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A glob pattern with more than `limit` bytes.
+    PatternTooLong {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// The text protocol asked for an option that does not exist.
     UnknownOption(Box<[u8]>),
     /// As many clients as `--max-connections` allows are already connected.
     ConnectionLimit,
+    /// A reply with more than `limit` bytes of values.
+    ReplyTooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// There is no memory for the request or its reply.
+    OutOfMemory,
     /// The log takes no changes at the moment, so no command that writes is run.
     WritesRefused {
         /// What failed, in the system's words.

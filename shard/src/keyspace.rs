@@ -397,6 +397,19 @@ impl Keyspace {
         at_least: usize,
         mut visit: impl FnMut(Entry<'_>),
     ) -> Option<u64> {
+        self.walk_while(position, at_least, |entry| {
+            visit(entry);
+            true
+        })
+    }
+
+    /// As [`Keyspace::walk`], and ends early, behind all keys of the same position, once `visit` returns `false`.
+    pub(crate) fn walk_while(
+        &self,
+        position: u64,
+        at_least: usize,
+        mut visit: impl FnMut(Entry<'_>) -> bool,
+    ) -> Option<u64> {
         let mut position = position;
         let mut missing = at_least.max(1);
         let mut keys = Vec::new();
@@ -411,8 +424,17 @@ impl Keyspace {
                 end = u64::from(*last) + 1;
                 keys.retain(|(hash, _)| u64::from(*hash) < end);
             }
-            keys.iter().for_each(|(_, handle)| visit(self.entry_at(*handle)));
-            missing = missing.saturating_sub(keys.len());
+            keys.sort_unstable_by_key(|(hash, _)| *hash);
+            let mut stopped_at = None;
+            for (hash, handle) in &keys {
+                if stopped_at.is_some_and(|at| at != *hash) {
+                    return Some(u64::from(*hash));
+                }
+                if !visit(self.entry_at(*handle)) {
+                    stopped_at = Some(*hash);
+                }
+            }
+            missing = if stopped_at.is_some() { 0 } else { missing.saturating_sub(keys.len()) };
             position = end;
         }
         (position < POSITION_END).then_some(position)

@@ -12,6 +12,7 @@
 //! - `auto_ttl` the time to live of keys that are written without one
 //! - `change` what goes to the log; `request`, `reply`, `error`, `stats` what goes in and out
 //! - `locks` who may use which keys while a request touches several shards
+//! - `scan` a walk over the keys in slices, which shows those that match a pattern
 //! - `glob`, `integer` how patterns and numbers are read
 
 #![forbid(unsafe_code)]
@@ -32,6 +33,7 @@ mod keyspace;
 mod locks;
 mod reply;
 mod request;
+mod scan;
 mod shard;
 mod shared_values;
 mod stats;
@@ -41,10 +43,11 @@ pub use auto_ttl::AutoTtl;
 pub use change::{Change, Changes, MalformedChange, decode};
 pub use command::Command;
 pub use error::Error;
-pub use glob::matches as glob_matches;
+pub use glob::{Glob, Matching, PATTERN_LEN_MAX};
 pub use integer::parse as parse_integer;
 pub use locks::{LockKeys, LockTable, Waiter};
 pub use reply::Reply;
 pub use request::{Dialect, Request, SHARED_LEN_MIN, Span};
+pub use scan::Scan;
 pub use shard::{Shard, VALUE_LEN_MAX};
 pub use stats::Stats;

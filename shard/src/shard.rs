@@ -10,8 +10,9 @@ use crate::analytics::inquiry::{Findings, Inquiry, Question};
 use crate::command::{Access, Run};
 use crate::entry::{Entry, Usage};
 use crate::keyspace::{Found, Keyspace, Probe};
+use crate::scan::{KEY_STEPS, Scan};
 use crate::stats::Stats;
-use crate::{AutoTtl, Change, Changes, Reply, Request, glob};
+use crate::{AutoTtl, Change, Changes, Reply, Request};
 
 /// The longest value, in bytes.
 pub const VALUE_LEN_MAX: usize = 512 << 20;
@@ -182,20 +183,32 @@ impl Shard {
         })
     }
 
-    /// As [`Shard::walk`], and shows only keys that match the glob pattern.
+    /// Goes on with a walk, and shows the keys that match its pattern: visits about `keys_max` of them, or fewer where
+    /// the steps, of a nanosecond or two each, are used up before. Returns how many. A walk that [is not
+    /// decided](Scan::is_decided) has to be gone on with, if only with a `keys_max` of 0.
     pub fn scan(
         &self,
-        position: u64,
-        count: usize,
-        pattern: Option<&[u8]>,
+        scan: &mut Scan,
+        keys_max: usize,
+        steps: &mut usize,
         now_ms: u64,
         mut emit: impl FnMut(&[u8]),
-    ) -> Option<u64> {
-        self.walk(position, count, now_ms, |key, _, _| {
-            if pattern.is_none_or(|pattern| glob::matches(pattern, key)) {
-                emit(key);
+    ) -> usize {
+        if !scan.is_decided() {
+            scan.decide(steps, &mut emit);
+        }
+        let Some(from) = scan.position.filter(|_| keys_max > 0 && *steps > 0) else { return 0 };
+        let mut visited = 0;
+        scan.position = self.keyspace.walk_while(from, keys_max, |entry| {
+            visited += 1;
+            if entry.deadline_ms().is_none_or(|deadline_ms| deadline_ms > now_ms) {
+                scan.take(entry.key(), steps, &mut emit);
+            } else {
+                *steps = steps.saturating_sub(KEY_STEPS);
             }
-        })
+            *steps > 0
+        });
+        visited
     }
 
     /// Which time to live keys get from now on that are written without one.
@@ -513,15 +526,38 @@ mod tests {
     fn scanning_shows_live_keys_that_match() {
         let shard = shard_of(1000);
         let mut keys = Vec::new();
-        let mut position = Some(0);
-        while let Some(from) = position {
-            position = shard.scan(from, 10, Some(b"*7"), 500, |key| keys.push(key.to_vec()));
+        let mut scan = Scan::new(0, Some(Arc::new(crate::Glob::new(b"*7").unwrap())));
+        while scan.position().is_some() {
+            assert!(shard.scan(&mut scan, 10, &mut { usize::MAX }, 500, |key| keys.push(key.to_vec())) < 20);
+            assert!(scan.is_decided());
         }
         let number = |key: &[u8]| std::str::from_utf8(key).unwrap().parse::<u32>().unwrap();
         let mut numbers: Vec<_> = keys.iter().map(|key| number(key)).collect();
         numbers.sort_unstable();
         let expected = (0..1000).filter(|n| n % 10 == 7 && (n % 3 != 0 || n + 1 > 500));
         assert_eq!(numbers, expected.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_slice_of_a_scan_takes_a_bounded_number_of_steps_however_long_pattern_and_keys_are() {
+        const STEPS: usize = 1000;
+        let mut shard = shard_of(100);
+        let long = |end: &str| ["a".repeat(3000).as_bytes(), end.as_bytes()].concat();
+        for key in [long("b"), long("c")] {
+            shard.apply(&Change::Put { key: &key, value: b"v", deadline_ms: None });
+        }
+        let pattern = ["*".as_bytes(), &long("b")[1000..]].concat();
+        let mut scan = Scan::new(0, Some(Arc::new(crate::Glob::new(&pattern).unwrap())));
+        let (mut found, mut slices, mut visited) = (Vec::new(), 0, 0);
+        while scan.position().is_some() || !scan.is_decided() {
+            let mut steps = STEPS;
+            let seen = shard.scan(&mut scan, usize::MAX, &mut steps, 0, |key| found.push(key.to_vec()));
+            assert!(seen <= STEPS / KEY_STEPS + 1, "{seen} keys in {STEPS} steps");
+            (slices, visited) = (slices + 1, visited + seen);
+        }
+        assert_eq!((found, visited), (vec![long("b")], 102));
+        // Each of the long keys is compared with two thirds of itself at each of a third of its places.
+        assert!(slices > 2 * 2000 * 1000 / STEPS, "{slices} slices");
     }
 
     #[test]
@@ -550,7 +586,7 @@ mod tests {
 
     #[test]
     fn keys_that_are_written_without_a_time_to_live_get_that_of_their_rule() {
-        let rule = |pattern: &[u8], ttl_ms| crate::auto_ttl::Rule { pattern: pattern.into(), ttl_ms };
+        let rule = |pattern: &[u8], ttl_ms| crate::auto_ttl::Rule::new(pattern, ttl_ms).unwrap();
         let mut shard = shard_of(0);
         shard.set_auto_ttl(Arc::new(AutoTtl::new(vec![rule(b"s:*", 100)])));
         let mut log = Changes::default();

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use shard::AutoTtl;
+use shard::PATTERN_LEN_MAX;
 use shard::auto_ttl::{RULES_MAX, Rule};
 
 use tracing_subscriber::EnvFilter;
@@ -37,6 +38,8 @@ pub enum InvalidValue {
     AutoTtl,
     /// The time to live of this pattern is none, or out of its bounds.
     AutoTtlDuration(String),
+    /// A pattern that is longer than one may be.
+    AutoTtlPattern,
     /// More rules than are looked through at each write.
     AutoTtlTooMany,
     /// Not a log filter; the text is the part that is wrong.
@@ -71,6 +74,7 @@ impl fmt::Display for InvalidValue {
                     (duration_text(*TTL_BOUNDS.start()), duration_text(*TTL_BOUNDS.end()));
                 write!(f, "give '{pattern}' a duration such as 90s or 1h30m, from {least} to {greatest}")
             }
+            InvalidValue::AutoTtlPattern => write!(f, "give patterns of at most {PATTERN_LEN_MAX} bytes"),
             InvalidValue::AutoTtlTooMany => write!(f, "give at most {RULES_MAX} pairs"),
             InvalidValue::LogFilter(part) => write!(
                 f,
@@ -245,7 +249,7 @@ pub fn auto_ttl(text: &str) -> Result<AutoTtl, InvalidValue> {
     let rules = pairs.iter().map(|[pattern, ttl]| {
         let ttl = duration_within(ttl, TTL_BOUNDS);
         let ttl = ttl.map_err(|_| InvalidValue::AutoTtlDuration((*pattern).to_owned()))?;
-        Ok(Rule { pattern: pattern.as_bytes().into(), ttl_ms: ttl.as_millis() as u64 })
+        Rule::new(pattern.as_bytes(), ttl.as_millis() as u64).map_err(|_| InvalidValue::AutoTtlPattern)
     });
     rules.collect::<Result<_, _>>().map(AutoTtl::new)
 }

@@ -12,7 +12,7 @@ use std::{fmt, io::Write};
 use bytes::Bytes;
 use shard::{
     Command, Dialect, Error, Reply, Request, Span,
-    command::{self, TextForm},
+    command::{self, Run, Server, TextForm},
 };
 
 pub use resp::first_args;
@@ -39,6 +39,9 @@ pub const GUEST_ELEMENTS_MAX: usize = 10;
 
 /// The most bytes of one argument of a client that has yet to authenticate.
 pub const GUEST_BULK_BYTES_MAX: usize = 16 << 10;
+
+/// The most arguments of a command that takes no list of keys or names: no two options need be given twice.
+const OPTIONS_MAX: usize = 128;
 
 /// The most bytes that an error echoes of a name or of the arguments.
 const ECHO_BYTES_MAX: usize = 128;
@@ -385,16 +388,17 @@ impl ProtocolError {
 ///
 /// # Errors
 ///
-/// [`Error::WrongArity`]: too few, too many, or keys and values that do not pair up.
+/// [`Error::WrongArity`]: too few, too many, or keys and values that do not pair up. [`Error::Syntax`]: more than
+/// [`OPTIONS_MAX`] where they are no list of keys or names.
 pub fn check_arity(command: &'static Command, arg_count: usize) -> Result<(), Error> {
     let keys = command.keys;
     let (first, step) = (keys.first.min(arg_count), keys.step);
     let grouped = !keys.any || step < 2 || (arg_count - first).is_multiple_of(step);
-    if grouped && (command.args_min..=command.args_max).contains(&arg_count) {
-        Ok(())
-    } else {
-        Err(Error::WrongArity(command))
+    if !grouped || !(command.args_min..=command.args_max).contains(&arg_count) {
+        return Err(Error::WrongArity(command));
     }
+    let lists = step > 0 || matches!(command.run, Run::Server(Server::Command | Server::Config));
+    if arg_count > OPTIONS_MAX && !lists { Err(Error::Syntax) } else { Ok(()) }
 }
 
 /// Appends the answer to a request of `arg_count` arguments; `command` is its row where it has one.

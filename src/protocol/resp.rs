@@ -424,6 +424,16 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
                 .expect("writing to memory succeeds");
             return push_echo(reason.as_bytes(), out);
         }
+        Error::ReplyTooLarge { limit } => {
+            write!(out, "-ERR the reply would exceed {limit} bytes; ask for fewer keys at a time")
+                .expect("writing to memory succeeds");
+            return;
+        }
+        Error::PatternTooLong { limit } => {
+            write!(out, "-ERR pattern too long; it may have {limit} bytes")
+                .expect("writing to memory succeeds");
+            return;
+        }
         Error::UnknownOption(name) => return echo(b"-ERR unknown option '", name, b"'", out),
         Error::WritesRefused { .. } | Error::NotOnDisk { .. } => {
             out.extend_from_slice(b"-MISCONF ");
@@ -461,6 +471,9 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
             out.extend_from_slice(b"-ERR no backup was made: ");
             out.extend_from_slice(cause.as_bytes());
             return;
+        }
+        Error::OutOfMemory => {
+            "-OOM there is no memory for this request; send less at a time, or give the server more memory"
         }
         Error::SaveInProgress => "-ERR Background save already in progress",
         Error::Loading { .. } => "-LOADING Redis is loading the dataset in memory",

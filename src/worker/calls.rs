@@ -2,7 +2,7 @@
 //! by mail; clients are not known here.
 
 use shard::command::{Access, Run};
-use shard::{Dialect, LockKeys, Reply, Request, Waiter};
+use shard::{Dialect, LockKeys, Reply, Request, Scan, Waiter};
 use wal::Kind;
 
 use super::clients::{READ_AHEAD_MAX, write_reply};
@@ -14,8 +14,9 @@ use crate::protocol;
 use crate::router::OwnedRequest;
 use crate::verdict;
 
-/// How many keys one turn visits for `SCAN` and `KEYS`, whoever asks: a tenth of a millisecond where none is cached.
-const WALKED_KEYS_PER_TURN: usize = 512;
+/// How many steps one turn takes for `SCAN` and `KEYS`, whoever asks: a tenth of a millisecond, in which it visits 512
+/// keys at most, and fewer where they are long or hard to compare.
+const WALK_STEPS_PER_TURN: usize = 64 << 10;
 
 impl Worker {
     /// Takes a message in. Returns whether it asked for anything.
@@ -82,15 +83,15 @@ impl Worker {
                 self.unlock(transaction);
             }
             Call::Scan { position, count, pattern, dialect } => {
-                let page = Page { next: Some(position), ..Page::default() };
-                let walk = Walking { origin: from, token, pattern, dialect, keys_left: count, page };
-                self.walks.push_back(walk);
+                let (scan, page) = (Scan::new(position, pattern), Page::default());
+                self.walks.push_back(Walking { origin: from, token, dialect, scan, keys_left: count, page });
             }
             Call::Ask(question) => {
                 let inquiry = self.shard.ask(question, self.index, self.now_ms);
                 let inquiry = inquiry.expect("questions are asked only where something is counted");
                 self.inquiries.push_back(Asked { origin: from, token, inquiry });
             }
+            Call::Forget => self.forget(from, token),
             Call::SetAutoTtl { auto_ttl, version } => {
                 if version > self.auto_ttl_version {
                     self.auto_ttl_version = version;
@@ -113,26 +114,41 @@ impl Worker {
 
     /// Goes on with the walks of `SCAN` and `KEYS`, as far as a turn's share goes. Returns whether any is left.
     pub(super) fn walk(&mut self) -> bool {
-        let mut share = WALKED_KEYS_PER_TURN;
-        while share > 0 {
+        let mut steps = WALK_STEPS_PER_TURN;
+        while steps > 0 {
             let Some(mut walk) = self.walks.pop_front() else { return false };
-            let Walking { pattern, dialect, keys_left, page, .. } = &mut walk;
-            let position = page.next.take().expect("a walk that has come to its end is answered");
-            let count = share.min(*keys_left);
-            page.next = self.shard.scan(position, count, pattern.as_deref(), self.now_ms, |key| {
+            let Walking { dialect, scan, keys_left, page, .. } = &mut walk;
+            let visited = self.shard.scan(scan, *keys_left, &mut steps, self.now_ms, |key| {
                 protocol::write_item(&Reply::bytes(key), *dialect, &mut page.items);
                 page.count += 1;
             });
-            (share, *keys_left) = (share - count, *keys_left - count);
-            if *keys_left > 0 && page.next.is_some() {
+            *keys_left = keys_left.saturating_sub(visited);
+            if !scan.is_decided() || *keys_left > 0 && scan.position().is_some() {
                 self.walks.push_back(walk);
             } else {
+                page.next = scan.position();
                 let seq = self.journal.frame_behind_all();
                 let page = Answer::Page(Box::new(walk.page));
                 self.journal.answer(seq, walk.origin, walk.token, page, &mut self.post);
             }
         }
         !self.walks.is_empty()
+    }
+
+    /// Ends what was asked for under this token, as far as it is still under way.
+    fn forget(&mut self, origin: usize, token: Token) {
+        let asker = (origin, token);
+        if let Some(at) = self.walks.iter().position(|walk| (walk.origin, walk.token) == asker) {
+            self.walks.remove(at);
+            self.post.to(origin).answer(token, Answer::Page(Box::default()));
+        }
+        if let Some(at) = self.inquiries.iter().position(|asked| (asked.origin, asked.token) == asker) {
+            self.inquiries.remove(at);
+            self.post.to(origin).answer(token, Answer::Findings(Box::default()));
+        }
+        if self.unstage(asker) {
+            self.post.to(origin).answer_bytes(token, |_| {});
+        }
     }
 
     pub(super) fn run_for(&mut self, origin: usize, token: Token, request: &Request<'_>) {

@@ -10,13 +10,16 @@ use shard::{Error, Reply, Request, SHARED_LEN_MIN};
 use super::Worker;
 use super::commands::Flow;
 use crate::connection::{Client, Connection, Door, INPUT_HIGH_BYTES, Stage};
-use crate::mail::{Newcomer, Token};
+use crate::mail::{Call, Newcomer, Token};
 use crate::net::SocketId;
 use crate::protocol::{self, Listener, Parsed, Parser, ProtocolError};
-use crate::router;
+use crate::router::{self, Job};
 
 /// How many commands of one client a turn runs at most: a quarter of a millisecond of work.
 const COMMANDS_PER_TURN_MAX: usize = 256;
+
+/// After how many arguments of its commands a client's turn has come to its end: a key costs a fraction of a command.
+const ARGS_PER_TURN_MAX: usize = 2048;
 
 /// A turn that has served others serves clients that had sent more than a turn takes, all of them together, for as long
 /// as it has served the others, and at least for this time: nobody waits for long for a pipeline that has no end. After
@@ -134,7 +137,7 @@ impl Worker {
         while !chunk.is_empty() {
             if connection.input.is_empty() {
                 let used = self.serve(&mut connection, chunk, None, None);
-                connection.take_in(&chunk[used..]);
+                take_in(&mut connection, &chunk[used..]);
                 break;
             }
             // A large argument ends where its memory does, so that the request can keep it as it is.
@@ -144,7 +147,7 @@ impl Worker {
             if missing >= LARGE_BYTES_PER_TURN {
                 connection.client.early_bytes += bytes.len();
             }
-            connection.take_in(bytes);
+            take_in(&mut connection, bytes);
             chunk = rest;
             if !connection.client.hungry {
                 self.serve_input(&mut connection, None);
@@ -222,7 +225,7 @@ impl Worker {
         let Connection { parser, client, input_needed, .. } = connection;
         let mut used = 0;
         if client.last_turn != self.turn_number {
-            (client.last_turn, client.commands_in_turn) = (self.turn_number, 0);
+            (client.last_turn, client.commands_in_turn, client.args_in_turn) = (self.turn_number, 0, 0);
         }
         *input_needed = 0;
         let mut until_ahead = 0;
@@ -232,6 +235,7 @@ impl Worker {
             }
             let count = client.commands_in_turn;
             let enough = count == COMMANDS_PER_TURN_MAX
+                || client.args_in_turn >= ARGS_PER_TURN_MAX
                 || count > 0 && count.is_multiple_of(COMMANDS_PER_LOOK) && is_over(until);
             if !client.is_servable() || enough || self.shared.stopping() {
                 self.starve(client);
@@ -269,6 +273,7 @@ impl Worker {
                 }
             }
             client.commands_in_turn += 1;
+            client.args_in_turn += parser.arg_count();
         }
         used
     }
@@ -329,14 +334,45 @@ impl Worker {
         self.turn_began_us < since_us + GATHERING_US
     }
 
+    /// Ends what a client that is gone has asked for, wherever it is under way: nobody will read the reply. What is
+    /// about to change something does so, unless it waits for locks or for its value to be written.
+    fn abandon(&mut self, client: &mut Client) {
+        client.replies.discard();
+        if std::mem::take(&mut client.waits_for_last)
+            && let Some((sequence, worker)) = client.replies.last_awaited()
+        {
+            self.post.to(worker).call(Token { socket: client.socket, sequence }, Call::Forget);
+        }
+        let token = job_token(client);
+        match client.job.as_deref_mut() {
+            Some(Job::Walk(walk)) => self.post.to(walk.shard()).call(token, Call::Forget),
+            Some(Job::Gather(gather)) if gather.is_of_findings() => {
+                gather.unanswered().iter().for_each(|worker| self.post.to(*worker).call(token, Call::Forget));
+            }
+            Some(Job::Transaction(transaction)) if !transaction.is_of_backup() => transaction.give_up(),
+            Some(Job::Listing(_)) => {
+                client.job = None;
+                return;
+            }
+            _ => return,
+        }
+        let job = client.job.take().expect("it was looked at");
+        client.given_up.push((client.replies.skip_number(), job));
+    }
+
     /// Moves a client's replies on, and its connection towards its end. Returns whether it stays.
     fn look_after(&mut self, connection: &mut Connection) -> bool {
         let unserved_bytes = connection.unserved_bytes();
         let client = &mut connection.client;
         let id = client.socket;
         if client.stage == Stage::Gone {
-            client.replies.discard();
-            return !client.is_done();
+            self.abandon(client);
+            let is_done = client.is_done();
+            connection.drop_input();
+            return !is_done;
+        }
+        if self.go_on_listing(client) && !std::mem::replace(&mut client.listed, true) {
+            self.attention.push(id);
         }
         let may_send = client.replies.is_ready() && !client.held_back && !self.net.is_sending(id);
         if may_send && !self.gathers(client) {
@@ -368,6 +404,19 @@ impl Worker {
             Stage::Open | Stage::Lingering { .. } | Stage::Gone => true,
         }
     }
+}
+
+/// Adds bytes to a connection's input, or lets the client go where there is no memory for them: what belongs to its
+/// request and is still to come could not be told from the next one.
+fn take_in(connection: &mut Connection, bytes: &[u8]) {
+    if connection.take_in(bytes).is_ok() {
+        return;
+    }
+    connection.drop_input();
+    if connection.client.job.is_none() {
+        answer_error(&mut connection.client, Error::OutOfMemory);
+    }
+    connection.client.stage = Stage::Closing;
 }
 
 fn is_over(until: Option<Instant>) -> bool {

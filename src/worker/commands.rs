@@ -1,9 +1,11 @@
 //! What becomes of a client's request: run on this worker's shard, sent to the one that owns its keys, or begun as a
 //! job over several; and the answers that other workers give. Nothing here waits.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use shard::command::{Access, Run};
-use shard::{Error, Reply, Request, Waiter};
+use shard::{Error, Glob, Reply, Request, Waiter};
 
 use super::calls::locks_of;
 use super::clients::{answer, answer_error, job_token, write_reply};
@@ -191,7 +193,7 @@ impl Worker {
         self.begin_job(client, Job::Gather(gather));
     }
 
-    pub(crate) fn begin_keys(&mut self, client: &mut Client, pattern: &[u8]) {
+    pub(crate) fn begin_keys(&mut self, client: &mut Client, pattern: Arc<Glob>) {
         let walk = Walk::all(pattern, client.dialect, job_token(client), &mut self.post);
         self.begin_job(client, Job::Walk(walk));
     }
@@ -202,7 +204,7 @@ impl Worker {
         client: &mut Client,
         cursor: u64,
         count: usize,
-        pattern: Option<Box<[u8]>>,
+        pattern: Option<Arc<Glob>>,
     ) {
         let token = job_token(client);
         match Walk::page(cursor, count, pattern, client.dialect, token, &mut self.post) {
@@ -348,6 +350,7 @@ impl Worker {
             }
             (Job::Walk(_), Answer::Part(Reply::Error(error))) => answer_error(client, error),
             (Job::Walk(_), _) => unreachable!("a walk is answered by pages"),
+            (Job::Listing(_), _) => unreachable!("a listing asks nobody"),
         }
         true
     }

@@ -122,6 +122,7 @@ impl Worker {
             }
             Job::Gather(gather) => gather.answer(from, given),
             Job::Walk(_) | Job::Backup(_) => true,
+            Job::Listing(_) => unreachable!("a listing asks nobody"),
         }
     }
 }

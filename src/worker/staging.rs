@@ -47,6 +47,12 @@ impl Worker {
         self.stagings.push_back(Staging { origin, token, request, staged: None });
     }
 
+    /// Drops the command of this worker's client that waits for its value. Returns whether it still did.
+    pub(super) fn unstage(&mut self, asker: (usize, Token)) -> bool {
+        let at = self.stagings.iter().position(|staging| (staging.origin, staging.token) == asker);
+        at.and_then(|at| self.stagings.remove(at)).is_some()
+    }
+
     /// Goes on with the first command that waits for its value. Returns whether any is left.
     pub(super) fn go_on_staging(&mut self) -> bool {
         let Some(mut staging) = self.stagings.pop_front() else { return false };

@@ -22,9 +22,15 @@ const TURNS_MAX: usize = 10_000;
 
 /// Runs a test with a worker that has one shard, an empty one, and takes a turn when the test says so.
 fn with_worker(test: impl FnOnce(&mut Worker)) {
+    with_worker_of(&[], test);
+}
+
+/// As [`with_worker`], with these flags.
+fn with_worker_of(flags: &[&str], test: impl FnOnce(&mut Worker)) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().to_str().unwrap();
-    let config = Config::parse_from_args(["kvlite", "--wal-path", path, "--shards", "1"], vec![0]).unwrap();
+    let args = ["kvlite", "--wal-path", path, "--shards", "1"].into_iter().chain(flags.iter().copied());
+    let config = Config::parse_from_args(args, vec![0]).unwrap();
     let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound).io_memory(64 * 1024);
     executor.make().unwrap().run(async {
         let found = recovery::lock(&config).unwrap();
@@ -198,6 +204,105 @@ fn a_turn_receives_a_bounded_part_of_a_large_request_and_serves_others_meanwhile
             );
             assert!(is_alone || pongs + 3 > turns_taken, "{pongs} replies with {turns_taken} turns");
             assert_eq!(worker.shard.key_count(), 1);
+        });
+    }
+}
+
+/// Takes turns until the worker has received all of this.
+fn send_all(worker: &mut Worker, client: &mut Client, request: &[u8]) {
+    let mut sent = 0;
+    turns(worker, |_| {
+        match client.0.write(&request[sent..]) {
+            Ok(count) => sent += count,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        sent == request.len()
+    });
+}
+
+#[test]
+fn what_a_client_asked_for_ends_with_it() {
+    const KEYS: usize = 20_000;
+    const VALUE_BYTES: usize = 64 << 20;
+    let value = "v".repeat(VALUE_BYTES);
+    let set = format!("*3\r\n$3\r\nSET\r\n$5\r\nlarge\r\n${VALUE_BYTES}\r\n{value}\r\n");
+    type UnderWay = fn(&Worker) -> usize;
+    let requests: [(&str, UnderWay); 4] = [
+        ("KEYS *\r\n", |worker| worker.walks.len()),
+        ("SCAN 0 COUNT 4000\r\n", |worker| worker.walks.len()),
+        ("COLDKEYS 0\r\n", |worker| worker.inquiries.len()),
+        (&set, |worker| worker.stagings.len()),
+    ];
+    for (request, under_way) in requests {
+        let name = &request[..request.len().min(20)];
+        with_worker_of(&["--enable-analytics"], |worker| {
+            let mut filler = Client::connect(worker);
+            send_all(worker, &mut filler, pipeline(KEYS, 20).as_bytes());
+            turns(worker, |worker| worker.shard.key_count() == KEYS);
+            let mut client = Client::connect(worker);
+            // A reply that was not read makes the end of the connection a reset.
+            client.send("PING\r\n");
+            turns(worker, |worker| worker.commands > KEYS as u64);
+            send_all(worker, &mut client, request.as_bytes());
+            turns(worker, |worker| under_way(worker) == 1);
+            drop(client);
+            let clients = |worker: &Worker| worker.connections.iter().flatten().count();
+            let mut turns_taken = 0;
+            turns(worker, |worker| {
+                turns_taken += 1;
+                clients(worker) == 1
+            });
+            assert_eq!(under_way(worker), 0, "{name}");
+            assert!(turns_taken < 10, "{name} ended after {turns_taken} turns");
+            assert_eq!(worker.shard.key_count(), KEYS, "{name}");
+        });
+    }
+}
+
+#[test]
+fn a_turn_looks_at_a_bounded_part_of_a_long_list_of_names_and_no_client_is_owed_many_replies() {
+    const NAMES: usize = 30_000;
+    for (command, reply_bytes_min) in [("COMMAND INFO", 50 * NAMES), ("COMMAND DOCS", 50), ("CONFIG GET", 20)]
+    {
+        let (command, subcommand) = command.split_once(' ').unwrap();
+        let name = if command == "CONFIG" { "port" } else { "get" };
+        let mut request = format!("*{}\r\n${}\r\n{command}\r\n", NAMES + 2, command.len());
+        request += &format!("${}\r\n{subcommand}\r\n", subcommand.len());
+        request += &format!("${}\r\n{name}\r\n", name.len()).repeat(NAMES);
+        with_worker(|worker| {
+            let (mut client, mut other) = (Client::connect(worker), Client::connect(worker));
+            send_all(worker, &mut client, request.as_bytes());
+            let owed = |worker: &Worker| {
+                let clients = worker.connections.iter().flatten().map(|connection| &connection.client);
+                clients.map(|client| client.replies.size_bytes()).max().unwrap()
+            };
+            // Nothing is read: what is owed to the client stays bounded, however long that takes.
+            let is_busy =
+                |worker: &Worker| worker.connections.iter().flatten().any(|it| it.client.job.is_some());
+            let (mut turns_taken, mut pongs) = (0, 0);
+            let mut received = 0;
+            while turns_taken < 3 * NAMES / 256 || is_busy(worker) {
+                other.send("PING\r\n");
+                worker.turn().unwrap();
+                assert!(owed(worker) < 2 << 20, "{command} {subcommand}");
+                pongs += other.received().lines().count();
+                turns_taken += 1;
+                if turns_taken > 2 * NAMES / 256 {
+                    received += client.received().len();
+                }
+                assert!(turns_taken < TURNS_MAX);
+            }
+            turns(worker, |_| {
+                received += client.received().len();
+                received >= reply_bytes_min
+            });
+            assert!(pongs + 3 > turns_taken, "{pongs} replies with {turns_taken} turns");
+            client.send("PING\r\n");
+            let mut last = String::new();
+            turns(worker, |_| {
+                last += &client.received();
+                last.ends_with("+PONG\r\n")
+            });
         });
     }
 }

@@ -153,8 +153,17 @@ impl Server {
 
     /// Memory of the process that is resident now, in bytes.
     pub fn resident_bytes(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The process's address space, in bytes.
+    pub fn address_space_bytes(&self) -> u64 {
+        self.status_bytes("VmSize:")
+    }
+
+    fn status_bytes(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the server runs");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a process has an RSS");
+        let line = status.lines().find(|line| line.starts_with(name)).expect("a process has it");
         let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         kib * 1024
     }

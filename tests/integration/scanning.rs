@@ -157,6 +157,28 @@ fn keys_returns_all_of_two_hundred_thousand() {
 }
 
 #[test]
+fn the_keys_for_clients_that_are_gone_take_no_memory() {
+    const COUNT: usize = 50_000;
+    for shards in [1, 2] {
+        let server = Server::start(shards, &[]);
+        let mut resp = server.resp();
+        fill(&mut resp, "a-key-with-quite-a-long-name", COUNT);
+        assert_eq!(resp.ask("KEYS *").items().len(), COUNT);
+        let before = server.resident_bytes();
+        for _ in 0..200 {
+            let client = server.resp();
+            let mut sender = client.wire.sender();
+            let linger = Some(std::time::Duration::ZERO);
+            rustix::net::sockopt::set_socket_linger(&sender, linger).unwrap();
+            std::io::Write::write_all(&mut sender, b"KEYS *\r\n").unwrap();
+        }
+        assert_eq!(resp.ask("PING").to_string(), "+PONG");
+        let grown = server.resident_bytes().saturating_sub(before);
+        assert!(grown < 64 << 20, "{shards} shards: 200 clients that are gone hold {grown} bytes");
+    }
+}
+
+#[test]
 fn expired_keys_go_without_being_asked_for() {
     for shards in [1, 5] {
         let server = Server::start(shards, &[]);

@@ -237,6 +237,32 @@ fn announced_lengths_take_no_memory() {
 }
 
 #[test]
+fn a_request_for_which_there_is_no_memory_is_refused_and_the_server_goes_on() {
+    const ROOM_BYTES: u64 = 192 << 20;
+    let server = Server::start(2, &[]);
+    let mut other = server.resp();
+    let limit = server.address_space_bytes() + ROOM_BYTES;
+    let id = rustix::process::Pid::from_raw(server.id().cast_signed());
+    let limit = rustix::process::Rlimit { current: Some(limit), maximum: None };
+    rustix::process::prlimit(id, rustix::process::Resource::As, limit).unwrap();
+    // What was only claimed is not taken.
+    let mut claims: Vec<Resp> = (0..8).map(|_| server.resp()).collect();
+    for client in &mut claims {
+        client.wire.send(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$536870912\r\n");
+        client.wire.send(&vec![b'v'; 512 << 10]);
+    }
+    assert_eq!(other.ask("PING").to_string(), "+PONG");
+    // What is sent is refused once there is no room for it.
+    let mut client = server.resp();
+    client.wire.send(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$536870912\r\n");
+    let _ = client.wire.try_send(&vec![b'v'; 400 << 20]);
+    let line = String::from_utf8_lossy(&client.wire.line()).into_owned();
+    assert!(line.starts_with("-OOM "), "{line}");
+    assert_eq!(other.ask("SET b 1").to_string(), "+OK");
+    assert_eq!(other.ask("EXISTS a b").integer(), 1);
+}
+
+#[test]
 fn a_pattern_full_of_stars_is_matched_fast() {
     let server = Server::start(1, &[]);
     let mut resp = server.resp();
@@ -248,6 +274,36 @@ fn a_pattern_full_of_stars_is_matched_fast() {
         assert!(reply.items().len() <= 1, "KEYS {odd}: {reply}");
     }
     assert!(start.elapsed().as_secs() < 5, "took {:?}", start.elapsed());
+}
+
+#[test]
+fn a_pattern_may_be_long_and_others_are_served_while_it_is_matched() {
+    let server = Server::start(2, &["--auto-ttl", "s:* 1h"]);
+    let (mut resp, mut other) = (server.resp(), server.resp());
+    for key in 0..1000 {
+        resp.wire.send(&encoded(&["SET", &format!("h:g{key}!"), "1"]));
+    }
+    (0..1000).for_each(|_| assert_eq!(resp.read().to_string(), "+OK"));
+    let long = "x".repeat(200_000);
+    for (pattern, count) in [(format!("h:g*[{long}]!"), 0), (format!("h:g*[{long}0-9]!"), 1000)] {
+        assert_eq!(resp.ask_bytes(&["KEYS", &pattern]).items().len(), count);
+        let page = resp.ask_bytes(&["SCAN", "0", "MATCH", &pattern, "COUNT", "10000"]);
+        assert_eq!(page.items()[1].items().len(), count);
+        assert!(resp.ask_bytes(&["CONFIG", "GET", &pattern]).items().is_empty());
+    }
+    // As many comparisons as the lengths of both, multiplied.
+    let key = "a".repeat(6000);
+    assert_eq!(resp.ask_bytes(&["SET", &key, "1"]).to_string(), "+OK");
+    resp.wire.send(&encoded(&["KEYS", &format!("*{}b", &key[..2000])]));
+    assert_eq!(other.ask_bytes(&["GET", &key]).to_string(), "\"1\"");
+    assert_eq!(resp.read().to_string(), "[]");
+    let too_long = "?".repeat((1 << 20) + 1);
+    for request in
+        [vec!["KEYS", &too_long], vec!["SCAN", "0", "MATCH", &too_long], vec!["CONFIG", "GET", &too_long]]
+    {
+        let reply = resp.ask_bytes(&request).to_string();
+        assert_eq!(reply, "-ERR pattern too long; it may have 1048576 bytes");
+    }
 }
 
 #[test]

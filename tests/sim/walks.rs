@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use shard::{Changes, Reply, Shard};
+use shard::{Changes, Glob, Reply, Scan, Shard};
 
 use crate::dice::{Dice, each_seed};
 use crate::requests::Call;
@@ -49,13 +50,13 @@ fn a_key_that_stays_is_seen_once_while_the_keyspace_grows_and_shrinks() {
         }
         for walk in 0..4 {
             let growing = walk % 2 == 0;
-            let pattern = dice.one_in(2).then_some(&b"stay:*"[..]);
+            let pattern = dice.one_in(2).then(|| Arc::new(Glob::new(b"stay:*").unwrap()));
             let mut seen = BTreeMap::new();
-            let mut position = Some(0);
-            while let Some(from) = position {
+            let mut scan = Scan::new(0, pattern.clone());
+            while scan.position().is_some() || !scan.is_decided() {
                 trace.step();
-                let count = 1 + dice.below(900);
-                position = shard.scan(from, count, pattern, NOW_MS, |key| {
+                let (count, mut steps) = (1 + dice.below(900), 1 + dice.below(200_000));
+                shard.scan(&mut scan, count, &mut steps, NOW_MS, |key| {
                     *seen.entry(key.to_vec()).or_insert(0) += 1;
                 });
                 churn(&mut shard, dice, growing);

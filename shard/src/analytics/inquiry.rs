@@ -16,6 +16,7 @@ use super::reuse::{Curve, hit_ratio};
 use crate::auto_ttl::Rule;
 use crate::entry::Entry;
 use crate::keyspace::Keyspace;
+use crate::scan::{KEY_STEPS, steps_of};
 use crate::{Dialect, Error, Reply, Request, Stats, integer, timestamp};
 
 /// So many items are listed when the client does not say.
@@ -126,8 +127,8 @@ impl Question {
             let escape = b"*?[\\".contains(byte).then_some(b'\\');
             escape.into_iter().chain([*byte])
         });
-        let pattern = escaped.chain([b'*']).collect();
-        Some(Rule { pattern, ttl_ms: u64::try_from(*ttl_s).ok()?.saturating_mul(1000) })
+        let pattern: Vec<u8> = escaped.chain([b'*']).collect();
+        Rule::new(&pattern, u64::try_from(*ttl_s).ok()?.saturating_mul(1000)).ok()
     }
 
     /// Whether a class is the one that the question names.
@@ -275,7 +276,7 @@ impl Inquiry {
         Inquiry { question, position: walks.then_some(0), sizes: HashMap::new(), findings }
     }
 
-    /// Visits about `keys_max` keys more. Returns the findings once there are no more to visit.
+    /// Visits about `keys_max` keys more, fewer if they are long. Returns the findings once there are no more to visit.
     pub(crate) fn advance(
         &mut self,
         keys_max: usize,
@@ -284,10 +285,13 @@ impl Inquiry {
     ) -> Option<Findings> {
         let Inquiry { question, position, sizes, findings } = self;
         if let Some(from) = *position {
-            *position = keyspace.walk(from, keys_max, |entry| {
-                let Some(usage) = entry.usage() else { return };
+            let mut steps = keys_max * KEY_STEPS;
+            *position = keyspace.walk_while(from, keys_max, |entry| {
+                steps = steps.saturating_sub(steps_of(entry.key()));
+                let goes_on = steps > 0;
+                let Some(usage) = entry.usage() else { return goes_on };
                 if entry.deadline_ms().is_some_and(|deadline_ms| deadline_ms <= analytics.now_ms) {
-                    return;
+                    return goes_on;
                 }
                 let bytes = entry.key().len() + entry.value().len();
                 match question {
@@ -313,6 +317,7 @@ impl Inquiry {
                         *sum += bytes as u64;
                     }
                 }
+                goes_on
             });
             findings.prune(question);
         }

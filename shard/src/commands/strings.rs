@@ -6,6 +6,9 @@ use crate::entry::Entry;
 use crate::integer::Digits;
 use crate::{Changes, Error, Reply, Request, Shard};
 
+/// The most bytes of values in one reply: to name a large value takes a few bytes, to show it that many.
+const REPLY_BYTES_MAX: usize = 1 << 30;
+
 /// `GET key`.
 #[inline]
 pub(crate) fn get<'s>(
@@ -43,11 +46,16 @@ pub(crate) fn mget<'s>(
         shard.look_up(key, now_ms);
     }
     let shard: &'s Shard = shard;
-    let values = request.keys().map(|key| match shard.peek(key) {
-        Some(entry) => shown(entry),
-        None => Reply::Nil,
-    });
-    Reply::Array(values.collect())
+    let (mut values, mut bytes) = (Vec::with_capacity(request.arg_count()), 0);
+    for key in request.keys() {
+        let entry = shard.peek(key);
+        bytes += entry.map_or(0, |entry| entry.value().len());
+        if bytes > REPLY_BYTES_MAX {
+            return Error::ReplyTooLarge { limit: REPLY_BYTES_MAX }.into();
+        }
+        values.push(entry.map_or(Reply::Nil, shown));
+    }
+    Reply::Array(values)
 }
 
 #[inline]

@@ -1,0 +1,123 @@
+//! Commands of the server that describe as many things as their arguments name (`COMMAND INFO`, `COMMAND DOCS`,
+//! `CONFIG GET`), where these are very many: some in each turn, and none while the client does not take its replies.
+
+use shard::command::{self, Command, Server};
+use shard::{Error, Glob, Reply, Request};
+
+use super::Worker;
+use super::clients::{answer, answer_error};
+use crate::config::option_name;
+use crate::connection::{Client, REPLIES_HIGH_BYTES};
+use crate::protocol;
+use crate::router::{Job, OwnedRequest};
+use crate::session::{command_docs, command_info};
+
+/// How many arguments a turn looks at: a tenth of a millisecond.
+const NAMES_PER_TURN: usize = 256;
+
+/// A command on its way.
+pub struct Listing {
+    request: OwnedRequest,
+    /// The argument at which to go on.
+    next: usize,
+    found: Found,
+}
+
+/// What is listed, and what was found of it.
+enum Found {
+    /// An item for each name, which the client has got as far as the names were looked at.
+    Infos,
+    /// Commands, each once.
+    Docs(Vec<&'static Command>),
+    /// Of each option, whether a pattern matches it.
+    Options(Vec<bool>),
+}
+
+impl Listing {
+    /// Begins one, if a request is of this kind and names so many things that it takes more than a turn.
+    pub(crate) fn of(request: &Request<'_>, client: &mut Client) -> Option<Listing> {
+        if request.arg_count() <= NAMES_PER_TURN {
+            return None;
+        }
+        let is = |word: &str| request.arg(0).eq_ignore_ascii_case(word.as_bytes());
+        let found = match request.command.run {
+            command::Run::Server(Server::Command) if is("INFO") => Found::Infos,
+            command::Run::Server(Server::Command) if is("DOCS") => Found::Docs(Vec::new()),
+            command::Run::Server(Server::Config) if is("GET") => Found::Options(Vec::new()),
+            _ => return None,
+        };
+        if let Found::Infos = found {
+            client.replies.now(|out| protocol::begin_list(request.arg_count() - 1, client.dialect, out));
+        }
+        Some(Listing { request: OwnedRequest::new(request), next: 1, found })
+    }
+}
+
+impl Worker {
+    /// Goes on with a client's listing, if it has one and takes its replies. Returns whether more can be done in the
+    /// next turn.
+    pub(super) fn go_on_listing(&mut self, client: &mut Client) -> bool {
+        if !matches!(client.job.as_deref(), Some(Job::Listing(_)))
+            || client.replies.size_bytes() >= REPLIES_HIGH_BYTES
+        {
+            return false;
+        }
+        let Some(Job::Listing(mut listing)) = client.job.take().map(|job| *job) else {
+            unreachable!("it has just been looked at");
+        };
+        let Listing { request, next, found } = &mut listing;
+        let request = request.request();
+        let names = request.args().skip(*next).take(NAMES_PER_TURN);
+        *next += names.len();
+        let is_over = *next == request.arg_count();
+        let dialect = client.dialect;
+        let reply = match found {
+            Found::Infos => {
+                client.replies.now(|out| {
+                    let infos = names.map(|name| command::find(name).map_or(Reply::Nil, command_info));
+                    infos.for_each(|info| protocol::write_item(&info, dialect, out));
+                });
+                None
+            }
+            Found::Docs(rows) => {
+                for row in names.filter_map(command::find) {
+                    if !rows.contains(&row) {
+                        rows.push(row);
+                    }
+                }
+                is_over.then(|| command_docs(rows))
+            }
+            Found::Options(shown) => {
+                if let Err(error) = self.mark_options(names, shown) {
+                    answer_error(client, error);
+                    return false;
+                }
+                is_over.then(|| self.shown_options(shown, dialect))
+            }
+        };
+        if let Some(reply) = reply {
+            answer(client, &request, &reply);
+        }
+        if !is_over {
+            client.job = Some(Box::new(Job::Listing(listing)));
+        }
+        !is_over
+    }
+
+    /// Notes which options these patterns match.
+    pub(crate) fn mark_options<'a>(
+        &self,
+        patterns: impl Iterator<Item = &'a [u8]>,
+        shown: &mut Vec<bool>,
+    ) -> Result<(), Error> {
+        let options = self.options();
+        shown.resize(options.len(), false);
+        for pattern in patterns {
+            let glob = Glob::new(&option_name(pattern))?;
+            for ((name, _), shown) in options.iter().zip(&mut *shown) {
+                *shown |= glob.matches(name.as_bytes());
+            }
+        }
+        Ok(())
+    }
+}
