@@ -3,6 +3,7 @@
 
 use kvlite::bench;
 use kvlite::config::Config;
+use kvlite::logging;
 use kvlite::tools::Tool;
 use tikv_jemallocator::Jemalloc;
 
@@ -12,15 +13,22 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() {
     if let Some(tool) = Tool::from_process() {
-        std::process::exit(tool.run());
+        logging::exit(tool.run());
     }
     if std::env::args_os().nth(1).is_some_and(|name| name == "bench") {
-        std::process::exit(bench::main(std::env::args_os().skip(1)));
+        logging::exit(bench::main(std::env::args_os().skip(1)));
     }
     let config = Config::from_process();
-    kvlite::logging::init(&config);
-    if let Err(failure) = kvlite::run(config) {
-        tracing::error!("{failure}");
-        std::process::exit(failure.exit_status());
+    if let Err(error) = logging::init(&config) {
+        eprintln!("kvlite: there can be no log: {error}");
+        logging::exit(1);
     }
+    let status = match kvlite::run(config) {
+        Ok(()) => 0,
+        Err(failure) => {
+            tracing::error!("{failure}");
+            failure.exit_status()
+        }
+    };
+    logging::exit(status);
 }

@@ -19,6 +19,7 @@ use crate::backup::Backups;
 use crate::config::Config;
 use crate::connection::Door;
 use crate::loading::Loading;
+use crate::logging;
 use crate::mail::{Post, QUEUE_CAPACITY};
 use crate::net::{self, Doorbell, Net};
 use crate::recovery;
@@ -352,6 +353,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let shared = Arc::new(Shared::new(config, resp_port, started, found.loading()));
     let result = serve(&shared, found, sockets, &stoppable.running);
     stoppable.remove_unix_socket();
+    logging::flush(); // The last line needs room.
     if result.is_ok() {
         tracing::info!("stopped; everything acknowledged is on disk");
     }
@@ -480,9 +482,11 @@ async fn work(
 /// A worker that panics would leave a server without one of its shards: the process ends instead.
 fn exit_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
+        logging::flush(); // What follows needs room among the lines that wait.
         tracing::error!("kvlite has a defect and ends: {panic}");
-        eprintln!("{}", std::backtrace::Backtrace::force_capture());
-        std::process::exit(70); // EX_SOFTWARE
+        let backtrace = std::backtrace::Backtrace::force_capture().to_string();
+        backtrace.lines().for_each(|line| tracing::error!("{line}"));
+        logging::exit(70); // EX_SOFTWARE
     }));
 }
 
@@ -592,12 +596,12 @@ fn stop_on_signal() -> Result<Arc<Stoppable>, Failure> {
             let Some(Running { shared, wakeups }) = loaded else {
                 tracing::info!("stopped by {name} before the data was loaded");
                 stopped.remove_unix_socket();
-                std::process::exit(0)
+                logging::exit(0)
             };
             if shared.stopping.swap(true, Ordering::Relaxed) {
                 tracing::warn!("stopped at once by a second signal, {name}");
                 stopped.remove_unix_socket();
-                std::process::exit(128 + signal);
+                logging::exit(128 + signal);
             }
             tracing::info!("stopping at {name}; a second signal ends at once");
             wakeups.iter().for_each(|wakeup| Net::unpark(wakeup.as_fd()));
@@ -633,19 +637,27 @@ mod tests {
     const PANIC: &str = "KVLITE_TEST_PANIC_IN_WORKER";
 
     #[test]
-    fn a_panic_in_a_worker_ends_the_process() {
+    fn a_panic_in_a_worker_ends_the_process_once_its_lines_are_written() {
         if std::env::var_os(PANIC).is_some() {
+            let config =
+                <Config as clap::Parser>::try_parse_from(["kvlite"]).expect("the defaults are valid");
+            logging::init(&config).expect("the log's thread starts");
             exit_on_panic();
             let worker = LocalExecutorBuilder::default().spawn(|| async {
-                glommio::spawn_local(async { panic!("a defect") }).detach();
+                glommio::spawn_local(async { panic!("a defect\n\x1b[31mof a client") }).detach();
                 std::future::pending::<()>().await;
             });
             let _ = worker.expect("an executor starts").join();
-            std::process::exit(0); // Reached only when the panic ended the executor alone.
+            logging::exit(0); // Reached only when the panic ended the executor alone.
         }
-        let name = "server::tests::a_panic_in_a_worker_ends_the_process";
+        let name = "server::tests::a_panic_in_a_worker_ends_the_process_once_its_lines_are_written";
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         let ended = child.args([name, "--exact", "--nocapture"]).env(PANIC, "1").output().unwrap();
         assert_eq!(ended.status.code(), Some(70), "{ended:?}");
+        let log = String::from_utf8(ended.stderr).unwrap();
+        let first = log.lines().next().unwrap_or_default();
+        assert!(first.ends_with("a defect\\n\\u{1b}[31mof a client"), "{log}");
+        assert!(log.lines().count() > 5 && log.ends_with('\n'), "no backtrace: {log}");
+        assert!(log.lines().all(|line| line.contains(" ERROR ")), "a line without an origin: {log}");
     }
 }

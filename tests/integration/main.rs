@@ -38,6 +38,7 @@ mod crash; // kill -9 and SIGTERM under load
 mod damage; // every kind of damage: what a start says, check tells, repair brings back
 mod disk_faults; // a disk that is full or fails, and is well again
 mod loading; // a start on much data: what is answered meanwhile, SIGTERM, damage
+mod logs; // a log that nobody reads, clients that would like to write into it
 mod persistence; // every kind of change, restarts, other shard counts
 mod resharding; // starts with another number of shards that are killed in the middle
 mod startup; // flags, exit statuses, one server per directory
