@@ -6,10 +6,13 @@
 //! no live log is touched.
 //!
 //! A copy is made under another name, and gets its own only when it is complete and on disk. Backups lie below the
-//! directory that was named at the start, whatever a client asks for.
+//! directory that was named at the start, whatever a client asks for, and whatever becomes of the names in the path
+//! while the copy is made.
+
+mod beneath;
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -19,12 +22,19 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use shard::{Error, Reply};
-use wal::{Image, OsDisk, copy_images};
+use wal::{Disk, Image, OsDisk, copy_images};
 
+use crate::logging;
 use crate::mail::Token;
 use crate::net::Net;
 use crate::server::Shared;
 use crate::worker::wall_clock_us;
+
+use beneath::Beneath;
+
+/// How long the path of a backup may be, and a name in it, to which the system and this module add something.
+const PATH_BYTES_MAX: usize = 1024;
+const NAME_BYTES_MAX: usize = 200;
 
 /// A backup whose name is `NAME` is made as `.NAME` with this behind it.
 const UNFINISHED_SUFFIX: &str = ".unfinished";
@@ -108,14 +118,20 @@ pub fn place(root: Option<&Path>, path: &[u8]) -> Result<PathBuf, Error> {
         ));
     }
     let path = Path::new(OsStr::from_bytes(path));
-    // Names that begin with a dot are those of unfinished backups.
+    // Names that begin with a dot are those of unfinished backups. One that could pass for something else in a terminal
+    // or a log is not made.
+    let is_plain = |name: &str| {
+        !name.starts_with('.') && name.len() <= NAME_BYTES_MAX && !name.chars().any(logging::is_deceptive)
+    };
     let leads_down = |component: Component<'_>| match component {
-        Component::Normal(name) => !name.as_bytes().starts_with(b".") && !name.as_bytes().contains(&0),
+        Component::Normal(name) => name.to_str().is_some_and(is_plain),
         _ => false,
     };
-    if path.file_name().is_none() || !path.components().all(leads_down) {
+    let is_short = path.as_os_str().len() <= PATH_BYTES_MAX;
+    if !is_short || path.file_name().is_none() || !path.components().all(leads_down) {
         return Err(Error::Unavailable(
-            "the path of a backup is relative to --backup-dir, and no name in it begins with '.'",
+            "the path of a backup is relative to --backup-dir and has 1024 bytes at most; no name in it begins with \
+             '.', is longer than 200 bytes, holds a control character or is not UTF-8",
         ));
     }
     Ok(path.to_owned())
@@ -223,12 +239,26 @@ impl std::fmt::Display for Failure {
 impl Failure {
     /// As a part of a reply: one line.
     fn text(&self) -> String {
-        self.to_string().chars().map(|char| if char.is_control() { '?' } else { char }).collect()
+        self.to_string().chars().map(|char| if logging::is_deceptive(char) { '?' } else { char }).collect()
     }
 
     fn directory(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failure {
         let path = path.to_owned();
         move |error| Failure::Directory { action, path, error }
+    }
+
+    /// A failed look-up beneath the directory for backups.
+    fn descent(path: &Path) -> impl FnOnce(io::Error) -> Failure {
+        move |error| match error.raw_os_error() {
+            Some(libc::EXDEV) => {
+                Failure::Place("its path leads out of --backup-dir, or through a link to an absolute path")
+            }
+            Some(libc::ENOSYS | libc::EPERM) => Failure::Place(
+                "the system refuses openat2, without which nothing keeps it below --backup-dir; allow it in the \
+                 seccomp profile of the container",
+            ),
+            _ => Failure::directory("find", path)(error),
+        }
     }
 }
 
@@ -240,39 +270,46 @@ fn make(shared: &Shared, stills: Vec<Still>, path: &Path) -> Result<Done, Failur
     let bytes = stills.iter().map(|still| still.image.bytes()).sum();
     let parents = prepare_parents(root, path, &shared.config.wal_path)?;
     let (parent, name) = (&parents[parents.len() - 1], path.file_name().expect("the path was looked at"));
-    let target = parent.join(name);
-    expect_free(&target)?;
-    expect_room(parent, bytes)?;
+    let target = parent.path().join(name);
+    match parent.is_free(name).map_err(Failure::directory("look at", &target))? {
+        true => expect_room(parent, bytes)?,
+        false => return Err(Failure::Place("its path exists already and is not an empty directory")),
+    }
     let mut unfinished = OsStr::new(".").to_owned();
     unfinished.push(name);
     unfinished.push(UNFINISHED_SUFFIX);
-    let unfinished = parent.join(unfinished);
-    remove_all(&unfinished)?; // Of a process that was killed.
+    let unfinished = parent.path().join(unfinished);
+    remove_all(parent, &unfinished)?; // Of a process that was killed.
     let images = stills.into_iter().map(|still| still.image).collect();
-    let made = copy(shared, images, &unfinished, bytes).and_then(|()| {
+    let made = copy(shared, images, parent, &unfinished, bytes).and_then(|()| {
         // An empty directory of that name gives way; should there be anything in it by now, this fails.
-        fs::rename(&unfinished, &target).map_err(Failure::directory("name", &target))
+        parent.rename(&unfinished, &target).map_err(Failure::directory("name", &target))
     });
     if let Err(failure) = made {
-        if let Err(left) = remove_all(&unfinished) {
+        if let Err(left) = remove_all(parent, &unfinished) {
             tracing::warn!("{left}; it is no backup and can be removed");
         }
         return Err(failure);
     }
     for parent in parents.iter().rev() {
-        let synced = File::open(parent).and_then(|directory| directory.sync_all());
-        synced.map_err(Failure::directory("sync", parent))?;
+        parent.sync().map_err(Failure::directory("sync", parent.path()))?;
     }
     Ok(Done { keys, bytes, elapsed: started.elapsed() })
 }
 
 /// Copies the images, and notes and logs the progress.
-fn copy(shared: &Shared, images: Vec<Image>, to: &Path, total_bytes: u64) -> Result<(), Failure> {
+fn copy(
+    shared: &Shared,
+    images: Vec<Image>,
+    parent: &Beneath,
+    to: &Path,
+    total_bytes: u64,
+) -> Result<(), Failure> {
     let backups = &shared.backups;
     backups.copied_bytes.store(0, Ordering::Relaxed);
     backups.total_bytes.store(total_bytes, Ordering::Relaxed);
     let (mut seen_bytes, mut seen_at) = (0, Instant::now());
-    copy_images(&OsDisk, images, to, |piece_bytes| {
+    copy_images(&OsDisk, parent, images, to, |piece_bytes| {
         let bytes = backups.copied_bytes.fetch_add(piece_bytes, Ordering::Relaxed) + piece_bytes;
         if seen_at.elapsed() >= PROGRESS_INTERVAL {
             let bytes_per_second = ((bytes - seen_bytes) as f64 / seen_at.elapsed().as_secs_f64()) as u64;
@@ -283,53 +320,35 @@ fn copy(shared: &Shared, images: Vec<Image>, to: &Path, total_bytes: u64) -> Res
     })
 }
 
-/// Creates the directories above a backup, from the root down, and demands that all of them lie below the root and
-/// outside of the data directory, wherever links lead.
-fn prepare_parents(root: &Path, path: &Path, data: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let canonical = |path: &Path| path.canonicalize().map_err(Failure::directory("find", path));
+/// Creates and opens the directories above a backup, from the root down, all of which lie beneath the root and outside
+/// of the data directory, wherever links lead.
+fn prepare_parents(root: &Path, path: &Path, data: &Path) -> Result<Vec<Beneath>, Failure> {
     fs::create_dir_all(root).map_err(Failure::directory("create", root))?;
-    let (root, data) = (canonical(root)?, canonical(data)?);
-    let mut parents = vec![root.clone()];
+    let top = Beneath::root(root).map_err(Failure::directory("find", root))?;
+    let mut parents = vec![top.descend(Path::new("")).map_err(Failure::descent(root))?];
+    let mut relative = PathBuf::new();
     for name in path.parent().into_iter().flatten() {
-        let parent = parents[parents.len() - 1].join(name);
-        match fs::create_dir(&parent) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                return Err(Failure::directory("create", &parent)(error));
-            }
-            _ => parents.push(canonical(&parent)?),
-        }
-        if !parents[parents.len() - 1].starts_with(&root) {
-            return Err(Failure::Place("its path leads out of --backup-dir"));
-        }
+        relative.push(name);
+        let shown = root.join(&relative);
+        let created = parents[parents.len() - 1].create_dir(name);
+        created.map_err(Failure::directory("create", &shown))?;
+        parents.push(top.descend(&relative).map_err(Failure::descent(&shown))?);
     }
-    match parents[parents.len() - 1].starts_with(&data) {
+    let is_in_data = parents[parents.len() - 1].lies_in(data).map_err(Failure::directory("look at", data))?;
+    match is_in_data {
         true => Err(Failure::Place("its path leads into the data directory")),
         false => Ok(parents),
     }
 }
 
-fn expect_free(target: &Path) -> Result<(), Failure> {
-    let taken = Failure::Place("its path exists already and is not an empty directory");
-    match fs::symlink_metadata(target) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Failure::directory("look at", target)(error)),
-        Ok(metadata) if !metadata.is_dir() => Err(taken),
-        Ok(_) => match fs::read_dir(target).map_err(Failure::directory("list", target))?.next() {
-            None => Ok(()),
-            Some(_) => Err(taken),
-        },
-    }
-}
-
-fn expect_room(parent: &Path, bytes: u64) -> Result<(), Failure> {
-    let disk = rustix::fs::statvfs(parent);
-    let disk = disk.map_err(|errno| Failure::directory("measure", parent)(errno.into()))?;
-    let (needed, free) = (bytes + ROOM_LEFT_BYTES, disk.f_bavail * disk.f_frsize);
+fn expect_room(parent: &Beneath, bytes: u64) -> Result<(), Failure> {
+    let free = parent.free_bytes().map_err(Failure::directory("measure", parent.path()))?;
+    let needed = bytes + ROOM_LEFT_BYTES;
     if free < needed { Err(Failure::Room { needed, free }) } else { Ok(()) }
 }
 
-fn remove_all(path: &Path) -> Result<(), Failure> {
-    match fs::remove_dir_all(path) {
+fn remove_all(parent: &Beneath, path: &Path) -> Result<(), Failure> {
+    match parent.remove_dir_all(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Failure::directory("remove", path)(error)),
         _ => Ok(()),
     }
@@ -349,11 +368,42 @@ mod tests {
     fn a_path_only_leads_down() {
         let root = Some(Path::new("/backups"));
         assert!(refused(place(None, b"a")).contains("--backup-dir"));
-        for path in ["", "/", "/a", "..", "../a", "a/..", "a/../../b", ".", "./a", "a/.b", ".a", "a\0b"] {
+        let (name, path) = ("n".repeat(NAME_BYTES_MAX), "n/".repeat(PATH_BYTES_MAX / 2));
+        let (long_name, long_path) = (format!("{name}n"), format!("{path}n"));
+        for path in [
+            "",
+            "/",
+            "/a",
+            "..",
+            "../a",
+            "a/..",
+            "a/../../b",
+            ".",
+            "./a",
+            "a/.b",
+            ".a",
+            &long_name,
+            &long_path,
+        ] {
             assert!(refused(place(root, path.as_bytes())).contains("relative"), "{path}");
         }
-        for path in ["a", "a/b", "a b", "a..b", "\u{e4}", "a/./b", "a/"] {
+        for path in ["a", "a/b", "a b", "a..b", "\u{e4}", "a/./b", "a/", &name, &path] {
             assert_eq!(place(root, path.as_bytes()).unwrap(), Path::new(path), "{path}");
+        }
+        // The bytes of control characters, of others that steer how text is shown, and of none.
+        let bytes: [&[u8]; 9] = [
+            b"a\0b",
+            b"a\nb",
+            b"x\r",
+            b"\x1b[31m/a",
+            b"a\x7f",
+            b"a\t",
+            "\u{9b}1m".as_bytes(),
+            "\u{202e}a".as_bytes(),
+            b"\xff",
+        ];
+        for path in bytes {
+            assert!(refused(place(root, path)).contains("control character"), "{path:?}");
         }
     }
 
@@ -366,21 +416,30 @@ mod tests {
             fs::create_dir_all(path(name)).unwrap();
         }
         symlink(path("outside"), root.join("out")).unwrap();
-        symlink(path("nowhere"), root.join("dangling")).unwrap();
-        symlink(path("root/inside"), root.join("in")).unwrap();
-        let parents = |name: &str| prepare_parents(&root, Path::new(name), &data);
+        symlink("../outside", root.join("up")).unwrap();
+        symlink("nowhere", root.join("dangling")).unwrap();
+        symlink("inside", root.join("in")).unwrap();
+        symlink("../../data", root.join("inside/data")).unwrap();
+        let parents = |name: &str| {
+            let parents = prepare_parents(&root, Path::new(name), &data)?;
+            Ok::<_, Failure>(parents.iter().map(|it| it.path().to_owned()).collect::<Vec<_>>())
+        };
 
         assert_eq!(parents("a").unwrap(), [&*root]);
         assert_eq!(parents("x/y/a").unwrap(), [root.clone(), root.join("x"), root.join("x/y")]);
-        assert_eq!(parents("in/a").unwrap(), [root.clone(), root.join("inside")]);
-        assert!(refused(parents("out/a")).contains("leads out"));
-        assert!(refused(parents("out/x/a")).contains("leads out"));
+        assert_eq!(parents("in/z/a").unwrap(), [root.clone(), root.join("in"), root.join("in/z")]);
+        assert!(path("root/inside/z").is_dir());
+        for name in ["out/a", "out/x/a", "up/a", "inside/data/a"] {
+            assert!(refused(parents(name)).contains("leads out"), "{name}");
+        }
         assert!(refused(parents("dangling/a")).contains("find"));
         assert_eq!(fs::read_dir(path("outside")).unwrap().count(), 0);
-        assert!(!path("nowhere").exists());
-        let in_data = prepare_parents(directory.path(), Path::new("data/a"), &data);
-        assert!(refused(in_data).contains("data directory"));
-        assert!(refused(prepare_parents(&data, Path::new("a"), &data)).contains("data directory"));
+        assert!(!path("root/nowhere").exists());
+        let into_data = |root: &Path, name: &str| prepare_parents(root, Path::new(name), &data);
+        assert!(refused(into_data(directory.path(), "data/a")).contains("data directory"));
+        assert!(refused(into_data(directory.path(), "data/deeper/a")).contains("data directory"));
+        assert!(refused(into_data(directory.path(), "root/inside/data/a")).contains("data directory"));
+        assert!(refused(into_data(&data, "a")).contains("data directory"));
     }
 
     #[test]
@@ -392,12 +451,44 @@ mod tests {
         fs::write(path("file"), "a").unwrap();
         symlink(path("empty"), path("link")).unwrap();
         symlink(path("nowhere"), path("dangling")).unwrap();
+        let root = Beneath::root(root.path()).unwrap();
         for name in ["empty", "new"] {
-            expect_free(&path(name)).unwrap();
+            assert!(root.is_free(OsStr::new(name)).unwrap(), "{name}");
         }
         for name in ["full", "file", "link", "dangling"] {
-            assert!(refused(expect_free(&path(name))).contains("exists already"), "{name}");
+            assert!(!root.is_free(OsStr::new(name)).unwrap(), "{name}");
         }
-        assert!(refused(expect_room(root.path(), u64::MAX / 2)).contains("Room"));
+        assert!(refused(expect_room(&root, u64::MAX / 2)).contains("Room"));
+    }
+
+    #[test]
+    fn nothing_beneath_an_open_directory_is_reached_by_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::create_dir_all(path("root/inside")).unwrap();
+        fs::create_dir(path("outside")).unwrap();
+        fs::write(path("outside/file"), "kept").unwrap();
+        let root = Beneath::root(&path("root")).unwrap();
+        symlink("../outside", path("root/link")).unwrap();
+        symlink("../../outside/file", path("root/inside/file")).unwrap();
+        assert!(root.create(&path("root/link/new")).is_err());
+        assert!(root.create(&path("root/inside/file")).is_err());
+        assert!(root.open(&path("root/link/file")).is_err());
+        assert!(root.create_dir_all(&path("root/link/new/deeper")).is_err());
+        assert!(root.try_lock(&path("root/link/lock")).is_err());
+        assert!(root.rename(&path("root/inside"), &path("root/link/inside")).is_err());
+        assert!(root.remove_file(&path("root/link/file")).is_err());
+        assert!(root.remove_dir_all(&path("root/link/file")).is_err());
+        // The links themselves can be removed.
+        root.remove_dir_all(&path("root/inside")).unwrap();
+        root.remove_dir_all(&path("root/link")).unwrap();
+        assert_eq!(root.list(&path("root")).unwrap(), [""; 0]);
+        assert_eq!(fs::read_dir(path("outside")).unwrap().count(), 1);
+        assert_eq!(fs::read_to_string(path("outside/file")).unwrap(), "kept");
+        // Its name may lead elsewhere by now.
+        fs::rename(path("root"), path("moved")).unwrap();
+        symlink("outside", path("root")).unwrap();
+        root.create_dir_all(&path("root/new")).unwrap();
+        assert!(path("moved/new").is_dir() && !path("outside/new").exists());
     }
 }

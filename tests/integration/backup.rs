@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+use rustix::fs::{CWD, RenameFlags};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use tempfile::TempDir;
 
@@ -249,6 +250,10 @@ fn nothing_is_written_but_below_the_directory_for_backups() {
         ("full", "exists already"),
         ("file", "exists already"),
         ("file/x", "cannot"),
+        ("\"x\\n2026-01-01 ERROR forged\\x1b[31m\"", "control character"),
+        ("\"x\\x00/y\"", "control character"),
+        ("\"x\\xff\"", "control character"),
+        (&"long".repeat(60), "longer than 200 bytes"),
     ] {
         let answer = resp.ask(&format!("BACKUP {path}")).to_string();
         assert!(answer.starts_with("-ERR ") && answer.contains(why), "{path}: {answer}");
@@ -264,6 +269,51 @@ fn nothing_is_written_but_below_the_directory_for_backups() {
     let inside = Server::start(1, &["--backup-dir", "/proc"]);
     let answer = inside.text().ask_one("BACKUP x");
     assert!(answer.starts_with("-ERR no backup was made: "), "{answer}");
+}
+
+#[test]
+fn a_path_that_changes_meanwhile_leads_nowhere_else() {
+    const BACKUPS: usize = 60;
+    let (server, root) = start(1, &[]);
+    let outside = TempDir::with_prefix("kvlite-outside-").unwrap();
+    let path = |name: &str| root.path().join(name);
+    fs::create_dir(path("a")).unwrap();
+    symlink(outside.path(), path("link")).unwrap();
+    let stop = AtomicBool::new(false);
+    let mut made = 0;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                rustix::fs::renameat_with(CWD, path("a"), CWD, path("link"), RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        let mut resp = server.resp();
+        for backup in 0..BACKUPS {
+            match resp.ask(&format!("BACKUP a/{backup}/x")) {
+                Value::Error(text) => assert!(text.starts_with("ERR no backup was made: "), "{text}"),
+                reply => {
+                    figures(&reply);
+                    made += 1;
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(names(outside.path()).is_empty(), "{:?}", names(outside.path()));
+    assert!(0 < made && made < BACKUPS, "{made} of {BACKUPS} backups were made: the path did not change");
+}
+
+#[test]
+fn a_system_that_cannot_keep_a_path_below_a_directory_makes_no_backup() {
+    const OPENAT2: i64 = 437; // The same number on every architecture.
+    for errno in [1, 38] {
+        let (server, root) = crate::startup::without_system_call(OPENAT2, errno, || start(1, &[]));
+        for path in ["a", "a/b"] {
+            let answer = server.resp().ask(&format!("BACKUP {path}")).to_string();
+            assert!(answer.starts_with("-ERR ") && answer.contains("refuses openat2"), "{answer}");
+        }
+        assert!(names(root.path()).is_empty(), "{:?}", names(root.path()));
+    }
 }
 
 /// Sets keys until the log has a good many files.

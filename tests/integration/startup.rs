@@ -182,12 +182,11 @@ fn a_shard_is_bound_to_a_cpu_only_if_each_has_one_or_with_cpus() {
     }
 }
 
-/// Runs `work` on a thread on which the kernel refuses `io_uring_setup`, and so on every process started by it.
-fn without_io_uring<T: Send>(errno: u32, work: impl FnOnce() -> T + Send) -> T {
+/// Runs `work` on a thread on which the kernel refuses a system call, and so on every process started by it.
+pub fn without_system_call<T: Send>(number: i64, errno: u32, work: impl FnOnce() -> T + Send) -> T {
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
-    const IO_URING_SETUP: i64 = 425; // The same number on every architecture.
     let architecture = TargetArch::try_from(std::env::consts::ARCH).unwrap();
-    let rules = [(IO_URING_SETUP, vec![])].into_iter().collect();
+    let rules = [(number, vec![])].into_iter().collect();
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno), architecture);
     let program: BpfProgram = filter.unwrap().try_into().unwrap();
     std::thread::scope(|scope| {
@@ -201,8 +200,9 @@ fn without_io_uring<T: Send>(errno: u32, work: impl FnOnce() -> T + Send) -> T {
 
 #[test]
 fn a_system_without_io_uring_is_told_what_to_do() {
+    const IO_URING_SETUP: i64 = 425; // The same number on every architecture.
     for (errno, remedy) in [(1, "seccomp profile"), (38, "Linux 6.1")] {
-        let ended = without_io_uring(errno, || run(&[]));
+        let ended = without_system_call(IO_URING_SETUP, errno, || run(&[]));
         assert_eq!(ended.status.code(), Some(78), "{ended:?}");
         assert!(ended.output.contains("io_uring is not available"), "{ended:?}");
         assert!(ended.output.contains(remedy), "{ended:?}");

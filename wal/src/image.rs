@@ -53,17 +53,18 @@ impl Image {
     }
 
     /// Copies and syncs all of it.
-    fn copy<D: Disk, E: From<Error>>(
+    fn copy<E: From<Error>>(
         &self,
-        disk: &D,
+        source: &impl Disk,
+        target: &impl Disk,
         directory: &Path,
         on_piece: &mut impl FnMut(u64) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut buffer = vec![0; PIECE_BYTES];
         for (from_path, bytes) in &self.files {
             let to_path = directory.join(from_path.file_name().expect("a file of the log has a name"));
-            let from = disk.open(from_path).map_err(Error::io("open", from_path))?;
-            let to = disk.create(&to_path).map_err(Error::io("create", &to_path))?;
+            let from = source.open(from_path).map_err(Error::io("open", from_path))?;
+            let to = target.create(&to_path).map_err(Error::io("create", &to_path))?;
             let (mut done, mut unsynced) = (0, 0);
             while done < *bytes {
                 let piece = PIECE_BYTES.min((bytes - done) as usize);
@@ -81,7 +82,7 @@ impl Image {
                 on_piece(read as u64)?;
             }
         }
-        sync_directory(disk, directory)?;
+        sync_directory(target, directory)?;
         Ok(())
     }
 
@@ -96,29 +97,30 @@ impl Image {
     }
 }
 
-/// Makes a data directory out of the images of all shards, in order: `path` is created, or empty. It counts as one,
-/// durably, only when this returns; before that nothing opens it except as a new one. `on_piece` is told the bytes of
-/// every piece, and can end it. Blocks for as long as it takes.
+/// Makes a data directory on the disk `target` out of the images of all shards, in order, whose files are on `source`:
+/// `path` is created, or empty. It counts as one, durably, only when this returns; before that nothing opens it except
+/// as a new one. `on_piece` is told the bytes of every piece, and can end it. Blocks for as long as it takes.
 ///
 /// # Errors
 /// Those of [`DataDir::open`]; [`Error::Io`]; damage of the files, which were read back; what `on_piece` returned.
 /// Then what there is of the copy is for the caller to remove.
 pub fn copy_images<D: Disk, E: From<Error>>(
-    disk: &D,
+    source: &impl Disk,
+    target: &D,
     images: Vec<Image>,
     path: &Path,
     mut on_piece: impl FnMut(u64) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut directory = DataDir::open(disk.clone(), path, std::time::Duration::ZERO)?;
+    let mut directory = DataDir::open(target.clone(), path, std::time::Duration::ZERO)?;
     let layout = directory.create_layout(images.len() as u32)?;
     for image in images {
         let shard_dir = layout.shard_dir(image.place.shard_index);
-        image.copy(disk, &shard_dir, &mut on_piece)?;
-        image.verify(disk, &shard_dir)?;
+        image.copy(source, target, &shard_dir, &mut on_piece)?;
+        image.verify(target, &shard_dir)?;
         // A copy without it promises less.
         let (generation, first_seq) = image.newest;
         let header = FileHeader { generation, first_seq, synced_seq: image.next_seq - 1 };
-        let _ = synced::write(disk, &shard_dir, image.place, header);
+        let _ = synced::write(target, &shard_dir, image.place, header);
     }
     directory.activate(layout)?;
     Ok(())
@@ -222,7 +224,7 @@ mod tests {
             let (images, _obsolete) = images_of_what_goes_on(&disk);
             let before = disk.operations();
             disk.fail_from(stop, ErrorKind::StorageFull);
-            let outcome = copy_images::<_, Error>(&disk, images, Path::new("/copy"), |_| Ok(()));
+            let outcome = copy_images::<_, Error>(&disk, &disk, images, Path::new("/copy"), |_| Ok(()));
             let finished = disk.operations() - before < stop;
             assert!(outcome.is_ok() || !finished, "{outcome:?}");
             let disk = disk.power_cut(stop);
@@ -260,7 +262,8 @@ mod tests {
         let (path, bytes) = images[1].files.last().unwrap();
         disk.open(path).unwrap().write_all_at(&[0; 60], bytes - 60).unwrap();
         let expected = images[1].next_seq - 1;
-        let error = copy_images::<_, Error>(&disk, images, Path::new("/copy"), |_| Ok(())).unwrap_err();
+        let error =
+            copy_images::<_, Error>(&disk, &disk, images, Path::new("/copy"), |_| Ok(())).unwrap_err();
         assert!(
             matches!(error, Error::IncompleteCopy { expected: e, found, .. } if e == expected && found == e - 1),
             "{error}"
@@ -274,7 +277,7 @@ mod tests {
         let (images, _obsolete) = images_of_what_goes_on(&disk);
         let total: u64 = images.iter().map(Image::bytes).sum();
         let mut told = 0;
-        copy_images::<_, Error>(&disk, images, Path::new("/copy"), |bytes| {
+        copy_images::<_, Error>(&disk, &disk, images, Path::new("/copy"), |bytes| {
             told += bytes;
             Ok(())
         })
@@ -283,6 +286,6 @@ mod tests {
         let (images, _obsolete) = images_of_what_goes_on(&disk);
         let path = Path::new("/copy-2");
         let end = |_| Err(Error::Locked { path: path.to_owned() });
-        assert!(matches!(copy_images(&disk, images, path, end), Err(Error::Locked { .. })));
+        assert!(matches!(copy_images(&disk, &disk, images, path, end), Err(Error::Locked { .. })));
     }
 }
