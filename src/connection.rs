@@ -42,7 +42,7 @@ pub enum Door {
 
 impl Door {
     /// How a client is answered that has not chosen yet.
-    fn first_dialect(self) -> Dialect {
+    pub(crate) fn first_dialect(self) -> Dialect {
         if self == Door::Text { Dialect::Text } else { Dialect::Resp2 }
     }
 }

@@ -59,6 +59,12 @@ const WRITE_AGAIN: Duration = Duration::from_secs(1);
 /// In the mode `everysec`, a sync that takes longer makes writers wait.
 const SLOW_SYNC: Duration = Duration::from_secs(1);
 
+/// So many log files that wait for a sync are a reason to begin one, and while it does not come to its end so many more
+/// make writers wait for it: each is open until then, and descriptors are few. Where segments are small, a second's
+/// writes fill hundreds.
+const UNSYNCED_FILES: usize = 8;
+pub const UNSYNCED_FILES_MAX: usize = 24;
+
 /// The cause that is given when a sync takes too long.
 const SYNC_HANGS: &str = "a sync of the log does not come to its end";
 
@@ -93,6 +99,8 @@ pub struct Journal {
     sync_hangs: bool,
     /// In the mode `everysec`: syncs take longer than [`SLOW_SYNC`].
     is_slow: bool,
+    /// So many log files wait for a sync that writers wait for it, too.
+    is_crowded: bool,
     /// Answers that wait for the disk are not coming for now: it has taken too long already.
     is_overdue: bool,
     /// What the last try to make a segment ready failed with.
@@ -184,6 +192,7 @@ impl Journal {
             disk_timeout: config.disk_timeout,
             sync_hangs: false,
             is_slow: false,
+            is_crowded: false,
             is_overdue: false,
             no_segment: None,
             no_sync: String::new(),
@@ -272,7 +281,10 @@ impl Journal {
         };
         self.assess();
         self.answer_durable(post);
-        if self.mode == SyncMode::Always || !self.awaiting_sync.is_empty() {
+        let unsynced_files = self.log.unsynced_files();
+        self.is_crowded = unsynced_files >= UNSYNCED_FILES_MAX;
+        if self.mode == SyncMode::Always || !self.awaiting_sync.is_empty() || unsynced_files >= UNSYNCED_FILES
+        {
             self.begin_sync(net);
         }
         outcome
@@ -467,6 +479,7 @@ impl Journal {
                 None if kind == FaultKind::Hang => "check the disk; they are taken again once it answers",
                 None => "check the disk; they are taken again once a snapshot is written",
                 Some(error) if error.is_disk_full() => "free space on the disk, and they are taken again",
+                Some(error) if error.is_out_of_files() => "raise the limit of open files (ulimit -n)",
                 Some(_) => "check the disk; they are taken again once it can be written",
             };
             Fault { kind, since: Instant::now(), cause: printable(&error.to_string()), remedy }
@@ -485,7 +498,8 @@ impl Journal {
     #[inline]
     pub fn frame_behind(&mut self, request: &Request<'_>, changed: bool) -> u64 {
         if self.mode != SyncMode::Always && self.unwritten.is_none() {
-            return if self.is_slow && changed { self.log.next_seq() } else { 0 };
+            let waits = (self.is_slow || self.is_crowded) && changed;
+            return if waits { self.log.next_seq() } else { 0 };
         }
         let next_seq = self.log.next_seq();
         match (changed, request.command.keys.any) {
@@ -517,8 +531,9 @@ impl Journal {
         match self.mode {
             SyncMode::Always => seq > self.log.durable_seq(),
             SyncMode::EverySecond | SyncMode::No if self.unwritten.is_some() => seq > self.log.written_seq(),
-            SyncMode::EverySecond => self.is_slow && seq > self.log.durable_seq(),
-            SyncMode::No => false,
+            SyncMode::EverySecond | SyncMode::No => {
+                (self.is_slow || self.is_crowded) && seq > self.log.durable_seq()
+            }
         }
     }
 

@@ -12,19 +12,20 @@ use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use glommio::{LocalExecutorBuilder, Placement};
+use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::backup::Backups;
-use crate::config::Config;
+use crate::config::{CONNECTIONS_MAX, Config};
 use crate::connection::Door;
+use crate::journal::UNSYNCED_FILES_MAX;
 use crate::loading::Loading;
 use crate::logging;
 use crate::mail::{Post, QUEUE_CAPACITY};
-use crate::net::{self, Doorbell, Net};
+use crate::net::{self, ACCEPTS_AT_ONCE, Doorbell, Net};
 use crate::recovery;
 use crate::signals;
-use crate::worker::{Worker, wall_clock_us};
+use crate::worker::{REFUSED_AT_ONCE_MAX, Worker, wall_clock_us};
 
 /// What an executor pins for its own file I/O; sockets have the network ring's buffers.
 const EXECUTOR_IO_BYTES: usize = 64 * 1024;
@@ -32,8 +33,17 @@ const EXECUTOR_IO_BYTES: usize = 64 * 1024;
 /// The least locked memory with which an executor starts.
 const MEMLOCK_MIN_BYTES: u64 = 512 * 1024;
 
-/// Files that are open besides the clients' sockets, at most, for one shard.
-const FILES_PER_SHARD: u64 = 64;
+/// What an executor pins: its buffers, registered with each of its three rings, and on kernels that count them the
+/// queues of these.
+const EXECUTOR_PINNED_BYTES: u64 = 3 * EXECUTOR_IO_BYTES as u64 + (48 << 10);
+
+/// Descriptors that are set aside before any client gets one. For the process: the standard ones, the lock, signals, a
+/// backup, listeners, and the connections that the kernel has accepted there and nobody has looked at.
+const FILES_OF_PROCESS: u64 = 32 + LISTENERS_USUAL * (1 + ACCEPTS_AT_ONCE as u64);
+/// Two ports on two addresses, and a Unix socket.
+const LISTENERS_USUAL: u64 = 5;
+/// For each shard: rings and wake-ups, its directory, the files of its log and its snapshot.
+const FILES_PER_SHARD: u64 = 24 + UNSYNCED_FILES_MAX as u64;
 
 /// How long an address that is in use is tried again, and how often.
 const BIND_PATIENCE: Duration = Duration::from_secs(1);
@@ -52,8 +62,20 @@ const EXIT_CONFIG: i32 = 78;
 pub enum Failure {
     /// The kernel refuses io_uring, or lacks a part of it.
     IoUring(std::io::Error),
-    /// The limit of locked memory is too low, in bytes.
-    Memlock(u64),
+    /// The limit of locked memory is too low.
+    Memlock {
+        /// The limit, in bytes.
+        limit: u64,
+        /// What all shards need together, in bytes.
+        needed: u64,
+    },
+    /// The limit of open files leaves none for clients.
+    OpenFiles {
+        /// The limit.
+        limit: u64,
+        /// What the server needs to serve a single client.
+        needed: u64,
+    },
     /// A listener's address cannot be used.
     Listen {
         /// The address, or the path.
@@ -96,7 +118,7 @@ impl Failure {
     /// The status with which the process exits.
     pub fn exit_status(&self) -> i32 {
         match self {
-            Failure::IoUring(_) | Failure::Memlock(_) => EXIT_CONFIG,
+            Failure::IoUring(_) | Failure::Memlock { .. } | Failure::OpenFiles { .. } => EXIT_CONFIG,
             _ => 1,
         }
     }
@@ -108,10 +130,16 @@ impl fmt::Display for Failure {
             Failure::IoUring(error) => {
                 write!(f, "io_uring is not available: {error}; {}", io_uring_remedy(error))
             }
-            Failure::Memlock(limit) => write!(
+            Failure::Memlock { limit, needed } => write!(
                 f,
-                "the limit of locked memory is {limit} bytes, below the {MEMLOCK_MIN_BYTES} that io_uring \
-                 needs here; raise it: ulimit -l, LimitMEMLOCK= of systemd, --ulimit memlock=-1 of a container"
+                "the limit of locked memory is {limit} bytes; io_uring needs {needed} here, besides what other \
+                 processes of this user have locked; start fewer --shards, or raise it: ulimit -l, LimitMEMLOCK= \
+                 of systemd, --ulimit memlock=-1 of a container"
+            ),
+            Failure::OpenFiles { limit, needed } => write!(
+                f,
+                "the limit of open files is {limit}, and the shards need {needed} to serve a client; start fewer \
+                 --shards, or raise it: ulimit -n, LimitNOFILE= of systemd, --ulimit nofile= of a container"
             ),
             Failure::Listen { address, flag, error } => {
                 // Other ports of an address that is no address of this machine are no better.
@@ -165,7 +193,7 @@ fn io_uring_remedy(error: &std::io::Error) -> &'static str {
              container, and set the sysctl kernel.io_uring_disabled to 0"
         }
         Some(libc::ENOSYS) => "allow it in the seccomp profile of the container, or run Linux 6.1 or newer",
-        Some(libc::ENOMEM) => "raise the limit of locked memory (ulimit -l)",
+        Some(libc::ENOMEM) => "free memory, or raise the limit of locked memory (ulimit -l)",
         _ => "kvlite needs Linux 6.1 or newer",
     }
 }
@@ -332,19 +360,42 @@ struct Ready {
 enum Report {
     Ready(usize, Ready),
     Ended(Result<(), Failure>),
+    /// This worker has no executor; its thread ends with the reason.
+    Unbegun(usize),
+}
+
+/// Where a worker reports. Dropped before its work has begun, it reports that.
+struct Reports {
+    index: usize,
+    to_server: Option<mpsc::Sender<Report>>,
+}
+
+impl Reports {
+    fn begin(mut self) -> mpsc::Sender<Report> {
+        self.to_server.take().expect("it begins once")
+    }
+}
+
+impl Drop for Reports {
+    fn drop(&mut self) {
+        if let Some(to_server) = self.to_server.take() {
+            let _ = to_server.send(Report::Unbegun(self.index)); // Nobody listens any more: the process is ending.
+        }
+    }
 }
 
 /// Serves until a signal ends it; see [`signals`].
 ///
 /// # Errors
 /// Why it did not start, or had to end; see [`Failure::exit_status`].
-pub fn run(config: Config) -> Result<(), Failure> {
+pub fn run(mut config: Config) -> Result<(), Failure> {
     let started = Instant::now();
     exit_on_panic();
     config.ignored_variables().iter().for_each(|variable| tracing::warn!("{variable}"));
     let stoppable = stop_on_signal()?;
-    raise_limits(&config)?;
-    probe_io_uring()?;
+    config.max_connections = set_files_aside(&config)?;
+    raise_locked_memory(&config)?;
+    probe_io_uring(&config)?;
     let found = recovery::lock(&config)?;
     let Listeners { sockets, resp_port } = listen(&config)?;
     if let Some(path) = &config.unix_socket {
@@ -371,6 +422,7 @@ fn serve(
     let mut starts = Vec::new();
     let mut shard_data = Vec::new();
     let mut listeners = Some(listeners);
+    let mut executors = Vec::new();
     for (index, post) in Post::mesh(shards, QUEUE_CAPACITY).into_iter().enumerate() {
         let (start, started) = mpsc::channel();
         starts.push(start);
@@ -378,13 +430,18 @@ fn serve(
         shard_data.push(sender);
         let listeners = listeners.take().unwrap_or_default(); // The first worker accepts for all.
         let inlets = Inlets { listeners, start: started, data };
-        spawn_worker(index, shared.clone(), post, inlets, reports.clone())?;
+        let reports = Reports { index, to_server: Some(reports.clone()) };
+        executors.push(spawn_worker(shared.clone(), post, inlets, reports)?);
     }
     let mut ready: Vec<Option<Ready>> = (0..shards).map(|_| None).collect();
     while ready.iter().any(Option::is_none) {
         match from_workers.recv().expect("each worker reports before it ends") {
             Report::Ready(worker, its) => ready[worker] = Some(its),
             Report::Ended(result) => return result,
+            Report::Unbegun(worker) => {
+                let ended = executors.swap_remove(worker).join();
+                return ended.map_err(|error| executor_failure(error, &shared.config));
+            }
         }
     }
     let ready: Vec<Ready> = ready.into_iter().flatten().collect();
@@ -442,14 +499,16 @@ struct Inlets {
 }
 
 fn spawn_worker(
-    index: usize,
     shared: Arc<Shared>,
     post: Post,
     inlets: Inlets,
-    reports: mpsc::Sender<Report>,
-) -> Result<(), Failure> {
+    reports: Reports,
+) -> Result<ExecutorJoinHandle<()>, Failure> {
+    let index = reports.index;
+    let config = shared.config.clone();
     let placement = shared.config.cpu_of(index).map_or(Placement::Unbound, Placement::Fixed);
     let work = move || async move {
+        let reports = reports.begin();
         let result = work(index, shared, post, inlets, &reports).await;
         let _ = reports.send(Report::Ended(result)); // Nobody listens any more: the process is ending.
     };
@@ -457,7 +516,28 @@ fn spawn_worker(
         .name(&format!("kvlite-{index}"))
         .io_memory(EXECUTOR_IO_BYTES)
         .spawn(work);
-    executor.map(drop).map_err(|error| Failure::Executor(error.to_string()))
+    executor.map_err(|error| executor_failure(error, &config))
+}
+
+fn executor_failure(error: GlommioError<()>, config: &Config) -> Failure {
+    match error {
+        GlommioError::IoError(error) if error.raw_os_error().is_some() => ring_failure(error, config),
+        error => Failure::Executor(error.to_string()),
+    }
+}
+
+/// Why a ring could not be made, where the kernel allows it in principle.
+fn ring_failure(error: std::io::Error, config: &Config) -> Failure {
+    match (error.raw_os_error(), getrlimit(Resource::Memlock).current) {
+        (Some(libc::ENOMEM), Some(limit)) => Failure::Memlock { limit, needed: pinned_bytes(config) },
+        _ => Failure::IoUring(error),
+    }
+}
+
+/// What all workers pin of the memory that a user may lock, and the probe, which the kernel counts for a while longer.
+fn pinned_bytes(config: &Config) -> u64 {
+    let shards = config.shard_count() as u64;
+    net::PINNED_BYTES + shards * (net::PINNED_BYTES + EXECUTOR_PINNED_BYTES)
 }
 
 async fn work(
@@ -468,7 +548,7 @@ async fn work(
     reports: &mpsc::Sender<Report>,
 ) -> Result<(), Failure> {
     let Inlets { listeners, start, data } = inlets;
-    let net = Net::new().map_err(Failure::NetworkRing)?;
+    let net = Net::new().map_err(|error| ring_failure(error, &shared.config))?;
     let wakeup = net.wakeup().try_clone_to_owned().map_err(Failure::NetworkRing)?;
     let _ = reports.send(Report::Ready(index, Ready { doorbell: net.doorbell(), wakeup }));
     // Nothing is served yet, so this thread may wait for the others.
@@ -490,34 +570,55 @@ fn exit_on_panic() {
     }));
 }
 
-fn raise_limits(config: &Config) -> Result<(), Failure> {
-    let shards = config.shard_count() as u64;
-    let files = u64::from(config.max_connections) + shards * FILES_PER_SHARD;
+/// Raises the limit of open files as far as it is needed and allowed, and sets aside what the server needs itself: a
+/// client that takes the descriptor of a log file would have writes refused. Returns how many clients there may be.
+fn set_files_aside(config: &Config) -> Result<u32, Failure> {
+    let asked = config.max_connections;
+    let own = FILES_OF_PROCESS + REFUSED_AT_ONCE_MAX as u64 + config.shard_count() as u64 * FILES_PER_SHARD;
+    let wanted = own + u64::from(asked);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current.is_some_and(|current| current < files) {
-        let raised = maximum.map_or(files, |maximum| maximum.min(files));
-        let limit = Rlimit { current: Some(raised), maximum };
-        if setrlimit(Resource::Nofile, limit).is_err() || raised < files {
-            tracing::warn!(
-                "the limit of open files ({raised}) does not allow --max-connections {}; raise it: ulimit -n",
-                config.max_connections
-            );
-        }
+    if current.is_some_and(|current| current < wanted) {
+        let raised = maximum.map_or(wanted, |maximum| maximum.min(wanted));
+        // Where it stays as it is, fewer clients are served.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum });
     }
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if limit <= own {
+        return Err(Failure::OpenFiles { limit, needed: own + 1 });
+    }
+    let clients = asked.min(u32::try_from(limit - own).unwrap_or(u32::MAX));
+    if clients < asked && asked == CONNECTIONS_MAX {
+        tracing::info!("max-connections is {clients}, as many as the limit of open files ({limit}) allows");
+    } else if clients < asked {
+        tracing::warn!(
+            "max-connections is {clients} and not {asked}: the limit of open files is {limit}, and {own} are set \
+             aside for the log, snapshots and the like; raise it to {wanted}: ulimit -n, LimitNOFILE= of systemd, \
+             --ulimit nofile= of a container"
+        );
+    }
+    Ok(clients)
+}
+
+fn raise_locked_memory(config: &Config) -> Result<(), Failure> {
     let Rlimit { current, maximum } = getrlimit(Resource::Memlock);
     if current != maximum {
         // The soft limit is the one that counts; where it stays low, the check below tells.
         let _ = setrlimit(Resource::Memlock, Rlimit { current: maximum, maximum });
     }
+    // Whether more is needed for all shards depends on the kernel and on the right to lock memory beyond the limit:
+    // that shows when their rings are made, before anything is read.
     match getrlimit(Resource::Memlock).current {
-        Some(limit) if limit < MEMLOCK_MIN_BYTES => Err(Failure::Memlock(limit)),
+        Some(limit) if limit < MEMLOCK_MIN_BYTES => {
+            Err(Failure::Memlock { limit, needed: pinned_bytes(config) })
+        }
         _ => Ok(()),
     }
 }
 
-/// Finds out whether the rings can be made before an executor panics for want of them.
-fn probe_io_uring() -> Result<(), Failure> {
-    Net::new().map(drop).map_err(Failure::IoUring)
+/// Finds out whether rings can be made and used before an executor panics for want of them.
+fn probe_io_uring(config: &Config) -> Result<(), Failure> {
+    let probed = Net::new().and_then(|mut net| net.wait(Duration::ZERO));
+    probed.map_err(|error| ring_failure(error, config))
 }
 
 /// The sockets that are listened on, and the port of RESP if it is spoken over TCP.

@@ -42,7 +42,7 @@ use crate::upkeep::Upkeep;
 use crate::verdict;
 
 use clients::BACKLOG_TIME_MIN;
-pub(crate) use clients::{answer, job_token};
+pub(crate) use clients::{REFUSED_AT_ONCE_MAX, answer, job_token};
 use crowd::Crowd;
 pub(crate) use listing::Listing;
 use staging::Stagings;
@@ -129,6 +129,8 @@ pub struct Worker {
     /// Listeners that rest because accepting failed.
     resting: Vec<usize>,
     next_worker: usize,
+    /// Clients that were one too many and have not gone yet.
+    refusing: usize,
     events: Vec<Event>,
     spare_buffers: Vec<Vec<u8>>,
     /// The number of this turn, from 1 on.
@@ -258,6 +260,7 @@ impl Worker {
             doors: Vec::new(),
             resting: Vec::new(),
             next_worker: 0,
+            refusing: 0,
             events: Vec::new(),
             spare_buffers: Vec::new(),
             turn_number: 0,

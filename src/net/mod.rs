@@ -50,6 +50,14 @@ const COMPLETIONS: u32 = 8192;
 /// Entries of the disk ring's queue; what is queued is submitted at once.
 const SYNC_SUBMISSIONS: u32 = 16;
 
+/// How many connections of one listener the kernel accepts at most before a turn looks at them. A multishot accept
+/// would know no bound: a storm of connections could take every descriptor that the log's files need.
+pub const ACCEPTS_AT_ONCE: usize = 8;
+
+/// What one ring pins of the memory that a user may lock, on kernels that count it (6.14 and newer): the queues of
+/// both rings and the ring of buffers.
+pub const PINNED_BYTES: u64 = 284 << 10;
+
 /// How much one send hands to the kernel at most; the rest follows as after any short send. The kernel gives
 /// a send that has to wait more than some hundred times for a slow reader a blocked thread of its own: a
 /// bound on the size keeps sends below that.
@@ -211,7 +219,10 @@ struct Slot {
 
 struct Listener {
     descriptor: OwnedFd,
-    armed: bool,
+    /// Accepts that are queued or in the kernel.
+    accepting: usize,
+    /// Accepting failed: no more are queued until the caller wants them.
+    resting: bool,
 }
 
 /// The doorbell of a ring, for other threads.
@@ -309,19 +320,21 @@ impl Net {
 
     /// Starts to accept on a listening socket. Returns the number under which events name it.
     pub fn listen(&mut self, descriptor: OwnedFd) -> usize {
-        self.listeners.push(Listener { descriptor, armed: false });
+        self.listeners.push(Listener { descriptor, accepting: 0, resting: false });
         self.accept(self.listeners.len() - 1);
         self.listeners.len() - 1
     }
 
     /// Accepts again after [`Event::AcceptFailed`]. Does nothing while the listener accepts.
     pub fn accept(&mut self, listener: usize) {
-        let Listener { descriptor, armed } = &mut self.listeners[listener];
-        if !std::mem::replace(armed, true) {
-            let fd = types::Fd(descriptor.as_raw_fd());
-            let entry = opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build();
-            self.push(&entry.user_data(Operation::Accept.tag(0, listener as u32)));
-        }
+        let Listener { descriptor, accepting, resting } = &mut self.listeners[listener];
+        *resting = false;
+        let missing = ACCEPTS_AT_ONCE - std::mem::replace(accepting, ACCEPTS_AT_ONCE);
+        let fd = types::Fd(descriptor.as_raw_fd());
+        let accept = opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut());
+        let entry = accept.flags(libc::SOCK_CLOEXEC).build();
+        let entry = entry.user_data(Operation::Accept.tag(0, listener as u32));
+        (0..missing).for_each(|_| self.push(&entry));
     }
 
     /// Serves a connected socket that is in blocking mode, as accepted ones are: what arrives comes as
@@ -589,9 +602,9 @@ impl Net {
         // SAFETY: 1. receives name no memory, they take provided buffers; 2. the memory that a send names is
         // the heap memory of `Outgoing::bytes`, which stays where it is and untouched until the completion is
         // reaped: nobody can change shared bytes; `sending` is not handed out before, `release` and `drop` wait
-        // for it; 3. no other operation names memory. Sockets, listeners and files keep their descriptors open;
-        // a doorbell that is closed too early rings nothing, and the number in its entry is only ever sent a
-        // message.
+        // for it; 3. no other operation names memory: an accept asks for no address. Sockets, listeners and files
+        // keep their descriptors open; a doorbell that is closed too early rings nothing, and the number in its
+        // entry is only ever sent a message.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
             // The queue is full: hand over what there is. The kernel takes it all at once, unless it is out
             // of memory, and then there is nothing better than to ask again.
@@ -636,19 +649,26 @@ impl Net {
         }
     }
 
-    fn accepted(&mut self, listener: usize, completion: &cqueue::Entry, events: &mut Vec<Event>) {
-        self.listeners[listener].armed = cqueue::more(completion.flags());
+    fn accepted(&mut self, index: usize, completion: &cqueue::Entry, events: &mut Vec<Event>) {
+        let listener = &mut self.listeners[index];
+        listener.accepting -= 1;
         match outcome(completion.result()) {
             Ok(descriptor) => {
                 // SAFETY: 1. a successful accept returns a new open descriptor; 2. it is returned once, so
                 // nobody else owns it.
                 let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
-                events.push(Event::Accepted { listener, socket });
-                self.accept(listener);
+                events.push(Event::Accepted { listener: index, socket });
             }
             // The peer gave up while it waited.
-            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => self.accept(listener),
-            Err(error) => events.push(Event::AcceptFailed { listener, error }),
+            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {}
+            Err(error) => {
+                if !std::mem::replace(&mut listener.resting, true) {
+                    events.push(Event::AcceptFailed { listener: index, error });
+                }
+            }
+        }
+        if !self.listeners[index].resting {
+            self.accept(index);
         }
     }
 
@@ -745,7 +765,7 @@ impl Net {
         let mut events = Vec::new();
         for _ in 0..DRAIN_ROUNDS_MAX {
             let serving = self.slots.iter().any(|slot| slot.socket.is_some());
-            if !serving && !self.listeners.iter().any(|listener| listener.armed) {
+            if !serving && !self.listeners.iter().any(|listener| listener.accepting > 0) {
                 return true;
             }
             // Only what was submitted can be cancelled. Nothing may be left to cancel, when all that is

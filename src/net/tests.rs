@@ -580,6 +580,26 @@ fn accepting_goes_on_when_descriptors_are_free_again() {
 }
 
 #[test]
+fn a_storm_of_connections_is_accepted_a_few_at_a_time() {
+    const CLIENTS: usize = 5 * ACCEPTS_AT_ONCE;
+    let mut ring = Ring::new();
+    let address = ring.listen_tcp();
+    let clients: Vec<_> = (0..CLIENTS).map(|_| connect(address)).collect();
+    let (mut accepted, began) = (Vec::new(), Instant::now());
+    while accepted.len() < CLIENTS {
+        assert!(began.elapsed() < PATIENCE, "{} of {CLIENTS} were accepted", accepted.len());
+        let mut events = Vec::new();
+        ring.net.turn(&mut events).unwrap();
+        assert!(events.len() <= ACCEPTS_AT_ONCE, "{} in one turn", events.len());
+        for event in events {
+            let Event::Accepted { socket, .. } = event else { panic!("{event:?}") };
+            accepted.push(socket);
+        }
+    }
+    drop(clients);
+}
+
+#[test]
 fn nothing_arrives_while_paused_and_everything_after() {
     let bytes = Random::new("pause").bytes(1024 * 1024);
     let mut ring = Ring::new();

@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rustix::net::SendFlags;
 use shard::{Error, Reply, Request, SHARED_LEN_MIN};
 
 use super::Worker;
@@ -40,6 +41,10 @@ const LONE_REQUEST_BYTES: usize = 128;
 /// How long replies that are ready wait for those behind them, which other shards owe: a pipeline whose keys live on
 /// several shards is then answered with one send and not with two.
 const GATHERING_US: u64 = 1000;
+
+/// How many clients that were one too many are told so and waited for, so that they hear it whatever they have sent.
+/// Further ones are told and closed at once: a storm of them takes no descriptors.
+pub(crate) const REFUSED_AT_ONCE_MAX: usize = 32;
 
 /// How long a client that was sent its last reply may take to close its side.
 const LINGER_MS: u64 = 1000;
@@ -90,6 +95,15 @@ impl Worker {
 
     fn refuse(&mut self, newcomer: Newcomer) {
         self.shared.connections_refused.next();
+        if self.refusing == REFUSED_AT_ONCE_MAX {
+            let dialect = newcomer.door.first_dialect();
+            let mut told = Vec::new();
+            protocol::write_reply(&Reply::Error(Error::ConnectionLimit), None, 0, dialect, &mut told);
+            // As far as it can be said without waiting.
+            let _ = rustix::net::send(&newcomer.socket, &told, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+            return;
+        }
+        self.refusing += 1;
         let client = &mut self.welcome(newcomer).client;
         client.refused = true;
         client.is_greeted_first = false;
@@ -302,7 +316,9 @@ impl Worker {
                 self.connections[id.index as usize] = Some(connection);
             } else {
                 self.net.close(id);
-                if !connection.client.refused {
+                if connection.client.refused {
+                    self.refusing -= 1;
+                } else {
                     self.shared.connections.remove();
                 }
             }

@@ -3,7 +3,7 @@
 //! The data directory outlives restarts and goes away with the [`Server`], unless its test has failed: then it stays,
 //! and its path is printed. No server outlives its test.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -42,7 +42,14 @@ pub fn program() -> PathBuf {
 
 /// A command line of the program under test, free of the `KVLITE_*` variables of whoever runs the tests.
 pub fn command() -> Command {
-    let mut command = Command::new(program());
+    command_under(&[])
+}
+
+/// As [`command`], run by another program with these arguments.
+fn command_under(under: &[String]) -> Command {
+    let mut words = under.iter().map(OsString::from).chain([program().into_os_string()]);
+    let mut command = Command::new(words.next().expect("the program under test is one of them"));
+    command.args(words);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("KVLITE_") {
             command.env_remove(name);
@@ -102,6 +109,8 @@ pub struct Server {
     pub log: Log,
     shards: usize,
     flags: Vec<String>,
+    /// A program and its arguments that run the server, such as `prlimit`.
+    under: Vec<String>,
     directory: TempDir,
     data: PathBuf,
     child: Option<Child>,
@@ -125,10 +134,19 @@ impl Server {
             log: Log(directory.path().join("stderr.log")),
             shards: 1,
             flags: flags.iter().map(ToString::to_string).collect(),
+            under: Vec::new(),
             data: data.map_or_else(|| directory.path().join("data"), Path::to_path_buf),
             directory,
             child: None,
         }
+    }
+
+    /// As [`Server::start`], run by a program that becomes the server, such as `prlimit`.
+    pub fn start_under(under: &[&str], shards: usize, flags: &[&str]) -> Server {
+        let mut server = Server::stopped(None, flags);
+        server.under = under.iter().map(ToString::to_string).collect();
+        server.restart(shards);
+        server
     }
 
     /// The directory given as `--wal-path`.
@@ -296,7 +314,7 @@ impl Server {
 
     fn command(&self) -> Command {
         let log = File::options().create(true).append(true).open(&self.log.0).expect("the log can be opened");
-        let mut command = command();
+        let mut command = command_under(&self.under);
         command.stdout(Stdio::null()).stderr(log);
         command.args(["--port", &self.port.to_string(), "--resp-port", &self.resp_port.to_string()]);
         command.args(["--shards", &self.shards.to_string()]);

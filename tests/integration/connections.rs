@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpStream};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::client::{Resp, Wire, encoded, is_closed};
+use crate::client::{Resp, Value, Wire, encoded, is_closed};
 use crate::process::{DEADLINE, Server, within_deadline};
 
 /// Opens a connection and asks `PING`; `None` when the server refuses to serve it.
@@ -68,6 +68,86 @@ fn connections_over_the_limit_are_refused_with_a_reason() {
     let info = connected(&mut clients[8]);
     assert!(info.contains("connections=10 "), "{info}");
     drop(refused);
+}
+
+/// The value of an option.
+fn option(server: &Server, name: &str) -> usize {
+    let Value::Array(pair) = server.resp().ask(&format!("CONFIG GET {name}")) else {
+        panic!("no option {name}");
+    };
+    pair[1].to_string().trim_matches('"').parse().unwrap()
+}
+
+#[test]
+fn clients_leave_the_log_its_descriptors() {
+    const FILES: usize = 256;
+    let backups = tempfile::tempdir().unwrap();
+    for mode in ["everysec", "no", "always"] {
+        let server = Server::start_under(
+            &["prlimit", &format!("--nofile={FILES}:{FILES}")],
+            1,
+            &[
+                "--wal-segment-size",
+                "64k",
+                "--sync-mode",
+                mode,
+                "--backup-dir",
+                backups.path().to_str().unwrap(),
+            ],
+        );
+        let clients_max = option(&server, "maxclients");
+        assert!((16..FILES - 64).contains(&clients_max), "{clients_max} clients of {FILES} descriptors");
+        assert_eq!(option(&server, "max_connections"), clients_max);
+        let told =
+            format!("max-connections is {clients_max} and not 10000: the limit of open files is {FILES}");
+        assert!(server.log.text().contains(&told), "{}", server.log.tail());
+
+        let mut busy = server.resp();
+        let idle: Vec<Wire> =
+            (1..clients_max).map(|_| served_eventually(&server, server.resp_port)).collect();
+        // A storm of clients that are one too many, and that stay for as long as they are let.
+        let refused: Vec<TcpStream> = (0..FILES)
+            .map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, server.resp_port)).unwrap())
+            .collect();
+        let value = "x".repeat(8000);
+        busy.wire.send(&encoded(&["SET", "key", &value]).repeat(1000));
+        for number in 0..1000 {
+            assert_eq!(busy.read().to_string(), "+OK", "{mode}: SET {number}\n{}", server.log.tail());
+        }
+        assert_eq!(busy.ask("COMPACT").to_string(), "+OK", "{}", server.log.tail());
+        assert!(busy.ask(&format!("BACKUP {mode}")).to_string().contains("keys"), "{}", server.log.tail());
+        let health = busy.ask("HEALTH").to_string();
+        assert!(health.contains("healthy"), "{health}\n{}", server.log.tail());
+        let open = std::fs::read_dir(format!("/proc/{}/fd", server.id())).unwrap().count();
+        assert!(open < FILES, "{open} descriptors are open");
+        for heard in ["writes are refused", "cannot accept", "no segment could be made"] {
+            assert!(!server.log.text().contains(heard), "{mode}\n{}", server.log.tail());
+        }
+        drop((idle, refused));
+    }
+}
+
+#[test]
+fn no_limit_of_clients_is_what_the_descriptors_allow() {
+    let server = Server::start_under(&["prlimit", "--nofile=300:300"], 2, &["--max-connections", "0"]);
+    let clients_max = option(&server, "maxclients");
+    assert!((16..300).contains(&clients_max), "{clients_max}");
+    let told = format!("max-connections is {clients_max}, as many as the limit of open files (300) allows");
+    assert!(server.log.text().contains(&told), "{}", server.log.tail());
+}
+
+#[test]
+fn every_refused_client_is_told_so_however_many_there_are() {
+    let server = Server::start(2, &["--max-connections", "10"]);
+    let served: Vec<Wire> = (0..10).map(|_| served_eventually(&server, server.resp_port)).collect();
+    let address = (Ipv4Addr::LOCALHOST, server.resp_port).into();
+    let refused: Vec<Wire> = (0..200).map(|_| Wire::connect(address, &server.log)).collect();
+    for mut wire in refused {
+        let told = String::from_utf8_lossy(&wire.until_closed()).into_owned();
+        assert_eq!(told, "-ERR max number of clients reached\r\n");
+    }
+    drop(served);
+    served_eventually(&server, server.resp_port);
 }
 
 #[test]

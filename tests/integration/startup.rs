@@ -1,6 +1,6 @@
 //! How the program starts and ends: flags, exit statuses, one server per directory and port.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use rustix::process::Signal;
 
@@ -200,14 +200,72 @@ pub fn without_system_call<T: Send>(number: i64, errno: u32, work: impl FnOnce()
 
 #[test]
 fn a_system_without_io_uring_is_told_what_to_do() {
-    const IO_URING_SETUP: i64 = 425; // The same number on every architecture.
+    // Setup, enter and register have these numbers on every architecture.
+    const IO_URING_CALLS: [i64; 3] = [425, 426, 427];
     for (errno, remedy) in [(1, "seccomp profile"), (38, "Linux 6.1")] {
-        let ended = without_system_call(IO_URING_SETUP, errno, || run(&[]));
-        assert_eq!(ended.status.code(), Some(78), "{ended:?}");
-        assert!(ended.output.contains("io_uring is not available"), "{ended:?}");
-        assert!(ended.output.contains(remedy), "{ended:?}");
-        assert!(!ended.output.contains("panicked"), "{ended:?}");
+        for call in IO_URING_CALLS {
+            let ended = without_system_call(call, errno, || run(&[]));
+            assert_eq!(ended.status.code(), Some(78), "call {call}: {ended:?}");
+            assert!(ended.output.contains("io_uring is not available"), "{ended:?}");
+            assert!(ended.output.contains(remedy), "{ended:?}");
+            assert!(!ended.output.contains("panicked"), "{ended:?}");
+        }
     }
+}
+
+#[test]
+fn too_little_locked_memory_for_all_shards_is_told_with_what_they_need() {
+    use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+    let directory = tempfile::tempdir().unwrap();
+    let (port, resp_port) = free_ports();
+    let mut limited = std::process::Command::new("prlimit");
+    limited.arg("--memlock=2097152:2097152").arg(crate::process::program());
+    limited.args(["--host", "127.0.0.1", "--shards", "16", "--wal-segment-size", "64k", "--wal-path"]);
+    limited.arg(directory.path());
+    limited.args(["--port", &port.to_string(), "--resp-port", &resp_port.to_string()]);
+    limited.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+    // The limit counts only for those who may not lock memory beyond it.
+    let mut child = std::thread::scope(|scope| {
+        let spawn = || {
+            let _ = remove_capability_from_bounding_set(CapabilitySet::IPC_LOCK); // Others than root have none.
+            limited.spawn().unwrap()
+        };
+        scope.spawn(spawn).join().unwrap()
+    });
+    let mut status = None;
+    let serves = || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
+    assert!(within_deadline(|| {
+        status = child.try_wait().unwrap();
+        status.is_some() || !kernel_counts_rings() && serves()
+    }));
+    if status.is_none() {
+        child.kill().unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    if let Some(status) = status {
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(status.code(), Some(78), "{said}");
+        assert!(said.contains("locked memory is 2097152 bytes; io_uring needs 8"), "{said}");
+    }
+}
+
+/// Since Linux 6.14 the queues of rings count as locked memory.
+fn kernel_counts_rings() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(14))
+}
+
+#[test]
+fn too_few_open_files_are_told_with_what_is_needed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut limited = std::process::Command::new("prlimit");
+    limited.arg("--nofile=64:64").arg(crate::process::program());
+    limited.args(["--host", "127.0.0.1", "--shards", "2", "--wal-path"]).arg(directory.path());
+    let ended = run_to_end(limited);
+    assert_eq!(ended.status.code(), Some(78), "{ended:?}");
+    assert!(ended.output.contains("the limit of open files is 64, and the shards need 2"), "{ended:?}");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "nothing was begun");
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 /// Why the log files could not be opened, read or written.
 #[derive(Debug)]
 pub enum Error {
@@ -244,6 +246,12 @@ impl Error {
             }
         };
         Some(Evidence { path, offset, expected, found })
+    }
+
+    /// Whether the process, or the system, has no descriptor left.
+    pub fn is_out_of_files(&self) -> bool {
+        let Error::Io { source, .. } = self else { return false };
+        matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE))
     }
 
     /// Whether the disk, or the quota on it, is full: space that returns ends this error.

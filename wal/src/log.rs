@@ -541,6 +541,11 @@ impl<D: Disk> Log<D> {
         Image::new(self.place, self.snapshot.as_ref(), self.segments(), self.written_seq + 1, hold)
     }
 
+    /// How many files that are not written any more are open because they are not synced.
+    pub fn unsynced_files(&self) -> usize {
+        self.closed.iter().rev().take_while(|segment| segment.file.is_some()).count()
+    }
+
     /// Bytes of the frames that a recovery would replay after the snapshot; buffered ones do not count.
     pub fn size_bytes(&self) -> u64 {
         self.segments().map(|segment| segment.bytes).sum()
