@@ -112,8 +112,8 @@ pub enum Call {
     Report,
     /// Say how the keys are used. Answered by `Findings`.
     Ask(Question),
-    /// The client is gone for which a `Scan` or an `Ask` was sent under the same token, or a `RunLarge` whose value is
-    /// still being written: what is left of it is not done, and what it is answered with will not be looked at.
+    /// The client is gone for which a `Scan` or an `Ask` was sent under the same token, or a command that takes
+    /// several turns: what is left of it is not done, and what it is answered with will not be looked at.
     Forget,
     /// Give keys that are written without a time to live one by these rules, unless newer ones have come already.
     /// Answered by `Part`.

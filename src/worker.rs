@@ -14,6 +14,7 @@ mod commands;
 mod crowd;
 mod hangs;
 mod listing;
+mod readings;
 mod staging;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ use clients::BACKLOG_TIME_MIN;
 pub(crate) use clients::{REFUSED_AT_ONCE_MAX, answer, job_token};
 use crowd::Crowd;
 pub(crate) use listing::Listing;
+use readings::Readings;
 use staging::Stagings;
 
 /// How many due keys one turn removes. Each costs a microsecond or two where millions are due and none is cached; a
@@ -110,6 +112,8 @@ pub struct Worker {
     inquiries: VecDeque<Asked>,
     /// Walks of `SCAN` and `KEYS`, which take turns. Each client has one at most.
     walks: VecDeque<Walking>,
+    /// Reads of very many keys.
+    readings: Readings,
     /// Commands that wait until their large values are written.
     stagings: Stagings,
     /// Which change of the rules for times to live counts here.
@@ -250,6 +254,7 @@ impl Worker {
             last_id_us: 0,
             inquiries: VecDeque::new(),
             walks: VecDeque::new(),
+            readings: Readings::new(),
             stagings: Stagings::new(),
             auto_ttl_version: 0,
             awaits_lull: false,
@@ -600,6 +605,7 @@ impl Worker {
         }
         let reclaiming = self.shard.reclaim(RECLAIM_STEPS_PER_TURN);
         let (walking, inquiring, staging) = (self.walk(), self.inquire(), self.go_on_staging());
+        let reading = self.go_on_reading();
         if self.upkeep.is_compacting() {
             // A snapshot counts the frames so far: whatever its slices show must be in one of them.
             self.journal.seal();
@@ -615,7 +621,7 @@ impl Worker {
                 self.locks.wait(Waiter { keys, exclusive: true, payload, lock_for: None });
             }
         }
-        self.expiring || reclaiming || walking || inquiring || staging || self.upkeep.is_writing()
+        self.expiring || reclaiming || walking || inquiring || staging || reading || self.upkeep.is_writing()
     }
 
     /// Goes on with the first question. Returns whether questions are left.

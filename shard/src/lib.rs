@@ -13,6 +13,7 @@
 //! - `change` what goes to the log; `request`, `reply`, `error`, `stats` what goes in and out
 //! - `locks` who may use which keys while a request touches several shards
 //! - `scan` a walk over the keys in slices, which shows those that match a pattern
+//! - `room` whether memory for a large copy can be had
 //! - `glob`, `integer` how patterns and numbers are read
 
 #![forbid(unsafe_code)]
@@ -33,6 +34,7 @@ mod keyspace;
 mod locks;
 mod reply;
 mod request;
+mod room;
 mod scan;
 mod shard;
 mod shared_values;
@@ -48,6 +50,7 @@ pub use integer::parse as parse_integer;
 pub use locks::{LockKeys, LockTable, Waiter};
 pub use reply::Reply;
 pub use request::{Dialect, Request, SHARED_LEN_MIN, Span};
+pub use room::{PROBED_BYTES_MIN, has_room_for};
 pub use scan::Scan;
 pub use shard::{Shard, VALUE_LEN_MAX};
 pub use stats::Stats;

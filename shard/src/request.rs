@@ -84,6 +84,13 @@ impl<'a> Request<'a> {
         Request { command: row, args: &self.args[1..], ..*self }
     }
 
+    /// The same command with a part of the arguments: at most `count` of them, from `first` on.
+    #[must_use]
+    pub fn args_from(&self, first: usize, count: usize) -> Self {
+        let end = first.saturating_add(count).min(self.args.len());
+        Request { args: &self.args[first..end], ..*self }
+    }
+
     /// The number of arguments, without the command's name.
     pub fn arg_count(&self) -> usize {
         self.args.len()

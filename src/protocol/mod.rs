@@ -131,6 +131,16 @@ impl Arguments {
         self.spans.push(Span { start: start as u32, len: len as u32 });
     }
 
+    /// As [`Self::push`], for requests of any size.
+    #[inline]
+    fn try_push(&mut self, start: usize, len: usize) -> Result<(), ProtocolError> {
+        if self.spans.len() == self.spans.capacity() {
+            self.spans.try_reserve(1).map_err(|_| ProtocolError::OutOfMemory)?;
+        }
+        self.push(start, len);
+        Ok(())
+    }
+
     /// The copy of `line` in which escapes may be replaced.
     fn scratch_of(&mut self, line: &[u8]) -> &mut [u8] {
         if self.scratch.is_empty() {
@@ -330,6 +340,8 @@ pub enum ProtocolError {
         /// The port on which RESP is spoken, if it is.
         resp_port: Option<u16>,
     },
+    /// There is no memory for so many arguments.
+    OutOfMemory,
     /// A TLS client on a port without TLS.
     Tls,
     /// An HTTP client, most likely a browser that a web page misuses. It gets no answer.
@@ -359,6 +371,7 @@ impl fmt::Display for ProtocolError {
             ProtocolError::InlineTooLong => "Protocol error: too big inline request",
             ProtocolError::UnbalancedQuotes => "Protocol error: unbalanced quotes in request",
             ProtocolError::LineTooLong => "line too long",
+            ProtocolError::OutOfMemory => "there is no memory for so many arguments",
             ProtocolError::Tls => "Protocol error: this port does not speak TLS",
             ProtocolError::Http => "HTTP request",
         })
@@ -372,6 +385,7 @@ impl ProtocolError {
     pub fn write(&self, dialect: Dialect, out: &mut Vec<u8>) {
         match *self {
             ProtocolError::Http => return,
+            ProtocolError::OutOfMemory => resp::write_error(&Error::OutOfMemory, out),
             ProtocolError::ExpectedBulk(got) => {
                 out.extend_from_slice(b"-ERR Protocol error: expected '$', got '");
                 push_echo(&[got], out); // Redis shows the byte itself, where Display has to escape it.

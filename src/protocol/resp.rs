@@ -126,7 +126,7 @@ impl Parser {
             Some(_) => return Err(ProtocolError::BulkNotTerminated),
             None => return Ok(Some(next)),
         }
-        self.args.push(start, end - start);
+        self.args.try_push(start, end - start)?;
         self.progress.at = next;
         Ok(None)
     }

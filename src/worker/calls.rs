@@ -6,6 +6,7 @@ use shard::{Dialect, LockKeys, Reply, Request, Scan, Waiter};
 use wal::Kind;
 
 use super::clients::{READ_AHEAD_MAX, write_reply};
+use super::readings::is_long_read;
 use super::staging::is_staged;
 use super::{Asked, Deferred, Prepared, Walking, Worker};
 use crate::backup::Still;
@@ -146,13 +147,19 @@ impl Worker {
             self.inquiries.remove(at);
             self.post.to(origin).answer(token, Answer::Findings(Box::default()));
         }
-        if self.unstage(asker) {
+        if self.unstage(asker) || self.drop_reading(asker) {
             self.post.to(origin).answer_bytes(token, |_| {});
         }
     }
 
     pub(super) fn run_for(&mut self, origin: usize, token: Token, request: &Request<'_>) {
         let refusal = self.refusal(request);
+        if is_long_read(request) {
+            return self.begin_reading(origin, token, request);
+        }
+        if refusal.is_none() {
+            self.settle_readings(request);
+        }
         let Worker { shard, journal, post, now_ms, .. } = self;
         if let Some(error) = refusal {
             return post.to(origin).answer(token, Answer::Failed(error));
@@ -173,6 +180,7 @@ impl Worker {
 
     /// Runs a request; returns its reply, and the frame that it depends on.
     pub(super) fn execute(&mut self, request: &Request<'_>) -> (Reply<'static>, u64) {
+        self.settle_readings(request);
         let journal = &mut *self.journal;
         journal.bound_frame();
         let changes_before = journal.changes.count();

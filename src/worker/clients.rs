@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::net::SendFlags;
-use shard::{Error, Reply, Request, SHARED_LEN_MIN};
+use shard::{Error, PROBED_BYTES_MIN, Reply, Request, SHARED_LEN_MIN, has_room_for};
 
 use super::Worker;
 use super::commands::Flow;
@@ -264,7 +264,7 @@ impl Worker {
             match parser.parse(rest) {
                 Ok(Parsed::Request { consumed }) => {
                     client.is_greeted_first = false;
-                    match self.dispatch(parser, client, rest, memory.filter(|_| used == 0)) {
+                    match self.dispatch(parser, client, &rest[..consumed], memory.filter(|_| used == 0)) {
                         Flow::Taken => used += consumed,
                         Flow::Later => {
                             self.starve(client);
@@ -451,8 +451,22 @@ pub(crate) fn answer(client: &mut Client, request: &Request<'_>, reply: &Reply<'
             client.replies.now_sealed([value.clone()]);
             client.replies.now(|out| out.extend_from_slice(protocol::VALUE_END));
         }
+        _ if lacks_room(reply, client.replies.size_bytes()) => answer_error(client, Error::OutOfMemory),
         _ => client.replies.now(|out| write_reply(reply, request, out)),
     }
+}
+
+/// Whether there is no memory for a reply with large values behind so many bytes of others.
+fn lacks_room(reply: &Reply<'_>, before_bytes: usize) -> bool {
+    let value_bytes = match reply {
+        Reply::Bulk(bytes) => bytes.len(),
+        Reply::Shared(bytes) => bytes.len(),
+        Reply::Array(items) => {
+            items.iter().map(|item| if let Reply::Shared(value) = item { value.len() } else { 0 }).sum()
+        }
+        _ => 0,
+    };
+    value_bytes >= PROBED_BYTES_MIN && !has_room_for(2 * (before_bytes + value_bytes))
 }
 
 pub(super) fn write_reply(reply: &Reply<'_>, request: &Request<'_>, out: &mut Vec<u8>) {

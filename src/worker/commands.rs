@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shard::command::{Access, Run};
-use shard::{Error, Glob, Reply, Request, Waiter};
+use shard::{Error, Glob, PROBED_BYTES_MIN, Reply, Request, Waiter, has_room_for};
 
 use super::calls::locks_of;
 use super::clients::{answer, answer_error, job_token, write_reply};
 use super::hangs::{hangs, hangs_in_disk};
+use super::readings::is_long_read;
 use super::staging::is_staged;
 use super::{Deferred, Worker};
 use crate::backup::{self, Backup, Still};
@@ -24,6 +25,10 @@ use crate::verdict;
 const IN_MULTI: Error = Error::Unavailable(
     "there are no transactions yet: nothing runs between MULTI and EXEC, DISCARD or RESET",
 );
+
+/// How often the arguments of a request are copied, where its memory cannot be shared: for another shard, into the
+/// keyspace, the changes, the frame of the log.
+const COPIES: usize = 4;
 
 /// What became of a parsed request.
 pub(super) enum Flow {
@@ -57,6 +62,13 @@ impl Worker {
         if let Err(error) = protocol::check_arity(command, request.arg_count()) {
             self.commands += 1;
             answer(client, &request, &Reply::Error(error));
+            return Flow::Taken;
+        }
+        let copied_bytes =
+            if input.len() < PROBED_BYTES_MIN || request.large_arg().is_some() { 0 } else { input.len() };
+        if !has_room_for(COPIES * copied_bytes) {
+            self.commands += 1;
+            answer(client, &request, &Reply::Error(Error::OutOfMemory));
             return Flow::Taken;
         }
         if self.loading && !command.runs_while_loading() {
@@ -105,6 +117,12 @@ impl Worker {
             client.waits_for_last = true;
             self.stage(self.index, Token { socket: client.socket, sequence }, OwnedRequest::new(request));
         } else if self.locks.is_idle() || !self.conflicts(request) {
+            if is_long_read(request) {
+                let sequence = client.replies.later(self.index, 0, self.uptime_ms);
+                client.waits_for_last = true;
+                return self.begin_reading(self.index, Token { socket: client.socket, sequence }, request);
+            }
+            self.settle_readings(request);
             let Worker { shard, journal, post, index, now_ms, uptime_ms, turn_number, crowd, .. } = self;
             let journal = &mut **journal;
             journal.bound_frame();
@@ -124,6 +142,7 @@ impl Worker {
             }
         } else {
             let sequence = client.replies.later(self.index, 0, self.uptime_ms);
+            client.waits_for_last |= is_long_read(request);
             let token = Token { socket: client.socket, sequence };
             // It is answered as a request from a peer is.
             self.defer(self.index, token, request);
@@ -136,7 +155,7 @@ impl Worker {
             return answer(client, request, &hangs());
         }
         let token = Token { socket: client.socket, sequence: client.replies.next_sequence() };
-        client.waits_for_last |= is_staged(request);
+        client.waits_for_last |= is_staged(request) || is_long_read(request);
         let size_bytes = self.post.run(worker, token, request);
         client.replies.later(worker, size_bytes, self.uptime_ms);
     }

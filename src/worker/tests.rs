@@ -306,3 +306,50 @@ fn a_turn_looks_at_a_bounded_part_of_a_long_list_of_names_and_no_client_is_owed_
         });
     }
 }
+
+/// A request over RESP.
+fn request<'a>(words: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let count = words.len();
+    words.fold(format!("*{count}\r\n"), |text, word| format!("{text}${}\r\n{word}\r\n", word.len()))
+}
+
+#[test]
+fn a_turn_reads_a_bounded_part_of_very_many_keys_and_all_as_of_one_moment() {
+    const KEYS: usize = 20_000;
+    let keys: Vec<_> = (0..KEYS).map(|number| format!("{number:06}")).collect();
+    for command in ["MGET", "EXISTS"] {
+        for changed in [None, Some(0), Some(KEYS - 1)] {
+            let words: Vec<_> = [command].into_iter().chain(keys.iter().map(String::as_str)).collect();
+            let long_read = request(words.into_iter()) + "PING\r\n";
+            with_worker(|worker| {
+                let (mut client, mut other) = (Client::connect(worker), Client::connect(worker));
+                send_all(worker, &mut other, pipeline(KEYS, 20).as_bytes());
+                turns(worker, |worker| worker.shard.key_count() == KEYS);
+                turns(worker, |_| other.received().is_empty());
+                send_all(worker, &mut client, long_read.as_bytes());
+                turns(worker, |worker| worker.readings.len() == 1);
+                if let Some(number) = changed {
+                    // Of the first key, the old value was read; the last one is read behind the change.
+                    other.send(&format!("DEL {number:06}\r\n"));
+                }
+                let (mut received, mut turns_taken) = (String::new(), 0);
+                turns(worker, |_| {
+                    turns_taken += 1;
+                    received += &client.received();
+                    received.ends_with("+PONG\r\n")
+                });
+                let found = if changed == Some(KEYS - 1) { KEYS - 1 } else { KEYS };
+                match command {
+                    "EXISTS" => assert_eq!(received, format!(":{found}\r\n+PONG\r\n")),
+                    _ => {
+                        assert!(received.starts_with(&format!("*{KEYS}\r\n")));
+                        let values = received.lines().filter(|line| line.starts_with("vv")).count();
+                        assert_eq!((values, received.matches("$-1").count()), (found, KEYS - found));
+                    }
+                }
+                let ends_early = changed == Some(0);
+                assert_eq!(turns_taken < KEYS / 512, ends_early, "{turns_taken} turns");
+            });
+        }
+    }
+}

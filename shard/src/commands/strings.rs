@@ -4,7 +4,7 @@ use super::expiry::{TimeUnit, deadline_of};
 use super::{count, integer};
 use crate::entry::Entry;
 use crate::integer::Digits;
-use crate::{Changes, Error, Reply, Request, Shard};
+use crate::{Changes, Error, Reply, Request, Shard, has_room_for};
 
 /// The most bytes of values in one reply: to name a large value takes a few bytes, to show it that many.
 const REPLY_BYTES_MAX: usize = 1 << 30;
@@ -197,6 +197,10 @@ pub(crate) fn append<'s>(
     let before = found.map_or(0, |found| shard.entry(found).value().len());
     if before + bytes.len() > shard.value_len_max() {
         return too_large(shard);
+    }
+    // The grown value, and the old one until it is copied there.
+    if !has_room_for(2 * (before + bytes.len())) {
+        return Error::OutOfMemory.into();
     }
     match found {
         Some(_) if bytes.is_empty() => {}

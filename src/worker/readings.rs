@@ -1,0 +1,184 @@
+//! Reads of very many keys of this worker's shard (`MGET`, `EXISTS`): some keys in each turn, and all as of one moment.
+//!
+//! That moment is the last one: until then nothing of what was read may change. A command that is about to change one
+//! of these keys has the read come to its end before it runs. Keys are known by their hash: that two share one ends a
+//! read early, at worst. Its client runs no other command meanwhile.
+
+use std::collections::VecDeque;
+
+use ahash::RandomState;
+use shard::command::{Access, Merge, Run};
+use shard::{Error, Reply, Request};
+
+use super::Worker;
+use super::clients::write_reply;
+use crate::mail::Token;
+use crate::protocol::{self, REQUEST_BYTES_MAX};
+use crate::router::OwnedRequest;
+
+/// Up to so many keys are read at once: a millisecond.
+pub(super) const KEYS_AT_ONCE_MAX: usize = 4096;
+
+/// How many keys a turn reads, and how many bytes of the reply it writes, about. After so many keys it looks.
+const KEYS_PER_TURN: usize = 512;
+const BYTES_PER_TURN: usize = 256 << 10;
+const KEYS_PER_LOOK: usize = 32;
+
+/// The most bytes of a reply: naming a key takes fewer bytes than showing its value.
+const REPLY_BYTES_MAX: usize = REQUEST_BYTES_MAX;
+
+/// How many hashes the keys that were read are told apart by.
+const HASHES: usize = 1 << 16;
+
+/// Reads that are under way; they take turns. Each client has one at most.
+pub(super) type Readings = VecDeque<Reading>;
+
+/// A read on its way.
+pub(super) struct Reading {
+    origin: usize,
+    token: Token,
+    request: OwnedRequest,
+    /// How many of its keys were read.
+    read: usize,
+    /// The hashes of those, a bit each.
+    seen: Box<[u64; HASHES / 64]>,
+    hasher: RandomState,
+    /// The frame that the reply depends on.
+    seq: u64,
+    /// The reply so far: the sum, or the items.
+    sum: i64,
+    items: Vec<u8>,
+    error: Option<Error>,
+}
+
+/// Whether a request reads so many keys that it takes several turns.
+#[inline]
+pub(super) fn is_long_read(request: &Request<'_>) -> bool {
+    request.arg_count() > KEYS_AT_ONCE_MAX
+        && request.command.access == Access::Read
+        && matches!(request.command.run, Run::Keys(..))
+}
+
+impl Reading {
+    fn new(origin: usize, token: Token, request: &Request<'_>) -> Reading {
+        let mut items = Vec::new();
+        if let Run::Keys(_, Merge::ByKey) = request.command.run {
+            protocol::begin_list(request.arg_count(), request.dialect, &mut items);
+        }
+        Reading {
+            origin,
+            token,
+            request: OwnedRequest::new(request),
+            read: 0,
+            seen: Box::new([0; HASHES / 64]),
+            hasher: RandomState::new(),
+            seq: 0,
+            sum: 0,
+            items,
+            error: None,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.error.is_some() || self.read == self.request.request().arg_count()
+    }
+
+    /// The place of a key's bit.
+    fn bit(hasher: &RandomState, key: &[u8]) -> (usize, u64) {
+        let hash = hasher.hash_one(key) as usize % HASHES;
+        (hash / 64, 1 << (hash % 64))
+    }
+
+    fn has_seen(&self, key: &[u8]) -> bool {
+        let (word, bit) = Reading::bit(&self.hasher, key);
+        self.seen[word] & bit != 0
+    }
+}
+
+impl Worker {
+    pub(super) fn begin_reading(&mut self, origin: usize, token: Token, request: &Request<'_>) {
+        self.readings.push_back(Reading::new(origin, token, request));
+    }
+
+    /// Drops a read of this worker's client. Returns whether it was still under way.
+    pub(super) fn drop_reading(&mut self, asker: (usize, Token)) -> bool {
+        let at = self.readings.iter().position(|reading| (reading.origin, reading.token) == asker);
+        at.and_then(|at| self.readings.remove(at)).is_some()
+    }
+
+    /// Goes on with the first read. Returns whether any is left.
+    pub(super) fn go_on_reading(&mut self) -> bool {
+        let Some(mut reading) = self.readings.pop_front() else { return false };
+        let end = (reading.read + KEYS_PER_TURN, reading.items.len() + BYTES_PER_TURN);
+        while !reading.is_over() && reading.read < end.0 && reading.items.len() < end.1 {
+            self.read_on(&mut reading);
+        }
+        if reading.is_over() {
+            self.answer_reading(reading);
+        } else {
+            self.readings.push_back(reading);
+        }
+        !self.readings.is_empty()
+    }
+
+    /// Has those reads come to their end that a request would change something of.
+    #[inline]
+    pub(super) fn settle_readings(&mut self, request: &Request<'_>) {
+        if !self.readings.is_empty() && request.command.access == Access::Write {
+            self.settle_readings_of(request);
+        }
+    }
+
+    #[cold]
+    fn settle_readings_of(&mut self, request: &Request<'_>) {
+        for _ in 0..self.readings.len() {
+            let mut reading = self.readings.pop_front().expect("there are as many as were counted");
+            // Without keys it changes all of them.
+            if request.command.keys.any && !request.keys().any(|key| reading.has_seen(key)) {
+                self.readings.push_back(reading);
+                continue;
+            }
+            while !reading.is_over() {
+                self.read_on(&mut reading);
+            }
+            self.answer_reading(reading);
+        }
+    }
+
+    /// Reads the next keys.
+    fn read_on(&mut self, reading: &mut Reading) {
+        let Reading { request, read, seen, hasher, seq, sum, items, error, .. } = reading;
+        let request = request.request();
+        let keys = request.args_from(*read, KEYS_PER_LOOK);
+        *read += keys.arg_count();
+        for key in keys.args() {
+            let (word, bit) = Reading::bit(hasher, key);
+            seen[word] |= bit;
+        }
+        let journal = &mut *self.journal;
+        match self.shard.execute(&keys, self.now_ms, &mut journal.changes) {
+            Reply::Integer(count) => *sum += count,
+            Reply::Array(values) => {
+                values.iter().for_each(|value| protocol::write_item(value, request.dialect, items));
+            }
+            Reply::Error(refused) => *error = Some(refused),
+            _ => unreachable!("a read of several keys is answered by a sum or by items"),
+        }
+        if items.len() > REPLY_BYTES_MAX {
+            *error = Some(Error::ReplyTooLarge { limit: REPLY_BYTES_MAX });
+        }
+        *seq = (*seq).max(journal.frame_behind(&keys, false));
+    }
+
+    fn answer_reading(&mut self, reading: Reading) {
+        let Reading { origin, token, request, seq, sum, items, error, .. } = reading;
+        let request = request.request();
+        self.journal.answer_bytes(seq, (origin, token), &mut self.post, |out| {
+            match (error, request.command.run) {
+                (Some(error), _) => write_reply(&Reply::Error(error), &request, out),
+                (None, Run::Keys(_, Merge::ByKey)) => out.extend_from_slice(&items),
+                (None, _) => write_reply(&Reply::Integer(sum), &request, out),
+            }
+        });
+    }
+}
