@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use shard::{Error, Reply};
 use wal::{Disk, Image, OsDisk, copy_images};
 
+use crate::journal::printable;
 use crate::logging;
 use crate::mail::Token;
 use crate::net::Net;
@@ -175,7 +176,8 @@ impl Backup {
                 }
                 Err(failure) => tracing::error!(path = %path.display(), "no backup was made: {failure}"),
             }
-            let outcome = outcome.map_err(|failure| Error::BackupFailed { cause: failure.text().into() });
+            let outcome =
+                outcome.map_err(|failure| Error::BackupFailed { cause: printable(&failure.to_string()) });
             let _ = sender.send(outcome); // The worker waits for it as long as it runs.
             Net::unpark(wakeup.as_fd());
         };
@@ -237,11 +239,6 @@ impl std::fmt::Display for Failure {
 }
 
 impl Failure {
-    /// As a part of a reply: one line.
-    fn text(&self) -> String {
-        self.to_string().chars().map(|char| if logging::is_deceptive(char) { '?' } else { char }).collect()
-    }
-
     fn directory(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failure {
         let path = path.to_owned();
         move |error| Failure::Directory { action, path, error }

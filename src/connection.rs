@@ -330,16 +330,22 @@ impl Replies {
     }
 
     /// Answers those of the oldest requests that have waited since before `before_ms` in place of their workers,
-    /// whose answers are dropped when they come. Returns whether there were any.
-    pub fn give_up(&mut self, before_ms: u64, mut render: impl FnMut(usize, &mut Vec<u8>)) -> bool {
+    /// whose answers are dropped when they come. What a worker owes that `is_busy` is still waited for. Returns whether
+    /// there were any.
+    pub fn give_up(
+        &mut self,
+        before_ms: u64,
+        is_busy: impl Fn(usize) -> bool,
+        mut render: impl FnMut(usize, &mut Vec<u8>),
+    ) -> bool {
         let first = self.sequence.wrapping_sub(self.slots.len() as u32);
         let overdue: Vec<(u32, u16)> = (first..=u32::MAX)
             .chain(0..)
             .zip(&self.slots)
             .take_while(|(_, slot)| !matches!(slot, Slot::Waiting { since_ms, .. } if *since_ms >= before_ms))
             .filter_map(|(sequence, slot)| match slot {
-                Slot::Waiting { worker, .. } => Some((sequence, *worker)),
-                Slot::Answered { .. } => None,
+                Slot::Waiting { worker, .. } if !is_busy((*worker).into()) => Some((sequence, *worker)),
+                Slot::Waiting { .. } | Slot::Answered { .. } => None,
             })
             .collect();
         for (sequence, worker) in &overdue {
@@ -567,8 +573,13 @@ mod tests {
         let answered = replies.later(4, 20, 150);
         let new = replies.later(5, 30, 200);
         replies.fill(answered, |out| out.push(b'1'));
-        assert!(!replies.give_up(100, |_, out| out.push(b'-')));
-        assert!(replies.give_up(200, |worker, out| out.extend_from_slice(format!("-{worker}").as_bytes())));
+        let give_up = |replies: &mut Replies, before_ms, busy| {
+            let render = |worker, out: &mut Vec<u8>| out.extend_from_slice(format!("-{worker}").as_bytes());
+            replies.give_up(before_ms, |worker| worker == busy, render)
+        };
+        assert!(!give_up(&mut replies, 100, 0));
+        assert!(!give_up(&mut replies, 200, 3), "what a busy worker owes still comes");
+        assert!(give_up(&mut replies, 200, 5));
         assert_eq!(drain(&mut replies), "-31");
         assert_eq!(replies.fill(old, |out| out.push(b'0')).size_bytes, 10);
         assert!(replies.given_up.is_empty());

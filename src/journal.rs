@@ -29,6 +29,7 @@ use wal::{Kind, Log, OsDisk, Spare, Staged, SyncTicket};
 
 use crate::config::Config;
 use crate::config::SyncMode;
+use crate::logging;
 use crate::mail::{Answer, Post, Token};
 use crate::net::{Net, SyncOf};
 
@@ -83,7 +84,9 @@ pub struct Journal {
     /// The sync that is under way, and how many of its files are not done.
     sync: Option<SyncTicket<OsDisk>>,
     files_left: usize,
-    sync_begun: Instant,
+    /// For how long it was seen to be under way, each time the worker looked at the clock: time that passed in a long
+    /// turn, or while the process was not run, says nothing of the disk. `None` before the first look.
+    sync_seen: Option<Duration>,
     failed: Option<std::io::Error>,
     /// How many clients are expected to change something soon, and until when the next sync waits for them.
     company: usize,
@@ -123,7 +126,8 @@ pub enum Outcome {
 /// Why a shard refuses writes.
 struct Fault {
     kind: FaultKind,
-    since: Instant,
+    /// For how long it was seen to last, as [`Journal::sync_seen`].
+    lasted: Duration,
     cause: Arc<str>,
     remedy: &'static str,
 }
@@ -182,7 +186,7 @@ impl Journal {
             awaiting_write: Vec::new(),
             sync: None,
             files_left: 0,
-            sync_begun: Instant::now(),
+            sync_seen: None,
             failed: None,
             company: 0,
             company_until: Instant::now(),
@@ -369,17 +373,24 @@ impl Journal {
         self.fault.as_ref().map(|fault| &fault.cause)
     }
 
-    /// Looks at the clock. When the disk has taken too long, those who wait for it are told, and those who come later
-    /// are told at once. Returns whether answers of frames that could not be written were given up.
+    /// Looks at the clock, on which the time `passed` counts since the last look. When the disk has taken too long,
+    /// those who wait for it are told, and those who come later are told at once. Returns whether answers of frames that
+    /// could not be written were given up.
     ///
     /// Parts of transactions go on waiting, with what they have locked, until the log has them, or until only a
     /// snapshot can have them: it does not begin before the locks are given back.
-    pub fn watch(&mut self, post: &mut Post) -> bool {
+    pub fn watch(&mut self, passed: Duration, post: &mut Post) -> bool {
+        if self.sync.is_some() {
+            self.sync_seen = Some(self.sync_seen.map_or(Duration::ZERO, |seen| seen + passed));
+        }
+        if let Some(fault) = &mut self.fault {
+            fault.lasted += passed;
+        }
         let hangs = self.sync.is_some() && !self.awaits_sync();
         self.sync_hangs = hangs && self.mode != SyncMode::No;
         self.note_speed();
         self.assess();
-        let lasts = |fault: &Fault| fault.since.elapsed() > self.disk_timeout;
+        let lasts = |fault: &Fault| fault.lasted > self.disk_timeout;
         let lasting = self.fault.as_ref().filter(|fault| lasts(fault)).map(|fault| fault.kind);
         self.is_overdue = hangs || matches!(lasting, Some(FaultKind::Sync | FaultKind::Write));
         if self.is_overdue || self.log.needs_snapshot() {
@@ -482,7 +493,7 @@ impl Journal {
                 Some(error) if error.is_out_of_files() => "raise the limit of open files (ulimit -n)",
                 Some(_) => "check the disk; they are taken again once it can be written",
             };
-            Fault { kind, since: Instant::now(), cause: printable(&error.to_string()), remedy }
+            Fault { kind, lasted: Duration::ZERO, cause: printable(&error.to_string()), remedy }
         });
         match &fault {
             Some(Fault { cause, remedy, .. }) => tracing::error!("writes are refused: {cause}; {remedy}"),
@@ -618,13 +629,12 @@ impl Journal {
             net.sync(directory.clone(), SyncOf::Everything);
         }
         self.files_left = ticket.files().len() + usize::from(ticket.directory().is_some());
-        self.sync = Some(ticket);
-        self.sync_begun = Instant::now();
+        (self.sync, self.sync_seen) = (Some(ticket), None);
     }
 
     /// Whether a sync is under way that has not taken too long.
     pub fn awaits_sync(&self) -> bool {
-        self.sync.is_some() && self.sync_begun.elapsed() <= self.disk_timeout
+        self.sync.is_some() && self.sync_seen.is_none_or(|seen| seen <= self.disk_timeout)
     }
 
     /// Ends the log, as [`Log::close`] does. A sync that is still under way counts as failed: one beside it might
@@ -641,7 +651,8 @@ impl Journal {
 
     /// Finds out whether the sync that is under way, or has just ended, is a slow one.
     fn note_speed(&mut self) {
-        let is_slow = self.mode == SyncMode::EverySecond && self.sync_begun.elapsed() > SLOW_SYNC;
+        let is_slow =
+            self.mode == SyncMode::EverySecond && self.sync_seen.is_some_and(|seen| seen > SLOW_SYNC);
         if self.sync.is_some() && is_slow != self.is_slow && (is_slow || self.files_left == 0) {
             self.is_slow = is_slow;
             if is_slow {
@@ -716,7 +727,7 @@ impl Held {
 
 /// A text that fits in a line of a reply, whatever the names of files hold.
 pub fn printable(text: &str) -> Arc<str> {
-    text.chars().map(|char| if char.is_control() { '?' } else { char }).collect::<String>().into()
+    text.chars().map(|char| if logging::is_deceptive(char) { '?' } else { char }).collect::<String>().into()
 }
 
 impl UnsafeFrames {

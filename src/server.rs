@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -261,6 +261,8 @@ pub struct Shared {
 struct Pulse {
     /// When it began its last turn, in milliseconds from the start of the server.
     turn_began_ms: AtomicU64,
+    /// Its thread, as the system numbers it; 0 before that has begun.
+    thread: AtomicI32,
     /// Its disk fails.
     disk_fails: AtomicBool,
 }
@@ -298,15 +300,30 @@ impl Shared {
         self.pulses[worker].disk_fails.store(fails, Ordering::Relaxed);
     }
 
-    /// Whether the disk of some worker fails.
-    pub fn some_disk_fails(&self) -> bool {
-        self.pulses.iter().any(|pulse| pulse.disk_fails.load(Ordering::Relaxed))
+    /// When a worker began the turn that it is in, or its last one, in milliseconds from the start of the server.
+    pub fn turn_began_ms(&self, worker: usize) -> u64 {
+        self.pulses[worker].turn_began_ms.load(Ordering::Relaxed)
     }
 
-    /// Whether a worker has not come back from its last turn for so long that its disk must hang.
-    pub fn hangs(&self, worker: usize, now_ms: u64) -> bool {
-        let since_ms = self.pulses[worker].turn_began_ms.load(Ordering::Relaxed);
-        u128::from(now_ms.saturating_sub(since_ms)) > self.config.disk_timeout.as_millis()
+    /// Notes that this thread is that of a worker.
+    pub fn note_thread(&self, worker: usize) {
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        self.pulses[worker].thread.store(thread, Ordering::Relaxed);
+    }
+
+    /// Whether the thread of a worker waits in a system call. One that runs, waits for a CPU or was stopped does not.
+    /// Where the system does not tell, it is taken to.
+    pub fn waits_in_system_call(&self, worker: usize) -> bool {
+        let thread = self.pulses[worker].thread.load(Ordering::Relaxed);
+        let stat = std::fs::read(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+        // The state stands behind the thread's name, which is in parentheses.
+        let state = stat.rsplit(|byte| *byte == b')').next().and_then(|rest| rest.get(1));
+        !matches!(state, Some(b'R' | b'T' | b't'))
+    }
+
+    /// Whether the disk of a worker fails.
+    pub fn disk_fails(&self, worker: usize) -> bool {
+        self.pulses[worker].disk_fails.load(Ordering::Relaxed)
     }
 
     /// Notes that a worker has its shard. With the last one the server is ready, and says so.
@@ -554,6 +571,7 @@ async fn work(
     // Nothing is served yet, so this thread may wait for the others.
     let Ok(doorbells) = start.recv() else { return Ok(()) };
     post.connect(&doorbells);
+    shared.note_thread(index);
     let mut worker = Worker::new(index, shared, net, post, data).map_err(Failure::NetworkRing)?;
     worker.accept_at(listeners);
     worker.run().await

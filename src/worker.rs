@@ -45,6 +45,7 @@ use crate::verdict;
 use clients::BACKLOG_TIME_MIN;
 pub(crate) use clients::{REFUSED_AT_ONCE_MAX, answer, job_token};
 use crowd::Crowd;
+use hangs::Peer;
 pub(crate) use listing::Listing;
 use readings::Readings;
 use staging::Stagings;
@@ -100,9 +101,10 @@ pub struct Worker {
     upkeep: Upkeep,
     /// The backup that this worker leads.
     backup: Option<Backup>,
-    /// Which workers hang in their disks.
+    /// Which workers hang in their disks, and what tells that.
     hung: Vec<bool>,
-    last_tick_ms: u64,
+    peers: Vec<Peer>,
+    last_look_ms: u64,
     locks: LockTable<Deferred>,
     /// The locked or waiting parts of transactions.
     prepared: HashMap<TransactionId, Prepared>,
@@ -241,7 +243,8 @@ impl Worker {
             shared,
             upkeep,
             hung: vec![false; post.worker_count()],
-            last_tick_ms: 0,
+            peers: vec![Peer::default(); post.worker_count()],
+            last_look_ms: 0,
             net,
             post,
             shard,
@@ -572,10 +575,11 @@ impl Worker {
             let latency_us = std::mem::take(&mut self.turn_times).typical_us();
             self.shard.note_second(self.now_ms, latency_us);
         }
-        self.look_for_hangs();
+        let passed = self.step_towards_timeouts();
+        self.look_for_hangs(passed);
         self.end_timed_waits();
         if self.journal.get().is_some() {
-            if self.journal.watch(&mut self.post) {
+            if self.journal.watch(passed, &mut self.post) {
                 self.give_up_held_back();
             }
             self.shared.note_disk(self.index, self.journal.is_failing());

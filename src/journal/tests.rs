@@ -130,8 +130,9 @@ fn in_everysec_a_slow_sync_makes_those_wait_who_change_something() {
     assert_eq!(turn(&mut journal, &mut net, &mut post, true), 1);
     journal.begin_sync(&mut net);
     assert_eq!(turn(&mut journal, &mut net, &mut post, true), 1, "a sync under way holds nobody up");
-    journal.sync_begun -= 2 * SLOW_SYNC;
-    journal.watch(&mut post);
+    journal.watch(2 * SLOW_SYNC, &mut post); // What had passed before it began says nothing of it.
+    assert_eq!(turn(&mut journal, &mut net, &mut post, true), 1, "it has just begun");
+    journal.watch(2 * SLOW_SYNC, &mut post);
     assert_eq!(turn(&mut journal, &mut net, &mut post, true), 0, "a slow one does");
     assert_eq!(turn(&mut journal, &mut net, &mut post, false), 1, "but for those who only read");
 
@@ -156,7 +157,7 @@ fn a_part_of_a_transaction_that_comes_after_a_failed_sync_frees_its_locks() {
     let seq = journal.append(Kind::Transaction { id: 1, participants: &[0, 1] });
     journal.answer(seq, 0, TOKEN, Answer::Committed(Reply::Ok), &mut post);
     journal.write(&mut net, &mut post);
-    journal.watch(&mut post);
+    journal.watch(Duration::ZERO, &mut post);
     let given = answers(&mut post, &mut net);
     assert!(matches!(given[..], [Answer::Part(Reply::Error(Error::NotOnDisk { .. }))]), "{given:?}");
 }
@@ -167,7 +168,8 @@ fn the_end_of_a_log_does_not_pass_over_a_sync_that_is_under_way() {
     let (mut net, mut post) = (Net::new().unwrap(), Post::mesh(1, 4).remove(0));
     let mut journal = syncing(directory.path(), &mut net, &mut post);
     assert!(journal.awaits_sync());
-    journal.sync_begun -= 2 * journal.disk_timeout;
+    let timeout = journal.disk_timeout;
+    (0..2).for_each(|_| assert!(!journal.watch(2 * timeout, &mut post)));
     assert!(!journal.awaits_sync(), "it hangs, and nobody waits for ever");
     assert!(matches!(journal.close(), Err(wal::Error::SyncFailedBefore { .. })));
 }

@@ -1,13 +1,18 @@
 //! Workers that hang in their disks, and what clients that wait for one are told. Nothing that was begun is undone
 //! here: it goes on without them.
+//!
+//! A worker whose thread computes, or is not given a CPU, does not hang: clients wait for it. Neither does anybody hang
+//! while the whole process is not run. So what counts is the time that was seen to pass, in small steps, and what the
+//! system says of the thread.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shard::command::Run;
 use shard::{Error, Reply};
 
-use super::Worker;
 use super::clients::{answer, answer_error};
+use super::{TICK_MS, Worker};
 use crate::connection::Client;
 use crate::mail::{Answer, Token};
 use crate::protocol;
@@ -17,67 +22,151 @@ use crate::session::synced_count;
 /// How much longer than its disk a client waits for an answer: what the shard itself has to say comes first.
 const ANSWER_SLACK_MS: u64 = 500;
 
+/// So much of the time between two looks at the disks counts at most, and so large a part of what a disk may take. What
+/// is longer was a long turn of the worker that looks, or the process was not run.
+const STEP_MS_MAX: u64 = 250;
+const STEP_PART: u64 = 4;
+
+/// A worker that has not begun a turn for longer than this is looked at: one that sleeps begins one with each tick.
+const LONG_TURN_MS: u64 = 2 * TICK_MS;
+
+/// What a worker knows of another one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peer {
+    /// When it began the turn in which it was seen last.
+    turn_began_ms: u64,
+    /// For how long it was seen in this turn, and for how much of that its thread was seen to wait in a system call.
+    in_turn_ms: u64,
+    waiting_ms: u64,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    TakesTurns,
+    /// It has been in one turn for longer than a disk may take, and waits in the system: in a call to its disk, since it
+    /// waits for nothing else inside a turn.
+    Hangs,
+    /// It has been in one turn for as long, but computes, or gets no CPU.
+    IsBusy,
+}
+
+impl Peer {
+    /// Looks at it again, after `passed_ms`. Where it matters, `waits` tells whether its thread waits in a system call.
+    fn look(
+        &mut self,
+        turn_began_ms: u64,
+        passed_ms: u64,
+        disk_timeout_ms: u64,
+        waits: impl FnOnce() -> bool,
+    ) -> State {
+        if turn_began_ms != self.turn_began_ms {
+            *self = Peer { turn_began_ms, ..Peer::default() };
+            return self.state;
+        }
+        self.in_turn_ms += passed_ms;
+        if self.is_in_long_turn() && waits() {
+            self.waiting_ms += passed_ms;
+        }
+        self.state = match disk_timeout_ms {
+            timeout_ms if self.waiting_ms > timeout_ms => State::Hangs,
+            timeout_ms if self.in_turn_ms > timeout_ms => State::IsBusy,
+            _ => State::TakesTurns,
+        };
+        self.state
+    }
+
+    fn is_in_long_turn(&self) -> bool {
+        self.in_turn_ms > LONG_TURN_MS
+    }
+}
+
 impl Worker {
+    /// How much of the time since the last look at the disks counts for them.
+    pub(super) fn step_towards_timeouts(&mut self) -> Duration {
+        let timeout_ms = self.shared.config.disk_timeout.as_millis() as u64;
+        let passed_ms = self.uptime_ms - std::mem::replace(&mut self.last_look_ms, self.uptime_ms);
+        Duration::from_millis(step_ms(passed_ms, timeout_ms))
+    }
+
     /// Finds out which workers hang. While one does, or a disk fails, clients that have waited for too long are told:
     /// what they asked for goes on without them.
-    pub(super) fn look_for_hangs(&mut self) {
-        // When this worker itself was not run for a while, neither were the others.
-        let late =
-            self.uptime_ms - self.last_tick_ms > self.shared.config.disk_timeout.as_millis() as u64 / 2;
-        self.last_tick_ms = self.uptime_ms;
-        if late || self.loading {
+    pub(super) fn look_for_hangs(&mut self, passed: Duration) {
+        if self.loading {
             return;
         }
-        for worker in 0..self.hung.len() {
-            let hangs = worker != self.index && self.shared.hangs(worker, self.uptime_ms);
-            if hangs != std::mem::replace(&mut self.hung[worker], hangs) {
-                let state = if hangs { "hangs in its disk" } else { "goes on" };
-                tracing::warn!(shard = worker, "{state}, as shard {} sees it", self.index);
+        let timeout_ms = self.shared.config.disk_timeout.as_millis() as u64;
+        for worker in (0..self.peers.len()).filter(|worker| *worker != self.index) {
+            let (peer, shared) = (&mut self.peers[worker], &self.shared);
+            let (before, waits) = (peer.state, || shared.waits_in_system_call(worker));
+            let turn_began_ms = shared.turn_began_ms(worker);
+            let state = peer.look(turn_began_ms, passed.as_millis() as u64, timeout_ms, waits);
+            self.hung[worker] = state == State::Hangs;
+            if state != before {
+                let told = match state {
+                    State::Hangs => "hangs in its disk",
+                    State::IsBusy => "is busy with one turn, or gets no CPU; its disk does not hang",
+                    State::TakesTurns => "goes on",
+                };
+                tracing::warn!(shard = worker, "{told}, as shard {} sees it", self.index);
             }
         }
-        if !self.some_hang() && !self.shared.some_disk_fails() {
+        let is_sick = |worker: &usize| self.hung[*worker] || self.shared.disk_fails(*worker);
+        let sick: Vec<usize> = (0..self.peers.len()).filter(is_sick).collect();
+        if sick.is_empty() {
             return;
         }
         let waiting = self.connections.iter().flatten().filter(|connection| !connection.client.is_quiet());
         let waiting: Vec<_> = waiting.map(|connection| connection.client.socket).collect();
         for id in waiting {
             let mut connection = self.take_out(id).expect("it is there");
-            self.give_up_what_hangs(&mut connection.client);
+            self.give_up_what_hangs(&mut connection.client, &sick);
             self.put_back(connection);
         }
     }
 
-    fn give_up_what_hangs(&mut self, client: &mut Client) {
+    /// Answers what a client has waited for too long, as far as it may be for the disks of these workers.
+    fn give_up_what_hangs(&mut self, client: &mut Client, sick: &[usize]) {
         let wait_ms = self.shared.config.disk_timeout.as_millis() as u64 + ANSWER_SLACK_MS;
         let Some(before_ms) = self.uptime_ms.checked_sub(wait_ms) else { return };
         let dialect = client.dialect;
-        client.replies.give_up(before_ms, |worker, out| {
-            let error = Error::NotOnDisk { cause: no_answer(&[worker]) };
+        let is_busy = |worker: usize| !sick.contains(&worker) && self.peers[worker].is_in_long_turn();
+        client.replies.give_up(before_ms, is_busy, |worker, out| {
+            let error = Error::NotOnDisk { cause: no_answer(&[worker], sick) };
             protocol::write_error(error, dialect, out);
         });
-        let awaited = match client.job.as_deref_mut() {
+        let awaited = match client.job.as_deref() {
             Some(Job::Transaction(transaction)) if client.job_since_ms < before_ms => {
-                transaction.give_up();
                 transaction.unanswered()
             }
             Some(Job::Gather(gather)) => gather.unanswered().to_vec(),
             Some(Job::Walk(walk)) => vec![walk.shard()],
             _ => return,
         };
-        let is_transaction = matches!(client.job.as_deref(), Some(Job::Transaction(_)));
-        if !is_transaction && !awaited.iter().any(|worker| self.hung[*worker]) {
+        let may_be_for_disks = match client.job.as_deref() {
+            Some(Job::Transaction(_)) => !awaited.iter().all(|worker| is_busy(*worker)),
+            _ => awaited.iter().any(|worker| self.hung[*worker]),
+        };
+        if !may_be_for_disks {
             return;
         }
         let mut job = client.job.take().expect("it was looked at");
         let sequence = client.replies.skip_number();
         match &mut *job {
             Job::Gather(gather) if gather.is_of_reports() => {
-                gather.report.wal_fault = awaited.first().copied().map(hangs_in_disk);
+                let hung = awaited.iter().copied().find(|worker| self.hung[*worker]);
+                gather.report.wal_fault = hung.map(hangs_in_disk);
                 let request = gather.request.clone();
                 let reply = self.gathered(&request.request(), gather);
                 answer(client, &request.request(), &reply);
             }
-            _ => answer_error(client, Error::NotOnDisk { cause: no_answer(&awaited) }),
+            other => {
+                if let Job::Transaction(transaction) = other {
+                    transaction.give_up();
+                }
+                answer_error(client, Error::NotOnDisk { cause: no_answer(&awaited, sick) });
+            }
         }
         client.given_up.push((sequence, job));
     }
@@ -127,6 +216,10 @@ impl Worker {
     }
 }
 
+fn step_ms(passed_ms: u64, disk_timeout_ms: u64) -> u64 {
+    passed_ms.min((disk_timeout_ms / STEP_PART).clamp(TICK_MS, STEP_MS_MAX))
+}
+
 pub(super) fn hangs() -> Reply<'static> {
     Reply::Error(Error::Unavailable("the disk of a shard that it needs hangs; nothing was done"))
 }
@@ -135,8 +228,122 @@ pub(super) fn hangs_in_disk(shard: usize) -> Arc<str> {
     format!("shard {shard}: its disk hangs").into()
 }
 
-/// The cause of an error for clients of workers that do not answer.
-fn no_answer(workers: &[usize]) -> Arc<str> {
-    let shards: Vec<_> = workers.iter().map(ToString::to_string).collect();
-    format!("no answer from shard {} in time, whose disk hangs or fails", shards.join(", ")).into()
+/// The cause of an error for clients that wait for the answers of some workers, while the disks of some hang or fail.
+fn no_answer(awaited: &[usize], sick: &[usize]) -> Arc<str> {
+    let list = |workers: &[usize]| workers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let to_blame: Vec<usize> = awaited.iter().copied().filter(|worker| sick.contains(worker)).collect();
+    match to_blame.is_empty() {
+        false => format!("no answer from shard {} in time, whose disk hangs or fails", list(&to_blame)),
+        // It waits for a command over several shards, most likely.
+        true => format!(
+            "no answer from shard {} in time, while the disk of shard {} hangs or fails",
+            list(awaited),
+            list(sick)
+        ),
+    }
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::recovery;
+    use crate::server::Shared;
+
+    const TIMEOUT_MS: u64 = 1000;
+
+    /// Looks at a peer each tick for so long, and returns what it was seen as last.
+    fn looked_at(peer: &mut Peer, for_ms: u64, turn_began_ms: u64, waits: bool) -> State {
+        (0..for_ms / TICK_MS).for_each(|_| {
+            peer.look(turn_began_ms, TICK_MS, TIMEOUT_MS, || waits);
+        });
+        peer.state
+    }
+
+    #[test]
+    fn only_a_thread_that_waits_in_the_system_hangs() {
+        let mut peer = Peer::default();
+        assert_eq!(looked_at(&mut peer, 900, 1, true), State::TakesTurns);
+        assert_eq!(looked_at(&mut peer, 600, 1, true), State::Hangs);
+        assert_eq!(looked_at(&mut peer, 100, 2, true), State::TakesTurns);
+        assert_eq!(looked_at(&mut peer, 60_000, 2, false), State::IsBusy);
+        // It pages now and then, or gets a CPU so seldom.
+        assert_eq!(looked_at(&mut peer, 900, 2, true), State::IsBusy);
+        assert_eq!(looked_at(&mut peer, 60_000, 2, false), State::IsBusy);
+        // It computed for long, and then its disk hung.
+        assert_eq!(looked_at(&mut peer, 200, 2, true), State::Hangs);
+        assert_eq!(looked_at(&mut peer, 100, 3, true), State::TakesTurns);
+        assert!(!peer.is_in_long_turn());
+    }
+
+    #[test]
+    fn a_process_that_was_not_run_for_long_has_seen_little_of_that_time() {
+        const HOUR_MS: u64 = 3_600_000;
+        for (timeout_ms, most_ms) in
+            [(100, TICK_MS), (800, 200), (10_000, STEP_MS_MAX), (HOUR_MS, STEP_MS_MAX)]
+        {
+            assert_eq!(step_ms(HOUR_MS, timeout_ms), most_ms, "{timeout_ms}");
+            assert_eq!(step_ms(TICK_MS - 1, timeout_ms), TICK_MS - 1);
+        }
+    }
+
+    #[test]
+    fn the_system_tells_a_thread_that_computes_from_one_that_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_str().unwrap();
+        let config =
+            Config::parse_from_args(["kvlite", "--wal-path", path, "--shards", "2"], vec![0]).unwrap();
+        let found = recovery::lock(&config).unwrap();
+        let shared = Shared::new(config, None, Instant::now(), found.loading());
+        assert!(shared.waits_in_system_call(0), "a thread that is not known");
+        let is_over = AtomicBool::new(false);
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        // Says whether the thread of a worker is seen in this state soon.
+        let is_seen = |worker: usize, waits: bool| {
+            let begun = Instant::now();
+            while shared.waits_in_system_call(worker) != waits {
+                if begun.elapsed() > Duration::from_secs(20) {
+                    return false;
+                }
+                std::thread::yield_now();
+            }
+            (0..1000).all(|_| shared.waits_in_system_call(worker) == waits)
+        };
+        let (spins, blocks) = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                shared.note_thread(0);
+                while !is_over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+            scope.spawn(|| {
+                shared.note_thread(1);
+                assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+            });
+            let seen = (is_seen(0, false), is_seen(1, true));
+            is_over.store(true, Ordering::Relaxed);
+            drop(writer);
+            seen
+        });
+        assert!(spins, "a thread that computes, or waits for a CPU, was seen to wait in a system call");
+        assert!(blocks, "a thread that waits in a system call was not seen to");
+    }
+
+    #[test]
+    fn the_shard_whose_disk_hangs_is_named_and_not_the_one_that_waits_for_it() {
+        assert_eq!(&*no_answer(&[1], &[1]), "no answer from shard 1 in time, whose disk hangs or fails");
+        assert_eq!(
+            &*no_answer(&[0, 1, 2], &[2, 1]),
+            "no answer from shard 1, 2 in time, whose disk hangs or fails"
+        );
+        assert_eq!(
+            &*no_answer(&[0], &[1]),
+            "no answer from shard 0 in time, while the disk of shard 1 hangs or fails"
+        );
+    }
 }

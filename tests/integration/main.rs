@@ -41,5 +41,6 @@ mod loading; // a start on much data: what is answered meanwhile, SIGTERM, damag
 mod logs; // a log that nobody reads, clients that would like to write into it
 mod persistence; // every kind of change, restarts, other shard counts
 mod resharding; // starts with another number of shards that are killed in the middle
+mod stalls; // a process that is not run for a while
 mod startup; // flags, exit statuses, one server per directory
 mod tools; // check, repair and dump on what a server left
