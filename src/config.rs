@@ -15,11 +15,12 @@ use std::time::Duration;
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use shard::AutoTtl;
 pub use units::{CpuList, InvalidValue, auto_ttl, auto_ttl_text};
 pub(crate) use units::{duration_within, number_within, size};
+use wal::BootId;
 
 use crate::bench;
 use crate::tools::Tool;
@@ -44,6 +45,22 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// In which run of the machine a program takes itself to be. Tests that cut the power of a file system alone say so by
+/// it; nobody else needs it.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Boot {
+    /// Boot id that counts in place of the machine's: for tests that cut the power of a file system [default: none]
+    #[arg(long, env = "KVLITE_BOOT_ID", value_name = "ID", hide = true, help_heading = PERSISTENCE)]
+    boot_id: Option<BootId>,
+}
+
+impl Boot {
+    /// The run of the machine; `None` where it is not known.
+    pub fn id(self) -> Option<BootId> {
+        self.boot_id.or_else(BootId::current)
+    }
 }
 
 /// The options of one server, each within its bounds and none contradicting another.
@@ -87,6 +104,16 @@ pub struct Config {
     #[arg(long, env = "KVLITE_WAL_PATH", default_value = "./kvlite-data", value_name = "DIR")]
     #[arg(help_heading = PERSISTENCE)]
     pub wal_path: PathBuf,
+
+    /// Whether to remove at the start what earlier starts cut off the logs and kept aside; the bare flag means true
+    #[arg(long, env = "KVLITE_DISCARD_CUT", default_value = "false", default_missing_value = "true")]
+    #[arg(action = clap::ArgAction::Set, value_parser = units::boolean, num_args = 0..=1)]
+    #[arg(hide_possible_values = true, value_name = "BOOL", help_heading = PERSISTENCE)]
+    pub discard_cut: bool,
+
+    /// See there.
+    #[command(flatten)]
+    pub boot: Boot,
 
     /// Directory below which BACKUP writes [default: none, and BACKUP is refused]
     #[arg(long, env = "KVLITE_BACKUP_DIR", value_name = "DIR", help_heading = PERSISTENCE)]
@@ -346,10 +373,12 @@ impl Config {
             ("auto-ttl", self.auto_ttl.as_ref().map_or(String::new(), auto_ttl_text)),
             ("backup-dir", shown(&self.backup_dir)),
             ("bind", self.host.clone()),
+            ("boot-id", self.boot.boot_id.map(|id| id.to_string()).unwrap_or_default()),
             ("compact-interval", units::duration_text(self.compact_interval)),
             ("cpus", units::cpu_list_text(self.cpus())),
             ("databases", "1".to_owned()),
             ("dir", self.wal_path.display().to_string()),
+            ("discard-cut", self.discard_cut.to_string()),
             ("disk-timeout", units::duration_text(self.disk_timeout)),
             ("enable-analytics", self.enable_analytics.to_string()),
             ("host", self.host.clone()),

@@ -10,7 +10,7 @@ use crate::config::Config;
 #[test]
 fn the_readme_shows_every_option_with_its_variable_and_default() {
     let readme = include_str!("../README.md");
-    for arg in Config::command().get_arguments() {
+    for arg in Config::command().get_arguments().filter(|arg| !arg.is_hide_set()) {
         let flag = arg.get_long().expect("every option has a flag");
         let variable = arg.get_env().and_then(|name| name.to_str()).expect("every option has a variable");
         let start = format!("| `--{flag}` | `{variable}` | ");

@@ -2,7 +2,7 @@
 //! meanwhile. It reads no file itself.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use wal::Record;
@@ -18,6 +18,8 @@ pub struct Loading {
     /// How many shards the present step reads.
     shards_read: AtomicUsize,
     shards: Box<[Progress]>,
+    /// The files of every shard are read back: their logs may be opened.
+    is_read: AtomicBool,
     left: AtomicUsize,
     percent_shown: AtomicU8,
     started: Instant,
@@ -53,6 +55,7 @@ impl Loading {
             steps_begun: AtomicUsize::new(0),
             shards_read: AtomicUsize::new(shards),
             shards: (0..shards_max.max(shards)).map(|_| Progress::default()).collect(),
+            is_read: AtomicBool::new(false),
             left: AtomicUsize::new(shards),
             percent_shown: AtomicU8::new(0),
             started: Instant::now(),
@@ -69,6 +72,16 @@ impl Loading {
     /// Notes that everything before `record` of a shard was read, and that it gave so many keys.
     pub fn note(&self, shard_index: usize, record: &Record<'_>, keys: usize) {
         self.shards[shard_index].note(record.read_bytes, record.total_bytes, keys);
+    }
+
+    /// Notes that the files of every shard are read back and found sound. None of them is changed before.
+    pub fn open_logs(&self) {
+        self.is_read.store(true, Ordering::Release);
+    }
+
+    /// Whether they are.
+    pub fn is_read(&self) -> bool {
+        self.is_read.load(Ordering::Acquire)
     }
 
     /// Notes that a shard is in memory. Returns whether it was the last.

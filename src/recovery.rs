@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shard::{Change, Changes, Shard};
-use wal::{DataDir, Disk, Kind, Layout, Log, Note, OsDisk, Place, Record, SnapshotWriter};
+use wal::{DataDir, Disk, Kind, Layout, Log, Note, OsDisk, Place, Record, Replayed, SnapshotWriter};
 
 use crate::config::Config;
 use crate::loading::Loading;
@@ -32,8 +32,8 @@ const PAUSE_BYTES: u64 = 64 * 1024;
 
 /// The locked data directory, with a layout for the number of shards that the server has.
 pub struct Data<D: Disk = OsDisk> {
-    /// Holds the lock.
-    _directory: DataDir<D>,
+    /// It holds the lock.
+    directory: DataDir<D>,
     disk: D,
     layout: Layout,
     segment_bytes: u64,
@@ -60,6 +60,22 @@ impl<D: Disk> Data<D> {
         verdict::id_micros(self.verdict.last_id)
     }
 
+    /// Removes what an unfinished change of the layout left behind, gives an older layout what it lacks, and, if wanted,
+    /// removes what earlier starts cut off the logs: once all shards are read, and no log is open yet.
+    ///
+    /// # Errors
+    /// [`Failure::Log`].
+    pub fn settle(&mut self, discards_cut: bool) -> Result<(), Failure> {
+        let settled = self.directory.remove_leftovers().and_then(|()| self.directory.upgrade());
+        settled.map_err(|error| Failure::Log { shard: None, error })?;
+        for index in (0..self.layout.shards).filter(|_| discards_cut) {
+            let discarded = wal::discard_cut(&self.disk, &self.layout.shard_dir(index));
+            let files = discarded.map_err(|error| Failure::log(index as usize, error))?;
+            tracing::info!(shard = index, files, "discarded what earlier starts had cut off the log");
+        }
+        Ok(())
+    }
+
     /// Makes the logs say what the verdict says. First every log is marked with the transactions that do not count:
     /// after a crash from then on the same verdict is reached. Then the logs that end early are replaced by
     /// snapshots, so that what follows is not mistaken for part of what was cut.
@@ -83,10 +99,11 @@ impl<D: Disk> Data<D> {
             tracing::warn!(
                 shard = index,
                 frames = lost,
-                "the end of the log builds on what another shard lost in a power cut; it was cut off"
+                "the end of the log builds on what another shard lost in a power cut; it is cut off"
             );
-            replace_by_snapshot(&shard, &mut log, self.verdict.last_id)
+            let kept = replace_by_snapshot(&shard, &mut log, *seq, self.verdict.last_id)
                 .map_err(|error| Failure::log(index, error))?;
+            warn_kept(index, &kept);
         }
         let Verdict { left_out, last_id, .. } = &*self.verdict;
         let verdict = Verdict { left_out: left_out.clone(), last_id: *last_id, ..Verdict::default() };
@@ -107,7 +124,8 @@ pub struct Found<D: Disk = OsDisk> {
 /// # Errors
 /// [`Failure::Log`].
 pub fn lock(config: &Config) -> Result<Found, Failure> {
-    Found::lock(OsDisk, &config.wal_path, config.shard_count() as u32, config.wal_segment_size)
+    let disk = OsDisk::in_boot(config.boot.id());
+    Found::lock(disk, &config.wal_path, config.shard_count() as u32, config.wal_segment_size)
 }
 
 /// Locks the data directory on any disk, and makes it ready for `shards` shards, as [`Found::prepare`] does. New log
@@ -118,7 +136,9 @@ pub fn lock(config: &Config) -> Result<Found, Failure> {
 pub fn open_on<D: Disk>(disk: D, path: &Path, shards: u32, segment_bytes: u64) -> Result<Data<D>, Failure> {
     let found = Found::lock(disk, path, shards, segment_bytes)?;
     let loading = found.loading();
-    found.prepare(&loading)
+    let mut data = found.prepare(&loading)?;
+    data.settle(false)?;
+    Ok(data)
 }
 
 impl<D: Disk> Found<D> {
@@ -167,8 +187,15 @@ impl<D: Disk> Found<D> {
                 new
             }
         };
-        let verdict = Arc::new(verdict::reach_noting(&disk, &layout, loading)?);
-        let data = Data { _directory: directory, disk, layout, segment_bytes, verdict };
+        let verdict = Arc::new(verdict::reach_noting(&disk, &layout, loading)?.accept(&layout)?);
+        if verdict.is_news() {
+            // The snapshots, too, are judged before anything is changed.
+            for index in 0..shards {
+                let read = wal::check(&disk, &layout.shard_dir(index), layout.place(index), |_| Ok(()));
+                read.map_err(|error| Failure::log(index as usize, error))?;
+            }
+        }
+        let data = Data { directory, disk, layout, segment_bytes, verdict };
         let data = if data.verdict.is_news() { data.carry_out()? } else { data };
         loading.begin_step(shards as usize);
         Ok(data)
@@ -183,7 +210,7 @@ impl<D: Disk> ShardData<D> {
         segment_bytes: u64,
         verdict: &Arc<Verdict>,
     ) -> ShardData<D> {
-        let place = Place { shard_index: index as u32, shard_count: layout.shards };
+        let place = layout.place(index as u32);
         let directory = layout.shard_dir(place.shard_index);
         ShardData { disk: disk.clone(), directory, place, segment_bytes, verdict: verdict.clone() }
     }
@@ -198,19 +225,47 @@ impl<D: Disk> ShardData<D> {
     /// # Errors
     /// [`Failure::Log`], [`Failure::Replay`].
     pub fn recover(&self) -> Result<(Shard, Log<D>), Failure> {
-        self.recover_with_pauses(Shard::new(random_seeds()), |_, _| {})
+        let (shard, replayed) = self.read(Shard::new(random_seeds()), |_, _| {})?;
+        Ok((shard, self.open(replayed)?))
     }
 
-    /// As [`ShardData::recover`], into an empty shard; calls `pause` now and then, with the record that follows and
-    /// the number of keys so far.
+    /// The log that was [read](ShardData::read), open for what follows. Until this, no file of the shard is changed: it
+    /// waits until every shard is read. Blocks.
     ///
     /// # Errors
-    /// As there.
-    pub fn recover_with_pauses(
+    /// [`Failure::Log`].
+    pub fn open(&self, replayed: Replayed<D>) -> Result<Log<D>, Failure> {
+        let index = self.place.shard_index as usize;
+        if let Some(cut) = &replayed.recovered.cut {
+            tracing::warn!(
+                shard = index,
+                file = %cut.path.display(),
+                offset = cut.offset,
+                bytes = cut.bytes,
+                "the end of the log was torn, as a crash leaves it; it is cut there"
+            );
+            warn_kept(index, &cut.kept);
+        }
+        if let Some(path) = &replayed.recovered.lacking_synced {
+            tracing::warn!(
+                shard = index,
+                file = %path.display(),
+                "missing or damaged; it has a copy, and is written again"
+            );
+        }
+        Log::open(replayed, self.segment_bytes).map_err(|error| Failure::log(index, error))
+    }
+
+    /// The shard as its snapshot and log tell, put into an empty one; calls `pause` now and then, with the record that
+    /// follows and the number of keys so far. Changes nothing. Blocks.
+    ///
+    /// # Errors
+    /// [`Failure::Log`], [`Failure::Replay`].
+    pub fn read(
         &self,
         mut shard: Shard,
         mut pause: impl FnMut(&Record<'_>, usize),
-    ) -> Result<(Shard, Log<D>), Failure> {
+    ) -> Result<(Shard, Replayed<D>), Failure> {
         let index = self.place.shard_index as usize;
         let started = Instant::now();
         let mut next_pause_bytes = 0;
@@ -225,17 +280,9 @@ impl<D: Disk> ShardData<D> {
                 Ok(())
             }
         };
-        let recovered = Log::recover(&self.disk, &self.directory, self.place, self.segment_bytes, apply);
-        let (log, recovered) = recovered.map_err(|error| error.of_shard(index))?;
-        if let Some(cut) = &recovered.cut {
-            tracing::warn!(
-                shard = index,
-                file = %cut.path.display(),
-                offset = cut.offset,
-                bytes = cut.bytes,
-                "the end of the log was torn, as a crash leaves it; it was cut there"
-            );
-        }
+        let replayed = wal::replay(&self.disk, &self.directory, self.place, apply);
+        let replayed = replayed.map_err(|error| error.of_shard(index))?;
+        let recovered = &replayed.recovered;
         tracing::info!(
             shard = index,
             keys = shard.key_count(),
@@ -243,7 +290,18 @@ impl<D: Disk> ShardData<D> {
             ms = started.elapsed().as_millis() as u64,
             "recovered"
         );
-        Ok((shard, log))
+        Ok((shard, replayed))
+    }
+}
+
+/// Tells where frames are kept that do not count any more.
+fn warn_kept(shard: usize, kept: &[PathBuf]) {
+    for file in kept {
+        tracing::warn!(
+            shard,
+            file = %file.display(),
+            "whole frames were cut; they are kept here as they were, until a start with --discard-cut"
+        );
     }
 }
 
@@ -284,9 +342,14 @@ pub(crate) fn apply(shard: &mut Shard, record: &Record<'_>) -> Result<(), Replay
     Ok(())
 }
 
-/// Writes a snapshot of the whole shard in place of its log. `last_id` is not below the id of any transaction that
-/// the shard has a part of. Blocks.
-fn replace_by_snapshot<D: Disk>(shard: &Shard, log: &mut Log<D>, last_id: u64) -> Result<(), wal::Error> {
+/// Writes a snapshot of the whole shard in place of its log, whose frames from `seq` on do not count; what it replaces is
+/// kept aside. `last_id` is not below the id of any transaction that the shard has a part of. Blocks.
+fn replace_by_snapshot<D: Disk>(
+    shard: &Shard,
+    log: &mut Log<D>,
+    seq: u64,
+    last_id: u64,
+) -> Result<Vec<PathBuf>, wal::Error> {
     let mut writer = log.begin_snapshot()?;
     let id = verdict::snapshot_id(wall_clock_us(), last_id);
     writer.append(Kind::Transaction { id, participants: &[] }, 0, &[])?;
@@ -294,7 +357,7 @@ fn replace_by_snapshot<D: Disk>(shard: &Shard, log: &mut Log<D>, last_id: u64) -
     write_all(shard, |change| target.put(change))?;
     target.flush()?;
     let snapshot = log.finish_snapshot(target.writer)?;
-    log.retire(&snapshot).clear().map(drop)
+    log.retire(&snapshot).keep_aside(seq)
 }
 
 /// Puts every key of a shard, expired ones too: they expire where they are put.
@@ -330,7 +393,7 @@ fn move_keys<D: Disk>(
     loading: &Loading,
 ) -> Result<(), Failure> {
     let failed = |shard: usize| move |error| Failure::log(shard, error);
-    let verdict = Arc::new(verdict::reach_noting(disk, old, loading)?);
+    let verdict = Arc::new(verdict::reach_noting(disk, old, loading)?.accept(old)?);
     loading.begin_step(old.shards as usize);
     let shards = new.shards as usize;
     let mut targets = Vec::with_capacity(shards);
@@ -339,7 +402,7 @@ fn move_keys<D: Disk>(
     }
     for index in 0..old.shards as usize {
         let data = ShardData::new(disk, old, index, segment_bytes, &verdict);
-        let (shard, _log) = data.recover_with_pauses(Shard::new(random_seeds()), |record, keys| {
+        let (shard, _) = data.read(Shard::new(random_seeds()), |record, keys| {
             loading.note(index, record, keys);
         })?;
         write_all(&shard, |change| {
@@ -362,7 +425,7 @@ pub(crate) struct Target<D: Disk> {
 impl<D: Disk> Target<D> {
     /// Begins the snapshot with which a shard of a new layout starts.
     pub(crate) fn create(disk: &D, layout: &Layout, index: usize) -> Result<Target<D>, wal::Error> {
-        let place = Place { shard_index: index as u32, shard_count: layout.shards };
+        let place = layout.place(index as u32);
         let writer = SnapshotWriter::create(disk, &layout.shard_dir(place.shard_index), place)?;
         Ok(Target { writer, changes: Changes::default() })
     }
@@ -396,7 +459,7 @@ mod tests {
     #[test]
     fn a_transaction_that_was_cut_short_is_noted_once() {
         let directory = tempfile::tempdir().unwrap();
-        let open = || open_on(OsDisk, directory.path(), 2, SEGMENT_BYTES).unwrap();
+        let open = || open_on(OsDisk::default(), directory.path(), 2, SEGMENT_BYTES).unwrap();
         let (_, mut log) = open().shard(0).recover().unwrap();
         let mut changes = Changes::default();
         changes.push(&Change::Put { key: b"half", value: b"1", deadline_ms: None });

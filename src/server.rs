@@ -25,7 +25,8 @@ use crate::mail::{Post, QUEUE_CAPACITY};
 use crate::net::{self, ACCEPTS_AT_ONCE, Doorbell, Net};
 use crate::recovery;
 use crate::signals;
-use crate::worker::{REFUSED_AT_ONCE_MAX, Worker, wall_clock_us};
+use crate::verdict;
+use crate::worker::{REFUSED_AT_ONCE_MAX, ShardFiles, Worker, wall_clock_us};
 
 /// What an executor pins for its own file I/O; sockets have the network ring's buffers.
 const EXECUTOR_IO_BYTES: usize = 64 * 1024;
@@ -92,6 +93,8 @@ pub enum Failure {
         /// Why.
         error: wal::Error,
     },
+    /// A log builds on what another log lacks, which no crash can have taken.
+    Contradiction(verdict::Contradiction),
     /// A log frame holds something other than changes.
     Replay {
         /// The shard.
@@ -158,6 +161,7 @@ impl fmt::Display for Failure {
                 let Some((remedy, directory)) = damage_remedy(error) else { return Ok(()) };
                 write!(f, "; {remedy}; `kvlite check {}` tells more", directory.display())
             }
+            Failure::Contradiction(contradiction) => write!(f, "{contradiction}"),
             Failure::Replay { shard, seq, error } => {
                 write!(f, "shard {shard}: frame {seq} of the log: {error}; it was written by something else")
             }
@@ -265,6 +269,9 @@ struct Pulse {
     thread: AtomicI32,
     /// Its disk fails.
     disk_fails: AtomicBool,
+    /// Up to which frame its log was handed to the system, and up to which it is on disk.
+    written_seq: AtomicU64,
+    durable_seq: AtomicU64,
 }
 
 impl Shared {
@@ -298,6 +305,19 @@ impl Shared {
     /// Notes whether the disk of a worker fails.
     pub fn note_disk(&self, worker: usize, fails: bool) {
         self.pulses[worker].disk_fails.store(fails, Ordering::Relaxed);
+    }
+
+    /// Notes how far the log of a worker is, before any answer leaves that depends on it.
+    #[inline]
+    pub fn note_log(&self, worker: usize, written_seq: u64, durable_seq: u64) {
+        self.pulses[worker].written_seq.store(written_seq, Ordering::Release);
+        self.pulses[worker].durable_seq.store(durable_seq, Ordering::Release);
+    }
+
+    /// How far the log of a worker is: written, and on disk.
+    pub fn log_progress(&self, worker: usize) -> (u64, u64) {
+        let pulse = &self.pulses[worker];
+        (pulse.written_seq.load(Ordering::Acquire), pulse.durable_seq.load(Ordering::Acquire))
     }
 
     /// When a worker began the turn that it is in, or its last one, in milliseconds from the start of the server.
@@ -369,13 +389,15 @@ impl Stoppable {
 }
 
 /// What a worker tells when it can be woken.
-struct Ready {
+pub(crate) struct Ready {
     doorbell: Doorbell,
     wakeup: OwnedFd,
 }
 
-enum Report {
+pub(crate) enum Report {
     Ready(usize, Ready),
+    /// The files of a shard are read back and found sound.
+    Read,
     Ended(Result<(), Failure>),
     /// This worker has no executor; its thread ends with the reason.
     Unbegun(usize),
@@ -454,6 +476,7 @@ fn serve(
     while ready.iter().any(Option::is_none) {
         match from_workers.recv().expect("each worker reports before it ends") {
             Report::Ready(worker, its) => ready[worker] = Some(its),
+            Report::Read => unreachable!("no worker knows its files yet"),
             Report::Ended(result) => return result,
             Report::Unbegun(worker) => {
                 let ended = executors.swap_remove(worker).join();
@@ -469,12 +492,23 @@ fn serve(
         let _ = start.send(doorbells.clone()); // A worker that has ended says so by its report.
     }
     log_progress(shared.clone())?;
-    let data = found.prepare(&shared.loading)?;
+    let mut data = found.prepare(&shared.loading)?;
     let _ = shared.id_base_us.set(wall_clock_us().max(data.last_id_us() + 1)); // It is set only here.
     for (index, sender) in shard_data.iter().enumerate() {
         let _ = sender.send(data.shard(index)); // As above.
         Net::unpark(running.wakeups[index].as_fd());
     }
+    let mut unread = shards;
+    while unread > 0 {
+        match from_workers.recv().expect("each worker reports its end") {
+            Report::Read => unread -= 1,
+            Report::Ready(..) | Report::Unbegun(_) => {}
+            Report::Ended(result) => return result,
+        }
+    }
+    data.settle(shared.config.discard_cut)?;
+    shared.loading.open_logs();
+    running.wakeups.iter().for_each(|wakeup| Net::unpark(wakeup.as_fd()));
     (0..shards).try_for_each(|_| {
         loop {
             if let Report::Ended(result) = from_workers.recv().expect("each worker reports its end") {
@@ -572,7 +606,8 @@ async fn work(
     let Ok(doorbells) = start.recv() else { return Ok(()) };
     post.connect(&doorbells);
     shared.note_thread(index);
-    let mut worker = Worker::new(index, shared, net, post, data).map_err(Failure::NetworkRing)?;
+    let files = ShardFiles { data, read: reports.clone() };
+    let mut worker = Worker::new(index, shared, net, post, files).map_err(Failure::NetworkRing)?;
     worker.accept_at(listeners);
     worker.run().await
 }

@@ -17,12 +17,18 @@
 //! the id is the time at which it was begun; in a log it marks a transaction that was left out before. A start marks
 //! the transactions that it leaves out before anything else is written: what follows a mark builds on none of them.
 //!
+//! Only a power cut takes a part back, and only before it was on disk. A log whose part is missing although another log
+//! knows that it had been there ([`Standing::settled_seq`]), or although the machine has run ever since, was damaged:
+//! then nothing is cut off another log for its sake, and the start is refused ([`Contradiction`]).
+//!
 //! Where frames are lost to damage, as repair finds it, a missing part proves nothing: the transaction counts.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::path::PathBuf;
 
 use shard::Change;
-use wal::{Disk, Kind, Layout, Place, Record};
+use wal::{Disk, Kind, Layout, Record};
 
 use crate::loading::Loading;
 use crate::mail::TransactionId;
@@ -58,6 +64,32 @@ pub struct Verdict {
     pub last_id: TransactionId,
     /// How many transactions count although a part of them is missing, since damage may have taken it.
     pub doubtful: usize,
+    /// Why none of this can be: then nothing else of it counts.
+    pub contradiction: Option<Contradiction>,
+}
+
+/// A transaction of which one shard lacks its part, although no crash can have taken it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contradiction {
+    /// A shard that has its own part, or a frame that builds on it.
+    pub shard: usize,
+    /// The number of that frame.
+    pub seq: u64,
+    /// The shard that lacks its part.
+    pub lacking: usize,
+    /// Its directory.
+    pub directory: PathBuf,
+}
+
+/// How far the records of a shard can be relied on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Standing {
+    /// Damage may have taken some of them.
+    pub has_lost: bool,
+    /// Every part of every transaction up to this frame had been on disk.
+    pub settled_seq: u64,
+    /// The machine has run ever since they were written.
+    pub is_same_boot: bool,
 }
 
 impl Verdict {
@@ -69,6 +101,17 @@ impl Verdict {
         let cut = self.cuts.get(shard_index as usize).copied().flatten();
         let left_out = matches!(record.kind, Kind::Transaction { id, .. } if self.left_out.contains(&id));
         !left_out && cut.is_none_or(|cut| record.seq < cut)
+    }
+
+    /// Itself, unless it cannot be.
+    ///
+    /// # Errors
+    /// [`Failure::Contradiction`].
+    pub fn accept(self, layout: &Layout) -> Result<Verdict, Failure> {
+        match self.contradiction {
+            None => Ok(self),
+            Some(contradiction) => Err(Failure::Contradiction(contradiction.within(layout))),
+        }
     }
 
     /// Whether the logs do not show it yet.
@@ -86,8 +129,7 @@ struct Traces {
     snapshot_begun: TransactionId,
     /// Transactions that were left out before.
     left_out: HashSet<TransactionId>,
-    /// Whether damage may have taken parts.
-    has_lost: bool,
+    standing: Standing,
 }
 
 /// What a shard's records are handed to, in order.
@@ -111,24 +153,28 @@ pub fn reach_noting<D: Disk>(disk: &D, layout: &Layout, loading: &Loading) -> Re
         loading.begin_step(layout.shards as usize);
     }
     reach_by(layout.shards, |shard_index, on_record| {
-        let place = Place { shard_index, shard_count: layout.shards };
-        let read = wal::check(disk, &layout.shard_dir(shard_index), place, |record| {
+        let read = wal::check(disk, &layout.shard_dir(shard_index), layout.place(shard_index), |record| {
             loading.note(shard_index as usize, &record, 0);
             on_record(record);
             Ok(())
         });
-        read.map(|_| false).map_err(|error| Failure::log(shard_index as usize, error))
+        let recovered = read.map_err(|error| Failure::log(shard_index as usize, error))?;
+        Ok(Standing {
+            has_lost: false,
+            settled_seq: recovered.settled_seq,
+            is_same_boot: recovered.is_same_boot,
+        })
     })
 }
 
-/// Judges by the records that `read` finds of each shard; it tells whether some of the shard are lost to damage.
+/// Judges by the records that `read` finds of each shard; it tells how far they can be relied on.
 /// Every shard is read by a thread of its own, up to once for each round.
 ///
 /// # Errors
 /// Those of `read`.
 pub fn reach_by(
     shards: u32,
-    read: impl Fn(u32, &mut OnRecord<'_>) -> Result<bool, Failure> + Sync,
+    read: impl Fn(u32, &mut OnRecord<'_>) -> Result<Standing, Failure> + Sync,
 ) -> Result<Verdict, Failure> {
     if shards == 1 {
         return Ok(Verdict::default()); // There is nothing to compare.
@@ -139,7 +185,8 @@ pub fn reach_by(
     let mut verdict = Verdict { cuts: vec![None; shards as usize], last_id, ..Verdict::default() };
     loop {
         (verdict.left_out, verdict.doubtful) = left_out(&traces, &verdict.cuts);
-        if verdict.left_out.is_empty() {
+        verdict.contradiction = contradiction(&traces, &verdict);
+        if verdict.left_out.is_empty() || verdict.contradiction.is_some() {
             return Ok(verdict);
         }
         let so_far = &verdict;
@@ -177,9 +224,9 @@ fn on_every_shard<T: Send>(
     })
 }
 
-fn trace(read: impl FnOnce(&mut OnRecord<'_>) -> Result<bool, Failure>) -> Result<Traces, Failure> {
+fn trace(read: impl FnOnce(&mut OnRecord<'_>) -> Result<Standing, Failure>) -> Result<Traces, Failure> {
     let mut traces = Traces::default();
-    traces.has_lost = read(&mut |record| {
+    traces.standing = read(&mut |record| {
         if let Kind::Transaction { id, participants } = record.kind {
             match (participants, record.in_snapshot) {
                 ([], true) => traces.snapshot_begun = id,
@@ -202,7 +249,7 @@ fn left_out(traces: &[Traces], cuts: &[Option<u64>]) -> (HashSet<TransactionId>,
         match traces.parts.get(id) {
             Some((seq, _)) => Some(cut.is_none_or(|cut| *seq < cut)),
             None if traces.snapshot_begun >= *id => Some(true),
-            None => (!traces.has_lost).then_some(false),
+            None => (!traces.standing.has_lost).then_some(false),
         }
     };
     let mut left_out: HashSet<_> = traces.iter().flat_map(|traces| traces.left_out.iter().copied()).collect();
@@ -219,9 +266,61 @@ fn left_out(traces: &[Traces], cuts: &[Option<u64>]) -> (HashSet<TransactionId>,
     (left_out, doubtful)
 }
 
+/// Where a transaction that does not count had all its parts on disk, or where what builds on one cannot be cut off.
+fn contradiction(traces: &[Traces], verdict: &Verdict) -> Option<Contradiction> {
+    let lacking = |id: &TransactionId, participants: &[u32]| {
+        participants.iter().map(|participant| *participant as usize).find(|participant| {
+            let (Some(of), Some(cut)) = (traces.get(*participant), verdict.cuts.get(*participant)) else {
+                return false;
+            };
+            match of.parts.get(id) {
+                Some((seq, _)) => cut.is_some_and(|cut| *seq >= cut),
+                None => of.snapshot_begun < *id,
+            }
+        })
+    };
+    for (shard, (of, cut)) in traces.iter().zip(&verdict.cuts).enumerate() {
+        let is_settled = |seq: u64| seq <= of.standing.settled_seq;
+        for (id, (seq, participants)) in &of.parts {
+            // One that is marked was left out by a start that knew better.
+            if !verdict.left_out.contains(id) || of.left_out.contains(id) {
+                continue;
+            }
+            let Some(lacking) = lacking(id, participants) else { continue };
+            let stays = of.standing.is_same_boot && traces[lacking].standing.is_same_boot;
+            let cut = cut.filter(|cut| seq < cut && (is_settled(*cut) || stays));
+            if let Some(seq) = cut.or(is_settled(*seq).then_some(*seq)) {
+                return Some(Contradiction { shard, seq, lacking, directory: PathBuf::new() });
+            }
+        }
+    }
+    None
+}
+
+impl Contradiction {
+    fn within(self, layout: &Layout) -> Contradiction {
+        Contradiction { directory: layout.shard_dir(self.lacking as u32), ..self }
+    }
+}
+
+impl fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Contradiction { shard, seq, lacking, directory } = self;
+        let data = wal::data_dir_of(directory).unwrap_or(directory).display();
+        write!(
+            f,
+            "shard {lacking}: {}: expected its part of a command over several shards that shard {shard} knows of in \
+             frame {seq}, found a log that ends before it, although no crash can have taken it; put the files of \
+             shard {lacking} back from a copy, or salvage what is readable with `kvlite repair {data} --to NEW`; \
+             `kvlite check {data}` tells more",
+            directory.display()
+        )
+    }
+}
+
 /// The first frame of a log that builds on a transaction that does not count: it changes one of its keys.
 fn first_dependent(
-    read: impl FnOnce(&mut OnRecord<'_>) -> Result<bool, Failure>,
+    read: impl FnOnce(&mut OnRecord<'_>) -> Result<Standing, Failure>,
     left_out: &HashSet<TransactionId>,
 ) -> Result<Option<u64>, Failure> {
     let mut touched: HashSet<Box<[u8]>> = HashSet::new();
@@ -277,8 +376,12 @@ mod tests {
         open_on(disk.clone(), Path::new("/data"), 3, SEGMENT_BYTES).unwrap()
     }
 
-    /// A layout of three shards whose logs `write` fills.
+    /// A layout of three shards whose logs `write` fills, after the end of the machine.
     fn written(write: impl FnOnce(&mut [Log<MemDisk>])) -> MemDisk {
+        left_by_a_kill(write).reboot()
+    }
+
+    fn left_by_a_kill(write: impl FnOnce(&mut [Log<MemDisk>])) -> MemDisk {
         let disk = MemDisk::default();
         let data = open(&disk);
         let mut logs: Vec<_> = (0..3).map(|index| data.shard(index).recover().unwrap().1).collect();
@@ -327,6 +430,73 @@ mod tests {
             .collect();
         assert!(starts.iter().all(|held| *held == starts[0]), "every start finds the same: {starts:?}");
         starts.into_iter().next().unwrap()
+    }
+
+    /// Why a start is refused; it changes nothing.
+    fn refused(disk: &MemDisk) -> Contradiction {
+        let before = disk.operations();
+        match open_on(disk.clone(), Path::new("/data"), 3, SEGMENT_BYTES) {
+            Err(Failure::Contradiction(contradiction)) => {
+                // The directory is made and synced, should it be missing.
+                assert_eq!(disk.operations() - before, 2);
+                contradiction
+            }
+            Err(failure) => panic!("{failure}"),
+            Ok(_) => panic!("the start is not refused"),
+        }
+    }
+
+    /// Shard 0 builds on a transaction whose other part nobody finds.
+    fn half(logs: &mut [Log<MemDisk>]) {
+        alone(&mut logs[0], &put("before", "1"));
+        part(&mut logs[0], 1, &[0, 1], &put("left", "1"));
+        alone(&mut logs[0], &splice("left", 1, "2"));
+        alone(&mut logs[1], &put("other", "1"));
+    }
+
+    #[test]
+    fn what_was_on_disk_everywhere_is_not_cut_off_for_another_shards_sake() {
+        for (settled, seq) in [(1, None), (2, Some(2)), (3, Some(2))] {
+            let disk = written(|logs| {
+                half(logs);
+                logs[0].sync().unwrap();
+                logs[0].settle(settled);
+                logs[0].note_progress();
+            });
+            let Some(seq) = seq else {
+                assert_eq!(held(&disk), ["before=1", "other=1"], "a power cut can have taken it");
+                continue;
+            };
+            let contradiction = refused(&disk);
+            assert_eq!((contradiction.shard, contradiction.seq, contradiction.lacking), (0, seq, 1));
+            let text = contradiction.to_string();
+            for part in
+                ["shard 1: /data/layout-1/shard-1: expected ", "shard 0", "kvlite repair /data --to NEW"]
+            {
+                assert!(text.contains(part), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_cut_off_for_another_shards_sake_while_the_machine_runs() {
+        let disk = left_by_a_kill(|logs| {
+            logs.iter_mut().for_each(Log::note_progress);
+            half(logs);
+        });
+        let Contradiction { shard, seq, lacking, .. } = refused(&disk);
+        assert_eq!((shard, seq, lacking), (0, 3, 1));
+        assert_eq!(held(&disk.reboot()), ["before=1", "other=1"]);
+    }
+
+    #[test]
+    fn what_is_cut_off_for_another_shards_sake_is_kept_aside() {
+        let disk = written(half);
+        let path = Path::new("/data/layout-1/shard-0/00000000000000000001.log");
+        let log = disk.read(path).unwrap();
+        assert_eq!(held(&disk), ["before=1", "other=1"]);
+        let kept = Path::new("/data/layout-1/shard-0/00000000000000000001.log.3.cut");
+        assert!(disk.read(kept).unwrap()[..100] == log[..100]);
     }
 
     #[test]

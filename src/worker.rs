@@ -15,6 +15,7 @@ mod crowd;
 mod hangs;
 mod listing;
 mod readings;
+mod settling;
 mod staging;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use shard::analytics::inquiry::Inquiry;
 use shard::{Dialect, LockKeys, LockTable, Scan, Shard, Waiter};
+use wal::{OsDisk, Replayed};
 
 use crate::backup::Backup;
 use crate::config::SyncMode;
@@ -38,7 +40,7 @@ use crate::protocol;
 use crate::recovery::{self, ShardData};
 use crate::report::Report;
 use crate::router::{Job, OwnedRequest, SHARDS_MAX};
-use crate::server::{Failure, Shared};
+use crate::server::{self, Failure, Shared};
 use crate::upkeep::Upkeep;
 use crate::verdict;
 
@@ -48,6 +50,7 @@ use crowd::Crowd;
 use hangs::Peer;
 pub(crate) use listing::Listing;
 use readings::Readings;
+use settling::Settling;
 use staging::Stagings;
 
 /// How many due keys one turn removes. Each costs a microsecond or two where millions are due and none is cached; a
@@ -96,8 +99,9 @@ pub struct Worker {
     journal: Loaded<Journal>,
     /// Some shard is not in memory yet: commands that need keys or files are refused.
     loading: bool,
-    /// Where the shard is to be read back from, once that is known.
-    data: mpsc::Receiver<ShardData>,
+    files: ShardFiles,
+    /// Its log, read back, until those of all shards are.
+    read_back: Option<(ShardData, Replayed<OsDisk>)>,
     upkeep: Upkeep,
     /// The backup that this worker leads.
     backup: Option<Backup>,
@@ -122,6 +126,7 @@ pub struct Worker {
     auto_ttl_version: u64,
     /// The upkeep stands in line at the lock table, for a lull.
     awaits_lull: bool,
+    settling: Settling,
     connections: Vec<Option<Box<Connection>>>,
     /// Clients to look after at the end of the turn: something of theirs may have to be sent, or has ended.
     attention: Vec<SocketId>,
@@ -162,6 +167,13 @@ pub struct Worker {
     last_sync: Instant,
     stopping_since: Option<Instant>,
     drained: bool,
+}
+
+/// Where a shard is to be read back from, once that is known, and who is told that it is.
+pub struct ShardFiles {
+    /// Tells it.
+    pub data: mpsc::Receiver<ShardData>,
+    pub(crate) read: mpsc::Sender<server::Report>,
 }
 
 /// What waits for locks.
@@ -222,7 +234,7 @@ struct Prepared {
 }
 
 impl Worker {
-    /// A worker whose shard is read back from what comes out of `data`.
+    /// A worker whose shard is read back from `files`.
     ///
     /// # Errors
     /// When no more files can be opened.
@@ -231,7 +243,7 @@ impl Worker {
         shared: Arc<Shared>,
         net: Net,
         post: Post,
-        data: mpsc::Receiver<ShardData>,
+        files: ShardFiles,
     ) -> std::io::Result<Worker> {
         let now_ms = wall_clock_ms();
         let upkeep = Upkeep::new(&shared.config, net.wakeup().try_clone_to_owned()?);
@@ -250,7 +262,8 @@ impl Worker {
             shard,
             journal: Loaded::not_yet(),
             loading: true,
-            data,
+            files,
+            read_back: None,
             backup: None,
             locks: LockTable::new(recovery::random_seeds()),
             prepared: HashMap::new(),
@@ -261,6 +274,7 @@ impl Worker {
             stagings: Stagings::new(),
             auto_ttl_version: 0,
             awaits_lull: false,
+            settling: Settling::default(),
             connections: Vec::new(),
             attention: Vec::new(),
             hungry: VecDeque::new(),
@@ -298,17 +312,17 @@ impl Worker {
         }
     }
 
-    /// Reads the shard back once it is known what counts, taking a turn now and then, and begins to serve when every
-    /// worker has its shard.
+    /// Reads the shard back once it is known what counts, taking a turn now and then; opens its log when every worker has
+    /// read its own; and begins to serve when every worker has its shard.
     fn go_on_loading(&mut self) -> Result<(), Failure> {
-        if let Ok(data) = self.data.try_recv() {
+        if let Ok(data) = self.files.data.try_recv() {
             let (index, shared) = (self.index, self.shared.clone());
             let mut turned = Ok(true);
             let mut empty = Shard::new(recovery::random_seeds());
             if shared.config.enable_analytics {
                 empty = empty.with_analytics(self.now_ms);
             }
-            let (mut shard, log) = data.recover_with_pauses(empty, |record, keys| {
+            let (mut shard, replayed) = data.read(empty, |record, keys| {
                 shared.loading.note(index, record, keys);
                 if turned.is_ok() {
                     turned = self.turn();
@@ -321,8 +335,15 @@ impl Worker {
             let auto_ttl = self.shard.auto_ttl().clone();
             self.shard = shard;
             self.shard.set_auto_ttl(auto_ttl);
-            self.journal.set(Journal::new(log, &shared.config));
-            shared.shard_loaded(index, self.shard.key_count());
+            self.read_back = Some((data, replayed));
+            let _ = self.files.read.send(server::Report::Read); // Nobody listens when the process is ending.
+        }
+        if self.shared.loading.is_read()
+            && let Some((data, replayed)) = self.read_back.take()
+        {
+            let shared = &self.shared;
+            self.journal.set(Journal::new(data.open(replayed)?, &shared.config));
+            shared.shard_loaded(self.index, self.shard.key_count());
         }
         self.loading = !self.shared.loading.is_over();
         Ok(())
@@ -516,7 +537,9 @@ impl Worker {
         if self.journal.get().is_none() {
             return; // Nothing was changed.
         }
-        match self.journal.write(&mut self.net, &mut self.post) {
+        let outcome = self.journal.write(&mut self.net, &mut self.post);
+        self.shared.note_log(self.index, self.journal.log.written_seq(), self.journal.log.durable_seq());
+        match outcome {
             Outcome::AsBefore => {}
             Outcome::Failed => {
                 for id in &self.attention {
@@ -584,6 +607,7 @@ impl Worker {
             }
             self.shared.note_disk(self.index, self.journal.is_failing());
         }
+        self.write_down_progress();
         for listener in std::mem::take(&mut self.resting) {
             self.net.accept(listener);
         }

@@ -50,7 +50,13 @@ impl Path {
     fn new(listener: Listener, dialect: Dialect) -> Path {
         let directory = tempfile::tempdir().unwrap();
         let place = Place { shard_index: 0, shard_count: 1 };
-        let opened = Log::recover::<wal::Error>(&OsDisk, directory.path(), place, SEGMENT_BYTES, |_| Ok(()));
+        let opened = Log::recover::<wal::Error>(
+            &OsDisk::default(),
+            directory.path(),
+            place,
+            SEGMENT_BYTES,
+            |_| Ok(()),
+        );
         Path {
             shard: Shard::new([1, 2, 3, 4]).with_analytics(1),
             parser: Parser::new(listener),

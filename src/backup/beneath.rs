@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use wal::Disk;
+use wal::{BootId, Disk};
 
 /// New files and directories; the mask of the process takes from these rights what it does from any.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
@@ -127,12 +127,21 @@ impl Disk for Beneath {
     type File = Arc<File>;
     type Lock = File;
 
+    /// Nothing is read back here but what was just written.
+    fn boot(&self) -> Option<BootId> {
+        None
+    }
+
     fn open(&self, path: &Path) -> io::Result<Arc<File>> {
         self.open_file(path, OFlags::RDWR).map(Arc::new)
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<File>> {
         self.open_file(path, OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC).map(Arc::new)
+    }
+
+    fn open_or_create(&self, path: &Path) -> io::Result<Arc<File>> {
+        self.open_file(path, OFlags::RDWR | OFlags::CREATE).map(Arc::new)
     }
 
     fn open_dir(&self, path: &Path) -> io::Result<Arc<File>> {

@@ -12,7 +12,8 @@ const TOKEN: Token = Token { socket: SocketId { index: 0, generation: 0 }, seque
 
 fn journal(directory: &std::path::Path, mode: &str) -> Journal {
     let place = Place { shard_index: 0, shard_count: 1 };
-    let (log, _) = Log::recover::<wal::Error>(&OsDisk, directory, place, 1 << 20, |_| Ok(())).unwrap();
+    let (log, _) =
+        Log::recover::<wal::Error>(&OsDisk::default(), directory, place, 1 << 20, |_| Ok(())).unwrap();
     Journal::new(log, &Config::parse_from_args(["kvlite", "--sync-mode", mode], vec![0]).unwrap())
 }
 

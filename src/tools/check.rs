@@ -8,11 +8,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
-use wal::{Error, Evidence, Inspection, Layout, ReadOnlyDisk, Record, Recovered, Salvage};
+use wal::{Error, Evidence, Inspection, Layout, ReadOnlyDisk, Record, Recovered};
 
-use super::{Finding, Progress, ToolError, file_name, inspect, place};
+use super::{Finding, Progress, ToolError, file_name, inspect, read, salvage};
+use crate::config::Boot;
 use crate::recovery::Replay;
-use crate::{server, verdict};
+use crate::server;
+use crate::verdict::{self, Contradiction};
 
 #[derive(Clone, Debug, Args)]
 pub struct Options {
@@ -23,6 +25,9 @@ pub struct Options {
     /// Print one JSON document instead of text
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    boot: Boot,
 }
 
 /// What was found in a directory.
@@ -47,6 +52,8 @@ struct ShardReport {
     log: LogReport,
     torn_end: Option<TornEnd>,
     lost_ground: Option<LostGround>,
+    /// One of the two files that tell what is known of the log; it has a copy, and a start writes it again.
+    lacking_synced: Option<String>,
     damage: Option<Damage>,
     /// What a repair could not bring back.
     losses: Vec<String>,
@@ -106,8 +113,9 @@ struct Total {
 }
 
 pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Result<Finding, ToolError> {
-    let inspection = inspect(&options.directory)?;
-    let report = examine(options, inspection, progress)?;
+    let disk = ReadOnlyDisk::in_boot(options.boot.id());
+    let inspection = inspect(disk, &options.directory)?;
+    let report = examine(options, &disk, inspection, progress)?;
     if options.json {
         serde_json::to_writer_pretty(&mut *out, &report).map_err(std::io::Error::from)?;
         writeln!(out)?;
@@ -119,6 +127,7 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
 
 fn examine(
     options: &Options,
+    disk: &ReadOnlyDisk,
     mut inspection: Inspection<ReadOnlyDisk>,
     progress: &Progress,
 ) -> Result<Report, ToolError> {
@@ -139,10 +148,13 @@ fn examine(
         transactions_left_out: None,
         total: Total::default(),
     };
-    let Some(layout) = layout else { return Ok(report) };
+    let Some(layout) = layout else {
+        let path = options.directory.clone();
+        return if report.sound { Err(ToolError::NoData { path }) } else { Ok(report) };
+    };
     for index in 0..layout.shards as usize {
         progress.begin("checking", index, layout.shards);
-        let shard = check_shard(&layout, index, progress);
+        let shard = check_shard(disk, &layout, index, progress);
         report.total.add(&shard);
         report.shards.push(shard);
     }
@@ -151,7 +163,14 @@ fn examine(
         return Ok(report);
     }
     progress.say("comparing the shards");
-    let verdict = verdict::reach(&ReadOnlyDisk, &layout)?;
+    let verdict = verdict::reach(disk, &layout)?;
+    if let Some(contradiction) = &verdict.contradiction {
+        let shard = &mut report.shards[contradiction.lacking];
+        shard.damage = Some(Damage::of_contradiction(contradiction, &layout));
+        report.total.damaged_shards = 1;
+        report.sound = false;
+        return Ok(report);
+    }
     report.transactions_left_out = Some(verdict.left_out.len());
     for (shard, cut) in report.shards.iter_mut().zip(&verdict.cuts) {
         let frames = |first_seq| shard.log.last_seq.map_or(0, |last_seq| last_seq + 1 - first_seq);
@@ -167,10 +186,10 @@ struct Counts {
     changes: u64,
 }
 
-fn check_shard(layout: &Layout, index: usize, progress: &Progress) -> ShardReport {
+fn check_shard(disk: &ReadOnlyDisk, layout: &Layout, index: usize, progress: &Progress) -> ShardReport {
     let directory = layout.shard_dir(index as u32);
     let mut counts = Counts::default();
-    let checked = wal::check(&ReadOnlyDisk, &directory, place(layout, index), |record: Record<'_>| {
+    let checked = read(disk, layout, index, |record: Record<'_>| {
         progress.at(&record);
         let count = if record.in_snapshot { &mut counts.snapshot_entries } else { &mut counts.changes };
         *count += u64::from(record.entries);
@@ -180,9 +199,14 @@ fn check_shard(layout: &Layout, index: usize, progress: &Progress) -> ShardRepor
     match checked {
         Ok(recovered) => ShardReport::sound(index, &recovered, &counts),
         Err(Replay::Log(Error::Io { source, .. })) if source.kind() == std::io::ErrorKind::NotFound => {
-            ShardReport::damaged(layout, index, Damage::of(&Error::MissingDirectory { path: directory }))
+            ShardReport::damaged(
+                disk,
+                layout,
+                index,
+                Damage::of(&Error::MissingDirectory { path: directory }),
+            )
         }
-        Err(Replay::Log(error)) => ShardReport::damaged(layout, index, Damage::of(&error)),
+        Err(Replay::Log(error)) => ShardReport::damaged(disk, layout, index, Damage::of(&error)),
         Err(Replay::Malformed { seq, error }) => {
             let damage = Damage {
                 file: directory.display().to_string(),
@@ -191,7 +215,7 @@ fn check_shard(layout: &Layout, index: usize, progress: &Progress) -> ShardRepor
                 found: error.to_string(),
                 what_to_do: "kvlite repair leaves it out".to_owned(),
             };
-            ShardReport::damaged(layout, index, damage)
+            ShardReport::damaged(disk, layout, index, damage)
         }
     }
 }
@@ -217,22 +241,24 @@ impl ShardReport {
             bytes: cut.bytes,
             frames: cut.frames,
         });
-        ShardReport { shard, snapshot, log, torn_end, lost_ground: None, damage: None, losses: Vec::new() }
+        let lacking_synced = recovered.lacking_synced.as_ref().map(|path| path.display().to_string());
+        let (lost_ground, damage, losses) = (None, None, Vec::new());
+        ShardReport { shard, snapshot, log, torn_end, lost_ground, lacking_synced, damage, losses }
     }
 
     /// What is readable of a damaged shard, and what is not.
-    fn damaged(layout: &Layout, shard: usize, damage: Damage) -> ShardReport {
+    fn damaged(disk: &ReadOnlyDisk, layout: &Layout, shard: usize, damage: Damage) -> ShardReport {
         let mut report = ShardReport {
             shard,
             snapshot: None,
             log: LogReport::default(),
             torn_end: None,
             lost_ground: None,
+            lacking_synced: None,
             damage: Some(damage),
             losses: Vec::new(),
         };
-        let plan = Salvage::plan(&ReadOnlyDisk, &layout.shard_dir(shard as u32), place(layout, shard));
-        match plan {
+        match salvage(disk, layout, shard) {
             Ok(salvage) => {
                 let readable = salvage.readable();
                 report.snapshot = readable.snapshot.as_ref().map(|path| SnapshotReport {
@@ -267,6 +293,21 @@ impl Total {
 }
 
 impl Damage {
+    fn of_contradiction(contradiction: &Contradiction, layout: &Layout) -> Damage {
+        let Contradiction { shard, seq, lacking, .. } = contradiction;
+        Damage {
+            file: layout.shard_dir(*lacking as u32).display().to_string(),
+            offset: None,
+            expected: format!(
+                "its part of a command over several shards that shard {shard} knows of in frame {seq}"
+            ),
+            found: "a log that ends before it, although no crash can have taken it".to_owned(),
+            what_to_do: format!(
+                "put the files of shard {lacking} back from a copy, or keep what is readable with `kvlite repair`"
+            ),
+        }
+    }
+
     fn of(error: &Error) -> Damage {
         if let (Some(evidence), Some((what_to_do, _))) = (error.evidence(), server::damage_remedy(error)) {
             let Evidence { path, offset, expected, found } = evidence;
@@ -288,7 +329,6 @@ fn print(report: &Report, out: &mut impl Write) -> Result<(), ToolError> {
     }
     match report.layout {
         Some(id) => writeln!(out, "layout {id}, {} shards", report.shards.len())?,
-        None if report.sound => writeln!(out, "no layout: a server would start empty here")?,
         None => writeln!(out, "no layout: there is nothing that could be read")?,
     }
     for shard in &report.shards {
@@ -352,6 +392,9 @@ fn print_shard(shard: &ShardReport, out: &mut impl Write) -> Result<(), ToolErro
             "  from frame {first_seq} on, {frames} frames build on what another shard lost in a power cut; a \
              start cuts them"
         )?;
+    }
+    if let Some(file) = &shard.lacking_synced {
+        writeln!(out, "  missing or damaged: {file}; it has a copy, and a start writes it again")?;
     }
     if let Some(damage) = &shard.damage {
         print_damage(damage, out)?;

@@ -15,7 +15,8 @@ use serde::ser::{SerializeMap, Serializer};
 use shard::{Change, MalformedChange, Shard};
 use wal::{Kind, Layout, ReadOnlyDisk, Record};
 
-use super::{Finding, Progress, ToolError, inspect, place};
+use super::{Finding, Progress, ToolError, inspect, read};
+use crate::config::Boot;
 use crate::protocol::LINE_BYTES_MAX;
 use crate::recovery::{self, Replay};
 use crate::server::Failure;
@@ -46,22 +47,25 @@ pub struct Options {
     /// Print the frames of the snapshots and logs with their changes, in order, instead of the records
     #[arg(long)]
     log: bool,
+
+    #[command(flatten)]
+    boot: Boot,
 }
 
 pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Result<Finding, ToolError> {
-    let mut inspection = inspect(&options.directory)?;
+    let disk = ReadOnlyDisk::in_boot(options.boot.id());
+    let mut inspection = inspect(disk, &options.directory)?;
     let layout = std::mem::replace(&mut inspection.layout, Ok(None))?;
     let Some(layout) = layout else { return Err(ToolError::NoData { path: options.directory.clone() }) };
     if options.log {
-        return dump_log(&layout, options.json, out, progress);
+        return dump_log(&disk, &layout, options.json, out, progress);
     }
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-    let verdict = verdict::reach(&ReadOnlyDisk, &layout)?;
+    let verdict = verdict::reach(&disk, &layout)?.accept(&layout)?;
     for index in 0..layout.shards as usize {
         progress.begin("dumping", index, layout.shards);
         let mut shard = Shard::new(recovery::random_seeds());
-        let directory = layout.shard_dir(index as u32);
-        let read = wal::check(&ReadOnlyDisk, &directory, place(&layout, index), |record: Record<'_>| {
+        let read = read(&disk, &layout, index, |record: Record<'_>| {
             progress.at(&record);
             if verdict.counts(index as u32, &record) { recovery::apply(&mut shard, &record) } else { Ok(()) }
         });
@@ -124,18 +128,18 @@ fn print_record(
 
 /// Prints every frame of every shard; of a damaged one those before the damage.
 fn dump_log(
+    disk: &ReadOnlyDisk,
     layout: &Layout,
     json: bool,
     out: &mut impl Write,
     progress: &Progress,
 ) -> Result<Finding, ToolError> {
     // Of a damaged directory it is not known which transactions count.
-    let verdict = verdict::reach(&ReadOnlyDisk, layout).unwrap_or_default();
+    let verdict = verdict::reach(disk, layout).unwrap_or_default();
     let mut finding = Finding::Sound;
     for index in 0..layout.shards as usize {
         progress.begin("dumping", index, layout.shards);
-        let directory = layout.shard_dir(index as u32);
-        let read = wal::check(&ReadOnlyDisk, &directory, place(layout, index), |record: Record<'_>| {
+        let read = read(disk, layout, index, |record: Record<'_>| {
             progress.at(&record);
             let frame =
                 Frame { shard: index, record: &record, counts: verdict.counts(index as u32, &record) };

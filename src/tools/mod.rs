@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use wal::{DataDir, Inspection, Layout, Place, ReadOnlyDisk};
+use wal::{DataDir, Error, Inspection, Layout, Loss, Place, ReadOnlyDisk, Record, Recovered, Salvage};
 
 use crate::config::HELP_COLUMNS;
 use crate::server::Failure;
@@ -90,7 +90,7 @@ pub enum ToolError {
         /// The directory.
         path: PathBuf,
         /// Why.
-        failure: Failure,
+        failure: Box<Failure>,
     },
     /// No line of the text protocol can hold this key.
     KeyTooLong {
@@ -156,15 +156,35 @@ impl Tool {
 }
 
 /// Locks a directory and reads its manifest, without changing anything.
-fn inspect(path: &Path) -> Result<Inspection<ReadOnlyDisk>, ToolError> {
-    DataDir::inspect(ReadOnlyDisk, path, LOCK_WAIT).map_err(|error| match error {
-        wal::Error::Locked { .. } => ToolError::Running { path: path.to_owned() },
+fn inspect(disk: ReadOnlyDisk, path: &Path) -> Result<Inspection<ReadOnlyDisk>, ToolError> {
+    DataDir::inspect(disk, path, LOCK_WAIT).map_err(|error| match error {
+        Error::Locked { .. } => ToolError::Running { path: path.to_owned() },
         error => ToolError::from(error),
     })
 }
 
 fn place(layout: &Layout, index: usize) -> Place {
-    Place { shard_index: index as u32, shard_count: layout.shards }
+    layout.place(index as u32)
+}
+
+/// Reads a shard as a start does.
+fn read<E: From<Error>>(
+    disk: &ReadOnlyDisk,
+    layout: &Layout,
+    index: usize,
+    on_record: impl FnMut(Record<'_>) -> Result<(), E>,
+) -> Result<Recovered, E> {
+    layout.expect_synced(disk, index as u32)?;
+    wal::check(disk, &layout.shard_dir(index as u32), place(layout, index), on_record)
+}
+
+/// What can be read of a shard that [`read`] refuses.
+fn salvage(disk: &ReadOnlyDisk, layout: &Layout, index: usize) -> Result<Salvage<ReadOnlyDisk>, Error> {
+    let mut salvage = Salvage::plan(disk, &layout.shard_dir(index as u32), place(layout, index))?;
+    if let Err(Error::MissingSynced { path, .. }) = layout.expect_synced(disk, index as u32) {
+        salvage.add_loss(Loss::End { path });
+    }
+    Ok(salvage)
 }
 
 /// The name of a file without its directories, for reports that name those elsewhere.
@@ -172,8 +192,8 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or(OsStr::new("")).to_string_lossy().into_owned()
 }
 
-impl From<wal::Error> for ToolError {
-    fn from(error: wal::Error) -> ToolError {
+impl From<Error> for ToolError {
+    fn from(error: Error) -> ToolError {
         ToolError::Failure(Failure::Log { shard: None, error })
     }
 }

@@ -13,12 +13,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use shard::{Change, Shard};
-use wal::{DataDir, Error, Inspection, Layout, Loss, OsDisk, ReadOnlyDisk, Record, Salvage, Salvaged};
+use wal::{
+    DataDir, Error, Inspection, Layout, Loss, OsDisk, ReadOnlyDisk, Record, Recovered, Salvage, Salvaged,
+};
 
-use super::{Finding, LOCK_WAIT, Progress, ToolError, inspect, place};
+use super::{Finding, LOCK_WAIT, Progress, ToolError, inspect};
+use crate::config::Boot;
 use crate::recovery::{self, Replay, Target};
 use crate::server::Failure;
-use crate::verdict::{self, Verdict};
+use crate::verdict::{self, Standing, Verdict};
 
 #[derive(Clone, Debug, Args)]
 pub struct Options {
@@ -29,10 +32,14 @@ pub struct Options {
     /// Directory for what is readable; it must be empty or not exist
     #[arg(long, value_name = "NEW")]
     to: PathBuf,
+
+    #[command(flatten)]
+    boot: Boot,
 }
 
 /// One shard of the old directory.
 struct Source<'a> {
+    disk: ReadOnlyDisk,
     layout: &'a Layout,
     index: usize,
     /// What can be read of it; `None` when it is sound.
@@ -50,7 +57,8 @@ struct Restored {
 }
 
 pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Result<Finding, ToolError> {
-    let inspection = inspect(&options.directory)?;
+    let disk = ReadOnlyDisk::in_boot(options.boot.id());
+    let inspection = inspect(disk, &options.directory)?;
     refuse_target(&options.directory, &options.to)?;
     let (layout, without_manifest) = layout(options, inspection.layout.as_ref(), &inspection)?;
     if let Some(reason) = without_manifest {
@@ -64,24 +72,20 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
     let mut sources = Vec::new();
     for index in 0..layout.shards as usize {
         progress.begin("reading", index, layout.shards);
-        sources.push(Source::examine(&layout, index, progress)?);
+        sources.push(Source::examine(disk, &layout, index, progress)?);
     }
     progress.say("comparing the shards");
-    let verdict = verdict::reach_by(layout.shards, |index, on_record| {
-        let source = &sources[index as usize];
-        let read = source.read(|salvaged| {
-            if let Salvaged::Record(record) = salvaged {
-                on_record(record);
-            }
-            Ok::<_, Error>(())
-        });
-        read.map_err(|error| Failure::log(source.index, error))?;
-        Ok(source.salvage.is_some())
-    })?;
+    let mut shortened = HashSet::new();
+    let verdict = loop {
+        let verdict = compare(&sources, &shortened)?;
+        // A log that seems whole and lacks what another one knows of has lost its end.
+        let Some(contradiction) = verdict.contradiction else { break verdict };
+        shortened.insert(contradiction.lacking);
+    };
 
-    let incomplete = |failure| ToolError::Incomplete { path: options.to.clone(), failure };
+    let incomplete = |failure| ToolError::Incomplete { path: options.to.clone(), failure: Box::new(failure) };
     let failed = |error| incomplete(Failure::Log { shard: None, error });
-    let mut directory = DataDir::open(OsDisk, &options.to, LOCK_WAIT).map_err(failed)?;
+    let mut directory = DataDir::open(OsDisk::default(), &options.to, LOCK_WAIT).map_err(failed)?;
     let new = directory.create_layout(layout.shards).map_err(failed)?;
     let (mut keys, mut has_lost) = (0, verdict.doubtful > 0);
     for (index, source) in sources.iter().enumerate() {
@@ -89,8 +93,8 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
         let restored =
             Restored::from(source, &verdict, progress).map_err(|error| incomplete(error.of_shard(index)))?;
         restored.write(&new, index).map_err(|error| incomplete(Failure::log(index, error)))?;
-        print(&restored, source, &verdict, out)?;
-        has_lost |= restored.has_lost(source);
+        print(&restored, source, &verdict, shortened.contains(&index), out)?;
+        has_lost |= restored.has_lost(source) || shortened.contains(&index);
         keys += restored.shard.key_count();
     }
     directory.activate(new).map_err(failed)?;
@@ -107,6 +111,24 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
     }
     writeln!(out, "kept {keys} keys in {} shards, written to {}", layout.shards, options.to.display())?;
     Ok(if has_lost { Finding::Damaged } else { Finding::Sound })
+}
+
+/// What counts of all shards; those of which damage has taken something, and those that are `shortened`, may lack parts.
+fn compare(sources: &[Source<'_>], shortened: &HashSet<usize>) -> Result<Verdict, ToolError> {
+    let verdict = verdict::reach_by(sources.len() as u32, |index, on_record| {
+        let source = &sources[index as usize];
+        let read = source.read(|salvaged| {
+            if let Salvaged::Record(record) = salvaged {
+                on_record(record);
+            }
+            Ok::<_, Error>(())
+        });
+        let recovered = read.map_err(|error| Failure::log(source.index, error))?;
+        let has_lost = source.salvage.is_some() || shortened.contains(&source.index);
+        let Recovered { settled_seq, is_same_boot, .. } = recovered.unwrap_or_default();
+        Ok(Standing { has_lost, settled_seq, is_same_boot })
+    })?;
+    Ok(verdict)
 }
 
 /// Refuses a target that is in use, or whose files would lie within the directory that is read.
@@ -157,8 +179,13 @@ fn layout(
 
 impl Source<'_> {
     /// Reads a shard once: whether it is sound, and if not, where its good frames are.
-    fn examine<'a>(layout: &'a Layout, index: usize, progress: &Progress) -> Result<Source<'a>, ToolError> {
-        let source = Source { layout, index, salvage: None };
+    fn examine<'a>(
+        disk: ReadOnlyDisk,
+        layout: &'a Layout,
+        index: usize,
+        progress: &Progress,
+    ) -> Result<Source<'a>, ToolError> {
+        let source = Source { disk, layout, index, salvage: None };
         let checked = source.read(|salvaged| {
             let Salvaged::Record(record) = salvaged else { return Ok(()) };
             progress.at(&record);
@@ -168,22 +195,20 @@ impl Source<'_> {
         if checked.is_ok() {
             return Ok(source);
         }
-        let salvage = Salvage::plan(&ReadOnlyDisk, &layout.shard_dir(index as u32), place(layout, index));
-        let salvage = salvage.map_err(|error| Failure::log(index, error))?;
+        let salvage = super::salvage(&disk, layout, index).map_err(|error| Failure::log(index, error))?;
         Ok(Source { salvage: Some(salvage), ..source })
     }
 
-    /// Hands on everything readable, in order.
+    /// Hands on everything readable, in order. Returns what a start would find, where it would.
     fn read<E: From<Error>>(
         &self,
         mut on_salvaged: impl FnMut(Salvaged<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<Option<Recovered>, E> {
         if let Some(salvage) = &self.salvage {
-            return salvage.replay(on_salvaged);
+            return salvage.replay(on_salvaged).map(|()| None);
         }
-        let directory = self.layout.shard_dir(self.index as u32);
         let on_record = |record: Record<'_>| on_salvaged(Salvaged::Record(record));
-        wal::check(&ReadOnlyDisk, &directory, place(self.layout, self.index), on_record).map(drop)
+        super::read(&self.disk, self.layout, self.index, on_record).map(Some)
     }
 
     fn losses(&self) -> &[Loss] {
@@ -250,7 +275,7 @@ impl Restored {
     /// Writes all keys into the shard of the new layout. What has expired is kept too, and expires when the
     /// server starts.
     fn write(&self, new: &Layout, index: usize) -> Result<(), Error> {
-        let mut target = Target::create(&OsDisk, new, index)?;
+        let mut target = Target::create(&OsDisk::default(), new, index)?;
         recovery::write_all(&self.shard, |change| target.put(change))?;
         target.finish()
     }
@@ -260,12 +285,16 @@ fn print(
     restored: &Restored,
     source: &Source<'_>,
     verdict: &Verdict,
+    is_shortened: bool,
     out: &mut impl Write,
 ) -> Result<(), ToolError> {
-    let lost = if restored.has_lost(source) { "" } else { ", lost nothing" };
+    let lost = if restored.has_lost(source) || is_shortened { "" } else { ", lost nothing" };
     writeln!(out, "shard {}: kept {} keys{lost}", source.index, restored.shard.key_count())?;
     for loss in source.losses() {
         writeln!(out, "  lost: {loss}")?;
+    }
+    if is_shortened {
+        writeln!(out, "  lost: the end of the log, of which another shard knows")?;
     }
     if let Some(Some(seq)) = verdict.cuts.get(source.index) {
         writeln!(

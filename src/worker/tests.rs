@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use super::Worker;
+use super::{ShardFiles, Worker};
 use crate::config::Config;
 use crate::connection::Door;
 use crate::mail::{Newcomer, Post};
@@ -39,7 +39,9 @@ fn with_worker_of(flags: &[&str], test: impl FnOnce(&mut Worker)) {
         sender.send(found.prepare(&shared.loading).unwrap().shard(0)).unwrap();
         let (net, mut post) = (Net::new().unwrap(), Post::mesh(1, 64).remove(0));
         post.connect(&[net.doorbell()]);
-        let mut worker = Worker::new(0, shared, net, post, data).unwrap();
+        shared.loading.open_logs();
+        let files = ShardFiles { data, read: mpsc::channel().0 };
+        let mut worker = Worker::new(0, shared, net, post, files).unwrap();
         worker.go_on_loading().unwrap();
         assert!(!worker.loading);
         test(&mut worker);

@@ -32,6 +32,8 @@ pub enum Journal {
 pub struct Mount {
     directory: TempDir,
     mounted: bool,
+    /// How often its power was cut.
+    cuts: u32,
 }
 
 impl Mount {
@@ -57,7 +59,7 @@ impl Mount {
     fn prepare() -> Mount {
         let directory = TempDir::with_prefix("kvlite-mount-").expect("the temporary directory is writable");
         fs::create_dir(directory.path().join("mount")).expect("it is empty");
-        Mount { directory, mounted: false }
+        Mount { directory, mounted: false, cuts: 0 }
     }
 
     fn image(&self) -> PathBuf {
@@ -92,6 +94,13 @@ impl Mount {
     pub fn reboot(&mut self) {
         self.unmount();
         self.mount().expect("it was mounted before");
+        self.cuts += 1;
+    }
+
+    /// The value of `--boot-id` for a server on it: the machine did not go down with the file system, but the server is
+    /// to take it so.
+    pub fn boot_id(&self) -> String {
+        format!("{:032x}", self.cuts + 1)
     }
 
     fn mount(&mut self) -> Result<(), String> {

@@ -40,6 +40,7 @@ fn lives_on(mut mount: Mount, random: &mut Random) {
         server.set_flag("--sync-mode", mode);
         server.set_flag("--max-wal-entries", entries);
         server.set_flag("--compact-interval", "50ms");
+        server.set_flag("--boot-id", &mount.boot_id());
         server.restart(shards);
         check_old(&server, &mut ledgers);
 
@@ -57,6 +58,7 @@ fn lives_on(mut mount: Mount, random: &mut Random) {
         server.kill9();
         let mut new = load.join();
         mount.reboot();
+        server.set_flag("--boot-id", &mount.boot_id());
 
         server.restart(shards);
         check_old(&server, &mut ledgers);

@@ -21,6 +21,8 @@ pub const DISK_TIMEOUT: &str = "1s";
 pub struct Rig {
     pub server: Server,
     pub disk: Disk,
+    /// How often the machine has ended.
+    power_cuts: u32,
 }
 
 impl Rig {
@@ -41,7 +43,7 @@ impl Rig {
         // From here on the disk is used for what the test asks for.
         let is_ready = within_deadline(|| disk.synced_files("spare") == 2);
         assert!(is_ready, "no segments are made ready\n{}", server.log.tail());
-        Some(Rig { server, disk })
+        Some(Rig { server, disk, power_cuts: 0 })
     }
 
     /// From now on these operations of the sick shard fail.
@@ -101,6 +103,8 @@ impl Rig {
         self.server.wait();
         if power {
             self.disk.cut_power();
+            self.power_cuts += 1;
+            self.server.set_flag("--boot-id", &format!("{:032x}", self.power_cuts));
         }
         let below = self.disk.below().join("data");
         self.server.set_flag("--wal-path", below.to_str().expect("a plain path"));

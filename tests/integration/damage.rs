@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::process::{Ended, Server, command, free_ports, run_to_end};
+use crate::process::{Ended, Server, command, free_ports, run_to_end, within_deadline};
 
 const SHARDS: usize = 2;
 const SEGMENT_BYTES: &str = "65536";
@@ -30,6 +30,8 @@ enum Start {
     Cuts { file: PathBuf, offset: usize, bytes: usize },
     /// It serves as if nothing was.
     Serves,
+    /// It serves, and writes this file again.
+    Heals { file: PathBuf },
     /// It ends with this.
     Refuses {
         file: PathBuf,
@@ -71,13 +73,17 @@ const CASES: &[Case] = &[
     },
     Case { name: "a frame of zeros", damage: zeroed_frame },
     Case { name: "a bit of a segment's header", damage: segment_header },
+    Case { name: "a bit of a segment's version", damage: segment_version },
     Case { name: "a segment cut short", damage: cut_segment },
     Case { name: "a missing segment", damage: missing_segment },
     Case { name: "a missing newest segment", damage: missing_newest_segment },
+    Case { name: "a newest segment cut after the last frame that was noted", damage: cut_newest_segment },
+    Case { name: "a bit of a frame before a good one, never synced", damage: flip_before_a_good_one },
     Case { name: "a segment twice", damage: segment_twice },
     Case { name: "a segment over another", damage: segment_over_another },
     Case { name: "a segment of another shard", damage: segment_of_another_shard },
     Case { name: "a bit of a snapshot", damage: snapshot_frame },
+    Case { name: "a bit of a snapshot's last frame", damage: snapshot_last_frame },
     Case { name: "a bit of a snapshot's trailer", damage: snapshot_trailer },
     Case { name: "a snapshot cut short", damage: cut_snapshot },
     Case { name: "a missing snapshot", damage: missing_snapshot },
@@ -85,6 +91,10 @@ const CASES: &[Case] = &[
     Case { name: "a missing manifest", damage: missing_manifest },
     Case { name: "a bit of the manifest", damage: manifest },
     Case { name: "a missing directory of a shard", damage: missing_shard },
+    Case { name: "an emptied directory of a shard", damage: emptied_shard },
+    Case { name: "one file synced missing", damage: missing_synced },
+    Case { name: "a bit of one file synced", damage: synced_bit },
+    Case { name: "both files synced missing", damage: missing_both_synced },
     Case { name: "a newer segment", damage: |directory| newer(directory, ".log") },
     Case { name: "a newer snapshot", damage: |directory| newer(directory, ".snapshot") },
     Case { name: "a newer manifest", damage: newer_manifest },
@@ -108,6 +118,77 @@ fn every_damage_is_told_and_what_is_readable_comes_back() {
     assert!(failed.is_empty(), "{failed:?}");
 }
 
+/// A new layout begins with snapshots behind which its logs look whole.
+#[test]
+fn a_missing_snapshot_is_missed_after_a_move_and_after_a_repair() {
+    let directory = Directory::written();
+    let path = directory.path();
+    let mut server = directory.server(&[]);
+    server.restart(3);
+    assert!(server.terminate().success());
+    server.restart(SHARDS);
+    assert!(server.terminate().success());
+    let repaired = directory.root.path().join("repaired");
+    let ended = run(&["repair", path.to_str().unwrap(), "--to", repaired.to_str().unwrap()]);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    for (path, layout) in [(path, "layout-3"), (repaired, "layout-1")] {
+        let moved = Directory { root: TempDir::with_prefix("kvlite-test-").unwrap() };
+        copy_all(&path, &moved.path());
+        drop(moved.expect_served(&BTreeSet::new()));
+        let shard = moved.path().join(layout).join("shard-0");
+        let snapshot = shard.join("00000000000000000001.snapshot");
+        fs::rename(&snapshot, moved.root.path().join("aside")).unwrap();
+        let (check, start) = (run(&["check", moved.path().to_str().unwrap()]), moved.start_in_vain());
+        for (ended, damaged) in [(&check, "DAMAGED"), (&start, "expected the snapshot ")] {
+            assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+            assert!(ended.output.contains(damaged), "{ended:?}");
+            assert!(ended.output.contains(shard.to_str().unwrap()), "{ended:?}");
+        }
+        let again = moved.root.path().join("again");
+        let repair = run(&["repair", moved.path().to_str().unwrap(), "--to", again.to_str().unwrap()]);
+        assert_eq!(repair.status.code(), Some(1), "{repair:?}");
+        assert!(repair.output.contains("  lost: all that was set before frame 1 "), "{repair:?}");
+        fs::rename(moved.root.path().join("aside"), snapshot).unwrap();
+        drop(moved.expect_served(&BTreeSet::new()));
+    }
+}
+
+/// One damaged file does not take away what other shards have.
+#[test]
+fn a_shard_that_lacks_its_part_of_commands_over_shards_is_refused_and_the_others_stay() {
+    let directory = Directory::written();
+    let mut server = directory.server(&["--sync-mode", "no"]);
+    server.restart(SHARDS);
+    let mut text = server.text();
+    let pair = |number: usize| (format!("pair-{number}"), format!("riap-{}", number * 31));
+    for number in 0..200 {
+        let (one, other) = pair(number);
+        assert_eq!(text.ask_one(&format!("MSET {one} {number} {other} {number}")), "+OK");
+        assert_eq!(text.ask_one(&format!("APPEND {one} x")), (number.to_string().len() + 1).to_string());
+    }
+    drop(text);
+    server.kill9();
+    let newest = directory.files(1, ".log").pop().unwrap();
+    let whole = fs::read(&newest).unwrap();
+    let frame = frames(&newest).remove(3);
+    fs::File::options().write(true).open(&newest).unwrap().set_len(frame.offset as u64).unwrap();
+    let before = content(&directory.path());
+    let check = run(&["check", directory.path().to_str().unwrap()]);
+    for (ended, said) in [(check, "DAMAGED: 1 of 2 shards"), (directory.start_in_vain(), "shard 1: ")] {
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        assert!(ended.output.contains(said), "{ended:?}");
+    }
+    assert_eq!(content(&directory.path()), before, "a start that is refused changes nothing");
+    fs::write(&newest, whole).unwrap();
+    server.restart(SHARDS);
+    let mut text = server.text();
+    for number in 0..200 {
+        let (one, other) = pair(number);
+        assert_eq!(text.ask_one(&format!("GET {one}")), format!("{number}x"));
+        assert_eq!(text.ask_one(&format!("GET {other}")), number.to_string());
+    }
+}
+
 // ---- damages ----
 
 /// What a segment has behind its end after it was recycled: frames of its earlier life.
@@ -119,13 +200,46 @@ fn stale_frames(directory: &Directory) -> Outcome {
     Outcome::harmless(Start::Serves)
 }
 
-/// A server that was killed has left a frame of which nothing says that it was synced.
+/// A server that died with its machine has left a frame of which nothing says that it was synced.
 fn last_frame(directory: &Directory) -> Frame {
-    let mut server = directory.server(&["--sync-mode", "no"]);
+    let mut server =
+        directory.server(&["--sync-mode", "no", "--boot-id", "00000000000000000000000000000001"]);
     server.restart(SHARDS);
     assert_eq!(server.text().ask_one(&set(LAST_KEY)), "+OK");
     server.kill9();
     directory.frame_of(LAST_KEY, ".log")
+}
+
+/// What was written down of a log, be it synced or not, is demanded.
+fn cut_newest_segment(directory: &Directory) -> Outcome {
+    let mut server = directory.server(&["--sync-mode", "no"]);
+    server.restart(SHARDS);
+    assert_eq!(server.text().ask_one(&set(LAST_KEY)), "+OK");
+    let frame = directory.frame_of(LAST_KEY, ".log");
+    let synced = frame.path.with_file_name("synced");
+    let written_seq = || u64::from_le_bytes(*fs::read(&synced).unwrap()[56..].first_chunk().unwrap());
+    assert!(
+        within_deadline(|| written_seq() >= frame.seq),
+        "it is never noted that frame {} is there",
+        frame.seq
+    );
+    server.kill9();
+    fs::File::options().write(true).open(&frame.path).unwrap().set_len(frame.offset as u64).unwrap();
+    Outcome::of_frame(Frame { keys: BTreeSet::new(), ..frame }, "the end of the file")
+}
+
+/// A process that was killed has lost nothing that it has written, synced or not.
+fn flip_before_a_good_one(directory: &Directory) -> Outcome {
+    let mut server = directory.server(&["--sync-mode", "no"]);
+    server.restart(SHARDS);
+    let mut text = server.text();
+    assert_eq!(text.ask_one(&set(LAST_KEY)), "+OK");
+    assert_eq!(text.ask_one(&format!("DEL {}", name(LAST_KEY))), "+OK");
+    drop(text);
+    server.kill9();
+    let frame = directory.frame_of(LAST_KEY, ".log");
+    flip_at(&frame.path, frame.offset + FRAME_HEADER_BYTES + 30);
+    Outcome::of_frame(Frame { keys: BTreeSet::new(), ..frame }, "the checksum")
 }
 
 fn torn_end(directory: &Directory) -> Outcome {
@@ -174,6 +288,13 @@ fn keys_of(frames: &[Frame]) -> BTreeSet<usize> {
 fn segment_header(directory: &Directory) -> Outcome {
     let (_, file, frames) = a_segment(directory);
     flip_at(&file, 30);
+    let expected = format!("frame {} of the log", frames[0].seq);
+    Outcome::refused(Some((file, 0)), &expected, "an unreadable file header", BTreeSet::new())
+}
+
+fn segment_version(directory: &Directory) -> Outcome {
+    let (_, file, frames) = a_segment(directory);
+    flip_at(&file, VERSION_AT);
     let expected = format!("frame {} of the log", frames[0].seq);
     Outcome::refused(Some((file, 0)), &expected, "an unreadable file header", BTreeSet::new())
 }
@@ -250,6 +371,15 @@ fn snapshot_frame(directory: &Directory) -> Outcome {
     Outcome::of_snapshot(file, frame.offset, "the checksum", frame.keys.clone())
 }
 
+/// The scan comes to the trailer with this frame still missing.
+fn snapshot_last_frame(directory: &Directory) -> Outcome {
+    let (file, frames) = a_snapshot(directory);
+    let frame = &frames[frames.len() - 2];
+    assert!(!frame.keys.is_empty());
+    flip_at(&file, frame.offset + FRAME_HEADER_BYTES + 100);
+    Outcome::of_snapshot(file, frame.offset, "the checksum", frame.keys.clone())
+}
+
 fn snapshot_trailer(directory: &Directory) -> Outcome {
     let (file, frames) = a_snapshot(directory);
     let trailer = &frames[frames.len() - 1];
@@ -266,8 +396,8 @@ fn cut_snapshot(directory: &Directory) -> Outcome {
 
 fn missing_snapshot(directory: &Directory) -> Outcome {
     let (file, frames) = a_snapshot(directory);
-    fs::remove_file(file).unwrap();
-    Outcome::lacks(directory, 0, 1, &frames)
+    fs::remove_file(&file).unwrap();
+    Outcome::lacks_snapshot(directory, 0, &file, keys_of(&frames))
 }
 
 /// The newest snapshot counts, and this one does not fit its name. The older one is whole.
@@ -301,20 +431,49 @@ fn missing_shard(directory: &Directory) -> Outcome {
     outcome
 }
 
+fn emptied_shard(directory: &Directory) -> Outcome {
+    let snapshot = directory.files(1, ".snapshot").remove(0);
+    let lost = KEYS.filter(|key| directory.shard_of(*key) == 1).collect();
+    for file in directory.files(1, "") {
+        fs::remove_file(file).unwrap();
+    }
+    Outcome::lacks_snapshot(directory, 1, &snapshot, lost)
+}
+
+fn missing_synced(directory: &Directory) -> Outcome {
+    let file = directory.shard(1).join("synced");
+    fs::remove_file(&file).unwrap();
+    Outcome::harmless(Start::Heals { file })
+}
+
+fn synced_bit(directory: &Directory) -> Outcome {
+    let file = directory.shard(0).join("synced");
+    flip_at(&file, 60);
+    Outcome::harmless(Start::Heals { file })
+}
+
+fn missing_both_synced(directory: &Directory) -> Outcome {
+    let file = directory.shard(1).join("synced");
+    fs::remove_file(&file).unwrap();
+    fs::remove_file(directory.path().join("layout-1.synced")).unwrap();
+    Outcome::of_manifest(file, "what is known of the log, here or in ", "neither of both whole")
+}
+
 fn newer(directory: &Directory, suffix: &str) -> Outcome {
     let file = directory.files(1, suffix).remove(0);
     let mut bytes = fs::read(&file).unwrap();
     bytes[VERSION_AT] += 1;
-    bytes[FILE_HEADER_BYTES - 1] ^= 1; // Nor is the checksum that of version 1.
+    let crc = crc32(&bytes[..FILE_HEADER_BYTES - 4]);
+    bytes[FILE_HEADER_BYTES - 4..FILE_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
     fs::write(&file, bytes).unwrap();
-    Outcome::of_newer(file)
+    Outcome::of_newer(file, 1)
 }
 
 fn newer_manifest(directory: &Directory) -> Outcome {
     let file = directory.path().join("MANIFEST");
-    let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, text.replace("manifest 1", "manifest 2")).unwrap();
-    Outcome::of_newer(file)
+    let text = "kvlite manifest 3\nand what else it says\n";
+    fs::write(&file, format!("{text}crc32 {:08x}\n", crc32(text.as_bytes()))).unwrap();
+    Outcome::of_newer(file, 2)
 }
 
 // ---- outcomes ----
@@ -366,16 +525,29 @@ impl Outcome {
         Outcome { start, lost: keys_of(frames), repairable: true }
     }
 
+    fn lacks_snapshot(directory: &Directory, shard: usize, file: &Path, lost: BTreeSet<usize>) -> Outcome {
+        let expected = format!("the snapshot {} or a later one", file.file_name().unwrap().display());
+        let start = Start::Refuses {
+            file: directory.shard(shard),
+            offset: None,
+            expected,
+            found: "no snapshot",
+            remedy: "kvlite repair ",
+        };
+        Outcome { start, lost, repairable: true }
+    }
+
     fn of_manifest(file: PathBuf, expected: &str, found: &'static str) -> Outcome {
         let expected = expected.to_owned();
         let start = Start::Refuses { file, offset: None, expected, found, remedy: "kvlite repair " };
         Outcome { start, lost: BTreeSet::new(), repairable: true }
     }
 
-    fn of_newer(file: PathBuf) -> Outcome {
-        let expected = "format version 1 or lower".to_owned();
-        let remedy = "start a newer kvlite";
-        let start = Start::Refuses { file, offset: None, expected, found: "version 2", remedy };
+    fn of_newer(file: PathBuf, supported: u32) -> Outcome {
+        let expected = format!("format version {supported} or lower");
+        let (found, remedy) =
+            (if supported == 1 { "version 2" } else { "version 3" }, "start a newer kvlite");
+        let start = Start::Refuses { file, offset: None, expected, found, remedy };
         Outcome { start, lost: BTreeSet::new(), repairable: false }
     }
 }
@@ -397,6 +569,15 @@ fn expect_start(directory: &Directory, outcome: &Outcome) {
         Start::Serves => {
             let server = directory.expect_served(&outcome.lost);
             assert!(!server.log.text().contains("WARN"), "{}", server.log.text());
+        }
+        Start::Heals { file } => {
+            let server = directory.expect_served(&outcome.lost);
+            let text = server.log.text();
+            let warnings: Vec<&str> = text.lines().filter(|line| line.contains("WARN")).collect();
+            let [warning] = warnings[..] else { panic!("one warning: {text}") };
+            assert!(warning.contains(&format!("{}", file.display())), "{warning}");
+            let server = directory.expect_served(&outcome.lost);
+            assert!(!server.log.text().contains("WARN"), "it is written once: {}", server.log.text());
         }
         Start::Cuts { file, offset, bytes } => {
             let server = directory.expect_served(&outcome.lost);
@@ -613,6 +794,10 @@ fn frames(path: &Path) -> Vec<Frame> {
         offset = end;
     }
     frames
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(bytes)
 }
 
 fn overwrite(path: &Path, at: usize, with: &[u8]) {

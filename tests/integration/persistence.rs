@@ -336,7 +336,7 @@ fn compaction_comes_early_in_the_quietest_hour() {
 
     // A server that ran for a week would have written that it is busy at all hours but this one and the next.
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-    let note = Note::new(&OsDisk, &server.data().join("layout-1/shard-0"));
+    let note = Note::new(&OsDisk::default(), &server.data().join("layout-1/shard-0"));
     let mut learnt = note.read().unwrap().expect("a note was left");
     for hour in 0..7 * 24 {
         let is_quiet = (0..2).any(|ahead| hour == hour_of_week(now_ms + ahead * 3_600_000));

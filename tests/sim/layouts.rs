@@ -82,7 +82,7 @@ fn filled(dice: &mut Dice, shards: usize) -> (MemDisk, Model) {
     // One was closed, the others were killed.
     let (_, log) = owners.pop().unwrap();
     log.close().unwrap();
-    (disk, model)
+    (disk.reboot(), model)
 }
 
 /// The number of shards that the manifest names.

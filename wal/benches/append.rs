@@ -24,7 +24,7 @@ fn directory() -> TempDir {
 fn open(path: &Path) -> (Log<OsDisk>, usize) {
     let place = Place { shard_index: 0, shard_count: 1 };
     let mut read_bytes = 0;
-    let opened = Log::recover(&OsDisk, path, place, SEGMENT_BYTES, |record| {
+    let opened = Log::recover(&OsDisk::default(), path, place, SEGMENT_BYTES, |record| {
         read_bytes += black_box(record.payload).len();
         Ok::<_, Error>(())
     });

@@ -6,17 +6,20 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::header::{SEGMENT_SUFFIX, SNAPSHOT_SUFFIX};
+use crate::header::{SEGMENT_SUFFIX, SNAPSHOT_SUFFIX, SYNCED_NAME};
 use crate::snapshot::sync_directory;
-use crate::{Disk, DiskFile, Error, ManifestFault, salvage};
+use crate::{Disk, DiskFile, Error, ManifestFault, Place, salvage, synced};
 
 const LOCK_NAME: &str = "LOCK";
 const MANIFEST_NAME: &str = "MANIFEST";
 const MANIFEST_TMP_NAME: &str = "MANIFEST.tmp";
-const MANIFEST_VERSION: u32 = 1;
+/// From version 2 on, what is known of each log stands beside it.
+const MANIFEST_VERSION: u32 = 2;
 /// A manifest that is larger is none.
 const MANIFEST_BYTES_MAX: usize = 4096;
 const LAYOUT_PREFIX: &str = "layout-";
+const SHARD_PREFIX: &str = "shard-";
+const SLOTS_SUFFIX: &str = ".synced";
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// A data directory that this process has locked.
@@ -43,6 +46,8 @@ pub struct Layout {
     /// The number of shards.
     pub shards: u32,
     path: PathBuf,
+    /// The version of the manifest that names it.
+    version: u32,
 }
 
 /// A data directory that is read and left as it is. While this lives, nobody else locks it.
@@ -57,24 +62,47 @@ pub struct Inspection<D: Disk> {
 impl Layout {
     /// The directory of one shard.
     pub fn shard_dir(&self, shard_index: u32) -> PathBuf {
-        self.path.join(format!("shard-{shard_index}"))
+        self.path.join(format!("{SHARD_PREFIX}{shard_index}"))
+    }
+
+    /// The place of one shard.
+    pub fn place(&self, shard_index: u32) -> Place {
+        Place { shard_index, shard_count: self.shards }
+    }
+
+    /// Demands that something is known of the log of this shard, where the layout is not older than that.
+    ///
+    /// # Errors
+    /// [`Error::MissingSynced`]; [`Error::WrongShard`], [`Error::NewerVersion`], [`Error::Io`].
+    pub fn expect_synced<D: Disk>(&self, disk: &D, shard_index: u32) -> Result<(), Error> {
+        let directory = self.shard_dir(shard_index);
+        let is_known = synced::read(disk, &directory, self.place(shard_index))?.synced.is_some();
+        if is_known || self.version == 1 {
+            return Ok(());
+        }
+        Err(Error::MissingSynced { path: directory.join(SYNCED_NAME), copy: self.slots_path() })
+    }
+
+    /// Beside the layout's directory: what is known of the logs in it, once more.
+    pub(crate) fn slots_path(&self) -> PathBuf {
+        self.path.with_extension(&SLOTS_SUFFIX[1..])
     }
 
     pub(crate) fn new(root: &Path, id: u64, shards: u32) -> Layout {
-        Layout { id, shards, path: root.join(format!("{LAYOUT_PREFIX}{id}")) }
+        let path = root.join(format!("{LAYOUT_PREFIX}{id}"));
+        Layout { id, shards, path, version: MANIFEST_VERSION }
     }
 }
 
 impl<D: Disk> DataDir<D> {
-    /// Locks the directory, which is created if it is missing, reads the manifest, and removes what an
-    /// unfinished change of the layout left behind.
+    /// Locks the directory, which is created if it is missing, and reads the manifest.
     ///
     /// A held lock is tried again for `lock_wait`: after a kill the kernel releases it only when the dead
     /// process's last operations are over. Blocks that long at most, and for the disk.
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::MissingManifest`], [`Error::DamagedManifest`], [`Error::NewerVersion`],
-    /// [`Error::MissingDirectory`], [`Error::Io`]. A directory with log files and no manifest is never
+    /// [`Error::MissingDirectory`], [`Error::MissingSynced`], [`Error::NewerLayout`], [`Error::Io`]. A directory with log files and no manifest is never
     /// taken for an empty one.
     pub fn open(disk: D, path: &Path, lock_wait: Duration) -> Result<DataDir<D>, Error> {
         disk.create_dir_all(path).map_err(Error::io("create", path))?;
@@ -87,8 +115,10 @@ impl<D: Disk> DataDir<D> {
         data_dir.layout = data_dir.named_layout()?;
         if let Some(layout) = &data_dir.layout {
             data_dir.expect_directories(layout)?;
+            for shard_index in 0..layout.shards {
+                layout.expect_synced(&data_dir.disk, shard_index)?;
+            }
         }
-        data_dir.remove_other_layouts()?;
         Ok(data_dir)
     }
 
@@ -112,7 +142,7 @@ impl<D: Disk> DataDir<D> {
     }
 
     /// Creates the directories of a new layout beside the present one. It does not count before
-    /// [`Self::activate`]; until then it is removed when the directory is opened again.
+    /// [`Self::activate`]; until then it is one of the [leftovers](Self::remove_leftovers).
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -132,8 +162,9 @@ impl<D: Disk> DataDir<D> {
     ///
     /// # Errors
     /// [`Error::Io`] when the switch failed; after it, the next [`Self::open`] tells which layout counts.
-    /// Layouts that could not be removed are left to it too.
+    /// Layouts that could not be removed are left to [`Self::remove_leftovers`].
     pub fn activate(&mut self, layout: Layout) -> Result<(), Error> {
+        synced::begin(&self.disk, &layout)?;
         let path = self.path.join(MANIFEST_NAME);
         let tmp = self.path.join(MANIFEST_TMP_NAME);
         let file = self.disk.create(&tmp).map_err(Error::io("create", &tmp))?;
@@ -141,10 +172,21 @@ impl<D: Disk> DataDir<D> {
         file.sync_data().map_err(Error::io("sync", &tmp))?;
         self.disk.rename(&tmp, &path).map_err(Error::io("rename", &tmp))?;
         sync_directory(&self.disk, &self.path)?;
-        self.layout = Some(layout);
+        self.layout = Some(Layout { version: MANIFEST_VERSION, ..layout });
         // The switch is done; what cannot be removed now does no harm.
-        let _ = self.remove_other_layouts();
+        let _ = self.remove_leftovers();
         Ok(())
+    }
+
+    /// Writes what a layout of an older version lacks; its logs are as they were.
+    ///
+    /// # Errors
+    /// As [`Self::activate`].
+    pub fn upgrade(&mut self) -> Result<(), Error> {
+        match self.layout.clone() {
+            Some(layout) if layout.version < MANIFEST_VERSION => self.activate(layout),
+            _ => Ok(()),
+        }
     }
 
     fn names(&self) -> Result<Vec<String>, Error> {
@@ -154,7 +196,9 @@ impl<D: Disk> DataDir<D> {
     fn named_layout(&self) -> Result<Option<Layout>, Error> {
         let names = self.names()?;
         if names.iter().any(|name| name == MANIFEST_NAME) {
-            return self.read_manifest().map(Some);
+            let layout = self.read_manifest()?;
+            self.expect_no_newer(&layout, &names)?;
+            return Ok(Some(layout));
         }
         self.expect_no_log(&names)?;
         Ok(None)
@@ -172,8 +216,8 @@ impl<D: Disk> DataDir<D> {
             }
         }
         bytes.truncate(filled);
-        let (id, shards) = parse_manifest(&bytes, &path)?;
-        Ok(Layout::new(&self.path, id, shards))
+        let (version, id, shards) = parse_manifest(&bytes, &path)?;
+        Ok(Layout { version, ..Layout::new(&self.path, id, shards) })
     }
 
     fn expect_directories(&self, layout: &Layout) -> Result<(), Error> {
@@ -185,6 +229,18 @@ impl<D: Disk> DataDir<D> {
                     return Err(Error::MissingDirectory { path });
                 }
                 Err(error) => return Err(Error::io("open", &path)(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// A layout gets segments only once the manifest names it: one of a higher number that has any shows that the
+    /// manifest is an old copy.
+    fn expect_no_newer(&self, named: &Layout, names: &[String]) -> Result<(), Error> {
+        for id in names.iter().filter_map(|name| layout_id(name)).filter(|id| *id > named.id) {
+            let newer = Layout::new(&self.path, id, 0).path;
+            if salvage::traces(&self.disk, &newer)?.segments > 0 {
+                return Err(Error::NewerLayout { path: newer, named: named.path.clone() });
             }
         }
         Ok(())
@@ -204,16 +260,28 @@ impl<D: Disk> DataDir<D> {
                 }
             }
         }
+        for slots in names.iter().filter(|name| layout_of_slots(name).is_some()) {
+            let found = self.path.join(slots);
+            if synced::slots_know_data(&self.disk, &found)? {
+                return Err(Error::MissingManifest { path: self.path.join(MANIFEST_NAME), found });
+            }
+        }
         Ok(())
     }
 
-    fn remove_other_layouts(&self) -> Result<(), Error> {
+    /// Removes what an unfinished change of the layout left behind: not before the layout that counts is read and found
+    /// sound.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remove_leftovers(&self) -> Result<(), Error> {
         let current = self.layout.as_ref().map(|layout| layout.id);
         for name in self.names()? {
             let path = self.path.join(&name);
-            if name == MANIFEST_TMP_NAME {
+            let is_of_other = |id: Option<u64>| id.is_some_and(|id| Some(id) != current);
+            if name == MANIFEST_TMP_NAME || is_of_other(layout_of_slots(&name)) {
                 self.disk.remove_file(&path).map_err(Error::io("remove", &path))?;
-            } else if layout_id(&name).is_some_and(|id| Some(id) != current) {
+            } else if is_of_other(layout_id(&name)) {
                 self.disk.remove_dir_all(&path).map_err(Error::io("remove", &path))?;
             }
         }
@@ -268,6 +336,20 @@ fn layout_id(name: &str) -> Option<u64> {
     digits.parse().ok().filter(|id: &u64| id.to_string() == digits)
 }
 
+/// The layout to which a file of slots belongs, by its name.
+fn layout_of_slots(name: &str) -> Option<u64> {
+    layout_id(name.strip_suffix(SLOTS_SUFFIX)?)
+}
+
+/// The layout that a shard's directory belongs to, by the names alone, which do not tell the number of shards.
+pub(crate) fn layout_of_shard(directory: &Path) -> Option<Layout> {
+    let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+    let layout = directory.parent()?;
+    let is_shard = name(directory)?.starts_with(SHARD_PREFIX);
+    let id = layout_id(&name(layout)?).filter(|_| is_shard)?;
+    Some(Layout::new(layout.parent()?, id, 0))
+}
+
 fn manifest_text(layout: &Layout) -> String {
     let lines =
         format!("kvlite manifest {MANIFEST_VERSION}\nlayout {}\nshards {}\n", layout.id, layout.shards);
@@ -275,7 +357,8 @@ fn manifest_text(layout: &Layout) -> String {
     format!("{lines}crc32 {crc:08x}\n")
 }
 
-fn parse_manifest(bytes: &[u8], path: &Path) -> Result<(u64, u32), Error> {
+/// Version, layout and shards.
+fn parse_manifest(bytes: &[u8], path: &Path) -> Result<(u32, u64, u32), Error> {
     let damaged = |fault| Error::DamagedManifest { path: path.to_owned(), fault };
     let syntax = || damaged(ManifestFault::Syntax);
     let text = std::str::from_utf8(bytes).map_err(|_| syntax())?;
@@ -285,19 +368,23 @@ fn parse_manifest(bytes: &[u8], path: &Path) -> Result<(u64, u32), Error> {
         line.strip_prefix(name)?.strip_prefix(' ')
     };
     let version: u32 = value("kvlite manifest").and_then(|text| text.parse().ok()).ok_or_else(syntax)?;
-    if version > MANIFEST_VERSION {
+    // Every version ends with the checksum of what is before it, so that a damaged version is not taken for a newer one.
+    let (covered, crc_text) =
+        text.strip_suffix('\n').and_then(|text| text.rsplit_once("crc32 ")).ok_or_else(syntax)?;
+    let found = u32::from_str_radix(crc_text, 16).ok().filter(|crc| format!("{crc:08x}") == crc_text);
+    let found = found.ok_or_else(syntax)?;
+    let expected = crc32fast::hash(covered.as_bytes());
+    if expected != found {
+        return Err(damaged(ManifestFault::Checksum { expected, found }));
+    }
+    if version == 0 || version > MANIFEST_VERSION {
         let path = path.to_owned();
         return Err(Error::NewerVersion { path, found: version, supported: MANIFEST_VERSION });
     }
     let id = value("layout").and_then(|text| text.parse().ok()).ok_or_else(syntax)?;
     let shards = value("shards").and_then(|text| text.parse().ok()).ok_or_else(syntax)?;
-    let crc_text = value("crc32").ok_or_else(syntax)?;
-    let found = u32::from_str_radix(crc_text, 16).map_err(|_| syntax())?;
-    let canonical = format!("crc32 {found:08x}\n");
-    let covered = text.strip_suffix(&canonical).ok_or_else(syntax)?;
-    let expected = crc32fast::hash(covered.as_bytes());
-    if expected != found {
-        return Err(damaged(ManifestFault::Checksum { expected, found }));
+    if value("crc32") != Some(crc_text) {
+        return Err(syntax());
     }
-    Ok((id, shards))
+    Ok((version, id, shards))
 }

@@ -8,6 +8,8 @@ use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::path::Path;
 
+use crate::BootId;
+
 mod mem;
 mod os;
 mod read_only;
@@ -26,10 +28,15 @@ pub trait Disk: Clone + Debug + Send + Sync + 'static {
     /// A lock on a file, which is released when this value is dropped or the process ends.
     type Lock: Debug + Send + 'static;
 
+    /// The run of the machine in which the disk is used now; `None` where that is not known. What was written within one
+    /// run is there for its whole length, synced or not.
+    fn boot(&self) -> Option<BootId>;
     /// Opens an existing file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Self::File>;
     /// Creates an empty file for reading and writing; a file that already has this name is emptied.
     fn create(&self, path: &Path) -> io::Result<Self::File>;
+    /// Opens a file for reading and writing, and creates it, empty, if it is missing.
+    fn open_or_create(&self, path: &Path) -> io::Result<Self::File>;
     /// Opens a directory, so that its names can be synced.
     fn open_dir(&self, path: &Path) -> io::Result<Self::File>;
     /// Creates a directory and its missing parents; an existing one is left as it is.

@@ -44,6 +44,29 @@ pub enum Error {
         /// The missing directory.
         path: PathBuf,
     },
+    /// What has to be known of a shard's log is in neither of the two places that tell it.
+    MissingSynced {
+        /// The file `synced` of the shard.
+        path: PathBuf,
+        /// The file that has it a second time.
+        copy: PathBuf,
+    },
+    /// A layout that was in use is newer than the one that the manifest names.
+    NewerLayout {
+        /// The newer layout.
+        path: PathBuf,
+        /// The one that the manifest names.
+        named: PathBuf,
+    },
+    /// The snapshot without which the log is not whole does not exist.
+    MissingSnapshot {
+        /// The shard's directory.
+        directory: PathBuf,
+        /// The number in its name; a later one would do.
+        position: u64,
+        /// The newest one that exists.
+        newest: Option<PathBuf>,
+    },
     /// A file was written by a newer version of the program.
     NewerVersion {
         /// The file.
@@ -88,8 +111,8 @@ pub enum Error {
         seq: u64,
         /// What was found instead.
         fault: Fault,
-        /// All frames up to this sequence number had been synced, says a later frame, segment or snapshot, or the file `synced`.
-        synced_seq: u64,
+        /// What says that the frame had been there.
+        proof: Proof,
     },
     /// Frames that were on disk once are in no segment: a segment is missing.
     MissingFrames {
@@ -99,8 +122,8 @@ pub enum Error {
         seq: u64,
         /// The next segment that exists, and its first sequence number.
         next: Option<(PathBuf, u64)>,
-        /// All frames up to this sequence number had been synced, says a later frame, segment or snapshot, or the file `synced`.
-        synced_seq: u64,
+        /// What says that the frames had been there.
+        proof: Proof,
     },
     /// A snapshot is not as it was written, or has no trailer.
     DamagedSnapshot {
@@ -122,6 +145,16 @@ pub enum Error {
         /// The unfinished snapshot.
         path: PathBuf,
     },
+}
+
+/// What says that a frame had been there, so that it is damaged or missing, and not the torn end of a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// All frames up to this one had been synced: says a later frame, segment or snapshot, or the file `synced`.
+    Synced(u64),
+    /// All frames up to this one had been written in this run of the machine, which takes back nothing: says a whole
+    /// frame behind it, or the file `synced`.
+    Written(u64),
 }
 
 /// What is wrong with a file or a directory.
@@ -224,6 +257,27 @@ impl Error {
                 "a directory, since the manifest names it".to_owned(),
                 "no such directory".to_owned(),
             ),
+            Error::MissingSynced { path, copy } => (
+                path,
+                None,
+                format!("what is known of the log, here or in {}", copy.display()),
+                "neither of both whole".to_owned(),
+            ),
+            Error::NewerLayout { path, named } => (
+                path,
+                None,
+                format!("no newer layout than {}, which the manifest names", named.display()),
+                "one that was in use".to_owned(),
+            ),
+            Error::MissingSnapshot { directory, position, newest } => (
+                directory,
+                None,
+                format!("the snapshot {position:020}.snapshot or a later one"),
+                match newest {
+                    Some(newest) => format!("{} as the newest", newest.display()),
+                    None => "no snapshot".to_owned(),
+                },
+            ),
             Error::NewerVersion { path, found, supported } => {
                 (path, None, format!("format version {supported} or lower"), format!("version {found}"))
             }
@@ -288,8 +342,8 @@ impl fmt::Display for Error {
             Error::Locked { path } => {
                 write!(f, "{} is locked: another server uses this data directory", path.display())
             }
-            Error::DamagedFrame { synced_seq, .. } | Error::MissingFrames { synced_seq, .. } => {
-                write!(f, "; what is before it is good, and all up to frame {synced_seq} had been on disk")
+            Error::DamagedFrame { proof, .. } | Error::MissingFrames { proof, .. } => {
+                write!(f, "; what is before it is good, and {proof}")
             }
             Error::IncompleteCopy { directory, expected, found } => write!(
                 f,
@@ -305,6 +359,17 @@ impl fmt::Display for Error {
                 write!(f, "{} cannot be completed: a sync failed after it was begun", path.display())
             }
             _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Proof::Synced(seq) => write!(f, "all up to frame {seq} had been on disk"),
+            Proof::Written(seq) => {
+                write!(f, "all up to frame {seq} had been written since the machine was started")
+            }
         }
     }
 }

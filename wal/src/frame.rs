@@ -407,6 +407,8 @@ pub(crate) struct Remains {
     pub frames: u64,
     /// The highest sequence number of which one of them says that it was synced.
     pub synced_seq: u64,
+    /// The highest sequence number of them; 0 where there is none.
+    pub last_seq: u64,
     /// Where the last of them ends, in bytes from the start of the file.
     pub end: u64,
     /// Where the last byte that is not zero ends.
@@ -452,6 +454,7 @@ pub(crate) fn search<F: DiskFile>(
         }
         remains.frames += 1;
         remains.synced_seq = remains.synced_seq.max(header.synced_seq);
+        remains.last_seq = remains.last_seq.max(header.seq);
         remains.end = start + header.frame_bytes();
         remains.nonzero_end = remains.nonzero_end.max(remains.end);
         if remains.end - at <= buffered {

@@ -6,6 +6,8 @@ use crate::Error;
 
 /// The format version that is written, and the newest that is read.
 pub const FORMAT_VERSION: u32 = 1;
+/// The same for the file `synced`.
+pub(crate) const SYNCED_VERSION: u32 = 2;
 
 pub(crate) const FILE_HEADER_BYTES: usize = 48;
 pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"KVLITLOG";
@@ -18,6 +20,7 @@ pub(crate) const STAGED_NAME: &str = "staged";
 pub(crate) const SNAPSHOT_TMP_NAME: &str = "snapshot.tmp";
 pub(crate) const SEGMENT_SUFFIX: &str = ".log";
 pub(crate) const SNAPSHOT_SUFFIX: &str = ".snapshot";
+pub(crate) const CUT_SUFFIX: &str = ".cut";
 
 /// No sequence number and no generation is greater: what follows one is always a number.
 pub(crate) const NUMBER_MAX: u64 = 1 << 62;
@@ -42,7 +45,7 @@ impl FileHeader {
     pub fn encode(&self, magic: [u8; 8], place: Place) -> [u8; FILE_HEADER_BYTES] {
         let mut bytes = [0; FILE_HEADER_BYTES];
         bytes[0..8].copy_from_slice(&magic);
-        bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes[8..12].copy_from_slice(&newest_version(magic).to_le_bytes());
         bytes[12..16].copy_from_slice(&place.shard_index.to_le_bytes());
         bytes[16..20].copy_from_slice(&place.shard_count.to_le_bytes());
         bytes[20..28].copy_from_slice(&self.generation.to_le_bytes());
@@ -85,14 +88,13 @@ impl FileHeader {
         if bytes[..8] != magic {
             return Ok(None);
         }
-        // The version is looked at before the checksum: a newer version may keep its checksum elsewhere.
-        let version = u32_at(bytes, 8);
-        if version > FORMAT_VERSION {
-            let path = path.to_owned();
-            return Err(Error::NewerVersion { path, found: version, supported: FORMAT_VERSION });
-        }
+        // Every version keeps these 48 bytes and their checksum, so that a damaged version is not taken for a newer one.
         if crc32fast::hash(&bytes[..44]) != u32_at(bytes, 44) {
             return Ok(None);
+        }
+        let (version, supported) = (u32_at(bytes, 8), newest_version(magic));
+        if version > supported {
+            return Err(Error::NewerVersion { path: path.to_owned(), found: version, supported });
         }
         let place = Place { shard_index: u32_at(bytes, 12), shard_count: u32_at(bytes, 16) };
         let [generation, first_seq, synced_seq] = [20, 28, 36].map(|offset| u64_at(bytes, offset));
@@ -101,6 +103,11 @@ impl FileHeader {
         }
         Ok(Some((FileHeader { generation, first_seq, synced_seq }, place)))
     }
+}
+
+/// The format version of such a file that is written, and the newest that is read.
+fn newest_version(magic: [u8; 8]) -> u32 {
+    if magic == SYNCED_MAGIC { SYNCED_VERSION } else { FORMAT_VERSION }
 }
 
 pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> u16 {
@@ -156,7 +163,7 @@ mod tests {
         for bit in 0..FILE_HEADER_BYTES * 8 {
             let mut bytes = good;
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(!matches!(decode(&bytes), Ok(Some(_))), "bit {bit}");
+            assert_eq!(decode(&bytes).unwrap(), None, "bit {bit}");
         }
     }
 
@@ -167,6 +174,9 @@ mod tests {
         assert!(matches!(found, Err(Error::WrongShard { expected: (2, 3), found: (1, 3), .. })));
         let mut bytes = HEADER.encode(SEGMENT_MAGIC, PLACE);
         bytes[8] = 2;
+        assert_eq!(decode(&bytes).unwrap(), None, "a flipped version is damage, and not a newer file");
+        let crc = crc32fast::hash(&bytes[..44]);
+        bytes[44..].copy_from_slice(&crc.to_le_bytes());
         assert!(matches!(decode(&bytes), Err(Error::NewerVersion { found: 2, supported: 1, .. })));
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::header::{FILE_HEADER_BYTES, FileHeader};
 use crate::log::Segment;
 use crate::snapshot::sync_directory;
+use crate::synced::Synced;
 use crate::{DataDir, Disk, DiskFile, Error, Place, Snapshot, recovery, synced};
 
 /// A file is copied in pieces of this size.
@@ -26,6 +27,8 @@ pub struct Image {
     next_seq: u64,
     /// The generation of the newest segment, and its first frame.
     newest: (u64, u64),
+    /// The position of the snapshot; 0 for none.
+    snapshot: u64,
     /// Keeps the files from being removed.
     _hold: Arc<()>,
 }
@@ -39,12 +42,12 @@ impl Image {
         hold: Arc<()>,
     ) -> Image {
         let mut files: Vec<_> = snapshot.map(|it| (it.path.clone(), it.bytes)).into_iter().collect();
-        let mut newest = (0, 0);
+        let (mut newest, position) = ((0, 0), snapshot.map_or(0, |it| it.position));
         for segment in segments.filter(|segment| segment.last_seq >= segment.first_seq) {
             files.push((segment.path.clone(), FILE_HEADER_BYTES as u64 + segment.bytes));
             newest = (segment.generation, segment.first_seq);
         }
-        Image { place, files, next_seq, newest, _hold: hold }
+        Image { place, files, next_seq, newest, snapshot: position, _hold: hold }
     }
 
     /// How many bytes [`copy_images`] copies of it.
@@ -117,10 +120,13 @@ pub fn copy_images<D: Disk, E: From<Error>>(
         let shard_dir = layout.shard_dir(image.place.shard_index);
         image.copy(source, target, &shard_dir, &mut on_piece)?;
         image.verify(target, &shard_dir)?;
-        // A copy without it promises less.
-        let (generation, first_seq) = image.newest;
-        let header = FileHeader { generation, first_seq, synced_seq: image.next_seq - 1 };
-        let _ = synced::write(target, &shard_dir, image.place, header);
+        let ((generation, first_seq), seq) = (image.newest, image.next_seq - 1);
+        let header = FileHeader { generation, first_seq, synced_seq: seq };
+        let snapshot = image.snapshot;
+        let known = Synced { header, stamp: 1, written_seq: seq, settled_seq: seq, snapshot, boot: None };
+        synced::Writer::default()
+            .write(target, &shard_dir, image.place, &known)
+            .map_err(Error::io("write", &shard_dir))?;
     }
     directory.activate(layout)?;
     Ok(())

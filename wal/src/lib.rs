@@ -8,23 +8,26 @@
 //! ```text
 //! <wal-path>/LOCK                            held while a process uses the directory
 //! <wal-path>/MANIFEST                        names the layout that counts
+//! <wal-path>/layout-<id>.synced              what is known of each log of the layout: for each shard a slot of 512 bytes
 //! <wal-path>/layout-<id>/shard-<index>/      one directory per shard
 //!     <generation, 20 digits>.log            a segment
 //!     <sequence number, 20 digits>.snapshot  the state; the log is replayed from this number on
 //!     snapshot.tmp                           a snapshot that is being written
-//!     synced                                 up to which frame the log is on disk: a file header and no more
+//!     synced                                 what is known of the log, once more: the bytes of its slot
+//!     <a segment>.<sequence number>.cut      a segment of which a start cut frames from this number on, as it was
 //!     spare                                  a preallocated file that becomes the next segment
 //!     staged                                 a large payload whose frame follows, and that becomes a segment with it
 //!     analytics                              a note that may be lost, drawn in `note`
 //! ```
 //!
-//! The manifest is a text of four lines; its checksum covers the bytes of the first three:
+//! The manifest is a text of four lines; its checksum covers the bytes of the first three. In version 1 nothing had to
+//! be known of a log:
 //!
 //! ```text
-//! kvlite manifest 1
+//! kvlite manifest 2
 //! layout 3
 //! shards 4
-//! crc32 8d1f0a2b
+//! crc32 d2eed9fc
 //! ```
 //!
 //! # Bytes
@@ -37,14 +40,22 @@
 //! ```text
 //! file header, 48 bytes
 //!   0  magic        8   "KVLITLOG", "KVLITSNP" or "KVLITSYN"
-//!   8  version      4   1
+//!   8  version      4   1; `synced`: 2
 //!  12  shard index  4
 //!  16  shard count  4
 //!  20  generation   8   of the file; every new or recycled file of the shard gets a higher one;
 //!                      `synced`: of the newest segment, 0 if there is none
 //!  28  first seq    8   segment: of its first frame; snapshot: replay the log from here; `synced`: of that segment
 //!  36  synced seq   8   frames up to this one were on disk when this was written; snapshot: 0
-//!  44  crc          4   of bytes 0 to 43
+//!  44  crc          4   of bytes 0 to 43, in every version
+//!
+//! `synced` goes on, to 100 bytes; in version 1 it was the header alone
+//!  48  stamp        8   how often this was written; of two copies the one with more counts
+//!  56  written seq  8   frames up to this one were handed to the system
+//!  64  settled seq  8   frames up to this one are on disk, with all parts of the transactions among them
+//!  72  snapshot     8   there is a snapshot with this number or a higher one; 0 if there need be none
+//!  80  boot        16   the run of the machine in which the frames were written; 0 if a part of them may be gone
+//!  96  crc          4   of bytes 0 to 95
 //!
 //! frame, 40 bytes and a body
 //!   0  crc          4   of all that follows, body included
@@ -73,13 +84,20 @@
 //! frames behind a bad one prove nothing by themselves. Frames therefore state up to where the log had been
 //! synced when they were written. Replay ends at the first frame that is not good. If anything behind it
 //! states that this frame had been synced, it was damaged, and recovery refuses; otherwise it is the torn
-//! end of the log, and is cut. The file `synced` states it too, for frames of which no later one is left, such
-//! as those of a newest segment that is missing as a whole. Frames of a closed segment end where the next
+//! end of the log, and is cut; where whole frames are cut with it, the segment is kept aside. The file `synced` states it
+//! too, for frames of which no later one is left, such as those of a newest segment that is missing as a whole.
+//!
+//! As long as the machine runs, nothing that a process has written is lost with it, synced or not. A log whose last
+//! run of the machine is the present one therefore ends before its very last write at most: a bad frame before a good
+//! one, or before one that `synced` knows to be written, was damaged.
+//!
+//! Frames of a closed segment end where the next
 //! segment begins, whatever bytes follow: a write that failed halfway is repeated in a fresh segment under the
 //! same sequence numbers.
 
 #![forbid(unsafe_code)]
 
+mod boot;
 mod directory;
 mod disk;
 mod error;
@@ -95,15 +113,16 @@ mod spare;
 mod staged;
 mod synced;
 
+pub use boot::{BootId, NoBootId};
 pub use directory::{DataDir, Inspection, Layout, data_dir_of};
 pub use disk::{Disk, DiskFile, MemDisk, MemFile, OsDisk, ReadOnlyDisk};
-pub use error::{Error, Evidence, Fault, ManifestFault};
+pub use error::{Error, Evidence, Fault, ManifestFault, Proof};
 pub use frame::{FRAME_BODY_BYTES_MAX, Kind};
 pub use header::{FORMAT_VERSION, Place};
 pub use image::{Image, copy_images};
 pub use log::{Log, SyncTicket};
 pub use note::{NOTE_BYTES_MAX, Note};
-pub use recovery::{Cut, Record, Recovered, check};
+pub use recovery::{Cut, Record, Recovered, Replayed, check, discard_cut, replay};
 pub use salvage::{Loss, LossCause, Readable, Salvage, Salvaged};
 pub use snapshot::{FailedSnapshot, Snapshot, SnapshotEnd, SnapshotWriter};
 pub use spare::{Obsolete, Preparation, Spare};

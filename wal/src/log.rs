@@ -13,11 +13,12 @@ use bytes::Bytes;
 
 use crate::frame::{self, Content, Part};
 use crate::header::{FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, numbered};
-use crate::recovery::{self, Record, Recovered};
+use crate::recovery::{self, Record, Recovered, Replayed};
 use crate::snapshot::Snapshot;
+use crate::synced::Synced;
 use crate::{
-    Disk, DiskFile, Error, FailedSnapshot, Image, Kind, Note, Obsolete, Place, Preparation, SnapshotEnd,
-    SnapshotWriter, Spare, Staged, synced,
+    BootId, Disk, DiskFile, Error, FailedSnapshot, Image, Kind, Note, Obsolete, Place, Preparation,
+    SnapshotEnd, SnapshotWriter, Spare, Staged, synced,
 };
 
 /// A buffer that one huge batch made larger than this is given back after it.
@@ -59,6 +60,12 @@ pub struct Log<D: Disk> {
     /// After a failed sync: only a snapshot at this position or later makes the log durable again.
     distrusted_before: Option<u64>,
     wrote_since_open: bool,
+    settled_seq: u64,
+    /// What is known of the log beside it, as it was written last.
+    synced: Synced,
+    synced_writer: synced::Writer,
+    /// The run of the machine from which on nothing can be missing of what was written.
+    boot: Option<BootId>,
 }
 
 #[derive(Debug)]
@@ -141,12 +148,10 @@ impl<D: Disk> Log<D> {
 
     /// Replays the snapshot and the log in `directory` in order, then opens the log for appending.
     ///
-    /// A torn end is cut, what a crash left behind is removed, and all that was replayed is made durable.
-    /// `segment_bytes` is the size of new segments. `on_record` sees the snapshot's frames and then the
-    /// log's; memory is bounded by the largest frame. Blocks.
+    /// As [`replay`](crate::replay) and then [`Log::open`], for one whose opening depends on no other log.
     ///
     /// # Errors
-    /// Damage, [`Error::Io`], or what `on_record` returned: then no file was changed.
+    /// As there.
     pub fn recover<E: From<Error>>(
         disk: &D,
         directory: &Path,
@@ -155,11 +160,22 @@ impl<D: Disk> Log<D> {
         on_record: impl FnMut(Record<'_>) -> Result<(), E>,
     ) -> Result<(Log<D>, Recovered), E> {
         let replayed = recovery::replay(disk, directory, place, on_record)?;
-        recovery::settle(disk, directory, &replayed)?;
-        let directory_file = disk.open_dir(directory).map_err(Error::io("open", directory))?;
-        let last_seq = replayed.recovered.next_seq - 1;
-        let log = Log {
-            disk: disk.clone(),
+        let recovered = replayed.recovered.clone();
+        Ok((Log::open(replayed, segment_bytes)?, recovered))
+    }
+
+    /// Opens a log that was read back for appending: a torn end is cut, what a crash left behind is removed, and all that
+    /// was replayed is made durable. `segment_bytes` is the size of new segments. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(replayed: Replayed<D>, segment_bytes: u64) -> Result<Log<D>, Error> {
+        recovery::settle(&replayed)?;
+        let Replayed { disk, directory, place, recovered, .. } = replayed;
+        let directory_file = disk.open_dir(&directory).map_err(Error::io("open", &directory))?;
+        let last_seq = recovered.next_seq - 1;
+        let mut log = Log {
+            disk,
             directory: directory.into(),
             directory_file,
             place,
@@ -183,9 +199,13 @@ impl<D: Disk> Log<D> {
             sync_failures: 0,
             distrusted_before: None,
             wrote_since_open: false,
+            settled_seq: recovered.settled_seq,
+            synced: replayed.synced,
+            synced_writer: synced::Writer::new(recovered.lacking_synced.as_deref()),
+            boot: replayed.synced.boot,
         };
         log.note_synced();
-        Ok((log, replayed.recovered))
+        Ok(log)
     }
 
     /// Adds a frame with `entries` changes to the buffer and returns its sequence number. No I/O.
@@ -530,6 +550,7 @@ impl<D: Disk> Log<D> {
         }
         let before = self.snapshot.replace(snapshot.clone());
         files.extend(before.map(|before| before.path).filter(|path| *path != snapshot.path));
+        self.note_synced();
         Obsolete { disk: self.disk.clone(), files, recycled, images: self.images.clone() }
     }
 
@@ -561,13 +582,43 @@ impl<D: Disk> Log<D> {
         self.snapshot.as_ref()
     }
 
-    /// Notes what is on disk. What cannot be noted is only not known later.
-    fn note_synced(&self) {
+    /// Notes that every part of the transactions up to this frame is on disk, on every shard, and so are the frames. A
+    /// start may demand them from now on, whatever it finds of other shards.
+    pub fn settle(&mut self, seq: u64) {
+        assert!(seq <= self.durable_seq, "frame {seq} is not on disk");
+        self.settled_seq = self.settled_seq.max(seq);
+    }
+
+    /// Writes down beside the log how far it is, if that has changed since it was written last. What cannot be written
+    /// down is only not known later. Its owner calls this about as often as what is not known yet may be mistaken for the
+    /// torn end of a crash, and not before everything is done that follows from what all logs were found to hold.
+    pub fn note_progress(&mut self) {
+        self.boot = self.disk.boot();
+        let stamp = self.synced.stamp;
+        if (Synced { stamp, ..self.progress() }) != self.synced {
+            self.note_synced();
+        }
+    }
+
+    fn note_synced(&mut self) {
+        self.synced = Synced { stamp: self.synced.stamp + 1, ..self.progress() };
+        let _ = self.synced_writer.write(&self.disk, &self.directory, self.place, &self.synced);
+    }
+
+    /// What can be known of the log now, but for how often it was noted.
+    fn progress(&self) -> Synced {
         let synced_seq = self.durable_seq;
         let newest = self.segments().filter(|segment| segment.first_seq <= synced_seq).last();
         let (generation, first_seq) = newest.map_or((0, 0), |it| (it.generation, it.first_seq));
-        let header = FileHeader { generation, first_seq, synced_seq };
-        let _ = synced::write(&self.disk, &self.directory, self.place, header);
+        Synced {
+            header: FileHeader { generation, first_seq, synced_seq },
+            stamp: 0,
+            written_seq: self.written_seq,
+            settled_seq: self.settled_seq,
+            snapshot: self.snapshot.as_ref().map_or(0, |snapshot| snapshot.position),
+            // After a failed sync the system may forget what it was given.
+            boot: self.boot.filter(|_| !self.needs_snapshot()),
+        }
     }
 
     fn distrust(&mut self, sync_failures: u64) {
@@ -575,6 +626,7 @@ impl<D: Disk> Log<D> {
             self.sync_failures += 1;
             self.close_current();
             self.distrusted_before = Some(self.written_seq + 1);
+            self.note_synced();
         }
     }
 

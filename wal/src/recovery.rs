@@ -1,18 +1,19 @@
 //! Reading a shard's directory back: the newest snapshot, then the log; and where the log ends.
 //!
 //! [`replay`] only reads. [`settle`] then cuts, removes and syncs, so that the directory holds exactly what
-//! was replayed. The rule for torn and damaged ends is in the crate's documentation.
+//! was replayed; whole frames that are cut are kept aside. The rule for torn and damaged ends is in the crate's documentation.
 
 use std::path::{Path, PathBuf};
 
 use crate::frame::{self, Content, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameReader, Remains};
 use crate::header::{
-    FILE_HEADER_BYTES, FileHeader, RESERVE_NAME, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_SUFFIX,
+    CUT_SUFFIX, FILE_HEADER_BYTES, FileHeader, RESERVE_NAME, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_SUFFIX,
     SNAPSHOT_TMP_NAME, SPARE_NAME, STAGED_NAME, number_of,
 };
 use crate::log::Segment;
 use crate::snapshot::{self, Snapshot, sync_directory};
-use crate::{Disk, DiskFile, Error, Fault, Kind, Place, synced};
+use crate::synced::Synced;
+use crate::{Disk, DiskFile, Error, Fault, Kind, Place, Proof, synced};
 
 /// A frame that is replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,12 @@ pub struct Recovered {
     pub log_frames: u64,
     /// The torn end that is cut, if there is any.
     pub cut: Option<Cut>,
+    /// Frames up to this one, and every part of the transactions among them on other shards, had been on disk.
+    pub settled_seq: u64,
+    /// The log was last written in this run of the machine: nothing but its very last write can be missing.
+    pub is_same_boot: bool,
+    /// One of the two places that tell what is known of the log is missing or damaged; it is written again.
+    pub lacking_synced: Option<PathBuf>,
 }
 
 /// The torn end of a log: bytes that were written and never synced as a whole.
@@ -65,20 +72,34 @@ pub struct Cut {
     pub bytes: u64,
     /// Whole frames among them: they were behind the tear.
     pub frames: u64,
+    /// Where a start keeps the segments with these frames, as they were found: beside them.
+    pub kept: Vec<PathBuf>,
 }
 
-/// The outcome of [`replay`]: what counts, and what has to be done to the files.
+/// A log that was read back: what counts, and what has to be done to the files, of which none was changed.
+/// [`Log::open`](crate::Log::open) goes on with it.
 #[derive(Debug)]
-pub(crate) struct Replayed<F> {
+pub struct Replayed<D: Disk> {
+    /// What was found.
     pub recovered: Recovered,
-    pub segments: Vec<Segment<F>>,
-    pub snapshot: Option<Snapshot>,
-    pub newest_generation: u64,
+    pub(crate) disk: D,
+    pub(crate) directory: PathBuf,
+    pub(crate) place: Place,
+    pub(crate) segments: Vec<Segment<D::File>>,
+    pub(crate) snapshot: Option<Snapshot>,
+    pub(crate) newest_generation: u64,
+    /// What was known of the log.
+    pub(crate) synced: Synced,
     /// Frames up to this one say of each other, or the snapshot or the file `synced` says, that they are on disk.
     proven_seq: u64,
+    /// Segments with whole frames that are cut, and the names under which they are kept aside.
+    aside: Vec<(PathBuf, PathBuf)>,
     /// Files without a place in the log, in the order in which they have to go.
     leftovers: Vec<PathBuf>,
 }
+
+/// Files are copied in pieces of this size.
+const COPY_BYTES: usize = 1 << 20;
 
 /// A segment file as it was found.
 #[derive(Debug)]
@@ -111,13 +132,26 @@ pub fn check<D: Disk, E: From<Error>>(
     Ok(replay(disk, directory, place, on_record)?.recovered)
 }
 
-pub(crate) fn replay<D: Disk, E: From<Error>>(
+/// Reads a shard's directory: the snapshot and the log, in order. `on_record` sees the snapshot's frames and then the
+/// log's; memory is bounded by the largest frame. Changes nothing. Blocks.
+///
+/// # Errors
+/// Damage, [`Error::Io`], or what `on_record` returned.
+pub fn replay<D: Disk, E: From<Error>>(
     disk: &D,
     directory: &Path,
     place: Place,
     mut on_record: impl FnMut(Record<'_>) -> Result<(), E>,
-) -> Result<Replayed<D::File>, E> {
+) -> Result<Replayed<D>, E> {
     let mut survey = survey(disk, directory, place)?;
+    let synced::Found { synced, lacking: lacking_synced } = synced::read(disk, directory, place)?;
+    let known = synced.unwrap_or_default();
+    let is_same_boot = known.boot.is_some() && known.boot == disk.boot();
+    let newest = survey.snapshots.last();
+    if newest.map_or(0, |(position, _)| *position) < known.snapshot {
+        let (position, newest) = (known.snapshot, newest.map(|(_, path)| path.clone()));
+        return Err(Error::MissingSnapshot { directory: directory.to_owned(), position, newest }.into());
+    }
     let mut read_bytes = 0;
     let mut snapshot = None;
     if let Some((position, path)) = survey.snapshots.pop() {
@@ -132,8 +166,9 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
         snapshot = Some(found);
     }
     let (position, log_end) = snapshot.as_ref().map_or((1, 1), |found| (found.position, found.log_end));
-    let synced = synced::read(disk, directory, place)?;
-    let promised_seq = synced.synced_seq.max(log_end - 1);
+    // Of what was only written, nothing is known to be on disk.
+    let synced_seq = known.header.synced_seq.max(log_end - 1);
+    let written_seq = if is_same_boot { known.written_seq } else { 0 };
 
     let (chain, strays) = survey.segments.into_iter().partition::<Vec<_>, _>(|found| found.header.is_some());
     let first_seq = |found: &Found<D::File>| found.header.map_or(0, |header| header.first_seq);
@@ -141,7 +176,7 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
         chain.into_iter().partition::<Vec<_>, _>(|found| first_seq(found) >= position);
 
     let mut next_seq = position;
-    let mut proven_seq = promised_seq;
+    let mut proven_seq = synced_seq;
     let mut segments: Vec<Segment<D::File>> = Vec::new();
     let mut end = None;
     while end.is_none() && segments.len() < chain.len() && first_seq(&chain[segments.len()]) == next_seq {
@@ -161,8 +196,17 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
     }
 
     let dropped = chain.split_off(segments.len());
-    let rest = Rest { directory, last: chain.last().zip(end), dropped: &dropped, strays: &strays, synced };
-    let cut = rest.judge(next_seq, promised_seq)?;
+    let rest = Rest {
+        directory,
+        last: chain.last().zip(end),
+        dropped: &dropped,
+        strays: &strays,
+        synced: known.header,
+        is_same_boot,
+    };
+    let cut = rest.judge(next_seq, synced_seq, written_seq)?;
+    let aside: Vec<_> =
+        cut.iter().flat_map(|cut| cut.kept.iter()).map(|kept| (uncut(kept), kept.clone())).collect();
     if let (Some(last), Some(end)) = (segments.last_mut(), end) {
         last.file_bytes = end.offset;
     }
@@ -172,6 +216,7 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
     leftovers.extend(segments.pop_if(|last| last.bytes == 0).map(|empty| empty.path));
     leftovers.extend(survey.snapshots.into_iter().map(|(_, path)| path));
     leftovers.extend(survey.unfinished);
+    leftovers.retain(|path| aside.iter().all(|(from, _)| from != path));
     let recovered = Recovered {
         next_seq,
         snapshot: snapshot.clone(),
@@ -180,13 +225,38 @@ pub(crate) fn replay<D: Disk, E: From<Error>>(
         snapshot_frames: snapshot.as_ref().map_or(0, |found| found.frames),
         log_frames: next_seq - position,
         cut,
+        settled_seq: known.settled_seq,
+        is_same_boot,
+        lacking_synced,
     };
-    let newest_generation = survey.newest_generation;
-    Ok(Replayed { recovered, segments, snapshot, newest_generation, proven_seq, leftovers })
+    Ok(Replayed {
+        recovered,
+        disk: disk.clone(),
+        directory: directory.to_owned(),
+        place,
+        segments,
+        snapshot,
+        newest_generation: survey.newest_generation,
+        synced: known,
+        proven_seq,
+        aside,
+        leftovers,
+    })
 }
 
 /// Makes the files be what was replayed, durably. A crash in between is as good as one before.
-pub(crate) fn settle<D: Disk>(disk: &D, directory: &Path, replayed: &Replayed<D::File>) -> Result<(), Error> {
+pub(crate) fn settle<D: Disk>(replayed: &Replayed<D>) -> Result<(), Error> {
+    let (disk, directory) = (&replayed.disk, &replayed.directory);
+    // The last segment with a place in the log is copied, since its good part stays; the others are renamed.
+    for (from, to) in &replayed.aside {
+        match replayed.segments.iter().any(|segment| segment.path == *from) {
+            true => copy(disk, from, to)?,
+            false => disk.rename(from, to).map_err(Error::io("rename", from))?,
+        }
+    }
+    if !replayed.aside.is_empty() {
+        sync_directory(disk, directory)?;
+    }
     for path in &replayed.leftovers {
         disk.remove_file(path).map_err(Error::io("remove", path))?;
     }
@@ -202,6 +272,49 @@ pub(crate) fn settle<D: Disk>(disk: &D, directory: &Path, replayed: &Replayed<D:
         file.sync_data().map_err(Error::io("sync", &segment.path))?;
     }
     Ok(())
+}
+
+/// Copies a file and syncs the copy.
+fn copy<D: Disk>(disk: &D, from: &Path, to: &Path) -> Result<(), Error> {
+    let source = disk.open(from).map_err(Error::io("open", from))?;
+    let target = disk.create(to).map_err(Error::io("create", to))?;
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut at = 0;
+    loop {
+        let read = source.read_at(&mut buffer, at).map_err(Error::io("read", from))?;
+        if read == 0 {
+            return target.sync_data().map_err(Error::io("sync", to));
+        }
+        target.write_all_at(&buffer[..read], at).map_err(Error::io("write", to))?;
+        at += read as u64;
+    }
+}
+
+/// The name under which a file of the log is kept whose frames from `seq` on are cut.
+pub(crate) fn cut_path(path: &Path, seq: u64) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{seq}{CUT_SUFFIX}"));
+    name.into()
+}
+
+/// The file that [`cut_path`] was made of.
+fn uncut(path: &Path) -> PathBuf {
+    path.with_extension("").with_extension("")
+}
+
+/// Removes what earlier starts have cut off the logs of a shard and kept aside. Returns how many files that were.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn discard_cut<D: Disk>(disk: &D, directory: &Path) -> Result<usize, Error> {
+    let names = disk.list(directory).map_err(Error::io("list", directory))?;
+    let kept = names.iter().filter(|name| name.ends_with(CUT_SUFFIX)).map(|name| directory.join(name));
+    let mut count = 0;
+    for path in kept {
+        disk.remove_file(&path).map_err(Error::io("remove", &path))?;
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// Writes the frames after `proven_seq` once more, as they are. If a sync of them failed before the last
@@ -221,7 +334,13 @@ fn write_again<F: DiskFile>(file: &F, segment: &Segment<F>, proven_seq: u64) -> 
             Ok(_) => {}
             Err(fault) => {
                 let path = segment.path.clone();
-                return Err(Error::DamagedFrame { path, offset, seq, fault, synced_seq: proven_seq });
+                return Err(Error::DamagedFrame {
+                    path,
+                    offset,
+                    seq,
+                    fault,
+                    proof: Proof::Written(segment.last_seq),
+                });
             }
         }
     }
@@ -326,19 +445,26 @@ struct Rest<'a, F> {
     /// Files whose header is not that of their name: never used, or torn, or damaged.
     strays: &'a [Found<F>],
     synced: FileHeader,
+    is_same_boot: bool,
 }
 
 impl<F: DiskFile> Rest<'_, F> {
     /// Whether the log is torn at frame `seq`, which is cut, or damaged there, which is refused.
-    /// `promised_seq` is what the snapshot and the file `synced` say was synced.
-    fn judge(&self, seq: u64, promised_seq: u64) -> Result<Option<Cut>, Error> {
+    /// `synced_seq` is what the snapshot and the file `synced` say was synced, `written_seq` what the latter says was
+    /// written in this run of the machine.
+    fn judge(&self, seq: u64, synced_seq: u64, written_seq: u64) -> Result<Option<Cut>, Error> {
         let search =
             |found: &Found<F>, offset| frame::search(&found.file, &found.path, offset, found.generation, seq);
         let behind = match &self.last {
             Some((found, end)) => search(found, end.offset)?,
             None => Remains::default(),
         };
-        let mut synced_seq = promised_seq.max(behind.synced_seq);
+        let mut synced_seq = synced_seq.max(behind.synced_seq);
+        let mut last_seq = behind.last_seq;
+        let mut kept = Vec::new();
+        if let Some((found, _)) = self.last.filter(|_| behind.frames > 0) {
+            kept.push(cut_path(&found.path, seq));
+        }
         let (mut bytes, mut frames) = (self.torn_bytes(&behind), behind.frames);
         let mut beheaded = None;
         for found in self.dropped.iter().chain(self.strays) {
@@ -348,38 +474,45 @@ impl<F: DiskFile> Rest<'_, F> {
             if remains.frames > 0 {
                 bytes += remains.end;
                 frames += remains.frames;
+                last_seq = last_seq.max(remains.last_seq);
+                kept.push(cut_path(&found.path, seq));
                 if found.header.is_none() {
                     beheaded = beheaded.or(Some(found));
                 }
             }
         }
-        if synced_seq < seq {
-            let cut = |(found, end): &(&Found<F>, End)| {
-                let (path, offset) = (found.path.clone(), end.offset);
-                Cut { path, offset, seq, bytes, frames }
-            };
-            let nowhere = Cut { path: self.directory.to_owned(), offset: 0, seq, bytes, frames };
-            return Ok((bytes > 0).then(|| self.last.as_ref().map_or(nowhere, cut)));
-        }
-        Err(self.damage(seq, synced_seq, &behind, beheaded))
+        // While the machine runs, a write takes nothing back of earlier ones, and none stands before its predecessor.
+        let written_seq = if self.is_same_boot { written_seq.max(last_seq) } else { 0 };
+        let proof = match (synced_seq >= seq, written_seq >= seq) {
+            (true, _) => Proof::Synced(synced_seq),
+            (false, true) => Proof::Written(written_seq),
+            (false, false) => {
+                let (path, offset) = match &self.last {
+                    Some((found, end)) => (found.path.clone(), end.offset),
+                    None => (self.directory.to_owned(), 0),
+                };
+                return Ok((bytes > 0).then_some(Cut { path, offset, seq, bytes, frames, kept }));
+            }
+        };
+        Err(self.damage(seq, proof, &behind, beheaded))
     }
 
-    fn damage(&self, seq: u64, synced_seq: u64, behind: &Remains, beheaded: Option<&Found<F>>) -> Error {
+    fn damage(&self, seq: u64, proof: Proof, behind: &Remains, beheaded: Option<&Found<F>>) -> Error {
         if let Some((found, end)) = &self.last {
             let at_file_end = end.fault == Fault::End && end.torn.is_none();
             let unused = matches!(end.fault, Fault::Empty | Fault::Generation { .. }) || at_file_end;
             let next_is_here = self.dropped.is_empty() && beheaded.is_none() && !self.lacks_newest(seq);
             if !unused || behind.frames > 0 || next_is_here {
                 let (path, offset, fault) = (found.path.clone(), end.offset, end.fault);
-                return Error::DamagedFrame { path, offset, seq, fault, synced_seq };
+                return Error::DamagedFrame { path, offset, seq, fault, proof };
             }
         }
         if let Some(found) = beheaded {
             let (path, fault) = (found.path.clone(), Fault::FileHeader);
-            return Error::DamagedFrame { path, offset: 0, seq, fault, synced_seq };
+            return Error::DamagedFrame { path, offset: 0, seq, fault, proof };
         }
         let next = self.dropped.first().and_then(|found| Some((found.path.clone(), found.header?.first_seq)));
-        Error::MissingFrames { directory: self.directory.to_owned(), seq, next, synced_seq }
+        Error::MissingFrames { directory: self.directory.to_owned(), seq, next, proof }
     }
 
     /// Whether frame `seq` was in the newest segment that `synced` names, and it is not there.

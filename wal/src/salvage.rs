@@ -17,7 +17,8 @@ use crate::header::{
     FILE_HEADER_BYTES, FORMAT_VERSION, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_MAGIC,
     SNAPSHOT_SUFFIX, number_of, u64_at,
 };
-use crate::{Disk, DiskFile, Error, Fault, Place, Record, snapshot, synced};
+use crate::synced::Synced;
+use crate::{Disk, DiskFile, Error, Fault, Place, Proof, Record, snapshot, synced};
 
 /// The readable part of one shard's directory, found and not yet read for its payloads.
 #[derive(Debug)]
@@ -66,6 +67,18 @@ pub enum Loss {
     Directory {
         /// Where it has to be.
         path: PathBuf,
+    },
+    /// What is known of a log is in neither of the two places that tell it, so nothing tells where the log had ended.
+    End {
+        /// The file `synced`.
+        path: PathBuf,
+    },
+    /// The snapshot that the log goes on from.
+    Snapshot {
+        /// The shard's directory.
+        path: PathBuf,
+        /// The number in its name.
+        position: u64,
     },
     /// Frames of the snapshot or of the log.
     Frames {
@@ -144,7 +157,7 @@ struct Hole {
 #[derive(Debug, Default)]
 struct Scan {
     runs: Vec<Run>,
-    /// Where reading ended, and on what; `None` when nothing more was due.
+    /// Where reading ended, and on what, be it before the trailer; `None` when nothing more was due.
     end: Option<(u64, Fault)>,
     /// Up to where frames say that the log was synced.
     synced_seq: u64,
@@ -153,6 +166,8 @@ struct Scan {
 
 #[derive(Clone, Copy, Debug)]
 struct Trailer {
+    offset: u64,
+    seq: u64,
     entries: u64,
     log_end: u64,
 }
@@ -194,16 +209,32 @@ impl<D: Disk> Salvage<D> {
                 }));
             }
         }
-        let (position, promised_seq) = salvage.take_snapshot(disk, place, snapshots, &segments)?;
-        let header = match synced::read(disk, directory, place) {
+        let known = match synced::read(disk, directory, place) {
             // It came with files of that shard, which are named.
-            Err(Error::WrongShard { .. }) => FileHeader::default(),
-            read => read?,
+            Err(Error::WrongShard { .. }) => Synced::default(),
+            read => read?.synced.unwrap_or_default(),
         };
-        let promised_seq = promised_seq.max(header.synced_seq);
-        salvage.take_log(directory, position, promised_seq, segments)?;
+        let is_same_boot = known.boot.is_some() && known.boot == disk.boot();
+        let (mut position, mut promised_seq) = salvage.take_snapshot(disk, place, snapshots, &segments)?;
+        let goes_on = |segment: &Source<D::File>| segment.first_seq().is_some_and(|seq| seq < known.snapshot);
+        let found = salvage.readable.snapshot.as_ref().map_or(0, |_| position);
+        if found < known.snapshot && !segments.iter().any(goes_on) {
+            position = known.snapshot;
+            salvage.losses.push(Loss::Snapshot { path: directory.to_owned(), position });
+            salvage.steps.push(Step::Gap);
+        }
+        promised_seq = promised_seq.max(known.header.synced_seq);
+        if is_same_boot {
+            promised_seq = promised_seq.max(known.written_seq);
+        }
+        salvage.take_log(directory, position, promised_seq, is_same_boot, segments)?;
         salvage.total_bytes = salvage.sources.iter().map(|source| source.file_bytes).sum();
         Ok(salvage)
+    }
+
+    /// Notes a loss that the files of the shard alone do not show.
+    pub fn add_loss(&mut self, loss: Loss) {
+        self.losses.push(loss);
     }
 
     /// What is lost.
@@ -238,7 +269,7 @@ impl<D: Disk> Salvage<D> {
                 let read_bytes = bytes_before + offset;
                 let frame = reader.next(source.generation, seq)?.map_err(|fault| {
                     let path = source.path.clone();
-                    Error::DamagedFrame { path, offset, seq, fault, synced_seq: run.last_seq }
+                    Error::DamagedFrame { path, offset, seq, fault, proof: Proof::Written(run.last_seq) }
                 })?;
                 if let Content::Payload(kind) = frame.content
                     && seq >= *from_seq
@@ -347,7 +378,10 @@ impl<D: Disk> Salvage<D> {
             next_seq = run.last_seq + 1;
         }
         if let Some((offset, fault)) = scan.end {
-            lose(next_seq, None, None, offset..source.file_bytes, fault);
+            match scan.trailer {
+                Some(trailer) => lose(next_seq, Some(trailer.seq - 1), None, offset..trailer.offset, fault),
+                None => lose(next_seq, None, None, offset..source.file_bytes, fault),
+            }
         }
         if let ([Loss::Frames { entries, .. }], Some(trailer)) = (losses.as_mut_slice(), scan.trailer) {
             let kept: u64 = scan.runs.iter().map(|run| run.entries).sum();
@@ -362,6 +396,7 @@ impl<D: Disk> Salvage<D> {
         directory: &Path,
         position: u64,
         promised_seq: u64,
+        is_same_boot: bool,
         mut segments: Vec<Source<D::File>>,
     ) -> Result<(), Error> {
         segments.retain(|segment| segment.first_seq().is_none_or(|first_seq| first_seq >= position));
@@ -390,7 +425,7 @@ impl<D: Disk> Salvage<D> {
                     order.blame(&segment, hole.offset..run.offset, hole.fault);
                 }
                 if run.first_seq > order.next_seq {
-                    is_over = order.next_seq > synced_seq;
+                    is_over = order.next_seq > synced_seq && !is_same_boot;
                     if is_over {
                         continue;
                     }
@@ -513,10 +548,13 @@ impl<F: DiskFile> Source<F> {
                     Ok(frame) if frame.content == Content::Trailer => {
                         let counts = frame.payload.first_chunk::<24>();
                         let trailer = |counts: &[u8; 24]| Trailer {
+                            offset,
+                            seq,
                             entries: u64_at(counts, 8),
                             log_end: u64_at(counts, 16),
                         };
                         scan.trailer = counts.map(trailer);
+                        scan.end = hole.map(|hole: Hole| (hole.offset, hole.fault));
                         return Ok(scan);
                     }
                     Ok(frame) => {
@@ -646,6 +684,17 @@ impl fmt::Display for Loss {
                 path.display(),
                 found.0,
                 found.1
+            ),
+            Loss::End { path } => write!(
+                f,
+                "the end of the log, if it had more than is readable: {} is missing or damaged, and so is its copy",
+                path.display()
+            ),
+            Loss::Snapshot { path, position } => write!(
+                f,
+                "all that was set before frame {position} of the log: no file in {} is the snapshot \
+                 {position:020}.snapshot or a later one",
+                path.display()
             ),
             Loss::Frames { path, in_snapshot, first_seq, last_seq, entries, causes } => {
                 let of = if *in_snapshot { "snapshot" } else { "log" };

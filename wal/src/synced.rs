@@ -1,39 +1,222 @@
-//! The file `synced` beside a log: up to where the log is on disk for certain. Without it, the newest segment could go missing as
-//! a whole and nothing would tell.
+//! What is known of a log beside it: up to where it is on disk for certain, up to where it was written, and what must
+//! exist of it. Without that, a newest segment or a snapshot could go missing, or its last frames, and nothing would
+//! tell.
 //!
-//! It is written once for each segment, as soon as the segment's name and first frames are on disk; when a log is
-//! opened; and when it is closed. It is not synced itself: an older one, or none, promises less and nothing wrong.
+//! It stands twice: in the file `synced` of the shard's directory, and in the shard's slot of a file beside the
+//! layout's directory, so that neither a file nor a directory that is lost, or put back from an old copy, takes the
+//! knowledge of itself away. Either of both will do; the one that is missing or damaged is written again.
+//!
+//! It is written when the log is opened and closed, once for each segment as soon as its name and first frames are on
+//! disk, and about twice a second while something changes. It is not synced itself but in a new layout: an older one
+//! promises less and nothing wrong.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::header::{FILE_HEADER_BYTES, FileHeader, SYNCED_MAGIC, SYNCED_NAME};
-use crate::{Disk, DiskFile, Error, Place};
+use crate::directory::{Layout, layout_of_shard};
+use crate::header::{
+    FILE_HEADER_BYTES, FileHeader, NUMBER_MAX, SNAPSHOT_SUFFIX, SYNCED_MAGIC, SYNCED_NAME, number_of, u32_at,
+    u64_at,
+};
+use crate::snapshot::sync_directory;
+use crate::{BootId, Disk, DiskFile, Error, Place};
 
-/// Notes that the frames up to the synced one are on disk, and what their newest segment is.
-///
-/// # Errors
-/// As the disk; then the file is as it was, or is gone.
-pub(crate) fn write<D: Disk>(disk: &D, directory: &Path, place: Place, header: FileHeader) -> io::Result<()> {
-    let path = directory.join(SYNCED_NAME);
-    let file = match disk.open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => disk.create(&path)?,
-        opened => opened?,
-    };
-    file.write_all_at(&header.encode(SYNCED_MAGIC, place), 0)
+const BYTES: usize = 100;
+/// A slot is a sector, so that no slot is written with another one.
+const SLOT_BYTES: u64 = 512;
+
+/// What is known of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Synced {
+    /// Its newest segment with a frame that is on disk, and how far frames are; zeros where there is none.
+    pub header: FileHeader,
+    /// How often this was written.
+    pub stamp: u64,
+    /// Frames up to this one were handed to the system.
+    pub written_seq: u64,
+    /// Frames up to this one are on disk, and so is every part of the transactions among them, on every shard.
+    pub settled_seq: u64,
+    /// The position of the snapshot that the log goes on from; 0 for none. There is that one or a later one.
+    pub snapshot: u64,
+    /// The run of the machine in which the frames were written; `None` where what was written may be gone all the same.
+    pub boot: Option<BootId>,
 }
 
-/// What the file says; nothing but zeros when there is none, or none that is whole.
+/// What both places tell.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// The later one of both; `None` when neither is whole.
+    pub synced: Option<Synced>,
+    /// The place that has to tell it too and does not.
+    pub lacking: Option<PathBuf>,
+}
+
+impl Synced {
+    fn encode(&self, place: Place) -> [u8; BYTES] {
+        let mut bytes = [0; BYTES];
+        bytes[..FILE_HEADER_BYTES].copy_from_slice(&self.header.encode(SYNCED_MAGIC, place));
+        let numbers = [self.stamp, self.written_seq, self.settled_seq, self.snapshot];
+        for (at, number) in (48..).step_by(8).zip(numbers) {
+            bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        }
+        bytes[80..96].copy_from_slice(&self.boot.map_or([0; BootId::BYTES], BootId::bytes));
+        let crc = crc32fast::hash(&bytes[..96]);
+        bytes[96..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// `None` when the bytes are damaged, or none.
+    fn decode(bytes: &[u8], place: Place, path: &Path) -> Result<Option<Synced>, Error> {
+        let Some(header) = FileHeader::decode(bytes, SYNCED_MAGIC, place, path)? else { return Ok(None) };
+        if u32_at(bytes, 8) == 1 {
+            // That was the header and no more.
+            return Ok(Some(Synced { header, written_seq: header.synced_seq, ..Synced::default() }));
+        }
+        let Some(bytes) = bytes.first_chunk::<BYTES>() else { return Ok(None) };
+        let [stamp, written_seq, settled_seq, snapshot] = [48, 56, 64, 72].map(|at| u64_at(bytes, at));
+        let is_whole = crc32fast::hash(&bytes[..96]) == u32_at(bytes, 96)
+            && [stamp, written_seq, settled_seq, snapshot].iter().all(|number| *number <= NUMBER_MAX);
+        let boot = *bytes[80..].first_chunk().expect("the length is right");
+        let boot = BootId::of_bytes(boot);
+        Ok(is_whole.then_some(Synced { header, stamp, written_seq, settled_seq, snapshot, boot }))
+    }
+
+    /// Whether it tells of anything that has to exist.
+    pub fn knows_data(&self) -> bool {
+        self.written_seq > 0 || self.header.synced_seq > 0 || self.snapshot > 0
+    }
+}
+
+/// Writes what is known of a log in both places, one after the other, so that one of both is always whole.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Writer {
+    /// The slot is written first: it may not be whole, but then the other place is.
+    slot_first: bool,
+}
+
+impl Writer {
+    /// `lacking` is the place that does not tell what it has to, if one does not.
+    pub fn new(lacking: Option<&Path>) -> Writer {
+        Writer { slot_first: lacking.is_some_and(|path| !path.ends_with(SYNCED_NAME)) }
+    }
+
+    /// # Errors
+    /// As the disk. After a failure the other place is as it was, or written.
+    pub fn write<D: Disk>(
+        &mut self,
+        disk: &D,
+        directory: &Path,
+        place: Place,
+        synced: &Synced,
+    ) -> io::Result<()> {
+        let bytes = synced.encode(place);
+        let slots_path = slots_path(directory);
+        for is_slot in [self.slot_first, !self.slot_first] {
+            let written = match (&slots_path, is_slot) {
+                (None, true) => Ok(()),
+                (Some(path), true) => {
+                    let slots = disk.open_or_create(path)?;
+                    slots.write_all_at(&bytes, slot(place.shard_index))
+                }
+                (_, false) => disk.open_or_create(&directory.join(SYNCED_NAME))?.write_all_at(&bytes, 0),
+            };
+            if written.is_err() {
+                self.slot_first = is_slot;
+                return written;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What both places tell.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::NewerVersion`], [`Error::WrongShard`].
-pub(crate) fn read<D: Disk>(disk: &D, directory: &Path, place: Place) -> Result<FileHeader, Error> {
-    let path = directory.join(SYNCED_NAME);
-    let file = match disk.open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(FileHeader::default()),
-        opened => opened.map_err(Error::io("open", &path))?,
+/// [`Error::Io`], [`Error::NewerVersion`]; [`Error::WrongShard`] when one place has what belongs to another shard, and the
+/// other place has nothing.
+pub(crate) fn read<D: Disk>(disk: &D, directory: &Path, place: Place) -> Result<Found, Error> {
+    let own_path = directory.join(SYNCED_NAME);
+    let own = read_at(disk, &own_path, 0, place);
+    let Some(slots_path) = slots_path(directory) else { return Ok(Found { synced: own?, lacking: None }) };
+    let slot = read_at(disk, &slots_path, slot(place.shard_index), place);
+    let (own, slot) = match (own, slot) {
+        (Err(Error::WrongShard { .. }), Ok(Some(slot))) => (None, Some(slot)),
+        (Ok(Some(own)), Err(Error::WrongShard { .. })) => (Some(own), None),
+        (own, slot) => (own?, slot?),
     };
-    let mut bytes = [0; FILE_HEADER_BYTES];
-    let read = file.read_at(&mut bytes, 0).map_err(Error::io("read", &path))?;
-    Ok(FileHeader::decode(&bytes[..read], SYNCED_MAGIC, place, &path)?.unwrap_or_default())
+    let lacking = match (&own, &slot) {
+        (Some(own), None) if own.stamp > 0 => Some(slots_path),
+        (None, Some(_)) => Some(own_path),
+        _ => None,
+    };
+    let synced = own.into_iter().chain(slot).max_by_key(|synced| synced.stamp);
+    Ok(Found { synced, lacking })
+}
+
+fn read_at<D: Disk>(disk: &D, path: &Path, offset: u64, place: Place) -> Result<Option<Synced>, Error> {
+    let file = match disk.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(Error::io("open", path))?,
+    };
+    let mut bytes = [0; BYTES];
+    let read = file.read_at(&mut bytes, offset).map_err(Error::io("read", path))?;
+    Synced::decode(&bytes[..read], place, path)
+}
+
+/// Makes what is known of a new layout's logs durable, in both places; where nothing was noted yet, a log that is empty
+/// but for its snapshot.
+///
+/// # Errors
+/// [`Error::Io`] and those of [`read`].
+pub(crate) fn begin<D: Disk>(disk: &D, layout: &Layout) -> Result<(), Error> {
+    for shard_index in 0..layout.shards {
+        let (directory, place) = (layout.shard_dir(shard_index), layout.place(shard_index));
+        let mut synced = read(disk, &directory, place)?.synced.unwrap_or_default();
+        if synced.stamp == 0 {
+            let names = disk.list(&directory).map_err(Error::io("list", &directory))?;
+            let snapshots = names.iter().filter_map(|name| number_of(name, SNAPSHOT_SUFFIX));
+            (synced.stamp, synced.snapshot) = (1, snapshots.max().unwrap_or(0));
+        }
+        let path = directory.join(SYNCED_NAME);
+        Writer::default().write(disk, &directory, place, &synced).map_err(Error::io("write", &path))?;
+        sync_file(disk, &path)?;
+        sync_directory(disk, &directory)?;
+    }
+    sync_file(disk, &layout.slots_path())
+}
+
+fn sync_file<D: Disk>(disk: &D, path: &Path) -> Result<(), Error> {
+    let file = disk.open(path).map_err(Error::io("open", path))?;
+    file.sync_data().map_err(Error::io("sync", path))
+}
+
+/// Whether a file of slots tells of anything that has to exist. What is not readable in it tells nothing.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn slots_know_data<D: Disk>(disk: &D, path: &Path) -> Result<bool, Error> {
+    let file = disk.open(path).map_err(Error::io("open", path))?;
+    let slots = file.len().map_err(Error::io("measure", path))?.div_ceil(SLOT_BYTES);
+    for index in 0..slots {
+        let mut bytes = [0; BYTES];
+        let read = file.read_at(&mut bytes, index * SLOT_BYTES).map_err(Error::io("read", path))?;
+        let Ok(Some((_, place))) = FileHeader::decode_any(&bytes[..read], SYNCED_MAGIC, path) else {
+            continue;
+        };
+        if let Ok(Some(synced)) = Synced::decode(&bytes[..read], place, path)
+            && synced.knows_data()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn slot(shard_index: u32) -> u64 {
+    u64::from(shard_index) * SLOT_BYTES
+}
+
+/// The file with the slots of the layout that the shard's directory belongs to, if it is one of a layout.
+fn slots_path(directory: &Path) -> Option<PathBuf> {
+    Some(layout_of_shard(directory)?.slots_path())
 }

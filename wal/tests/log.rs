@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use wal::{
-    DataDir, Disk, DiskFile, Error, Fault, Kind, Log, MemDisk, OsDisk, Place, Recovered, SnapshotWriter,
+    DataDir, Disk, DiskFile, Error, Fault, Kind, Log, MemDisk, OsDisk, Place, Proof, Recovered,
+    SnapshotWriter,
 };
 
 const PLACE: Place = Place { shard_index: 1, shard_count: 4 };
@@ -178,12 +179,12 @@ fn parts_that_stand_elsewhere_are_replayed_in_their_place() {
     assert!(open(&disk, 4 << 20).2 == expected);
 
     let directory = tempfile::tempdir().unwrap();
-    let (mut log, ..) = try_open(&OsDisk, directory.path(), 4 << 20).unwrap();
+    let (mut log, ..) = try_open(&OsDisk::default(), directory.path(), 4 << 20).unwrap();
     let expected = append_parts(&mut log);
     log.sync().unwrap();
     assert_eq!(log.size_bytes(), size_bytes);
     drop(log);
-    assert!(try_open(&OsDisk, directory.path(), 4 << 20).unwrap().2 == expected);
+    assert!(try_open(&OsDisk::default(), directory.path(), 4 << 20).unwrap().2 == expected);
 }
 
 /// Appends a frame whose payload ends with `part`, staged in pieces while other frames are written.
@@ -344,7 +345,7 @@ fn an_unfilled_spare_is_ready_in_one_step_and_is_written_once() {
 #[test]
 fn a_log_on_the_real_disk_comes_back() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut log, ..) = try_open(&OsDisk, directory.path(), 1 << 20).unwrap();
+    let (mut log, ..) = try_open(&OsDisk::default(), directory.path(), 1 << 20).unwrap();
     let spare = log.prepare().unwrap().run().unwrap();
     log.adopt(spare);
     for number in 0..200u32 {
@@ -361,7 +362,7 @@ fn a_log_on_the_real_disk_comes_back() {
     log.adopt(spare);
     log.append(Kind::Batch, 1, b"tail");
     log.close().unwrap();
-    let (log, recovered, replay) = try_open(&OsDisk, directory.path(), 1 << 20).unwrap();
+    let (log, recovered, replay) = try_open(&OsDisk::default(), directory.path(), 1 << 20).unwrap();
     assert_eq!((recovered.snapshot_frames, recovered.log_frames, recovered.cut), (100, 2, None));
     assert_eq!(replay[100], (201, b"tail".to_vec()));
     assert_eq!(log.snapshot().unwrap().bytes, snapshot.bytes);
@@ -426,9 +427,7 @@ fn every_flipped_bit_is_found_or_touches_only_what_was_not_synced() {
                     assert!(replay.len() >= 6, "bit {bit} of {}", path.display());
                     expect_frames(&replay, 1, replay.len() as u64);
                 }
-                Err(
-                    Error::DamagedFrame { .. } | Error::MissingFrames { .. } | Error::NewerVersion { .. },
-                ) => {}
+                Err(Error::DamagedFrame { .. } | Error::MissingFrames { .. }) => {}
                 Err(error) => panic!("bit {bit} of {}: {error}", path.display()),
             }
         }
@@ -447,7 +446,13 @@ fn a_closed_log_shows_damage_even_in_its_last_frame() {
     bytes[offset + FRAME] ^= 1;
     disk.damage(&path, &bytes);
     match refused(&disk) {
-        Error::DamagedFrame { path: found, offset: at, seq, fault: Fault::Checksum { .. }, synced_seq } => {
+        Error::DamagedFrame {
+            path: found,
+            offset: at,
+            seq,
+            fault: Fault::Checksum { .. },
+            proof: Proof::Synced(synced_seq),
+        } => {
             assert_eq!((found, at as usize, seq, synced_seq), (path, offset, 3, 4), "the mark counts");
         }
         error => panic!("{error}"),
@@ -465,16 +470,124 @@ fn good_frames_behind_an_unsynced_tear_are_cut_and_counted() {
     let mut bytes = disk.read(&path).unwrap();
     bytes[HEADER + FRAME + payload(1).len() + 20] ^= 1;
     disk.damage(&path, &bytes);
+    let segments: Vec<_> =
+        files(&disk, ".log").iter().map(|path| (path.clone(), disk.read(path).unwrap())).collect();
+    let disk = disk.reboot();
     let (mut log, recovered, replay) = open(&disk, 256);
     expect_frames(&replay, 1, 1);
     let cut = recovered.cut.unwrap();
     assert_eq!((cut.seq, cut.frames, &cut.path), (2, 10, &path));
     assert_eq!(disk.read(&path).unwrap().len() as u64, cut.offset);
+    // What is cut is kept aside as it was, until it is discarded.
+    assert_eq!(files(&disk, ".cut"), cut.kept);
+    for ((path, bytes), kept) in segments.iter().zip(&cut.kept) {
+        assert_eq!(*kept, PathBuf::from(format!("{}.2.cut", path.display())));
+        assert!(disk.read(kept).unwrap() == *bytes, "{}", kept.display());
+    }
     write(&mut log, 2);
     drop(log);
     let (_, recovered, replay) = open(&disk, 256);
     expect_frames(&replay, 1, 3);
-    assert_eq!(recovered.cut, None);
+    assert_eq!((recovered.cut, files(&disk, ".cut").len()), (None, segments.len()));
+    assert_eq!(wal::discard_cut(&disk, &dir()).unwrap(), segments.len());
+    assert!(files(&disk, ".cut").is_empty());
+}
+
+/// Everything that a process has written is there as long as the machine runs, whatever was synced.
+#[test]
+fn good_frames_behind_a_bad_one_are_damage_while_the_machine_runs() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 256);
+    log.note_progress();
+    write(&mut log, 12);
+    drop(log);
+    for (index, path) in files(&disk, ".log").into_iter().enumerate() {
+        let disk = disk.fork();
+        let mut bytes = disk.read(&path).unwrap();
+        bytes[HEADER + FRAME] ^= 1;
+        disk.damage(&path, &bytes);
+        let error = refused(&disk);
+        assert!(matches!(error, Error::DamagedFrame { proof: Proof::Written(12), .. }), "{index}: {error}");
+        assert!(error.to_string().contains("since the machine was started"), "{error}");
+        // A power cut can have done that.
+        assert!(open(&disk.reboot(), 256).1.cut.is_some(), "{index}");
+    }
+}
+
+#[test]
+fn only_the_very_last_write_is_taken_for_torn_while_the_machine_runs() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4096);
+    log.note_progress();
+    write(&mut log, 5);
+    drop(log);
+    let path = files(&disk, ".log").remove(0);
+    let whole = disk.read(&path).unwrap();
+    let end = HEADER + (1..=5).map(|seq| FRAME + payload(seq).len()).sum::<usize>();
+    disk.damage(&path, &whole[..end - 1]);
+    let (_, recovered, replay) = open(&disk, 4096);
+    expect_frames(&replay, 1, 4);
+    assert_eq!(recovered.cut.map(|cut| (cut.seq, cut.frames, cut.kept)), Some((5, 0, vec![])));
+}
+
+/// What was written down beside the log is demanded, be it synced or not; not so after a power cut.
+#[test]
+fn frames_that_were_noted_are_missed() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4096);
+    write(&mut log, 3);
+    log.note_progress();
+    let operations = disk.operations();
+    log.note_progress();
+    assert_eq!(disk.operations(), operations, "nothing has changed since");
+    write(&mut log, 1);
+    drop(log);
+    let path = files(&disk, ".log").remove(0);
+    let whole = disk.read(&path).unwrap();
+    let ends: Vec<usize> = (0..=4)
+        .map(|last| HEADER + (1..=last).map(|seq| FRAME + payload(seq).len()).sum::<usize>())
+        .collect();
+    for last in 0..3 {
+        let disk = disk.fork();
+        disk.damage(&path, &whole[..ends[last]]);
+        let error = refused(&disk);
+        assert!(matches!(error, Error::DamagedFrame { proof: Proof::Written(3), .. }), "{last}: {error}");
+        expect_frames(&open(&disk.reboot(), 4096).2, 1, last as u64);
+    }
+    disk.damage(&path, &whole[..ends[3]]);
+    expect_frames(&open(&disk, 4096).2, 1, 3);
+}
+
+#[test]
+fn after_a_failed_sync_what_was_written_is_not_demanded() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 256);
+    write(&mut log, 2);
+    log.sync().unwrap();
+    write(&mut log, 9);
+    log.note_progress();
+    let ticket = log.begin_sync().unwrap();
+    log.fail_sync(&ticket);
+    drop(log);
+    let path = files(&disk, ".log").remove(1);
+    disk.damage(&path, &[0; 256]);
+    let (_, recovered, replay) = open(&disk, 256);
+    assert!(!recovered.is_same_boot);
+    expect_frames(&replay, 1, replay.len() as u64);
+    assert!((2..9).contains(&replay.len()));
+}
+
+#[test]
+fn a_snapshot_that_was_in_use_is_missed() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4096);
+    take_snapshot(&mut log, b"of an empty log");
+    write(&mut log, 2);
+    drop(log);
+    for disk in [disk.fork(), disk.reboot()] {
+        disk.remove_file(&files(&disk, ".snapshot")[0]).unwrap();
+        assert!(matches!(refused(&disk), Error::MissingSnapshot { position: 1, newest: None, .. }));
+    }
 }
 
 #[test]
@@ -513,7 +626,7 @@ fn a_missing_segment_is_named() {
         let disk = disk.fork();
         disk.remove_file(&segments[missing]).unwrap();
         match refused(&disk) {
-            Error::MissingFrames { directory, next, seq, synced_seq } => {
+            Error::MissingFrames { directory, next, seq, proof: Proof::Synced(synced_seq) } => {
                 assert_eq!((directory, next.as_ref().map(|it| &it.0)), (dir(), segments.get(missing + 1)));
                 assert!(next.is_none_or(|(_, first)| seq < first) && seq <= synced_seq);
             }
@@ -535,9 +648,12 @@ fn the_only_segment_and_the_only_snapshot_are_missed() {
     let (segments, snapshots) = (files(&disk, ".log"), files(&disk, ".snapshot"));
     assert_eq!((segments.len(), snapshots.len()), (1, 1));
     disk.remove_file(&segments[0]).unwrap();
-    assert!(matches!(refused(&disk), Error::MissingFrames { seq: 3, synced_seq: 3, next: None, .. }));
+    assert!(matches!(
+        refused(&disk),
+        Error::MissingFrames { seq: 3, proof: Proof::Synced(3), next: None, .. }
+    ));
     disk.remove_file(&snapshots[0]).unwrap();
-    assert!(matches!(refused(&disk), Error::MissingFrames { seq: 1, synced_seq: 3, next: None, .. }));
+    assert!(matches!(refused(&disk), Error::MissingSnapshot { position: 3, newest: None, .. }));
 }
 
 #[test]
@@ -548,7 +664,10 @@ fn an_opened_log_is_missed_before_it_is_written_again() {
     drop(log);
     open(&disk, 4096);
     disk.remove_file(&files(&disk, ".log")[0]).unwrap();
-    assert!(matches!(refused(&disk), Error::MissingFrames { seq: 1, synced_seq: 2, next: None, .. }));
+    assert!(matches!(
+        refused(&disk),
+        Error::MissingFrames { seq: 1, proof: Proof::Synced(2), next: None, .. }
+    ));
 }
 
 #[test]
@@ -568,7 +687,6 @@ fn a_file_synced_that_is_not_whole_promises_nothing() {
         disk.damage(&synced, &bytes);
         match try_open(&disk, &dir(), 4096) {
             Ok((.., replay)) => assert_eq!(replay, [], "bit {bit}"),
-            Err(Error::NewerVersion { path, .. }) => assert_eq!(path, synced),
             Err(error) => panic!("bit {bit}: {error}"),
         }
     }
@@ -589,7 +707,6 @@ fn any_damage_to_a_snapshot_is_found() {
         disk.damage(&path, bytes);
         match refused(&disk) {
             Error::DamagedSnapshot { path: found, .. } => assert_eq!(found, path),
-            Error::NewerVersion { .. } if what == "flip" => {}
             error => panic!("{what}: {error}"),
         }
     };
@@ -620,9 +737,12 @@ fn a_log_that_ends_before_what_the_snapshot_shows_is_refused() {
     let path = files(&disk, ".log").remove(0);
     let bytes = disk.read(&path).unwrap();
     disk.damage(&path, &bytes[..HEADER + FRAME + payload(1).len()]);
-    assert!(matches!(refused(&disk), Error::DamagedFrame { seq: 2, synced_seq: 5, .. }));
+    assert!(matches!(refused(&disk), Error::DamagedFrame { seq: 2, proof: Proof::Synced(5), .. }));
     disk.remove_file(&path).unwrap();
-    assert!(matches!(refused(&disk), Error::MissingFrames { seq: 1, synced_seq: 5, next: None, .. }));
+    assert!(matches!(
+        refused(&disk),
+        Error::MissingFrames { seq: 1, proof: Proof::Synced(5), next: None, .. }
+    ));
 }
 
 #[test]
@@ -749,6 +869,11 @@ fn a_new_layout_counts_once_it_is_active() {
 
     let mut data_dir = open_data(&disk).unwrap();
     assert_eq!(data_dir.layout(), Some(&first));
+    assert!(
+        disk.open_dir(&second.shard_dir(2)).is_ok(),
+        "nothing is removed before the layout that counts is read"
+    );
+    data_dir.remove_leftovers().unwrap();
     assert!(disk.open_dir(&second.shard_dir(2)).is_err(), "an unfinished layout is removed");
     let second = data_dir.create_layout(3).unwrap();
     let mut writer = SnapshotWriter::create(&disk, &second.shard_dir(2), place).unwrap();
@@ -780,26 +905,21 @@ fn the_manifest_is_the_one_that_is_drawn_and_no_damage_passes() {
     drop(data_dir);
     let path = data().join("MANIFEST");
     let good = disk.read(&path).unwrap();
-    assert_eq!(String::from_utf8_lossy(&good), "kvlite manifest 1\nlayout 1\nshards 4\ncrc32 252b2df7\n");
+    assert_eq!(String::from_utf8_lossy(&good), "kvlite manifest 2\nlayout 1\nshards 4\ncrc32 8a82603d\n");
     for bit in 0..good.len() * 8 {
         let disk = disk.fork();
         let mut bytes = good.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
         disk.damage(&path, &bytes);
-        let error = open_data(&disk).unwrap_err();
-        assert!(
-            matches!(error, Error::DamagedManifest { .. } | Error::NewerVersion { .. }),
-            "bit {bit}: {error}"
-        );
+        assert!(matches!(open_data(&disk), Err(Error::DamagedManifest { .. })), "bit {bit}");
     }
     for len in 0..good.len() {
         let disk = disk.fork();
         disk.damage(&path, &good[..len]);
         assert!(matches!(open_data(&disk), Err(Error::DamagedManifest { .. })), "cut at {len}");
     }
-    let newer = String::from_utf8_lossy(&good).replace("manifest 1", "manifest 2");
-    disk.damage(&path, newer.as_bytes());
-    assert!(matches!(open_data(&disk), Err(Error::NewerVersion { found: 2, supported: 1, .. })));
+    disk.damage(&path, b"kvlite manifest 3\nwhatever it says\ncrc32 a14e8211\n");
+    assert!(matches!(open_data(&disk), Err(Error::NewerVersion { found: 3, supported: 2, .. })));
 }
 
 #[test]
@@ -832,6 +952,114 @@ fn log_files_without_a_manifest_are_never_taken_for_an_empty_directory() {
     assert!(disk.open_dir(&layout.shard_dir(0)).is_ok(), "nothing is removed");
 }
 
+/// A data directory with a log of three frames in each of two shards.
+fn two_logs() -> (MemDisk, wal::Layout) {
+    let disk = MemDisk::default();
+    let mut data_dir = open_data(&disk).unwrap();
+    let layout = data_dir.create_layout(2).unwrap();
+    data_dir.activate(layout.clone()).unwrap();
+    for shard_index in 0..2 {
+        let place = layout.place(shard_index);
+        let directory = layout.shard_dir(shard_index);
+        let (mut log, _) = Log::recover(&disk, &directory, place, 4096, |_| Ok::<_, Error>(())).unwrap();
+        write(&mut log, 3);
+        log.close().unwrap();
+    }
+    (disk, layout)
+}
+
+/// How many records each shard has, as a start reads them, or why it does not; and whether a note of it was lacking.
+fn start(disk: &MemDisk, layout: &wal::Layout) -> Result<Vec<(usize, bool)>, Error> {
+    open_data(disk)?;
+    let each = (0..layout.shards).map(|shard_index| {
+        let mut records = 0;
+        let (_, recovered) =
+            Log::recover(disk, &layout.shard_dir(shard_index), layout.place(shard_index), 4096, |_| {
+                records += 1;
+                Ok::<_, Error>(())
+            })?;
+        Ok((records, recovered.lacking_synced.is_some()))
+    });
+    each.collect()
+}
+
+#[test]
+fn one_of_the_two_places_that_tell_of_a_log_will_do_and_the_other_is_written_again() {
+    let (disk, layout) = two_logs();
+    let own = layout.shard_dir(1).join("synced");
+    let slots = data().join("layout-1.synced");
+    for (path, lacking) in [(&own, [false, true]), (&slots, [true, true])] {
+        let damages: [&dyn Fn(&MemDisk); 3] =
+            [&|disk| disk.remove_file(path).unwrap(), &|disk| disk.damage(path, b""), &|disk| {
+                disk.damage(path, &vec![0; disk.read(path).unwrap().len()]);
+            }];
+        for (index, damage) in damages.iter().enumerate() {
+            let disk = disk.fork();
+            damage(&disk);
+            let what = format!("damage {index} of {}", path.display());
+            assert_eq!(start(&disk, &layout).unwrap(), [(3, lacking[0]), (3, lacking[1])], "{what}");
+            assert_eq!(start(&disk, &layout).unwrap(), [(3, false), (3, false)], "{what}, again");
+        }
+        // Each of both tells that the log is missing.
+        let disk = disk.fork();
+        disk.remove_file(path).unwrap();
+        disk.remove_file(&layout.shard_dir(1).join("00000000000000000001.log")).unwrap();
+        assert!(matches!(start(&disk, &layout), Err(Error::MissingFrames { seq: 1, .. })));
+    }
+    disk.remove_file(&own).unwrap();
+    disk.remove_file(&slots).unwrap();
+    for _ in 0..2 {
+        assert!(
+            matches!(start(&disk, &layout), Err(Error::MissingSynced { path, copy }) if (&path, &copy) == (&own, &slots))
+        );
+    }
+}
+
+#[test]
+fn an_emptied_or_older_directory_of_a_shard_is_refused() {
+    let (disk, layout) = two_logs();
+    let directory = layout.shard_dir(1);
+    let names = disk.list(&directory).unwrap();
+    let older: Vec<_> =
+        names.iter().map(|name| (directory.join(name), disk.read(&directory.join(name)).unwrap())).collect();
+    let (mut log, _) =
+        Log::recover(&disk, &directory, layout.place(1), 4096, |_| Ok::<_, Error>(())).unwrap();
+    write(&mut log, 2);
+    log.close().unwrap();
+    for name in disk.list(&directory).unwrap() {
+        disk.remove_file(&directory.join(name)).unwrap();
+    }
+    assert!(matches!(start(&disk, &layout), Err(Error::MissingFrames { seq: 1, .. })));
+    for (path, bytes) in older {
+        disk.damage(&path, &bytes);
+    }
+    assert!(matches!(
+        start(&disk, &layout),
+        Err(Error::DamagedFrame { seq: 5, .. } | Error::MissingFrames { seq: 5, .. })
+    ));
+}
+
+#[test]
+fn a_manifest_that_names_an_older_layout_than_the_one_in_use_is_refused() {
+    let (disk, first) = two_logs();
+    let manifest = data().join("MANIFEST");
+    let older = disk.read(&manifest).unwrap();
+    let mut data_dir = open_data(&disk).unwrap();
+    let second = data_dir.create_layout(1).unwrap();
+    data_dir.activate(second.clone()).unwrap();
+    drop(data_dir);
+    let (mut log, _) =
+        Log::recover(&disk, &second.shard_dir(0), second.place(0), 4096, |_| Ok::<_, Error>(())).unwrap();
+    write(&mut log, 1);
+    drop(log);
+    disk.damage(&manifest, &older);
+    for shard_index in 0..2 {
+        disk.create_dir_all(&first.shard_dir(shard_index)).unwrap();
+    }
+    assert!(matches!(open_data(&disk), Err(Error::NewerLayout { .. })));
+    assert!(disk.open_dir(&second.shard_dir(0)).is_ok(), "nothing is removed");
+}
+
 #[test]
 fn a_directory_that_the_manifest_names_has_to_exist() {
     let disk = MemDisk::default();
@@ -854,10 +1082,13 @@ fn two_owners_never_share_a_directory() {
 
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("new/data");
-    let first = DataDir::open(OsDisk, &path, NO_WAIT).unwrap();
-    assert!(matches!(DataDir::open(OsDisk, &path, Duration::from_millis(40)), Err(Error::Locked { .. })));
+    let first = DataDir::open(OsDisk::default(), &path, NO_WAIT).unwrap();
+    assert!(matches!(
+        DataDir::open(OsDisk::default(), &path, Duration::from_millis(40)),
+        Err(Error::Locked { .. })
+    ));
     drop(first);
-    DataDir::open(OsDisk, &path, NO_WAIT).unwrap();
+    DataDir::open(OsDisk::default(), &path, NO_WAIT).unwrap();
 }
 
 #[test]

@@ -247,6 +247,24 @@ fn the_good_frames_of_a_damaged_snapshot_are_kept() {
         panic!("{losses:?}");
     };
 
+    // The last frame, right before the trailer.
+    let mut bytes = whole.clone();
+    bytes[HEADER + 4 * 60 + 45] ^= 1;
+    disk.damage(&snapshot.path, &bytes);
+    let (kept, losses) = salvage(&disk);
+    assert_eq!(kept.snapshot, [0, 1, 2, 3].map(|frame| vec![frame; 20]));
+    let [Loss::Frames { in_snapshot: true, first_seq: 5, last_seq: Some(5), entries: Some(2), .. }] =
+        &losses[..]
+    else {
+        panic!("{losses:?}");
+    };
+
+    // No snapshot at all: what is behind it is readable.
+    disk.remove_file(&snapshot.path).unwrap();
+    let (kept, losses) = salvage(&disk);
+    assert_eq!((kept.snapshot.len(), kept.log.len(), kept.gaps), (0, 1, vec![0]));
+    assert_eq!(losses, [Loss::Snapshot { path: dir().to_owned(), position: next }]);
+
     // A truncated file: nothing tells how much is lost.
     disk.damage(&snapshot.path, &whole[..HEADER + 2 * 60 + 30]);
     let (kept, losses) = salvage(&disk);
@@ -276,7 +294,8 @@ fn files_of_other_shards_and_newer_versions_are_not_read() {
 
     let mut bytes = disk.read(&segments[0]).unwrap();
     bytes[8] = 9;
-    bytes[44] ^= 1; // Its checksum is not that of a version 1 either.
+    let crc = crc32fast::hash(&bytes[..44]);
+    bytes[44..48].copy_from_slice(&crc.to_le_bytes());
     disk.damage(&segments[0], &bytes);
     assert!(matches!(Salvage::plan(&disk, dir(), PLACE), Err(Error::NewerVersion { found: 9, .. })));
 }
@@ -292,6 +311,7 @@ fn a_missing_directory_is_a_loss() {
 fn a_torn_end_behind_a_damage_stays_the_end() {
     let disk = disk_with(12);
     let mut log = try_open(&disk).unwrap();
+    log.note_progress();
     for seq in [14, 15, 16] {
         log.append(Kind::Batch, 1, &payload(seq)); // 13 is the mark of the close.
         log.flush().unwrap();
@@ -302,6 +322,9 @@ fn a_torn_end_behind_a_damage_stays_the_end() {
     let (path, start, _) = frame_at(&disk, 3);
     flip(&disk, &path, (start + 41) * 8);
     let (kept, losses) = salvage(&disk);
+    assert_eq!(lost(&losses), [3, 15], "while the machine runs, no power cut can have torn it");
+    assert_eq!(kept.log.keys().last(), Some(&16));
+    let (kept, losses) = salvage(&disk.reboot());
     assert_eq!(lost(&losses), [3]);
     assert_eq!(kept.log.keys().last(), Some(&14), "nothing says that 15 was on disk: the log ends there");
     let file = disk.open(&path).unwrap();

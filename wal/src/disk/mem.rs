@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Disk, DiskFile};
+use crate::BootId;
 
 /// A disk in memory, for tests and simulations. Clones share the same disk.
 ///
@@ -70,6 +71,8 @@ struct Failure {
 #[derive(Debug, Default)]
 struct State {
     cycle: u64,
+    /// In which run of the machine the disk is used; a fork is used in the same one.
+    boot: u64,
     names: BTreeMap<PathBuf, Node>,
     synced_names: BTreeMap<PathBuf, Node>,
     unsynced_names: Vec<NameChange>,
@@ -114,6 +117,7 @@ impl MemDisk {
         state.locks.clear();
         state.failure = None;
         state.cycle += 1;
+        state.boot += 1;
         MemDisk { state: Arc::clone(&self.state), cycle: state.cycle }
     }
 
@@ -124,6 +128,7 @@ impl MemDisk {
             names: state.names.clone(),
             synced_names: state.names.clone(),
             files_created: state.files_created,
+            boot: state.boot,
             ..State::default()
         };
         for (id, contents) in &state.files {
@@ -131,6 +136,13 @@ impl MemDisk {
             copy.files.insert(*id, Contents { live, synced, unsynced: Vec::new() });
         }
         MemDisk { state: Arc::new(Mutex::new(copy)), cycle: 0 }
+    }
+
+    /// As [`Self::fork`], in another run of the machine: all that was written is there, and nothing shows that it had to be.
+    pub fn reboot(&self) -> MemDisk {
+        let disk = self.fork();
+        disk.lock().boot += 1;
+        disk
     }
 
     /// The number of operations so far that change something; a sync is one.
@@ -216,6 +228,10 @@ impl Disk for MemDisk {
     type File = MemFile;
     type Lock = MemLock;
 
+    fn boot(&self) -> Option<BootId> {
+        BootId::of_bytes(u128::from(self.lock().boot + 1).to_be_bytes())
+    }
+
     fn open(&self, path: &Path) -> io::Result<MemFile> {
         let id = self.live()?.file(path)?;
         Ok(MemFile { disk: self.clone(), node: Node::File(id), path: path.to_owned() })
@@ -236,6 +252,13 @@ impl Disk for MemDisk {
             id
         };
         Ok(MemFile { disk: self.clone(), node: Node::File(id), path: path.to_owned() })
+    }
+
+    fn open_or_create(&self, path: &Path) -> io::Result<MemFile> {
+        match self.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.create(path),
+            opened => opened,
+        }
     }
 
     fn open_dir(&self, path: &Path) -> io::Result<MemFile> {

@@ -11,6 +11,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use super::{Disk, DiskFile};
+use crate::BootId;
 
 /// How many bytes of a removed file are given back at a time, and how long others have the processor in between.
 const REMOVED_PIECE_BYTES: u64 = 4 << 20;
@@ -21,11 +22,24 @@ const PIECES_MAX: usize = 1024;
 
 /// The file system of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct OsDisk;
+pub struct OsDisk {
+    boot: Option<BootId>,
+}
+
+impl OsDisk {
+    /// Used in this run of the machine. By default that is not known, and any earlier process may have been in another.
+    pub fn in_boot(boot: Option<BootId>) -> OsDisk {
+        OsDisk { boot }
+    }
+}
 
 impl Disk for OsDisk {
     type File = Arc<File>;
     type Lock = File;
+
+    fn boot(&self) -> Option<BootId> {
+        self.boot
+    }
 
     fn open(&self, path: &Path) -> io::Result<Arc<File>> {
         OpenOptions::new().read(true).write(true).open(path).map(Arc::new)
@@ -33,6 +47,10 @@ impl Disk for OsDisk {
 
     fn create(&self, path: &Path) -> io::Result<Arc<File>> {
         OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path).map(Arc::new)
+    }
+
+    fn open_or_create(&self, path: &Path) -> io::Result<Arc<File>> {
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map(Arc::new)
     }
 
     fn open_dir(&self, path: &Path) -> io::Result<Arc<File>> {
@@ -81,7 +99,7 @@ impl Disk for OsDisk {
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<File>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = Arc::into_inner(self.open_or_create(path)?).expect("it is shared with nobody yet");
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -162,10 +180,11 @@ mod tests {
         let bytes = vec![7; 3 * REMOVED_PIECE_BYTES as usize];
         fs::write(&path, &bytes).unwrap();
         fs::hard_link(&path, &copy).unwrap();
-        OsDisk.remove_file(&path).unwrap();
+        let disk = OsDisk::default();
+        disk.remove_file(&path).unwrap();
         assert!(!path.exists());
         assert!(fs::read(&copy).unwrap() == bytes);
-        OsDisk.remove_file(&copy).unwrap();
+        disk.remove_file(&copy).unwrap();
         assert!(!copy.exists());
     }
 }

@@ -6,17 +6,31 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Disk, OsDisk};
+use crate::BootId;
 
 /// The file system of the operating system without any way to change it: files are opened for reading, and
 /// everything that creates, renames or removes is refused. Read-only file systems and files of other users
 /// will do.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ReadOnlyDisk;
+pub struct ReadOnlyDisk {
+    boot: Option<BootId>,
+}
+
+impl ReadOnlyDisk {
+    /// Used in this run of the machine, as [`OsDisk::in_boot`].
+    pub fn in_boot(boot: Option<BootId>) -> ReadOnlyDisk {
+        ReadOnlyDisk { boot }
+    }
+}
 
 impl Disk for ReadOnlyDisk {
     type File = Arc<File>;
     /// `None` when there is no such file, so that nobody can hold its lock.
     type Lock = Option<File>;
+
+    fn boot(&self) -> Option<BootId> {
+        self.boot
+    }
 
     fn open(&self, path: &Path) -> io::Result<Arc<File>> {
         File::open(path).map(Arc::new)
@@ -26,8 +40,12 @@ impl Disk for ReadOnlyDisk {
         Err(refused())
     }
 
+    fn open_or_create(&self, _path: &Path) -> io::Result<Arc<File>> {
+        Err(refused())
+    }
+
     fn open_dir(&self, path: &Path) -> io::Result<Arc<File>> {
-        OsDisk.open_dir(path)
+        OsDisk::default().open_dir(path)
     }
 
     fn create_dir_all(&self, _path: &Path) -> io::Result<()> {
@@ -35,7 +53,7 @@ impl Disk for ReadOnlyDisk {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        OsDisk.list(path)
+        OsDisk::default().list(path)
     }
 
     fn rename(&self, _from: &Path, _to: &Path) -> io::Result<()> {
