@@ -20,6 +20,7 @@ use wal::{
 use super::{Finding, LOCK_WAIT, Progress, ToolError, inspect};
 use crate::config::Boot;
 use crate::recovery::{self, Replay, Target};
+use crate::router;
 use crate::server::Failure;
 use crate::verdict::{self, Standing, Verdict};
 
@@ -54,6 +55,8 @@ struct Restored {
     known: Option<HashSet<Box<[u8]>>>,
     appends_left_out: u64,
     malformed_seqs: Vec<u64>,
+    /// Changes of keys that other shards own: a file of one of them lies here, and its header does not say so any more.
+    strange: u64,
 }
 
 pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Result<Finding, ToolError> {
@@ -223,6 +226,7 @@ impl Restored {
             known: None,
             appends_left_out: 0,
             malformed_seqs: Vec::new(),
+            strange: 0,
         };
         source.read(|salvaged| {
             match salvaged {
@@ -230,7 +234,7 @@ impl Restored {
                 Salvaged::Record(record) => {
                     progress.at(&record);
                     if verdict.counts(source.index as u32, &record) {
-                        restored.apply(&record);
+                        restored.apply(&record, source);
                     }
                 }
             }
@@ -239,14 +243,17 @@ impl Restored {
         Ok(restored)
     }
 
-    fn apply(&mut self, record: &Record<'_>) {
+    fn apply(&mut self, record: &Record<'_>, source: &Source<'_>) {
         for change in shard::decode(record.payload) {
             let Ok(change) = change else {
                 self.malformed_seqs.push(record.seq);
                 self.known = Some(HashSet::new());
                 return;
             };
-            if self.is_trusted(&change) {
+            let owner = |key| router::owner(key, source.layout.shards as usize);
+            if change.key().is_some_and(|key| owner(key) != source.index) {
+                self.strange += 1;
+            } else if self.is_trusted(&change) {
                 self.shard.apply(&change);
             } else {
                 self.appends_left_out += 1;
@@ -269,7 +276,8 @@ impl Restored {
     }
 
     fn has_lost(&self, source: &Source<'_>) -> bool {
-        !source.losses().is_empty() || self.appends_left_out > 0 || !self.malformed_seqs.is_empty()
+        let left_out = self.appends_left_out + self.strange;
+        !source.losses().is_empty() || left_out > 0 || !self.malformed_seqs.is_empty()
     }
 
     /// Writes all keys into the shard of the new layout. What has expired is kept too, and expires when the
@@ -305,6 +313,10 @@ fn print(
     }
     for seq in &restored.malformed_seqs {
         writeln!(out, "  lost: changes in frame {seq}, which are malformed")?;
+    }
+    if restored.strange > 0 {
+        let count = restored.strange;
+        writeln!(out, "  lost: {count} changes of keys that belong to other shards, whose file lies here")?;
     }
     if restored.appends_left_out > 0 {
         let count = restored.appends_left_out;

@@ -430,6 +430,21 @@ fn a_file_of_another_shard_is_named_and_not_read() {
 }
 
 #[test]
+fn a_file_of_another_shard_whose_header_is_damaged_gives_none_of_its_keys() {
+    let directory = Directory::filled();
+    let [from, to] = [0, 1].map(|shard| directory.files(shard, ".snapshot").remove(0));
+    let mut bytes = fs::read(from).unwrap();
+    bytes[12] ^= 1;
+    fs::write(&to, bytes).unwrap();
+    let (finding, text) = directory.repair().unwrap();
+    assert_eq!(finding, Finding::Damaged);
+    assert!(text.contains("changes of keys that belong to other shards"), "{text}");
+    // Whatever is kept is what it was.
+    let (kept, all) = (recovered(&directory.to()).unwrap(), filled_state(0, &[]));
+    assert!(kept.len() > 80 && kept.iter().all(|(key, value)| all[key] == *value), "{}", kept.len());
+}
+
+#[test]
 fn a_newer_version_is_left_to_a_newer_program() {
     let directory = Directory::filled();
     let path = directory.files(1, ".log").pop().unwrap();
