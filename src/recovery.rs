@@ -217,7 +217,7 @@ impl<D: Disk> ShardData<D> {
 
     /// The note beside the log.
     pub fn note(&self) -> Note<D> {
-        Note::new(&self.disk, &self.directory)
+        Note::new(&self.disk, &self.directory, self.place)
     }
 
     /// The shard as its snapshot and log tell, and the log, open for what follows. Blocks.

@@ -4,7 +4,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use shard::analytics::load::hour_of_week;
-use wal::{Note, OsDisk};
+use wal::{Note, OsDisk, Place};
 
 use crate::client::{Resp, Value, encoded};
 use crate::process::{Server, within_deadline};
@@ -336,7 +336,11 @@ fn compaction_comes_early_in_the_quietest_hour() {
 
     // A server that ran for a week would have written that it is busy at all hours but this one and the next.
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-    let note = Note::new(&OsDisk::default(), &server.data().join("layout-1/shard-0"));
+    let note = Note::new(
+        &OsDisk::default(),
+        &server.data().join("layout-1/shard-0"),
+        Place { shard_index: 0, shard_count: 1 },
+    );
     let mut learnt = note.read().unwrap().expect("a note was left");
     for hour in 0..7 * 24 {
         let is_quiet = (0..2).any(|ahead| hour == hour_of_week(now_ms + ahead * 3_600_000));

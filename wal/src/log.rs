@@ -143,7 +143,7 @@ impl<D: Disk> SyncTicket<D> {
 impl<D: Disk> Log<D> {
     /// The note beside this log.
     pub fn note(&self) -> Note<D> {
-        Note::new(&self.disk, &self.directory)
+        Note::new(&self.disk, &self.directory, self.place)
     }
 
     /// Replays the snapshot and the log in `directory` in order, then opens the log for appending.

@@ -6,23 +6,27 @@
 //! <layout>/shard-<index>/analytics
 //!
 //!   0  magic        8   "KVLITNTE"
-//!   8  version      4   1
+//!   8  version      4   2
 //!  12  body bytes   4
 //!  16  crc          4   CRC-32 (IEEE) of the body
-//!  20  body
+//!  20  shard index  4   from here on version 1 has the body
+//!  24  shard count  4
+//!  28  body
 //! ```
 //!
-//! Integers are little-endian. A new note takes the place of the old one in one step, once it is on disk.
+//! Integers are little-endian. A note of another shard is none. A new note takes the place of the old one in one step, once it is on disk.
 
 use std::path::{Path, PathBuf};
 
-use crate::{Disk, DiskFile, Error};
+use crate::header::u32_at;
+use crate::{Disk, DiskFile, Error, Place};
 
 const NAME: &str = "analytics";
 const TMP_NAME: &str = "analytics.tmp";
 const MAGIC: [u8; 8] = *b"KVLITNTE";
-const VERSION: u32 = 1;
-const HEADER_BYTES: usize = 20;
+const VERSION: u32 = 2;
+const HEADER_BYTES: usize = 28;
+const HEADER_BYTES_V1: usize = 20;
 
 /// A longer body is refused: whoever writes one has lost the measure.
 pub const NOTE_BYTES_MAX: usize = 1 << 20;
@@ -32,12 +36,13 @@ pub const NOTE_BYTES_MAX: usize = 1 << 20;
 pub struct Note<D: Disk> {
     disk: D,
     path: PathBuf,
+    place: Place,
 }
 
 impl<D: Disk> Note<D> {
     /// In the directory of the shard.
-    pub fn new(disk: &D, directory: &Path) -> Note<D> {
-        Note { disk: disk.clone(), path: directory.join(NAME) }
+    pub fn new(disk: &D, directory: &Path, place: Place) -> Note<D> {
+        Note { disk: disk.clone(), path: directory.join(NAME), place }
     }
 
     /// Replaces the note. Blocks.
@@ -54,6 +59,8 @@ impl<D: Disk> Note<D> {
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
         bytes.extend_from_slice(&crc32fast::hash(body).to_le_bytes());
+        bytes.extend_from_slice(&self.place.shard_index.to_le_bytes());
+        bytes.extend_from_slice(&self.place.shard_count.to_le_bytes());
         bytes.extend_from_slice(body);
         let tmp = self.path.with_file_name(TMP_NAME);
         let file = self.disk.create(&tmp).map_err(Error::io("create", &tmp))?;
@@ -65,7 +72,7 @@ impl<D: Disk> Note<D> {
     /// The bytes that were written last; `None` where there are none. Blocks.
     ///
     /// # Errors
-    /// [`Error::DamagedNote`], [`Error::NewerVersion`], [`Error::Io`].
+    /// [`Error::DamagedNote`], [`Error::WrongShard`], [`Error::NewerVersion`], [`Error::Io`].
     pub fn read(&self) -> Result<Option<Vec<u8>>, Error> {
         let file = match self.disk.open(&self.path) {
             Ok(file) => file,
@@ -88,17 +95,29 @@ impl<D: Disk> Note<D> {
 
     fn body<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
         let damaged = || Error::DamagedNote { path: self.path.clone(), found_bytes: bytes.len() };
-        let (header, body) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or_else(damaged)?;
-        let word =
-            |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let (header, body) = bytes.split_at_checked(HEADER_BYTES_V1).ok_or_else(damaged)?;
         if header[..8] != MAGIC {
             return Err(damaged());
         }
-        if word(8) > VERSION {
-            return Err(Error::NewerVersion { path: self.path.clone(), found: word(8), supported: VERSION });
+        let version = u32_at(header, 8);
+        if version > VERSION {
+            return Err(Error::NewerVersion { path: self.path.clone(), found: version, supported: VERSION });
         }
-        let is_whole = word(12) as usize == body.len() && word(16) == crc32fast::hash(body);
-        is_whole.then_some(body).ok_or_else(damaged)
+        let (place, body) = if version == 1 {
+            (self.place, body)
+        } else {
+            let (place, body) = body.split_at_checked(HEADER_BYTES - HEADER_BYTES_V1).ok_or_else(damaged)?;
+            (Place { shard_index: u32_at(place, 0), shard_count: u32_at(place, 4) }, body)
+        };
+        if u32_at(header, 12) as usize != body.len() || u32_at(header, 16) != crc32fast::hash(body) {
+            return Err(damaged());
+        }
+        if place != self.place {
+            let of = |place: Place| (place.shard_index, place.shard_count);
+            let path = self.path.clone();
+            return Err(Error::WrongShard { path, expected: of(self.place), found: of(place) });
+        }
+        Ok(body)
     }
 }
 
@@ -107,6 +126,8 @@ mod tests {
     use super::*;
     use crate::MemDisk;
 
+    const PLACE: Place = Place { shard_index: 2, shard_count: 3 };
+
     fn put(disk: &MemDisk, bytes: &[u8]) {
         disk.create(Path::new("/s/analytics")).unwrap().write_all_at(bytes, 0).unwrap();
     }
@@ -114,7 +135,7 @@ mod tests {
     fn note() -> (MemDisk, Note<MemDisk>) {
         let disk = MemDisk::default();
         disk.create_dir_all(Path::new("/s")).unwrap();
-        let note = Note::new(&disk, Path::new("/s"));
+        let note = Note::new(&disk, Path::new("/s"), PLACE);
         (disk, note)
     }
 
@@ -132,13 +153,15 @@ mod tests {
     #[test]
     fn the_bytes_are_those_that_are_drawn_and_no_others_are_read() {
         let (disk, note) = note();
-        let golden = b"KVLITNTE\x01\0\0\0\x03\0\0\0\xc2\x41\x24\x35abc";
+        let golden = b"KVLITNTE\x02\0\0\0\x03\0\0\0\xc2\x41\x24\x35\x02\0\0\0\x03\0\0\0abc";
         put(&disk, golden);
         assert_eq!(note.read().unwrap().as_deref(), Some(&b"abc"[..]));
         note.write(b"abc").unwrap();
         let mut written = [0; 64];
         let len = disk.open(Path::new("/s/analytics")).unwrap().read_at(&mut written, 0).unwrap();
         assert_eq!(&written[..len], golden);
+        put(&disk, b"KVLITNTE\x01\0\0\0\x03\0\0\0\xc2\x41\x24\x35abc");
+        assert_eq!(note.read().unwrap().as_deref(), Some(&b"abc"[..]), "version 1 is read");
         for index in 0..golden.len() {
             let mut changed = *golden;
             changed[index] ^= 0x40;
@@ -146,6 +169,7 @@ mod tests {
             let read = note.read();
             let is_told = match index {
                 8..12 => matches!(read, Err(Error::NewerVersion { .. })),
+                20..28 => matches!(read, Err(Error::WrongShard { .. })),
                 _ => matches!(read, Err(Error::DamagedNote { .. })),
             };
             assert!(is_told, "byte {index}: {read:?}");
