@@ -29,7 +29,6 @@ use crate::logging;
 use crate::mail::Token;
 use crate::net::Net;
 use crate::server::Shared;
-use crate::worker::wall_clock_us;
 
 use beneath::Beneath;
 
@@ -64,7 +63,7 @@ pub struct Backups {
     running: AtomicBool,
     copied_bytes: AtomicU64,
     total_bytes: AtomicU64,
-    last_s: AtomicU64,
+    last_ms: AtomicU64,
     last_failed: AtomicBool,
 }
 
@@ -76,10 +75,9 @@ impl Backups {
         self.running.load(Ordering::Relaxed).then_some((copied * 100 / total).min(100) as u64)
     }
 
-    /// When the last complete backup since the start was complete, in seconds since the Unix epoch; 0 if there is
-    /// none.
-    pub fn last_s(&self) -> u64 {
-        self.last_s.load(Ordering::Relaxed)
+    /// When the last complete backup since the start was complete, in the server's time, if there is one.
+    pub fn last_ms(&self) -> Option<u64> {
+        Some(self.last_ms.load(Ordering::Relaxed)).filter(|ms| *ms != 0)
     }
 
     /// Whether the last backup that was begun has failed.
@@ -98,11 +96,11 @@ impl Backups {
         }
     }
 
-    /// Gives it back.
-    pub fn end(&self, has_failed: bool) {
+    /// Gives it back, `now_ms` being the server's time.
+    pub fn end(&self, has_failed: bool, now_ms: u64) {
         self.last_failed.store(has_failed, Ordering::Relaxed);
         if !has_failed {
-            self.last_s.store(wall_clock_us() / 1_000_000, Ordering::Relaxed);
+            self.last_ms.store(now_ms, Ordering::Relaxed);
         }
         self.running.store(false, Ordering::Release);
     }
@@ -187,10 +185,10 @@ impl Backup {
         }
     }
 
-    /// Whom to answer what, once it has ended.
-    pub fn ended(&self, shared: &Shared) -> Option<(Token, Reply<'static>)> {
+    /// Whom to answer what, once it has ended. `now_ms` is the server's time.
+    pub fn ended(&self, shared: &Shared, now_ms: u64) -> Option<(Token, Reply<'static>)> {
         let outcome = self.outcome.try_recv().ok()?;
-        shared.backups.end(outcome.is_err());
+        shared.backups.end(outcome.is_err(), now_ms);
         let reply = outcome.map_or_else(Reply::Error, |done| {
             let figures =
                 [("keys", done.keys), ("bytes", done.bytes), ("ms", done.elapsed.as_millis() as u64)];

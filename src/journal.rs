@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ahash::RandomState;
-use shard::{Changes, Error, Reply, Request};
+use shard::{Change, Changes, Error, Reply, Request};
 use wal::{Kind, Log, OsDisk, Spare, Staged, SyncTicket};
 
 use crate::config::Config;
@@ -333,7 +333,9 @@ impl Journal {
         for (seq, payload) in log.buffered() {
             for change in shard::decode(&payload) {
                 let change = change.expect("the payload was made of changes");
-                unsafe_frames.note(change.key(), seq);
+                if !matches!(change, Change::Clocks(_)) {
+                    unsafe_frames.note(change.key(), seq);
+                }
             }
         }
         let seq = log.next_seq() - 1;
@@ -392,11 +394,12 @@ impl Journal {
         self.assess();
         let lasts = |fault: &Fault| fault.lasted > self.disk_timeout;
         let lasting = self.fault.as_ref().filter(|fault| lasts(fault)).map(|fault| fault.kind);
-        self.is_overdue = hangs || matches!(lasting, Some(FaultKind::Sync | FaultKind::Write));
+        let fails = matches!(lasting, Some(FaultKind::Sync | FaultKind::Write));
+        self.is_overdue = hangs || fails;
         if self.is_overdue || self.log.needs_snapshot() {
             self.give_up(self.is_overdue, post);
         }
-        lasting == Some(FaultKind::Write) && self.mode != SyncMode::Always
+        fails && self.unwritten.is_some() && self.mode != SyncMode::Always
     }
 
     /// Tells who waits for the disk that the outcome is unknown: parts of transactions where they must not wait, and

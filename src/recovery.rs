@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shard::{Change, Changes, Shard};
+use shard::{Change, Changes, Clocks, Shard};
 use wal::{DataDir, Disk, Kind, Layout, Log, Note, OsDisk, Place, Record, Replayed, SnapshotWriter};
 
+use crate::clock::wall_clock_us;
 use crate::config::Config;
 use crate::loading::Loading;
 use crate::router;
 use crate::server::Failure;
-use crate::verdict::{self, Verdict};
-use crate::worker::wall_clock_us;
+use crate::verdict::{self, ID_MICROS_MAX, Verdict};
 
 /// How long the lock of the data directory is waited for: after a kill, the kernel still finishes what the killed
 /// process had submitted, and holds its files meanwhile.
@@ -351,7 +351,7 @@ fn replace_by_snapshot<D: Disk>(
     last_id: u64,
 ) -> Result<Vec<PathBuf>, wal::Error> {
     let mut writer = log.begin_snapshot()?;
-    let id = verdict::snapshot_id(wall_clock_us(), last_id);
+    let id = verdict::snapshot_id(wall_clock_us().min(ID_MICROS_MAX), last_id);
     writer.append(Kind::Transaction { id, participants: &[] }, 0, &[])?;
     let mut target = Target { writer, changes: Changes::default() };
     write_all(shard, |change| target.put(change))?;
@@ -360,7 +360,7 @@ fn replace_by_snapshot<D: Disk>(
     log.retire(&snapshot).keep_aside(seq)
 }
 
-/// Puts every key of a shard, expired ones too: they expire where they are put.
+/// Puts every key of a shard, expired ones too: they expire where they are put. What the clocks showed comes last.
 pub(crate) fn write_all<E>(
     shard: &Shard,
     mut put: impl FnMut(&Change<'_>) -> Result<(), E>,
@@ -375,7 +375,7 @@ pub(crate) fn write_all<E>(
         });
         done?;
     }
-    Ok(())
+    shard.clocks().map_or(Ok(()), |clocks| put(&Change::Clocks(clocks)))
 }
 
 /// Seeds that nobody outside can know, from the randomness with which the standard library seeds its maps.
@@ -400,17 +400,24 @@ fn move_keys<D: Disk>(
     for index in 0..shards {
         targets.push(Target::create(disk, new, index).map_err(failed(index))?);
     }
+    let mut newest: Option<Clocks> = None;
     for index in 0..old.shards as usize {
         let data = ShardData::new(disk, old, index, segment_bytes, &verdict);
         let (shard, _) = data.read(Shard::new(random_seeds()), |record, keys| {
             loading.note(index, record, keys);
         })?;
         write_all(&shard, |change| {
+            if let Change::Clocks(clocks) = *change {
+                newest = newest.into_iter().chain([clocks]).max_by_key(|clocks| clocks.now_ms);
+                return Ok(());
+            }
             let owner = router::owner(change.key().unwrap_or_default(), shards);
             targets[owner].put(change).map_err(failed(owner))
         })?;
     }
-    for (index, target) in targets.into_iter().enumerate() {
+    for (index, mut target) in targets.into_iter().enumerate() {
+        let told = newest.map_or(Ok(()), |clocks| target.put(&Change::Clocks(clocks)));
+        told.map_err(failed(index))?;
         target.finish().map_err(failed(index))?;
     }
     Ok(())

@@ -83,13 +83,14 @@ impl Schedule {
         }
     }
 
-    /// Measures the load, if it is time to; `operations` are those that were executed so far.
-    pub fn measure(&mut self, operations: impl FnOnce() -> u64, uptime_ms: u64, now_ms: u64) {
+    /// Measures the load, if it is time to; `operations` are those that were executed so far, `unix_ms` is what the
+    /// wall clock shows.
+    pub fn measure(&mut self, operations: impl FnOnce() -> u64, uptime_ms: u64, now_ms: u64, unix_ms: u64) {
         if let Some(load) = &mut self.load
             && uptime_ms >= self.next_measurement_ms
         {
             self.next_measurement_ms = uptime_ms + MEASURE_INTERVAL_MS;
-            load.observe(operations(), now_ms);
+            load.observe(operations(), now_ms, unix_ms);
         }
     }
 
@@ -112,14 +113,14 @@ impl Schedule {
         share(log.entries(), self.entries_max).max(share(log.size_bytes(), self.size_bytes_max))
     }
 
-    /// What the load was and will be; none without analytics.
-    pub fn outlook(&self, now_ms: u64) -> Option<Outlook> {
-        self.load.as_ref().map(|load| load.outlook(now_ms))
+    /// What the load was and will be from `unix_ms` on, by the wall clock; none without analytics.
+    pub fn outlook(&self, unix_ms: u64) -> Option<Outlook> {
+        self.load.as_ref().map(|load| load.outlook(unix_ms))
     }
 
     /// Whether the log is to be compacted now, and why.
-    pub fn decide(&self, log: &Log<OsDisk>, now_ms: u64) -> Decision {
-        decide(self.fill(log), self.outlook(now_ms).as_ref())
+    pub fn decide(&self, log: &Log<OsDisk>, unix_ms: u64) -> Decision {
+        decide(self.fill(log), self.outlook(unix_ms).as_ref())
     }
 }
 

@@ -9,14 +9,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use shard::Clocks;
 
 use crate::backup::Backups;
-use crate::config::{CONNECTIONS_MAX, Config};
+use crate::clock::{self, Clock, Reading, wall_clock_us};
+use crate::config::{Boot, CONNECTIONS_MAX, Config};
 use crate::connection::Door;
 use crate::journal::UNSYNCED_FILES_MAX;
 use crate::loading::Loading;
@@ -25,8 +27,8 @@ use crate::mail::{Post, QUEUE_CAPACITY};
 use crate::net::{self, ACCEPTS_AT_ONCE, Doorbell, Net};
 use crate::recovery;
 use crate::signals;
-use crate::verdict;
-use crate::worker::{REFUSED_AT_ONCE_MAX, ShardFiles, Worker, wall_clock_us};
+use crate::verdict::{self, ID_MICROS_MAX};
+use crate::worker::{REFUSED_AT_ONCE_MAX, ShardFiles, Worker};
 
 /// What an executor pins for its own file I/O; sockets have the network ring's buffers.
 const EXECUTOR_IO_BYTES: usize = 64 * 1024;
@@ -237,8 +239,8 @@ pub struct Shared {
     pub resp_port: Option<u16>,
     /// When the server started.
     pub started: Instant,
-    /// The same in seconds since the Unix epoch.
-    pub started_unix_s: u64,
+    /// What time it is, once the data is loaded.
+    pub(crate) clock: SharedClock,
     /// How far the shards are with reading their files back.
     pub loading: Loading,
     /// How backups go.
@@ -282,7 +284,7 @@ impl Shared {
             config,
             resp_port,
             started,
-            started_unix_s: wall_clock_us() / 1_000_000,
+            clock: SharedClock::default(),
             loading,
             backups: Backups::default(),
             connections: Gauge::default(),
@@ -363,6 +365,30 @@ impl Shared {
     pub fn id_time_us(&self) -> u64 {
         let base_us = self.id_base_us.get().expect("no transaction runs before the data is loaded");
         base_us + self.started.elapsed().as_micros() as u64
+    }
+}
+
+/// The clock with which all workers begin: what happens on one shard and then on another has to be in order there, too.
+#[derive(Debug, Default)]
+pub(crate) struct SharedClock {
+    /// The newest of what the logs tell.
+    last: Mutex<Option<Clocks>>,
+    clock: OnceLock<Clock>,
+}
+
+impl SharedClock {
+    /// Takes what the log of a shard tells.
+    pub fn learn(&self, clocks: Option<Clocks>) {
+        let mut last = self.last.lock().expect("no worker panics here");
+        *last = last.into_iter().chain(clocks).max_by_key(|clocks| clocks.now_ms);
+    }
+
+    /// The clock that goes on from what all logs tell.
+    pub fn resume(&self, started: Instant, boot: Boot) -> Clock {
+        *self.clock.get_or_init(|| {
+            let last = *self.last.lock().expect("no worker panics here");
+            Clock::resume(last, clock::name_of_boot(boot.id()), Reading::take_at_start(started))
+        })
     }
 }
 
@@ -493,7 +519,8 @@ fn serve(
     }
     log_progress(shared.clone())?;
     let mut data = found.prepare(&shared.loading)?;
-    let _ = shared.id_base_us.set(wall_clock_us().max(data.last_id_us() + 1)); // It is set only here.
+    let id_base_us = wall_clock_us().min(ID_MICROS_MAX).max(data.last_id_us() + 1);
+    let _ = shared.id_base_us.set(id_base_us); // It is set only here.
     for (index, sender) in shard_data.iter().enumerate() {
         let _ = sender.send(data.shard(index)); // As above.
         Net::unpark(running.wakeups[index].as_fd());

@@ -301,7 +301,8 @@ impl Worker {
         let integer = |rate: f32| Reply::Integer(rate.round() as i64);
         let known = report.outlook.as_deref().filter(|outlook| outlook.hours_known == AHEAD);
         let (hours_ahead, lowest) = known.map(Outlook::lowest).unzip();
-        let hour = hours_ahead.map(|ahead| (self.now_ms / 3_600_000 + ahead as u64) % 24);
+        let unix_ms = self.clock.unix_ms(self.now_ms);
+        let hour = hours_ahead.map(|ahead| (unix_ms / 3_600_000 + ahead as u64) % 24);
         let text = |text: String| Reply::Bulk(Cow::Owned(text.into_bytes()));
         Reply::Map(vec![
             ("reason".into(), Reply::bytes(decision.reason().as_bytes())),
@@ -417,13 +418,13 @@ impl Worker {
         lines.extend([
             ("backup_in_progress", flag(percent.is_some())),
             ("backup_last_status", if backups.last_failed() { "err" } else { "ok" }.to_owned()),
-            ("backup_last_time", backups.last_s().to_string()),
+            ("backup_last_time", backups.last_ms().map_or(0, |ms| self.clock.unix_ms(ms) / 1000).to_string()),
         ]);
         lines.extend(percent.map(|percent| ("backup_percent", percent.to_string())));
         if is_loading {
             let extent = loading.extent();
             lines.extend([
-                ("loading_start_time", self.shared.started_unix_s.to_string()),
+                ("loading_start_time", (self.clock.unix_ms(self.clock.now_ms(0)) / 1000).to_string()),
                 ("loading_total_bytes", extent.total_bytes.to_string()),
                 ("loading_loaded_bytes", extent.read_bytes.to_string()),
                 ("loading_loaded_perc", format!("{}.00", loading.percent())),

@@ -16,11 +16,12 @@ use std::sync::Arc;
 
 use rustix::process::setpriority_process;
 use shard::analytics::load;
-use shard::{Change, Changes, Reply, Shard};
+use shard::{Change, Changes, Clocks, Reply, Shard};
 use wal::{
     DiskFile, FailedSnapshot, Kind, Log, Note, Obsolete, OsDisk, Snapshot, SnapshotEnd, SnapshotWriter, Spare,
 };
 
+use crate::clock::Clock;
 use crate::config::{Config, SyncMode};
 use crate::journal::{Journal, printable};
 use crate::mail::{Answer, Call, Post, Token, TransactionId};
@@ -74,8 +75,8 @@ pub struct Upkeep {
     asked: Vec<(usize, Token)>,
     /// Somebody asked for a snapshot without waiting for it.
     asked_unheard: bool,
-    /// When the last snapshot was complete, in seconds since the Unix epoch.
-    saved_s: Option<u64>,
+    /// When the last snapshot was complete, in the server's time.
+    saved_ms: Option<u64>,
     /// Why no snapshot could be written, since the last one that was: told once, and shown until the next one is.
     failure: Option<Arc<str>>,
     next_check_ms: u64,
@@ -151,7 +152,7 @@ impl Upkeep {
             served: Vec::new(),
             asked: Vec::new(),
             asked_unheard: false,
-            saved_s: None,
+            saved_ms: None,
             failure: None,
             next_check_ms: 0,
             next_rescue_ms: 0,
@@ -205,9 +206,9 @@ impl Upkeep {
         !matches!(self.stage, Stage::Idle) || self.is_asked()
     }
 
-    /// When the last snapshot since the start was complete, in seconds since the Unix epoch.
-    pub fn saved_s(&self) -> Option<u64> {
-        self.saved_s
+    /// When the last snapshot since the start was complete, in the server's time.
+    pub fn saved_ms(&self) -> Option<u64> {
+        self.saved_ms
     }
 
     /// Why the last snapshot was not written, if it was not.
@@ -245,12 +246,13 @@ impl Upkeep {
     pub fn step(
         &mut self,
         stopping: bool,
-        uptime_ms: u64,
-        now_ms: u64,
+        uptime_us: u64,
+        clock: &Clock,
         shard: &Shard,
         journal: &mut Journal,
         post: &mut Post,
     ) {
+        let (uptime_ms, now_ms) = (uptime_us / 1000, clock.now_ms(uptime_us));
         let all_ended = std::mem::take(&mut *self.ended.borrow_mut());
         for ended in all_ended {
             self.running -= 1;
@@ -280,13 +282,14 @@ impl Upkeep {
             self.next_preparation_ms = uptime_ms + PREPARE_AGAIN_MS;
             self.run(move || Ended::Prepared(preparation.run()));
         }
-        self.schedule.measure(|| shard.operations(), uptime_ms, now_ms);
+        let unix_ms = clock.unix_ms(now_ms);
+        self.schedule.measure(|| shard.operations(), uptime_ms, now_ms, unix_ms);
         let due = uptime_ms >= self.next_check_ms;
         if due {
             self.next_check_ms = uptime_ms + self.check_interval_ms;
         }
         let rescue = journal.log.needs_snapshot() && uptime_ms >= self.next_rescue_ms;
-        let wanted = self.is_asked() || due && self.schedule.decide(&journal.log, now_ms).is_now() || rescue;
+        let wanted = self.is_asked() || due && self.schedule.decide(&journal.log, unix_ms).is_now() || rescue;
         if wanted && matches!(self.stage, Stage::Idle) {
             self.stage = Stage::Due;
             self.next_rescue_ms = uptime_ms + RESCUE_AGAIN_MS;
@@ -306,9 +309,9 @@ impl Upkeep {
 
     /// Begins or ends a snapshot in a lull. `now_id` is greater than the id of every transaction that has run, and
     /// less than that of every later one. All changes so far are in the log.
-    pub fn on_lull(&mut self, now_id: TransactionId, log: &mut Log<OsDisk>, post: &mut Post) {
+    pub fn on_lull(&mut self, now_id: TransactionId, clocks: Clocks, log: &mut Log<OsDisk>, post: &mut Post) {
         match std::mem::replace(&mut self.stage, Stage::Ending) {
-            Stage::Due => self.begin(now_id, log, post),
+            Stage::Due => self.begin(now_id, clocks, log, post),
             Stage::Written { writer } => match log.end_snapshot(writer) {
                 Ok(ending) => self.await_syncs(ending, post),
                 Err(error) => self.give_up(&error, post),
@@ -346,11 +349,14 @@ impl Upkeep {
         }
     }
 
-    fn begin(&mut self, now_id: TransactionId, log: &mut Log<OsDisk>, post: &mut Post) {
+    fn begin(&mut self, now_id: TransactionId, clocks: Clocks, log: &mut Log<OsDisk>, post: &mut Post) {
+        let mut changes = Changes::default();
+        changes.push(&Change::Clocks(clocks));
         self.served = std::mem::take(&mut self.asked);
         self.asked_unheard = false;
         let begun = log.begin_snapshot().and_then(|mut writer| {
-            writer.append(Kind::Transaction { id: now_id, participants: &[] }, 0, &[])?;
+            let kind = Kind::Transaction { id: now_id, participants: &[] };
+            writer.append(kind, changes.count() as u32, changes.bytes())?;
             Ok(writer)
         });
         match begun {
@@ -425,7 +431,7 @@ impl Upkeep {
             Ended::Written(Ok(snapshot)) => {
                 let Snapshot { entries, bytes, .. } = snapshot;
                 tracing::info!(shard = post.own(), entries, bytes, "snapshot written");
-                self.saved_s = Some(now_ms / 1000);
+                self.saved_ms = Some(now_ms);
                 self.failure = None;
                 self.next_note_ms = self.next_note_ms.map(|_| 0);
                 self.stage = Stage::Replaced { obsolete: journal.log.retire(&snapshot) };

@@ -41,6 +41,9 @@ pub fn transaction_id(micros: u64, worker: usize) -> TransactionId {
     micros << 10 | worker as u64
 }
 
+/// The greatest time of an id, in the year 2255: a wall clock that shows a later one is wrong, and its ids would wrap.
+pub const ID_MICROS_MAX: u64 = 1 << 53;
+
 /// The time in an id.
 pub fn id_micros(id: TransactionId) -> u64 {
     id >> 10
@@ -343,6 +346,7 @@ fn first_dependent(
         // A payload that is not a run of changes is refused when it is replayed.
         for change in shard::decode(record.payload).flatten() {
             match (is_left_out, change) {
+                (_, Change::Clocks(_)) => {}
                 (true, Change::Clear) => all_touched = true,
                 (true, change) => touched.extend(change.key().map(Box::from)),
                 (false, change) => {

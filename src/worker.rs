@@ -23,13 +23,14 @@ mod tests;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use shard::analytics::inquiry::Inquiry;
 use shard::{Dialect, LockKeys, LockTable, Scan, Shard, Waiter};
 use wal::{OsDisk, Replayed};
 
 use crate::backup::Backup;
+use crate::clock::{Clock, Followed, Reading, ShardClock};
 use crate::config::SyncMode;
 use crate::connection::{Connection, Door, Stage};
 use crate::journal::{Journal, Outcome};
@@ -72,6 +73,9 @@ const TICK_MS: u64 = 100;
 
 /// How often a shard takes note of what is found out over time.
 const NOTE_MS: u64 = 1000;
+
+/// By so much a wall clock has to be set for a line in the server's log: one that is only corrected is not worth it.
+const TOLD_STEP_MS: u64 = 1000;
 
 /// How long `everysec` leaves data unsynced.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -146,10 +150,10 @@ pub struct Worker {
     spare_buffers: Vec<Vec<u8>>,
     /// The number of this turn, from 1 on.
     turn_number: u64,
-    /// The time of this turn, in milliseconds since the Unix epoch. It never goes back.
+    pub(crate) clock: ShardClock,
+    /// The time of this turn, by the clock. It never goes back.
     pub(crate) now_ms: u64,
-    /// Milliseconds from the start of the server to this turn: what happens at intervals goes by it, since somebody
-    /// may set the clock back.
+    /// Milliseconds from the start of the server to this turn: what happens at intervals goes by it.
     uptime_ms: u64,
     /// When this turn began, in microseconds since the start of the server, and whether it found anything to do.
     turn_began_us: u64,
@@ -245,7 +249,8 @@ impl Worker {
         post: Post,
         files: ShardFiles,
     ) -> std::io::Result<Worker> {
-        let now_ms = wall_clock_ms();
+        // Until the keys are read, which deadlines come with, any time will do.
+        let clock = ShardClock::new(Clock::resume(None, 0, Reading::take_at_start(shared.started)));
         let upkeep = Upkeep::new(&shared.config, net.wakeup().try_clone_to_owned()?);
         // Until the keys are read, an empty one stands in for the shard, and keeps what is set meanwhile.
         let mut shard = Shard::new(recovery::random_seeds());
@@ -286,7 +291,8 @@ impl Worker {
             events: Vec::new(),
             spare_buffers: Vec::new(),
             turn_number: 0,
-            now_ms,
+            clock,
+            now_ms: 0,
             uptime_ms: 0,
             turn_began_us: 0,
             turn_progressed: false,
@@ -335,6 +341,7 @@ impl Worker {
             let auto_ttl = self.shard.auto_ttl().clone();
             self.shard = shard;
             self.shard.set_auto_ttl(auto_ttl);
+            shared.clock.learn(self.shard.clocks());
             self.read_back = Some((data, replayed));
             let _ = self.files.read.send(server::Report::Read); // Nobody listens when the process is ending.
         }
@@ -346,6 +353,12 @@ impl Worker {
             shared.shard_loaded(self.index, self.shard.key_count());
         }
         self.loading = !self.shared.loading.is_over();
+        if !self.loading {
+            let clock = self.shared.clock.resume(self.shared.started, self.shared.config.boot);
+            self.clock = ShardClock::start(clock, self.turn_began_us, &mut self.shard);
+            self.now_ms = self.clock.now_ms(self.turn_began_us);
+            self.log_clocks();
+        }
         Ok(())
     }
 
@@ -440,10 +453,10 @@ impl Worker {
         let mut events = std::mem::take(&mut self.events);
         let mut progressed = self.net.turn(&mut events).map_err(Failure::NetworkRing)?;
         self.turn_number += 1;
-        self.now_ms = self.now_ms.max(wall_clock_ms());
         let began = Instant::now();
         let uptime_us = (began - self.shared.started).as_micros() as u64;
         self.uptime_ms = uptime_us / 1000;
+        self.now_ms = self.clock.now_ms(uptime_us);
         if self.turn_progressed {
             // Nobody slept since: the clock need not be read twice a turn.
             self.turn_times.add(uptime_us - self.turn_began_us);
@@ -597,6 +610,12 @@ impl Worker {
             self.next_note_ms = self.uptime_ms + NOTE_MS;
             let latency_us = std::mem::take(&mut self.turn_times).typical_us();
             self.shard.note_second(self.now_ms, latency_us);
+            if !self.loading {
+                self.log_clocks();
+            }
+        }
+        if !self.loading {
+            self.follow_clocks();
         }
         let passed = self.step_towards_timeouts();
         self.look_for_hangs(passed);
@@ -626,6 +645,33 @@ impl Worker {
         }
     }
 
+    /// Notices that the wall clock was set, or that the machine was suspended.
+    fn follow_clocks(&mut self) {
+        let Some(reading) = Reading::take(self.shared.started) else { return };
+        if self.journal.fault().is_some() {
+            return; // The log has to tell of it.
+        }
+        match self.clock.follow(reading, &mut self.shard, &mut self.journal.changes) {
+            Followed::AsBefore => {}
+            Followed::Set { by_ms } if by_ms.unsigned_abs() < TOLD_STEP_MS => {}
+            Followed::Set { by_ms } => {
+                tracing::warn!(
+                    shard = self.index,
+                    by_ms,
+                    "the wall clock was set; times to live run on as before"
+                );
+            }
+            Followed::Later => self.expiring = true,
+        }
+    }
+
+    /// Has the log tell what the clocks show, and which keys have expired.
+    fn log_clocks(&mut self) {
+        if self.journal.fault().is_none() {
+            self.clock.log(self.turn_began_us, &self.shard, &mut self.journal.changes);
+        }
+    }
+
     /// One slice of each kind of work that no client waits for. Returns whether more is left.
     fn background(&mut self) -> bool {
         if self.expiring {
@@ -638,8 +684,8 @@ impl Worker {
             // A snapshot counts the frames so far: whatever its slices show must be in one of them.
             self.journal.seal();
         }
-        let Worker { upkeep, uptime_ms, now_ms, shard, journal, post, .. } = self;
-        upkeep.step(self.shared.stopping(), *uptime_ms, *now_ms, shard, journal, post);
+        let Worker { upkeep, turn_began_us, clock, shard, journal, post, .. } = self;
+        upkeep.step(self.shared.stopping(), *turn_began_us, clock, shard, journal, post);
         if self.upkeep.waits_for_lull() && !self.awaits_lull {
             if self.locks.is_idle() {
                 self.on_lull();
@@ -670,12 +716,14 @@ impl Worker {
         self.journal.seal();
         let now_us = self.shared.id_time_us().max(self.last_id_us);
         let now_id = verdict::transaction_id(now_us, SHARDS_MAX - 1);
-        self.upkeep.on_lull(now_id, &mut self.journal.log, &mut self.post);
+        let clocks = self.clock.clocks(self.turn_began_us);
+        self.upkeep.on_lull(now_id, clocks, &mut self.journal.log, &mut self.post);
     }
 
     /// What this worker counts.
     pub(crate) fn report(&self) -> Report {
-        let saved_s = Some(self.upkeep.saved_s().unwrap_or(self.shared.started_unix_s));
+        let saved_ms = self.upkeep.saved_ms().unwrap_or_else(|| self.clock.now_ms(0));
+        let saved_s = Some(self.clock.unix_ms(saved_ms) / 1000);
         let Some(journal) = self.journal.get() else {
             let shard = shard::Stats { keys: self.shared.loading.keys(self.index), ..Default::default() };
             return Report { commands: self.commands, saved_s, shard, ..Report::default() };
@@ -688,7 +736,7 @@ impl Worker {
             wal_entries: log.entries(),
             needs_compaction: self.upkeep.is_compacting() || log_fill > 1.0,
             log_fill,
-            outlook: self.upkeep.schedule().outlook(self.now_ms).map(Box::new),
+            outlook: self.upkeep.schedule().outlook(self.clock.unix_ms(self.now_ms)).map(Box::new),
             wal_fault: journal.fault().map(of_shard),
             snapshot_fault: self.upkeep.failure().map(of_shard),
             compacting: self.upkeep.is_compacting(),
@@ -720,13 +768,4 @@ impl Worker {
         // Nobody waits for the thread that copies a backup: what it leaves is none.
         self.drained && all_drained && self.post.is_idle() && !self.upkeep.is_busy() && !awaits_sync
     }
-}
-
-pub(crate) fn wall_clock_us() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_micros() as u64)
-}
-
-fn wall_clock_ms() -> u64 {
-    wall_clock_us() / 1000
 }

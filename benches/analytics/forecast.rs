@@ -76,11 +76,11 @@ fn run(seed: u64, weeks_count: u64, seen: &mut [Seen; 2]) {
     let actual: Vec<f64> = counts.chunks(60).map(|hour| hour.iter().sum::<f64>() / HOUR_S as f64).collect();
     let mut profile = LoadProfile::new();
     let mut operations = 0;
-    profile.observe(0, START_MS);
+    profile.observe(0, START_MS, START_MS);
     for (count, minute) in counts.iter().zip(1..) {
         operations += *count as u64;
         let now_ms = START_MS + minute * 60_000;
-        profile.observe(operations, now_ms);
+        profile.observe(operations, now_ms, now_ms);
         let hour = (minute / 60) as usize;
         let is_known = hour >= AHEAD && hour + AHEAD <= actual.len();
         if minute % 60 == 0 && is_known {

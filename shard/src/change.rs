@@ -9,13 +9,20 @@
 //! deadline  03  key_len:u32  key  deadline_ms:u64
 //! remove    04  key_len:u32  key
 //! clear     05
+//! clocks    06  now_ms:u64  wall_ms:u64  boot:u64  booted_ms:u64
 //! ```
 //!
-//! Integers are little-endian. A `deadline_ms` of 0 means: no deadline.
+//! Integers are little-endian. A `deadline_ms` of 0 means: no deadline; others are drawn in [`clock`](crate::clock).
+//! Deadlines by the wall clock come only with a put: recovery, which may apply `clocks` onto a newer state, has then
+//! removed no key that a later change builds on.
+//!
+//! `clocks` is how a start knows what time it is for the deadlines before it, and that keys which had expired stay
+//! away when the wall clock is set back: it is written before any deadline, whenever the clocks have moved against
+//! each other, and after keys have expired.
 
 use bytes::Bytes;
 
-use crate::VALUE_LEN_MAX;
+use crate::{Clocks, VALUE_LEN_MAX};
 
 /// One effect on the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +33,7 @@ pub enum Change<'a> {
         key: &'a [u8],
         /// The whole value.
         value: &'a [u8],
-        /// Milliseconds since the Unix epoch at which the key expires.
+        /// When the key expires; see [`clock`](crate::clock).
         deadline_ms: Option<u64>,
     },
     /// These bytes now stand at this offset of the key's value, which grows (zero-filled) where needed.
@@ -42,7 +49,7 @@ pub enum Change<'a> {
     Deadline {
         /// The key.
         key: &'a [u8],
-        /// Milliseconds since the Unix epoch at which the key expires.
+        /// When the key expires; see [`clock`](crate::clock).
         deadline_ms: Option<u64>,
     },
     /// The key does not exist.
@@ -52,17 +59,20 @@ pub enum Change<'a> {
     },
     /// No key exists.
     Clear,
+    /// The clocks show this, and no key exists whose deadline has come by them.
+    Clocks(Clocks),
 }
 
 impl Change<'_> {
-    /// The key that is changed; `None` for [`Change::Clear`], which changes all.
+    /// The key that is changed; `None` for [`Change::Clear`], which changes all, and for [`Change::Clocks`], which
+    /// changes nothing that a client could still see.
     pub fn key(&self) -> Option<&[u8]> {
         match *self {
             Change::Put { key, .. }
             | Change::Splice { key, .. }
             | Change::Deadline { key, .. }
             | Change::Remove { key } => Some(key),
-            Change::Clear => None,
+            Change::Clear | Change::Clocks(_) => None,
         }
     }
 }
@@ -82,6 +92,7 @@ const SPLICE: u8 = 2;
 const DEADLINE: u8 = 3;
 const REMOVE: u8 = 4;
 const CLEAR: u8 = 5;
+const CLOCKS: u8 = 6;
 
 impl Changes {
     /// Adds one change.
@@ -105,6 +116,12 @@ impl Changes {
             }
             Change::Remove { key } => self.tag_and_key(REMOVE, key),
             Change::Clear => self.bytes.push(CLEAR),
+            Change::Clocks(Clocks { now_ms, wall_ms, boot, booted_ms }) => {
+                self.bytes.push(CLOCKS);
+                for number in [now_ms, wall_ms, boot, booted_ms] {
+                    self.bytes.extend_from_slice(&number.to_le_bytes());
+                }
+            }
         }
     }
 
@@ -212,8 +229,14 @@ pub fn decode(payload: &[u8]) -> impl Iterator<Item = Result<Change<'_>, Malform
 
 fn decode_one<'a>(rest: &mut &'a [u8]) -> Option<Change<'a>> {
     let tag = rest.split_off_first()?;
-    if *tag == CLEAR {
-        return Some(Change::Clear);
+    match *tag {
+        CLEAR => return Some(Change::Clear),
+        CLOCKS => {
+            let (now_ms, wall_ms) = (take_u64(rest)?, take_u64(rest)?);
+            let (boot, booted_ms) = (take_u64(rest)?, take_u64(rest)?);
+            return Some(Change::Clocks(Clocks { now_ms, wall_ms, boot, booted_ms }));
+        }
+        _ => {}
     }
     let key = take_counted(rest)?;
     Some(match *tag {
@@ -239,10 +262,14 @@ fn take_u32(rest: &mut &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(*head))
 }
 
-fn take_deadline(rest: &mut &[u8]) -> Option<Option<u64>> {
+fn take_u64(rest: &mut &[u8]) -> Option<u64> {
     let (head, tail) = rest.split_first_chunk()?;
     *rest = tail;
-    Some(Some(u64::from_le_bytes(*head)).filter(|ms| *ms != 0))
+    Some(u64::from_le_bytes(*head))
+}
+
+fn take_deadline(rest: &mut &[u8]) -> Option<Option<u64>> {
+    Some(Some(take_u64(rest)?).filter(|ms| *ms != 0))
 }
 
 fn take_counted<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
@@ -255,14 +282,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clock;
 
-    const ALL: [Change<'static>; 6] = [
+    const ALL: [Change<'static>; 7] = [
         Change::Put { key: b"k", value: b"v", deadline_ms: None },
         Change::Put { key: b"", value: b"", deadline_ms: Some(1_700_000_000_000) },
         Change::Splice { key: b"k", offset: 3, bytes: b"\0\xff" },
         Change::Deadline { key: b"k", deadline_ms: Some(9) },
         Change::Remove { key: b"k" },
         Change::Clear,
+        Change::Clocks(Clocks { now_ms: 1, wall_ms: 2, boot: u64::MAX, booted_ms: 4 }),
     ];
 
     fn encoded() -> Changes {
@@ -284,6 +313,13 @@ mod tests {
         changes.push(&Change::Put { key: b"ab", value: b"c", deadline_ms: Some(0x0102) });
         changes.push(&Change::Splice { key: b"k", offset: 7, bytes: b"z" });
         let golden = b"\x01\x02\0\0\0ab\x02\x01\0\0\0\0\0\0\x01\0\0\0c\x02\x01\0\0\0k\x07\0\0\0\x01\0\0\0z";
+        assert_eq!(changes.bytes(), golden);
+        changes.clear(0);
+        changes.push(&Change::Clocks(Clocks { now_ms: 0x0102, wall_ms: 3, boot: 0x80 << 56, booted_ms: 4 }));
+        let deadline_ms = Some(clock::deadline_by_wall_clock(5));
+        changes.push(&Change::Put { key: b"", value: b"", deadline_ms });
+        let golden = b"\x06\x02\x01\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x80\x04\0\0\0\0\0\0\0\
+            \x01\0\0\0\0\x05\0\0\0\0\0\0\x80\0\0\0\0";
         assert_eq!(changes.bytes(), golden);
     }
 
@@ -331,7 +367,7 @@ mod tests {
     /// Pieces of payloads: arbitrary bytes, and numbers that are likely lengths.
     fn pieces() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
-            (1..6u8).prop_map(|tag| vec![tag]),
+            (1..7u8).prop_map(|tag| vec![tag]),
             (0..5u32).prop_map(|len| len.to_le_bytes().to_vec()),
             proptest::collection::vec(any::<u8>(), 0..9),
         ];

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::clock::BY_WALL_CLOCK;
+
 /// A deadline and the hash of a key that has it. Three words of four bytes: no byte is lost to alignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Due {
@@ -41,14 +43,24 @@ impl Expiry {
         self.dues.remove(&Due::new(deadline_ms, hash));
     }
 
-    /// The earliest deadline, and the hash of a key that has it.
-    pub(crate) fn first(&self) -> Option<(u64, u32)> {
-        self.dues.first().map(|due| (due.deadline_ms(), due.hash))
+    /// The earliest deadline by the server's time and the earliest by the wall clock, and the hash of a key that has
+    /// it.
+    pub(crate) fn firsts(&self) -> impl Iterator<Item = (u64, u32)> {
+        let first = self.dues.first().filter(|due| due.deadline_ms() < BY_WALL_CLOCK);
+        let first_by_wall = self.dues.range(Due::new(BY_WALL_CLOCK, 0)..).next();
+        first.into_iter().chain(first_by_wall).map(|due| (due.deadline_ms(), due.hash))
     }
 
-    /// The hashes of the keys that are due at this time, the earliest first.
-    pub(crate) fn due(&self, now_ms: u64) -> impl Iterator<Item = u32> {
-        self.dues.iter().take_while(move |due| due.deadline_ms() <= now_ms).map(|due| due.hash)
+    /// Deadlines that have come while the server's time and the wall clock show these, and the hash of a key that
+    /// has it: first those by the server's time, of each kind the earliest first.
+    pub(crate) fn due(&self, now_ms: u64, wall_ms: u64) -> impl Iterator<Item = (u64, u32)> {
+        let by_server =
+            self.dues.iter().take_while(move |due| due.deadline_ms() <= now_ms.min(!BY_WALL_CLOCK));
+        let by_wall = std::iter::once_with(move || {
+            let wall = BY_WALL_CLOCK | wall_ms.min(!BY_WALL_CLOCK);
+            self.dues.range(Due::new(BY_WALL_CLOCK, 0)..=Due::new(wall, u32::MAX))
+        });
+        by_server.chain(by_wall.flatten()).map(|due| (due.deadline_ms(), due.hash))
     }
 
     /// The number of pairs.

@@ -185,9 +185,9 @@ impl Keyspace {
         self.warm_hashes(keys.map(|key| self.probe(key).hash));
     }
 
-    /// Brings the next keys that are due at `now_ms`, at most `count`, into the processor's caches.
-    pub(crate) fn warm_due(&self, now_ms: u64, count: usize) {
-        self.warm_hashes(self.expiry.due(now_ms).take(count));
+    /// Brings the next keys that are due, at most `count`, into the processor's caches.
+    pub(crate) fn warm_due(&self, now_ms: u64, wall_ms: u64, count: usize) {
+        self.warm_hashes(self.expiry.due(now_ms, wall_ms).map(|(_, hash)| hash).take(count));
     }
 
     /// Loops whose rounds do not wait for each other, so that the memory serves several keys at once: where their
@@ -374,14 +374,14 @@ impl Keyspace {
         }
     }
 
-    /// The earliest deadline of all keys.
-    pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
-        self.expiry.first().map(|(deadline_ms, _)| deadline_ms)
+    /// The earliest deadline by each of the clocks.
+    pub(crate) fn next_deadlines_ms(&self) -> impl Iterator<Item = u64> {
+        self.expiry.firsts().map(|(deadline_ms, _)| deadline_ms)
     }
 
-    /// A key with the earliest deadline.
-    pub(crate) fn next_due(&self) -> Option<Found> {
-        let (deadline_ms, hash) = self.expiry.first()?;
+    /// A key whose deadline has come while the server's time and the wall clock show these; the earliest first.
+    pub(crate) fn next_due(&self, now_ms: u64, wall_ms: u64) -> Option<Found> {
+        let (deadline_ms, hash) = self.expiry.due(now_ms, wall_ms).next()?;
         let due = self.with_deadline(hash, deadline_ms);
         Some(due.expect("a pair of the index stands for a key"))
     }
@@ -671,7 +671,7 @@ mod tests {
             assert_eq!(deepest, self.deepest);
             assert_eq!(seen.len() + self.free_segments.len(), self.segments.len());
             assert_eq!(self.expiry.len(), dues.len());
-            assert_eq!(self.expiry.first(), dues.first().copied());
+            assert!(self.expiry.due(u64::MAX, u64::MAX).eq(dues.iter().copied()));
         }
     }
 
@@ -746,12 +746,13 @@ mod tests {
         keyspace.check();
         assert!(keyspace.delete(&one));
         keyspace.check();
-        assert_eq!(keyspace.next_deadline_ms(), Some(5));
-        let due = keyspace.next_due().unwrap();
+        assert!(keyspace.next_deadlines_ms().eq([5]));
+        assert!(keyspace.next_due(4, 5).is_none());
+        let due = keyspace.next_due(5, 0).unwrap();
         assert_eq!(keyspace.entry(due).key(), other);
         keyspace.put(&one, b"1", Some(5));
         keyspace.put(&other, b"2", None);
-        assert_eq!(keyspace.entry(keyspace.next_due().unwrap()).key(), one);
+        assert_eq!(keyspace.entry(keyspace.next_due(5, 0).unwrap()).key(), one);
         keyspace.check();
         let mut visited = Vec::new();
         let position = u64::from(keyspace.probe(&one).hash);

@@ -10,6 +10,7 @@
 //!   key), `shared_values` and `expiry`
 //! - `analytics` [`Analytics`](analytics::Analytics): how the keys are used, and what to do about it
 //! - `auto_ttl` the time to live of keys that are written without one
+//! - `clock` the clocks that deadlines go by
 //! - `change` what goes to the log; `request`, `reply`, `error`, `stats` what goes in and out
 //! - `locks` who may use which keys while a request touches several shards
 //! - `scan` a walk over the keys in slices, which shows those that match a pattern
@@ -23,6 +24,7 @@ mod arena;
 pub mod auto_ttl;
 mod buckets;
 mod change;
+pub mod clock;
 pub mod command;
 mod commands;
 mod entry;
@@ -43,6 +45,7 @@ pub mod timestamp;
 
 pub use auto_ttl::AutoTtl;
 pub use change::{Change, Changes, MalformedChange, decode};
+pub use clock::Clocks;
 pub use command::Command;
 pub use error::Error;
 pub use glob::{Glob, Matching, PATTERN_LEN_MAX};

@@ -12,7 +12,7 @@ use crate::entry::{Entry, Usage};
 use crate::keyspace::{Found, Keyspace, Probe};
 use crate::scan::{KEY_STEPS, Scan};
 use crate::stats::Stats;
-use crate::{AutoTtl, Change, Changes, Reply, Request};
+use crate::{AutoTtl, Change, Changes, Clocks, Reply, Request, clock};
 
 /// The longest value, in bytes.
 pub const VALUE_LEN_MAX: usize = 512 << 20;
@@ -32,6 +32,10 @@ pub struct Shard {
     auto_ttl: Arc<AutoTtl>,
     /// The time of the last request.
     now_ms: u64,
+    /// How far the wall clock is ahead of the server's time.
+    wall_ahead_ms: i64,
+    /// What the log last said of the clocks.
+    clocks: Option<Clocks>,
     value_len_max: usize,
 }
 
@@ -45,6 +49,8 @@ impl Shard {
             analytics: None,
             auto_ttl: Arc::default(),
             now_ms: 0,
+            wall_ahead_ms: 0,
+            clocks: None,
             value_len_max: VALUE_LEN_MAX,
         }
     }
@@ -62,7 +68,29 @@ impl Shard {
         Shard { analytics: Some(Box::new(Analytics::new(now_ms))), ..self }
     }
 
-    /// Runs one request on this shard's keys at `now_ms`, milliseconds since the Unix epoch. What it changed
+    /// The server's time is `now_ms` when the first request comes, in place of what [`Shard::with_analytics`] was
+    /// told.
+    pub fn start_counting(&mut self, now_ms: u64) {
+        if let Some(analytics) = &mut self.analytics {
+            analytics.start(now_ms);
+        }
+    }
+
+    /// From now on the wall clock is so far ahead of the server's time. Before it is set back, [`Shard::expire`] has to
+    /// remove what is due: a key that has expired does not come back.
+    pub fn set_wall_ahead(&mut self, wall_ahead_ms: i64) {
+        self.wall_ahead_ms = wall_ahead_ms;
+        if let Some(analytics) = &mut self.analytics {
+            analytics.set_wall_ahead(wall_ahead_ms);
+        }
+    }
+
+    /// What the log said last of the clocks, if it did.
+    pub fn clocks(&self) -> Option<Clocks> {
+        self.clocks
+    }
+
+    /// Runs one request on this shard's keys at `now_ms` of the server's time. What it changed
     /// is added to `changes`; an error changes nothing. A key whose deadline is `now_ms` or earlier does not
     /// exist.
     ///
@@ -104,7 +132,10 @@ impl Shard {
     /// after that change, and neither may come back.
     pub fn apply(&mut self, change: &Change<'_>) {
         let Some(key) = change.key() else {
-            self.bury();
+            match change {
+                Change::Clocks(clocks) => self.apply_clocks(*clocks),
+                _ => self.bury(),
+            }
             return;
         };
         let probe = self.keyspace.probe(key);
@@ -124,20 +155,29 @@ impl Shard {
                 self.keyspace.set_deadline(found, deadline_ms);
             }
             (Change::Remove { .. }, Some(found)) => self.keyspace.remove(found),
-            (_, None) | (Change::Clear, _) => {}
+            (_, None) | (Change::Clear | Change::Clocks(_), _) => {}
         }
     }
 
-    /// Removes keys whose deadline is `now_ms` or earlier, at most `keys_max` of them, earliest first;
-    /// returns how many. Fewer than `keys_max` means that no expired key is left. The log learns nothing of
-    /// it, since deadlines are absolute.
+    /// What was due by these clocks had expired, and stays away whatever the clocks show now.
+    fn apply_clocks(&mut self, clocks: Clocks) {
+        self.clocks = Some(clocks);
+        while let Some(due) = self.keyspace.next_due(clocks.now_ms, clocks.wall_ms) {
+            self.keyspace.remove(due);
+        }
+    }
+
+    /// Removes keys whose deadline has come at `now_ms`, at most `keys_max` of them, earliest first;
+    /// returns how many. Fewer than `keys_max` means that no expired key is left. The log learns of it by
+    /// [`Change::Clocks`].
     pub fn expire(&mut self, now_ms: u64, keys_max: usize) -> usize {
+        let wall_ms = now_ms.saturating_add_signed(self.wall_ahead_ms);
         let mut removed = 0;
-        while removed < keys_max && self.keyspace.next_deadline_ms().is_some_and(|due| due <= now_ms) {
+        while removed < keys_max {
             if removed.is_multiple_of(EXPIRED_AHEAD) {
-                self.keyspace.warm_due(now_ms, EXPIRED_AHEAD.min(keys_max - removed));
+                self.keyspace.warm_due(now_ms, wall_ms, EXPIRED_AHEAD.min(keys_max - removed));
             }
-            let due = self.keyspace.next_due().expect("there is a next deadline");
+            let Some(due) = self.keyspace.next_due(now_ms, wall_ms) else { break };
             self.keyspace.remove(due);
             removed += 1;
         }
@@ -146,9 +186,20 @@ impl Shard {
         removed
     }
 
-    /// The earliest deadline of all keys; before that time [`Shard::expire`] has nothing to do.
+    /// When the first key expires as the wall clock goes now; before that time [`Shard::expire`] has nothing to do.
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        self.keyspace.next_deadline_ms()
+        self.keyspace.next_deadlines_ms().map(|deadline_ms| self.due_ms(deadline_ms)).min()
+    }
+
+    /// How many keys have expired.
+    pub fn expired_count(&self) -> u64 {
+        self.stats.ttl_expired
+    }
+
+    /// When a deadline comes in the server's time, as the wall clock goes now.
+    #[inline]
+    pub(crate) fn due_ms(&self, deadline_ms: u64) -> u64 {
+        clock::due_ms(deadline_ms, self.wall_ahead_ms)
     }
 
     /// Frees memory of cleared keyspaces, in `steps_max` steps of some microseconds each; whether more is
@@ -177,7 +228,7 @@ impl Shard {
     ) -> Option<u64> {
         self.keyspace.walk(position, at_least, |entry| {
             let deadline_ms = entry.deadline_ms();
-            if deadline_ms.is_none_or(|deadline_ms| deadline_ms > now_ms) {
+            if deadline_ms.is_none_or(|deadline_ms| self.due_ms(deadline_ms) > now_ms) {
                 visit(entry.key(), entry.value(), deadline_ms);
             }
         })
@@ -201,7 +252,7 @@ impl Shard {
         let mut visited = 0;
         scan.position = self.keyspace.walk_while(from, keys_max, |entry| {
             visited += 1;
-            if entry.deadline_ms().is_none_or(|deadline_ms| deadline_ms > now_ms) {
+            if entry.deadline_ms().is_none_or(|deadline_ms| self.due_ms(deadline_ms) > now_ms) {
                 scan.take(entry.key(), steps, &mut emit);
             } else {
                 *steps = steps.saturating_sub(KEY_STEPS);
@@ -297,7 +348,7 @@ impl Shard {
     #[inline]
     fn find_probe(&mut self, probe: Probe<'_>, now_ms: u64) -> Option<Found> {
         let (found, deadline_ms) = self.keyspace.find_with_deadline(probe)?;
-        if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms) {
+        if deadline_ms.is_some_and(|deadline_ms| self.due_ms(deadline_ms) <= now_ms) {
             self.keyspace.remove(found);
             self.stats.ttl_expired += 1;
             return None;
@@ -403,8 +454,9 @@ impl Shard {
         deadline_ms: Option<u64>,
     ) -> (Probe<'k>, Option<Usage>) {
         let probe = self.keyspace.probe(key);
+        let due_ms = deadline_ms.map(|deadline_ms| self.due_ms(deadline_ms));
         let analytics = self.analytics.as_mut();
-        (probe, analytics.map(|analytics| analytics.on_insert(probe, value_len, deadline_ms)))
+        (probe, analytics.map(|analytics| analytics.on_insert(probe, value_len, due_ms)))
     }
 
     /// How the keys are used, if that is counted.
@@ -460,8 +512,9 @@ impl Shard {
 
     #[inline]
     fn count_write(&mut self, key: &[u8], found: Found, value_len: usize, deadline_ms: Option<u64>) {
+        let due_ms = deadline_ms.map(|deadline_ms| self.due_ms(deadline_ms));
         if let Some(analytics) = &mut self.analytics {
-            analytics.on_write(key, found, value_len, deadline_ms, &mut self.keyspace);
+            analytics.on_write(key, found, value_len, due_ms, &mut self.keyspace);
         }
     }
 
@@ -536,6 +589,33 @@ mod tests {
         numbers.sort_unstable();
         let expected = (0..1000).filter(|n| n % 10 == 7 && (n % 3 != 0 || n + 1 > 500));
         assert_eq!(numbers, expected.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_goes_by_the_wall_clock_is_seen_and_expires_by_it() {
+        let mut shard = shard_of(0);
+        for (key, deadline_ms) in
+            [(&b"own"[..], 1000), (b"wall", clock::deadline_by_wall_clock(1000)), (b"own2", 9000)]
+        {
+            shard.apply(&Change::Put { key, value: b"v", deadline_ms: Some(deadline_ms) });
+        }
+        let seen = |shard: &Shard, now_ms| {
+            let (mut scan, mut keys) = (Scan::new(0, None), Vec::new());
+            while scan.position().is_some() {
+                shard.scan(&mut scan, 10, &mut { usize::MAX }, now_ms, |key| keys.push(key.to_vec()));
+            }
+            keys.sort();
+            let walked = script::content(shard, now_ms).into_iter().map(|(key, _, _)| key);
+            assert!(walked.eq(keys.iter().cloned()));
+            String::from_utf8(keys.join(&b' ')).unwrap()
+        };
+        assert_eq!(seen(&shard, 999), "own own2 wall");
+        shard.set_wall_ahead(-5000);
+        assert_eq!((seen(&shard, 1000), shard.next_deadline_ms()), ("own2 wall".into(), Some(1000)));
+        assert_eq!((shard.expire(1000, 9), shard.next_deadline_ms()), (1, Some(6000)));
+        shard.set_wall_ahead(500);
+        assert_eq!((seen(&shard, 499), seen(&shard, 500)), ("own2 wall".into(), "own2".into()));
+        assert_eq!((shard.expire(500, 9), shard.expire(9000, 9)), (1, 1));
     }
 
     #[test]

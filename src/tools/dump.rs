@@ -5,17 +5,19 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
-use shard::{Change, MalformedChange, Shard};
+use shard::clock::{due_ms, unix_deadline_ms};
+use shard::{Change, Clocks, MalformedChange, Shard};
 use wal::{Kind, Layout, ReadOnlyDisk, Record};
 
 use super::{Finding, Progress, ToolError, inspect, read};
+use crate::clock::{self, Clock, Reading};
 use crate::config::Boot;
 use crate::protocol::LINE_BYTES_MAX;
 use crate::recovery::{self, Replay};
@@ -60,7 +62,7 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
     if options.log {
         return dump_log(&disk, &layout, options.json, out, progress);
     }
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let (started, boot) = (Instant::now(), clock::name_of_boot(options.boot.id()));
     let verdict = verdict::reach(&disk, &layout)?.accept(&layout)?;
     for index in 0..layout.shards as usize {
         progress.begin("dumping", index, layout.shards);
@@ -70,13 +72,22 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
             if verdict.counts(index as u32, &record) { recovery::apply(&mut shard, &record) } else { Ok(()) }
         });
         read.map_err(|error: Replay| error.of_shard(index))?;
-        print_shard(&shard, options.json, now_ms, out)?;
+        let reading = Reading::take_at_start(started);
+        let clock = Clock::resume(shard.clocks(), boot, reading);
+        shard.set_wall_ahead(clock.wall_ahead_ms());
+        print_shard(&shard, options.json, &clock, clock.now_ms(reading.uptime_us), out)?;
     }
     Ok(Finding::Sound)
 }
 
 /// Prints the records that are alive at `now_ms`.
-fn print_shard(shard: &Shard, json: bool, now_ms: u64, out: &mut impl Write) -> Result<(), ToolError> {
+fn print_shard(
+    shard: &Shard,
+    json: bool,
+    clock: &Clock,
+    now_ms: u64,
+    out: &mut impl Write,
+) -> Result<(), ToolError> {
     let mut position = Some(0);
     while let Some(from) = position {
         let mut printed = Ok(());
@@ -84,11 +95,14 @@ fn print_shard(shard: &Shard, json: bool, now_ms: u64, out: &mut impl Write) -> 
             if printed.is_err() {
                 return;
             }
+            let due_ms = deadline_ms.map(|deadline_ms| due_ms(deadline_ms, clock.wall_ahead_ms()));
             printed = if json {
+                let deadline_ms = due_ms.map(|due_ms| clock.unix_ms(due_ms));
                 let (key, value) = (Bytes("key", key), Some(Bytes("value", value)));
-                json_line(&JsonRecord { key, value, deadline_ms }, out).map_err(ToolError::Output)
+                json_line(&JsonRecord { key, value, deadline_ms, unix_deadline_ms: None }, out)
+                    .map_err(ToolError::Output)
             } else {
-                print_record(key, value, deadline_ms.map(|at| at - now_ms), out)
+                print_record(key, value, due_ms.map(|due_ms| due_ms - now_ms), out)
             };
         });
         printed?;
@@ -211,16 +225,29 @@ fn print_change(change: Result<Change<'_>, MalformedChange>, out: &mut impl Writ
             writeln!(out, "  put {} {}", word(key), quoted(value))
         }
         Ok(Change::Put { key, value, deadline_ms: Some(at) }) => {
-            writeln!(out, "  put {} {} deadline_ms {at}", word(key), quoted(value))
+            writeln!(out, "  put {} {} {}", word(key), quoted(value), deadline(at))
         }
         Ok(Change::Splice { key, offset, bytes }) => {
             writeln!(out, "  splice {} {offset} {}", word(key), quoted(bytes))
         }
-        Ok(Change::Deadline { key, deadline_ms: Some(at) }) => writeln!(out, "  deadline {} {at}", word(key)),
+        Ok(Change::Deadline { key, deadline_ms: Some(at) }) => {
+            writeln!(out, "  deadline {} {}", word(key), deadline(at))
+        }
         Ok(Change::Deadline { key, deadline_ms: None }) => writeln!(out, "  deadline {} none", word(key)),
         Ok(Change::Remove { key }) => writeln!(out, "  remove {}", word(key)),
         Ok(Change::Clear) => writeln!(out, "  clear"),
+        Ok(Change::Clocks(Clocks { now_ms, wall_ms, boot, booted_ms })) => {
+            writeln!(out, "  clocks now_ms {now_ms} wall_ms {wall_ms} boot {boot:016x} booted_ms {booted_ms}")
+        }
         Err(error) => writeln!(out, "  {error}"),
+    }
+}
+
+/// A deadline as it is printed: by the server's time, or by the wall clock since the Unix epoch.
+fn deadline(deadline_ms: u64) -> String {
+    match unix_deadline_ms(deadline_ms) {
+        None => format!("deadline_ms {deadline_ms}"),
+        Some(unix_ms) => format!("unix_deadline_ms {unix_ms}"),
     }
 }
 
@@ -228,16 +255,19 @@ fn json_change(change: Result<Change<'_>, MalformedChange>) -> JsonChange<'_> {
     match change {
         Ok(Change::Put { key, value, deadline_ms }) => {
             let (key, value) = (Bytes("key", key), Some(Bytes("value", value)));
-            JsonChange::Put(JsonRecord { key, value, deadline_ms })
+            JsonChange::Put(JsonRecord::of_log(key, value, deadline_ms))
         }
         Ok(Change::Splice { key, offset, bytes }) => {
             JsonChange::Splice { key: Bytes("key", key), offset, bytes: Bytes("bytes", bytes) }
         }
         Ok(Change::Deadline { key, deadline_ms }) => {
-            JsonChange::Deadline(JsonRecord { key: Bytes("key", key), value: None, deadline_ms })
+            JsonChange::Deadline(JsonRecord::of_log(Bytes("key", key), None, deadline_ms))
         }
         Ok(Change::Remove { key }) => JsonChange::Remove { key: Bytes("key", key) },
         Ok(Change::Clear) => JsonChange::Clear,
+        Ok(Change::Clocks(Clocks { now_ms, wall_ms, boot, booted_ms })) => {
+            JsonChange::Clocks { now_ms, wall_ms, boot: format!("{boot:016x}"), booted_ms }
+        }
         Err(error) => JsonChange::Malformed { offset: error.offset },
     }
 }
@@ -262,7 +292,19 @@ struct JsonRecord<'a> {
     key: Bytes<'a>,
     #[serde(flatten)]
     value: Option<Bytes<'a>>,
+    /// Of a record since the Unix epoch, of a change in the server's time.
     deadline_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unix_deadline_ms: Option<u64>,
+}
+
+impl<'a> JsonRecord<'a> {
+    /// With a deadline as the log has it.
+    fn of_log(key: Bytes<'a>, value: Option<Bytes<'a>>, deadline_ms: Option<u64>) -> JsonRecord<'a> {
+        let unix_deadline_ms = deadline_ms.and_then(unix_deadline_ms);
+        let deadline_ms = deadline_ms.filter(|_| unix_deadline_ms.is_none());
+        JsonRecord { key, value, deadline_ms, unix_deadline_ms }
+    }
 }
 
 #[derive(Serialize)]
@@ -295,6 +337,12 @@ enum JsonChange<'a> {
         key: Bytes<'a>,
     },
     Clear,
+    Clocks {
+        now_ms: u64,
+        wall_ms: u64,
+        boot: String,
+        booted_ms: u64,
+    },
     Malformed {
         offset: usize,
     },

@@ -269,7 +269,7 @@ impl Restored {
                 known.insert((*key).into());
             }
             Change::Clear => self.known = None,
-            Change::Deadline { .. } => {}
+            Change::Deadline { .. } | Change::Clocks(_) => {}
             Change::Splice { key, .. } => return known.contains(*key),
         }
         true

@@ -252,7 +252,7 @@ impl Worker {
 
     /// Tells whoever asked for a backup that it has ended. Returns whether one has.
     pub(super) fn end_backup(&mut self) -> bool {
-        let ended = self.backup.as_ref().and_then(|backup| backup.ended(&self.shared));
+        let ended = self.backup.as_ref().and_then(|backup| backup.ended(&self.shared, self.now_ms));
         let Some((token, reply)) = ended else { return false };
         self.backup = None;
         self.post.to(self.index).answer(token, Answer::Part(reply));
@@ -333,7 +333,7 @@ impl Worker {
                         *job = Job::Backup(request);
                         return false;
                     };
-                    self.shared.backups.end(true);
+                    self.shared.backups.end(true, self.now_ms);
                     answer(client, &request.request(), &Reply::Error(error));
                 } else {
                     answer(client, &transaction.request.request(), &reply);

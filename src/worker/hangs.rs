@@ -205,7 +205,7 @@ impl Worker {
                 let record = self.next_id();
                 let ended = transaction.answer(from, given, record, token, &mut self.post).is_some();
                 if ended && matches!(transaction.request.request().command.run, Run::Server(_)) {
-                    self.shared.backups.end(true);
+                    self.shared.backups.end(true, self.now_ms);
                 }
                 ended
             }

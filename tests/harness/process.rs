@@ -111,6 +111,7 @@ pub struct Server {
     flags: Vec<String>,
     /// A program and its arguments that run the server, such as `prlimit`.
     under: Vec<String>,
+    variables: Vec<(String, OsString)>,
     directory: TempDir,
     data: PathBuf,
     child: Option<Child>,
@@ -135,6 +136,7 @@ impl Server {
             shards: 1,
             flags: flags.iter().map(ToString::to_string).collect(),
             under: Vec::new(),
+            variables: Vec::new(),
             data: data.map_or_else(|| directory.path().join("data"), Path::to_path_buf),
             directory,
             child: None,
@@ -302,6 +304,11 @@ impl Server {
         }
     }
 
+    /// Gives an environment variable a value from the next restart on.
+    pub fn set_variable(&mut self, name: &str, value: impl Into<OsString>) {
+        self.variables.push((name.to_owned(), value.into()));
+    }
+
     /// Another process on the same data directory.
     pub fn rival(&self) -> Command {
         let mut command = command();
@@ -329,6 +336,7 @@ impl Server {
             }
         }
         command.args(self.flags.iter().map(OsStr::new));
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 

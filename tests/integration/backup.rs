@@ -219,7 +219,8 @@ fn a_backup_holds_every_kind_of_value_and_can_be_written_on() {
 #[test]
 fn a_backup_of_nothing_is_one() {
     let (server, root) = start(2, &[]);
-    assert_eq!(figures(&server.resp().ask("BACKUP nothing")), (0, 0));
+    let (keys, bytes) = figures(&server.resp().ask("BACKUP nothing"));
+    assert!(keys == 0 && bytes < 1000, "{bytes} bytes that tell what time it was");
     let (restored, _copy) = restored(&root.path().join("nothing"), 3);
     assert_eq!(restored.resp().ask("DBSIZE").integer(), 0);
 }

@@ -34,6 +34,7 @@ mod scanning; // SCAN and KEYS over keys that come and go, expiry that nobody as
 
 // What outlives the process.
 mod backup; // copies of one moment while clients write, and what may go wrong with them
+mod clock; // a wall clock that is set forward and back, while the server runs and while it is down
 mod crash; // kill -9 and SIGTERM under load
 mod damage; // every kind of damage: what a start says, check tells, repair brings back
 mod disk_faults; // a disk that is full or fails, and is well again

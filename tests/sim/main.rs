@@ -34,5 +34,8 @@ mod layouts;
 /// Several shards and the commands over them, with a crash at every operation of the disk.
 mod shards;
 
+/// A wall clock that is set, suspended machines, restarts.
+mod clocks;
+
 /// Walks through a keyspace that grows and shrinks meanwhile.
 mod walks;

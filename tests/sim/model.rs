@@ -1,6 +1,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use shard::clock::{deadline_by_wall_clock, due_ms};
 use shard::{Command, Dialect, Error, Reply};
 
 use crate::requests::Call;
@@ -8,7 +9,7 @@ use crate::requests::Call;
 /// The longest value in the simulation, in bytes: short, so that the limit is met.
 pub const VALUE_LEN_MAX: usize = 400;
 
-/// Keys, and for each its value and its deadline in milliseconds since the epoch.
+/// Keys, and for each its value and its deadline.
 pub type Content = BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>;
 
 /// What a shard has to be: a map, and the commands as their documentation has them. Keys that have expired
@@ -16,6 +17,11 @@ pub type Content = BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>;
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     content: Content,
+}
+
+/// When a deadline comes. The wall clock agrees with the server's time here; `clocks` is where it does not.
+pub fn due(deadline_ms: u64) -> u64 {
+    due_ms(deadline_ms, 0)
 }
 
 type Answer = Result<Reply<'static>, Error>;
@@ -27,7 +33,7 @@ impl Model {
 
     /// The keys that exist.
     pub fn live(&self, now_ms: u64) -> Content {
-        let live = |deadline_ms: Option<u64>| deadline_ms.is_none_or(|deadline_ms| deadline_ms > now_ms);
+        let live = |deadline_ms: Option<u64>| deadline_ms.is_none_or(|deadline_ms| due(deadline_ms) > now_ms);
         let entries = self.content.iter().filter(|(_, (_, deadline_ms))| live(*deadline_ms));
         entries.map(|(key, entry)| (key.clone(), entry.clone())).collect()
     }
@@ -39,17 +45,21 @@ impl Model {
 
     /// Value and deadline of a key that exists.
     pub fn find(&self, key: &[u8], now_ms: u64) -> Option<&(Vec<u8>, Option<u64>)> {
-        self.content.get(key).filter(|(_, deadline_ms)| deadline_ms.is_none_or(|at| at > now_ms))
+        self.content.get(key).filter(|(_, deadline_ms)| deadline_ms.is_none_or(|at| due(at) > now_ms))
     }
 
     /// The earliest deadline that has not passed.
     pub fn next_deadline_ms(&self, now_ms: u64) -> Option<u64> {
-        self.content.values().filter_map(|(_, deadline_ms)| *deadline_ms).filter(|at| *at > now_ms).min()
+        self.content
+            .values()
+            .filter_map(|(_, deadline_ms)| deadline_ms.map(due))
+            .filter(|at| *at > now_ms)
+            .min()
     }
 
     /// Forgets what has expired.
     pub fn sweep(&mut self, now_ms: u64) {
-        self.content.retain(|_, (_, deadline_ms)| deadline_ms.is_none_or(|at| at > now_ms));
+        self.content.retain(|_, (_, deadline_ms)| deadline_ms.is_none_or(|at| due(at) > now_ms));
     }
 
     /// Runs a request. The answer to `DBSIZE` counts the keys that exist.
@@ -234,7 +244,7 @@ impl Model {
             return Ok(Reply::Integer(0));
         };
         // No deadline is one that never comes; one before the epoch is as good as the epoch.
-        let (old, new) = (before.map_or(i128::MAX, i128::from), moment.max(0));
+        let (old, new) = (before.map(due).map_or(i128::MAX, i128::from), moment.max(0));
         if none && before.is_some()
             || some && before.is_none()
             || later && new <= old
@@ -252,7 +262,7 @@ impl Model {
 
     fn time_to_live_ms(&self, key: &[u8], now_ms: u64) -> i64 {
         match self.find(key, now_ms) {
-            Some((_, Some(deadline_ms))) => (*deadline_ms - now_ms) as i64,
+            Some((_, Some(deadline_ms))) => (due(*deadline_ms) - now_ms) as i64,
             Some((_, None)) => -1,
             None => -2,
         }
@@ -297,5 +307,9 @@ fn moment(call: &Call, unit: &str, amount: &[u8], now_ms: u64) -> Result<i128, E
 /// The deadline of a new value: it is given as a positive amount.
 fn deadline(call: &Call, unit: &str, amount: &[u8], now_ms: u64) -> Result<u64, Error> {
     let moment = moment(call, unit, amount, now_ms)?;
-    if integer(amount)? <= 0 { Err(Error::InvalidExpire(call.row)) } else { Ok(moment as u64) }
+    match unit {
+        _ if integer(amount)? <= 0 => Err(Error::InvalidExpire(call.row)),
+        "EXAT" | "PXAT" => Ok(deadline_by_wall_clock(moment as u64)),
+        _ => Ok(moment as u64),
+    }
 }

@@ -8,7 +8,7 @@ use wal::{
 };
 
 use crate::dice::Dice;
-use crate::model::{Content, Model, VALUE_LEN_MAX};
+use crate::model::{Content, Model, VALUE_LEN_MAX, due};
 use crate::requests::{Call, Mix};
 
 pub const PLACE: Place = Place { shard_index: 0, shard_count: 1 };
@@ -408,7 +408,7 @@ pub fn expect_content(shard: &mut Shard, expected: &Content, now_ms: u64, seq: u
     assert_eq!(content(shard, now_ms), *expected, "the state after frame {seq} at {now_ms} ms");
     shard.expire(now_ms, usize::MAX);
     assert_eq!(shard.key_count(), expected.len(), "expired keys are gone");
-    let next = expected.values().filter_map(|(_, deadline_ms)| *deadline_ms).min();
+    let next = expected.values().filter_map(|(_, deadline_ms)| deadline_ms.map(due)).min();
     assert_eq!(shard.next_deadline_ms(), next, "the next key to expire");
 }
 

@@ -152,7 +152,8 @@ impl<'a> SeriesId<'a> {
     }
 }
 
-/// A series that has left what is normal for it. Times are milliseconds since the Unix epoch.
+/// A series that has left what is normal for it. Times are milliseconds since the Unix epoch, as the wall clock went when
+/// it was asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     /// What it is about.
@@ -226,12 +227,20 @@ pub struct Detector {
     /// where that is known.
     now_ms: u64,
     common: Option<f32>,
+    /// How far the wall clock is ahead of the time of the observations.
+    wall_ahead_ms: i64,
 }
 
 impl Detector {
     /// Follows nothing yet.
     pub fn new() -> Detector {
         Detector::default()
+    }
+
+    /// From now on the wall clock, by which the hours of the week go, is so far ahead of the time of the observations.
+    pub fn set_wall_ahead(&mut self, wall_ahead_ms: i64) {
+        self.wall_ahead_ms = wall_ahead_ms;
+        self.series.iter_mut().for_each(|series| series.wall_ahead_ms = wall_ahead_ms);
     }
 
     /// Takes the newest value of a series, which is followed from its first value on. To be called about once a
@@ -276,6 +285,11 @@ impl Detector {
         found.sort_by(|a, b| b.score.total_cmp(&a.score));
         over.sort_by(|a, b| b.score.total_cmp(&a.score));
         found.append(&mut over);
+        let by_wall_clock = |ms: u64| ms.saturating_add_signed(self.wall_ahead_ms);
+        for finding in &mut found {
+            finding.since_ms = by_wall_clock(finding.since_ms);
+            finding.until_ms = finding.until_ms.map(by_wall_clock);
+        }
         found
     }
 
@@ -315,13 +329,13 @@ impl Detector {
             Ok(place) => place,
             Err(_) if id.name.len() > NAME_LEN_MAX => return None,
             Err(place) if self.series.len() < SERIES_MAX => {
-                self.series.insert(place, Series::new(id, now_ms));
+                self.series.insert(place, Series::new(id, now_ms, self.wall_ahead_ms));
                 place
             }
             Err(_) => {
                 self.forget_one(now_ms)?;
                 let place = self.position(id).unwrap_or_else(|place| place);
-                self.series.insert(place, Series::new(id, now_ms));
+                self.series.insert(place, Series::new(id, now_ms, self.wall_ahead_ms));
                 place
             }
         };

@@ -290,7 +290,7 @@ impl Inquiry {
                 steps = steps.saturating_sub(steps_of(entry.key()));
                 let goes_on = steps > 0;
                 let Some(usage) = entry.usage() else { return goes_on };
-                if entry.deadline_ms().is_some_and(|deadline_ms| deadline_ms <= analytics.now_ms) {
+                if entry.deadline_ms().is_some_and(|deadline_ms| analytics.has_come(deadline_ms)) {
                     return goes_on;
                 }
                 let bytes = entry.key().len() + entry.value().len();
@@ -355,7 +355,7 @@ fn hot_of_late(count: usize, by: By, analytics: &Analytics, keyspace: &Keyspace)
             break;
         }
         let entry = keyspace.find(keyspace.probe(&hot.key)).map(|found| keyspace.entry(found));
-        let entry = entry.filter(|entry| entry.deadline_ms().is_none_or(|ms| ms > analytics.now_ms));
+        let entry = entry.filter(|entry| !entry.deadline_ms().is_some_and(|ms| analytics.has_come(ms)));
         let usage = entry.and_then(Entry::usage);
         let is_cut = hot.key.len() < hot.key_len;
         let (reads, writes) = match usage {

@@ -43,9 +43,9 @@ const VERSION: u8 = 1;
 
 /// Which hour of the week a time is, from 0 for the first hour of Monday on, in UTC. The time is in milliseconds
 /// since the Unix epoch.
-pub fn hour_of_week(now_ms: u64) -> usize {
+pub fn hour_of_week(unix_ms: u64) -> usize {
     // The epoch was the beginning of a Thursday.
-    ((now_ms / HOUR_MS + 3 * 24) % HOURS as u64) as usize
+    ((unix_ms / HOUR_MS + 3 * 24) % HOURS as u64) as usize
 }
 
 /// How many operations a second a shard executes in each hour of the week.
@@ -89,9 +89,9 @@ impl LoadProfile {
     }
 
     /// Takes how many `operations` the shard has executed since it was made. To be called once a second, about;
-    /// `now_ms` is the time since the Unix epoch in milliseconds and never goes back.
-    pub fn observe(&mut self, operations: u64, now_ms: u64) {
-        let hour = now_ms / HOUR_MS;
+    /// `now_ms` is a time that never goes back, `unix_ms` the wall clock's, by which the hours go.
+    pub fn observe(&mut self, operations: u64, now_ms: u64, unix_ms: u64) {
+        let hour = unix_ms / HOUR_MS;
         let Some((last_ms, before)) = self.last.replace((now_ms, operations)) else {
             self.hour.number = hour;
             return;
@@ -130,12 +130,12 @@ impl LoadProfile {
         (count > 0).then(|| sum / count as f32)
     }
 
-    /// What is measured now, and what the next hours will bring.
-    pub fn outlook(&self, now_ms: u64) -> Outlook {
+    /// What is measured now, and what the hours from `unix_ms` on will bring.
+    pub fn outlook(&self, unix_ms: u64) -> Outlook {
         let mut forecast = [0.0; AHEAD];
         let mut hours_known = 0;
         for (ahead, expected) in (0..).zip(&mut forecast) {
-            if let Some(rate) = self.forecast(now_ms + ahead * HOUR_MS) {
+            if let Some(rate) = self.forecast(unix_ms + ahead * HOUR_MS) {
                 *expected = rate;
                 hours_known += 1;
             }
@@ -263,12 +263,34 @@ mod tests {
     fn feed(profile: &mut LoadProfile, hours: usize, rate: impl Fn(usize) -> u64) -> u64 {
         let mut operations = 0;
         for minute in 0..hours * 60 {
-            profile.observe(operations, MONDAY_MS + minute as u64 * 60_000);
+            let now_ms = MONDAY_MS + minute as u64 * 60_000;
+            profile.observe(operations, now_ms, now_ms);
             operations += rate(minute / 60) * 60;
         }
         let end_ms = MONDAY_MS + hours as u64 * HOUR_MS;
-        profile.observe(operations, end_ms);
+        profile.observe(operations, end_ms, end_ms);
         end_ms
+    }
+
+    #[test]
+    fn the_hours_follow_the_wall_clock_and_a_glitch_of_it_teaches_nothing() {
+        let mut profile = LoadProfile::new();
+        let feed = |profile: &mut LoadProfile, minutes: std::ops::Range<u64>, wall_ahead_ms: u64| {
+            for minute in minutes {
+                let now_ms = MONDAY_MS + minute * 60_000;
+                profile.observe(minute * 60_000, now_ms, now_ms + wall_ahead_ms);
+            }
+        };
+        let glitch_ms = 5 * HOUR_MS;
+        feed(&mut profile, 0..70, 0);
+        feed(&mut profile, 70..80, glitch_ms);
+        feed(&mut profile, 80..181, 0);
+        let known = |profile: &LoadProfile, ms| profile.rates[hour_of_week(ms)];
+        assert_eq!([0, 1, 2].map(|hour| known(&profile, MONDAY_MS + hour * HOUR_MS)), [1000.0; 3]);
+        assert!(known(&profile, MONDAY_MS + HOUR_MS + glitch_ms).is_nan());
+        // Set for good, it is right.
+        feed(&mut profile, 181..301, glitch_ms);
+        assert_eq!(known(&profile, MONDAY_MS + 4 * HOUR_MS + glitch_ms), 1000.0);
     }
 
     #[test]
@@ -326,9 +348,10 @@ mod tests {
         let mut profile = LoadProfile::new();
         // Twenty minutes of an hour, and nothing until the hour after the next.
         for minute in 0..20 {
-            profile.observe(minute * 60_000, MONDAY_MS + minute * 60_000);
+            let now_ms = MONDAY_MS + minute * 60_000;
+            profile.observe(minute * 60_000, now_ms, now_ms);
         }
-        profile.observe(9_000_000, MONDAY_MS + 2 * HOUR_MS);
+        profile.observe(9_000_000, MONDAY_MS + 2 * HOUR_MS, MONDAY_MS + 2 * HOUR_MS);
         assert_eq!(profile.forecast(MONDAY_MS), None);
         assert_eq!(profile.forecast(MONDAY_MS + HOUR_MS), None);
     }

@@ -34,9 +34,9 @@ mod tests;
 
 use std::collections::HashMap;
 
-use crate::Stats;
 use crate::entry::{Entry, Usage};
 use crate::keyspace::{Found, Keyspace, Probe, TABLE_BYTES_A_KEY};
+use crate::{Stats, clock};
 use anomalies::{Detector, Measure, SeriesId};
 use classes::{ClassId, Classes, OTHER_ID};
 use hot::{By, Counted, Observation, TopKeys, Touch};
@@ -73,6 +73,8 @@ pub struct Analytics {
     earlier_ms: u64,
     now_ms: u64,
     now_s: u32,
+    /// How far the wall clock is ahead of the server's time.
+    wall_ahead_ms: i64,
     /// Accesses until the next one that is observed.
     countdown: u32,
     /// How many accesses the next observation stands for.
@@ -139,6 +141,7 @@ impl Analytics {
             earlier_ms: 0,
             now_ms,
             now_s: 0,
+            wall_ahead_ms: 0,
             countdown: 1,
             weight: 1,
             budget: OBSERVED_A_SECOND,
@@ -152,6 +155,18 @@ impl Analytics {
             watch: Watch { at_ms: now_ms, ..Watch::default() },
             next_aging_ms: now_ms + AGING_MS,
         }
+    }
+
+    /// The time at which all begins, in place of that of [`Analytics::new`]. Nothing was counted yet.
+    pub(crate) fn start(&mut self, now_ms: u64) {
+        (self.epoch_ms, self.since_ms, self.now_ms, self.watch.at_ms) = (now_ms, now_ms, now_ms, now_ms);
+        self.next_aging_ms = now_ms + AGING_MS;
+    }
+
+    /// From now on the wall clock is so far ahead of the server's time.
+    pub(crate) fn set_wall_ahead(&mut self, wall_ahead_ms: i64) {
+        self.wall_ahead_ms = wall_ahead_ms;
+        self.detector.set_wall_ahead(wall_ahead_ms);
     }
 
     /// The time of the accesses that follow.
@@ -264,6 +279,7 @@ impl Analytics {
         self.on_clear();
         self.reuse.reset(stats.hits, stats.misses);
         self.detector = Detector::default();
+        self.detector.set_wall_ahead(self.wall_ahead_ms);
     }
 
     /// Takes note of the last second. To be called about once a second. `latency_us` is how long requests
@@ -375,9 +391,14 @@ impl Analytics {
         self.now_s.saturating_sub(last_access_s)
     }
 
-    /// The moment, in milliseconds since the Unix epoch, that a time of a usage means.
+    /// The moment, in milliseconds since the Unix epoch, that a time of a usage means, as the wall clock goes now.
     pub(crate) fn unix_ms(&self, seconds: u32) -> u64 {
-        self.epoch_ms + u64::from(seconds) * 1000
+        (self.epoch_ms + u64::from(seconds) * 1000).saturating_add_signed(self.wall_ahead_ms)
+    }
+
+    /// Whether a deadline has come.
+    pub(crate) fn has_come(&self, deadline_ms: u64) -> bool {
+        clock::due_ms(deadline_ms, self.wall_ahead_ms) <= self.now_ms
     }
 
     /// For how long accesses have been counted, in milliseconds.

@@ -21,7 +21,9 @@ pub(crate) fn analyze<'s>(
     let moment = |seconds| owned(timestamp::format(analytics.unix_ms(seconds)));
     let integer = |number: u64| Reply::Integer(number as i64);
     let optional = |number: Option<u64>| number.map_or(Reply::Nil, integer);
-    let ttl_s = entry.deadline_ms().map_or(-1, |deadline_ms| ((deadline_ms - now_ms + 500) / 1000) as i64);
+    let ttl_s = entry
+        .deadline_ms()
+        .map_or(-1, |deadline_ms| ((shard.due_ms(deadline_ms) - now_ms + 500) / 1000) as i64);
     let fields = [
         ("reads", integer(usage.reads.into())),
         ("writes", integer(usage.writes.into())),

@@ -1,5 +1,7 @@
-//! Commands on deadlines. A time to live is a duration, a deadline the moment at which it ends.
+//! Commands on deadlines. A time to live is a duration, a deadline the moment at which it ends: by the server's time,
+//! unless the client names a moment of the wall clock.
 
+use crate::clock::deadline_by_wall_clock;
 use crate::{Changes, Dialect, Error, Reply, Request, Shard, integer};
 
 /// In what a client gives the time at which a key expires.
@@ -30,7 +32,12 @@ impl TimeUnit {
         }
     }
 
-    /// The moment that this amount means, in milliseconds since the Unix epoch; `None` if it is out of range.
+    /// Whether the time is a moment of the wall clock.
+    fn is_moment(self) -> bool {
+        matches!(self, TimeUnit::UnixSeconds | TimeUnit::UnixMilliseconds)
+    }
+
+    /// The moment that this amount means, in milliseconds of the clock that it goes by; `None` if it is out of range.
     fn deadline_ms(self, amount: i64, now_ms: u64) -> Option<i64> {
         let now_ms = i64::try_from(now_ms).ok()?;
         match self {
@@ -53,6 +60,7 @@ pub(super) fn deadline_of(
     let deadline_ms = unit.deadline_ms(amount, now_ms).filter(|_| amount > 0);
     deadline_ms
         .and_then(|deadline_ms| u64::try_from(deadline_ms).ok())
+        .map(|deadline_ms| if unit.is_moment() { deadline_by_wall_clock(deadline_ms) } else { deadline_ms })
         .ok_or(Error::InvalidExpire(request.command))
 }
 
@@ -111,7 +119,8 @@ fn set_deadline<'s>(
     let deadline_ms = deadline_ms.ok_or(Error::InvalidExpire(request.command))?;
     let Some(found) = shard.find(key, now_ms) else { return Ok(Reply::Integer(0)) };
     let deadline_ms = u64::try_from(deadline_ms).unwrap_or(0);
-    if !condition.holds(shard.entry(found).deadline_ms(), deadline_ms) {
+    let before_ms = shard.entry(found).deadline_ms().map(|before_ms| shard.due_ms(before_ms));
+    if !condition.holds(before_ms, deadline_ms) {
         return Ok(Reply::Integer(0));
     }
     if deadline_ms <= now_ms {
@@ -213,7 +222,7 @@ pub(crate) fn pttl<'s>(
 fn time_to_live_ms(shard: &mut Shard, key: &[u8], now_ms: u64) -> i64 {
     let Some(found) = shard.look_up(key, now_ms) else { return -2 };
     match shard.entry(found).deadline_ms() {
-        Some(deadline_ms) => i64::try_from(deadline_ms - now_ms).unwrap_or(i64::MAX),
+        Some(deadline_ms) => i64::try_from(shard.due_ms(deadline_ms) - now_ms).unwrap_or(i64::MAX),
         None => -1,
     }
 }
@@ -364,6 +373,55 @@ mod tests {
              > PERSIST a
              0
              !",
+        );
+    }
+
+    #[test]
+    fn times_to_live_run_on_when_the_wall_clock_is_set_and_moments_follow_it() {
+        script::run(
+            "> SET lock x PX 1500
+             OK
+             ! put lock=x until 2500
+             > SET at x PXAT 2500
+             OK
+             ! put at=x until 2500 by the wall clock
+             ~ -3600000
+             > PTTL lock
+             1500
+             > PTTL at
+             3601500
+             > EXPIRE at 3600 GT
+             0
+             > EXPIRE at 3602 GT
+             1
+             ! deadline at until 3603000
+             @ 2500
+             > GET lock
+             nil
+             > GET at
+             \"x\"
+             ~ 31536000000
+             > SET lock x PX 1500
+             OK
+             ! put lock=x until 4000
+             > SET at x EXAT 31536003
+             OK
+             > PTTL at
+             500
+             > SET at y KEEPTTL
+             OK
+             ! put at=y until 31536003000 by the wall clock
+             @ 3000
+             > GET at
+             nil
+             ~ 0
+             > GET at
+             nil
+             > PTTL lock
+             1000
+             @ 4000
+             > GET lock
+             nil",
         );
     }
 

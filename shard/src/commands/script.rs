@@ -4,11 +4,13 @@
 //! > SET k "a b"        a request; words may be quoted
 //! OK                   its reply, as `shown` writes it
 //! @ 1500               the time is 1500 ms from here on
+//! ~ -500               the wall clock is half a second behind that time from here on
 //! ! put k=a b          the changes of the last request, in full
 //! ```
 //!
 //! Whatever a script does, its changes applied to an empty shard must give the same keys.
 
+use crate::clock::unix_deadline_ms;
 use crate::{Change, Changes, Dialect, Reply, Request, Shard, Span, command, decode};
 
 /// Runs a script against an empty shard, as RESP requests.
@@ -26,6 +28,12 @@ pub(crate) fn run_in(dialect: Dialect, script: &str) {
         if let Some(time) = text.strip_prefix("@ ") {
             now_ms = time.parse().unwrap();
             latest_ms = now_ms.max(latest_ms);
+        } else if let Some(wall_ahead_ms) = text.strip_prefix("~ ") {
+            // As whoever sets it has to.
+            shard.expire(now_ms, usize::MAX);
+            replica.expire(now_ms, usize::MAX);
+            shard.set_wall_ahead(wall_ahead_ms.parse().unwrap());
+            replica.set_wall_ahead(wall_ahead_ms.parse().unwrap());
         } else if let Some(expected) = text.strip_prefix('!') {
             assert_eq!(effects, expected.trim(), "changes of the request before line {line}");
         } else if let Some(request) = text.strip_prefix("> ") {
@@ -100,7 +108,12 @@ fn shown(reply: &Reply<'_>) -> String {
 
 fn effect(change: &Change<'_>) -> String {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    let until = |deadline_ms: Option<u64>| deadline_ms.map_or(String::new(), |ms| format!(" until {ms}"));
+    let moment = |deadline_ms| {
+        let unix_ms = unix_deadline_ms(deadline_ms);
+        unix_ms
+            .map_or(format!(" until {deadline_ms}"), |unix_ms| format!(" until {unix_ms} by the wall clock"))
+    };
+    let until = |deadline_ms: Option<u64>| deadline_ms.map_or(String::new(), moment);
     match *change {
         Change::Put { key, value, deadline_ms } => {
             format!("put {}={}{}", text(key), text(value), until(deadline_ms))
@@ -109,5 +122,6 @@ fn effect(change: &Change<'_>) -> String {
         Change::Deadline { key, deadline_ms } => format!("deadline {}{}", text(key), until(deadline_ms)),
         Change::Remove { key } => format!("remove {}", text(key)),
         Change::Clear => "clear".to_owned(),
+        Change::Clocks(clocks) => format!("{clocks:?}"),
     }
 }

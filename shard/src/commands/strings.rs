@@ -379,10 +379,10 @@ mod tests {
                ! put a=2 until 1007
                > SET a 3 EXAT 20
                OK
-               ! put a=3 until 20000
+               ! put a=3 until 20000 by the wall clock
                > SET a 4 pxat 5000
                OK
-               ! put a=4 until 5000
+               ! put a=4 until 5000 by the wall clock
                > SET a 5
                OK
                ! put a=5

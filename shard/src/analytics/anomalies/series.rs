@@ -55,6 +55,8 @@ pub(super) struct Series {
     measure: Measure,
     pub(super) name: Box<[u8]>,
     pub(super) observed_ms: u64,
+    /// How far the wall clock, by which the hours go, is ahead of the time of the observations.
+    pub(super) wall_ahead_ms: i64,
     /// The last values that are not under suspicion, in a ring.
     recent: [f32; RECENT],
     recent_len: usize,
@@ -125,12 +127,13 @@ pub(super) struct Weeks {
 }
 
 impl Series {
-    pub(super) fn new(id: SeriesId<'_>, now_ms: u64) -> Series {
+    pub(super) fn new(id: SeriesId<'_>, now_ms: u64, wall_ahead_ms: i64) -> Series {
         Series {
             scope: id.scope,
             measure: id.measure,
             name: id.name.into(),
             observed_ms: now_ms,
+            wall_ahead_ms,
             recent: [0.0; RECENT],
             recent_len: 0,
             recent_next: 0,
@@ -210,6 +213,10 @@ impl Series {
         ended
     }
 
+    fn unix_ms(&self, ms: u64) -> u64 {
+        ms.saturating_add_signed(self.wall_ahead_ms)
+    }
+
     /// How far the value is from normal, in standard deviations of the recent past; towards what this hour of
     /// the week is known to bring it counts only as far as it leaves that.
     fn score(&self, value: f32, common: f32, now_ms: u64) -> f32 {
@@ -217,7 +224,7 @@ impl Series {
         let own = (value - median) / deviation;
         let with_all = (value - median * common) / (deviation * common.max(1.0));
         let score = if own > 0.0 { own.min(with_all.max(0.0)) } else { own.max(with_all.min(0.0)) };
-        match self.weeks.habit(now_ms) {
+        match self.weeks.habit(self.unix_ms(now_ms)) {
             Some((_, high)) if score > 0.0 => score.min(((value - high) / deviation).max(0.0)),
             Some((low, _)) if score < 0.0 => score.max(((value - low) / deviation).min(0.0)),
             _ => score,
@@ -266,7 +273,7 @@ impl Series {
         let Some(since_ms) = quick.into_iter().chain(slow).min() else { return };
         let mut normal = self.normal;
         if quick.is_none()
-            && let Some((low, high)) = self.weeks.range(now_ms)
+            && let Some((low, high)) = self.weeks.range(self.unix_ms(now_ms))
         {
             // The recent past has crept along.
             (normal.median, normal.p1, normal.p99) = (f32::midpoint(low, high), low, high);
@@ -326,7 +333,7 @@ impl Series {
         if minute.count >= MINUTE_OBSERVATIONS_MIN {
             let mean = (minute.sum / f64::from(minute.count)) as f32;
             let begun_ms = minute.number * MINUTE_MS;
-            if let Some((low, high)) = self.weeks.range(begun_ms) {
+            if let Some((low, high)) = self.weeks.range(self.unix_ms(begun_ms)) {
                 let deviation = self.measure.least_deviation(f32::midpoint(low, high));
                 self.slow[0].add((mean - high) / deviation, &SLOW, begun_ms);
                 self.slow[1].add((low - mean) / deviation, &SLOW, begun_ms);
@@ -337,7 +344,7 @@ impl Series {
                 self.hour.add(mean);
             }
         }
-        let hour = now_ms / HOUR_MS;
+        let hour = self.unix_ms(now_ms) / HOUR_MS;
         if self.hour.number != hour {
             if self.hour.minutes >= HOUR_MINUTES_MIN {
                 self.weeks.learn(&self.hour);
@@ -349,7 +356,7 @@ impl Series {
     /// What is not normal has lasted so long that it is: the past is forgotten, and the weeks are scaled to it.
     fn accept(&mut self, value: f32, now_ms: u64) {
         (self.recent_len, self.recent_next, self.refreshed) = (0, 0, 0);
-        if let Some((low, high)) = self.weeks.range(now_ms) {
+        if let Some((low, high)) = self.weeks.range(self.unix_ms(now_ms)) {
             self.weeks.scale(value / f32::midpoint(low, high));
         }
     }
@@ -375,16 +382,16 @@ impl Hour {
 
 impl Weeks {
     /// The lowest and the highest minute of this hour of the week, where known.
-    fn range(&self, now_ms: u64) -> Option<(f32, f32)> {
-        let hour = hour_of_week(now_ms);
+    fn range(&self, unix_ms: u64) -> Option<(f32, f32)> {
+        let hour = hour_of_week(unix_ms);
         (!self.low[hour].is_nan()).then_some((self.low[hour], self.high[hour]))
     }
 
     /// The same; where it is not known, what this hour brought on the other days.
-    fn habit(&self, now_ms: u64) -> Option<(f32, f32)> {
-        let same = (hour_of_week(now_ms) % 24..HOURS).step_by(24).filter(|hour| !self.low[*hour].is_nan());
+    fn habit(&self, unix_ms: u64) -> Option<(f32, f32)> {
+        let same = (hour_of_week(unix_ms) % 24..HOURS).step_by(24).filter(|hour| !self.low[*hour].is_nan());
         let days = same.map(|hour| (self.low[hour], self.high[hour]));
-        self.range(now_ms).or_else(|| days.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))))
+        self.range(unix_ms).or_else(|| days.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))))
     }
 
     fn learn(&mut self, newest: &Hour) {
