@@ -100,6 +100,27 @@ pub struct Config {
     #[arg(help_heading = NETWORK)]
     pub max_connections: u32,
 
+    /// Requests of one client that are taken in while it cannot be served, past which it is not read from; a single
+    /// request may be larger; 16k to 1g
+    #[arg(long, env = "KVLITE_CLIENT_QUERY_BUFFER_LIMIT", default_value = "64k", value_name = "BYTES")]
+    #[arg(value_parser = |text: &str| units::size_within(text, CLIENT_BUFFER_BOUNDS))]
+    #[arg(help_heading = NETWORK)]
+    pub client_query_buffer_limit: u64,
+
+    /// Replies of one client that wait until it reads, past which it is not served further; a single reply may be
+    /// larger; 16k to 1g
+    #[arg(long, env = "KVLITE_CLIENT_REPLY_BUFFER_LIMIT", default_value = "1m", value_name = "BYTES")]
+    #[arg(value_parser = |text: &str| units::size_within(text, CLIENT_BUFFER_BOUNDS))]
+    #[arg(help_heading = NETWORK)]
+    pub client_reply_buffer_limit: u64,
+
+    /// How long a client may stop in the middle of a request, or not read its replies while it waits to send more,
+    /// before it is disconnected; up to 24h; 0 for ever
+    #[arg(long, env = "KVLITE_REQUEST_TIMEOUT", default_value = "60s", value_name = "DURATION")]
+    #[arg(value_parser = |text: &str| units::duration_within(text, REQUEST_TIMEOUT_BOUNDS))]
+    #[arg(help_heading = NETWORK)]
+    pub request_timeout: Duration,
+
     /// Directory of the log and the snapshots
     #[arg(long, env = "KVLITE_WAL_PATH", default_value = "./kvlite-data", value_name = "DIR")]
     #[arg(help_heading = PERSISTENCE)]
@@ -250,6 +271,8 @@ pub(crate) const CONNECTIONS_MAX: u32 = 1_000_000;
 const SEGMENT_SIZE_BOUNDS: std::ops::RangeInclusive<u64> = 64 << 10..=4 << 30;
 const DISK_TIMEOUT_BOUNDS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_hours(24);
+const CLIENT_BUFFER_BOUNDS: std::ops::RangeInclusive<u64> = 16 << 10..=1 << 30;
+const REQUEST_TIMEOUT_BOUNDS: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24);
 const INTERVAL_BOUNDS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_hours(24);
 
@@ -374,6 +397,8 @@ impl Config {
             ("backup-dir", shown(&self.backup_dir)),
             ("bind", self.host.clone()),
             ("boot-id", self.boot.boot_id.map(|id| id.to_string()).unwrap_or_default()),
+            ("client-query-buffer-limit", self.client_query_buffer_limit.to_string()),
+            ("client-reply-buffer-limit", self.client_reply_buffer_limit.to_string()),
             ("compact-interval", units::duration_text(self.compact_interval)),
             ("cpus", units::cpu_list_text(self.cpus())),
             ("databases", "1".to_owned()),
@@ -391,6 +416,7 @@ impl Config {
             ("maxmemory", "0".to_owned()),
             ("maxmemory-policy", "noeviction".to_owned()),
             ("port", self.port.to_string()),
+            ("request-timeout", units::duration_text(self.request_timeout)),
             ("resp-port", self.resp_port.to_string()),
             ("save", String::new()),
             ("shards", self.shard_count().to_string()),
@@ -582,6 +608,9 @@ mod tests {
             ("max-wal-size", "1073741824"),
             ("wal-segment-size", "67108864"),
             ("compact-interval", "60s"),
+            ("client-query-buffer-limit", "65536"),
+            ("client-reply-buffer-limit", "1048576"),
+            ("request-timeout", "60s"),
             ("shards", "4"),
             ("cpus", "0-2,5"),
             ("spin-us", "0"),

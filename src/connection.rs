@@ -10,14 +10,11 @@ use crate::net::{Outbound, SocketId};
 use crate::protocol::Parser;
 use crate::router::Job;
 
-/// A client that has this many bytes of replies waiting is not served further until they have left.
-pub const REPLIES_HIGH_BYTES: usize = 1024 * 1024;
+/// What may come all together from other shards, in bytes of replies.
+const LATE_REPLY_BYTES_MAX: usize = 1024 * 1024;
 
 /// How many requests of one client may be under way at other shards.
 const WAITING_MAX: usize = 256;
-
-/// A client that cannot be served at the moment is not received from past this many bytes.
-pub const INPUT_HIGH_BYTES: usize = 64 * 1024;
 
 /// Memory for a request is taken for at most so many times what has arrived of it: what the client claims may never
 /// come. A step that is not the last copies at most one part in so many of the request.
@@ -28,6 +25,15 @@ const BUFFER_KEPT_BYTES: usize = 64 * 1024;
 
 /// Replies that are ready wait for later ones of other shards only while they are smaller than this.
 const GATHERED_REPLY_BYTES_MAX: usize = 16 * 1024;
+
+/// What a client may take of the server's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A client that cannot be served at the moment is not received from past this many bytes.
+    pub query_bytes: usize,
+    /// A client that has this many bytes of replies waiting is not served further until they have left.
+    pub reply_bytes: usize,
+}
 
 /// Which listener a client came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +93,8 @@ pub struct Client {
     pub id: u64,
     /// Which listener it came through.
     pub door: Door,
+    /// What it may take.
+    pub limits: Limits,
     /// How it is answered.
     pub dialect: Dialect,
     /// Its name, as it set it.
@@ -115,6 +123,13 @@ pub struct Client {
     pub paused: bool,
     /// So many bytes of a large request have come early. It is not received from for the turns that they would take.
     pub early_bytes: usize,
+    /// When it last got on: something was received from it, answered, or taken by it. In milliseconds from the start of
+    /// the server.
+    pub progress_ms: u64,
+    /// What it had taken when that was last looked at.
+    pub acknowledged_bytes: u64,
+    /// The log tells that it is not read from.
+    pub is_told_of: bool,
     /// The last turn of the worker in which its requests were looked at, and how many were run in it.
     pub last_turn: u64,
     /// See `last_turn`.
@@ -139,11 +154,12 @@ pub struct Client {
 
 impl Connection {
     /// A client that has just come through `door`.
-    pub fn new(socket: SocketId, id: u64, door: Door, parser: Parser) -> Box<Connection> {
+    pub fn new(socket: SocketId, id: u64, door: Door, parser: Parser, limits: Limits) -> Box<Connection> {
         let client = Client {
             socket,
             id,
             door,
+            limits,
             dialect: door.first_dialect(),
             name: Vec::new(),
             library: Default::default(),
@@ -158,6 +174,9 @@ impl Connection {
             refused: false,
             paused: false,
             early_bytes: 0,
+            progress_ms: 0,
+            acknowledged_bytes: 0,
+            is_told_of: false,
             last_turn: 0,
             commands_in_turn: 0,
             args_in_turn: 0,
@@ -213,7 +232,7 @@ impl Client {
         matches!(self.stage, Stage::Open | Stage::Ended)
             && self.job.is_none()
             && (!self.waits_for_last || self.replies.all_in())
-            && self.replies.size_bytes() < REPLIES_HIGH_BYTES
+            && self.replies.size_bytes() < self.limits.reply_bytes
             && self.replies.may_wait_for_more()
     }
 
@@ -446,7 +465,7 @@ impl Replies {
     /// memory when they come all together.
     fn may_wait_for_more(&self) -> bool {
         self.slots.len() + self.given_up.len() < WAITING_MAX
-            && self.slots.len() * self.usual_bytes < REPLIES_HIGH_BYTES
+            && self.slots.len() * self.usual_bytes < LATE_REPLY_BYTES_MAX
     }
 
     /// Whether every request was answered.
@@ -496,7 +515,8 @@ mod tests {
     fn connection(input_needed: usize) -> Box<Connection> {
         let socket = SocketId { index: 0, generation: 0 };
         let parser = Parser::new(crate::protocol::Listener::Resp);
-        let mut connection = Connection::new(socket, 1, Door::Resp, parser);
+        let limits = Limits { query_bytes: 64 << 10, reply_bytes: 1 << 20 };
+        let mut connection = Connection::new(socket, 1, Door::Resp, parser, limits);
         connection.input_needed = input_needed;
         connection
     }

@@ -110,6 +110,8 @@ pub enum Call {
     },
     /// Count what there is to count. Answered by `Report`.
     Report,
+    /// Describe the clients, a line each. Answered by `Part`.
+    Clients,
     /// Say how the keys are used. Answered by `Findings`.
     Ask(Question),
     /// The client is gone for which a `Scan` or an `Ask` was sent under the same token, or a command that takes

@@ -418,6 +418,15 @@ impl Gather {
         &self.unanswered
     }
 
+    /// The texts of all workers as one.
+    pub fn text(&mut self) -> Reply<'static> {
+        let texts = self.parts.drain(..).map(|part| match part {
+            Reply::Text(text) => text,
+            other => unreachable!("{other:?} is no text"),
+        });
+        Reply::Text(texts.collect())
+    }
+
     /// The merged reply.
     pub fn merge(&mut self, merge: Merge) -> Reply<'static> {
         merge_parts(merge, 0, self.parts.drain(..).map(|reply| (Vec::new(), reply)))

@@ -66,6 +66,13 @@ impl Worker {
                 self.begin_job(client, Job::Listing(listing));
                 return Ok(());
             }
+            Server::Client if request.arg(0).eq_ignore_ascii_case(b"LIST") => {
+                if request.arg_count() > 1 {
+                    return Err(Error::Syntax);
+                }
+                self.begin_gather(client, request, |_| Call::Clients);
+                return Ok(());
+            }
             Server::Client => self.client_command(client, request)?,
             Server::Command => describe_commands(request)?,
             Server::Config if request.arg(0).eq_ignore_ascii_case(b"SET") => {
@@ -190,6 +197,7 @@ impl Worker {
         match server {
             Server::Analytics if gather.then.is_none() => found(request, gather),
             Server::Analytics | Server::Config => gather.then.take().expect("it was known from the start"),
+            Server::Client => gather.text(),
             Server::Info if request.dialect == Dialect::Text => self.text_info(gather),
             Server::Info => self.info(request, gather),
             Server::Stats => self.stats(gather),
@@ -562,20 +570,24 @@ impl Worker {
             }
             b"INFO" => {
                 arity(0, "info")?;
-                let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                Ok(Reply::Text(format!(
-                    "id={} name={} db=0 resp={} lib-name={} lib-ver={} shard={}\n",
-                    client.id,
-                    shown(&client.name),
-                    if client.dialect == Dialect::Resp3 { 3 } else { 2 },
-                    shown(&client.library[0]),
-                    shown(&client.library[1]),
-                    self.index,
-                )))
+                Ok(Reply::Text(describe(client, "", self.index)))
             }
             _ => Err(Error::UnknownSubcommand { command, name: request.arg(0).into() }),
         }
     }
+}
+
+/// A line about a client, with some fields in the middle.
+pub(crate) fn describe(client: &Client, fields: &str, shard: usize) -> String {
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!(
+        "id={} name={} db=0{fields} resp={} lib-name={} lib-ver={} shard={shard}\n",
+        client.id,
+        shown(&client.name),
+        if client.dialect == Dialect::Resp3 { 3 } else { 2 },
+        shown(&client.library[0]),
+        shown(&client.library[1]),
+    )
 }
 
 /// The reply to a question about the use of keys, out of what all shards have found.

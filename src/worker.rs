@@ -17,6 +17,7 @@ mod listing;
 mod readings;
 mod settling;
 mod staging;
+mod stuck_clients;
 #[cfg(test)]
 mod tests;
 
@@ -37,10 +38,9 @@ use crate::journal::{Journal, Outcome};
 use crate::loading::Loaded;
 use crate::mail::{Answer, Page, Post, Token, TransactionId};
 use crate::net::{Event, Net, SocketId};
-use crate::protocol;
 use crate::recovery::{self, ShardData};
 use crate::report::Report;
-use crate::router::{Job, OwnedRequest, SHARDS_MAX};
+use crate::router::{OwnedRequest, SHARDS_MAX};
 use crate::server::{self, Failure, Shared};
 use crate::upkeep::Upkeep;
 use crate::verdict;
@@ -160,6 +160,7 @@ pub struct Worker {
     turn_progressed: bool,
     turn_times: TurnTimes,
     next_note_ms: u64,
+    looked_for_stuck_clients_ms: u64,
     next_tick_ms: u64,
     next_expiry_ms: u64,
     expiring: bool,
@@ -298,6 +299,7 @@ impl Worker {
             turn_progressed: false,
             turn_times: TurnTimes::default(),
             next_note_ms: 0,
+            looked_for_stuck_clients_ms: 0,
             next_tick_ms: 0,
             next_expiry_ms: 0,
             expiring: false,
@@ -578,23 +580,16 @@ impl Worker {
     /// What was answered in the turn whose frames could not be written is not coming: its clients are told, and let
     /// go.
     fn give_up_held_back(&mut self) {
-        let Worker { connections, attention, journal, .. } = self;
-        for connection in connections.iter_mut().flatten() {
+        let clients = self.connections.iter().flatten().map(|connection| &connection.client);
+        let held_back: Vec<_> =
+            clients.filter(|client| client.held_back).map(|client| client.socket).collect();
+        for id in held_back {
+            let mut connection = self.take_out(id).expect("it is there");
             let client = &mut connection.client;
-            if std::mem::take(&mut client.held_back) {
-                if let Some(mut job) = client.job.take() {
-                    if let Job::Transaction(transaction) = &mut *job {
-                        transaction.give_up();
-                    }
-                    client.given_up.push((client.replies.skip_number(), job));
-                }
-                let dialect = client.dialect;
-                client.replies.end_with(|out| protocol::write_error(journal.not_on_disk(), dialect, out));
-                client.stage = Stage::Closing;
-                if !std::mem::replace(&mut client.listed, true) {
-                    attention.push(client.socket);
-                }
-            }
+            client.held_back = false;
+            self.end_with_error(client, self.journal.not_on_disk());
+            client.stage = Stage::Closing;
+            self.put_back(connection);
         }
     }
 
@@ -610,6 +605,7 @@ impl Worker {
             self.next_note_ms = self.uptime_ms + NOTE_MS;
             let latency_us = std::mem::take(&mut self.turn_times).typical_us();
             self.shard.note_second(self.now_ms, latency_us);
+            self.look_for_stuck_clients();
             if !self.loading {
                 self.log_clocks();
             }

@@ -260,7 +260,7 @@ pub static TABLE: &[Command] = rows![
     "BGSAVE"   0..1    NONE  Admin Run::Server(Server::Bgsave), Plain, None, "at most SCHEDULE", "[SCHEDULE]", "Begins what COMPACT does and returns at once";
     "CACHE-ADVICE" 0..0 NONE Read  Run::Server(Server::Analytics), Plain, None, "no arguments", "", "Tells the hit ratio to expect with less and with more memory";
     "CLEAR"    0..1    NONE  Write Run::EveryShard(commands::clear, Merge::AllOk), Plain, None, "no arguments", "", "Removes every key";
-    "CLIENT"   1..MANY NONE  Admin Run::Server(Server::Client), Plain, None, "a subcommand", "SETNAME name | GETNAME | ID | SETINFO attribute value | INFO", "Names and describes this connection";
+    "CLIENT"   1..MANY NONE  Admin Run::Server(Server::Client), Plain, None, "a subcommand", "SETNAME name | GETNAME | ID | SETINFO attribute value | INFO | LIST", "Names and describes this connection, or lists all";
     "COLDKEYS" 1..2    NONE  Read  Run::Server(Server::Analytics), Plain, None, "seconds", "seconds [count]", "Lists the largest keys that nobody has used for so long";
     "COMMAND"  0..MANY NONE  Admin Run::Server(Server::Command), Plain, None, "no arguments", "[COUNT | DOCS [name ...] | INFO [name ...] | LIST]", "Describes the commands of the server";
     "COMPACT"  0..1    NONE  Admin Run::Server(Server::Compact), Fields, None, "at most WHEN", "[WHEN]", "Writes a snapshot of every shard and drops the log that it replaces, or says when that will happen";

@@ -104,6 +104,10 @@ impl Worker {
                 let report = self.report();
                 self.post.to(from).answer(token, Answer::Report(Box::new(report)));
             }
+            Call::Clients => {
+                let clients = Reply::Text(self.client_list());
+                self.post.to(from).answer(token, Answer::Part(clients));
+            }
             Call::Sync => {
                 self.write_log();
                 self.journal.answer_synced(from, token, &mut self.net, &mut self.post);

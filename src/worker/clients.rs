@@ -10,7 +10,8 @@ use shard::{Error, PROBED_BYTES_MIN, Reply, Request, SHARED_LEN_MIN, has_room_fo
 
 use super::Worker;
 use super::commands::Flow;
-use crate::connection::{Client, Connection, Door, INPUT_HIGH_BYTES, Stage};
+use crate::config::Config;
+use crate::connection::{Client, Connection, Door, Limits, Stage};
 use crate::mail::{Call, Newcomer, Token};
 use crate::net::SocketId;
 use crate::protocol::{self, Listener, Parsed, Parser, ProtocolError};
@@ -31,6 +32,9 @@ const COMMANDS_PER_LOOK: usize = 16;
 /// How many bytes of a large request are received in a turn, on average. The kernel delivers up to half a megabyte at
 /// once, which takes about as long as a turn may: most of it, to find pages for them.
 const LARGE_BYTES_PER_TURN: usize = 128 << 10;
+
+/// The memory for what a client has sent is kept for reuse up to this size.
+const INPUT_KEPT_BYTES: usize = 64 << 10;
 
 /// How many requests of a pipeline are read ahead at a time.
 pub(super) const READ_AHEAD_MAX: usize = 32;
@@ -79,7 +83,12 @@ impl Worker {
             Door::Text => Listener::Text { resp_port: self.shared.resp_port },
             Door::Resp | Door::Unix => Listener::Resp,
         };
-        let mut connection = Connection::new(id, client_id, door, Parser::new(listener));
+        let Config { client_query_buffer_limit, client_reply_buffer_limit, .. } = self.shared.config;
+        let limits = Limits {
+            query_bytes: client_query_buffer_limit as usize,
+            reply_bytes: client_reply_buffer_limit as usize,
+        };
+        let mut connection = Connection::new(id, client_id, door, Parser::new(listener), limits);
         if door == Door::Text {
             connection.client.replies.now(|out| out.extend_from_slice(protocol::GREETING));
             connection.client.is_greeted_first = true;
@@ -216,7 +225,7 @@ impl Worker {
         }
         if served == input.len() {
             input.clear();
-            input.shrink_to(INPUT_HIGH_BYTES);
+            input.shrink_to(INPUT_KEPT_BYTES);
             served = 0;
         } else if served > input.len() / 2 {
             // Not each time: what is left may be large, and would be moved once a turn.
@@ -376,11 +385,22 @@ impl Worker {
         client.given_up.push((client.replies.skip_number(), job));
     }
 
+    /// Puts an error in the place of all replies of a client that have not left; none leaves behind it.
+    pub(super) fn end_with_error(&mut self, client: &mut Client, error: Error) {
+        self.abandon(client);
+        if let Some(job) = client.job.take() {
+            client.given_up.push((client.replies.skip_number(), job));
+        }
+        let dialect = client.dialect;
+        client.replies.end_with(|out| protocol::write_error(error, dialect, out));
+    }
+
     /// Moves a client's replies on, and its connection towards its end. Returns whether it stays.
     fn look_after(&mut self, connection: &mut Connection) -> bool {
         let unserved_bytes = connection.unserved_bytes();
         let client = &mut connection.client;
         let id = client.socket;
+        client.progress_ms = self.uptime_ms;
         if client.stage == Stage::Gone {
             self.abandon(client);
             let is_done = client.is_done();
@@ -401,10 +421,11 @@ impl Worker {
         if client.early_bytes > 0 && !std::mem::replace(&mut client.listed, true) {
             self.attention.push(id);
         }
-        let full = unserved_bytes >= INPUT_HIGH_BYTES.max(connection.input_needed) && client.hungry;
+        let full = unserved_bytes >= client.limits.query_bytes.max(connection.input_needed) && client.hungry;
         let hold = full || client.early_bytes > 0;
         if hold != client.paused {
             client.paused = hold;
+            client.is_told_of &= hold;
             if hold { self.net.pause(id) } else { self.net.resume(id) }
         }
         if !client.is_quiet() || client.replies.is_ready() || self.net.is_sending(id) {

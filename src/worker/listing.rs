@@ -7,7 +7,7 @@ use shard::{Error, Glob, Reply, Request};
 use super::Worker;
 use super::clients::{answer, answer_error};
 use crate::config::option_name;
-use crate::connection::{Client, REPLIES_HIGH_BYTES};
+use crate::connection::Client;
 use crate::protocol;
 use crate::router::{Job, OwnedRequest};
 use crate::session::{command_docs, command_info};
@@ -58,7 +58,7 @@ impl Worker {
     /// next turn.
     pub(super) fn go_on_listing(&mut self, client: &mut Client) -> bool {
         if !matches!(client.job.as_deref(), Some(Job::Listing(_)))
-            || client.replies.size_bytes() >= REPLIES_HIGH_BYTES
+            || client.replies.size_bytes() >= client.limits.reply_bytes
         {
             return false;
         }

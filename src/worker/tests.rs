@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::{ShardFiles, Worker};
 use crate::config::Config;
-use crate::connection::Door;
+use crate::connection::{Door, Stage};
 use crate::mail::{Newcomer, Post};
 use crate::net::Net;
 use crate::recovery;
@@ -354,4 +354,24 @@ fn a_turn_reads_a_bounded_part_of_very_many_keys_and_all_as_of_one_moment() {
             });
         }
     }
+}
+
+#[test]
+fn a_client_in_the_middle_of_a_request_is_let_go_after_time_in_which_it_could_have_gone_on() {
+    with_worker(|worker| {
+        let mut client = Client::connect(worker);
+        client.send("*1\r\n");
+        worker.turn().unwrap();
+        let look = |worker: &mut Worker, passed_ms: u64| {
+            worker.uptime_ms += passed_ms;
+            worker.look_for_stuck_clients();
+            worker.connections.iter().flatten().next().unwrap().client.stage
+        };
+        look(worker, 1000);
+        assert_eq!(look(worker, 100_000), Stage::Open, "the process was not run");
+        for second in 1..60 {
+            assert_eq!(look(worker, 1000), Stage::Open, "{second} seconds of 60");
+        }
+        assert_eq!(look(worker, 1000), Stage::Closing);
+    });
 }

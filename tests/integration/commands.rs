@@ -192,6 +192,8 @@ const RESP: &[Script] = &[
         CLIENT GETNAME -> "reporter"
         CLIENT INFO -> ~"name=reporter"
         CLIENT INFO -> ~"id="
+        CLIENT LIST -> ~"name=reporter db=0 idle=0 qbuf=0 omem=0 events=r resp=2"
+        CLIENT LIST TYPE normal -> -ERR syntax error
         CLIENT ID -> 1..9223372036854775807
         CLIENT SETNAME "a b" -> -ERR Client names cannot contain spaces, newlines or special characters.
         CLIENT SETNAME "a\nb" -> -ERR Client names cannot contain spaces, newlines or special characters.

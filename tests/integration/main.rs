@@ -44,4 +44,5 @@ mod persistence; // every kind of change, restarts, other shard counts
 mod resharding; // starts with another number of shards that are killed in the middle
 mod stalls; // a process that is not run for a while
 mod startup; // flags, exit statuses, one server per directory
+mod stuck_clients; // clients that send and do not read, and those that stop in the middle
 mod tools; // check, repair and dump on what a server left

@@ -1,0 +1,153 @@
+//! Clients that are stuck: those that do not read their replies while they have sent more requests than are taken in
+//! ahead, and those that have sent a part of a request and do not go on. They are told of in the log, and after
+//! `--request-timeout` they are let go. A client that has nothing half done may be idle for as long as it likes.
+
+use shard::Error;
+
+use super::Worker;
+use crate::connection::{Connection, Stage};
+use crate::net::SocketId;
+use crate::session::describe;
+
+/// A client that has got no further for so long, in milliseconds, is looked at more closely.
+const STALLED_MS: u64 = 1000;
+
+/// When more time than this lies between two looks, the process was not run meanwhile, and no client is to blame.
+const LOOK_MS_MAX: u64 = 5000;
+
+/// How long a client that does not read may take to read at least why it is let go.
+const LAST_WORDS_MS: u64 = 1000;
+
+/// What a stuck client has to do so that it is served further.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stall {
+    /// To read.
+    Replies,
+    /// To send the rest of a request.
+    Request,
+}
+
+/// Clients of which one line of the log tells: one of them, and how many there are.
+#[derive(Default)]
+struct Told {
+    first: Option<(u64, String)>,
+    count: usize,
+}
+
+impl Told {
+    fn add(&mut self, connection: &Connection) {
+        let client = &connection.client;
+        // A name consists of graphic characters of ASCII.
+        self.first.get_or_insert_with(|| (client.id, String::from_utf8_lossy(&client.name).into_owned()));
+        self.count += 1;
+    }
+
+    fn tell(&self, what: &str) {
+        if let Some((id, name)) = &self.first {
+            tracing::warn!(id, name, others = self.count - 1, "{what}");
+        }
+    }
+}
+
+impl Worker {
+    /// Looks for stuck clients; to be called about once a second. Writes three lines to the log at most.
+    pub(super) fn look_for_stuck_clients(&mut self) {
+        let passed_ms =
+            self.uptime_ms - std::mem::replace(&mut self.looked_for_stuck_clients_ms, self.uptime_ms);
+        if passed_ms > LOOK_MS_MAX {
+            let connections = self.connections.iter_mut().flatten();
+            return connections.for_each(|connection| connection.client.progress_ms = self.uptime_ms);
+        }
+        let mut unread = Told::default();
+        let (mut closed_unread, mut closed_half) = (Told::default(), Told::default());
+        let clients = self.connections.iter().flatten().map(|connection| &connection.client);
+        let is_stalled = |since_ms: u64| self.uptime_ms >= since_ms + STALLED_MS;
+        let stalled = clients.filter(|client| is_stalled(client.progress_ms)).map(|client| client.socket);
+        for id in stalled.collect::<Vec<_>>() {
+            let mut connection = self.take_out(id).expect("it is there");
+            if let Some(stall) = self.stall(&connection)
+                && !self.goes_on(id, &mut connection)
+            {
+                let is_over = self.is_over(&connection);
+                match stall {
+                    Stall::Replies if is_over => closed_unread.add(&connection),
+                    Stall::Request if is_over => closed_half.add(&connection),
+                    Stall::Replies if !std::mem::replace(&mut connection.client.is_told_of, true) => {
+                        unread.add(&connection);
+                    }
+                    Stall::Replies | Stall::Request => {}
+                }
+                if is_over {
+                    self.let_go(&mut connection, stall);
+                    self.put_back(connection);
+                    continue;
+                }
+            }
+            self.connections[id.index as usize] = Some(connection);
+        }
+        unread.tell("a client does not read its replies: it is not served, nor read from, until it does");
+        closed_unread.tell("a client is disconnected: it has not read its replies for --request-timeout");
+        closed_half.tell("a client is disconnected: it has not ended its request for --request-timeout");
+    }
+
+    /// A line for each client: how long it has got no further in seconds, what waits to be served and to leave in
+    /// bytes, and whether it is read from (`r`) and has yet to take what is being sent (`w`).
+    pub(super) fn client_list(&self) -> String {
+        let lines = self.connections.iter().flatten().filter(|connection| !connection.client.refused);
+        let lines = lines.map(|connection| {
+            let client = &connection.client;
+            let fields = format!(
+                " idle={} qbuf={} omem={} events={}{}",
+                (self.uptime_ms - client.progress_ms) / 1000,
+                connection.unserved_bytes(),
+                client.replies.size_bytes(),
+                if client.paused { "" } else { "r" },
+                if self.net.is_sending(client.socket) { "w" } else { "" },
+            );
+            describe(client, &fields, self.index)
+        });
+        lines.collect()
+    }
+
+    fn stall(&self, connection: &Connection) -> Option<Stall> {
+        let client = &connection.client;
+        let is_sending = self.net.is_sending(client.socket);
+        if client.stage != Stage::Open {
+            None
+        } else if client.hungry {
+            is_sending.then_some(Stall::Replies)
+        } else {
+            let waits = !client.is_quiet() || client.replies.is_ready() || is_sending;
+            (connection.unserved_bytes() > 0 && !waits).then_some(Stall::Request)
+        }
+    }
+
+    /// Whether the client has taken anything since the last look.
+    fn goes_on(&mut self, id: SocketId, connection: &mut Connection) -> bool {
+        let client = &mut connection.client;
+        let taken = self.net.acknowledged_bytes(id).unwrap_or(0);
+        let goes_on = taken != std::mem::replace(&mut client.acknowledged_bytes, taken);
+        if goes_on {
+            client.progress_ms = self.uptime_ms;
+        }
+        goes_on
+    }
+
+    fn is_over(&self, connection: &Connection) -> bool {
+        let timeout_ms = self.shared.config.request_timeout.as_millis() as u64;
+        timeout_ms > 0 && self.uptime_ms >= connection.client.progress_ms + timeout_ms
+    }
+
+    fn let_go(&mut self, connection: &mut Connection, stall: Stall) {
+        let client = &mut connection.client;
+        let error = Error::Unavailable(match stall {
+            Stall::Replies => "the replies were not read for --request-timeout: read while you send",
+            Stall::Request => "the rest of the request did not come within --request-timeout",
+        });
+        self.end_with_error(client, error);
+        client.stage = match stall {
+            Stall::Replies => Stage::Lingering { until_ms: self.uptime_ms + LAST_WORDS_MS },
+            Stall::Request => Stage::Closing,
+        };
+    }
+}
