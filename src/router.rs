@@ -95,12 +95,7 @@ impl OwnedRequest {
         if let Some((memory, args)) = request.memory() {
             return OwnedRequest { command, dialect, memory: memory.clone(), args: args.to_vec() };
         }
-        let mut buffer = Vec::with_capacity(request.args().map(<[u8]>::len).sum());
-        let mut args = Vec::with_capacity(request.arg_count());
-        for arg in request.args() {
-            args.push(Span { start: buffer.len() as u32, len: arg.len() as u32 });
-            buffer.extend_from_slice(arg);
-        }
+        let (buffer, args) = request.to_parts();
         OwnedRequest { command, dialect, memory: buffer.into(), args }
     }
 
