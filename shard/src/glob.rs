@@ -151,28 +151,41 @@ impl Matching {
         if text.is_empty() {
             return Some(glob.matches_empty);
         }
-        while self.text < text.len() {
-            *steps = steps.checked_sub(1)?;
-            match glob.elements.get(self.element) {
+        // In variables of its own, which stay in registers.
+        let Matching { mut element, text: mut at, mut retry } = *self;
+        let mut left = *steps;
+        let found = loop {
+            let Some(byte) = text.get(at) else {
+                break Some(matches!(glob.elements[element..], [] | [Element::Star]));
+            };
+            if left == 0 {
+                break None;
+            }
+            left -= 1;
+            match glob.elements.get(element) {
+                Some(Element::Byte(literal)) if literal == byte => (element, at) = (element + 1, at + 1),
                 Some(Element::Star) => {
-                    self.element += 1;
-                    if self.element == glob.elements.len() {
-                        return Some(true);
+                    element += 1;
+                    if element == glob.elements.len() {
+                        break Some(true);
                     }
-                    self.retry = Some((self.element, self.text + 1));
+                    retry = Some((element, at + 1));
                 }
-                Some(element) if glob.matches_one(*element, text[self.text]) => {
-                    self.element += 1;
-                    self.text += 1;
-                }
+                Some(one) if glob.matches_one(*one, *byte) => (element, at) = (element + 1, at + 1),
                 _ => {
-                    let Some((behind_star, swallowed)) = &mut self.retry else { return Some(false) };
-                    (self.element, self.text) = (*behind_star, *swallowed);
-                    *swallowed += 1;
+                    let Some((behind_star, swallowed)) = retry else { break Some(false) };
+                    (element, at) = (behind_star, swallowed);
+                    // The star swallows what the element behind it does not match.
+                    let one = glob.elements[element];
+                    while left > 0 && text.get(at).is_some_and(|byte| !glob.matches_one(one, *byte)) {
+                        (at, left) = (at + 1, left - 1);
+                    }
+                    retry = Some((behind_star, at + 1));
                 }
             }
-        }
-        Some(matches!(glob.elements[self.element..], [] | [Element::Star]))
+        };
+        (*self, *steps) = (Matching { element, text: at, retry }, left);
+        found
     }
 }
 
