@@ -5,9 +5,10 @@ CARGO ?= cargo
 SIM_SEEDS ?= 2000
 CRASH_ROUNDS ?= 40
 FAULT_ROUNDS ?= 40
+DAMAGE_CASES ?= 2000
 FUZZ_CASES ?= 20000
 
-.PHONY: build run test sim crash faults fuzz bench bench-instructions bench-server analytics-quality fmt lint check
+.PHONY: build run test sim crash damage faults fuzz bench bench-instructions bench-server analytics-quality fmt lint check
 
 build: ## the release binary: target/release/kvlite
 	$(CARGO) build --release
@@ -24,6 +25,10 @@ sim: ## shards and logs on a simulated disk, many seeds, some minutes; options: 
 
 crash: ## kills, power cuts, full disks, histories; as root, some minutes; options: make crash CRASH_ROUNDS=1000
 	KVLITE_CRASH_ROUNDS=$(CRASH_ROUNDS) $(CARGO) test --profile sim --test crash -- --nocapture --test-threads=1
+
+damage: ## damaged data directories, some minutes; with power cuts as root; options: make damage DAMAGE_CASES=10000
+	KVLITE_TEST_SEED=$${KVLITE_TEST_SEED:-$$(date +%s)} KVLITE_DAMAGE_CASES=$(DAMAGE_CASES) \
+		$(CARGO) test --profile sim --test damage -- --nocapture
 
 fuzz: ## files that hold anything, some minutes; options: make fuzz FUZZ_CASES=1000000
 	PROPTEST_CASES=$(FUZZ_CASES) $(CARGO) test --profile sim -p wal --test fuzz

@@ -253,7 +253,7 @@ impl Server {
             match self.accepts() {
                 Ok(()) => return Ok(()),
                 // The port was taken between our look and the server's bind.
-                Err(_) if self.log.text()[heard..].to_lowercase().contains("in use") => {}
+                Err(_) if self.log.text()[heard..].to_lowercase().contains("already in use") => {}
                 Err(why) => return Err(why),
             }
         }
