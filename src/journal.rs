@@ -455,7 +455,7 @@ impl Journal {
     /// may take it back, or not.
     pub fn on_sync_failed(&mut self, error: &dyn fmt::Display, post: &mut Post) {
         if !self.log.needs_snapshot() {
-            return; // A snapshot has replaced the frames meanwhile.
+            return; // It was the snapshot alone that failed.
         }
         let error = error.to_string();
         if self.no_sync != error {
@@ -646,8 +646,8 @@ impl Journal {
     /// # Errors
     /// As [`Log::close`].
     pub fn close(mut self) -> Result<(), wal::Error> {
-        if let Some(ticket) = &self.sync {
-            self.log.fail_sync(ticket);
+        if self.sync.is_some() {
+            self.log.fail_sync();
         }
         self.log.close()
     }
@@ -681,7 +681,7 @@ impl Journal {
         let ticket = self.sync.take().expect("a sync was begun");
         (self.sync_hangs, self.is_overdue) = (false, false);
         if let Some(error) = self.failed.take() {
-            self.log.fail_sync(&ticket);
+            self.log.fail_sync();
             self.is_slow = false;
             self.on_sync_failed(&format_args!("cannot sync the log: {error}"), post);
             return;

@@ -249,7 +249,7 @@ impl Worker {
             && let Some(ticket) = self.sync.take()
         {
             if let Err(error) = ticket.run() {
-                self.log.fail_sync(&ticket);
+                self.log.fail_sync();
                 return Err(error);
             }
             let durable_seq = self.log.finish_sync(&ticket);

@@ -105,7 +105,7 @@ pub struct SyncTicket<D: Disk> {
     covers_seq: u64,
     covers_generation: u64,
     /// How many syncs had failed when this was begun.
-    pub(crate) sync_failures: u64,
+    sync_failures: u64,
     path: Arc<Path>,
 }
 
@@ -400,11 +400,17 @@ impl<D: Disk> Log<D> {
         self.durable_seq
     }
 
-    /// Notes that syncing one of the ticket's files failed. The frames that were not durable may be lost on
+    /// Notes that syncing one of a ticket's files failed. The frames that were not durable may be lost on
     /// disk, whatever later syncs say: writing goes on in a fresh segment, and [`Self::durable_seq`] stands
     /// still until a snapshot that is begun from now on is retired into the log.
-    pub fn fail_sync(&mut self, ticket: &SyncTicket<D>) {
-        self.distrust(ticket.sync_failures);
+    ///
+    /// That holds for a ticket of long ago too: the system tells of a failure once, and what its files hold by now
+    /// may be other frames, of a segment that was recycled, which no later sync would bring to disk.
+    pub fn fail_sync(&mut self) {
+        self.sync_failures += 1;
+        self.close_current();
+        self.distrusted_before = Some(self.written_seq + 1);
+        self.note_synced();
     }
 
     /// Whether a sync has failed, so that only a new snapshot makes the log durable again.
@@ -423,7 +429,7 @@ impl<D: Disk> Log<D> {
         }
         if let Some(ticket) = self.begin_sync() {
             if let Err(error) = ticket.run() {
-                self.fail_sync(&ticket);
+                self.fail_sync();
                 return Err(error);
             }
             self.finish_sync(&ticket);
@@ -524,8 +530,8 @@ impl<D: Disk> Log<D> {
     /// Notes that a snapshot could not be completed, and tells why. Its frames count as before, unless
     /// syncing them was what failed: then as after [`Self::fail_sync`].
     pub fn fail_snapshot(&mut self, failed: FailedSnapshot) -> Error {
-        if let Some(sync_failures) = failed.sync_failures {
-            self.distrust(sync_failures);
+        if failed.is_sync_failed {
+            self.fail_sync();
         }
         failed.error
     }
@@ -618,15 +624,6 @@ impl<D: Disk> Log<D> {
             snapshot: self.snapshot.as_ref().map_or(0, |snapshot| snapshot.position),
             // After a failed sync the system may forget what it was given.
             boot: self.boot.filter(|_| !self.needs_snapshot()),
-        }
-    }
-
-    fn distrust(&mut self, sync_failures: u64) {
-        if sync_failures == self.sync_failures {
-            self.sync_failures += 1;
-            self.close_current();
-            self.distrusted_before = Some(self.written_seq + 1);
-            self.note_synced();
         }
     }
 

@@ -52,8 +52,8 @@ pub struct SnapshotEnd<D: Disk> {
 #[must_use]
 pub struct FailedSnapshot {
     pub(crate) error: Error,
-    /// When the sync of the log's frames failed: how many syncs had failed before it.
-    pub(crate) sync_failures: Option<u64>,
+    /// The sync of the log's frames is what failed.
+    pub(crate) is_sync_failed: bool,
 }
 
 /// A snapshot that is on disk.
@@ -221,9 +221,9 @@ impl<D: Disk> SnapshotEnd<D> {
         if let Some(ticket) = ticket
             && let Err(error) = ticket.run()
         {
-            return Err(FailedSnapshot { error, sync_failures: Some(ticket.sync_failures) });
+            return Err(FailedSnapshot { error, is_sync_failed: true });
         }
-        writer.complete(log_end).map_err(|error| FailedSnapshot { error, sync_failures: None })
+        writer.complete(log_end).map_err(|error| FailedSnapshot { error, is_sync_failed: false })
     }
 }
 

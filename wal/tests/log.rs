@@ -566,8 +566,8 @@ fn after_a_failed_sync_what_was_written_is_not_demanded() {
     log.sync().unwrap();
     write(&mut log, 9);
     log.note_progress();
-    let ticket = log.begin_sync().unwrap();
-    log.fail_sync(&ticket);
+    log.begin_sync().unwrap();
+    log.fail_sync();
     drop(log);
     let path = files(&disk, ".log").remove(1);
     disk.damage(&path, &[0; 256]);
@@ -806,7 +806,7 @@ fn a_snapshot_is_overtaken_by_a_sync_that_fails_before_it_ends() {
     disk.fail_once(1, std::io::ErrorKind::Other);
     assert!(ticket.run().is_err());
     // The system has told of its failure once: a second sync by the snapshot itself would succeed.
-    log.fail_sync(&ticket);
+    log.fail_sync();
     assert!(matches!(log.cover(&mut ending), Err(Error::SnapshotOvertaken { .. })));
 }
 
@@ -822,7 +822,7 @@ fn after_a_failed_sync_only_a_snapshot_makes_the_log_durable_again() {
     let (failing, other) = (log.begin_sync().unwrap(), log.begin_sync().unwrap());
     disk.fail_once(1, std::io::ErrorKind::Other);
     assert!(failing.run().is_err());
-    log.fail_sync(&failing);
+    log.fail_sync();
     other.run().unwrap();
     assert_eq!(log.finish_sync(&other), 2, "a sync that was under way proves nothing");
     assert!(log.begin_sync().is_none() && log.needs_snapshot());
@@ -837,6 +837,34 @@ fn after_a_failed_sync_only_a_snapshot_makes_the_log_durable_again() {
     for seed in 0..8 {
         let (.., replay) = open(&disk.fork().power_cut(seed), 4096);
         assert_eq!(replay, [(0, b"everything".to_vec()), (7, payload(7))]);
+    }
+}
+
+#[test]
+fn a_sync_that_fails_late_counts_for_whatever_its_files_hold_by_then() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4096);
+    write(&mut log, 1);
+    let late = log.begin_sync().unwrap();
+    let failing = log.begin_sync().unwrap();
+    disk.fail_once(1, std::io::ErrorKind::Other);
+    assert!(failing.run().is_err());
+    log.fail_sync();
+    // The snapshot makes up for that failure, and the segment begins its second life.
+    take_snapshot(&mut log, b"one");
+    write(&mut log, 1);
+    assert_eq!(files(&disk, ".log").len(), 1, "the segment is recycled");
+    // What the segment holds now is what this sync did not bring to disk, and no other one is told.
+    disk.fail_once(1, std::io::ErrorKind::Other);
+    assert!(late.run().is_err());
+    log.fail_sync();
+    assert!(matches!(log.sync(), Err(Error::SyncFailedBefore { .. })));
+    take_snapshot(&mut log, b"two");
+    write(&mut log, 1);
+    assert_eq!(log.sync().unwrap(), 3);
+    for seed in 0..8 {
+        let (.., replay) = open(&disk.fork().power_cut(seed), 4096);
+        assert_eq!(replay, [(0, b"two".to_vec()), (3, payload(3))]);
     }
 }
 

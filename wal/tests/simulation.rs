@@ -115,7 +115,7 @@ impl Owner {
             9 | 10 if !self.tickets.is_empty() => {
                 let ticket = self.tickets.swap_remove(dice.below(self.tickets.len() as u64) as usize);
                 if let Err(error) = ticket.run() {
-                    self.log.fail_sync(&ticket);
+                    self.log.fail_sync();
                     return Err(error);
                 }
                 self.log.finish_sync(&ticket);
