@@ -1,4 +1,7 @@
 use std::env;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Write};
+use std::sync::LazyLock;
 
 /// Splitmix64 (Steele, Lea, Flood 2014): small, fast, and the same everywhere.
 pub struct Dice(u64);
@@ -55,18 +58,23 @@ impl Drop for Trace {
 /// The seeds that the test with the most of them usually runs.
 const USUAL_COUNT_MAX: u64 = 80;
 
-/// Runs a test with every seed below `usual_count`, or with those that the environment asks for: a count
-/// there is for the test with the most seeds, and others keep their share.
+/// From here on seeds are fresh, so that each run sees lives that no run has seen.
+static FRESH_SEED: LazyLock<u64> = LazyLock::new(|| {
+    let seed = RandomState::new().hash_one(()) >> 1;
+    // The test harness shows what `println` writes only when a test fails; one that hangs is to be repeated, too.
+    writeln!(io::stderr(), "fresh seeds: from {seed} on").expect("stderr is open");
+    seed
+});
+
+/// Runs a test with every seed below `usual_count` and as many fresh ones, or with those that the environment asks
+/// for: a count there is for the test with the most seeds, and others keep their share.
 pub fn each_seed(test: &'static str, usual_count: u64, run: impl Fn(&mut Dice, &mut Trace)) {
     let number = |name| env::var(name).ok().map(|text| text.parse().expect("a number in the environment"));
-    let seeds = match number("KVLITE_SIM_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => {
-            let share = |count: u64| (count * usual_count).div_ceil(USUAL_COUNT_MAX);
-            0..number("KVLITE_SIM_SEEDS").map_or(usual_count, share)
-        }
-    };
-    for seed in seeds {
-        run(&mut Dice::new(seed), &mut Trace { test, seed, step: 0 });
+    let run = |seed| run(&mut Dice::new(seed), &mut Trace { test, seed, step: 0 });
+    if let Some(seed) = number("KVLITE_SIM_SEED") {
+        return run(seed);
     }
+    let share = |count: u64| (count * usual_count).div_ceil(USUAL_COUNT_MAX);
+    let count = number("KVLITE_SIM_SEEDS").map_or(usual_count, share);
+    (0..count).chain(*FRESH_SEED..*FRESH_SEED + count).for_each(run);
 }

@@ -275,6 +275,9 @@ impl<D: Disk> DataDir<D> {
     /// # Errors
     /// [`Error::Io`].
     pub fn remove_leftovers(&self) -> Result<(), Error> {
+        // The name of the manifest may not be on disk yet, if its writer died just then: it goes before what it
+        // replaces.
+        sync_directory(&self.disk, &self.path)?;
         let current = self.layout.as_ref().map(|layout| layout.id);
         for name in self.names()? {
             let path = self.path.join(&name);

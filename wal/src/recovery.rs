@@ -254,9 +254,8 @@ pub(crate) fn settle<D: Disk>(replayed: &Replayed<D>) -> Result<(), Error> {
             false => disk.rename(from, to).map_err(Error::io("rename", from))?,
         }
     }
-    if !replayed.aside.is_empty() {
-        sync_directory(disk, directory)?;
-    }
+    // The snapshot's name may not be on disk yet, if its writer died just then: it goes before what it replaces.
+    sync_directory(disk, directory)?;
     for path in &replayed.leftovers {
         disk.remove_file(path).map_err(Error::io("remove", path))?;
     }

@@ -3,13 +3,19 @@
 //! The state is a small map: key -> sequence number of the last frame that wrote it. After a power cut the
 //! recovered map has to be the model's map after some frame between the last durable and the last appended
 //! one, and recovery never refuses: nothing was damaged.
+//!
+//! Each run takes the same seeds as the one before, and as many fresh ones, from a number on that it prints. A failure
+//! prints its seed, and `KVLITE_SIM_SEED=<seed>` repeats it. `KVLITE_SIM_SEEDS=<count>` takes so many seeds in place
+//! of the usual number, of either sort.
 
 // Clippy takes only functions marked as tests for tests; this whole file is one.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{ErrorKind, Write};
 use std::path::Path;
+use std::sync::LazyLock;
 
 use wal::{
     DataDir, Disk, DiskFile, Error, Kind, Log, MemDisk, Obsolete, Place, Snapshot, SnapshotWriter, SyncTicket,
@@ -17,8 +23,15 @@ use wal::{
 
 const PLACE: Place = Place { shard_index: 0, shard_count: 1 };
 const KEYS: u64 = 8;
-/// How many seeds a usual run takes; `KVLITE_SIM_SEEDS` in the environment asks for others.
+/// How many seeds a usual run takes, of those that are always the same and of fresh ones.
 const SEEDS: u64 = 1000;
+/// Fresh seeds, so that each run sees lives that no run has seen.
+static FRESH_SEED: LazyLock<u64> = LazyLock::new(|| {
+    let seed = RandomState::new().hash_one(()) >> 1;
+    // The test harness shows what `println` writes only when a test fails; one that hangs is to be repeated, too.
+    writeln!(std::io::stderr(), "fresh seeds: from {seed} on").expect("stderr is open");
+    seed
+});
 
 type Map = BTreeMap<u64, u64>;
 
@@ -168,9 +181,30 @@ impl Owner {
     }
 }
 
-fn seeds() -> u64 {
-    std::env::var("KVLITE_SIM_SEEDS")
-        .map_or(SEEDS, |seeds| seeds.parse().expect("KVLITE_SIM_SEEDS is a number"))
+/// Says how to repeat a run that panics.
+struct Repeat(&'static str, u64);
+
+impl Drop for Repeat {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let Repeat(test, seed) = self;
+            eprintln!("again: KVLITE_SIM_SEED={seed} cargo test -p wal --test simulation {test}");
+        }
+    }
+}
+
+fn each_seed(test: &'static str, run: impl Fn(u64)) {
+    let number =
+        |name| std::env::var(name).ok().map(|text| text.parse().expect("a number in the environment"));
+    let run = |seed| {
+        let _repeat = Repeat(test, seed);
+        run(seed);
+    };
+    if let Some(seed) = number("KVLITE_SIM_SEED") {
+        return run(seed);
+    }
+    let count = number("KVLITE_SIM_SEEDS").unwrap_or(SEEDS);
+    (0..count).chain(*FRESH_SEED..*FRESH_SEED + count).for_each(run);
 }
 
 /// Several lives of a log with a power cut between them.
@@ -189,21 +223,25 @@ fn simulate(seed: u64, failures: bool) {
             assert!(failures || outcome.is_ok(), "seed {seed}, life {life}: {outcome:?}");
             owner.note_durable();
         }
-        // Killing the process loses nothing that was written; only a power cut does.
-        let killed = dice.below(2) == 0;
-        let durable_seq = if killed { owner.log.written_seq() } else { owner.durable_seq };
+        // Killing the process loses nothing that was written; only a power cut does. What comes in the middle of a
+        // recovery loses no more.
+        let mut durable_seq = owner.log.written_seq();
+        let interrupted = dice.below(2);
+        for ending in 0..=interrupted {
+            if ending > 0 {
+                disk.fail_from(1 + dice.below(12), ErrorKind::Other);
+                if let Ok((log, _)) = recover(&disk, segment_bytes) {
+                    owner.durable_seq = log.durable_seq();
+                }
+            }
+            if dice.below(2) == 0 {
+                disk.heal();
+            } else {
+                disk = disk.power_cut(dice.below(u64::MAX));
+                durable_seq = owner.durable_seq;
+            }
+        }
         let history = owner.history;
-        if killed {
-            disk.heal();
-        } else {
-            disk = disk.power_cut(dice.below(u64::MAX));
-        }
-        // A crash in the middle of the recovery, and another power cut, change nothing.
-        if !killed && dice.below(2) == 0 {
-            disk.fail_from(1 + dice.below(6), ErrorKind::Other);
-            let _ = recover(&disk, segment_bytes);
-            disk = disk.power_cut(dice.below(u64::MAX));
-        }
         let (log, map) = match recover(&disk, segment_bytes) {
             Ok(recovered) => recovered,
             Err(error) => panic!("seed {seed}, life {life}, durable {durable_seq}: {error}"),
@@ -217,12 +255,12 @@ fn simulate(seed: u64, failures: bool) {
 
 #[test]
 fn a_power_cut_at_any_moment_loses_nothing_durable() {
-    (0..seeds()).for_each(|seed| simulate(seed, false));
+    each_seed("a_power_cut_at_any_moment", |seed| simulate(seed, false));
 }
 
 #[test]
 fn failing_writes_and_syncs_lose_nothing_durable() {
-    (0..seeds()).for_each(|seed| simulate(seed, true));
+    each_seed("failing_writes_and_syncs", |seed| simulate(seed, true));
 }
 
 /// One scripted life, up to the first error; returns what is durable and how many snapshots were retired.
@@ -284,34 +322,91 @@ fn a_crash_before_every_single_operation_of_a_snapshot_loses_nothing_durable() {
 }
 
 #[test]
-fn a_crash_before_every_single_operation_of_a_new_layout_leaves_the_old_or_the_new_one() {
-    let data = Path::new("/data");
-    let open = |disk: &MemDisk| DataDir::open(disk.clone(), data, std::time::Duration::ZERO);
-    let fill = |disk: &MemDisk, data_dir: &mut DataDir<MemDisk>, shards: u32| -> Result<(), Error> {
-        let layout = data_dir.create_layout(shards)?;
-        for shard_index in 0..shards {
-            let place = Place { shard_index, shard_count: shards };
-            let mut writer = SnapshotWriter::create(disk, &layout.shard_dir(shard_index), place)?;
-            writer.append(Kind::Batch, 1, &[shards as u8; 20])?;
-            writer.finish()?;
+fn a_power_cut_before_every_single_operation_of_a_recovery_after_a_kill_loses_nothing_durable() {
+    let disk = new_disk();
+    scripted(&disk, &mut Vec::new()).1.unwrap();
+    for stop in 1..=disk.operations() {
+        let killed = new_disk();
+        killed.fail_from(stop, ErrorKind::Other);
+        let (durable_seq, _) = scripted(&killed, &mut Vec::new());
+        killed.heal();
+        for recovery_stop in 1.. {
+            let mut finished = false;
+            for seed in 0..4 {
+                let disk = killed.fork();
+                disk.fail_from(recovery_stop, ErrorKind::Other);
+                finished = recover(&disk, 600).is_ok_and(|_| disk.operations() < recovery_stop);
+                let context = format!("stop {stop}, then {recovery_stop}, seed {seed}");
+                let (log, _) =
+                    recover(&disk.power_cut(seed), 600).unwrap_or_else(|error| panic!("{context}: {error}"));
+                assert!(log.next_seq() > durable_seq, "{context}");
+            }
+            if finished {
+                break;
+            }
         }
-        data_dir.activate(layout)
-    };
+    }
+}
+
+/// Creates a layout in which each shard has a snapshot, and makes it the one that counts.
+fn fill_layout(disk: &MemDisk, data_dir: &mut DataDir<MemDisk>, shards: u32) -> Result<(), Error> {
+    let layout = data_dir.create_layout(shards)?;
+    for shard_index in 0..shards {
+        let place = Place { shard_index, shard_count: shards };
+        let mut writer = SnapshotWriter::create(disk, &layout.shard_dir(shard_index), place)?;
+        writer.append(Kind::Batch, 1, &[shards as u8; 20])?;
+        writer.finish()?;
+    }
+    data_dir.activate(layout)
+}
+
+fn open_data(disk: &MemDisk) -> Result<DataDir<MemDisk>, Error> {
+    DataDir::open(disk.clone(), Path::new("/data"), std::time::Duration::ZERO)
+}
+
+#[test]
+fn a_power_cut_while_a_directory_is_opened_after_a_kill_leaves_a_layout() {
     let old = MemDisk::default();
-    let mut data_dir = open(&old).unwrap();
-    fill(&old, &mut data_dir, 2).unwrap();
-    drop(data_dir);
+    fill_layout(&old, &mut open_data(&old).unwrap(), 2).unwrap();
+    for stop in 1.. {
+        let killed = old.fork();
+        let mut data_dir = open_data(&killed).unwrap();
+        killed.fail_from(stop, ErrorKind::Other);
+        let finished = fill_layout(&killed, &mut data_dir, 3).is_ok() && killed.operations() < stop;
+        killed.heal();
+        drop(data_dir);
+        for open_stop in 1..8 {
+            for seed in 0..16 {
+                let disk = killed.fork();
+                disk.fail_from(open_stop, ErrorKind::Other);
+                let _ = open_data(&disk).and_then(|data_dir| data_dir.remove_leftovers());
+                let data_dir = open_data(&disk.power_cut(seed))
+                    .unwrap_or_else(|error| panic!("stop {stop}, then {open_stop}, seed {seed}: {error}"));
+                assert!(data_dir.layout().is_some(), "stop {stop}, then {open_stop}, seed {seed}");
+            }
+        }
+        if finished {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_crash_before_every_single_operation_of_a_new_layout_leaves_the_old_or_the_new_one() {
+    let old = MemDisk::default();
+    fill_layout(&old, &mut open_data(&old).unwrap(), 2).unwrap();
     let mut seen = [0; 2];
     for stop in 1.. {
         let mut finished = false;
         for seed in 0..6 {
             let disk = old.fork();
-            let mut data_dir = open(&disk).unwrap();
+            let mut data_dir = open_data(&disk).unwrap();
             disk.fail_from(stop, ErrorKind::Other);
-            let outcome = fill(&disk, &mut data_dir, 3);
+            let outcome = fill_layout(&disk, &mut data_dir, 3);
             finished = outcome.is_ok() && disk.operations() < stop;
             let disk = disk.power_cut(seed);
-            let data_dir = open(&disk).unwrap_or_else(|error| panic!("stop {stop}, seed {seed}: {error}"));
+            let data_dir =
+                open_data(&disk).unwrap_or_else(|error| panic!("stop {stop}, seed {seed}: {error}"));
             data_dir.remove_leftovers().unwrap();
             let layout = data_dir.layout().expect("the directory was never empty").clone();
             assert!(outcome.is_err() || layout.shards == 3, "stop {stop}, seed {seed}");
@@ -326,7 +421,7 @@ fn a_crash_before_every_single_operation_of_a_new_layout_leaves_the_old_or_the_n
                 .unwrap_or_else(|error| panic!("stop {stop}, seed {seed}: {error}"));
                 assert_eq!(replayed, [[layout.shards as u8; 20]], "stop {stop}, seed {seed}");
             }
-            let names = disk.list(data).unwrap();
+            let names = disk.list(Path::new("/data")).unwrap();
             let id = layout.id;
             assert_eq!(
                 names,

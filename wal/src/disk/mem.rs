@@ -41,20 +41,20 @@ enum Node {
     File(u64),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum NameChange {
     Link(PathBuf, Node),
     Unlink(PathBuf),
     Rename(PathBuf, PathBuf, Node),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum DataChange {
     Write(usize, Vec<u8>),
     Length(usize),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Contents {
     live: Vec<u8>,
     synced: Vec<u8>,
@@ -121,20 +121,19 @@ impl MemDisk {
         MemDisk { state: Arc::clone(&self.state), cycle: state.cycle }
     }
 
-    /// A second, independent disk that is now in the same state as this one; nothing on it fails.
+    /// A second, independent disk that is now in the same state as this one, what was not synced included; nothing on
+    /// it fails.
     pub fn fork(&self) -> MemDisk {
         let state = self.lock();
-        let mut copy = State {
+        let copy = State {
             names: state.names.clone(),
-            synced_names: state.names.clone(),
+            synced_names: state.synced_names.clone(),
+            unsynced_names: state.unsynced_names.clone(),
+            files: state.files.clone(),
             files_created: state.files_created,
             boot: state.boot,
             ..State::default()
         };
-        for (id, contents) in &state.files {
-            let (live, synced) = (contents.live.clone(), contents.live.clone());
-            copy.files.insert(*id, Contents { live, synced, unsynced: Vec::new() });
-        }
         MemDisk { state: Arc::new(Mutex::new(copy)), cycle: 0 }
     }
 
