@@ -207,13 +207,14 @@ pub fn replay<D: Disk, E: From<Error>>(
     let cut = rest.judge(next_seq, synced_seq, written_seq)?;
     let aside: Vec<_> =
         cut.iter().flat_map(|cut| cut.kept.iter()).map(|kept| (uncut(kept), kept.clone())).collect();
-    if let (Some(last), Some(end)) = (segments.last_mut(), end) {
-        last.file_bytes = end.offset;
-    }
     // The newest go first: should only some of the removals reach the disk, no gap appears before their end.
     let mut leftovers: Vec<_> = dropped.into_iter().rev().map(|found| found.path).collect();
     leftovers.extend(strays.into_iter().chain(obsolete).map(|found| found.path));
     leftovers.extend(segments.pop_if(|last| last.bytes == 0).map(|empty| empty.path));
+    // Behind an empty segment, too: a write may have failed here that was to be repeated there, and left whole frames.
+    if let Some(last) = segments.last_mut() {
+        last.file_bytes = FILE_HEADER_BYTES as u64 + last.bytes;
+    }
     leftovers.extend(survey.snapshots.into_iter().map(|(_, path)| path));
     leftovers.extend(survey.unfinished);
     leftovers.retain(|path| aside.iter().all(|(from, _)| from != path));

@@ -841,6 +841,35 @@ fn after_a_failed_sync_only_a_snapshot_makes_the_log_durable_again() {
 }
 
 #[test]
+fn a_frame_whose_write_failed_never_comes_back_under_later_ones() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 4096);
+    write(&mut log, 1);
+    log.sync().unwrap();
+    // The half that is written is one whole frame; of the second try, in a fresh segment, the file header is.
+    log.append(Kind::Batch, 1, b"gone");
+    log.append(Kind::Batch, 1, b"gone");
+    disk.fail_once(1, std::io::ErrorKind::Other);
+    log.flush().unwrap_err();
+    disk.fail_once(3, std::io::ErrorKind::Other);
+    log.flush().unwrap_err();
+    drop(log);
+
+    let (mut log, recovered, _) = open(&disk, 4096);
+    assert_eq!(recovered.next_seq, 2);
+    write(&mut log, 1);
+    let _ends_the_segment = log.begin_snapshot().unwrap();
+    write(&mut log, 1);
+    let mut outcomes = [0; 4];
+    for seed in 0..300 {
+        let (.., replay) = open(&disk.fork().power_cut(seed), 4096);
+        expect_frames(&replay, 1, replay.len() as u64);
+        outcomes[replay.len()] += 1;
+    }
+    assert!(outcomes[1..].iter().all(|count| *count > 0), "{outcomes:?}");
+}
+
+#[test]
 fn a_sync_that_fails_late_counts_for_whatever_its_files_hold_by_then() {
     let disk = empty_disk();
     let (mut log, ..) = open(&disk, 4096);
