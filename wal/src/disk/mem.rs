@@ -137,10 +137,19 @@ impl MemDisk {
         MemDisk { state: Arc::new(Mutex::new(copy)), cycle: 0 }
     }
 
-    /// As [`Self::fork`], in another run of the machine: all that was written is there, and nothing shows that it had to be.
+    /// As [`Self::fork`], in another run of the machine: all that was written is on disk, and nothing shows that it
+    /// had to be.
     pub fn reboot(&self) -> MemDisk {
         let disk = self.fork();
-        disk.lock().boot += 1;
+        let mut state = disk.lock();
+        state.boot += 1;
+        state.unsynced_names.clear();
+        state.synced_names = state.names.clone();
+        for contents in state.files.values_mut() {
+            contents.unsynced.clear();
+            contents.synced.clone_from(&contents.live);
+        }
+        drop(state);
         disk
     }
 
