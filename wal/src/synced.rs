@@ -7,8 +7,8 @@
 //! knowledge of itself away. Either of both will do; the one that is missing or damaged is written again.
 //!
 //! It is written when the log is opened and closed, once for each segment as soon as its name and first frames are on
-//! disk, and about twice a second while something changes. It is not synced itself but in a new layout: an older one
-//! promises less and nothing wrong.
+//! disk, and about twice a second while something changes. It is not synced itself but in a new layout, and where one
+//! place was not whole: an older one promises less and nothing wrong.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -92,12 +92,15 @@ impl Synced {
 pub(crate) struct Writer {
     /// The slot is written first: it may not be whole, but then the other place is.
     slot_first: bool,
+    /// The place that is written first is not whole: it has to be so on disk before the other one is touched.
+    first_is_torn: bool,
 }
 
 impl Writer {
     /// `lacking` is the place that does not tell what it has to, if one does not.
     pub fn new(lacking: Option<&Path>) -> Writer {
-        Writer { slot_first: lacking.is_some_and(|path| !path.ends_with(SYNCED_NAME)) }
+        let slot_first = lacking.is_some_and(|path| !path.ends_with(SYNCED_NAME));
+        Writer { slot_first, first_is_torn: lacking.is_some() }
     }
 
     /// # Errors
@@ -112,18 +115,21 @@ impl Writer {
         let bytes = synced.encode(place);
         let slots_path = slots_path(directory);
         for is_slot in [self.slot_first, !self.slot_first] {
-            let written = match (&slots_path, is_slot) {
-                (None, true) => Ok(()),
-                (Some(path), true) => {
-                    let slots = disk.open_or_create(path)?;
-                    slots.write_all_at(&bytes, slot(place.shard_index))
-                }
-                (_, false) => disk.open_or_create(&directory.join(SYNCED_NAME))?.write_all_at(&bytes, 0),
+            let (file, at) = match (&slots_path, is_slot) {
+                (None, true) => continue,
+                (Some(path), true) => (disk.open_or_create(path)?, slot(place.shard_index)),
+                (_, false) => (disk.open_or_create(&directory.join(SYNCED_NAME))?, 0),
             };
+            let is_repair = self.first_is_torn && is_slot == self.slot_first;
+            let written = file.write_all_at(&bytes, at).and_then(|()| match is_repair {
+                true => file.sync_data(),
+                false => Ok(()),
+            });
             if written.is_err() {
-                self.slot_first = is_slot;
+                (self.slot_first, self.first_is_torn) = (is_slot, true);
                 return written;
             }
+            self.first_is_torn = false;
         }
         Ok(())
     }
