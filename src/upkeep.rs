@@ -65,10 +65,10 @@ pub struct Upkeep {
     running: usize,
     preparing: bool,
     next_preparation_ms: u64,
-    /// When the last segment was begun to be made ready.
-    prepared_ms: Option<u64>,
-    /// Segments that are used up sooner are not filled with zeros.
-    filled_ms_min: u64,
+    /// When the last segment was begun to be made ready, and its size in bytes.
+    prepared: Option<(u64, u64)>,
+    /// Segments are filled with zeros however soon they are used up.
+    always_fills: bool,
     stage: Stage,
     /// Who asked for a snapshot that was begun, and who asked since.
     served: Vec<(usize, Token)>,
@@ -143,11 +143,8 @@ impl Upkeep {
             running: 0,
             preparing: false,
             next_preparation_ms: 0,
-            prepared_ms: None,
-            filled_ms_min: match config.sync_mode {
-                SyncMode::Always => 0,
-                SyncMode::EverySecond | SyncMode::No => config.wal_segment_size / FILLED_BYTES_A_MS_MAX,
-            },
+            prepared: None,
+            always_fills: config.sync_mode == SyncMode::Always,
             stage: Stage::Idle,
             served: Vec::new(),
             asked: Vec::new(),
@@ -274,11 +271,13 @@ impl Upkeep {
             && uptime_ms >= self.next_preparation_ms
             && let Some(preparation) = journal.log.prepare()
         {
-            let lasted_ms = self.prepared_ms.map(|since_ms| uptime_ms - since_ms);
-            let is_short = lasted_ms.is_some_and(|lasted_ms| lasted_ms < self.filled_ms_min);
-            let preparation = if is_short { preparation.unfilled() } else { preparation };
+            let grew_fast = self
+                .prepared
+                .is_some_and(|(since_ms, bytes)| bytes / FILLED_BYTES_A_MS_MAX > uptime_ms - since_ms);
             self.preparing = true;
-            self.prepared_ms = Some(uptime_ms);
+            self.prepared = Some((uptime_ms, preparation.file_bytes()));
+            let unfilled = grew_fast && !self.always_fills;
+            let preparation = if unfilled { preparation.unfilled() } else { preparation };
             self.next_preparation_ms = uptime_ms + PREPARE_AGAIN_MS;
             self.run(move || Ended::Prepared(preparation.run()));
         }

@@ -375,3 +375,24 @@ fn a_command_of_which_one_shard_has_nothing_to_do_is_found_again() {
     passes(&server, "none of them is back", "EXISTS a c e g -> 0\n DBSIZE -> 0");
     assert!(!server.log.text().contains("cut short"), "{}", server.log.tail());
 }
+
+#[test]
+fn an_empty_server_takes_little_of_the_disk_however_many_shards_it_has() {
+    use std::os::unix::fs::MetadataExt;
+    const SHARDS: u64 = 16;
+    /// Two segments ahead of need, and what else an idle shard keeps.
+    const SHARD_BYTES_MAX: u64 = (8 << 20) + (64 << 10);
+    let mut server = Server::start(SHARDS as usize, &["--wal-segment-size", "64m"]);
+    let shard_files = |shard: u64| {
+        let directory = server.data().join(format!("layout-1/shard-{shard}"));
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
+    };
+    let is_ready = |shard| shard_files(shard).iter().any(|path| path.ends_with("spare"));
+    assert!(crate::process::within_deadline(|| (0..SHARDS).all(is_ready)), "{}", server.log.tail());
+    for shard in 0..SHARDS {
+        let files = shard_files(shard);
+        let taken: u64 = files.iter().map(|path| path.metadata().unwrap().blocks() * 512).sum();
+        assert!(taken <= SHARD_BYTES_MAX, "shard {shard} takes {taken} bytes: {files:?}");
+    }
+    assert_eq!(server.terminate().code(), Some(0), "{}", server.log.tail());
+}

@@ -23,6 +23,9 @@ use crate::{
 
 /// A buffer that one huge batch made larger than this is given back after it.
 const BUFFER_KEEP_BYTES: usize = 4 << 20;
+/// The first segment after a start has this size at most; each that follows a full one is twice as large, up to the
+/// size that is asked for. So what an idle log takes of the disk ahead of need is small, whatever that size is.
+const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
 /// Segments that are larger than usual, for one large batch, have a multiple of this size.
 pub(crate) const BLOCK_BYTES: u64 = 4096;
 
@@ -34,6 +37,8 @@ pub struct Log<D: Disk> {
     directory_file: D::File,
     place: Place,
     segment_bytes: u64,
+    /// The size of the next segment.
+    next_bytes: u64,
     /// Room for a file header, then the frames that were appended and not yet flushed.
     buffer: Vec<u8>,
     /// Parts of these frames that stand elsewhere, in order.
@@ -165,7 +170,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Opens a log that was read back for appending: a torn end is cut, what a crash left behind is removed, and all that
-    /// was replayed is made durable. `segment_bytes` is the size of new segments. Blocks.
+    /// was replayed is made durable. `segment_bytes` is the size of new segments, once some have been filled. Blocks.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -180,6 +185,7 @@ impl<D: Disk> Log<D> {
             directory_file,
             place,
             segment_bytes,
+            next_bytes: segment_bytes.min(FIRST_SEGMENT_BYTES),
             buffer: vec![0; FILE_HEADER_BYTES],
             parts: Vec::new(),
             parts_bytes: 0,
@@ -288,7 +294,11 @@ impl<D: Disk> Log<D> {
             !current.broken && current.offset + frames_bytes as u64 <= current.segment.file_bytes
         });
         if !fits {
+            let is_full = self.current.as_ref().is_some_and(|current| !current.broken);
             let next = self.open_segment(frames_bytes)?;
+            if is_full {
+                self.next_bytes = self.segment_bytes.min(2 * self.next_bytes);
+            }
             self.close_current();
             self.current = Some(next);
         }
@@ -355,7 +365,7 @@ impl<D: Disk> Log<D> {
     /// [`Error::Io`]; it can be repeated.
     pub fn reserve(&mut self) -> Result<(), Error> {
         if self.spare.is_none() && self.reserve.is_none() {
-            self.reserve = Some(Spare::reserve(&self.disk, &self.directory, self.segment_bytes)?);
+            self.reserve = Some(Spare::reserve(&self.disk, &self.directory, self.next_bytes)?);
         }
         Ok(())
     }
@@ -456,7 +466,7 @@ impl<D: Disk> Log<D> {
     /// allocates a segment itself, which is quick, but the syncs in it are slower.
     pub fn prepare(&mut self) -> Option<Preparation<D>> {
         let turn = self.spare_turn()?;
-        Some(Preparation::new(self.disk.clone(), &self.directory, self.segment_bytes, turn))
+        Some(Preparation::new(self.disk.clone(), &self.directory, self.next_bytes, turn))
     }
 
     /// Takes a file that was prepared or recycled for the next rotation.
@@ -548,7 +558,7 @@ impl<D: Disk> Log<D> {
         let mut files = Vec::new();
         let mut recycled = None;
         while let Some(segment) = self.closed.pop_front_if(|segment| segment.first_seq < snapshot.position) {
-            let suits = recycled.is_none() && segment.file_bytes == self.segment_bytes;
+            let suits = recycled.is_none() && segment.file_bytes == self.next_bytes;
             match suits.then(|| self.spare_turn()).flatten() {
                 Some(turn) => recycled = Some((segment.path, segment.file_bytes, turn)),
                 None => files.push(segment.path),
@@ -669,9 +679,8 @@ impl<D: Disk> Log<D> {
                 (spare.file, spare.file_bytes)
             }
             None => {
-                let usual = needed <= self.segment_bytes;
-                let file_bytes =
-                    if usual { self.segment_bytes } else { needed.next_multiple_of(BLOCK_BYTES) };
+                let usual = self.next_bytes.max(needed.next_power_of_two()).min(self.segment_bytes);
+                let file_bytes = if needed <= usual { usual } else { needed.next_multiple_of(BLOCK_BYTES) };
                 let file = self.disk.create(&path).map_err(Error::io("create", &path))?;
                 if let Err(error) = file.allocate(file_bytes) {
                     // An empty file left behind means nothing to recovery; it is removed there at the latest.

@@ -62,6 +62,11 @@ impl<D: Disk> Preparation<D> {
         Preparation { disk, path, file: None, file_bytes, filled: 0, turn }
     }
 
+    /// How large the file becomes.
+    pub fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
     /// Only allocates the file. It is made in no time, and what is written to it is written once, not twice; its
     /// syncs are slower.
     #[must_use]

@@ -1162,3 +1162,45 @@ fn the_length_of_a_snapshot_in_progress_is_known_and_its_file_can_be_synced() {
     open(&disk, 4096);
     assert_eq!(disk.list(&dir()).unwrap(), ["synced"], "an abandoned snapshot leaves nothing");
 }
+
+#[test]
+fn segments_ahead_of_need_follow_use() {
+    const MIB: u64 = 1 << 20;
+    let root = tempfile::tempdir().unwrap();
+    let taken = || -> Vec<u64> {
+        let files = std::fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap());
+        let named = files.filter(|file| file.file_name() == "spare" || file.file_name() == "reserve");
+        named.map(|file| file.metadata().unwrap().len() / MIB).collect()
+    };
+    let newest = || {
+        let files = std::fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap());
+        let segments = files.filter(|file| file.file_name().to_string_lossy().ends_with(".log"));
+        segments.max_by_key(std::fs::DirEntry::file_name).unwrap().metadata().unwrap().len() / MIB
+    };
+    for start in 0..2 {
+        let (mut log, ..) = try_open(&OsDisk::default(), root.path(), 64 * MIB).unwrap();
+        log.reserve().unwrap();
+        let spare = log.prepare().unwrap().run().unwrap();
+        log.adopt(spare);
+        assert_eq!(taken(), [4, 4], "what an idle log takes, start {start}");
+        let mut sizes = Vec::new();
+        for _ in 0..200 {
+            log.append(Kind::Batch, 1, &vec![1; MIB as usize]);
+            log.flush().unwrap();
+            if sizes.last() != Some(&newest()) {
+                sizes.push(newest());
+            }
+            if let Some(preparation) = log.prepare() {
+                log.adopt(preparation.unfilled().run().unwrap());
+            }
+        }
+        // The reserve that was made at the start is used up only when no spare is there.
+        assert_eq!(sizes, [4, 8, 16, 32, 64], "start {start}");
+        log.close().unwrap();
+    }
+    // A large frame has a segment that holds it, and no more than is asked for.
+    let (mut log, ..) = try_open(&OsDisk::default(), root.path(), 64 * MIB).unwrap();
+    log.append(Kind::Batch, 1, &vec![1; 20 * MIB as usize]);
+    log.flush().unwrap();
+    assert_eq!(newest(), 32);
+}
