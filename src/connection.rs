@@ -127,7 +127,7 @@ pub struct Client {
     /// the server.
     pub progress_ms: u64,
     /// What it had taken when that was last looked at.
-    pub acknowledged_bytes: u64,
+    pub taken_bytes: u64,
     /// The log tells that it is not read from.
     pub is_told_of: bool,
     /// The last turn of the worker in which its requests were looked at, and how many were run in it.
@@ -175,7 +175,7 @@ impl Connection {
             paused: false,
             early_bytes: 0,
             progress_ms: 0,
-            acknowledged_bytes: 0,
+            taken_bytes: 0,
             is_told_of: false,
             last_turn: 0,
             commands_in_turn: 0,

@@ -396,25 +396,29 @@ impl Net {
         self.slot(id).and_then(|slot| slot.socket.as_ref()).is_some_and(|socket| socket.sending.is_some())
     }
 
-    /// How many bytes the peer has taken so far; `None` where the system does not tell, as for a Unix socket.
-    pub fn acknowledged_bytes(&self, id: SocketId) -> Option<u64> {
+    /// How many bytes the peer has taken, to see whether it goes on: those it has acknowledged over TCP; over a Unix
+    /// socket, which has no such count, those of the send on its way that have left.
+    pub fn taken_bytes(&self, id: SocketId) -> Option<u64> {
         /// Where `tcpi_bytes_acked` lies in the kernel's `struct tcp_info`, whose fields keep their places for ever.
         const BYTES_ACKED_AT: usize = 120;
         const WORD: usize = size_of::<u64>();
-        let descriptor = &self.slot(id)?.socket.as_ref()?.descriptor;
+        let socket = self.slot(id)?.socket.as_ref()?;
         let mut info = [0u64; BYTES_ACKED_AT / WORD + 1];
         let mut len = size_of_val(&info) as libc::socklen_t;
         // SAFETY: 1. the kernel writes at most `len` bytes to `info`, which is as long; 2. the descriptor is open.
         let result = unsafe {
             libc::getsockopt(
-                descriptor.as_raw_fd(),
+                socket.descriptor.as_raw_fd(),
                 libc::IPPROTO_TCP,
                 libc::TCP_INFO,
                 info.as_mut_ptr().cast(),
                 &raw mut len,
             )
         };
-        (result == 0 && len as usize == size_of_val(&info)).then_some(info[BYTES_ACKED_AT / WORD])
+        if result == 0 && len as usize == size_of_val(&info) {
+            return Some(info[BYTES_ACKED_AT / WORD]);
+        }
+        socket.sending.as_ref().map(|sending| sending.sent as u64)
     }
 
     /// Tells the peer that nothing more will be sent; what it sends still arrives.

@@ -125,8 +125,8 @@ impl Worker {
     /// Whether the client has taken anything since the last look.
     fn goes_on(&mut self, id: SocketId, connection: &mut Connection) -> bool {
         let client = &mut connection.client;
-        let taken = self.net.acknowledged_bytes(id).unwrap_or(0);
-        let goes_on = taken != std::mem::replace(&mut client.acknowledged_bytes, taken);
+        let taken = self.net.taken_bytes(id).unwrap_or(0);
+        let goes_on = taken != std::mem::replace(&mut client.taken_bytes, taken);
         if goes_on {
             client.progress_ms = self.uptime_ms;
         }

@@ -375,3 +375,38 @@ fn a_client_in_the_middle_of_a_request_is_let_go_after_time_in_which_it_could_ha
         assert_eq!(look(worker, 1000), Stage::Closing);
     });
 }
+
+#[test]
+fn a_client_on_the_unix_socket_that_takes_one_large_reply_slowly_is_not_let_go() {
+    const VALUE_BYTES: usize = 3 << 20;
+    const TAKEN_BYTES: usize = 512 << 10;
+    with_worker_of(&["--request-timeout", "3s"], |worker| {
+        let mut client = Client::connect(worker);
+        let set = request(["SET", "big", &"v".repeat(VALUE_BYTES)].into_iter());
+        send_all(worker, &mut client, set.as_bytes());
+        turns(worker, |_| client.received() == "+OK\r\n");
+        client.send(&"GET big\r\n".repeat(10));
+        turns(worker, |worker| {
+            worker.connections.iter().flatten().all(|connection| connection.client.hungry)
+        });
+        worker.next_note_ms = u64::MAX; // No looks but these.
+        let mut passed_ms = worker.uptime_ms;
+        let mut look = |worker: &mut Worker| {
+            passed_ms += 1000;
+            worker.uptime_ms = passed_ms;
+            worker.look_for_stuck_clients();
+            worker.connections.iter().flatten().next().unwrap().client.stage
+        };
+        let mut piece = vec![0; TAKEN_BYTES];
+        for second in 1..VALUE_BYTES / TAKEN_BYTES {
+            let mut taken = 0;
+            turns(worker, |_| {
+                taken += client.0.read(&mut piece[taken..]).unwrap_or(0);
+                taken == TAKEN_BYTES
+            });
+            assert_eq!(look(worker), Stage::Open, "{second} seconds of 3");
+        }
+        let stages: Vec<_> = (0..5).map(|_| look(worker)).collect();
+        assert!(matches!(stages[4], Stage::Lingering { .. }), "it has taken nothing for long: {stages:?}");
+    });
+}

@@ -118,7 +118,7 @@ fn a_log_that_is_read_again_tells_what_it_lacks_and_holds_the_last_line() {
             };
         }
         let failures = lines.iter().filter(|line| line.contains("no backup was made")).count();
-        let end = 1; // "stopping at signal", for which there may have been no room.
-        assert!((LINES..=LINES + end).contains(&(failures + dropped)), "{format}: {failures} and {dropped}");
+        // There may have been no room for other lines either.
+        assert!(failures + dropped >= LINES, "{format}: {failures} and {dropped}");
     }
 }

@@ -33,7 +33,7 @@ fn silent(server: &Server, name: &str) -> Resp {
 
 #[test]
 fn a_client_that_does_not_read_is_shown_told_of_and_let_go() {
-    let server = Server::start(2, &["--request-timeout", "3s"]);
+    let server = Server::start(2, &["--request-timeout", "10s"]);
     let mut client = silent(&server, "silent");
     let is_shown = || {
         let line = line_of(&server, "silent").expect("it is not let go yet");
@@ -60,12 +60,12 @@ fn a_client_that_does_not_read_is_shown_told_of_and_let_go() {
 
 #[test]
 fn a_client_that_reads_slowly_is_not_let_go() {
-    const TIMEOUT: Duration = Duration::from_secs(2);
-    let server = Server::start(1, &["--request-timeout", "2s"]);
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    let server = Server::start(1, &["--request-timeout", "5s"]);
     let mut client = silent(&server, "slow");
     let (mut reader, mut chunk, mut received) = (client.wire.sender(), vec![0; 16 << 10], 0);
     let begun = Instant::now();
-    while begun.elapsed() < 2 * TIMEOUT {
+    while begun.elapsed() < TIMEOUT.mul_f64(1.5) {
         received += reader.read(&mut chunk).unwrap();
         thread::sleep(Duration::from_millis(50)); // It is slow.
     }
@@ -106,11 +106,14 @@ fn a_client_that_stops_in_the_middle_of_a_request_is_let_go_and_an_idle_one_is_n
 
 #[test]
 fn a_request_that_comes_piece_by_piece_is_taken() {
-    let server = Server::start(1, &["--request-timeout", "1s"]);
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    let server = Server::start(1, &["--request-timeout", "5s"]);
     let mut client = server.resp();
-    for piece in encoded(&["ECHO", "slow"]).chunks(3) {
+    let request = encoded(&["ECHO", "slow"]);
+    let pause = TIMEOUT.mul_f64(1.2) / request.len() as u32;
+    for piece in request.chunks(1) {
         client.wire.send(piece);
-        thread::sleep(Duration::from_millis(300)); // It is slow.
+        thread::sleep(pause); // It is slow.
     }
     assert_eq!(client.read().to_string(), "\"slow\"");
 }
