@@ -388,7 +388,7 @@ fn an_empty_server_takes_little_of_the_disk_however_many_shards_it_has() {
         std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
     };
     let is_ready = |shard| shard_files(shard).iter().any(|path| path.ends_with("spare"));
-    assert!(crate::process::within_deadline(|| (0..SHARDS).all(is_ready)), "{}", server.log.tail());
+    assert!(within_deadline(|| (0..SHARDS).all(is_ready)), "{}", server.log.tail());
     for shard in 0..SHARDS {
         let files = shard_files(shard);
         let taken: u64 = files.iter().map(|path| path.metadata().unwrap().blocks() * 512).sum();
