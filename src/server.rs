@@ -5,11 +5,13 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::io::ErrorKind;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
@@ -51,6 +53,9 @@ const FILES_PER_SHARD: u64 = 24 + UNSYNCED_FILES_MAX as u64;
 /// How long an address that is in use is tried again, and how often.
 const BIND_PATIENCE: Duration = Duration::from_secs(1);
 const BIND_RETRY: Duration = Duration::from_millis(20);
+
+/// A worker that begins no turn for so long is woken.
+const STANDSTILL: Duration = Duration::from_millis(500);
 
 /// How often the progress of loading is logged.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -418,6 +423,7 @@ impl Stoppable {
 pub(crate) struct Ready {
     doorbell: Doorbell,
     wakeup: OwnedFd,
+    waker: Waker,
 }
 
 pub(crate) enum Report {
@@ -427,6 +433,42 @@ pub(crate) enum Report {
     Ended(Result<(), Failure>),
     /// This worker has no executor; its thread ends with the reason.
     Unbegun(usize),
+}
+
+/// What the workers report; while it is waited for, those that stand still are woken.
+///
+/// A worker whose thread gets no CPU just when its executor looks for work parks with that work undone (glommio 0.9:
+/// `run_task_queues` returns as if there were none), and where no timer of its own is under way it sleeps for ever. A
+/// wake from another thread ends that. Idle workers take a turn with each tick, so none is woken but for this, for a
+/// long turn, or for a thread that waits for its CPU, which it does not harm.
+struct FromWorkers<'a> {
+    shared: &'a Shared,
+    reports: mpsc::Receiver<Report>,
+    /// Never dropped: with its executor gone, nobody is left to whom the last one could be given back.
+    wakers: Vec<ManuallyDrop<Waker>>,
+}
+
+impl FromWorkers<'_> {
+    /// The next report. Waits for it.
+    fn next(&self) -> Report {
+        loop {
+            match self.reports.recv_timeout(STANDSTILL) {
+                Ok(report) => return report,
+                Err(mpsc::RecvTimeoutError::Timeout) => self.wake_those_that_stand_still(),
+                Err(mpsc::RecvTimeoutError::Disconnected) => panic!("each worker reports its end"),
+            }
+        }
+    }
+
+    fn wake_those_that_stand_still(&self) {
+        let now_ms = self.shared.started.elapsed().as_millis() as u64;
+        for (worker, waker) in self.wakers.iter().enumerate() {
+            let since_ms = now_ms.saturating_sub(self.shared.turn_began_ms(worker));
+            if u128::from(since_ms) > STANDSTILL.as_millis() {
+                waker.wake_by_ref();
+            }
+        }
+    }
 }
 
 /// Where a worker reports. Dropped before its work has begun, it reports that.
@@ -483,7 +525,8 @@ fn serve(
     running: &OnceLock<Running>,
 ) -> Result<(), Failure> {
     let shards = shared.config.shard_count();
-    let (reports, from_workers) = mpsc::channel();
+    let (reports, received) = mpsc::channel();
+    let mut from_workers = FromWorkers { shared, reports: received, wakers: Vec::new() };
     let mut starts = Vec::new();
     let mut shard_data = Vec::new();
     let mut listeners = Some(listeners);
@@ -500,7 +543,7 @@ fn serve(
     }
     let mut ready: Vec<Option<Ready>> = (0..shards).map(|_| None).collect();
     while ready.iter().any(Option::is_none) {
-        match from_workers.recv().expect("each worker reports before it ends") {
+        match from_workers.next() {
             Report::Ready(worker, its) => ready[worker] = Some(its),
             Report::Read => unreachable!("no worker knows its files yet"),
             Report::Ended(result) => return result,
@@ -512,7 +555,8 @@ fn serve(
     }
     let ready: Vec<Ready> = ready.into_iter().flatten().collect();
     let doorbells: Arc<[Doorbell]> = ready.iter().map(|ready| ready.doorbell.clone()).collect();
-    let wakeups = ready.into_iter().map(|ready| ready.wakeup).collect();
+    let (wakeups, wakers) = ready.into_iter().map(|it| (it.wakeup, ManuallyDrop::new(it.waker))).unzip();
+    from_workers.wakers = wakers;
     let running = running.get_or_init(|| Running { shared: shared.clone(), wakeups });
     for start in &starts {
         let _ = start.send(doorbells.clone()); // A worker that has ended says so by its report.
@@ -527,7 +571,7 @@ fn serve(
     }
     let mut unread = shards;
     while unread > 0 {
-        match from_workers.recv().expect("each worker reports its end") {
+        match from_workers.next() {
             Report::Read => unread -= 1,
             Report::Ready(..) | Report::Unbegun(_) => {}
             Report::Ended(result) => return result,
@@ -538,7 +582,7 @@ fn serve(
     running.wakeups.iter().for_each(|wakeup| Net::unpark(wakeup.as_fd()));
     (0..shards).try_for_each(|_| {
         loop {
-            if let Report::Ended(result) = from_workers.recv().expect("each worker reports its end") {
+            if let Report::Ended(result) = from_workers.next() {
                 break result;
             }
         }
@@ -628,7 +672,8 @@ async fn work(
     let Inlets { listeners, start, data } = inlets;
     let net = Net::new().map_err(|error| ring_failure(error, &shared.config))?;
     let wakeup = net.wakeup().try_clone_to_owned().map_err(Failure::NetworkRing)?;
-    let _ = reports.send(Report::Ready(index, Ready { doorbell: net.doorbell(), wakeup }));
+    let waker = std::future::poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+    let _ = reports.send(Report::Ready(index, Ready { doorbell: net.doorbell(), wakeup, waker }));
     // Nothing is served yet, so this thread may wait for the others.
     let Ok(doorbells) = start.recv() else { return Ok(()) };
     post.connect(&doorbells);
