@@ -68,46 +68,11 @@ impl<D: Disk> Data<D> {
     pub fn settle(&mut self, discards_cut: bool) -> Result<(), Failure> {
         let settled = self.directory.remove_leftovers().and_then(|()| self.directory.upgrade());
         settled.map_err(|error| Failure::Log { shard: None, error })?;
-        for index in (0..self.layout.shards).filter(|_| discards_cut) {
-            let discarded = wal::discard_cut(&self.disk, &self.layout.shard_dir(index));
-            let files = discarded.map_err(|error| Failure::log(index as usize, error))?;
-            tracing::info!(shard = index, files, "discarded what earlier starts had cut off the log");
+        if discards_cut {
+            let files = self.directory.discard_cut().map_err(|error| Failure::Log { shard: None, error })?;
+            tracing::info!(files, "discarded what earlier starts had cut off the logs");
         }
         Ok(())
-    }
-
-    /// Makes the logs say what the verdict says. First every log is marked with the transactions that do not count:
-    /// after a crash from then on the same verdict is reached. Then the logs that end early are replaced by
-    /// snapshots, so that what follows is not mistaken for part of what was cut.
-    fn carry_out(self) -> Result<Data<D>, Failure> {
-        for (index, ids) in self.verdict.unmarked.iter().enumerate().filter(|(_, ids)| !ids.is_empty()) {
-            tracing::warn!(
-                shard = index,
-                transactions = ids.len(),
-                "commands over several shards that a crash cut short were left out"
-            );
-            let (_, mut log) = self.shard(index).recover()?;
-            for id in ids {
-                log.append(Kind::Transaction { id: *id, participants: &[] }, 0, &[]);
-            }
-            log.sync().map_err(|error| Failure::log(index, error))?;
-        }
-        for (index, cut) in self.verdict.cuts.iter().enumerate() {
-            let Some(seq) = cut else { continue };
-            let (shard, mut log) = self.shard(index).recover()?;
-            let lost = log.next_seq() - seq;
-            tracing::warn!(
-                shard = index,
-                frames = lost,
-                "the end of the log builds on what another shard lost in a power cut; it is cut off"
-            );
-            let kept = replace_by_snapshot(&shard, &mut log, *seq, self.verdict.last_id)
-                .map_err(|error| Failure::log(index, error))?;
-            warn_kept(index, &kept);
-        }
-        let Verdict { left_out, last_id, .. } = &*self.verdict;
-        let verdict = Verdict { left_out: left_out.clone(), last_id: *last_id, ..Verdict::default() };
-        Ok(Data { verdict: Arc::new(verdict), ..self })
     }
 }
 
@@ -177,26 +142,18 @@ impl<D: Disk> Found<D> {
         let Found { mut directory, disk, shards, segment_bytes } = self;
         let layout = match directory.layout().cloned() {
             Some(layout) if layout.shards == shards => layout,
-            old => {
+            Some(old) => {
+                tracing::info!(from = old.shards, to = shards, "moving keys to another number of shards");
+                move_layout(&mut directory, &disk, &old, shards, segment_bytes, loading)?
+            }
+            None => {
                 let new = directory.create_layout(shards).map_err(failed)?;
-                if let Some(old) = &old {
-                    tracing::info!(from = old.shards, to = shards, "moving keys to another number of shards");
-                    move_keys(&disk, old, &new, segment_bytes, loading)?;
-                }
                 directory.activate(new.clone()).map_err(failed)?;
                 new
             }
         };
-        let verdict = Arc::new(verdict::reach_noting(&disk, &layout, loading)?.accept(&layout)?);
-        if verdict.is_news() {
-            // The snapshots, too, are judged before anything is changed.
-            for index in 0..shards {
-                let read = wal::check(&disk, &layout.shard_dir(index), layout.place(index), |_| Ok(()));
-                read.map_err(|error| Failure::log(index as usize, error))?;
-            }
-        }
+        let verdict = judge(&disk, &layout, segment_bytes, loading)?;
         let data = Data { directory, disk, layout, segment_bytes, verdict };
-        let data = if data.verdict.is_news() { data.carry_out()? } else { data };
         loading.begin_step(shards as usize);
         Ok(data)
     }
@@ -342,14 +299,8 @@ pub(crate) fn apply(shard: &mut Shard, record: &Record<'_>) -> Result<(), Replay
     Ok(())
 }
 
-/// Writes a snapshot of the whole shard in place of its log, whose frames from `seq` on do not count; what it replaces is
-/// kept aside. `last_id` is not below the id of any transaction that the shard has a part of. Blocks.
-fn replace_by_snapshot<D: Disk>(
-    shard: &Shard,
-    log: &mut Log<D>,
-    seq: u64,
-    last_id: u64,
-) -> Result<Vec<PathBuf>, wal::Error> {
+/// Writes a snapshot of the whole shard in place of its log. `last_id` is not below the id of any transaction that the shard has a part of. Blocks.
+fn replace_by_snapshot<D: Disk>(shard: &Shard, log: &mut Log<D>, last_id: u64) -> Result<(), wal::Error> {
     let mut writer = log.begin_snapshot()?;
     let id = verdict::snapshot_id(wall_clock_us().min(ID_MICROS_MAX), last_id);
     writer.append(Kind::Transaction { id, participants: &[] }, 0, &[])?;
@@ -357,7 +308,7 @@ fn replace_by_snapshot<D: Disk>(
     write_all(shard, |change| target.put(change))?;
     target.flush()?;
     let snapshot = log.finish_snapshot(target.writer)?;
-    log.retire(&snapshot).keep_aside(seq)
+    log.retire(&snapshot).clear().map(drop)
 }
 
 /// Puts every key of a shard, expired ones too: they expire where they are put. What the clocks showed comes last.
@@ -383,6 +334,103 @@ pub(crate) fn random_seeds() -> [u64; 4] {
     std::array::from_fn(|index| RandomState::new().hash_one(index))
 }
 
+/// Finds out what counts of a layout's logs, and makes them say it. All of them are read before any is changed.
+fn judge<D: Disk>(
+    disk: &D,
+    layout: &Layout,
+    segment_bytes: u64,
+    loading: &Loading,
+) -> Result<Arc<Verdict>, Failure> {
+    let verdict = verdict::reach_noting(disk, layout, loading)?.accept(layout)?;
+    if !verdict.is_news() {
+        return Ok(Arc::new(verdict));
+    }
+    for index in 0..layout.shards {
+        expect_changes(disk, layout, index)?;
+    }
+    carry_out(disk, layout, segment_bytes, verdict).map(Arc::new)
+}
+
+/// Demands that every frame of a shard can be replayed.
+fn expect_changes<D: Disk>(disk: &D, layout: &Layout, index: u32) -> Result<(), Failure> {
+    let read = wal::check(disk, &layout.shard_dir(index), layout.place(index), |record| {
+        let malformed = |error| Replay::Malformed { seq: record.seq, error };
+        shard::decode(record.payload).try_for_each(|change| change.map(drop).map_err(malformed))
+    });
+    read.map(drop).map_err(|error| error.of_shard(index as usize))
+}
+
+/// Makes the logs say what the verdict says. First every log is marked with the transactions that do not count: after a
+/// crash from then on the same verdict is reached. Then the logs that end early are replaced by snapshots, so that what
+/// follows is not mistaken for part of what was cut.
+fn carry_out<D: Disk>(
+    disk: &D,
+    layout: &Layout,
+    segment_bytes: u64,
+    verdict: Verdict,
+) -> Result<Verdict, Failure> {
+    let verdict = Arc::new(verdict);
+    let shard = |index| ShardData::new(disk, layout, index, segment_bytes, &verdict);
+    let cuts = || verdict.cuts.iter().enumerate().filter_map(|(index, cut)| Some((index, (*cut)?)));
+    // Before anything is marked, so that what is kept may count once the lost parts turn up.
+    for (index, seq) in cuts() {
+        let (_, log) = shard(index).recover()?;
+        let kept = log.copy_aside(seq).map_err(|error| Failure::log(index, error))?;
+        warn_kept(index, &kept);
+    }
+    for (index, ids) in verdict.unmarked.iter().enumerate().filter(|(_, ids)| !ids.is_empty()) {
+        tracing::warn!(
+            shard = index,
+            transactions = ids.len(),
+            "commands over several shards that a crash cut short were left out"
+        );
+        let (_, mut log) = shard(index).recover()?;
+        for id in ids {
+            log.append(Kind::Transaction { id: *id, participants: &[] }, 0, &[]);
+        }
+        log.sync().map_err(|error| Failure::log(index, error))?;
+    }
+    for (index, seq) in cuts() {
+        let (shard, mut log) = shard(index).recover()?;
+        let lost = log.next_seq() - seq;
+        tracing::warn!(
+            shard = index,
+            frames = lost,
+            "the end of the log builds on what another shard lost in a power cut; it is cut off"
+        );
+        replace_by_snapshot(&shard, &mut log, verdict.last_id).map_err(|error| Failure::log(index, error))?;
+    }
+    Ok(Verdict { left_out: verdict.left_out.clone(), last_id: verdict.last_id, ..Verdict::default() })
+}
+
+/// Moves all keys to a new layout with another number of shards, which then counts. A crash, or a failure, leaves the
+/// old one.
+fn move_layout<D: Disk>(
+    directory: &mut DataDir<D>,
+    disk: &D,
+    old: &Layout,
+    shards: u32,
+    segment_bytes: u64,
+    loading: &Loading,
+) -> Result<Layout, Failure> {
+    let failed = |error| Failure::Log { shard: None, error };
+    let verdict = judge(disk, old, segment_bytes, loading)?;
+    if old.shards == 1 {
+        // There was nothing to compare, so it was not read yet.
+        expect_changes(disk, old, 0)?;
+    }
+    // What an earlier move left behind may take the room that this one needs.
+    directory.remove_leftovers().map_err(failed)?;
+    let new = directory.create_layout(shards).map_err(failed)?;
+    let moved = move_keys(disk, old, &new, segment_bytes, &verdict, loading)
+        .and_then(|()| directory.activate(new.clone()).map_err(failed));
+    if let Err(failure) = moved {
+        let _ = directory.remove_leftovers(); // Or the next start does it.
+        return Err(failure);
+    }
+    Ok(new)
+}
+
 /// Writes every key of the old layout into the shard of the new one that owns it. One old shard is in memory at a
 /// time.
 fn move_keys<D: Disk>(
@@ -390,10 +438,10 @@ fn move_keys<D: Disk>(
     old: &Layout,
     new: &Layout,
     segment_bytes: u64,
+    verdict: &Arc<Verdict>,
     loading: &Loading,
 ) -> Result<(), Failure> {
     let failed = |shard: usize| move |error| Failure::log(shard, error);
-    let verdict = Arc::new(verdict::reach_noting(disk, old, loading)?.accept(old)?);
     loading.begin_step(old.shards as usize);
     let shards = new.shards as usize;
     let mut targets = Vec::with_capacity(shards);
@@ -401,9 +449,10 @@ fn move_keys<D: Disk>(
         targets.push(Target::create(disk, new, index).map_err(failed(index))?);
     }
     let mut newest: Option<Clocks> = None;
+    let mut torn = Vec::new();
     for index in 0..old.shards as usize {
-        let data = ShardData::new(disk, old, index, segment_bytes, &verdict);
-        let (shard, _) = data.read(Shard::new(random_seeds()), |record, keys| {
+        let data = ShardData::new(disk, old, index, segment_bytes, verdict);
+        let (shard, replayed) = data.read(Shard::new(random_seeds()), |record, keys| {
             loading.note(index, record, keys);
         })?;
         write_all(&shard, |change| {
@@ -414,13 +463,17 @@ fn move_keys<D: Disk>(
             let owner = router::owner(change.key().unwrap_or_default(), shards);
             targets[owner].put(change).map_err(failed(owner))
         })?;
+        if replayed.recovered.cut.is_some() {
+            torn.push((data, replayed));
+        }
     }
     for (index, mut target) in targets.into_iter().enumerate() {
         let told = newest.map_or(Ok(()), |clocks| target.put(&Change::Clocks(clocks)));
         told.map_err(failed(index))?;
         target.finish().map_err(failed(index))?;
     }
-    Ok(())
+    // What is cut is told and kept aside here as well.
+    torn.into_iter().try_for_each(|(data, replayed)| data.open(replayed).map(drop))
 }
 
 /// A snapshot while keys are written into it.

@@ -271,17 +271,6 @@ fn left_out(traces: &[Traces], cuts: &[Option<u64>]) -> (HashSet<TransactionId>,
 
 /// Where a transaction that does not count had all its parts on disk, or where what builds on one cannot be cut off.
 fn contradiction(traces: &[Traces], verdict: &Verdict) -> Option<Contradiction> {
-    let lacking = |id: &TransactionId, participants: &[u32]| {
-        participants.iter().map(|participant| *participant as usize).find(|participant| {
-            let (Some(of), Some(cut)) = (traces.get(*participant), verdict.cuts.get(*participant)) else {
-                return false;
-            };
-            match of.parts.get(id) {
-                Some((seq, _)) => cut.is_some_and(|cut| *seq >= cut),
-                None => of.snapshot_begun < *id,
-            }
-        })
-    };
     for (shard, (of, cut)) in traces.iter().zip(&verdict.cuts).enumerate() {
         let is_settled = |seq: u64| seq <= of.standing.settled_seq;
         for (id, (seq, participants)) in &of.parts {
@@ -289,7 +278,7 @@ fn contradiction(traces: &[Traces], verdict: &Verdict) -> Option<Contradiction> 
             if !verdict.left_out.contains(id) || of.left_out.contains(id) {
                 continue;
             }
-            let Some(lacking) = lacking(id, participants) else { continue };
+            let Some(lacking) = lacking(traces, verdict, id, participants, traces.len()) else { continue };
             let stays = of.standing.is_same_boot && traces[lacking].standing.is_same_boot;
             let cut = cut.filter(|cut| seq < cut && (is_settled(*cut) || stays));
             if let Some(seq) = cut.or(is_settled(*seq).then_some(*seq)) {
@@ -298,6 +287,32 @@ fn contradiction(traces: &[Traces], verdict: &Verdict) -> Option<Contradiction> 
         }
     }
     None
+}
+
+/// The shard for whose sake a transaction does not count: one that lacks its part, and of which it is not known that
+/// damage took it. Where a part is only cut off, it is the shard for whose sake that was done. Each cut follows from an
+/// earlier one, of which there is one for each shard at most.
+fn lacking(
+    traces: &[Traces],
+    verdict: &Verdict,
+    id: &TransactionId,
+    participants: &[u32],
+    cuts_max: usize,
+) -> Option<usize> {
+    let known = || participants.iter().map(|it| *it as usize).filter(|it| *it < traces.len());
+    let lacks = |participant: &usize| {
+        let of = &traces[*participant];
+        !of.standing.has_lost && !of.parts.contains_key(id) && of.snapshot_begun < *id
+    };
+    let for_whose_sake = |participant: usize| {
+        let (of, cut) = (&traces[participant], verdict.cuts.get(participant).copied()??);
+        let is_cut = of.parts.get(id).is_some_and(|(seq, _)| *seq >= cut);
+        let causes = of.parts.iter().filter(|(id, (seq, _))| *seq < cut && verdict.left_out.contains(id));
+        is_cut.then_some(causes)?.find_map(|(id, (_, participants))| {
+            lacking(traces, verdict, id, participants, cuts_max.checked_sub(1)?)
+        })
+    };
+    known().find(lacks).or_else(|| known().find_map(for_whose_sake))
 }
 
 impl Contradiction {
@@ -367,6 +382,7 @@ fn first_dependent(
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::Duration;
 
     use shard::Changes;
     use wal::{Log, MemDisk};
@@ -480,6 +496,59 @@ mod tests {
                 assert!(text.contains(part), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn the_shard_that_lacks_its_part_is_named_and_not_one_that_was_cut_for_its_sake() {
+        let disk = written(|logs| {
+            part(&mut logs[1], 1, &[1, 2], &put("one", "1"));
+            alone(&mut logs[1], &splice("one", 1, "2"));
+            part(&mut logs[1], 2, &[0, 1], &put("other", "1"));
+            part(&mut logs[0], 2, &[0, 1], &put("another", "1"));
+            logs[0].sync().unwrap();
+            logs[0].settle(1);
+            logs[0].note_progress();
+        });
+        let Contradiction { shard, seq, lacking, .. } = refused(&disk);
+        assert_eq!((shard, seq, lacking), (0, 1, 2));
+    }
+
+    #[test]
+    fn a_shard_that_has_lost_frames_is_not_blamed_again() {
+        let disk = written(|logs| {
+            part(&mut logs[0], 1, &[0, 1, 2], &put("left", "1"));
+            logs[0].sync().unwrap();
+            logs[0].settle(1);
+            logs[0].note_progress();
+        });
+        let layout = wal::DataDir::inspect(disk.clone(), Path::new("/data"), Duration::ZERO).unwrap();
+        let layout = layout.layout.unwrap().unwrap();
+        let mut blamed = Vec::new();
+        loop {
+            let verdict = reach_by(3, |index, on_record| {
+                let (directory, place) = (layout.shard_dir(index), layout.place(index));
+                let found = wal::check(&disk, &directory, place, |record| {
+                    on_record(record);
+                    Ok::<_, wal::Error>(())
+                });
+                let (has_lost, settled_seq) =
+                    (blamed.contains(&(index as usize)), found.unwrap().settled_seq);
+                Ok(Standing { has_lost, settled_seq, is_same_boot: false })
+            });
+            let Some(contradiction) = verdict.unwrap().contradiction else { break };
+            assert!(!blamed.contains(&contradiction.lacking), "{blamed:?}, then {}", contradiction.lacking);
+            blamed.push(contradiction.lacking);
+        }
+        assert_eq!(blamed, [1, 2]);
+    }
+
+    #[test]
+    fn what_is_kept_aside_stays_when_the_keys_move() {
+        let disk = written(half);
+        let data = open_on(disk.clone(), Path::new("/data"), 2, SEGMENT_BYTES).unwrap();
+        drop(data);
+        let kept = Path::new("/data/layout-1.shard-0.00000000000000000001.log.3.cut");
+        assert!(disk.read(kept).is_ok(), "{:?}", disk.list(Path::new("/data")));
     }
 
     #[test]

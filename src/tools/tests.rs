@@ -553,6 +553,47 @@ fn what_builds_on_a_lost_part_is_told_and_left_out_as_a_start_does() {
 }
 
 #[test]
+fn what_was_cut_and_kept_aside_is_brought_back_by_a_repair() {
+    let directory = Directory::filled();
+    let other = directory.path().join("layout-1/shard-1");
+    let good = directory.temporary.path().join("good");
+    let data = recovery::open_on(OsDisk::default(), &directory.path(), SHARDS, SEGMENT_BYTES).unwrap();
+    let mut shards = [0, 1].map(|index| Writer::open(&data.shard(index)));
+    let without = directory.temporary.path().join("without");
+    copy_dir(&other, &without);
+    let kind = wal::Kind::Transaction { id: crate::verdict::transaction_id(11, 0), participants: &[0, 1] };
+    for (shard, writer) in shards.iter_mut().enumerate() {
+        writer.write(kind, &[shard::Change::Put { key: &key(shard, 91), value: b"part", deadline_ms: None }]);
+    }
+    shards[0].splice(&key(0, 91), 4, b"-and-more");
+    drop((shards, data));
+    // The machine ended, and the newest segment of one shard lacks its last frame, as a power cut can leave it.
+    fs::rename(&other, &good).unwrap();
+    fs::rename(without, &other).unwrap();
+    let started = recovery::open_on(OsDisk::default(), &directory.path(), SHARDS, SEGMENT_BYTES).unwrap();
+    drop([0, 1].map(|index| started.shard(index).recover().unwrap()));
+    drop(started);
+    assert_eq!(recovered(&directory.path()).unwrap(), filled_state(0, &[]));
+
+    // The good files turn up: in a copy, what was kept aside gets its names back.
+    fs::remove_dir_all(&other).unwrap();
+    fs::rename(&good, &other).unwrap();
+    let kept = directory.files(0, ".cut");
+    assert!(!kept.is_empty());
+    for path in [".log", ".snapshot"].iter().flat_map(|suffix| directory.files(0, suffix)) {
+        fs::remove_file(path).unwrap();
+    }
+    for path in kept {
+        fs::rename(&path, path.with_extension("").with_extension("")).unwrap();
+    }
+    let (_, text) = directory.repair().unwrap();
+    let mut all = filled_state(0, &[]);
+    all.insert(key(0, 91), (b"part-and-more".to_vec(), None));
+    all.insert(key(1, 91), (b"part".to_vec(), None));
+    assert!(recovered(&directory.to()).unwrap() == all, "{text}");
+}
+
+#[test]
 fn a_dump_is_imported_through_the_text_protocol() {
     let directory = Directory::empty();
     let long = value(7).repeat(12_000);

@@ -6,9 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::header::{SEGMENT_SUFFIX, SNAPSHOT_SUFFIX, SYNCED_NAME};
+use crate::header::{CUT_SUFFIX, SEGMENT_SUFFIX, SNAPSHOT_SUFFIX, SYNCED_NAME};
 use crate::snapshot::sync_directory;
-use crate::{Disk, DiskFile, Error, ManifestFault, Place, salvage, synced};
+use crate::{Disk, DiskFile, Error, ManifestFault, Place, recovery, salvage, synced};
 
 const LOCK_NAME: &str = "LOCK";
 const MANIFEST_NAME: &str = "MANIFEST";
@@ -269,6 +269,34 @@ impl<D: Disk> DataDir<D> {
         Ok(())
     }
 
+    /// Moves what starts have cut off the logs of a layout out of its directory, which is to be removed.
+    fn save_cut(&self, layout: &str) -> Result<(), Error> {
+        let directory = self.path.join(layout);
+        for shard in self.disk.list(&directory).map_err(Error::io("list", &directory))? {
+            let from = directory.join(&shard);
+            for name in self.disk.list(&from).map_err(Error::io("list", &from))? {
+                if name.ends_with(CUT_SUFFIX) {
+                    let (from, to) = (from.join(&name), self.path.join(format!("{layout}.{shard}.{name}")));
+                    self.disk.rename(&from, &to).map_err(Error::io("rename", &from))?;
+                }
+            }
+        }
+        sync_directory(&self.disk, &self.path)
+    }
+
+    /// Removes what earlier starts have cut off logs and kept aside. Returns how many files that were.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn discard_cut(&self) -> Result<usize, Error> {
+        let shards = self.layout.iter().flat_map(|it| (0..it.shards).map(|index| it.shard_dir(index)));
+        let mut count = 0;
+        for directory in shards.chain([self.path.clone()]) {
+            count += recovery::discard_cut(&self.disk, &directory)?;
+        }
+        Ok(count)
+    }
+
     /// Removes what an unfinished change of the layout left behind: not before the layout that counts is read and found
     /// sound.
     ///
@@ -285,6 +313,7 @@ impl<D: Disk> DataDir<D> {
             if name == MANIFEST_TMP_NAME || is_of_other(layout_of_slots(&name)) {
                 self.disk.remove_file(&path).map_err(Error::io("remove", &path))?;
             } else if is_of_other(layout_id(&name)) {
+                self.save_cut(&name)?;
                 self.disk.remove_dir_all(&path).map_err(Error::io("remove", &path))?;
             }
         }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::frame::{self, Content, Part};
 use crate::header::{FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, numbered};
 use crate::recovery::{self, Record, Recovered, Replayed};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, sync_directory};
 use crate::synced::Synced;
 use crate::{
     BootId, Disk, DiskFile, Error, FailedSnapshot, Image, Kind, Note, Obsolete, Place, Preparation,
@@ -210,7 +210,8 @@ impl<D: Disk> Log<D> {
             synced_writer: synced::Writer::new(recovered.lacking_synced.as_deref()),
             boot: replayed.synced.boot,
         };
-        log.note_synced();
+        log.synced = Synced { stamp: log.synced.stamp + 1, ..log.progress() };
+        let _ = log.synced_writer.write(&log.disk, &log.directory, place, &log.synced);
         Ok(log)
     }
 
@@ -583,6 +584,22 @@ impl<D: Disk> Log<D> {
         self.closed.iter().rev().take_while(|segment| segment.file.is_some()).count()
     }
 
+    /// Copies the files of the log, of which the frames from `seq` on are to be cut: so they can be put back by hand.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn copy_aside(&self, seq: u64) -> Result<Vec<PathBuf>, Error> {
+        let snapshot = self.snapshot.iter().map(|snapshot| &snapshot.path);
+        let mut kept = Vec::new();
+        for path in snapshot.chain(self.segments().map(|segment| &segment.path)) {
+            kept.push(recovery::cut_path(path, seq));
+            recovery::copy(&self.disk, path, &kept[kept.len() - 1])?;
+        }
+        sync_directory(&self.disk, &self.directory)?;
+        Ok(kept)
+    }
+
     /// Bytes of the frames that a recovery would replay after the snapshot; buffered ones do not count.
     pub fn size_bytes(&self) -> u64 {
         self.segments().map(|segment| segment.bytes).sum()
@@ -618,7 +635,7 @@ impl<D: Disk> Log<D> {
 
     fn note_synced(&mut self) {
         self.synced = Synced { stamp: self.synced.stamp + 1, ..self.progress() };
-        let _ = self.synced_writer.write(&self.disk, &self.directory, self.place, &self.synced);
+        let _ = self.synced_writer.write_at_once(&self.disk, &self.directory, self.place, &self.synced);
     }
 
     /// What can be known of the log now, but for how often it was noted.

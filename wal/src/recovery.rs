@@ -275,7 +275,7 @@ pub(crate) fn settle<D: Disk>(replayed: &Replayed<D>) -> Result<(), Error> {
 }
 
 /// Copies a file and syncs the copy.
-fn copy<D: Disk>(disk: &D, from: &Path, to: &Path) -> Result<(), Error> {
+pub(crate) fn copy<D: Disk>(disk: &D, from: &Path, to: &Path) -> Result<(), Error> {
     let source = disk.open(from).map_err(Error::io("open", from))?;
     let target = disk.create(to).map_err(Error::io("create", to))?;
     let mut buffer = vec![0; COPY_BYTES];
@@ -313,6 +313,9 @@ pub fn discard_cut<D: Disk>(disk: &D, directory: &Path) -> Result<usize, Error> 
     for path in kept {
         disk.remove_file(&path).map_err(Error::io("remove", &path))?;
         count += 1;
+    }
+    if count > 0 {
+        sync_directory(disk, directory)?;
     }
     Ok(count)
 }

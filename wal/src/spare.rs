@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use crate::header::{RESERVE_NAME, SPARE_NAME};
-use crate::recovery::cut_path;
 use crate::{Disk, DiskFile, Error};
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -147,21 +146,6 @@ impl<D: Disk> Obsolete<D> {
     /// Whether an [`Image`](crate::Image) may still need the files: until then they are not to be cleared away.
     pub fn is_needed(&self) -> bool {
         self.images.strong_count() > 0
-    }
-
-    /// Renames the files, of whose log the frames from `seq` on are cut, so that nothing takes them for a part of it any
-    /// more and they can be put back by hand. Blocks.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn keep_aside(self, seq: u64) -> Result<Vec<PathBuf>, Error> {
-        let mut kept = Vec::new();
-        for from in self.files.into_iter().chain(self.recycled.map(|(path, ..)| path)) {
-            let to = cut_path(&from, seq);
-            self.disk.rename(&from, &to).map_err(Error::io("rename", &from))?;
-            kept.push(to);
-        }
-        Ok(kept)
     }
 
     /// Removes the files; one of them may be recycled and is returned for [`Log::adopt`](crate::Log::adopt).

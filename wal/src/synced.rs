@@ -103,6 +103,8 @@ impl Writer {
         Writer { slot_first, first_is_torn: lacking.is_some() }
     }
 
+    /// Writes both places. Where the first one is not whole, it waits until that is on disk.
+    ///
     /// # Errors
     /// As the disk. After a failure the other place is as it was, or written.
     pub fn write<D: Disk>(
@@ -112,26 +114,50 @@ impl Writer {
         place: Place,
         synced: &Synced,
     ) -> io::Result<()> {
-        let bytes = synced.encode(place);
-        let slots_path = slots_path(directory);
-        for is_slot in [self.slot_first, !self.slot_first] {
-            let (file, at) = match (&slots_path, is_slot) {
-                (None, true) => continue,
-                (Some(path), true) => (disk.open_or_create(path)?, slot(place.shard_index)),
-                (_, false) => (disk.open_or_create(&directory.join(SYNCED_NAME))?, 0),
-            };
-            let is_repair = self.first_is_torn && is_slot == self.slot_first;
-            let written = file.write_all_at(&bytes, at).and_then(|()| match is_repair {
-                true => file.sync_data(),
-                false => Ok(()),
-            });
-            if written.is_err() {
-                (self.slot_first, self.first_is_torn) = (is_slot, true);
-                return written;
-            }
-            self.first_is_torn = false;
+        let file = self.write_one(disk, directory, place, synced, self.slot_first)?;
+        if std::mem::take(&mut self.first_is_torn)
+            && let Some(file) = file
+            && let Err(error) = file.sync_data()
+        {
+            self.first_is_torn = true;
+            return Err(error);
         }
-        Ok(())
+        self.write_one(disk, directory, place, synced, !self.slot_first).map(drop)
+    }
+
+    /// As [`Self::write`], but never waits: where the first place is not whole, the other one stays as it is.
+    pub fn write_at_once<D: Disk>(
+        &mut self,
+        disk: &D,
+        directory: &Path,
+        place: Place,
+        synced: &Synced,
+    ) -> io::Result<()> {
+        match self.first_is_torn {
+            true => self.write_one(disk, directory, place, synced, self.slot_first).map(drop),
+            false => self.write(disk, directory, place, synced),
+        }
+    }
+
+    /// Writes one of the places, if there is one.
+    fn write_one<D: Disk>(
+        &mut self,
+        disk: &D,
+        directory: &Path,
+        place: Place,
+        synced: &Synced,
+        is_slot: bool,
+    ) -> io::Result<Option<D::File>> {
+        let (file, at) = match (slots_path(directory), is_slot) {
+            (None, true) => return Ok(None),
+            (Some(path), true) => (disk.open_or_create(&path)?, slot(place.shard_index)),
+            (_, false) => (disk.open_or_create(&directory.join(SYNCED_NAME))?, 0),
+        };
+        if let Err(error) = file.write_all_at(&synced.encode(place), at) {
+            (self.slot_first, self.first_is_torn) = (is_slot, true);
+            return Err(error);
+        }
+        Ok(Some(file))
     }
 }
 
