@@ -4,7 +4,7 @@
 use std::collections::{TryReserveError, VecDeque};
 
 use bytes::Bytes;
-use shard::Dialect;
+use shard::{Dialect, SHARED_LEN_MIN};
 
 use crate::net::{Outbound, SocketId};
 use crate::protocol::Parser;
@@ -194,6 +194,21 @@ impl Connection {
     /// How many bytes were received and not served yet.
     pub fn unserved_bytes(&self) -> usize {
         self.input.len() - self.served_bytes
+    }
+
+    /// How many more bytes the parser needs to get on.
+    pub fn missing_bytes(&self) -> usize {
+        self.input_needed.saturating_sub(self.unserved_bytes())
+    }
+
+    /// How many of so many bytes that have come are taken before the parser looks at them. A large argument ends where
+    /// its memory does, so that the request can keep it as it is. A parser that asks for one byte more does not know how
+    /// many it needs, and would ask again for each.
+    pub fn taken_at_once(&self, chunk_bytes: usize) -> usize {
+        match self.missing_bytes() {
+            missing @ 2.. if self.input_needed >= SHARED_LEN_MIN => missing.min(chunk_bytes),
+            _ => chunk_bytes,
+        }
     }
 
     /// Adds bytes to the input. Its memory grows with what has come, in few steps towards exactly what the parser waits
@@ -538,6 +553,19 @@ mod tests {
             assert_eq!(connection.input.capacity(), needed);
             assert!(moved_bytes <= needed / (CLAIM_MAX - 1), "{moved_bytes} bytes of {needed} were moved");
         }
+    }
+
+    #[test]
+    fn a_large_argument_is_taken_to_its_end_and_small_ones_by_the_chunk() {
+        const CHUNK: usize = 4096;
+        let taken = |needed: usize, missing: usize| {
+            let mut connection = connection(needed);
+            connection.input = vec![0; needed - missing];
+            connection.taken_at_once(CHUNK)
+        };
+        assert_eq!([taken(1 << 20, 1 << 19), taken(1 << 20, 1000)], [CHUNK, 1000]);
+        assert_eq!(taken(1 << 20, 1), CHUNK, "between two arguments, or within a line");
+        assert_eq!(taken(100, 50), CHUNK);
     }
 
     #[test]

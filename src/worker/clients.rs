@@ -163,10 +163,8 @@ impl Worker {
                 take_in(&mut connection, &chunk[used..]);
                 break;
             }
-            // A large argument ends where its memory does, so that the request can keep it as it is.
-            let missing = connection.input_needed.saturating_sub(connection.unserved_bytes());
-            let is_large = connection.input_needed >= SHARED_LEN_MIN && missing > 0;
-            let (bytes, rest) = chunk.split_at(if is_large { missing.min(chunk.len()) } else { chunk.len() });
+            let missing = connection.missing_bytes();
+            let (bytes, rest) = chunk.split_at(connection.taken_at_once(chunk.len()));
             if missing >= LARGE_BYTES_PER_TURN {
                 connection.client.early_bytes += bytes.len();
             }
