@@ -201,6 +201,9 @@ impl Journal {
             no_segment: None,
             no_sync: String::new(),
         };
+        if journal.mode == SyncMode::Always {
+            journal.log.fill_segments();
+        }
         // Before the first write, too, it must be known that there is room for it.
         if journal.log.room_bytes() < journal.room_min_bytes {
             journal.no_segment = journal.log.reserve().err();

@@ -101,6 +101,25 @@ fn writes_that_are_cut_short_go_on_where_they_stopped() {
 }
 
 #[test]
+fn where_no_segment_is_made_ready_in_time_the_reserve_is_used() {
+    for mode in ["always", "everysec"] {
+        let Some(mut rig) = Rig::start("no spare", mode) else { return };
+        let mut resp = rig.client_at(WELL);
+        rig.disk.fail(&[Operation::Create], "shard-1/spare", Fault::Error(Errno::EIO));
+        // Four segments of one MiB; only the first is one that was made ready.
+        let end = 200;
+        for index in 0..end {
+            let reply = resp.ask(&format!("SET {} {}", key(SICK, &format!("key:{index}")), value(index)));
+            assert_eq!(reply.to_string(), "+OK", "{mode}, key {index}");
+        }
+        rig.await_faults(1);
+        assert_filled(&mut resp, end);
+        rig.crash(mode == "always");
+        assert_filled(&mut rig.server.resp(), end);
+    }
+}
+
+#[test]
 fn a_write_that_a_crash_tears_is_cut_off() {
     for mode in ["always", "everysec"] {
         let Some(mut rig) = Rig::start("torn write", mode) else { return };

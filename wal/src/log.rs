@@ -39,6 +39,8 @@ pub struct Log<D: Disk> {
     segment_bytes: u64,
     /// The size of the next segment.
     next_bytes: u64,
+    /// See [`Self::fill_segments`].
+    fills: bool,
     /// Room for a file header, then the frames that were appended and not yet flushed.
     buffer: Vec<u8>,
     /// Parts of these frames that stand elsewhere, in order.
@@ -186,6 +188,7 @@ impl<D: Disk> Log<D> {
             place,
             segment_bytes,
             next_bytes: segment_bytes.min(FIRST_SEGMENT_BYTES),
+            fills: false,
             buffer: vec![0; FILE_HEADER_BYTES],
             parts: Vec::new(),
             parts_bytes: 0,
@@ -359,14 +362,27 @@ impl<D: Disk> Log<D> {
         left.max(spares.max().unwrap_or(0))
     }
 
-    /// Allocates the next segment, unless there is one: for an owner that wants to know before the current one is
-    /// full whether there will be another. Blocks as long as a rotation without a spare does, which is not long.
+    /// From now on every segment is filled before frames are written to it, so that their syncs change no metadata: for
+    /// an owner whose answers wait for syncs. Where no spare is ready a segment is small then, and one that a large
+    /// frame has for itself is filled by that frame. What is staged is written once all the same, and what follows it
+    /// in its segment goes into room that was only allocated.
+    pub fn fill_segments(&mut self) {
+        self.fills = true;
+        for segment in &mut self.closed {
+            segment.file_bytes = 0; // How much of it is filled is not known: it is not recycled.
+        }
+    }
+
+    /// Makes the next segment, unless there is one: for an owner that wants to know before the current one is full
+    /// whether there will be another. Blocks as long as a rotation without a spare does, which is not long.
     ///
     /// # Errors
     /// [`Error::Io`]; it can be repeated.
     pub fn reserve(&mut self) -> Result<(), Error> {
         if self.spare.is_none() && self.reserve.is_none() {
-            self.reserve = Some(Spare::reserve(&self.disk, &self.directory, self.next_bytes)?);
+            let file_bytes =
+                if self.fills { self.next_bytes.min(FIRST_SEGMENT_BYTES) } else { self.next_bytes };
+            self.reserve = Some(Spare::reserve(&self.disk, &self.directory, file_bytes, self.fills)?);
         }
         Ok(())
     }
@@ -697,6 +713,7 @@ impl<D: Disk> Log<D> {
             }
             None => {
                 let usual = self.next_bytes.max(needed.next_power_of_two()).min(self.segment_bytes);
+                let usual = if self.fills { 0 } else { usual };
                 let file_bytes = if needed <= usual { usual } else { needed.next_multiple_of(BLOCK_BYTES) };
                 let file = self.disk.create(&path).map_err(Error::io("create", &path))?;
                 if let Err(error) = file.allocate(file_bytes) {

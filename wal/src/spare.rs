@@ -3,6 +3,8 @@
 //! Everything here may run on another thread than the log's owner. Nothing here touches a file with frames
 //! that still count.
 
+use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -41,18 +43,34 @@ pub struct Spare<D: Disk> {
 }
 
 impl<D: Disk> Spare<D> {
-    /// A segment that is allocated and not filled: quickly made, and slower to sync. Its name is not that of a
-    /// prepared one, which may be in the making.
-    pub(crate) fn reserve(disk: &D, directory: &Path, file_bytes: u64) -> Result<Spare<D>, Error> {
+    /// A segment that is allocated, and filled where that is asked for, but not synced: quickly made, and slower to
+    /// sync, at least once. Its name is not that of a prepared one, which may be in the making.
+    pub(crate) fn reserve(
+        disk: &D,
+        directory: &Path,
+        file_bytes: u64,
+        is_filled: bool,
+    ) -> Result<Spare<D>, Error> {
         let path = directory.join(RESERVE_NAME);
         let file = disk.create(&path).map_err(Error::io("create", &path))?;
-        if let Err(error) = file.allocate(file_bytes) {
+        let filled = if is_filled { 0..file_bytes } else { 0..0 };
+        let made = file.allocate(file_bytes).map_err(Error::io("allocate", &path));
+        if let Err(error) = made.and_then(|()| fill(&file, filled).map_err(Error::io("write", &path))) {
             // What is left behind is emptied by the next try, and removed by the next start.
             let _ = disk.remove_file(&path);
-            return Err(Error::io("allocate", &path)(error));
+            return Err(error);
         }
         Ok(Spare { file, path, file_bytes, _turn: Turn::default() })
     }
+}
+
+/// Writes zeros.
+fn fill<F: DiskFile>(file: &F, range: Range<u64>) -> io::Result<()> {
+    for at in range.clone().step_by(ZEROS.len()) {
+        let count = ZEROS.len().min((range.end - at) as usize);
+        file.write_all_at(&ZEROS[..count], at)?;
+    }
+    Ok(())
 }
 
 impl<D: Disk> Preparation<D> {
@@ -89,12 +107,7 @@ impl<D: Disk> Preparation<D> {
             }
         };
         let end = self.file_bytes.min(self.filled + bytes_budget.max(1));
-        let mut at = self.filled;
-        while at < end {
-            let count = ZEROS.len().min((end - at) as usize);
-            file.write_all_at(&ZEROS[..count], at).map_err(Error::io("write", &self.path))?;
-            at += count as u64;
-        }
+        fill(file, self.filled..end).map_err(Error::io("write", &self.path))?;
         file.sync_data().map_err(Error::io("sync", &self.path))?;
         self.filled = end;
         Ok(self.filled == self.file_bytes)

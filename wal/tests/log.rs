@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::fs::SeekFrom;
 use wal::{
     DataDir, Disk, DiskFile, Error, Fault, Kind, Log, MemDisk, OsDisk, Place, Proof, Recovered,
     SnapshotWriter,
@@ -1161,6 +1162,59 @@ fn the_length_of_a_snapshot_in_progress_is_known_and_its_file_can_be_synced() {
     drop(log);
     open(&disk, 4096);
     assert_eq!(disk.list(&dir()).unwrap(), ["synced"], "an abandoned snapshot leaves nothing");
+}
+
+/// How many bytes from the start of a file on have been written, and not only allocated.
+fn filled_bytes(path: &Path) -> u64 {
+    let file = std::fs::File::open(path).unwrap();
+    match rustix::fs::seek(&file, SeekFrom::Data(0)) {
+        Ok(0) => rustix::fs::seek(&file, SeekFrom::Hole(0)).unwrap(),
+        Ok(_) | Err(rustix::io::Errno::NXIO) => 0,
+        Err(error) => panic!("{}: {error}", path.display()),
+    }
+}
+
+#[test]
+fn a_log_that_fills_its_segments_writes_no_frame_into_room_that_is_only_allocated() {
+    const MIB: u64 = 1 << 20;
+    let root = tempfile::tempdir().unwrap();
+    let segments = || {
+        let files = std::fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().path());
+        let mut segments: Vec<_> =
+            files.filter(|path| path.extension().is_some_and(|it| it == "log")).collect();
+        segments.sort();
+        segments
+    };
+    let expect_filled = |what: &str| {
+        for path in segments() {
+            assert_eq!(filled_bytes(&path), path.metadata().unwrap().len(), "{what}: {}", path.display());
+        }
+    };
+    let reserve = root.path().join("reserve");
+    {
+        let (mut log, ..) = try_open(&OsDisk::default(), root.path(), MIB).unwrap();
+        log.reserve().unwrap();
+        assert_eq!(filled_bytes(&reserve), 0, "usually it is allocated, and this file system tells so");
+        log.append(Kind::Batch, 1, b"first");
+        log.flush().unwrap();
+        assert!(filled_bytes(&segments()[0]) < MIB);
+    }
+    let (mut log, ..) = try_open(&OsDisk::default(), root.path(), MIB).unwrap();
+    log.fill_segments();
+    // The old segment has the usual size, and what of it is filled is not known.
+    let writer = log.begin_snapshot().unwrap();
+    let snapshot = log.finish_snapshot(writer).unwrap();
+    assert!(log.retire(&snapshot).clear().unwrap().is_none(), "it is not recycled");
+    // No spare is ever ready.
+    log.reserve().unwrap();
+    assert_eq!(filled_bytes(&reserve), MIB);
+    for bytes in [100, MIB / 2, MIB / 2, MIB / 2, 3 * MIB, 100, MIB - 1000] {
+        log.append(Kind::Batch, 1, &vec![1; bytes as usize]);
+        log.sync().unwrap();
+        expect_filled(&format!("a frame of {bytes} bytes"));
+        log.reserve().unwrap();
+    }
+    assert!(segments().len() > 3, "they are used in turn: {:?}", segments());
 }
 
 #[test]

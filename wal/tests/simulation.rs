@@ -17,12 +17,15 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use wal::{
     DataDir, Disk, DiskFile, Error, Kind, Log, MemDisk, Obsolete, Place, Snapshot, SnapshotWriter, SyncTicket,
 };
 
 const PLACE: Place = Place { shard_index: 0, shard_count: 1 };
 const KEYS: u64 = 8;
+/// A key and a sequence number; padding may follow.
+const CHANGE_BYTES: usize = 16;
 /// How many seeds a usual run takes, of those that are always the same and of fresh ones.
 const SEEDS: u64 = 1000;
 /// Fresh seeds, so that each run sees lives that no run has seen.
@@ -61,7 +64,7 @@ fn new_disk() -> MemDisk {
 
 fn change(key: u64, seq: u64, padding: u64) -> Vec<u8> {
     let mut payload = [key.to_le_bytes(), seq.to_le_bytes()].concat();
-    payload.resize(16 + padding as usize, 0xee);
+    payload.resize(CHANGE_BYTES + padding as usize, 0xee);
     payload
 }
 
@@ -120,8 +123,26 @@ impl Owner {
         self.history.push(self.map.clone());
     }
 
+    /// Appends a frame whose end was written before, sometimes with others before it meanwhile.
+    fn append_staged(&mut self, dice: &mut Dice) -> Result<(), Error> {
+        let (key, padding) = (dice.below(KEYS), 1 + dice.below(600));
+        let part = Bytes::from(change(0, 0, padding).split_off(CHANGE_BYTES));
+        let mut staged = self.log.stage(CHANGE_BYTES, part)?;
+        while !staged.step(1 + dice.below(400) as usize)? {
+            if dice.below(4) == 0 {
+                self.append(dice);
+                self.log.flush()?;
+            }
+        }
+        let payload = change(key, self.log.next_seq(), 0);
+        self.log.append_staged(staged, 1, &payload);
+        apply(&mut self.map, &payload);
+        self.history.push(self.map.clone());
+        Ok(())
+    }
+
     fn turn(&mut self, dice: &mut Dice) -> Result<(), Error> {
-        match dice.below(16) {
+        match dice.below(18) {
             0..4 => self.append(dice),
             4..8 => drop(self.log.flush()?),
             8 => self.tickets.extend(self.log.begin_sync()),
@@ -146,7 +167,9 @@ impl Owner {
                     self.log.adopt(spare);
                 }
             }
-            13.. => self.snapshot_turn()?,
+            13..16 => self.snapshot_turn()?,
+            16 => self.log.reserve()?,
+            17 => self.append_staged(dice)?,
             _ => self.log.note_progress(),
         }
         Ok(())
@@ -212,9 +235,13 @@ fn simulate(seed: u64, failures: bool) {
     let mut dice = Dice(seed);
     let mut disk = new_disk();
     let segment_bytes = [300, 1000, 3000][dice.below(3) as usize];
+    let fills = dice.below(2) == 0;
     let (log, map) = recover(&disk, segment_bytes).unwrap();
     let mut owner = Owner::new(log, map.clone(), vec![map]);
     for life in 0..6 {
+        if fills {
+            owner.log.fill_segments();
+        }
         for _ in 0..dice.below(200) {
             if failures && dice.below(40) == 0 {
                 disk.fail_once(1 + dice.below(4), ErrorKind::StorageFull);
