@@ -454,9 +454,8 @@ impl Shard {
         deadline_ms: Option<u64>,
     ) -> (Probe<'k>, Option<Usage>) {
         let probe = self.keyspace.probe(key);
-        let due_ms = deadline_ms.map(|deadline_ms| self.due_ms(deadline_ms));
         let analytics = self.analytics.as_mut();
-        (probe, analytics.map(|analytics| analytics.on_insert(probe, value_len, due_ms)))
+        (probe, analytics.map(|analytics| analytics.on_insert(probe, value_len, deadline_ms)))
     }
 
     /// How the keys are used, if that is counted.
@@ -512,9 +511,8 @@ impl Shard {
 
     #[inline]
     fn count_write(&mut self, key: &[u8], found: Found, value_len: usize, deadline_ms: Option<u64>) {
-        let due_ms = deadline_ms.map(|deadline_ms| self.due_ms(deadline_ms));
         if let Some(analytics) = &mut self.analytics {
-            analytics.on_write(key, found, value_len, due_ms, &mut self.keyspace);
+            analytics.on_write(key, found, value_len, deadline_ms, &mut self.keyspace);
         }
     }
 

@@ -422,6 +422,7 @@ impl Analytics {
     #[inline(never)]
     fn observe(&mut self, access: &Access<'_>) {
         let Access { key, hash, touch, value_len, deadline_ms, .. } = *access;
+        let deadline_ms = deadline_ms.map(|deadline_ms| clock::due_ms(deadline_ms, self.wall_ahead_ms));
         let now_ms = self.now_ms;
         // A use that is neither sampled nor tracked is here for the curve, which knows no classes.
         let id = match self.countdown {
