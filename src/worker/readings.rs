@@ -1,8 +1,9 @@
 //! Reads of very many keys of this worker's shard (`MGET`, `EXISTS`): some keys in each turn, and all as of one moment.
 //!
-//! That moment is the last one: until then nothing of what was read may change. A command that is about to change one
-//! of these keys has the read come to its end before it runs. Keys are known by their hash: that two share one ends a
-//! read early, at worst. Its client runs no other command meanwhile.
+//! That moment is the last one: until then nothing of what was read may change, but for keys that expire. A command that
+//! is about to change one of these keys has the read come to its end before it runs: to its last key, or, where too many
+//! are left for one turn, to an error. Keys are known by their hash: that two share one ends a read early, at worst. Its
+//! client runs no other command meanwhile.
 
 use std::collections::VecDeque;
 
@@ -27,8 +28,14 @@ const KEYS_PER_LOOK: usize = 32;
 /// The most bytes of a reply: naming a key takes fewer bytes than showing its value.
 const REPLY_BYTES_MAX: usize = REQUEST_BYTES_MAX;
 
-/// How many hashes the keys that were read are told apart by.
-const HASHES: usize = 1 << 16;
+/// How many keys, and about how many bytes, all reads together may have left that a command has come to their end: some
+/// twenty milliseconds. The others end with an error.
+const KEYS_TO_END_MAX: usize = 64 << 10;
+const BYTES_TO_END_MAX: usize = 64 << 20;
+
+/// How many hashes the keys that were read are told apart by: so many for each key, and at most.
+const HASHES_PER_KEY: usize = 16;
+const HASHES_MAX: usize = 1 << 26;
 
 /// Reads that are under way; they take turns. Each client has one at most.
 pub(super) type Readings = VecDeque<Reading>;
@@ -41,7 +48,7 @@ pub(super) struct Reading {
     /// How many of its keys were read.
     read: usize,
     /// The hashes of those, a bit each.
-    seen: Box<[u64; HASHES / 64]>,
+    seen: Box<[u64]>,
     hasher: RandomState,
     /// The frame that the reply depends on.
     seq: u64,
@@ -65,12 +72,13 @@ impl Reading {
         if let Run::Keys(_, Merge::ByKey) = request.command.run {
             protocol::begin_list(request.arg_count(), request.dialect, &mut items);
         }
+        let hashes = (request.arg_count() * HASHES_PER_KEY).min(HASHES_MAX);
         Reading {
             origin,
             token,
             request: OwnedRequest::new(request),
             read: 0,
-            seen: Box::new([0; HASHES / 64]),
+            seen: vec![0; hashes.div_ceil(64)].into(),
             hasher: RandomState::new(),
             seq: 0,
             sum: 0,
@@ -79,18 +87,22 @@ impl Reading {
         }
     }
 
-    fn is_over(&self) -> bool {
-        self.error.is_some() || self.read == self.request.request().arg_count()
+    fn left(&self) -> usize {
+        self.request.request().arg_count() - self.read
     }
 
-    /// The place of a key's bit.
-    fn bit(hasher: &RandomState, key: &[u8]) -> (usize, u64) {
-        let hash = hasher.hash_one(key) as usize % HASHES;
+    fn is_over(&self) -> bool {
+        self.error.is_some() || self.left() == 0
+    }
+
+    /// The place of a key's bit in so many words.
+    fn bit(hasher: &RandomState, words: usize, key: &[u8]) -> (usize, u64) {
+        let hash = hasher.hash_one(key) as usize % (words * 64);
         (hash / 64, 1 << (hash % 64))
     }
 
-    fn has_seen(&self, key: &[u8]) -> bool {
-        let (word, bit) = Reading::bit(&self.hasher, key);
+    pub(super) fn has_seen(&self, key: &[u8]) -> bool {
+        let (word, bit) = Reading::bit(&self.hasher, self.seen.len(), key);
         self.seen[word] & bit != 0
     }
 }
@@ -131,6 +143,7 @@ impl Worker {
 
     #[cold]
     fn settle_readings_of(&mut self, request: &Request<'_>) {
+        let (mut keys_left, mut bytes_left) = (KEYS_TO_END_MAX, BYTES_TO_END_MAX);
         for _ in 0..self.readings.len() {
             let mut reading = self.readings.pop_front().expect("there are as many as were counted");
             // Without keys it changes all of them.
@@ -139,7 +152,16 @@ impl Worker {
                 continue;
             }
             while !reading.is_over() {
+                if reading.left() > keys_left || bytes_left == 0 {
+                    reading.error = Some(Error::Unavailable(
+                        "a key changed while very many were read: ask for fewer at a time",
+                    ));
+                    break;
+                }
+                let before = (reading.read, reading.items.len());
                 self.read_on(&mut reading);
+                keys_left -= reading.read - before.0;
+                bytes_left = bytes_left.saturating_sub(reading.items.len() - before.1);
             }
             self.answer_reading(reading);
         }
@@ -152,7 +174,7 @@ impl Worker {
         let keys = request.args_from(*read, KEYS_PER_LOOK);
         *read += keys.arg_count();
         for key in keys.args() {
-            let (word, bit) = Reading::bit(hasher, key);
+            let (word, bit) = Reading::bit(hasher, seen.len(), key);
             seen[word] |= bit;
         }
         let journal = &mut *self.journal;

@@ -357,6 +357,48 @@ fn a_turn_reads_a_bounded_part_of_very_many_keys_and_all_as_of_one_moment() {
 }
 
 #[test]
+fn a_change_of_what_was_read_ends_reads_with_very_many_keys_left_with_an_error() {
+    const READERS: usize = 3;
+    const KEYS: usize = 50_000; // All of one read can be read in a turn, and not of two.
+    let long_read = format!("*{}\r\n$6\r\nEXISTS\r\n", KEYS + 1) + &"$0\r\n\r\n".repeat(KEYS);
+    with_worker(|worker| {
+        let mut readers: Vec<_> = (0..READERS).map(|_| Client::connect(worker)).collect();
+        let mut writer = Client::connect(worker);
+        for reader in &mut readers {
+            send_all(worker, reader, long_read.as_bytes());
+        }
+        turns(worker, |worker| {
+            worker.readings.iter().filter(|reading| reading.has_seen(b"")).count() == READERS
+        });
+        writer.send("SET other 1\r\n");
+        turns(worker, |_| writer.received() == "+OK\r\n");
+        assert_eq!(worker.readings.len(), READERS, "another key is no matter");
+        writer.send("*3\r\n$3\r\nSET\r\n$0\r\n\r\n$1\r\nv\r\n");
+        let mut turns_taken = 0;
+        turns(worker, |_| {
+            turns_taken += 1;
+            writer.received() == "+OK\r\n"
+        });
+        assert!(turns_taken < 10, "{turns_taken} turns");
+        let mut received = [const { String::new() }; READERS];
+        turns(worker, |_| {
+            readers
+                .iter_mut()
+                .zip(&mut received)
+                .for_each(|(reader, received)| *received += &reader.received());
+            received.iter().all(|received| received.ends_with('\n'))
+        });
+        let error = "-ERR a key changed while very many were read: ask for fewer at a time\r\n";
+        assert_eq!(received.iter().filter(|received| *received == ":0\r\n").count(), 1, "{received:?}");
+        assert_eq!(
+            received.iter().filter(|received| *received == error).count(),
+            READERS - 1,
+            "{received:?}"
+        );
+    });
+}
+
+#[test]
 fn a_client_in_the_middle_of_a_request_is_let_go_after_time_in_which_it_could_have_gone_on() {
     with_worker(|worker| {
         let mut client = Client::connect(worker);
