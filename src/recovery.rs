@@ -66,8 +66,8 @@ impl<D: Disk> Data<D> {
     /// # Errors
     /// [`Failure::Log`].
     pub fn settle(&mut self, discards_cut: bool) -> Result<(), Failure> {
-        let settled = self.directory.remove_leftovers().and_then(|()| self.directory.upgrade());
-        settled.map_err(|error| Failure::Log { shard: None, error })?;
+        warn_leftovers(self.directory.remove_leftovers());
+        self.directory.upgrade().map_err(|error| Failure::Log { shard: None, error })?;
         if discards_cut {
             let files = self.directory.discard_cut().map_err(|error| Failure::Log { shard: None, error })?;
             tracing::info!(files, "discarded what earlier starts had cut off the logs");
@@ -251,6 +251,13 @@ impl<D: Disk> ShardData<D> {
     }
 }
 
+/// Tells of what is left of a layout that does not count, and could not be removed.
+fn warn_leftovers(removed: Result<(), wal::Error>) {
+    if let Err(error) = removed {
+        tracing::warn!("of an unfinished change of the number of shards something is left: {error}");
+    }
+}
+
 /// Tells where frames are kept that do not count any more.
 fn warn_kept(shard: usize, kept: &[PathBuf]) {
     for file in kept {
@@ -420,7 +427,7 @@ fn move_layout<D: Disk>(
         expect_changes(disk, old, 0)?;
     }
     // What an earlier move left behind may take the room that this one needs.
-    directory.remove_leftovers().map_err(failed)?;
+    warn_leftovers(directory.remove_leftovers());
     let new = directory.create_layout(shards).map_err(failed)?;
     let moved = move_keys(disk, old, &new, segment_bytes, &verdict, loading)
         .and_then(|()| directory.activate(new.clone()).map_err(failed));

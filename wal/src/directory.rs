@@ -249,9 +249,9 @@ impl<D: Disk> DataDir<D> {
     fn expect_no_log(&self, names: &[String]) -> Result<(), Error> {
         for layout in names.iter().filter(|name| layout_id(name).is_some()) {
             let layout = self.path.join(layout);
-            for shard in self.disk.list(&layout).map_err(Error::io("list", &layout))? {
+            for shard in names_in(&self.disk, &layout)? {
                 let shard = layout.join(shard);
-                let files = self.disk.list(&shard).map_err(Error::io("list", &shard))?;
+                let files = names_in(&self.disk, &shard)?;
                 let is_log =
                     |name: &&String| name.ends_with(SEGMENT_SUFFIX) || name.ends_with(SNAPSHOT_SUFFIX);
                 if let Some(name) = files.iter().find(is_log) {
@@ -272,9 +272,9 @@ impl<D: Disk> DataDir<D> {
     /// Moves what starts have cut off the logs of a layout out of its directory, which is to be removed.
     fn save_cut(&self, layout: &str) -> Result<(), Error> {
         let directory = self.path.join(layout);
-        for shard in self.disk.list(&directory).map_err(Error::io("list", &directory))? {
+        for shard in names_in(&self.disk, &directory)? {
             let from = directory.join(&shard);
-            for name in self.disk.list(&from).map_err(Error::io("list", &from))? {
+            for name in names_in(&self.disk, &from)? {
                 if name.ends_with(CUT_SUFFIX) {
                     let (from, to) = (from.join(&name), self.path.join(format!("{layout}.{shard}.{name}")));
                     self.disk.rename(&from, &to).map_err(Error::io("rename", &from))?;
@@ -366,6 +366,14 @@ fn lock<D: Disk>(disk: &D, path: &Path, wait: Duration) -> Result<D::Lock, Error
 fn layout_id(name: &str) -> Option<u64> {
     let digits = name.strip_prefix(LAYOUT_PREFIX)?;
     digits.parse().ok().filter(|id: &u64| id.to_string() == digits)
+}
+
+/// The names in a directory; none in what is no directory, which somebody else has put there.
+pub(crate) fn names_in<D: Disk>(disk: &D, path: &Path) -> Result<Vec<String>, Error> {
+    match disk.list(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => Ok(Vec::new()),
+        listed => listed.map_err(Error::io("list", path)),
+    }
 }
 
 /// The layout to which a file of slots belongs, by its name.

@@ -12,6 +12,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use crate::directory::names_in;
 use crate::frame::{self, Content, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameReader};
 use crate::header::{
     FILE_HEADER_BYTES, FORMAT_VERSION, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_MAGIC,
@@ -621,14 +622,14 @@ pub(crate) fn traces<D: Disk>(disk: &D, layout: &Path) -> Result<LayoutTraces, E
     let mut traces = LayoutTraces::default();
     let mut counts: Vec<u32> = Vec::new();
     let mut directories = 0;
-    for name in disk.list(layout).map_err(Error::io("list", layout))? {
+    for name in names_in(disk, layout)? {
         let Some(index) = name.strip_prefix("shard-").and_then(|digits| digits.parse::<u32>().ok()) else {
             continue;
         };
         directories = directories.max(index.saturating_add(1));
         let directory = layout.join(&name);
         let mut has_snapshot = false;
-        for name in disk.list(&directory).map_err(Error::io("list", &directory))? {
+        for name in names_in(disk, &directory)? {
             let is_segment = number_of(&name, SEGMENT_SUFFIX).is_some();
             let is_snapshot = number_of(&name, SNAPSHOT_SUFFIX).is_some();
             if is_segment || is_snapshot {

@@ -1073,6 +1073,23 @@ fn one_of_the_two_places_that_tell_of_a_log_will_do_and_the_other_is_written_aga
     }
 }
 
+/// Somebody's other files among the directories harm nothing, and do not stay where a layout is removed.
+#[test]
+fn a_stray_file_where_directories_belong_does_no_harm() {
+    let (disk, layout) = two_logs();
+    disk.create_dir_all(Path::new("/data/layout-7")).unwrap();
+    for path in ["/data/layout-1/.DS_Store", "/data/layout-7/notes.txt", "/data/layout-9"] {
+        disk.damage(Path::new(path), b"x");
+    }
+    start(&disk, &layout).unwrap();
+    let mut data_dir = open_data(&disk).unwrap();
+    let second = data_dir.create_layout(1).unwrap();
+    data_dir.activate(second.clone()).unwrap();
+    drop(data_dir);
+    assert_eq!(open_data(&disk).unwrap().layout(), Some(&second));
+    assert!(disk.open_dir(&layout.shard_dir(0)).is_err(), "the old layout is removed");
+}
+
 #[test]
 fn an_emptied_or_older_directory_of_a_shard_is_refused() {
     let (disk, layout) = two_logs();

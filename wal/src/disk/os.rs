@@ -2,12 +2,12 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 
 use super::{Disk, DiskFile};
@@ -50,7 +50,11 @@ impl Disk for OsDisk {
     }
 
     fn open_or_create(&self, path: &Path) -> io::Result<Arc<File>> {
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map(Arc::new)
+        // A link would have another file written to.
+        let no_link = OFlags::NOFOLLOW.bits() as i32;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).custom_flags(no_link);
+        options.open(path).map(Arc::new)
     }
 
     fn open_dir(&self, path: &Path) -> io::Result<Arc<File>> {
@@ -99,7 +103,7 @@ impl Disk for OsDisk {
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<File>> {
-        let file = Arc::into_inner(self.open_or_create(path)?).expect("it is shared with nobody yet");
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -172,6 +176,16 @@ impl DiskFile for Arc<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_opened_or_created_is_not_reached_by_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let [victim, link] = ["victim", "link"].map(|name| directory.path().join(name));
+        fs::write(&victim, b"another's").unwrap();
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        assert!(OsDisk::default().open_or_create(&link).is_err());
+        assert_eq!(fs::read(&victim).unwrap(), b"another's");
+    }
 
     #[test]
     fn a_removed_file_keeps_its_bytes_under_another_name() {
