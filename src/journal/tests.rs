@@ -42,6 +42,17 @@ fn end_sync(journal: &mut Journal, net: &mut Net, post: &mut Post) {
 }
 
 #[test]
+fn in_always_a_sync_never_meets_a_segment_that_is_only_allocated() {
+    let first_data = |mode| {
+        let directory = tempfile::tempdir().unwrap();
+        let _journal = journal(directory.path(), mode);
+        let file = std::fs::File::open(directory.path().join("reserve")).unwrap();
+        rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(0)).ok()
+    };
+    assert_eq!((first_data("always"), first_data("everysec")), (Some(0), None));
+}
+
+#[test]
 fn what_changes_during_a_sync_is_written_and_synced_together_after_it() {
     let directory = tempfile::tempdir().unwrap();
     let (mut net, mut post) = (Net::new().unwrap(), Post::mesh(1, 4).remove(0));

@@ -108,11 +108,16 @@ fn where_no_segment_is_made_ready_in_time_the_reserve_is_used() {
         rig.disk.fail(&[Operation::Create], "shard-1/spare", Fault::Error(Errno::EIO));
         // Four segments of one MiB; only the first is one that was made ready.
         let end = 200;
+        let reserve = rig.disk.below().join("data/layout-1/shard-1/reserve");
+        let mut reserves = 0;
         for index in 0..end {
+            let was_there = reserve.exists();
             let reply = resp.ask(&format!("SET {} {}", key(SICK, &format!("key:{index}")), value(index)));
             assert_eq!(reply.to_string(), "+OK", "{mode}, key {index}");
+            reserves += u32::from(was_there && !reserve.exists());
         }
         rig.await_faults(1);
+        assert!(reserves >= 2, "{mode}: {reserves} reserves became segments");
         assert_filled(&mut resp, end);
         rig.crash(mode == "always");
         assert_filled(&mut rig.server.resp(), end);
