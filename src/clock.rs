@@ -55,7 +55,8 @@ impl Reading {
 pub struct Clock {
     /// See [`Clocks::boot`].
     boot: u64,
-    /// How far the server's time is ahead of the time since the process started: it grows where the machine is suspended.
+    /// How far the server's time is ahead of the time since the process started: it grows where the machine is
+    /// suspended.
     ahead_us: u64,
     /// How long the machine had been up when the process started, and since then suspended.
     booted_before_us: u64,
@@ -64,8 +65,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Goes on from what the log tells of the clocks, if it does: in the same boot by what has elapsed since, in another
-    /// one by the wall clock, but never back. `boot` is the name of this boot, 0 if it has none.
+    /// Goes on from what the log tells of the clocks, if it does: in the same boot by what has elapsed since, in
+    /// another one by the wall clock, but never back. `boot` is the name of this boot, 0 if it has none.
     pub fn resume(last: Option<Clocks>, boot: u64, reading: Reading) -> Clock {
         let Reading { uptime_us, booted_us, wall_us } = reading;
         let now_us = match last {

@@ -2,8 +2,9 @@
 //!
 //! A flag `--max-wal-size` has the variable `KVLITE_MAX_WAL_SIZE`; the flag wins, and an empty variable
 //! counts as not set. So does one whose value begins with a scheme, such as `tcp://`: Kubernetes sets `KVLITE_PORT`
-//! in every pod beside a Service of the name `kvlite`, and no option takes such a value. Besides the environment and the process' CPU affinity nothing of the machine is looked
-//! at here: whether a port is free or a directory can be written is for those to find out who use them.
+//! in every pod beside a Service of the name `kvlite`, and no option takes such a value. Besides the environment and
+//! the process' CPU affinity nothing of the machine is looked at here: whether a port is free or a directory can be
+//! written is for those to find out who use them.
 
 mod units;
 
@@ -70,8 +71,9 @@ impl Boot {
     Each option can be set by its environment variable; the flag wins.\n\
     Sizes take the suffixes k, m, g, t (powers of 1024); durations ns, us, ms, s, m, h, and without a unit \
     they are seconds.\n\
-    Exit status: 0 after SIGINT, SIGTERM or SIGQUIT, 2 for a usage error, 78 where the system refuses what \
-    the server needs (io_uring, locked memory, open files), 1 for any other failure.")]
+    Exit status: 0 after SIGINT, SIGTERM or SIGQUIT, 2 for a usage error, 70 after a defect of kvlite, 78 where \
+    the system refuses what the server needs (io_uring, locked memory, open files), 128 + n at a second signal \
+    n, 1 for any other failure.")]
 pub struct Config {
     /// Name or address on which both ports listen
     #[arg(long, env = "KVLITE_HOST", default_value = "localhost", help_heading = NETWORK)]
@@ -132,7 +134,7 @@ pub struct Config {
     #[arg(hide_possible_values = true, value_name = "BOOL", help_heading = PERSISTENCE)]
     pub discard_cut: bool,
 
-    /// See there.
+    /// In which run of the machine the server starts; for tests.
     #[command(flatten)]
     pub boot: Boot,
 

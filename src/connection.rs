@@ -202,8 +202,8 @@ impl Connection {
     }
 
     /// How many of so many bytes that have come are taken before the parser looks at them. A large argument ends where
-    /// its memory does, so that the request can keep it as it is. A parser that asks for one byte more does not know how
-    /// many it needs, and would ask again for each.
+    /// its memory does, so that the request can keep it as it is. A parser that asks for one byte more does not know
+    /// how many it needs, and would ask again for each.
     pub fn taken_at_once(&self, chunk_bytes: usize) -> usize {
         match self.missing_bytes() {
             missing @ 2.. if self.input_needed >= SHARED_LEN_MIN => missing.min(chunk_bytes),
@@ -389,8 +389,8 @@ impl Replies {
         !overdue.is_empty()
     }
 
-    /// Puts these last bytes in the place of all replies that have not left. What other workers still answer is dropped:
-    /// the client would take it for the answer to an earlier request.
+    /// Puts these last bytes in the place of all replies that have not left. What other workers still answer is
+    /// dropped: the client would take it for the answer to an earlier request.
     pub fn end_with(&mut self, render: impl FnOnce(&mut Vec<u8>)) {
         let first = self.sequence.wrapping_sub(self.slots.len() as u32);
         for (number, slot) in (0..).zip(self.slots.drain(..)) {

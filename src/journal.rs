@@ -379,8 +379,8 @@ impl Journal {
     }
 
     /// Looks at the clock, on which the time `passed` counts since the last look. When the disk has taken too long,
-    /// those who wait for it are told, and those who come later are told at once. Returns whether answers of frames that
-    /// could not be written were given up.
+    /// those who wait for it are told, and those who come later are told at once. Returns whether answers of frames
+    /// that could not be written were given up.
     ///
     /// Parts of transactions go on waiting, with what they have locked, until the log has them, or until only a
     /// snapshot can have them: it does not begin before the locks are given back.

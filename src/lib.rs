@@ -10,8 +10,8 @@
 //! 5. [`wal`]: the changes of the turn are written as one frame.
 //! 6. [`connection`]: the reply takes its place in the order of the client's requests, and leaves through the ring.
 //!
-//! [`clock`] knows what time it is. [`server`] starts and ends all this; [`recovery`] is the way back from the log into the shard, and [`tools`] look
-//! at a log while no server runs.
+//! [`clock`] knows what time it is. [`server`] starts and ends all this; [`recovery`] is the way back from the log into
+//! the shard, and [`tools`] look at a log while no server runs.
 
 mod backup;
 pub mod bench;

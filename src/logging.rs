@@ -2,8 +2,8 @@
 //!
 //! A thread that logs waits for nobody: its lines go into a bounded queue, and a thread of its own writes them to
 //! standard error. Whoever reads that may be slow, or stop: clients are served as before. Lines for which there is no
-//! room are dropped and counted, and a later line tells how many. [`exit`] ends the process, and lets the lines that wait
-//! leave first.
+//! room are dropped and counted, and a later line tells how many. [`exit`] ends the process, and lets the lines that
+//! wait leave first.
 //!
 //! No line holds a character that could begin another line or steer a terminal, wherever it came from.
 
@@ -141,8 +141,8 @@ impl Queue {
         lines.append(&mut waiting.lines);
     }
 
-    /// Counts the lines that could not be written. Returns how many were dropped so far; 0 while nothing can be written,
-    /// a line about it neither.
+    /// Counts the lines that could not be written. Returns how many were dropped so far; 0 while nothing can be
+    /// written, a line about it neither.
     fn note_dropped(&self, unwritten: &[u8]) -> usize {
         let mut waiting = self.lock();
         if unwritten.is_empty() {

@@ -60,8 +60,8 @@ impl<D: Disk> Data<D> {
         verdict::id_micros(self.verdict.last_id)
     }
 
-    /// Removes what an unfinished change of the layout left behind, gives an older layout what it lacks, and, if wanted,
-    /// removes what earlier starts cut off the logs: once all shards are read, and no log is open yet.
+    /// Removes what an unfinished change of the layout left behind, gives an older layout what it lacks, and, if
+    /// wanted, removes what earlier starts cut off the logs: once all shards are read, and no log is open yet.
     ///
     /// # Errors
     /// [`Failure::Log`].
@@ -306,7 +306,8 @@ pub(crate) fn apply(shard: &mut Shard, record: &Record<'_>) -> Result<(), Replay
     Ok(())
 }
 
-/// Writes a snapshot of the whole shard in place of its log. `last_id` is not below the id of any transaction that the shard has a part of. Blocks.
+/// Writes a snapshot of the whole shard in place of its log. `last_id` is not below the id of any transaction that the
+/// shard has a part of. Blocks.
 fn replace_by_snapshot<D: Disk>(shard: &Shard, log: &mut Log<D>, last_id: u64) -> Result<(), wal::Error> {
     let mut writer = log.begin_snapshot()?;
     let id = verdict::snapshot_id(wall_clock_us().min(ID_MICROS_MAX), last_id);

@@ -30,8 +30,8 @@ const FIRST_VERSION: &str = "0.1.0";
 /// How many keys a page of `SCAN` visits when the client does not say.
 const SCAN_COUNT_DEFAULT: usize = 10;
 
-/// The error for a client that wants to follow this server. `SYNC` is among what it asks for on the RESP ports, where it
-/// would wait for a snapshot behind an `+OK`.
+/// The error for a client that wants to follow this server. `SYNC` is among what it asks for on the RESP ports, where
+/// it would wait for a snapshot behind an `+OK`.
 const NO_REPLICATION: Error = Error::Unavailable(
     "there is no replication yet: BACKUP copies the data, KVLITE.SYNC and WAITAOF bring it to disk",
 );

@@ -320,8 +320,8 @@ impl Worker {
         }
     }
 
-    /// Reads the shard back once it is known what counts, taking a turn now and then; opens its log when every worker has
-    /// read its own; and begins to serve when every worker has its shard.
+    /// Reads the shard back once it is known what counts, taking a turn now and then; opens its log when every worker
+    /// has read its own; and begins to serve when every worker has its shard.
     fn go_on_loading(&mut self) -> Result<(), Failure> {
         if let Ok(data) = self.files.data.try_recv() {
             let (index, shared) = (self.index, self.shared.clone());

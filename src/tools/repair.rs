@@ -116,7 +116,8 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
     Ok(if has_lost { Finding::Damaged } else { Finding::Sound })
 }
 
-/// What counts of all shards; those of which damage has taken something, and those that are `shortened`, may lack parts.
+/// What counts of all shards; those of which damage has taken something, and those that are `shortened`, may lack
+/// parts.
 fn compare(sources: &[Source<'_>], shortened: &HashSet<usize>) -> Result<Verdict, ToolError> {
     let verdict = verdict::reach_by(sources.len() as u32, |index, on_record| {
         let source = &sources[index as usize];

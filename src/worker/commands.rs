@@ -375,8 +375,8 @@ impl Worker {
     }
 }
 
-/// Answers a request that has no row in the table, or that follows a `MULTI`, which has none: what a client means to have
-/// run as one must not run in part.
+/// Answers a request that has no row in the table, or that follows a `MULTI`, which has none: what a client means to
+/// have run as one must not run in part.
 fn refuse(parser: &Parser, client: &mut Client, input: &[u8]) {
     let is = |name: &str| parser.name(input).eq_ignore_ascii_case(name.as_bytes());
     let was_in_multi = std::mem::replace(&mut client.is_in_multi, is("MULTI"));

@@ -45,8 +45,8 @@ pub(super) struct Peer {
 enum State {
     #[default]
     TakesTurns,
-    /// It has been in one turn for longer than a disk may take, and waits in the system: in a call to its disk, since it
-    /// waits for nothing else inside a turn.
+    /// It has been in one turn for longer than a disk may take, and waits in the system: in a call to its disk, since
+    /// it waits for nothing else inside a turn.
     Hangs,
     /// It has been in one turn for as long, but computes, or gets no CPU.
     IsBusy,

@@ -1,9 +1,9 @@
 //! Reads of very many keys of this worker's shard (`MGET`, `EXISTS`): some keys in each turn, and all as of one moment.
 //!
-//! That moment is the last one: until then nothing of what was read may change, but for keys that expire. A command that
-//! is about to change one of these keys has the read come to its end before it runs: to its last key, or, where too many
-//! are left for one turn, to an error. Keys are known by their hash: that two share one ends a read early, at worst. Its
-//! client runs no other command meanwhile.
+//! That moment is the last one: until then nothing of what was read may change, but for keys that expire. A command
+//! that is about to change one of these keys has the read come to its end before it runs: to its last key, or, where
+//! too many are left for one turn, to an error. Keys are known by their hash: that two share one ends a read early, at
+//! worst. Its client runs no other command meanwhile.
 
 use std::collections::VecDeque;
 

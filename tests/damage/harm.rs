@@ -317,8 +317,8 @@ fn one_of(choices: &[PathBuf], random: &mut Random) -> Option<PathBuf> {
     choices.get(index).cloned()
 }
 
-/// The file's begin, then where the frames of a segment or a snapshot begin, and where the last one ends; without frames
-/// the file's begin and end.
+/// The file's begin, then where the frames of a segment or a snapshot begin, and where the last one ends; without
+/// frames the file's begin and end.
 fn frame_bounds(bytes: &[u8]) -> Vec<usize> {
     let generation = bytes.get(20..28);
     let mut bounds = vec![0];

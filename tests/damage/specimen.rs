@@ -48,8 +48,8 @@ pub struct Specimen {
     /// The steps up to this one must not be lost in silence, whatever single file is damaged: something says that
     /// they were there.
     pub noted: usize,
-    /// Every shard has written something after this step, in this boot: of what was written up to there nothing may be lost
-    /// to bytes that are changed, even if it was not noted yet.
+    /// Every shard has written something after this step, in this boot: of what was written up to there nothing may be
+    /// lost to bytes that are changed, even if it was not noted yet.
     pub superseded: usize,
     /// How it was left, in a few words.
     pub origin: String,

@@ -456,7 +456,7 @@ fn missing_both_synced(directory: &Directory) -> Outcome {
     let file = directory.shard(1).join("synced");
     fs::remove_file(&file).unwrap();
     fs::remove_file(directory.path().join("layout-1.synced")).unwrap();
-    Outcome::of_manifest(file, "what is known of the log, here or in ", "neither of both whole")
+    Outcome::of_manifest(file, "what is known of the log, here or in ", "neither is whole")
 }
 
 fn newer(directory: &Directory, suffix: &str) -> Outcome {

@@ -340,7 +340,7 @@ fn a_redis_client_on_the_text_port_is_told_so_by_an_error_that_it_can_read() {
     assert_eq!(patient.line(), b"+OK kvlite ready");
     patient.send(&encoded(&["PING"]));
     assert_eq!(String::from_utf8_lossy(&patient.until_closed()), told);
-    // To one that speaks first, as Redis clients do, it would be the reply. On a busy machine its request may come late.
+    // To one that speaks first, as Redis clients do, it would be the reply. Its request may come late.
     let first_heard = || {
         let mut hasty = connect();
         hasty.send(&encoded(&["PING"]));

@@ -102,8 +102,8 @@ impl<D: Disk> DataDir<D> {
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::MissingManifest`], [`Error::DamagedManifest`], [`Error::NewerVersion`],
-    /// [`Error::MissingDirectory`], [`Error::MissingSynced`], [`Error::NewerLayout`], [`Error::Io`]. A directory with log files and no manifest is never
-    /// taken for an empty one.
+    /// [`Error::MissingDirectory`], [`Error::MissingSynced`], [`Error::NewerLayout`], [`Error::Io`]. A directory with
+    /// log files and no manifest is never taken for an empty one.
     pub fn open(disk: D, path: &Path, lock_wait: Duration) -> Result<DataDir<D>, Error> {
         disk.create_dir_all(path).map_err(Error::io("create", path))?;
         if let Some(parent) = path.parent() {
@@ -408,7 +408,7 @@ fn parse_manifest(bytes: &[u8], path: &Path) -> Result<(u32, u64, u32), Error> {
         line.strip_prefix(name)?.strip_prefix(' ')
     };
     let version: u32 = value("kvlite manifest").and_then(|text| text.parse().ok()).ok_or_else(syntax)?;
-    // Every version ends with the checksum of what is before it, so that a damaged version is not taken for a newer one.
+    // Every version ends with the checksum of what is before it: a damaged version is not taken for a newer one.
     let (covered, crc_text) =
         text.strip_suffix('\n').and_then(|text| text.rsplit_once("crc32 ")).ok_or_else(syntax)?;
     let found = u32::from_str_radix(crc_text, 16).ok().filter(|crc| format!("{crc:08x}") == crc_text);

@@ -28,8 +28,8 @@ pub trait Disk: Clone + Debug + Send + Sync + 'static {
     /// A lock on a file, which is released when this value is dropped or the process ends.
     type Lock: Debug + Send + 'static;
 
-    /// The run of the machine in which the disk is used now; `None` where that is not known. What was written within one
-    /// run is there for its whole length, synced or not.
+    /// The run of the machine in which the disk is used now; `None` where that is not known. What was written within
+    /// one run is there for its whole length, synced or not.
     fn boot(&self) -> Option<BootId>;
     /// Opens an existing file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Self::File>;

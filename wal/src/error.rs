@@ -261,7 +261,7 @@ impl Error {
                 path,
                 None,
                 format!("what is known of the log, here or in {}", copy.display()),
-                "neither of both whole".to_owned(),
+                "neither is whole".to_owned(),
             ),
             Error::NewerLayout { path, named } => (
                 path,

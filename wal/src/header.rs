@@ -88,7 +88,7 @@ impl FileHeader {
         if bytes[..8] != magic {
             return Ok(None);
         }
-        // Every version keeps these 48 bytes and their checksum, so that a damaged version is not taken for a newer one.
+        // Every version keeps these 48 bytes and their checksum: a damaged version is not taken for a newer one.
         if crc32fast::hash(&bytes[..44]) != u32_at(bytes, 44) {
             return Ok(None);
         }

@@ -8,7 +8,7 @@
 //! ```text
 //! <wal-path>/LOCK                            held while a process uses the directory
 //! <wal-path>/MANIFEST                        names the layout that counts
-//! <wal-path>/layout-<id>.synced              what is known of each log of the layout: for each shard a slot of 512 bytes
+//! <wal-path>/layout-<id>.synced              what is known of each log of the layout: a slot of 512 bytes each
 //! <wal-path>/layout-<id>/shard-<index>/      one directory per shard
 //!     <generation, 20 digits>.log            a segment
 //!     <sequence number, 20 digits>.snapshot  the state; the log is replayed from this number on
@@ -84,8 +84,8 @@
 //! frames behind a bad one prove nothing by themselves. Frames therefore state up to where the log had been
 //! synced when they were written. Replay ends at the first frame that is not good. If anything behind it
 //! states that this frame had been synced, it was damaged, and recovery refuses; otherwise it is the torn
-//! end of the log, and is cut; where whole frames are cut with it, the segment is kept aside. The file `synced` states it
-//! too, for frames of which no later one is left, such as those of a newest segment that is missing as a whole.
+//! end of the log, and is cut; where whole frames are cut with it, the segment is kept aside. The file `synced` states
+//! it too, for frames of which no later one is left, such as those of a newest segment that is missing as a whole.
 //!
 //! As long as the machine runs, nothing that a process has written is lost with it, synced or not. A log whose last
 //! run of the machine is the present one therefore ends before its very last write at most: a bad frame before a good

@@ -171,8 +171,8 @@ impl<D: Disk> Log<D> {
         Ok((Log::open(replayed, segment_bytes)?, recovered))
     }
 
-    /// Opens a log that was read back for appending: a torn end is cut, what a crash left behind is removed, and all that
-    /// was replayed is made durable. `segment_bytes` is the size of new segments, once some have been filled. Blocks.
+    /// Opens a log that was read back for appending: a torn end is cut, what a crash left behind is removed, and all
+    /// that was replayed is made durable. `segment_bytes` is the size of new segments, once some are full. Blocks.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -639,8 +639,8 @@ impl<D: Disk> Log<D> {
     }
 
     /// Writes down beside the log how far it is, if that has changed since it was written last. What cannot be written
-    /// down is only not known later. Its owner calls this about as often as what is not known yet may be mistaken for the
-    /// torn end of a crash, and not before everything is done that follows from what all logs were found to hold.
+    /// down is only not known later. Its owner calls this about as often as what is not known yet may be mistaken for
+    /// the torn end of a crash, and not before everything is done that follows from what all logs were found to hold.
     pub fn note_progress(&mut self) {
         self.boot = self.disk.boot();
         let stamp = self.synced.stamp;

@@ -14,7 +14,8 @@
 //!  28  body
 //! ```
 //!
-//! Integers are little-endian. A note of another shard is none. A new note takes the place of the old one in one step, once it is on disk.
+//! Integers are little-endian. A note of another shard is none. A new note takes the place of the old one in one step,
+//! once it is on disk.
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,8 @@
 //! Reading a shard's directory back: the newest snapshot, then the log; and where the log ends.
 //!
 //! [`replay`] only reads. [`settle`] then cuts, removes and syncs, so that the directory holds exactly what
-//! was replayed; whole frames that are cut are kept aside. The rule for torn and damaged ends is in the crate's documentation.
+//! was replayed; whole frames that are cut are kept aside. The rule for torn and damaged ends is in the crate's
+//! documentation.
 
 use std::path::{Path, PathBuf};
 

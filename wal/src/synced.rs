@@ -4,7 +4,7 @@
 //!
 //! It stands twice: in the file `synced` of the shard's directory, and in the shard's slot of a file beside the
 //! layout's directory, so that neither a file nor a directory that is lost, or put back from an old copy, takes the
-//! knowledge of itself away. Either of both will do; the one that is missing or damaged is written again.
+//! knowledge of itself away. One of the two will do; the one that is missing or damaged is written again.
 //!
 //! It is written when the log is opened and closed, once for each segment as soon as its name and first frames are on
 //! disk, and about twice a second while something changes. It is not synced itself but in a new layout, and where one
@@ -164,8 +164,8 @@ impl Writer {
 /// What both places tell.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::NewerVersion`]; [`Error::WrongShard`] when one place has what belongs to another shard, and the
-/// other place has nothing.
+/// [`Error::Io`], [`Error::NewerVersion`]; [`Error::WrongShard`] when one place has what belongs to another shard, and
+/// the other place has nothing.
 pub(crate) fn read<D: Disk>(disk: &D, directory: &Path, place: Place) -> Result<Found, Error> {
     let own_path = directory.join(SYNCED_NAME);
     let own = read_at(disk, &own_path, 0, place);

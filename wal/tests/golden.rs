@@ -1,7 +1,7 @@
 //! The format in whole files: what is written today is, byte for byte, what `golden/version-2` holds, and what every
-//! version's directory holds is read. A newer format gets a directory of its own, and the older ones stay: old files are
-//! read for ever. Version 2 is that of the manifest and of what is known beside a log; segments and snapshots are as
-//! in version 1.
+//! version's directory holds is read. A newer format gets a directory of its own, and the older ones stay: old files
+//! are read for ever. Version 2 is that of the manifest and of what is known beside a log; segments and snapshots are
+//! as in version 1.
 
 // Clippy takes only functions marked as tests for tests; this whole file is one.
 #![allow(clippy::unwrap_used)]

@@ -152,8 +152,8 @@ impl<'a> SeriesId<'a> {
     }
 }
 
-/// A series that has left what is normal for it. Times are milliseconds since the Unix epoch, as the wall clock went when
-/// it was asked for.
+/// A series that has left what is normal for it. Times are milliseconds since the Unix epoch, as the wall clock went
+/// when it was asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     /// What it is about.
