@@ -460,12 +460,14 @@ mod tests {
     fn nothing_beneath_an_open_directory_is_reached_by_a_link() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
-        fs::create_dir_all(path("root/inside")).unwrap();
+        fs::create_dir_all(path("root/inside/deeper")).unwrap();
+        fs::write(path("root/inside/deeper/file"), "removed").unwrap();
         fs::create_dir(path("outside")).unwrap();
         fs::write(path("outside/file"), "kept").unwrap();
         let root = Beneath::root(&path("root")).unwrap();
         symlink("../outside", path("root/link")).unwrap();
         symlink("../../outside/file", path("root/inside/file")).unwrap();
+        symlink("../../outside", path("root/inside/outside")).unwrap();
         assert!(root.create(&path("root/link/new")).is_err());
         assert!(root.create(&path("root/inside/file")).is_err());
         assert!(root.open(&path("root/link/file")).is_err());

@@ -4,9 +4,10 @@
 //! `RESOLVE_BENEATH`). Where a sandbox forbids that, nothing is done: there is no way that is less safe.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +24,10 @@ const INNER_LINKS: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_M
 
 /// No backup holds a link.
 const NO_LINKS: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+
+/// So often a path is resolved at most. The kernel asks for another try where it goes up on its way (`..` in a link)
+/// and something was renamed meanwhile, anywhere on the machine.
+const TRIES_MAX: usize = 100;
 
 /// An open directory, as a disk that holds nothing else. Paths on it begin with the path of the directory, which is
 /// never looked up again.
@@ -102,7 +107,13 @@ impl Beneath {
     fn open_at(&self, relative: &Path, flags: OFlags, resolve: ResolveFlags) -> io::Result<OwnedFd> {
         let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
         let mode = if flags.contains(OFlags::CREATE) { FILE_MODE } else { Mode::empty() };
-        Ok(rustix::fs::openat2(&self.directory, relative, flags | OFlags::CLOEXEC, mode, resolve)?)
+        let mut tries = 1;
+        loop {
+            match rustix::fs::openat2(&self.directory, relative, flags | OFlags::CLOEXEC, mode, resolve) {
+                Err(Errno::AGAIN) if tries < TRIES_MAX => tries += 1,
+                opened => return Ok(opened?),
+            }
+        }
     }
 
     fn open_file(&self, path: &Path, flags: OFlags) -> io::Result<File> {
@@ -183,8 +194,11 @@ impl Disk for Beneath {
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         let (parent, name) = self.parent(path)?;
-        // The standard library's own follows no links beneath the directory that it is given.
-        fs::remove_dir_all(Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name))
+        let found = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        match FileType::from_raw_mode(found.st_mode) {
+            FileType::Symlink => Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty())?),
+            _ => remove_directory(&parent, name),
+        }
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<File>> {
@@ -195,4 +209,22 @@ impl Disk for Beneath {
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
+}
+
+/// Removes the directory of this name with all that is in it. No link is followed: it is removed itself.
+fn remove_directory(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    for entry in Dir::read_from(&directory)? {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name == "." || name == ".." {
+            continue;
+        }
+        match rustix::fs::unlinkat(&directory, name, AtFlags::empty()) {
+            Err(Errno::ISDIR) => remove_directory(&directory, name)?,
+            removed => removed?,
+        }
+    }
+    Ok(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?)
 }

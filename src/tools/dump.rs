@@ -22,7 +22,7 @@ use crate::config::Boot;
 use crate::protocol::LINE_BYTES_MAX;
 use crate::recovery::{self, Replay};
 use crate::server::Failure;
-use crate::verdict;
+use crate::verdict::{self, Verdict};
 
 /// How many keys are printed at a time.
 const PRINT_KEYS: usize = 1024;
@@ -64,6 +64,7 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
     }
     let (started, boot) = (Instant::now(), clock::name_of_boot(options.boot.id()));
     let verdict = verdict::reach(&disk, &layout)?.accept(&layout)?;
+    let last = last_clocks(&disk, &layout, &verdict, progress)?;
     for index in 0..layout.shards as usize {
         progress.begin("dumping", index, layout.shards);
         let mut shard = Shard::new(recovery::random_seeds());
@@ -73,11 +74,41 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
         });
         read.map_err(|error: Replay| error.of_shard(index))?;
         let reading = Reading::take_at_start(started);
-        let clock = Clock::resume(shard.clocks(), boot, reading);
+        let clock = Clock::resume(last, boot, reading);
         shard.set_wall_ahead(clock.wall_ahead_ms());
         print_shard(&shard, options.json, &clock, clock.now_ms(reading.uptime_us), out)?;
     }
     Ok(Finding::Sound)
+}
+
+/// The newest of what the logs tell of the clocks: a start has all shards go on from it.
+fn last_clocks(
+    disk: &ReadOnlyDisk,
+    layout: &Layout,
+    verdict: &Verdict,
+    progress: &Progress,
+) -> Result<Option<Clocks>, ToolError> {
+    let mut newest: Option<Clocks> = None;
+    for index in 0..layout.shards as usize {
+        progress.begin("looking for the time in", index, layout.shards);
+        let mut last = None;
+        let read = read(disk, layout, index, |record: Record<'_>| {
+            progress.at(&record);
+            if !verdict.counts(index as u32, &record) {
+                return Ok(());
+            }
+            for change in shard::decode(record.payload) {
+                let change = change.map_err(|error| Replay::Malformed { seq: record.seq, error })?;
+                if let Change::Clocks(clocks) = change {
+                    last = Some(clocks);
+                }
+            }
+            Ok(())
+        });
+        read.map_err(|error: Replay| error.of_shard(index))?;
+        newest = newest.into_iter().chain(last).max_by_key(|clocks| clocks.now_ms);
+    }
+    Ok(newest)
 }
 
 /// Prints the records that are alive at `now_ms`.
@@ -149,7 +180,7 @@ fn dump_log(
     progress: &Progress,
 ) -> Result<Finding, ToolError> {
     // Of a damaged directory it is not known which transactions count.
-    let verdict = verdict::reach(disk, layout).unwrap_or_default();
+    let verdict = verdict::reach(disk, layout).and_then(|verdict| verdict.accept(layout)).unwrap_or_default();
     let mut finding = Finding::Sound;
     for index in 0..layout.shards as usize {
         progress.begin("dumping", index, layout.shards);

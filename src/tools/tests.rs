@@ -702,6 +702,42 @@ fn the_log_is_dumped_frame_by_frame_up_to_the_damage() {
     assert_eq!(text.matches("\n  put key-").count(), 40 + 90, "shard 0 up to the damage, and all of shard 1");
 }
 
+#[test]
+fn no_frame_is_told_not_to_count_where_a_start_is_refused() {
+    let directory = Directory::filled();
+    directory.write(|shards| {
+        let put = shard::Change::Put { key: &key(0, 91), value: b"part", deadline_ms: None };
+        let kind =
+            wal::Kind::Transaction { id: crate::verdict::transaction_id(11, 0), participants: &[0, 1] };
+        shards[0].write(kind, &[put]);
+        shards[0].log.sync().unwrap();
+        let seq = shards[0].log.written_seq();
+        shards[0].log.settle(seq);
+    });
+    assert!(matches!(directory.dump(&[]), Err(ToolError::Failure(Failure::Contradiction(_)))));
+    let (_, log) = directory.dump(&["--log"]).unwrap();
+    assert!(log.contains("\"part\"") && !log.contains("does not count"), "{log}");
+}
+
+#[test]
+fn what_is_alive_is_told_by_the_newest_clocks_of_all_shards() {
+    let directory = Directory::empty();
+    directory.write(|shards| {
+        // The wall clock has gone back since, so the time goes on from what they showed.
+        for (writer, now_ms) in shards.iter_mut().zip([5000, 1000]) {
+            let clocks = shard::Clocks { now_ms, wall_ms: 7_000_000_000_000, boot: 0, booted_ms: 0 };
+            writer.write(wal::Kind::Batch, &[shard::Change::Clocks(clocks)]);
+        }
+        for (number, deadline_ms) in [3000, 1_000_000].into_iter().enumerate() {
+            let (key, deadline_ms) = (key(1, number), Some(deadline_ms));
+            let put = shard::Change::Put { key: &key, value: b"value", deadline_ms };
+            shards[1].write(wal::Kind::Batch, &[put]);
+        }
+    });
+    let (_, dump) = directory.dump(&[]).unwrap();
+    assert_eq!(dump, format!("SETEX {} 995 \"value\"\n", key(1, 1).escape_ascii()));
+}
+
 /// The files that guard the format, down to the changes in the frames.
 #[test]
 fn files_of_version_1_are_read_down_to_their_changes() {
