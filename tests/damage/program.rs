@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::client::Value;
 use crate::ledger::{Ledger, State};
-use crate::process::{Ended, Server, command, run_to_end};
+use crate::process::{Ended, Server, command, run_to_end, within_deadline};
 
 /// Room that a campaign needs, by far.
 const SCRATCH_BYTES: u64 = 2 << 30;
@@ -43,6 +43,9 @@ impl Directory {
         match server.try_restart(self.shards) {
             Ok(()) => {
                 let found = read(&server, ledger);
+                // A server that is killed takes those lines with it that it has not written yet.
+                let has_said_all = within_deadline(|| server.log.text().contains(" is ready "));
+                assert!(has_said_all, "{}", server.log.tail());
                 server.kill9();
                 Start::Serves { found, log: server.log.text() }
             }

@@ -162,6 +162,8 @@ fn judge_repair(
     if status == Some(0) && says_lost {
         return Err("repair: status 0, and something is lost".to_owned());
     }
+    // A command of which parts are lost to damage is told by itself.
+    let says_lost = says_lost || repair.output.contains(" are kept in part: ");
     // What a start may leave out at the end, a repair may as well.
     if let (Some(lost), Err(_)) = (difference(whole, &found), ledger.allows(&found, *noted, directory.shards))
         && !says_lost
