@@ -88,8 +88,10 @@ pub struct Journal {
     /// turn, or while the process was not run, says nothing of the disk. `None` before the first look.
     sync_seen: Option<Duration>,
     failed: Option<std::io::Error>,
-    /// How many clients are expected to change something soon, and until when the next sync waits for them.
+    /// How many clients are expected to change something soon, for how long after a sync the next one waits for them,
+    /// and until when it does.
     company: usize,
+    company_wait: Duration,
     company_until: Instant,
     room_min_bytes: u64,
     /// Why writes are refused, if they are.
@@ -189,6 +191,7 @@ impl Journal {
             sync_seen: None,
             failed: None,
             company: 0,
+            company_wait: Duration::ZERO,
             company_until: Instant::now(),
             room_min_bytes: ROOM_MIN_BYTES.min(config.wal_segment_size / ROOM_MIN_PART),
             fault: None,
@@ -300,6 +303,7 @@ impl Journal {
     /// So many clients, each with one command at a time, are expected to change something soon.
     pub fn expect_company(&mut self, clients: usize) {
         self.company = clients;
+        self.company_wait = (COMPANY_PER_CLIENT * clients as u32).min(COMPANY_MAX);
     }
 
     /// How many more commands the next sync waits for, and for how long, if it does: a sync costs as much as several
@@ -694,7 +698,7 @@ impl Journal {
             self.unsafe_frames.forget(durable);
         }
         self.answer_durable(post);
-        self.company_until = Instant::now() + (COMPANY_PER_CLIENT * self.company as u32).min(COMPANY_MAX);
+        self.company_until = Instant::now() + self.company_wait;
         if self.mode == SyncMode::Always && !self.gathers() {
             // In this mode a failed write holds no answers back that do not wait for a sync anyway.
             self.write(net, post);

@@ -88,15 +88,15 @@ fn a_sync_waits_for_those_who_were_answered_after_the_last_one_but_not_for_long(
         journal.changes.push(&Change::Put { key: b"key", value: b"value", deadline_ms: None });
         journal.answer(journal.frame_behind_all(), 0, TOKEN, Answer::Part(Reply::Ok), post);
     };
+    let later = Duration::from_secs(3600);
     journal.expect_company(10);
+    journal.company_wait = later;
     assert_eq!(journal.awaited_company(), None, "a sync is under way");
     change(&mut journal, &mut post);
     end_sync(&mut journal, &mut net, &mut post);
     assert_eq!(answers(&mut post, &mut net).len(), 1);
 
     // Enough of them come.
-    let later = Duration::from_secs(3600);
-    journal.company_until += later;
     for awaited in (1..9).rev() {
         assert!(journal.gathers() && journal.sync.is_none());
         assert_eq!(journal.awaited_company().map(|(count, _)| count), Some(awaited));
