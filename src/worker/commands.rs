@@ -7,7 +7,6 @@ use bytes::Bytes;
 use shard::command::{Access, Run};
 use shard::{Error, Glob, PROBED_BYTES_MIN, Reply, Request, Waiter, has_room_for};
 
-use super::calls::locks_of;
 use super::clients::{answer, answer_error, job_token, write_reply};
 use super::hangs::{hangs, hangs_in_disk};
 use super::readings::is_long_read;
@@ -265,11 +264,11 @@ impl Worker {
             // Only counted, not changed, outside of a transaction.
             return false;
         }
-        self.locks.conflicts(request.keys(), exclusive)
+        self.locks.conflicts(request.keys().map(|key| self.locks.hash(key)), exclusive)
     }
 
     pub(super) fn defer(&mut self, origin: usize, token: Token, request: &Request<'_>) {
-        let (keys, exclusive) = locks_of(request);
+        let (keys, exclusive) = self.locks_of(request);
         let payload = Deferred::Request { origin, token, request: OwnedRequest::new(request) };
         self.locks.wait(Waiter { keys, exclusive, payload, lock_for: None });
     }
@@ -378,7 +377,7 @@ impl Worker {
 /// Answers a request that has no row in the table, or that follows a `MULTI`, which has none: what a client means to
 /// have run as one must not run in part.
 fn refuse(parser: &Parser, client: &mut Client, input: &[u8]) {
-    let is = |name: &str| parser.name(input).eq_ignore_ascii_case(name.as_bytes());
+    let is = |name: &str| parser.arg_count() == 0 && parser.name(input).eq_ignore_ascii_case(name.as_bytes());
     let was_in_multi = std::mem::replace(&mut client.is_in_multi, is("MULTI"));
     match was_in_multi {
         false => answer_error(client, parser.unknown_command(input)),

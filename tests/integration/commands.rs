@@ -1206,8 +1206,12 @@ fn a_transaction_is_refused_as_a_whole() {
         CONFIG SET auto-ttl \"* 1s\" -> {refused}
         FLUSHALL -> {refused}
         MULTI -> {refused}
+        EXEC n -> {refused}
+        DISCARD n -> {refused}
         EXEC -> -EXECABORT Transaction discarded because of previous errors.
         INCR n -> 6
+        MULTI n -> -\"ERR unknown command 'MULTI', with args beginning with: 'n' \"
+        SET n 6 -> +OK
         MULTI -> {unknown}
         INCR n -> {refused}
         DISCARD -> +OK

@@ -4,6 +4,7 @@
 //! was replayed; whole frames that are cut are kept aside. The rule for torn and damaged ends is in the crate's
 //! documentation.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::frame::{self, Content, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameReader, Remains};
@@ -373,6 +374,9 @@ fn survey<D: Disk>(disk: &D, directory: &Path, place: Place) -> Result<Survey<D:
     for name in disk.list(directory).map_err(Error::io("list", directory))? {
         let path = directory.join(&name);
         if [SPARE_NAME, RESERVE_NAME, STAGED_NAME, SNAPSHOT_TMP_NAME].contains(&&*name) {
+            if disk.list(&path).is_ok() {
+                return Err(Error::io("replace", &path)(ErrorKind::IsADirectory.into()));
+            }
             survey.unfinished.push(path);
         } else if let Some(position) = number_of(&name, SNAPSHOT_SUFFIX) {
             survey.snapshots.push((position, path));

@@ -1090,6 +1090,21 @@ fn a_stray_file_where_directories_belong_does_no_harm() {
     assert!(disk.open_dir(&layout.shard_dir(0)).is_err(), "the old layout is removed");
 }
 
+/// What a start would have to remove or to write over, and cannot.
+#[test]
+fn a_directory_under_the_name_of_a_file_is_refused() {
+    for name in ["spare", "reserve", "staged", "snapshot.tmp", "synced", "00000000000000000009.log"] {
+        let (disk, layout) = two_logs();
+        let path = layout.shard_dir(1).join(name);
+        if disk.open(&path).is_ok() {
+            disk.remove_file(&path).unwrap();
+        }
+        disk.create_dir_all(&path).unwrap();
+        let error = start(&disk, &layout).unwrap_err();
+        assert!(matches!(&error, Error::Io { path: named, .. } if *named == path), "{name}: {error}");
+    }
+}
+
 #[test]
 fn an_emptied_or_older_directory_of_a_shard_is_refused() {
     let (disk, layout) = two_logs();

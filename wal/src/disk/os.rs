@@ -42,11 +42,11 @@ impl Disk for OsDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<File>> {
-        OpenOptions::new().read(true).write(true).open(path).map(Arc::new)
+        open_file(OpenOptions::new().read(true).write(true), path).map(Arc::new)
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<File>> {
-        OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path).map(Arc::new)
+        open_file(OpenOptions::new().read(true).write(true).create(true).truncate(true), path).map(Arc::new)
     }
 
     fn open_or_create(&self, path: &Path) -> io::Result<Arc<File>> {
@@ -54,7 +54,7 @@ impl Disk for OsDisk {
         let no_link = OFlags::NOFOLLOW.bits() as i32;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).custom_flags(no_link);
-        options.open(path).map(Arc::new)
+        open_file(&options, path).map(Arc::new)
     }
 
     fn open_dir(&self, path: &Path) -> io::Result<Arc<File>> {
@@ -81,7 +81,7 @@ impl Disk for OsDisk {
     /// A file that is gone gives its blocks and its cached pages back piece by piece: at once, that would take the
     /// processor for tens of milliseconds where the file is large. One that has another name keeps all of them.
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).open(path);
+        let file = open_file(OpenOptions::new().write(true), path);
         fs::remove_file(path)?;
         // What cannot be opened or shortened has still been removed.
         let Ok((file, found)) = file.and_then(|file| file.metadata().map(|found| (file, found))) else {
@@ -103,12 +103,23 @@ impl Disk for OsDisk {
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<File>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = open_file(OpenOptions::new().read(true).write(true).create(true).truncate(false), path)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+}
+
+/// Opens a regular file. Another kind of file is refused: to open a FIFO would wait for its other end.
+pub(super) fn open_file(options: &OpenOptions, path: &Path) -> io::Result<File> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => options.open(path),
     }
 }
 
@@ -175,7 +186,10 @@ impl DiskFile for Arc<File> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::Mode;
+
     use super::*;
+    use crate::ReadOnlyDisk;
 
     #[test]
     fn what_is_opened_or_created_is_not_reached_by_a_link() {
@@ -185,6 +199,26 @@ mod tests {
         std::os::unix::fs::symlink(&victim, &link).unwrap();
         assert!(OsDisk::default().open_or_create(&link).is_err());
         assert_eq!(fs::read(&victim).unwrap(), b"another's");
+    }
+
+    #[test]
+    fn a_fifo_in_place_of_a_file_is_refused_and_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a fifo");
+        let disk = OsDisk::default();
+        let attempts: [fn(&Path) -> io::Result<()>; 5] = [
+            |path| OsDisk::default().open(path).map(drop),
+            |path| OsDisk::default().create(path).map(drop),
+            |path| OsDisk::default().open_or_create(path).map(drop),
+            |path| ReadOnlyDisk::default().open(path).map(drop),
+            |path| ReadOnlyDisk::default().try_lock(path).map(drop),
+        ];
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RWXU).unwrap();
+        for attempt in attempts {
+            assert_eq!(attempt(&path).unwrap_err().to_string(), "it is not a regular file");
+        }
+        disk.remove_file(&path).unwrap();
+        assert!(!path.exists());
     }
 
     #[test]

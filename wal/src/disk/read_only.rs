@@ -1,10 +1,11 @@
 //! The operating system's files, for those who look at a directory and must leave it as it is.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::os::open_file;
 use super::{Disk, OsDisk};
 use crate::BootId;
 
@@ -33,7 +34,7 @@ impl Disk for ReadOnlyDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<File>> {
-        File::open(path).map(Arc::new)
+        open_file(OpenOptions::new().read(true), path).map(Arc::new)
     }
 
     fn create(&self, _path: &Path) -> io::Result<Arc<File>> {
@@ -69,7 +70,7 @@ impl Disk for ReadOnlyDisk {
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Option<File>>> {
-        let file = match File::open(path) {
+        let file = match open_file(OpenOptions::new().read(true), path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some(None)),
             Err(error) => return Err(error),
