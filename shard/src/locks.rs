@@ -6,6 +6,9 @@
 //! waiters, which [`LockTable::is_idle`] tells at the cost of two comparisons. The table decides only who
 //! may go on. It runs nothing, and does not look for deadlocks: transactions that wait have to ask the
 //! shards in one order.
+//!
+//! Keys are known by their [hashes](LockTable::hash): two keys that share one are locked together, which makes a
+//! client wait, at worst.
 
 use std::collections::VecDeque;
 
@@ -17,8 +20,8 @@ use hashbrown::HashMap;
 pub enum LockKeys {
     /// The whole shard; excludes everything else, shared or not.
     Whole,
-    /// These keys. A key that is named twice is locked once.
-    Each(Vec<Box<[u8]>>),
+    /// The keys with these hashes. A key that is named twice is locked once.
+    Each(Vec<u64>),
 }
 
 /// Somebody who has to wait for locks of others.
@@ -37,8 +40,9 @@ pub struct Waiter<W> {
 /// The locks of one shard. `W` is what its user knows a waiter by.
 #[derive(Debug)]
 pub struct LockTable<W> {
+    hasher: RandomState,
     /// Of every key that is locked or waited for, by how many.
-    claims: HashMap<Box<[u8]>, Claims, RandomState>,
+    claims: HashMap<u64, Claims, RandomState>,
     whole_held: bool,
     whole_waiting: usize,
     held: Vec<Lock>,
@@ -75,8 +79,10 @@ impl Claims {
 impl<W> LockTable<W> {
     /// A table without locks. The seeds have to be random and secret, as those of the keyspace.
     pub fn new(seeds: [u64; 4]) -> Self {
+        let hasher = RandomState::with_seeds(seeds[0], seeds[1], seeds[2], seeds[3]);
         LockTable {
-            claims: HashMap::with_hasher(RandomState::with_seeds(seeds[0], seeds[1], seeds[2], seeds[3])),
+            hasher: hasher.clone(),
+            claims: HashMap::with_hasher(hasher),
             whole_held: false,
             whole_waiting: 0,
             held: Vec::new(),
@@ -90,15 +96,20 @@ impl<W> LockTable<W> {
         self.held.is_empty() && self.waiters.is_empty()
     }
 
-    /// Whether a request that uses these keys has to wait: one of them is locked incompatibly, or somebody
+    /// What the table knows a key by.
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// Whether a request that uses the keys with these hashes has to wait: one of them is locked incompatibly, or somebody
     /// who came earlier waits for it incompatibly. A request that uses the whole shard has to wait unless
     /// all is idle.
-    pub fn conflicts<'k>(&self, mut keys: impl Iterator<Item = &'k [u8]>, exclusive: bool) -> bool {
+    pub fn conflicts(&self, mut hashes: impl Iterator<Item = u64>, exclusive: bool) -> bool {
         if self.is_idle() {
             return false;
         }
-        let excluded = |key| self.claims.get(key).is_some_and(|claims: &Claims| claims.exclude(exclusive));
-        self.whole_held || self.whole_waiting > 0 || keys.any(excluded)
+        let excluded = |hash| self.claims.get(&hash).is_some_and(|claims: &Claims| claims.exclude(exclusive));
+        self.whole_held || self.whole_waiting > 0 || hashes.any(excluded)
     }
 
     /// Locks all of these keys for a transaction, or none; whether it did. A transaction that has locks here
@@ -129,6 +140,9 @@ impl<W> LockTable<W> {
             let lock = self.held.swap_remove(index);
             self.unlock(&lock);
         }
+        if self.waiters.is_empty() {
+            return;
+        }
         // Everybody queues up anew, in the old order: whoever is not excluded by those before leaves the
         // queue.
         let waiters = std::mem::take(&mut self.waiters);
@@ -153,7 +167,7 @@ impl<W> LockTable<W> {
     fn excluded(&self, keys: &LockKeys, exclusive: bool) -> bool {
         match keys {
             LockKeys::Whole => !self.is_idle(),
-            LockKeys::Each(keys) => self.conflicts(keys.iter().map(|key| &**key), exclusive),
+            LockKeys::Each(keys) => self.conflicts(keys.iter().copied(), exclusive),
         }
     }
 
@@ -161,8 +175,8 @@ impl<W> LockTable<W> {
         match &keys {
             LockKeys::Whole => self.whole_held = true,
             LockKeys::Each(each) => {
-                for key in each {
-                    let claims = self.claims.entry(key.clone()).or_default();
+                for hash in each {
+                    let claims = self.claims.entry(*hash).or_default();
                     *if exclusive { &mut claims.exclusive } else { &mut claims.shared } += 1;
                 }
             }
@@ -175,11 +189,11 @@ impl<W> LockTable<W> {
             self.whole_held = false;
             return;
         };
-        for key in keys {
-            let claims = self.claims.get_mut(&**key).expect("a locked key is claimed");
+        for hash in keys {
+            let claims = self.claims.get_mut(hash).expect("a locked key is claimed");
             *if lock.exclusive { &mut claims.exclusive } else { &mut claims.shared } -= 1;
             if claims.are_none() {
-                self.claims.remove(&**key);
+                self.claims.remove(hash);
             }
         }
     }
@@ -189,8 +203,8 @@ impl<W> LockTable<W> {
             self.whole_waiting += 1;
             return;
         };
-        for key in keys {
-            let claims = self.claims.entry(key.clone()).or_default();
+        for hash in keys {
+            let claims = self.claims.entry(*hash).or_default();
             *if exclusive { &mut claims.exclusive_waiting } else { &mut claims.shared_waiting } += 1;
         }
     }
@@ -221,8 +235,12 @@ mod tests {
 
     use super::*;
 
+    fn hash(key: &str) -> u64 {
+        table().hash(key.as_bytes())
+    }
+
     fn each(keys: &str) -> LockKeys {
-        LockKeys::Each(keys.split_terminator(' ').map(|key| key.as_bytes().into()).collect())
+        LockKeys::Each(keys.split_terminator(' ').map(hash).collect())
     }
 
     fn table() -> LockTable<u32> {
@@ -245,12 +263,9 @@ mod tests {
         assert!(table.try_lock(1, each("a b"), false));
         assert!(table.try_lock(2, each("b c"), false));
         assert!(!table.try_lock(3, each("d c"), true));
-        assert!(
-            !table.conflicts([b"d".as_slice()].into_iter(), true),
-            "a refused lock leaves nothing behind"
-        );
+        assert!(!table.conflicts([hash("d")].into_iter(), true), "a refused lock leaves nothing behind");
         assert!(table.try_lock(4, each("d d"), true));
-        assert!(table.conflicts([b"d".as_slice()].into_iter(), false));
+        assert!(table.conflicts([hash("d")].into_iter(), false));
         assert!([1, 2, 4].iter().all(|tx| released(&mut table, *tx).is_empty()));
         assert!(table.is_idle() && table.claims.is_empty());
     }
@@ -261,10 +276,7 @@ mod tests {
         assert!(table.try_lock(1, each("a"), false));
         table.wait(waiter(each("a b"), true, 10, Some(2)));
         assert!(!table.try_lock(3, each("a"), false), "a shared lock would overtake the waiter");
-        assert!(
-            table.conflicts([b"b".as_slice()].into_iter(), false),
-            "so would a request on a key still free"
-        );
+        assert!(table.conflicts([hash("b")].into_iter(), false), "so would a request on a key still free");
         table.wait(waiter(each("b"), false, 11, None));
         table.wait(waiter(each("a"), false, 12, None));
         assert_eq!(released(&mut table, 1), [10]);
@@ -278,7 +290,7 @@ mod tests {
         assert!(table.try_lock(1, each("a"), false));
         assert!(!table.try_lock(2, LockKeys::Whole, true));
         table.wait(waiter(LockKeys::Whole, true, 10, Some(2)));
-        assert!(table.conflicts([b"z".as_slice()].into_iter(), false));
+        assert!(table.conflicts([hash("z")].into_iter(), false));
         table.wait(waiter(each("z"), false, 11, None));
         assert_eq!(released(&mut table, 1), [10]);
         assert!(!table.try_lock(3, each("y"), false));
@@ -311,7 +323,7 @@ mod tests {
             if self.keys == u8::MAX {
                 return LockKeys::Whole;
             }
-            LockKeys::Each((0..8).filter(|bit| self.keys >> bit & 1 == 1).map(|bit| [bit].into()).collect())
+            LockKeys::Each((0..8_u64).filter(|bit| self.keys >> bit & 1 == 1).collect())
         }
 
         fn excludes(self, other: Want) -> bool {
@@ -347,7 +359,7 @@ mod tests {
                         (Some(tx), keys) => table.try_lock(tx, keys, want.exclusive),
                         (None, LockKeys::Whole) => table.is_idle(),
                         (None, LockKeys::Each(keys)) => {
-                            !table.conflicts(keys.iter().map(|key| &**key), want.exclusive)
+                            !table.conflicts(keys.into_iter(), want.exclusive)
                         }
                     };
                     prop_assert_eq!(goes_on, !excluded, "{:?}", want);

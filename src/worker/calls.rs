@@ -196,7 +196,7 @@ impl Worker {
     // ---- transactions, at the shards that take part ----
 
     fn lock_part(&mut self, transaction: TransactionId, wait: bool, part: Prepared) {
-        let (keys, exclusive) = locks_of(&part.request.request());
+        let (keys, exclusive) = self.locks_of(&part.request.request());
         if self.locks.try_lock(transaction, keys.clone(), exclusive) {
             self.prepared.insert(transaction, part);
             self.locked(transaction);
@@ -248,6 +248,15 @@ impl Worker {
         (reply, seq)
     }
 
+    /// What a request locks, and whether for itself alone.
+    pub(super) fn locks_of(&self, request: &Request<'_>) -> (LockKeys, bool) {
+        let keys = match request.command.keys.any {
+            true => LockKeys::Each(request.keys().map(|key| self.locks.hash(key)).collect()),
+            false => LockKeys::Whole,
+        };
+        (keys, request.command.access == Access::Write)
+    }
+
     fn unlock(&mut self, transaction: TransactionId) {
         let mut granted = Vec::new();
         self.locks.release(transaction, &mut granted);
@@ -261,13 +270,4 @@ impl Worker {
             }
         }
     }
-}
-
-/// What a request locks, and whether for itself alone.
-pub(super) fn locks_of(request: &Request<'_>) -> (LockKeys, bool) {
-    let keys = match request.command.keys.any {
-        true => LockKeys::Each(request.keys().map(Into::into).collect()),
-        false => LockKeys::Whole,
-    };
-    (keys, request.command.access == Access::Write)
 }
