@@ -11,7 +11,6 @@
 // Clippy takes only functions marked as tests for tests; this whole file is one.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -36,7 +35,8 @@ static FRESH_SEED: LazyLock<u64> = LazyLock::new(|| {
     seed
 });
 
-type Map = BTreeMap<u64, u64>;
+/// The sequence number of each key's last change; 0 where there is none.
+type Map = [u64; KEYS as usize];
 
 /// Splitmix64.
 struct Dice(u64);
@@ -70,14 +70,13 @@ fn change(key: u64, seq: u64, padding: u64) -> Vec<u8> {
 
 fn apply(map: &mut Map, payload: &[u8]) {
     let number = |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().unwrap());
-    let last = map.entry(number(0)).or_default();
     // Replaying an older frame onto a newer state is harmless, as it is in the real thing at the end of a
     // replay.
-    *last = number(8);
+    map[number(0) as usize] = number(8);
 }
 
 fn recover(disk: &MemDisk, segment_bytes: u64) -> Result<(Log<MemDisk>, Map), Error> {
-    let mut map = Map::new();
+    let mut map = Map::default();
     let (log, _) = Log::recover(disk, dir(), PLACE, segment_bytes, |record| {
         apply(&mut map, record.payload);
         Ok::<_, Error>(())
@@ -120,7 +119,7 @@ impl Owner {
         let payload = change(key, self.log.next_seq(), dice.below(3) * dice.below(300));
         self.log.append(Kind::Batch, 1, &payload);
         apply(&mut self.map, &payload);
-        self.history.push(self.map.clone());
+        self.history.push(self.map);
     }
 
     /// Appends a frame whose end was written before, sometimes with others before it meanwhile.
@@ -137,7 +136,7 @@ impl Owner {
         let payload = change(key, self.log.next_seq(), 0);
         self.log.append_staged(staged, 1, &payload);
         apply(&mut self.map, &payload);
-        self.history.push(self.map.clone());
+        self.history.push(self.map);
         Ok(())
     }
 
@@ -187,8 +186,9 @@ impl Owner {
             return Ok(());
         };
         if key < KEYS {
-            if let Some(seq) = self.map.get(&key) {
-                writer.append(Kind::Batch, 1, &change(key, *seq, 0))?;
+            let seq = self.map[key as usize];
+            if seq > 0 {
+                writer.append(Kind::Batch, 1, &change(key, seq, 0))?;
             }
             self.writer = Some((writer, key + 1));
             return Ok(());
@@ -237,7 +237,7 @@ fn simulate(seed: u64, failures: bool) {
     let segment_bytes = [300, 1000, 3000][dice.below(3) as usize];
     let fills = dice.below(2) == 0;
     let (log, map) = recover(&disk, segment_bytes).unwrap();
-    let mut owner = Owner::new(log, map.clone(), vec![map]);
+    let mut owner = Owner::new(log, map, vec![map]);
     for life in 0..6 {
         if fills {
             owner.log.fill_segments();
@@ -295,7 +295,7 @@ fn scripted(disk: &MemDisk, history: &mut Vec<Map>) -> (u64, Result<(), Error>) 
     let mut durable_seq = 0;
     let mut run = || {
         let (log, map) = recover(disk, 600)?;
-        history.push(map.clone());
+        history.push(map);
         let mut owner = Owner::new(log, map, std::mem::take(history));
         let mut dice = Dice(1);
         for _round in 0..3 {

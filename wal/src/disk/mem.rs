@@ -1,7 +1,9 @@
 //! A disk in memory, for tests and simulations: deterministic, with power cuts and failing operations.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -41,6 +43,9 @@ enum Node {
     File(u64),
 }
 
+/// By the whole path, whose bytes are compared at once: a simulation spends much of its time here.
+type Names = BTreeMap<OsString, Node>;
+
 #[derive(Clone, Debug)]
 enum NameChange {
     Link(PathBuf, Node),
@@ -73,8 +78,8 @@ struct State {
     cycle: u64,
     /// In which run of the machine the disk is used; a fork is used in the same one.
     boot: u64,
-    names: BTreeMap<PathBuf, Node>,
-    synced_names: BTreeMap<PathBuf, Node>,
+    names: Names,
+    synced_names: Names,
     unsynced_names: Vec<NameChange>,
     files: HashMap<u64, Contents>,
     files_created: u64,
@@ -192,8 +197,8 @@ impl MemDisk {
             state.files_created += 1;
             state.files_created
         });
-        state.names.insert(path.to_owned(), Node::File(id));
-        state.synced_names.insert(path.to_owned(), Node::File(id));
+        state.names.insert(path.into(), Node::File(id));
+        state.synced_names.insert(path.into(), Node::File(id));
         let (live, synced) = (bytes.to_vec(), bytes.to_vec());
         state.files.insert(id, Contents { live, synced, unsynced: Vec::new() });
     }
@@ -277,7 +282,7 @@ impl Disk for MemDisk {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut state = self.change()?;
         let mut missing: Vec<_> = path.ancestors().filter(|path| !is_root(path)).collect();
-        missing.retain(|path| !state.names.contains_key(*path));
+        missing.retain(|path| !state.names.contains_key(path.as_os_str()));
         for path in missing.into_iter().rev() {
             state.change_names(NameChange::Link(path.to_owned(), Node::Directory));
         }
@@ -287,8 +292,7 @@ impl Disk for MemDisk {
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let state = self.live()?;
         state.directory(path)?;
-        let inside = state.names.keys().filter(|name| name.parent() == Some(path));
-        Ok(inside.filter_map(|name| Some(name.file_name()?.to_str()?.to_owned())).collect())
+        Ok(state.names.keys().filter_map(|name| name_in(path, name).map(str::to_owned)).collect())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -309,7 +313,8 @@ impl Disk for MemDisk {
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut state = self.change()?;
         state.directory(path)?;
-        let inside: Vec<_> = state.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
+        let inside: Vec<_> =
+            state.names.keys().map(PathBuf::from).filter(|name| name.starts_with(path)).collect();
         for name in inside.into_iter().rev() {
             state.change_names(NameChange::Unlink(name));
         }
@@ -400,7 +405,7 @@ impl DiskFile for MemFile {
             let name = match change {
                 NameChange::Link(name, _) | NameChange::Unlink(name) | NameChange::Rename(_, name, _) => name,
             };
-            let here = name.parent() == Some(&self.path);
+            let here = name_in(&self.path, name.as_os_str()).is_some();
             if here {
                 apply_name(synced_names, change);
             }
@@ -412,7 +417,7 @@ impl DiskFile for MemFile {
 
 impl State {
     fn file(&self, path: &Path) -> io::Result<u64> {
-        match self.names.get(path) {
+        match self.names.get(path.as_os_str()) {
             Some(Node::File(id)) => Ok(*id),
             Some(Node::Directory) => Err(io::ErrorKind::IsADirectory.into()),
             None => Err(io::ErrorKind::NotFound.into()),
@@ -420,7 +425,7 @@ impl State {
     }
 
     fn directory(&self, path: &Path) -> io::Result<()> {
-        match self.names.get(path) {
+        match self.names.get(path.as_os_str()) {
             Some(Node::Directory) => Ok(()),
             Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
             None if is_root(path) => Ok(()),
@@ -449,19 +454,26 @@ fn is_root(path: &Path) -> bool {
     path.as_os_str().is_empty() || path == Path::new("/")
 }
 
-fn apply_name(names: &mut BTreeMap<PathBuf, Node>, change: &NameChange) {
+/// The name that a path has in this directory, if it is there.
+fn name_in<'n>(directory: &Path, path: &'n OsStr) -> Option<&'n str> {
+    let inside = path.as_bytes().strip_prefix(directory.as_os_str().as_bytes())?;
+    let name = if is_root(directory) { inside } else { inside.strip_prefix(b"/")? };
+    std::str::from_utf8(name).ok().filter(|name| !name.is_empty() && !name.contains('/'))
+}
+
+fn apply_name(names: &mut Names, change: &NameChange) {
     match change {
         NameChange::Link(path, node) => {
-            names.insert(path.clone(), *node);
+            names.insert(path.into(), *node);
         }
         NameChange::Unlink(path) => {
-            names.remove(path);
+            names.remove(path.as_os_str());
         }
         NameChange::Rename(from, to, node) => {
-            if names.get(from) == Some(node) {
-                names.remove(from);
+            if names.get(from.as_os_str()) == Some(node) {
+                names.remove(from.as_os_str());
             }
-            names.insert(to.clone(), *node);
+            names.insert(to.into(), *node);
         }
     }
 }
