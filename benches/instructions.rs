@@ -168,7 +168,7 @@ fn find_shard(count: usize) {
 
 fn append(count: usize) {
     let directory = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("there is a directory");
-    let place = Place { shard_index: 0, shard_count: 1 };
+    let place = Place { shard_index: 0, shard_count: 1, tag: 0 };
     let opened =
         Log::recover::<wal::Error>(&OsDisk::default(), directory.path(), place, SEGMENT_BYTES, |_| Ok(()));
     let (mut log, _) = opened.expect("an empty directory is a log");

@@ -147,7 +147,7 @@ impl<D: Disk> Found<D> {
                 move_layout(&mut directory, &disk, &old, shards, segment_bytes, loading)?
             }
             None => {
-                let new = directory.create_layout(shards).map_err(failed)?;
+                let new = directory.create_layout(shards, random_tag()).map_err(failed)?;
                 directory.activate(new.clone()).map_err(failed)?;
                 new
             }
@@ -342,6 +342,11 @@ pub(crate) fn random_seeds() -> [u64; 4] {
     std::array::from_fn(|index| RandomState::new().hash_one(index))
 }
 
+/// A tag for a new layout; see [`wal::Place::tag`].
+pub(crate) fn random_tag() -> u32 {
+    RandomState::new().hash_one(()) as u32 | 1
+}
+
 /// Finds out what counts of a layout's logs, and makes them say it. All of them are read before any is changed.
 fn judge<D: Disk>(
     disk: &D,
@@ -429,7 +434,7 @@ fn move_layout<D: Disk>(
     }
     // What an earlier move left behind may take the room that this one needs.
     warn_leftovers(directory.remove_leftovers());
-    let new = directory.create_layout(shards).map_err(failed)?;
+    let new = directory.create_layout(shards, random_tag()).map_err(failed)?;
     let moved = move_keys(disk, old, &new, segment_bytes, &verdict, loading)
         .and_then(|()| directory.activate(new.clone()).map_err(failed));
     if let Err(failure) = moved {

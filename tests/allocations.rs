@@ -49,7 +49,7 @@ struct Path {
 impl Path {
     fn new(listener: Listener, dialect: Dialect) -> Path {
         let directory = tempfile::tempdir().unwrap();
-        let place = Place { shard_index: 0, shard_count: 1 };
+        let place = Place { shard_index: 0, shard_count: 1, tag: 0 };
         let opened = Log::recover::<wal::Error>(
             &OsDisk::default(),
             directory.path(),

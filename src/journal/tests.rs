@@ -11,7 +11,7 @@ use crate::net::SocketId;
 const TOKEN: Token = Token { socket: SocketId { index: 0, generation: 0 }, sequence: 0 };
 
 fn journal(directory: &std::path::Path, mode: &str) -> Journal {
-    let place = Place { shard_index: 0, shard_count: 1 };
+    let place = Place { shard_index: 0, shard_count: 1, tag: 0 };
     let (log, _) =
         Log::recover::<wal::Error>(&OsDisk::default(), directory, place, 1 << 20, |_| Ok(())).unwrap();
     Journal::new(log, &Config::parse_from_args(["kvlite", "--sync-mode", mode], vec![0]).unwrap())

@@ -89,7 +89,7 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
     let incomplete = |failure| ToolError::Incomplete { path: options.to.clone(), failure: Box::new(failure) };
     let failed = |error| incomplete(Failure::Log { shard: None, error });
     let mut directory = DataDir::open(OsDisk::default(), &options.to, LOCK_WAIT).map_err(failed)?;
-    let new = directory.create_layout(layout.shards).map_err(failed)?;
+    let new = directory.create_layout(layout.shards, recovery::random_tag()).map_err(failed)?;
     let (mut keys, mut has_lost) = (0, verdict.doubtful > 0);
     for (index, source) in sources.iter().enumerate() {
         progress.begin("writing", index, layout.shards);

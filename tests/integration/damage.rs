@@ -466,14 +466,14 @@ fn newer(directory: &Directory, suffix: &str) -> Outcome {
     let crc = crc32(&bytes[..FILE_HEADER_BYTES - 4]);
     bytes[FILE_HEADER_BYTES - 4..FILE_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
     fs::write(&file, bytes).unwrap();
-    Outcome::of_newer(file, 1)
+    Outcome::of_newer(file, 2)
 }
 
 fn newer_manifest(directory: &Directory) -> Outcome {
     let file = directory.path().join("MANIFEST");
-    let text = "kvlite manifest 3\nand what else it says\n";
+    let text = "kvlite manifest 4\nand what else it says\n";
     fs::write(&file, format!("{text}crc32 {:08x}\n", crc32(text.as_bytes()))).unwrap();
-    Outcome::of_newer(file, 2)
+    Outcome::of_newer(file, 3)
 }
 
 // ---- outcomes ----
@@ -546,7 +546,7 @@ impl Outcome {
     fn of_newer(file: PathBuf, supported: u32) -> Outcome {
         let expected = format!("format version {supported} or lower");
         let (found, remedy) =
-            (if supported == 1 { "version 2" } else { "version 3" }, "start a newer kvlite");
+            (if supported == 2 { "version 3" } else { "version 4" }, "start a newer kvlite");
         let start = Start::Refuses { file, offset: None, expected, found, remedy };
         Outcome { start, lost: BTreeSet::new(), repairable: false }
     }

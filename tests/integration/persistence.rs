@@ -339,7 +339,7 @@ fn compaction_comes_early_in_the_quietest_hour() {
     let note = Note::new(
         &OsDisk::default(),
         &server.data().join("layout-1/shard-0"),
-        Place { shard_index: 0, shard_count: 1 },
+        Place { shard_index: 0, shard_count: 1, tag: 0 },
     );
     let mut learnt = note.read().unwrap().expect("a note was left");
     for hour in 0..7 * 24 {

@@ -11,7 +11,7 @@ use crate::dice::Dice;
 use crate::model::{Content, Model, VALUE_LEN_MAX, due};
 use crate::requests::{Call, Mix};
 
-pub const PLACE: Place = Place { shard_index: 0, shard_count: 1 };
+pub const PLACE: Place = Place { shard_index: 0, shard_count: 1, tag: 0 };
 
 /// Where the shard's files are.
 pub fn directory() -> &'static Path {

@@ -22,7 +22,7 @@ fn directory() -> TempDir {
 
 /// The log in `path`, and the payload bytes that were read from it.
 fn open(path: &Path) -> (Log<OsDisk>, usize) {
-    let place = Place { shard_index: 0, shard_count: 1 };
+    let place = Place { shard_index: 0, shard_count: 1, tag: 0 };
     let mut read_bytes = 0;
     let opened = Log::recover(&OsDisk::default(), path, place, SEGMENT_BYTES, |record| {
         read_bytes += black_box(record.payload).len();

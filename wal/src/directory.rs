@@ -13,8 +13,8 @@ use crate::{Disk, DiskFile, Error, ManifestFault, Place, recovery, salvage, sync
 const LOCK_NAME: &str = "LOCK";
 const MANIFEST_NAME: &str = "MANIFEST";
 const MANIFEST_TMP_NAME: &str = "MANIFEST.tmp";
-/// From version 2 on, what is known of each log stands beside it.
-const MANIFEST_VERSION: u32 = 2;
+/// From version 2 on, what is known of each log stands beside it; from version 3 on, the files of a layout have a tag.
+const MANIFEST_VERSION: u32 = 3;
 /// A manifest that is larger is none.
 const MANIFEST_BYTES_MAX: usize = 4096;
 const LAYOUT_PREFIX: &str = "layout-";
@@ -45,6 +45,8 @@ pub struct Layout {
     pub id: u64,
     /// The number of shards.
     pub shards: u32,
+    /// See [`Place::tag`].
+    pub tag: u32,
     path: PathBuf,
     /// The version of the manifest that names it.
     version: u32,
@@ -67,7 +69,7 @@ impl Layout {
 
     /// The place of one shard.
     pub fn place(&self, shard_index: u32) -> Place {
-        Place { shard_index, shard_count: self.shards }
+        Place { shard_index, shard_count: self.shards, tag: self.tag }
     }
 
     /// Demands that something is known of the log of this shard, where the layout is not older than that.
@@ -88,9 +90,9 @@ impl Layout {
         self.path.with_extension(&SLOTS_SUFFIX[1..])
     }
 
-    pub(crate) fn new(root: &Path, id: u64, shards: u32) -> Layout {
+    pub(crate) fn new(root: &Path, id: u64, shards: u32, tag: u32) -> Layout {
         let path = root.join(format!("{LAYOUT_PREFIX}{id}"));
-        Layout { id, shards, path, version: MANIFEST_VERSION }
+        Layout { id, shards, tag, path, version: MANIFEST_VERSION }
     }
 }
 
@@ -142,13 +144,14 @@ impl<D: Disk> DataDir<D> {
     }
 
     /// Creates the directories of a new layout beside the present one. It does not count before
-    /// [`Self::activate`]; until then it is one of the [leftovers](Self::remove_leftovers).
+    /// [`Self::activate`]; until then it is one of the [leftovers](Self::remove_leftovers). `tag` is to be random, and
+    /// that of the original where the layout becomes a copy: see [`Place::tag`].
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn create_layout(&self, shards: u32) -> Result<Layout, Error> {
+    pub fn create_layout(&self, shards: u32, tag: u32) -> Result<Layout, Error> {
         let newest = self.names()?.iter().filter_map(|name| layout_id(name)).max().unwrap_or(0);
-        let layout = Layout::new(&self.path, newest + 1, shards);
+        let layout = Layout::new(&self.path, newest + 1, shards, tag);
         for shard_index in 0..shards {
             let path = layout.shard_dir(shard_index);
             self.disk.create_dir_all(&path).map_err(Error::io("create", &path))?;
@@ -216,8 +219,8 @@ impl<D: Disk> DataDir<D> {
             }
         }
         bytes.truncate(filled);
-        let (version, id, shards) = parse_manifest(&bytes, &path)?;
-        Ok(Layout { version, ..Layout::new(&self.path, id, shards) })
+        let (version, id, shards, tag) = parse_manifest(&bytes, &path)?;
+        Ok(Layout { version, ..Layout::new(&self.path, id, shards, tag) })
     }
 
     fn expect_directories(&self, layout: &Layout) -> Result<(), Error> {
@@ -238,7 +241,7 @@ impl<D: Disk> DataDir<D> {
     /// manifest is an old copy.
     fn expect_no_newer(&self, named: &Layout, names: &[String]) -> Result<(), Error> {
         for id in names.iter().filter_map(|name| layout_id(name)).filter(|id| *id > named.id) {
-            let newer = Layout::new(&self.path, id, 0).path;
+            let newer = Layout::new(&self.path, id, 0, 0).path;
             if salvage::traces(&self.disk, &newer)?.segments > 0 {
                 return Err(Error::NewerLayout { path: newer, named: named.path.clone() });
             }
@@ -336,8 +339,8 @@ impl<D: Disk> Inspection<D> {
         ids.sort_unstable_by(|a, b| b.cmp(a));
         let mut fallback = None;
         for id in ids {
-            let traces = salvage::traces(&self.directory.disk, &Layout::new(root, id, 0).path)?;
-            let layout = Layout::new(root, id, traces.shards);
+            let traces = salvage::traces(&self.directory.disk, &Layout::new(root, id, 0, 0).path)?;
+            let layout = Layout::new(root, id, traces.shards, traces.tag);
             if traces.segments > 0 || (traces.shards > 0 && traces.shards_with_snapshot == traces.shards) {
                 return Ok(Some(layout));
             }
@@ -387,18 +390,18 @@ pub(crate) fn layout_of_shard(directory: &Path) -> Option<Layout> {
     let layout = directory.parent()?;
     let is_shard = name(directory)?.starts_with(SHARD_PREFIX);
     let id = layout_id(&name(layout)?).filter(|_| is_shard)?;
-    Some(Layout::new(layout.parent()?, id, 0))
+    Some(Layout::new(layout.parent()?, id, 0, 0))
 }
 
 fn manifest_text(layout: &Layout) -> String {
-    let lines =
-        format!("kvlite manifest {MANIFEST_VERSION}\nlayout {}\nshards {}\n", layout.id, layout.shards);
+    let Layout { id, shards, tag, .. } = layout;
+    let lines = format!("kvlite manifest {MANIFEST_VERSION}\nlayout {id}\nshards {shards}\ntag {tag:08x}\n");
     let crc = crc32fast::hash(lines.as_bytes());
     format!("{lines}crc32 {crc:08x}\n")
 }
 
-/// Version, layout and shards.
-fn parse_manifest(bytes: &[u8], path: &Path) -> Result<(u32, u64, u32), Error> {
+/// Version, layout, shards and tag.
+fn parse_manifest(bytes: &[u8], path: &Path) -> Result<(u32, u64, u32, u32), Error> {
     let damaged = |fault| Error::DamagedManifest { path: path.to_owned(), fault };
     let syntax = || damaged(ManifestFault::Syntax);
     let text = std::str::from_utf8(bytes).map_err(|_| syntax())?;
@@ -423,8 +426,12 @@ fn parse_manifest(bytes: &[u8], path: &Path) -> Result<(u32, u64, u32), Error> {
     }
     let id = value("layout").and_then(|text| text.parse().ok()).ok_or_else(syntax)?;
     let shards = value("shards").and_then(|text| text.parse().ok()).ok_or_else(syntax)?;
+    let tag = match version {
+        1 | 2 => 0,
+        _ => value("tag").and_then(|text| u32::from_str_radix(text, 16).ok()).ok_or_else(syntax)?,
+    };
     if value("crc32") != Some(crc_text) {
         return Err(syntax());
     }
-    Ok((version, id, shards))
+    Ok((version, id, shards, tag))
 }

@@ -85,6 +85,26 @@ pub enum Error {
         /// The shard index and shard count that it states.
         found: (u32, u32),
     },
+    /// A file belongs to another layout: of another server, or of this one at another time.
+    OtherLayout {
+        /// The file.
+        path: PathBuf,
+        /// The tag of the layout that it lies in.
+        expected: u32,
+        /// The tag that it states.
+        found: u32,
+    },
+    /// A frame is whole and not the one that was written here: its file is of a copy of the log that went on.
+    OtherFrame {
+        /// The segment.
+        path: PathBuf,
+        /// The frame's sequence number.
+        seq: u64,
+        /// The frame's checksum as it was noted beside the log.
+        expected: u32,
+        /// The one that it has.
+        found: u32,
+    },
     /// A copy of a log lacks frames of it: its files were not readable as they were written.
     IncompleteCopy {
         /// The copy's directory.
@@ -246,7 +266,7 @@ impl Error {
                 "no such file".to_owned(),
             ),
             Error::DamagedManifest { path, fault: ManifestFault::Syntax } => {
-                (path, None, "the four lines of a manifest".to_owned(), "another text".to_owned())
+                (path, None, "the lines of a manifest".to_owned(), "another text".to_owned())
             }
             Error::DamagedManifest { path, fault: ManifestFault::Checksum { expected, found } } => {
                 (path, None, format!("the checksum {expected:08x}"), format!("{found:08x}"))
@@ -285,6 +305,18 @@ impl Error {
                 (path, None, "a note with its checksum".to_owned(), format!("{found_bytes} other bytes"))
             }
             Error::WrongShard { path, expected, found } => (path, None, of_shard(expected), of_shard(found)),
+            Error::OtherLayout { path, expected, found } => (
+                path,
+                None,
+                format!("a file of this data directory, with the tag {expected:08x}"),
+                format!("one of another, with the tag {found:08x}"),
+            ),
+            Error::OtherFrame { path, seq, expected, found } => (
+                path,
+                None,
+                format!("frame {seq} of the log as it was written, with the checksum {expected:08x}"),
+                format!("that of a copy that went on, with {found:08x}"),
+            ),
             Error::DamagedFrame { path, offset, seq, fault, .. } => {
                 (path, Some(*offset), format!("frame {seq} of the log"), fault.to_string())
             }

@@ -178,19 +178,22 @@ pub(crate) fn seal(
     }
 }
 
-/// Seals the only frame in `buffer`, from `start` on, which ends with a part whose checksum is known.
+/// Seals the only frame in `buffer`, from `start` on, which ends with a part whose checksum is known. Returns the
+/// frame's checksum.
 pub(crate) fn seal_staged(
     buffer: &mut [u8],
     start: usize,
     part_crc: &crc32fast::Hasher,
     generation: u64,
     synced_seq: u64,
-) {
+) -> u32 {
     stamp(&mut buffer[start..], generation, synced_seq);
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&buffer[start + 4..]);
     hasher.combine(part_crc);
-    buffer[start..start + 4].copy_from_slice(&hasher.finalize().to_le_bytes());
+    let crc = hasher.finalize();
+    buffer[start..start + 4].copy_from_slice(&crc.to_le_bytes());
+    crc
 }
 
 fn stamp(frame: &mut [u8], generation: u64, synced_seq: u64) {

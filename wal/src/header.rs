@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::Error;
 
 /// The format version that is written, and the newest that is read.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// The same for the file `synced`.
-pub(crate) const SYNCED_VERSION: u32 = 2;
+pub(crate) const SYNCED_VERSION: u32 = 3;
 
 pub(crate) const FILE_HEADER_BYTES: usize = 48;
 pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"KVLITLOG";
@@ -32,6 +32,9 @@ pub struct Place {
     pub shard_index: u32,
     /// The number of shards of the layout.
     pub shard_count: u32,
+    /// A random number of the layout, by which its files are told from those of another server; 0 in a layout of an
+    /// older version.
+    pub tag: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,8 +49,10 @@ impl FileHeader {
         let mut bytes = [0; FILE_HEADER_BYTES];
         bytes[0..8].copy_from_slice(&magic);
         bytes[8..12].copy_from_slice(&newest_version(magic).to_le_bytes());
-        bytes[12..16].copy_from_slice(&place.shard_index.to_le_bytes());
-        bytes[16..20].copy_from_slice(&place.shard_count.to_le_bytes());
+        let number = |number| u16::try_from(number).expect("a layout has at most 65,535 shards");
+        bytes[12..14].copy_from_slice(&number(place.shard_index).to_le_bytes());
+        bytes[14..16].copy_from_slice(&number(place.shard_count).to_le_bytes());
+        bytes[16..20].copy_from_slice(&place.tag.to_le_bytes());
         bytes[20..28].copy_from_slice(&self.generation.to_le_bytes());
         bytes[28..36].copy_from_slice(&self.first_seq.to_le_bytes());
         bytes[36..44].copy_from_slice(&self.synced_seq.to_le_bytes());
@@ -59,7 +64,7 @@ impl FileHeader {
     /// The header that these bytes are, or `None` when they are none.
     ///
     /// # Errors
-    /// [`Error::NewerVersion`], [`Error::WrongShard`].
+    /// [`Error::NewerVersion`], [`Error::WrongShard`], [`Error::OtherLayout`].
     pub fn decode(
         bytes: &[u8],
         magic: [u8; 8],
@@ -70,9 +75,13 @@ impl FileHeader {
         if found == place {
             return Ok(Some(header));
         }
+        let path = path.to_owned();
+        if found.tag != place.tag {
+            return Err(Error::OtherLayout { path, expected: place.tag, found: found.tag });
+        }
         let expected = (place.shard_index, place.shard_count);
         let found = (found.shard_index, found.shard_count);
-        Err(Error::WrongShard { path: path.to_owned(), expected, found })
+        Err(Error::WrongShard { path, expected, found })
     }
 
     /// The header that these bytes are, whichever shard's it is, or `None` when they are none.
@@ -96,7 +105,13 @@ impl FileHeader {
         if version > supported {
             return Err(Error::NewerVersion { path: path.to_owned(), found: version, supported });
         }
-        let place = Place { shard_index: u32_at(bytes, 12), shard_count: u32_at(bytes, 16) };
+        let place = match version < place_version(magic) {
+            true => Place { shard_index: u32_at(bytes, 12), shard_count: u32_at(bytes, 16), tag: 0 },
+            false => {
+                let [shard_index, shard_count] = [12, 14].map(|offset| u32::from(u16_at(bytes, offset)));
+                Place { shard_index, shard_count, tag: u32_at(bytes, 16) }
+            }
+        };
         let [generation, first_seq, synced_seq] = [20, 28, 36].map(|offset| u64_at(bytes, offset));
         if generation.max(first_seq).max(synced_seq) > NUMBER_MAX {
             return Ok(None);
@@ -108,6 +123,11 @@ impl FileHeader {
 /// The format version of such a file that is written, and the newest that is read.
 fn newest_version(magic: [u8; 8]) -> u32 {
     if magic == SYNCED_MAGIC { SYNCED_VERSION } else { FORMAT_VERSION }
+}
+
+/// The format version from which on such a file tells the tag of its layout.
+fn place_version(magic: [u8; 8]) -> u32 {
+    if magic == SYNCED_MAGIC { 3 } else { 2 }
 }
 
 pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> u16 {
@@ -140,9 +160,9 @@ pub(crate) fn number_of(name: &str, suffix: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const PLACE: Place = Place { shard_index: 2, shard_count: 3 };
+    const PLACE: Place = Place { shard_index: 2, shard_count: 3, tag: 0x0d0c_0b0a };
     const HEADER: FileHeader = FileHeader { generation: 0x0102, first_seq: 7, synced_seq: 5 };
-    const GOLDEN: &[u8; FILE_HEADER_BYTES] = b"KVLITLOG\x01\0\0\0\x02\0\0\0\x03\0\0\0\
+    const GOLDEN: &[u8; FILE_HEADER_BYTES] = b"KVLITLOG\x02\0\0\0\x02\0\x03\0\x0a\x0b\x0c\x0d\
         \x02\x01\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\0\0\0\0";
 
     fn decode(bytes: &[u8]) -> Result<Option<FileHeader>, Error> {
@@ -153,7 +173,7 @@ mod tests {
     fn the_header_is_the_one_that_is_drawn() {
         let bytes = HEADER.encode(SEGMENT_MAGIC, PLACE);
         assert_eq!(bytes[..44], GOLDEN[..44]);
-        assert_eq!(u32_at(&bytes, 44), 0x50724dcc);
+        assert_eq!(u32_at(&bytes, 44), 0x00bf_0fb6);
         assert_eq!(decode(&bytes).unwrap(), Some(HEADER));
     }
 
@@ -173,11 +193,11 @@ mod tests {
         let found = decode(&HEADER.encode(SEGMENT_MAGIC, other));
         assert!(matches!(found, Err(Error::WrongShard { expected: (2, 3), found: (1, 3), .. })));
         let mut bytes = HEADER.encode(SEGMENT_MAGIC, PLACE);
-        bytes[8] = 2;
+        bytes[8] = 3;
         assert_eq!(decode(&bytes).unwrap(), None, "a flipped version is damage, and not a newer file");
         let crc = crc32fast::hash(&bytes[..44]);
         bytes[44..].copy_from_slice(&crc.to_le_bytes());
-        assert!(matches!(decode(&bytes), Err(Error::NewerVersion { found: 2, supported: 1, .. })));
+        assert!(matches!(decode(&bytes), Err(Error::NewerVersion { found: 3, supported: 2, .. })));
     }
 
     #[test]

@@ -115,7 +115,8 @@ pub fn copy_images<D: Disk, E: From<Error>>(
     mut on_piece: impl FnMut(u64) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut directory = DataDir::open(target.clone(), path, std::time::Duration::ZERO)?;
-    let layout = directory.create_layout(images.len() as u32)?;
+    let tag = images.first().map_or(0, |image| image.place.tag);
+    let layout = directory.create_layout(images.len() as u32, tag)?;
     for image in images {
         let shard_dir = layout.shard_dir(image.place.shard_index);
         image.copy(source, target, &shard_dir, &mut on_piece)?;
@@ -123,7 +124,8 @@ pub fn copy_images<D: Disk, E: From<Error>>(
         let ((generation, first_seq), seq) = (image.newest, image.next_seq - 1);
         let header = FileHeader { generation, first_seq, synced_seq: seq };
         let snapshot = image.snapshot;
-        let known = Synced { header, stamp: 1, written_seq: seq, settled_seq: seq, snapshot, boot: None };
+        let known =
+            Synced { header, stamp: 1, written_seq: seq, settled_seq: seq, snapshot, ..Synced::default() };
         synced::Writer::default()
             .write(target, &shard_dir, image.place, &known)
             .map_err(Error::io("write", &shard_dir))?;
@@ -143,8 +145,10 @@ mod tests {
     const SHARDS: u32 = 2;
     const SEGMENT_BYTES: u64 = 4096;
 
+    const TAG: u32 = 7;
+
     fn place(shard_index: u32) -> Place {
-        Place { shard_index, shard_count: SHARDS }
+        Place { shard_index, shard_count: SHARDS, tag: TAG }
     }
 
     fn open(disk: &MemDisk, path: &str) -> Result<DataDir<MemDisk>, Error> {
@@ -183,7 +187,7 @@ mod tests {
     fn filled() -> (MemDisk, Vec<Frames>) {
         let disk = MemDisk::default();
         let mut data = open(&disk, "/data").unwrap();
-        let layout = data.create_layout(SHARDS).unwrap();
+        let layout = data.create_layout(SHARDS, TAG).unwrap();
         for shard_index in 0..SHARDS {
             let directory = layout.shard_dir(shard_index);
             let recovered =

@@ -20,14 +20,15 @@
 //!     analytics                              a note that may be lost, drawn in `note`
 //! ```
 //!
-//! The manifest is a text of four lines; its checksum covers the bytes of the first three. In version 1 nothing had to
-//! be known of a log:
+//! The manifest is a text; the checksum in its last line covers the bytes of the lines before it. In version 1 nothing
+//! had to be known of a log, in version 2 there was no tag:
 //!
 //! ```text
-//! kvlite manifest 2
+//! kvlite manifest 3
 //! layout 3
 //! shards 4
-//! crc32 d2eed9fc
+//! tag 5e1f00d5
+//! crc32 d93c393f
 //! ```
 //!
 //! # Bytes
@@ -40,22 +41,29 @@
 //! ```text
 //! file header, 48 bytes
 //!   0  magic        8   "KVLITLOG", "KVLITSNP" or "KVLITSYN"
-//!   8  version      4   1; `synced`: 2
-//!  12  shard index  4
-//!  16  shard count  4
+//!   8  version      4   2; `synced`: 3
+//!  12  shard index  2
+//!  14  shard count  2
+//!  16  tag          4   a random number of the layout; 0 in a layout of an older version
 //!  20  generation   8   of the file; every new or recycled file of the shard gets a higher one;
 //!                      `synced`: of the newest segment, 0 if there is none
 //!  28  first seq    8   segment: of its first frame; snapshot: replay the log from here; `synced`: of that segment
 //!  36  synced seq   8   frames up to this one were on disk when this was written; snapshot: 0
 //!  44  crc          4   of bytes 0 to 43, in every version
 //!
-//! `synced` goes on, to 100 bytes; in version 1 it was the header alone
+//! file header of version 1, and of `synced` up to version 2: without a tag
+//!  12  shard index  4
+//!  16  shard count  4
+//!
+//! `synced` goes on, to 112 bytes; in version 1 it was the header alone
 //!  48  stamp        8   how often this was written; of two copies the one with more counts
 //!  56  written seq  8   frames up to this one were handed to the system
 //!  64  settled seq  8   frames up to this one are on disk, with all parts of the transactions among them
 //!  72  snapshot     8   there is a snapshot with this number or a higher one; 0 if there need be none
 //!  80  boot        16   the run of the machine in which the frames were written; 0 if a part of them may be gone
-//!  96  crc          4   of bytes 0 to 95
+//!  96  witness seq  8   a frame that is on disk for good; 0 if none was noted
+//! 104  witness crc  4   its checksum: a copy of the log that went on has another one in its place
+//! 108  crc          4   of bytes 0 to 107; version 2 had no witness, and this at 96, of bytes 0 to 95
 //!
 //! frame, 40 bytes and a body
 //!   0  crc          4   of all that follows, body included
@@ -90,6 +98,10 @@
 //! As long as the machine runs, nothing that a process has written is lost with it, synced or not. A log whose last
 //! run of the machine is the present one therefore ends before its very last write at most: a bad frame before a good
 //! one, or before one that `synced` knows to be written, was damaged.
+//!
+//! A file of another layout is refused by its tag: of another server, or of this one before its keys were moved or
+//! repaired. A copy of a data directory has the same tag. When it goes on by itself, its frames become others, and the
+//! witness tells them, where it is newer than the copy and the log still has that frame.
 //!
 //! Frames of a closed segment end where the next
 //! segment begins, whatever bytes follow: a write that failed halfway is repeated in a fresh segment under the

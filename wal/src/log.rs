@@ -15,7 +15,7 @@ use crate::frame::{self, Content, Part};
 use crate::header::{FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, numbered};
 use crate::recovery::{self, Record, Recovered, Replayed};
 use crate::snapshot::{Snapshot, sync_directory};
-use crate::synced::Synced;
+use crate::synced::{Synced, Witness};
 use crate::{
     BootId, Disk, DiskFile, Error, FailedSnapshot, Image, Kind, Note, Obsolete, Place, Preparation,
     SnapshotEnd, SnapshotWriter, Spare, Staged, synced,
@@ -71,6 +71,10 @@ pub struct Log<D: Disk> {
     /// What is known of the log beside it, as it was written last.
     synced: Synced,
     synced_writer: synced::Writer,
+    /// The checksum of the last frame that was written.
+    last_crc: u32,
+    /// What becomes the witness once it is settled.
+    next_witness: Witness,
     /// The run of the machine from which on nothing can be missing of what was written.
     boot: Option<BootId>,
 }
@@ -211,6 +215,8 @@ impl<D: Disk> Log<D> {
             settled_seq: recovered.settled_seq,
             synced: replayed.synced,
             synced_writer: synced::Writer::new(recovered.lacking_synced.as_deref()),
+            last_crc: 0,
+            next_witness: Witness { seq: 0, crc: 0 },
             boot: replayed.synced.boot,
         };
         log.synced = Synced { stamp: log.synced.stamp + 1, ..log.progress() };
@@ -271,7 +277,13 @@ impl<D: Disk> Log<D> {
         let generation = self.next_generation;
         self.next_generation += 1;
         self.put_file_header(generation);
-        frame::seal_staged(&mut self.buffer, FILE_HEADER_BYTES, &staged.crc, generation, self.durable_seq);
+        let crc = frame::seal_staged(
+            &mut self.buffer,
+            FILE_HEADER_BYTES,
+            &staged.crc,
+            generation,
+            self.durable_seq,
+        );
         staged.file.write_all_at(&self.buffer, 0).map_err(Error::io("write", &staged.path))?;
         let path = numbered(&self.directory, generation, SEGMENT_SUFFIX);
         // Whole before it has the name of a segment.
@@ -280,7 +292,7 @@ impl<D: Disk> Log<D> {
         self.close_current();
         self.current =
             Some(Current { segment, file: staged.file, offset: 0, broken: false, is_sparse: true });
-        self.note_written((self.buffer.len() + self.parts_bytes) as u64);
+        self.note_written((self.buffer.len() + self.parts_bytes) as u64, crc);
         Ok(())
     }
 
@@ -308,7 +320,9 @@ impl<D: Disk> Log<D> {
         }
         let current = self.current.as_mut().expect("a segment was opened above");
         let (generation, synced_seq) = (current.segment.generation, self.durable_seq);
-        frame::seal(&mut self.buffer, FILE_HEADER_BYTES, &self.parts, generation, synced_seq, |_| ());
+        let mut last_crc = 0;
+        let each_crc = |crc| last_crc = crc;
+        frame::seal(&mut self.buffer, FILE_HEADER_BYTES, &self.parts, generation, synced_seq, each_crc);
         let (from, at) = if fits { (FILE_HEADER_BYTES, current.offset) } else { (0, 0) };
         let written = if self.parts.is_empty() {
             current.file.write_all_at(&self.buffer[from..], at)
@@ -320,13 +334,13 @@ impl<D: Disk> Log<D> {
             current.broken = true;
             return Err(Error::io("write", &current.segment.path)(error));
         }
-        self.note_written(at + (self.buffer.len() - from + self.parts_bytes) as u64);
+        self.note_written(at + (self.buffer.len() - from + self.parts_bytes) as u64, last_crc);
         Ok(self.written_seq)
     }
 
-    /// All buffered frames are written to the current segment, up to this offset.
+    /// All buffered frames are written to the current segment, up to this offset; the last one has this checksum.
     #[inline]
-    fn note_written(&mut self, offset: u64) {
+    fn note_written(&mut self, offset: u64, last_crc: u32) {
         let frames_bytes = self.buffered_bytes() as u64;
         let current = self.current.as_mut().expect("it was written to");
         current.offset = offset;
@@ -341,6 +355,7 @@ impl<D: Disk> Log<D> {
         }
         self.buffered_entries = 0;
         self.written_seq = self.next_seq - 1;
+        self.last_crc = last_crc;
         self.wrote_since_open = true;
     }
 
@@ -650,6 +665,10 @@ impl<D: Disk> Log<D> {
     }
 
     fn note_synced(&mut self) {
+        if self.wrote_since_open && self.next_witness.seq <= self.settled_seq {
+            self.synced.witness = Some(self.next_witness).filter(|it| it.seq > 0).or(self.synced.witness);
+            self.next_witness = Witness { seq: self.written_seq, crc: self.last_crc };
+        }
         self.synced = Synced { stamp: self.synced.stamp + 1, ..self.progress() };
         let _ = self.synced_writer.write_at_once(&self.disk, &self.directory, self.place, &self.synced);
     }
@@ -667,6 +686,7 @@ impl<D: Disk> Log<D> {
             snapshot: self.snapshot.as_ref().map_or(0, |snapshot| snapshot.position),
             // After a failed sync the system may forget what it was given.
             boot: self.boot.filter(|_| !self.needs_snapshot()),
+            witness: self.synced.witness,
         }
     }
 

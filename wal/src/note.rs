@@ -108,7 +108,7 @@ impl<D: Disk> Note<D> {
             (self.place, body)
         } else {
             let (place, body) = body.split_at_checked(HEADER_BYTES - HEADER_BYTES_V1).ok_or_else(damaged)?;
-            (Place { shard_index: u32_at(place, 0), shard_count: u32_at(place, 4) }, body)
+            (Place { shard_index: u32_at(place, 0), shard_count: u32_at(place, 4), ..self.place }, body)
         };
         if u32_at(header, 12) as usize != body.len() || u32_at(header, 16) != crc32fast::hash(body) {
             return Err(damaged());
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
     use crate::MemDisk;
 
-    const PLACE: Place = Place { shard_index: 2, shard_count: 3 };
+    const PLACE: Place = Place { shard_index: 2, shard_count: 3, tag: 0 };
 
     fn put(disk: &MemDisk, bytes: &[u8]) {
         disk.create(Path::new("/s/analytics")).unwrap().write_all_at(bytes, 0).unwrap();

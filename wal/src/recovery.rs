@@ -146,7 +146,7 @@ pub fn replay<D: Disk, E: From<Error>>(
     mut on_record: impl FnMut(Record<'_>) -> Result<(), E>,
 ) -> Result<Replayed<D>, E> {
     let mut survey = survey(disk, directory, place)?;
-    let synced::Found { synced, lacking: lacking_synced } = synced::read(disk, directory, place)?;
+    let synced::Found { synced, lacking: lacking_synced, witnesses } = synced::read(disk, directory, place)?;
     let known = synced.unwrap_or_default();
     let is_same_boot = known.boot.is_some() && known.boot == disk.boot();
     let newest = survey.snapshots.last();
@@ -186,6 +186,10 @@ pub fn replay<D: Disk, E: From<Error>>(
         let successor_seq = chain.get(segments.len() + 1).map(first_seq);
         let (segment, its_end) = found.replay(next_seq, successor_seq, |frame, offset| {
             proven_seq = proven_seq.max(frame.synced_seq);
+            if let Some(expected) = witnesses.contradict(frame.seq, frame.crc) {
+                let (path, seq, found) = (found.path.clone(), frame.seq, frame.crc);
+                return Err(Error::OtherFrame { path, seq, expected, found }.into());
+            }
             let Content::Payload(kind) = frame.content else { return Ok(()) };
             let (seq, entries, payload) = (frame.seq, frame.entries, frame.payload);
             let (read_bytes, total_bytes) = (read_bytes + offset, survey.total_bytes);

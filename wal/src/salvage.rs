@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use crate::directory::names_in;
 use crate::frame::{self, Content, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameReader};
 use crate::header::{
-    FILE_HEADER_BYTES, FORMAT_VERSION, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_MAGIC,
-    SNAPSHOT_SUFFIX, number_of, u64_at,
+    FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_MAGIC, SNAPSHOT_SUFFIX, number_of,
+    u64_at,
 };
-use crate::synced::Synced;
+use crate::synced::Witnesses;
 use crate::{Disk, DiskFile, Error, Fault, Place, Proof, Record, snapshot, synced};
 
 /// The readable part of one shard's directory, found and not yet read for its payloads.
@@ -96,6 +96,20 @@ pub enum Loss {
         /// Where they stood; empty when a file is missing.
         causes: Vec<LossCause>,
     },
+    /// A file of another layout, which is not read.
+    OtherLayout {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        bytes: u64,
+    },
+    /// A frame that is whole and not the one that was written here.
+    OtherFrame {
+        /// The segment.
+        path: PathBuf,
+        /// The frame's sequence number.
+        seq: u64,
+    },
     /// A file of another shard, which is not read.
     OtherShard {
         /// The file.
@@ -162,6 +176,8 @@ struct Scan {
     end: Option<(u64, Fault)>,
     /// Up to where frames say that the log was synced.
     synced_seq: u64,
+    /// A frame that is not the one that was written here.
+    other_frame: Option<u64>,
     trailer: Option<Trailer>,
 }
 
@@ -210,11 +226,12 @@ impl<D: Disk> Salvage<D> {
                 }));
             }
         }
-        let known = match synced::read(disk, directory, place) {
+        let found = match synced::read(disk, directory, place) {
             // It came with files of that shard, which are named.
-            Err(Error::WrongShard { .. }) => Synced::default(),
-            read => read?.synced.unwrap_or_default(),
+            Err(Error::WrongShard { .. } | Error::OtherLayout { .. }) => synced::Found::default(),
+            read => read?,
         };
+        let (known, witnesses) = (found.synced.unwrap_or_default(), found.witnesses);
         let is_same_boot = known.boot.is_some() && known.boot == disk.boot();
         let (mut position, mut promised_seq) = salvage.take_snapshot(disk, place, snapshots, &segments)?;
         let goes_on = |segment: &Source<D::File>| segment.first_seq().is_some_and(|seq| seq < known.snapshot);
@@ -228,7 +245,7 @@ impl<D: Disk> Salvage<D> {
         if is_same_boot {
             promised_seq = promised_seq.max(known.written_seq);
         }
-        salvage.take_log(directory, position, promised_seq, is_same_boot, segments)?;
+        salvage.take_log(directory, position, promised_seq, is_same_boot, segments, witnesses)?;
         salvage.total_bytes = salvage.sources.iter().map(|source| source.file_bytes).sum();
         Ok(salvage)
     }
@@ -294,6 +311,10 @@ impl<D: Disk> Salvage<D> {
     ) -> Result<Option<Source<D::File>>, Error> {
         let Opened { file, file_bytes, header } = open(disk, &path, magic)?;
         match header {
+            Some((_, found)) if found.tag != place.tag => {
+                self.losses.push(Loss::OtherLayout { path, bytes: file_bytes });
+                Ok(None)
+            }
             Some((_, found)) if found != place => {
                 let found = (found.shard_index, found.shard_count);
                 self.losses.push(Loss::OtherShard { path, bytes: file_bytes, found });
@@ -344,7 +365,7 @@ impl<D: Disk> Salvage<D> {
             source.generation = first.map_or(0, |header| header.generation);
         }
         let position = source.first_seq().unwrap_or(position).max(1);
-        let scan = source.scan(Some(1), 1..u64::MAX)?;
+        let scan = source.scan(Some(1), 1..u64::MAX, Witnesses::default())?;
         self.lose_of_snapshot(&source, &scan);
         let promised_seq = scan.trailer.map_or(0, |trailer| trailer.log_end.saturating_sub(1));
         self.keep_snapshot(source, scan.runs);
@@ -399,6 +420,7 @@ impl<D: Disk> Salvage<D> {
         promised_seq: u64,
         is_same_boot: bool,
         mut segments: Vec<Source<D::File>>,
+        witnesses: Witnesses,
     ) -> Result<(), Error> {
         segments.retain(|segment| segment.first_seq().is_none_or(|first_seq| first_seq >= position));
         let mut synced_seq = promised_seq;
@@ -406,7 +428,10 @@ impl<D: Disk> Salvage<D> {
         for (index, segment) in segments.iter().enumerate() {
             let successor_seq = segments[index + 1..].iter().find_map(Source::first_seq);
             let bounds = position..successor_seq.unwrap_or(u64::MAX);
-            let scan = segment.scan(segment.first_seq(), bounds)?;
+            let scan = segment.scan(segment.first_seq(), bounds, witnesses)?;
+            if let Some(seq) = scan.other_frame {
+                self.losses.push(Loss::OtherFrame { path: segment.path.clone(), seq });
+            }
             let header_seq = segment.header.map_or(0, |header| header.synced_seq);
             synced_seq = synced_seq.max(scan.synced_seq).max(header_seq);
             scans.push(scan);
@@ -537,7 +562,7 @@ impl<F: DiskFile> Source<F> {
 
     /// Finds all good frames with sequence numbers within `bounds`. `due` is the first one, if the file's
     /// header tells it.
-    fn scan(&self, mut due: Option<u64>, bounds: Range<u64>) -> Result<Scan, Error> {
+    fn scan(&self, mut due: Option<u64>, bounds: Range<u64>, witnesses: Witnesses) -> Result<Scan, Error> {
         let mut reader = self.reader(FILE_HEADER_BYTES as u64)?;
         let mut scan = Scan::default();
         let mut hole = None;
@@ -559,6 +584,9 @@ impl<F: DiskFile> Source<F> {
                         return Ok(scan);
                     }
                     Ok(frame) => {
+                        if witnesses.contradict(seq, frame.crc).is_some() {
+                            scan.other_frame = Some(seq);
+                        }
                         scan.add(&frame, offset, hole.take());
                         due = Some(seq + 1);
                         continue;
@@ -614,13 +642,15 @@ impl<F: DiskFile> Source<F> {
 pub(crate) struct LayoutTraces {
     /// The number of shards: as most files say, else as many as there are directories.
     pub shards: u32,
+    /// As most files say.
+    pub tag: u32,
     pub segments: u64,
     pub shards_with_snapshot: u32,
 }
 
 pub(crate) fn traces<D: Disk>(disk: &D, layout: &Path) -> Result<LayoutTraces, Error> {
     let mut traces = LayoutTraces::default();
-    let mut counts: Vec<u32> = Vec::new();
+    let mut places: Vec<(u32, u32)> = Vec::new();
     let mut directories = 0;
     for name in names_in(disk, layout)? {
         let Some(index) = name.strip_prefix("shard-").and_then(|digits| digits.parse::<u32>().ok()) else {
@@ -635,15 +665,15 @@ pub(crate) fn traces<D: Disk>(disk: &D, layout: &Path) -> Result<LayoutTraces, E
             if is_segment || is_snapshot {
                 let magic = if is_segment { SEGMENT_MAGIC } else { SNAPSHOT_MAGIC };
                 let opened = open(disk, &directory.join(&name), magic)?;
-                counts.extend(opened.header.map(|(_, place)| place.shard_count));
+                places.extend(opened.header.map(|(_, place)| (place.shard_count, place.tag)));
             }
             traces.segments += u64::from(is_segment);
             has_snapshot |= is_snapshot;
         }
         traces.shards_with_snapshot += u32::from(has_snapshot);
     }
-    let votes = |count: &u32| counts.iter().filter(|other| *other == count).count();
-    traces.shards = counts.iter().copied().max_by_key(votes).unwrap_or(directories);
+    let votes = |place: &(u32, u32)| places.iter().filter(|other| *other == place).count();
+    (traces.shards, traces.tag) = places.iter().copied().max_by_key(votes).unwrap_or((directories, 0));
     Ok(traces)
 }
 
@@ -655,22 +685,13 @@ struct Opened<F> {
     header: Option<(FileHeader, Place)>,
 }
 
-/// Opens a file and reads its header. A header of which only the version is damaged is good.
+/// Opens a file and reads its header.
 fn open<D: Disk>(disk: &D, path: &Path, magic: [u8; 8]) -> Result<Opened<D::File>, Error> {
     let file = disk.open(path).map_err(Error::io("open", path))?;
     let file_bytes = file.len().map_err(Error::io("measure", path))?;
     let mut bytes = [0; FILE_HEADER_BYTES];
     let read = file.read_at(&mut bytes, 0).map_err(Error::io("read", path))?;
-    let header = match FileHeader::decode_any(&bytes[..read], magic, path) {
-        Err(newer) => {
-            bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-            match FileHeader::decode_any(&bytes[..read], magic, path)? {
-                None => return Err(newer),
-                header => header,
-            }
-        }
-        Ok(header) => header,
-    };
+    let header = FileHeader::decode_any(&bytes[..read], magic, path)?;
     Ok(Opened { file, file_bytes, header })
 }
 
@@ -685,6 +706,16 @@ impl fmt::Display for Loss {
                 path.display(),
                 found.0,
                 found.1
+            ),
+            Loss::OtherLayout { path, bytes } => write!(
+                f,
+                "what belongs in place of {} with {bytes} bytes, which is of another data directory",
+                path.display()
+            ),
+            Loss::OtherFrame { path, seq } => write!(
+                f,
+                "frame {seq} of the log as it was written, and what may differ around it: {} is of a copy that went on",
+                path.display()
             ),
             Loss::End { path } => write!(
                 f,

@@ -21,7 +21,9 @@ use crate::header::{
 use crate::snapshot::sync_directory;
 use crate::{BootId, Disk, DiskFile, Error, Place};
 
-const BYTES: usize = 100;
+const BYTES: usize = 112;
+/// In version 2, before a witness was noted.
+const BYTES_V2: usize = 100;
 /// A slot is a sector, so that no slot is written with another one.
 const SLOT_BYTES: u64 = 512;
 
@@ -40,6 +42,14 @@ pub(crate) struct Synced {
     pub snapshot: u64,
     /// The run of the machine in which the frames were written; `None` where what was written may be gone all the same.
     pub boot: Option<BootId>,
+    pub witness: Option<Witness>,
+}
+
+/// A frame that is on disk for good, by its checksum: a copy of the log that went on has another one in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Witness {
+    pub seq: u64,
+    pub crc: u32,
 }
 
 /// What both places tell.
@@ -49,6 +59,28 @@ pub(crate) struct Found {
     pub synced: Option<Synced>,
     /// The place that has to tell it too and does not.
     pub lacking: Option<PathBuf>,
+    /// Those of both.
+    pub witnesses: Witnesses,
+}
+
+impl Found {
+    fn of(own: Option<Synced>, slot: Option<Synced>, lacking: Option<PathBuf>) -> Found {
+        let witnesses = Witnesses([&own, &slot].map(|place| place.as_ref()?.witness));
+        let synced = own.into_iter().chain(slot).max_by_key(|synced| synced.stamp);
+        Found { synced, lacking, witnesses }
+    }
+}
+
+/// Frames that a log has to hold as they were written, as far as it goes back to them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Witnesses([Option<Witness>; 2]);
+
+impl Witnesses {
+    /// The checksum that this frame has to have, if one is noted and it has another one.
+    pub fn contradict(&self, seq: u64, crc: u32) -> Option<u32> {
+        let noted = self.0.iter().flatten().find(|noted| noted.seq == seq && noted.crc != crc);
+        noted.map(|noted| noted.crc)
+    }
 }
 
 impl Synced {
@@ -60,25 +92,35 @@ impl Synced {
             bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
         }
         bytes[80..96].copy_from_slice(&self.boot.map_or([0; BootId::BYTES], BootId::bytes));
-        let crc = crc32fast::hash(&bytes[..96]);
-        bytes[96..].copy_from_slice(&crc.to_le_bytes());
+        if let Some(Witness { seq, crc }) = self.witness {
+            bytes[96..104].copy_from_slice(&seq.to_le_bytes());
+            bytes[104..108].copy_from_slice(&crc.to_le_bytes());
+        }
+        let crc = crc32fast::hash(&bytes[..BYTES - 4]);
+        bytes[BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
 
     /// `None` when the bytes are damaged, or none.
     fn decode(bytes: &[u8], place: Place, path: &Path) -> Result<Option<Synced>, Error> {
         let Some(header) = FileHeader::decode(bytes, SYNCED_MAGIC, place, path)? else { return Ok(None) };
-        if u32_at(bytes, 8) == 1 {
+        let crc_at = match u32_at(bytes, 8) {
             // That was the header and no more.
-            return Ok(Some(Synced { header, written_seq: header.synced_seq, ..Synced::default() }));
+            1 => return Ok(Some(Synced { header, written_seq: header.synced_seq, ..Synced::default() })),
+            2 => BYTES_V2 - 4,
+            _ => BYTES - 4,
+        };
+        if bytes.len() < crc_at + 4 {
+            return Ok(None);
         }
-        let Some(bytes) = bytes.first_chunk::<BYTES>() else { return Ok(None) };
         let [stamp, written_seq, settled_seq, snapshot] = [48, 56, 64, 72].map(|at| u64_at(bytes, at));
-        let is_whole = crc32fast::hash(&bytes[..96]) == u32_at(bytes, 96)
+        let is_whole = crc32fast::hash(&bytes[..crc_at]) == u32_at(bytes, crc_at)
             && [stamp, written_seq, settled_seq, snapshot].iter().all(|number| *number <= NUMBER_MAX);
         let boot = *bytes[80..].first_chunk().expect("the length is right");
         let boot = BootId::of_bytes(boot);
-        Ok(is_whole.then_some(Synced { header, stamp, written_seq, settled_seq, snapshot, boot }))
+        let witness = (crc_at > 96).then(|| Witness { seq: u64_at(bytes, 96), crc: u32_at(bytes, 104) });
+        let witness = witness.filter(|witness| witness.seq > 0);
+        Ok(is_whole.then_some(Synced { header, stamp, written_seq, settled_seq, snapshot, boot, witness }))
     }
 
     /// Whether it tells of anything that has to exist.
@@ -169,11 +211,11 @@ impl Writer {
 pub(crate) fn read<D: Disk>(disk: &D, directory: &Path, place: Place) -> Result<Found, Error> {
     let own_path = directory.join(SYNCED_NAME);
     let own = read_at(disk, &own_path, 0, place);
-    let Some(slots_path) = slots_path(directory) else { return Ok(Found { synced: own?, lacking: None }) };
+    let Some(slots_path) = slots_path(directory) else { return Ok(Found::of(own?, None, None)) };
     let slot = read_at(disk, &slots_path, slot(place.shard_index), place);
     let (own, slot) = match (own, slot) {
-        (Err(Error::WrongShard { .. }), Ok(Some(slot))) => (None, Some(slot)),
-        (Ok(Some(own)), Err(Error::WrongShard { .. })) => (Some(own), None),
+        (Err(Error::WrongShard { .. } | Error::OtherLayout { .. }), Ok(Some(slot))) => (None, Some(slot)),
+        (Ok(Some(own)), Err(Error::WrongShard { .. } | Error::OtherLayout { .. })) => (Some(own), None),
         (own, slot) => (own?, slot?),
     };
     let lacking = match (&own, &slot) {
@@ -181,8 +223,7 @@ pub(crate) fn read<D: Disk>(disk: &D, directory: &Path, place: Place) -> Result<
         (None, Some(_)) => Some(own_path),
         _ => None,
     };
-    let synced = own.into_iter().chain(slot).max_by_key(|synced| synced.stamp);
-    Ok(Found { synced, lacking })
+    Ok(Found::of(own, slot, lacking))
 }
 
 fn read_at<D: Disk>(disk: &D, path: &Path, offset: u64, place: Place) -> Result<Option<Synced>, Error> {

@@ -20,7 +20,7 @@ use wal::{Disk, Error, Kind, Log, MemDisk, Place, Salvage, Salvaged};
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-const PLACE: Place = Place { shard_index: 0, shard_count: 2 };
+const PLACE: Place = Place { shard_index: 0, shard_count: 2, tag: 0 };
 const SEGMENT_BYTES: u64 = 600;
 const FILE_HEADER_BYTES: usize = 48;
 const FRAME_HEADER_BYTES: usize = 40;

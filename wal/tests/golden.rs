@@ -1,7 +1,6 @@
-//! The format in whole files: what is written today is, byte for byte, what `golden/version-2` holds, and what every
+//! The format in whole files: what is written today is, byte for byte, what `golden/version-3` holds, and what every
 //! version's directory holds is read. A newer format gets a directory of its own, and the older ones stay: old files
-//! are read for ever. Version 2 is that of the manifest and of what is known beside a log; segments and snapshots are
-//! as in version 1.
+//! are read for ever. The number is that of the manifest.
 
 // Clippy takes only functions marked as tests for tests; this whole file is one.
 #![allow(clippy::unwrap_used)]
@@ -11,9 +10,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use wal::{DataDir, Error, Kind, Layout, Log, OsDisk, Place, ReadOnlyDisk};
+use wal::{DataDir, Error, Kind, Layout, Log, OsDisk, ReadOnlyDisk};
 
 const SEGMENT_BYTES: u64 = 256;
+const TAG: u32 = 0x0d0c_0b0a;
 /// Changes as kvlite encodes them: a dump of these files shows records.
 const PUT_A: &[u8] = b"\x01\x01\0\0\0a\0\0\0\0\0\0\0\0\x01\0\0\0\x31";
 const PUT_B: &[u8] = b"\x01\x01\0\0\0b\0\xe0\x7f\xf7\xa3\x03\0\0\x02\0\0\0\xff\x0a";
@@ -24,14 +24,10 @@ fn golden(version: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/version-{version}"))
 }
 
-fn place(shard_index: u32) -> Place {
-    Place { shard_index, shard_count: 2 }
-}
-
 fn open(layout: &Layout, shard_index: u32) -> Log<OsDisk> {
     let directory = layout.shard_dir(shard_index);
     let boot = "00112233-4455-6677-8899-aabbccddeeff".parse().unwrap();
-    Log::recover(&OsDisk::in_boot(Some(boot)), &directory, place(shard_index), SEGMENT_BYTES, |_| {
+    Log::recover(&OsDisk::in_boot(Some(boot)), &directory, layout.place(shard_index), SEGMENT_BYTES, |_| {
         Ok::<_, Error>(())
     })
     .unwrap()
@@ -42,7 +38,7 @@ fn open(layout: &Layout, shard_index: u32) -> Log<OsDisk> {
 /// one, and one that a kill ended.
 fn write(path: &Path) {
     let mut directory = DataDir::open(OsDisk::default(), path, Duration::ZERO).unwrap();
-    let layout = directory.create_layout(2).unwrap();
+    let layout = directory.create_layout(2, TAG).unwrap();
     directory.activate(layout.clone()).unwrap();
 
     let mut log = open(&layout, 0);
@@ -68,8 +64,11 @@ fn write(path: &Path) {
     log.note_progress();
     log.append(Kind::Transaction { id: 7 << 10 | 1, participants: &[0, 1] }, 1, PUT_B);
     log.sync().unwrap();
+    log.note_progress();
+    log.settle(1);
     log.append(Kind::Batch, 1, REMOVE_C);
     log.flush().unwrap();
+    log.note_progress();
 }
 
 /// The files below a directory, by their names in it, without those that hold nothing.
@@ -89,10 +88,10 @@ fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 #[test]
-fn what_is_written_today_is_version_2_byte_for_byte() {
+fn what_is_written_today_is_version_3_byte_for_byte() {
     let written = tempfile::tempdir().unwrap();
     write(written.path());
-    let (found, expected) = (files(written.path()), files(&golden(2)));
+    let (found, expected) = (files(written.path()), files(&golden(3)));
     let names: Vec<_> = expected.keys().collect();
     assert_eq!(found.keys().collect::<Vec<_>>(), names);
     for (name, found) in &found {
@@ -103,8 +102,8 @@ fn what_is_written_today_is_version_2_byte_for_byte() {
 }
 
 #[test]
-fn versions_1_and_2_are_read() {
-    [1, 2].into_iter().for_each(is_read);
+fn all_versions_are_read() {
+    (1..=3).into_iter().for_each(is_read);
 }
 
 fn is_read(version: u32) {
@@ -112,15 +111,16 @@ fn is_read(version: u32) {
     let layout = directory.layout.unwrap().unwrap();
     let mut found = Vec::new();
     for shard in 0..layout.shards {
-        let read = wal::check(&ReadOnlyDisk::default(), &layout.shard_dir(shard), place(shard), |record| {
-            let kind = match record.kind {
-                Kind::Batch => "batch".to_owned(),
-                Kind::Transaction { id, participants } => format!("{id} of {participants:?}"),
-            };
-            let file = if record.in_snapshot { "snapshot" } else { "log" };
-            found.push((format!("{shard} {file} {} {kind}", record.seq), record.payload.to_vec()));
-            Ok::<_, Error>(())
-        });
+        let read =
+            wal::check(&ReadOnlyDisk::default(), &layout.shard_dir(shard), layout.place(shard), |record| {
+                let kind = match record.kind {
+                    Kind::Batch => "batch".to_owned(),
+                    Kind::Transaction { id, participants } => format!("{id} of {participants:?}"),
+                };
+                let file = if record.in_snapshot { "snapshot" } else { "log" };
+                found.push((format!("{shard} {file} {} {kind}", record.seq), record.payload.to_vec()));
+                Ok::<_, Error>(())
+            });
         assert_eq!(read.unwrap().cut, None);
     }
     let expected: [(&str, &[u8]); 7] = [

@@ -9,11 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustix::fs::SeekFrom;
 use wal::{
-    DataDir, Disk, DiskFile, Error, Fault, Kind, Log, MemDisk, OsDisk, Place, Proof, Recovered,
-    SnapshotWriter,
+    DataDir, Disk, DiskFile, Error, Fault, Kind, Log, Loss, MemDisk, OsDisk, Place, Proof, Recovered,
+    Salvage, SnapshotWriter,
 };
 
-const PLACE: Place = Place { shard_index: 1, shard_count: 4 };
+const TAG: u32 = 0x0a0b_0c0d;
+const PLACE: Place = Place { shard_index: 1, shard_count: 4, tag: TAG };
 const HEADER: usize = 48;
 const FRAME: usize = 40;
 
@@ -915,11 +916,11 @@ fn a_new_layout_counts_once_it_is_active() {
     let disk = MemDisk::default();
     let mut data_dir = open_data(&disk).unwrap();
     assert_eq!(data_dir.layout(), None);
-    let first = data_dir.create_layout(2).unwrap();
+    let first = data_dir.create_layout(2, TAG).unwrap();
     data_dir.activate(first.clone()).unwrap();
-    let second = data_dir.create_layout(3).unwrap();
+    let second = data_dir.create_layout(3, TAG).unwrap();
     assert_eq!((first.id, second.id), (1, 2));
-    let place = Place { shard_index: 2, shard_count: 3 };
+    let place = Place { shard_index: 2, shard_count: 3, tag: TAG };
     let mut writer = SnapshotWriter::create(&disk, &second.shard_dir(2), place).unwrap();
     writer.append(Kind::Batch, 1, b"moved").unwrap();
     writer.finish().unwrap();
@@ -933,7 +934,7 @@ fn a_new_layout_counts_once_it_is_active() {
     );
     data_dir.remove_leftovers().unwrap();
     assert!(disk.open_dir(&second.shard_dir(2)).is_err(), "an unfinished layout is removed");
-    let second = data_dir.create_layout(3).unwrap();
+    let second = data_dir.create_layout(3, TAG).unwrap();
     let mut writer = SnapshotWriter::create(&disk, &second.shard_dir(2), place).unwrap();
     writer.append(Kind::Batch, 1, b"moved").unwrap();
     writer.finish().unwrap();
@@ -958,12 +959,15 @@ fn a_new_layout_counts_once_it_is_active() {
 fn the_manifest_is_the_one_that_is_drawn_and_no_damage_passes() {
     let disk = MemDisk::default();
     let mut data_dir = open_data(&disk).unwrap();
-    let layout = data_dir.create_layout(4).unwrap();
+    let layout = data_dir.create_layout(4, TAG).unwrap();
     data_dir.activate(layout).unwrap();
     drop(data_dir);
     let path = data().join("MANIFEST");
     let good = disk.read(&path).unwrap();
-    assert_eq!(String::from_utf8_lossy(&good), "kvlite manifest 2\nlayout 1\nshards 4\ncrc32 8a82603d\n");
+    assert_eq!(
+        String::from_utf8_lossy(&good),
+        "kvlite manifest 3\nlayout 1\nshards 4\ntag 0a0b0c0d\ncrc32 e291bd12\n"
+    );
     for bit in 0..good.len() * 8 {
         let disk = disk.fork();
         let mut bytes = good.clone();
@@ -976,22 +980,22 @@ fn the_manifest_is_the_one_that_is_drawn_and_no_damage_passes() {
         disk.damage(&path, &good[..len]);
         assert!(matches!(open_data(&disk), Err(Error::DamagedManifest { .. })), "cut at {len}");
     }
-    disk.damage(&path, b"kvlite manifest 3\nwhatever it says\ncrc32 a14e8211\n");
-    assert!(matches!(open_data(&disk), Err(Error::NewerVersion { found: 3, supported: 2, .. })));
+    disk.damage(&path, b"kvlite manifest 4\nwhatever it says\ncrc32 eb70095a\n");
+    assert!(matches!(open_data(&disk), Err(Error::NewerVersion { found: 4, supported: 3, .. })));
 }
 
 #[test]
 fn log_files_without_a_manifest_are_never_taken_for_an_empty_directory() {
     let disk = MemDisk::default();
     let mut data_dir = open_data(&disk).unwrap();
-    let layout = data_dir.create_layout(1).unwrap();
+    let layout = data_dir.create_layout(1, TAG).unwrap();
     drop(data_dir);
     assert_eq!(open_data(&disk).unwrap().layout(), None, "empty directories are an unfinished start");
 
     data_dir = open_data(&disk).unwrap();
-    let layout = data_dir.create_layout(layout.shards).unwrap();
+    let layout = data_dir.create_layout(layout.shards, TAG).unwrap();
     data_dir.activate(layout.clone()).unwrap();
-    let place = Place { shard_index: 0, shard_count: 1 };
+    let place = Place { shard_index: 0, shard_count: 1, tag: TAG };
     let (mut log, _) =
         Log::recover(&disk, &layout.shard_dir(0), place, 4096, |_| Ok::<_, Error>(())).unwrap();
     log.append(Kind::Batch, 1, b"x");
@@ -1012,9 +1016,13 @@ fn log_files_without_a_manifest_are_never_taken_for_an_empty_directory() {
 
 /// A data directory with a log of three frames in each of two shards.
 fn two_logs() -> (MemDisk, wal::Layout) {
+    two_logs_of(TAG)
+}
+
+fn two_logs_of(tag: u32) -> (MemDisk, wal::Layout) {
     let disk = MemDisk::default();
     let mut data_dir = open_data(&disk).unwrap();
-    let layout = data_dir.create_layout(2).unwrap();
+    let layout = data_dir.create_layout(2, tag).unwrap();
     data_dir.activate(layout.clone()).unwrap();
     for shard_index in 0..2 {
         let place = layout.place(shard_index);
@@ -1083,11 +1091,79 @@ fn a_stray_file_where_directories_belong_does_no_harm() {
     }
     start(&disk, &layout).unwrap();
     let mut data_dir = open_data(&disk).unwrap();
-    let second = data_dir.create_layout(1).unwrap();
+    let second = data_dir.create_layout(1, TAG).unwrap();
     data_dir.activate(second.clone()).unwrap();
     drop(data_dir);
     assert_eq!(open_data(&disk).unwrap().layout(), Some(&second));
     assert!(disk.open_dir(&layout.shard_dir(0)).is_err(), "the old layout is removed");
+}
+
+/// Puts files of one disk on another one, under the same names.
+fn transplant<'p>(from: &MemDisk, to: &MemDisk, paths: impl IntoIterator<Item = &'p PathBuf>) {
+    paths.into_iter().for_each(|path| to.damage(path, &from.read(path).unwrap()));
+}
+
+#[test]
+fn files_of_another_data_directory_are_refused() {
+    let ((disk, layout), (other, _)) = (two_logs(), two_logs_of(TAG + 1));
+    let directory = layout.shard_dir(1);
+    let segment = directory.join("00000000000000000001.log");
+    let (own, slots) = (directory.join("synced"), data().join("layout-1.synced"));
+    for taken in [vec![&segment], vec![&segment, &own], vec![&segment, &slots], vec![&own, &slots]] {
+        let disk = disk.fork();
+        transplant(&other, &disk, taken.iter().copied());
+        let error = start(&disk, &layout).unwrap_err();
+        let (expected, found) = (TAG, TAG + 1);
+        assert!(
+            matches!(&error, Error::OtherLayout { path, expected: e, found: f }
+                if taken.contains(&path) && (*e, *f) == (expected, found)),
+            "{taken:?}: {error}"
+        );
+        let salvage = Salvage::plan(&disk, &directory, layout.place(1)).unwrap();
+        let is_named = |loss: &Loss| matches!(loss, Loss::OtherLayout { path, .. } if *path == segment);
+        assert_eq!(
+            salvage.losses().iter().any(is_named),
+            taken.contains(&&segment),
+            "{:?}",
+            salvage.losses()
+        );
+    }
+    // What is known of the log is known from the other place as well.
+    transplant(&other, &disk, [&own]);
+    assert_eq!(start(&disk, &layout).unwrap(), [(3, false), (3, true)]);
+}
+
+/// Both were one directory, and have the same tag.
+#[test]
+fn files_of_a_copy_that_went_on_are_refused() {
+    let (disk, layout) = two_logs();
+    let copy = disk.fork();
+    let directory = layout.shard_dir(1);
+    for (disk, payload) in [(&disk, b"original"), (&copy, b"the copy")] {
+        let (mut log, _) =
+            Log::recover(disk, &directory, layout.place(1), 4096, |_| Ok::<_, Error>(())).unwrap();
+        for _ in 0..3 {
+            log.append(Kind::Batch, 1, payload);
+            let durable_seq = log.sync().unwrap();
+            log.settle(durable_seq);
+            log.note_progress();
+        }
+        log.close().unwrap();
+    }
+    let names = disk.list(&directory).unwrap();
+    let newest: PathBuf = directory.join(names.iter().rfind(|name| name.ends_with(".log")).unwrap());
+    let all: Vec<_> = copy.list(&directory).unwrap().iter().map(|name| directory.join(name)).collect();
+    for taken in [vec![newest.clone()], all] {
+        let disk = disk.fork();
+        transplant(&copy, &disk, &taken);
+        let error = start(&disk, &layout).unwrap_err();
+        assert!(matches!(&error, Error::OtherFrame { path, .. } if *path == newest), "{taken:?}: {error}");
+        let salvage = Salvage::plan(&disk, &directory, layout.place(1)).unwrap();
+        let is_named = |loss: &Loss| matches!(loss, Loss::OtherFrame { path, .. } if *path == newest);
+        assert!(salvage.losses().iter().any(is_named), "{:?}", salvage.losses());
+    }
+    // Each of both is sound.
+    assert!(start(&disk, &layout).is_ok() && start(&copy, &layout).is_ok());
 }
 
 /// What a start would have to remove or to write over, and cannot.
@@ -1135,7 +1211,7 @@ fn a_manifest_that_names_an_older_layout_than_the_one_in_use_is_refused() {
     let manifest = data().join("MANIFEST");
     let older = disk.read(&manifest).unwrap();
     let mut data_dir = open_data(&disk).unwrap();
-    let second = data_dir.create_layout(1).unwrap();
+    let second = data_dir.create_layout(1, TAG).unwrap();
     data_dir.activate(second.clone()).unwrap();
     drop(data_dir);
     let (mut log, _) =
@@ -1154,7 +1230,7 @@ fn a_manifest_that_names_an_older_layout_than_the_one_in_use_is_refused() {
 fn a_directory_that_the_manifest_names_has_to_exist() {
     let disk = MemDisk::default();
     let mut data_dir = open_data(&disk).unwrap();
-    let layout = data_dir.create_layout(2).unwrap();
+    let layout = data_dir.create_layout(2, TAG).unwrap();
     data_dir.activate(layout.clone()).unwrap();
     drop(data_dir);
     disk.remove_dir_all(&layout.shard_dir(1)).unwrap();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use wal::{Disk, DiskFile, Error, Kind, Log, Loss, MemDisk, Place, Salvage, Salvaged};
 
-const PLACE: Place = Place { shard_index: 1, shard_count: 4 };
+const PLACE: Place = Place { shard_index: 1, shard_count: 4, tag: 0 };
 const SEGMENT_BYTES: u64 = 512;
 const HEADER: usize = 48;
 

@@ -21,7 +21,8 @@ use wal::{
     DataDir, Disk, DiskFile, Error, Kind, Log, MemDisk, Obsolete, Place, Snapshot, SnapshotWriter, SyncTicket,
 };
 
-const PLACE: Place = Place { shard_index: 0, shard_count: 1 };
+const TAG: u32 = 7;
+const PLACE: Place = Place { shard_index: 0, shard_count: 1, tag: TAG };
 const KEYS: u64 = 8;
 /// A key and a sequence number; padding may follow.
 const CHANGE_BYTES: usize = 16;
@@ -377,9 +378,9 @@ fn a_power_cut_before_every_single_operation_of_a_recovery_after_a_kill_loses_no
 
 /// Creates a layout in which each shard has a snapshot, and makes it the one that counts.
 fn fill_layout(disk: &MemDisk, data_dir: &mut DataDir<MemDisk>, shards: u32) -> Result<(), Error> {
-    let layout = data_dir.create_layout(shards)?;
+    let layout = data_dir.create_layout(shards, TAG)?;
     for shard_index in 0..shards {
-        let place = Place { shard_index, shard_count: shards };
+        let place = Place { shard_index, shard_count: shards, tag: TAG };
         let mut writer = SnapshotWriter::create(disk, &layout.shard_dir(shard_index), place)?;
         writer.append(Kind::Batch, 1, &[shards as u8; 20])?;
         writer.finish()?;
@@ -439,7 +440,7 @@ fn a_crash_before_every_single_operation_of_a_new_layout_leaves_the_old_or_the_n
             assert!(outcome.is_err() || layout.shards == 3, "stop {stop}, seed {seed}");
             seen[layout.shards as usize - 2] += 1;
             for shard_index in 0..layout.shards {
-                let place = Place { shard_index, shard_count: layout.shards };
+                let place = Place { shard_index, shard_count: layout.shards, tag: TAG };
                 let mut replayed = Vec::new();
                 Log::recover(&disk, &layout.shard_dir(shard_index), place, 4096, |record| {
                     replayed.push(record.payload.to_vec());
