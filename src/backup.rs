@@ -28,6 +28,7 @@ use crate::journal::printable;
 use crate::logging;
 use crate::mail::Token;
 use crate::net::Net;
+use crate::recovery;
 use crate::server::Shared;
 
 use beneath::Beneath;
@@ -304,7 +305,7 @@ fn copy(
     backups.copied_bytes.store(0, Ordering::Relaxed);
     backups.total_bytes.store(total_bytes, Ordering::Relaxed);
     let (mut seen_bytes, mut seen_at) = (0, Instant::now());
-    copy_images(&OsDisk::default(), parent, images, to, |piece_bytes| {
+    copy_images(&OsDisk::default(), parent, images, to, recovery::random_tag(), |piece_bytes| {
         let bytes = backups.copied_bytes.fetch_add(piece_bytes, Ordering::Relaxed) + piece_bytes;
         if seen_at.elapsed() >= PROGRESS_INTERVAL {
             let bytes_per_second = ((bytes - seen_bytes) as f64 / seen_at.elapsed().as_secs_f64()) as u64;

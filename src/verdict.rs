@@ -227,6 +227,11 @@ fn on_every_shard<T: Send>(
     })
 }
 
+/// Whether a frame says of a transaction that a start left it out.
+pub fn is_mark(record: &Record<'_>) -> bool {
+    !record.in_snapshot && matches!(record.kind, Kind::Transaction { participants: [], .. })
+}
+
 fn trace(read: impl FnOnce(&mut OnRecord<'_>) -> Result<Standing, Failure>) -> Result<Traces, Failure> {
     let mut traces = Traces::default();
     traces.standing = read(&mut |record| {

@@ -137,6 +137,7 @@ fn examine(
         Err(error @ (Error::MissingManifest { .. } | Error::DamagedManifest { .. })) => {
             (inspection.likely_layout().ok().flatten(), Some(Damage::of(&error)))
         }
+        Err(error) if error.is_forbidden() => return Err(error.into()),
         Err(error) => (None, Some(Damage::of(&error))),
     };
     let mut report = Report {
@@ -154,7 +155,7 @@ fn examine(
     };
     for index in 0..layout.shards as usize {
         progress.begin("checking", index, layout.shards);
-        let shard = check_shard(disk, &layout, index, progress);
+        let shard = check_shard(disk, &layout, index, progress)?;
         report.total.add(&shard);
         report.shards.push(shard);
     }
@@ -186,7 +187,12 @@ struct Counts {
     changes: u64,
 }
 
-fn check_shard(disk: &ReadOnlyDisk, layout: &Layout, index: usize, progress: &Progress) -> ShardReport {
+fn check_shard(
+    disk: &ReadOnlyDisk,
+    layout: &Layout,
+    index: usize,
+    progress: &Progress,
+) -> Result<ShardReport, ToolError> {
     let directory = layout.shard_dir(index as u32);
     let mut counts = Counts::default();
     let checked = read(disk, layout, index, |record: Record<'_>| {
@@ -196,7 +202,8 @@ fn check_shard(disk: &ReadOnlyDisk, layout: &Layout, index: usize, progress: &Pr
         let malformed = |error| Replay::Malformed { seq: record.seq, error };
         shard::decode(record.payload).try_for_each(|change| change.map(drop).map_err(malformed))
     });
-    match checked {
+    let report = match checked {
+        Err(Replay::Log(error)) if error.is_forbidden() => return Err(error.into()),
         Ok(recovered) => ShardReport::sound(index, &recovered, &counts),
         Err(Replay::Log(Error::Io { source, .. })) if source.kind() == std::io::ErrorKind::NotFound => {
             ShardReport::damaged(
@@ -217,7 +224,8 @@ fn check_shard(disk: &ReadOnlyDisk, layout: &Layout, index: usize, progress: &Pr
             };
             ShardReport::damaged(disk, layout, index, damage)
         }
-    }
+    };
+    Ok(report)
 }
 
 impl ShardReport {

@@ -34,6 +34,11 @@ pub struct Options {
     #[arg(long, value_name = "NEW")]
     to: PathBuf,
 
+    /// Also bring back commands over several shards that a start left out after a crash, where all of their parts are
+    /// there by now
+    #[arg(long)]
+    with_left_out: bool,
+
     #[command(flatten)]
     boot: Boot,
 }
@@ -61,9 +66,10 @@ struct Restored {
 
 pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Result<Finding, ToolError> {
     let disk = ReadOnlyDisk::in_boot(options.boot.id());
-    let inspection = inspect(disk, &options.directory)?;
+    let mut inspection = inspect(disk, &options.directory)?;
     refuse_target(&options.directory, &options.to)?;
-    let (layout, without_manifest) = layout(options, inspection.layout.as_ref(), &inspection)?;
+    let named = std::mem::replace(&mut inspection.layout, Ok(None));
+    let (layout, without_manifest) = layout(options, named, &inspection)?;
     if let Some(reason) = without_manifest {
         writeln!(out, "{reason}")?;
         writeln!(
@@ -80,7 +86,7 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
     progress.say("comparing the shards");
     let mut shortened = HashSet::new();
     let verdict = loop {
-        let verdict = compare(&sources, &shortened)?;
+        let verdict = compare(&sources, &shortened, options.with_left_out)?;
         // A log that seems whole and lacks what another one knows of has lost its end.
         let Some(contradiction) = verdict.contradiction else { break verdict };
         shortened.insert(contradiction.lacking);
@@ -117,12 +123,18 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
 }
 
 /// What counts of all shards; those of which damage has taken something, and those that are `shortened`, may lack
-/// parts.
-fn compare(sources: &[Source<'_>], shortened: &HashSet<usize>) -> Result<Verdict, ToolError> {
+/// parts. `with_left_out`: what a start has said of transactions does not count.
+fn compare(
+    sources: &[Source<'_>],
+    shortened: &HashSet<usize>,
+    with_left_out: bool,
+) -> Result<Verdict, ToolError> {
     let verdict = verdict::reach_by(sources.len() as u32, |index, on_record| {
         let source = &sources[index as usize];
         let read = source.read(|salvaged| {
-            if let Salvaged::Record(record) = salvaged {
+            if let Salvaged::Record(record) = salvaged
+                && !(with_left_out && verdict::is_mark(&record))
+            {
                 on_record(record);
             }
             Ok::<_, Error>(())
@@ -163,20 +175,28 @@ fn refuse_target(directory: &Path, to: &Path) -> Result<(), ToolError> {
 /// The layout to be read, and, if no manifest tells it, why.
 fn layout(
     options: &Options,
-    named: Result<&Option<Layout>, &Error>,
+    named: Result<Option<Layout>, Error>,
     inspection: &Inspection<ReadOnlyDisk>,
 ) -> Result<(Layout, Option<String>), ToolError> {
     let no_data = || ToolError::NoData { path: options.directory.clone() };
     match named {
-        Ok(layout) => Ok((layout.clone().ok_or_else(no_data)?, None)),
+        Ok(layout) => {
+            let named = layout.ok_or_else(no_data)?;
+            let likely = if inspection.is_foreign(&named)? { inspection.likely_layout()? } else { None };
+            let manifest = options.directory.join("MANIFEST");
+            Ok(match likely {
+                None => (named, None),
+                Some(likely) => {
+                    (likely, Some(format!("{} is of another data directory", manifest.display())))
+                }
+            })
+        }
         Err(error @ (Error::MissingManifest { .. } | Error::DamagedManifest { .. })) => {
             let likely = inspection.likely_layout()?.ok_or_else(no_data)?;
             Ok((likely, Some(error.to_string())))
         }
-        Err(Error::NewerVersion { path, found, supported }) => {
-            let (path, found, supported) = (path.clone(), *found, *supported);
-            Err(Error::NewerVersion { path, found, supported }.into())
-        }
+        Err(error @ Error::NewerVersion { .. }) => Err(error.into()),
+        Err(error) if error.is_forbidden() => Err(error.into()),
         Err(_) => Err(no_data()),
     }
 }

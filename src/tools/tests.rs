@@ -430,6 +430,14 @@ fn a_file_of_another_shard_is_named_and_not_read() {
 }
 
 #[test]
+fn the_manifest_of_another_directory_takes_nothing_from_a_repair() {
+    let (directory, other) = (Directory::filled(), Directory::filled());
+    fs::copy(other.path().join("MANIFEST"), directory.path().join("MANIFEST")).unwrap();
+    let text = expect(&directory, &["one of another, with the tag"], &filled_state(0, &[]));
+    assert!(text.contains("MANIFEST is of another data directory"), "{text}");
+}
+
+#[test]
 fn a_file_of_another_shard_whose_header_is_damaged_gives_none_of_its_keys() {
     let directory = Directory::filled();
     let [from, to] = [0, 1].map(|shard| directory.files(shard, ".snapshot").remove(0));
@@ -591,6 +599,39 @@ fn what_was_cut_and_kept_aside_is_brought_back_by_a_repair() {
     all.insert(key(0, 91), (b"part-and-more".to_vec(), None));
     all.insert(key(1, 91), (b"part".to_vec(), None));
     assert!(recovered(&directory.to()).unwrap() == all, "{text}");
+}
+
+#[test]
+fn what_was_left_out_is_brought_back_by_a_repair_that_is_told_so() {
+    let directory = Directory::filled();
+    let other = directory.path().join("layout-1/shard-1");
+    let [good, without] = ["good", "without"].map(|name| directory.temporary.path().join(name));
+    let data = recovery::open_on(OsDisk::default(), &directory.path(), SHARDS, SEGMENT_BYTES).unwrap();
+    let mut shards = [0, 1].map(|index| Writer::open(&data.shard(index)));
+    copy_dir(&other, &without);
+    let kind = wal::Kind::Transaction { id: crate::verdict::transaction_id(11, 0), participants: &[0, 1] };
+    for (shard, writer) in shards.iter_mut().enumerate() {
+        writer.write(kind, &[shard::Change::Put { key: &key(shard, 91), value: b"part", deadline_ms: None }]);
+    }
+    drop((shards, data));
+    // A start without the part of one shard leaves the command out; then the good files turn up.
+    fs::rename(&other, &good).unwrap();
+    fs::rename(without, &other).unwrap();
+    drop(recovery::open_on(OsDisk::default(), &directory.path(), SHARDS, SEGMENT_BYTES).unwrap());
+    fs::remove_dir_all(&other).unwrap();
+    fs::rename(&good, &other).unwrap();
+
+    let (_, text) = directory.repair().unwrap();
+    assert!(text.contains("1 commands over several shards were cut short"), "{text}");
+    assert!(recovered(&directory.to()).unwrap() == filled_state(0, &[]), "{text}");
+    fs::remove_dir_all(directory.to()).unwrap();
+    let (from, to) = (directory.path(), directory.to());
+    let args = [from.to_str().unwrap(), "--to", to.to_str().unwrap(), "--with-left-out"];
+    let (finding, text) = run("repair", &args).unwrap();
+    assert_eq!(finding, Finding::Sound, "{text}");
+    let mut all = filled_state(0, &[]);
+    (0..2).for_each(|shard| drop(all.insert(key(shard, 91), (b"part".to_vec(), None))));
+    assert!(recovered(&to).unwrap() == all, "{text}");
 }
 
 #[test]

@@ -23,6 +23,7 @@ const LAST_KEY: usize = 999;
 const FILE_HEADER_BYTES: usize = 48;
 const FRAME_HEADER_BYTES: usize = 40;
 const VERSION_AT: usize = 8;
+const TAG_AT: usize = 16;
 
 /// What a start says of a damage.
 enum Start {
@@ -82,6 +83,7 @@ const CASES: &[Case] = &[
     Case { name: "a segment twice", damage: segment_twice },
     Case { name: "a segment over another", damage: segment_over_another },
     Case { name: "a segment of another shard", damage: segment_of_another_shard },
+    Case { name: "a segment of another server", damage: segment_of_another_server },
     Case { name: "a bit of a snapshot", damage: snapshot_frame },
     Case { name: "a bit of a snapshot's last frame", damage: snapshot_last_frame },
     Case { name: "a bit of a snapshot's trailer", damage: snapshot_trailer },
@@ -355,6 +357,26 @@ fn segment_of_another_shard(directory: &Directory) -> Outcome {
     Outcome { start, lost: BTreeSet::new(), repairable: true }
 }
 
+/// As it would be, had another server written it.
+fn segment_of_another_server(directory: &Directory) -> Outcome {
+    let (_, file, frames) = a_segment(directory);
+    let mut bytes = fs::read(&file).unwrap();
+    let tag = u32::from_le_bytes(*bytes[TAG_AT..].first_chunk().unwrap());
+    bytes[TAG_AT..TAG_AT + 4].copy_from_slice(&(!tag).to_le_bytes());
+    put_header_crc(&mut bytes);
+    fs::write(&file, bytes).unwrap();
+    let expected = format!("a file of this data directory, with the tag {tag:08x}");
+    let found = "one of another, with the tag ";
+    let remedy = "kvlite repair ";
+    let start = Start::Refuses { file, offset: None, expected, found, remedy };
+    Outcome { start, lost: keys_of(&frames), repairable: true }
+}
+
+fn put_header_crc(bytes: &mut [u8]) {
+    let crc = crc32(&bytes[..FILE_HEADER_BYTES - 4]);
+    bytes[FILE_HEADER_BYTES - 4..FILE_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+}
+
 /// The snapshot of the first shard and a frame in its middle.
 fn a_snapshot(directory: &Directory) -> (PathBuf, Vec<Frame>) {
     let file = directory.files(0, ".snapshot").remove(0);
@@ -463,8 +485,7 @@ fn newer(directory: &Directory, suffix: &str) -> Outcome {
     let file = directory.files(1, suffix).remove(0);
     let mut bytes = fs::read(&file).unwrap();
     bytes[VERSION_AT] += 1;
-    let crc = crc32(&bytes[..FILE_HEADER_BYTES - 4]);
-    bytes[FILE_HEADER_BYTES - 4..FILE_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+    put_header_crc(&mut bytes);
     fs::write(&file, bytes).unwrap();
     Outcome::of_newer(file, 2)
 }

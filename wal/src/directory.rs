@@ -325,6 +325,18 @@ impl<D: Disk> DataDir<D> {
 }
 
 impl<D: Disk> Inspection<D> {
+    /// Whether a manifest is of another directory: no file of the layout that it names says that it belongs to it.
+    ///
+    /// # Errors
+    /// [`Error::NewerVersion`], [`Error::Io`].
+    pub fn is_foreign(&self, named: &Layout) -> Result<bool, Error> {
+        let traces = salvage::traces(&self.directory.disk, &named.path);
+        match traces {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(true),
+            traces => Ok(!traces?.places.contains(&(named.shards, named.tag))),
+        }
+    }
+
     /// The layout that most likely counts, by the files alone: for a manifest that is missing or damaged.
     /// `None` when no layout has a log file or a snapshot.
     ///
@@ -425,7 +437,8 @@ fn parse_manifest(bytes: &[u8], path: &Path) -> Result<(u32, u64, u32, u32), Err
         return Err(Error::NewerVersion { path, found: version, supported: MANIFEST_VERSION });
     }
     let id = value("layout").and_then(|text| text.parse().ok()).ok_or_else(syntax)?;
-    let shards = value("shards").and_then(|text| text.parse().ok()).ok_or_else(syntax)?;
+    let shards = value("shards").and_then(|text| text.parse().ok()).filter(|shards| *shards > 0);
+    let shards: u16 = shards.ok_or_else(syntax)?;
     let tag = match version {
         1 | 2 => 0,
         _ => value("tag").and_then(|text| u32::from_str_radix(text, 16).ok()).ok_or_else(syntax)?,
@@ -433,5 +446,5 @@ fn parse_manifest(bytes: &[u8], path: &Path) -> Result<(u32, u64, u32, u32), Err
     if value("crc32") != Some(crc_text) {
         return Err(syntax());
     }
-    Ok((version, id, shards, tag))
+    Ok((version, id, shards.into(), tag))
 }

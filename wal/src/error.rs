@@ -334,6 +334,11 @@ impl Error {
         Some(Evidence { path, offset, expected, found })
     }
 
+    /// Whether a file may be as it was written, and this process must not look.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// Whether the process, or the system, has no descriptor left.
     pub fn is_out_of_files(&self) -> bool {
         let Error::Io { source, .. } = self else { return false };

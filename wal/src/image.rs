@@ -4,10 +4,11 @@
 //! the last frame that was written. None of it is changed by the log that goes on, and [`Obsolete`](crate::Obsolete)
 //! files wait for their removal until no image needs them. This module never looks at a live log.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::header::{FILE_HEADER_BYTES, FileHeader};
+use crate::header::{FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SNAPSHOT_MAGIC, SNAPSHOT_SUFFIX};
 use crate::log::Segment;
 use crate::snapshot::sync_directory;
 use crate::synced::Synced;
@@ -21,7 +22,7 @@ const SYNC_BYTES: u64 = 32 << 20;
 /// The files from which a log as it was at one moment can be read back.
 #[derive(Debug)]
 pub struct Image {
-    place: Place,
+    shard_index: u32,
     /// Each with the number of bytes that count.
     files: Vec<(PathBuf, u64)>,
     next_seq: u64,
@@ -35,7 +36,7 @@ pub struct Image {
 
 impl Image {
     pub(crate) fn new<'a, F: 'a>(
-        place: Place,
+        shard_index: u32,
         snapshot: Option<&Snapshot>,
         segments: impl Iterator<Item = &'a Segment<F>>,
         next_seq: u64,
@@ -47,7 +48,7 @@ impl Image {
             files.push((segment.path.clone(), FILE_HEADER_BYTES as u64 + segment.bytes));
             newest = (segment.generation, segment.first_seq);
         }
-        Image { place, files, next_seq, newest, snapshot: position, _hold: hold }
+        Image { shard_index, files, next_seq, newest, snapshot: position, _hold: hold }
     }
 
     /// How many bytes [`copy_images`] copies of it.
@@ -55,12 +56,13 @@ impl Image {
         self.files.iter().map(|(_, bytes)| bytes).sum()
     }
 
-    /// Copies and syncs all of it.
+    /// Copies and syncs all of it. The copies state the place that they get.
     fn copy<E: From<Error>>(
         &self,
         source: &impl Disk,
         target: &impl Disk,
         directory: &Path,
+        place: Place,
         on_piece: &mut impl FnMut(u64) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut buffer = vec![0; PIECE_BYTES];
@@ -68,12 +70,22 @@ impl Image {
             let to_path = directory.join(from_path.file_name().expect("a file of the log has a name"));
             let from = source.open(from_path).map_err(Error::io("open", from_path))?;
             let to = target.create(&to_path).map_err(Error::io("create", &to_path))?;
+            let magic = if from_path.extension() == Some(OsStr::new(&SNAPSHOT_SUFFIX[1..])) {
+                SNAPSHOT_MAGIC
+            } else {
+                SEGMENT_MAGIC
+            };
             let (mut done, mut unsynced) = (0, 0);
             while done < *bytes {
                 let piece = PIECE_BYTES.min((bytes - done) as usize);
                 let read = from.read_at(&mut buffer[..piece], done).map_err(Error::io("read", from_path))?;
                 if read == 0 {
                     break; // What is missing is found when the copy is read back.
+                }
+                if let (0, Some((header, _))) =
+                    (done, FileHeader::decode_any(&buffer[..read], magic, from_path)?)
+                {
+                    buffer[..FILE_HEADER_BYTES].copy_from_slice(&header.encode(magic, place));
                 }
                 to.write_all_at(&buffer[..read], done).map_err(Error::io("write", &to_path))?;
                 done += read as u64;
@@ -90,8 +102,8 @@ impl Image {
     }
 
     /// Reads a copy back and demands all frames of it.
-    fn verify<D: Disk>(&self, disk: &D, directory: &Path) -> Result<(), Error> {
-        let found = recovery::check(disk, directory, self.place, |_| Ok::<(), Error>(()))?;
+    fn verify<D: Disk>(&self, disk: &D, directory: &Path, place: Place) -> Result<(), Error> {
+        let found = recovery::check(disk, directory, place, |_| Ok::<(), Error>(()))?;
         if found.next_seq == self.next_seq && found.cut.is_none() {
             return Ok(());
         }
@@ -101,7 +113,8 @@ impl Image {
 }
 
 /// Makes a data directory on the disk `target` out of the images of all shards, in order, whose files are on `source`:
-/// `path` is created, or empty. It counts as one, durably, only when this returns; before that nothing opens it except
+/// `path` is created, or empty. Its layout gets this tag, which is to be random: what goes on from the copy is told from
+/// what goes on from the original. It counts as one, durably, only when this returns; before that nothing opens it except
 /// as a new one. `on_piece` is told the bytes of every piece, and can end it. Blocks for as long as it takes.
 ///
 /// # Errors
@@ -112,22 +125,22 @@ pub fn copy_images<D: Disk, E: From<Error>>(
     target: &D,
     images: Vec<Image>,
     path: &Path,
+    tag: u32,
     mut on_piece: impl FnMut(u64) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut directory = DataDir::open(target.clone(), path, std::time::Duration::ZERO)?;
-    let tag = images.first().map_or(0, |image| image.place.tag);
     let layout = directory.create_layout(images.len() as u32, tag)?;
     for image in images {
-        let shard_dir = layout.shard_dir(image.place.shard_index);
-        image.copy(source, target, &shard_dir, &mut on_piece)?;
-        image.verify(target, &shard_dir)?;
+        let (shard_dir, place) = (layout.shard_dir(image.shard_index), layout.place(image.shard_index));
+        image.copy(source, target, &shard_dir, place, &mut on_piece)?;
+        image.verify(target, &shard_dir, place)?;
         let ((generation, first_seq), seq) = (image.newest, image.next_seq - 1);
         let header = FileHeader { generation, first_seq, synced_seq: seq };
         let snapshot = image.snapshot;
         let known =
             Synced { header, stamp: 1, written_seq: seq, settled_seq: seq, snapshot, ..Synced::default() };
         synced::Writer::default()
-            .write(target, &shard_dir, image.place, &known)
+            .write(target, &shard_dir, place, &known)
             .map_err(Error::io("write", &shard_dir))?;
     }
     directory.activate(layout)?;
@@ -146,6 +159,7 @@ mod tests {
     const SEGMENT_BYTES: u64 = 4096;
 
     const TAG: u32 = 7;
+    const COPY_TAG: u32 = 8;
 
     fn place(shard_index: u32) -> Place {
         Place { shard_index, shard_count: SHARDS, tag: TAG }
@@ -175,7 +189,7 @@ mod tests {
     fn replayed(disk: &MemDisk, layout: &crate::Layout, shard_index: u32) -> Frames {
         let mut found = Vec::new();
         let directory = layout.shard_dir(shard_index);
-        let checked = recovery::check(disk, &directory, place(shard_index), |record| {
+        let checked = recovery::check(disk, &directory, layout.place(shard_index), |record| {
             found.push((if record.in_snapshot { 0 } else { record.seq }, record.payload.to_vec()));
             Ok::<(), Error>(())
         });
@@ -234,7 +248,8 @@ mod tests {
             let (images, _obsolete) = images_of_what_goes_on(&disk);
             let before = disk.operations();
             disk.fail_from(stop, ErrorKind::StorageFull);
-            let outcome = copy_images::<_, Error>(&disk, &disk, images, Path::new("/copy"), |_| Ok(()));
+            let outcome =
+                copy_images::<_, Error>(&disk, &disk, images, Path::new("/copy"), COPY_TAG, |_| Ok(()));
             let finished = disk.operations() - before < stop;
             assert!(outcome.is_ok() || !finished, "{outcome:?}");
             let disk = disk.power_cut(stop);
@@ -272,8 +287,8 @@ mod tests {
         let (path, bytes) = images[1].files.last().unwrap();
         disk.open(path).unwrap().write_all_at(&[0; 60], bytes - 60).unwrap();
         let expected = images[1].next_seq - 1;
-        let error =
-            copy_images::<_, Error>(&disk, &disk, images, Path::new("/copy"), |_| Ok(())).unwrap_err();
+        let error = copy_images::<_, Error>(&disk, &disk, images, Path::new("/copy"), COPY_TAG, |_| Ok(()))
+            .unwrap_err();
         assert!(
             matches!(error, Error::IncompleteCopy { expected: e, found, .. } if e == expected && found == e - 1),
             "{error}"
@@ -287,7 +302,7 @@ mod tests {
         let (images, _obsolete) = images_of_what_goes_on(&disk);
         let total: u64 = images.iter().map(Image::bytes).sum();
         let mut told = 0;
-        copy_images::<_, Error>(&disk, &disk, images, Path::new("/copy"), |bytes| {
+        copy_images::<_, Error>(&disk, &disk, images, Path::new("/copy"), COPY_TAG, |bytes| {
             told += bytes;
             Ok(())
         })
@@ -296,6 +311,6 @@ mod tests {
         let (images, _obsolete) = images_of_what_goes_on(&disk);
         let path = Path::new("/copy-2");
         let end = |_| Err(Error::Locked { path: path.to_owned() });
-        assert!(matches!(copy_images(&disk, &disk, images, path, end), Err(Error::Locked { .. })));
+        assert!(matches!(copy_images(&disk, &disk, images, path, COPY_TAG, end), Err(Error::Locked { .. })));
     }
 }

@@ -607,7 +607,13 @@ impl<D: Disk> Log<D> {
     pub fn image(&mut self) -> Image {
         let hold = self.images.upgrade().unwrap_or_default();
         self.images = Arc::downgrade(&hold);
-        Image::new(self.place, self.snapshot.as_ref(), self.segments(), self.written_seq + 1, hold)
+        Image::new(
+            self.place.shard_index,
+            self.snapshot.as_ref(),
+            self.segments(),
+            self.written_seq + 1,
+            hold,
+        )
     }
 
     /// How many files that are not written any more are open because they are not synced.

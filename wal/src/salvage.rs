@@ -644,13 +644,14 @@ pub(crate) struct LayoutTraces {
     pub shards: u32,
     /// As most files say.
     pub tag: u32,
+    /// What each file says of both.
+    pub places: Vec<(u32, u32)>,
     pub segments: u64,
     pub shards_with_snapshot: u32,
 }
 
 pub(crate) fn traces<D: Disk>(disk: &D, layout: &Path) -> Result<LayoutTraces, Error> {
     let mut traces = LayoutTraces::default();
-    let mut places: Vec<(u32, u32)> = Vec::new();
     let mut directories = 0;
     for name in names_in(disk, layout)? {
         let Some(index) = name.strip_prefix("shard-").and_then(|digits| digits.parse::<u32>().ok()) else {
@@ -665,15 +666,15 @@ pub(crate) fn traces<D: Disk>(disk: &D, layout: &Path) -> Result<LayoutTraces, E
             if is_segment || is_snapshot {
                 let magic = if is_segment { SEGMENT_MAGIC } else { SNAPSHOT_MAGIC };
                 let opened = open(disk, &directory.join(&name), magic)?;
-                places.extend(opened.header.map(|(_, place)| (place.shard_count, place.tag)));
+                traces.places.extend(opened.header.map(|(_, place)| (place.shard_count, place.tag)));
             }
             traces.segments += u64::from(is_segment);
             has_snapshot |= is_snapshot;
         }
         traces.shards_with_snapshot += u32::from(has_snapshot);
     }
-    let votes = |place: &(u32, u32)| places.iter().filter(|other| *other == place).count();
-    (traces.shards, traces.tag) = places.iter().copied().max_by_key(votes).unwrap_or((directories, 0));
+    let votes = |place: &(u32, u32)| traces.places.iter().filter(|other| *other == place).count();
+    (traces.shards, traces.tag) = traces.places.iter().copied().max_by_key(votes).unwrap_or((directories, 0));
     Ok(traces)
 }
 

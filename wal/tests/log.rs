@@ -980,6 +980,13 @@ fn the_manifest_is_the_one_that_is_drawn_and_no_damage_passes() {
         disk.damage(&path, &good[..len]);
         assert!(matches!(open_data(&disk), Err(Error::DamagedManifest { .. })), "cut at {len}");
     }
+    for shards in ["0", "65536", "4000000000", "-1"] {
+        let disk = disk.fork();
+        let lines = format!("kvlite manifest 3\nlayout 1\nshards {shards}\ntag 0a0b0c0d\n");
+        let crc = crc32fast::hash(lines.as_bytes());
+        disk.damage(&path, format!("{lines}crc32 {crc:08x}\n").as_bytes());
+        assert!(matches!(open_data(&disk), Err(Error::DamagedManifest { .. })), "{shards} shards");
+    }
     disk.damage(&path, b"kvlite manifest 4\nwhatever it says\ncrc32 eb70095a\n");
     assert!(matches!(open_data(&disk), Err(Error::NewerVersion { found: 4, supported: 3, .. })));
 }

@@ -46,15 +46,11 @@ impl Disk for OsDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<File>> {
-        open_file(OpenOptions::new().read(true).write(true).create(true).truncate(true), path).map(Arc::new)
+        open_file(own_file().truncate(true), path).map(Arc::new)
     }
 
     fn open_or_create(&self, path: &Path) -> io::Result<Arc<File>> {
-        // A link would have another file written to.
-        let no_link = OFlags::NOFOLLOW.bits() as i32;
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).custom_flags(no_link);
-        open_file(&options, path).map(Arc::new)
+        open_file(own_file().truncate(false), path).map(Arc::new)
     }
 
     fn open_dir(&self, path: &Path) -> io::Result<Arc<File>> {
@@ -103,13 +99,20 @@ impl Disk for OsDisk {
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<File>> {
-        let file = open_file(OpenOptions::new().read(true).write(true).create(true).truncate(false), path)?;
+        let file = open_file(own_file().truncate(false), path)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
+}
+
+/// For a file that is written to, and made where it is missing. A link would have another file written to.
+fn own_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).custom_flags(OFlags::NOFOLLOW.bits() as i32);
+    options
 }
 
 /// Opens a regular file. Another kind of file is refused: to open a FIFO would wait for its other end.
@@ -198,6 +201,8 @@ mod tests {
         fs::write(&victim, b"another's").unwrap();
         std::os::unix::fs::symlink(&victim, &link).unwrap();
         assert!(OsDisk::default().open_or_create(&link).is_err());
+        assert!(OsDisk::default().create(&link).is_err());
+        assert!(OsDisk::default().try_lock(&link).is_err());
         assert_eq!(fs::read(&victim).unwrap(), b"another's");
     }
 
