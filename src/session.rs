@@ -634,8 +634,14 @@ fn json_string(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
+/// A list of clients shows the names of all of them.
+const CLIENT_NAME_BYTES_MAX: usize = 1024;
+
 /// A name that can stand in a list of clients: printable, without blanks.
 fn client_name(name: &[u8]) -> Result<Vec<u8>, Error> {
+    if name.len() > CLIENT_NAME_BYTES_MAX {
+        return Err(Error::Unavailable("the names of a client and of its library have 1024 bytes at most"));
+    }
     match name.iter().all(u8::is_ascii_graphic) {
         true => Ok(name.to_vec()),
         false => Err(Error::InvalidClientName),

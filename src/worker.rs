@@ -376,13 +376,14 @@ impl Worker {
             if self.loading {
                 self.go_on_loading()?;
             }
-            if self.turn()? {
+            let progressed = self.turn()?;
+            if self.is_finished() {
+                break;
+            }
+            if progressed {
                 idle_since = None;
                 glommio::yield_if_needed().await;
                 continue;
-            }
-            if self.is_finished() {
-                break;
             }
             if !spin.is_zero() && idle_since.get_or_insert_with(Instant::now).elapsed() < spin {
                 std::thread::yield_now(); // Whoever needs this core goes first: a load on this machine, another shard.

@@ -396,6 +396,12 @@ impl Net {
         self.slot(id).and_then(|slot| slot.socket.as_ref()).is_some_and(|socket| socket.sending.is_some())
     }
 
+    /// How many bytes of the send on its way have not left.
+    pub fn unsent_bytes(&self, id: SocketId) -> usize {
+        let sending = self.slot(id).and_then(|slot| slot.socket.as_ref()?.sending.as_ref());
+        sending.map_or(0, |sending| sending.bytes.len() - sending.sent)
+    }
+
     /// How many bytes the peer has taken, to see whether it goes on: those it has acknowledged over TCP; over a Unix
     /// socket, which has no such count, those of the send on its way that have left.
     pub fn taken_bytes(&self, id: SocketId) -> Option<u64> {

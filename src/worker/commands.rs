@@ -9,7 +9,7 @@ use shard::{Error, Glob, PROBED_BYTES_MIN, Reply, Request, Waiter, has_room_for}
 
 use super::clients::{answer, answer_error, job_token, write_reply};
 use super::hangs::{hangs, hangs_in_disk};
-use super::readings::is_long_read;
+use super::readings::{is_long_read, is_long_reply};
 use super::staging::is_staged;
 use super::{Deferred, Worker};
 use crate::backup::{self, Backup, Still};
@@ -63,8 +63,8 @@ impl Worker {
             answer(client, &request, &Reply::Error(error));
             return Flow::Taken;
         }
-        let copied_bytes =
-            if input.len() < PROBED_BYTES_MIN || request.large_arg().is_some() { 0 } else { input.len() };
+        let is_shared = request.large_arg().is_some() && !matches!(command.run, Run::Server(_));
+        let copied_bytes = if input.len() < PROBED_BYTES_MIN || is_shared { 0 } else { input.len() };
         if !has_room_for(COPIES * copied_bytes) {
             self.commands += 1;
             answer(client, &request, &Reply::Error(Error::OutOfMemory));
@@ -127,6 +127,11 @@ impl Worker {
             journal.bound_frame();
             let changes_before = journal.changes.count();
             let reply = shard.execute(request, *now_ms, &mut journal.changes);
+            if is_long_reply(request, &reply) {
+                let sequence = client.replies.later(*index, 0, *uptime_ms);
+                client.waits_for_last = true;
+                return self.begin_reading(self.index, Token { socket: client.socket, sequence }, request);
+            }
             let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
             if journal.holds_back(seq) {
                 let is_alone = client.is_quiet();

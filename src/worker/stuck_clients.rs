@@ -100,7 +100,7 @@ impl Worker {
                 " idle={} qbuf={} omem={} events={}{}",
                 (self.uptime_ms - client.progress_ms) / 1000,
                 connection.unserved_bytes(),
-                client.replies.size_bytes(),
+                client.replies.size_bytes() + self.net.unsent_bytes(client.socket),
                 if client.paused { "" } else { "r" },
                 if self.net.is_sending(client.socket) { "w" } else { "" },
             );

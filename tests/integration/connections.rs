@@ -229,6 +229,35 @@ fn half_requests_held_open_disturb_nobody() {
 }
 
 #[test]
+fn names_of_clients_are_short() {
+    let server = Server::start(1, &[]);
+    let mut client = server.resp();
+    let (longest, longer) = ("n".repeat(1024), "n".repeat(1025));
+    for command in ["CLIENT SETNAME", "CLIENT SETINFO lib-name", "HELLO 2 SETNAME"] {
+        let refused = client.ask(&format!("{command} {longer}")).to_string();
+        assert_eq!(
+            refused, "-ERR the names of a client and of its library have 1024 bytes at most",
+            "{command}"
+        );
+        assert!(!client.ask(&format!("{command} {longest}")).to_string().starts_with('-'), "{command}");
+    }
+}
+
+#[test]
+fn a_search_that_takes_minutes_does_not_hold_up_the_end() {
+    let mut server = Server::start(2, &[]);
+    let mut client = server.resp();
+    for number in 0..20 {
+        client.wire.send(&encoded(&["SET", &format!("{number}{}", "x".repeat(30_000)), ""]));
+        assert_eq!(client.read().to_string(), "+OK");
+    }
+    let pattern = format!("*{}!", "\\x".repeat(14_000));
+    client.wire.send(&[encoded(&["SET", "started", "1"]), encoded(&["KEYS", &pattern])].concat());
+    assert!(within_deadline(|| server.resp().ask("GET started").to_string() == "\"1\""));
+    assert_eq!(server.terminate().code(), Some(0), "{}", server.log.tail());
+}
+
+#[test]
 fn resp_is_spoken_over_a_unix_socket() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("kvlite.sock");

@@ -32,6 +32,21 @@ fn silent(server: &Server, name: &str) -> Resp {
 }
 
 #[test]
+fn what_a_large_reply_has_left_is_shown() {
+    const LEN: usize = 64 << 20;
+    let server = Server::start(1, &[]);
+    let mut client = server.resp();
+    assert_eq!(client.ask("CLIENT SETNAME reader").to_string(), "+OK");
+    client.wire.send(&encoded(&["SET", "large", &"v".repeat(LEN)]));
+    assert_eq!(client.read().to_string(), "+OK");
+    client.wire.send(&encoded(&["GET", "large"]));
+    let unread = || field(&line_of(&server, "reader").unwrap(), "omem").parse::<usize>().unwrap();
+    assert!(within_deadline(|| unread() > LEN / 2), "{:?}", line_of(&server, "reader"));
+    assert_eq!(client.read().bytes().len(), LEN);
+    assert!(within_deadline(|| unread() == 0), "{:?}", line_of(&server, "reader"));
+}
+
+#[test]
 fn a_client_that_does_not_read_is_shown_told_of_and_let_go() {
     let server = Server::start(2, &["--request-timeout", "10s"]);
     let mut client = silent(&server, "silent");

@@ -103,12 +103,11 @@ pub struct Replayed<D: Disk> {
 /// Files are copied in pieces of this size.
 const COPY_BYTES: usize = 1 << 20;
 
-/// A segment file as it was found.
+/// A segment file as it was found. It is not kept open: there may be more of them than descriptors.
 #[derive(Debug)]
-struct Found<F> {
+struct Found {
     generation: u64,
     path: PathBuf,
-    file: F,
     file_bytes: u64,
     header: Option<FileHeader>,
 }
@@ -173,7 +172,7 @@ pub fn replay<D: Disk, E: From<Error>>(
     let written_seq = if is_same_boot { known.written_seq } else { 0 };
 
     let (chain, strays) = survey.segments.into_iter().partition::<Vec<_>, _>(|found| found.header.is_some());
-    let first_seq = |found: &Found<D::File>| found.header.map_or(0, |header| header.first_seq);
+    let first_seq = |found: &Found| found.header.map_or(0, |header| header.first_seq);
     let (mut chain, obsolete) =
         chain.into_iter().partition::<Vec<_>, _>(|found| first_seq(found) >= position);
 
@@ -184,7 +183,7 @@ pub fn replay<D: Disk, E: From<Error>>(
     while end.is_none() && segments.len() < chain.len() && first_seq(&chain[segments.len()]) == next_seq {
         let found = &chain[segments.len()];
         let successor_seq = chain.get(segments.len() + 1).map(first_seq);
-        let (segment, its_end) = found.replay(next_seq, successor_seq, |frame, offset| {
+        let (segment, its_end) = found.replay(disk, next_seq, successor_seq, |frame, offset| {
             proven_seq = proven_seq.max(frame.synced_seq);
             if let Some(expected) = witnesses.contradict(frame.seq, frame.crc) {
                 let (path, seq, found) = (found.path.clone(), frame.seq, frame.crc);
@@ -203,6 +202,7 @@ pub fn replay<D: Disk, E: From<Error>>(
 
     let dropped = chain.split_off(segments.len());
     let rest = Rest {
+        disk,
         directory,
         last: chain.last().zip(end),
         dropped: &dropped,
@@ -357,17 +357,17 @@ fn write_again<F: DiskFile>(file: &F, segment: &Segment<F>, proven_seq: u64) -> 
 }
 
 #[derive(Debug)]
-struct Survey<F> {
+struct Survey {
     /// By position.
     snapshots: Vec<(u64, PathBuf)>,
     /// By generation.
-    segments: Vec<Found<F>>,
+    segments: Vec<Found>,
     unfinished: Vec<PathBuf>,
     newest_generation: u64,
     total_bytes: u64,
 }
 
-fn survey<D: Disk>(disk: &D, directory: &Path, place: Place) -> Result<Survey<D::File>, Error> {
+fn survey<D: Disk>(disk: &D, directory: &Path, place: Place) -> Result<Survey, Error> {
     let mut survey = Survey {
         snapshots: Vec::new(),
         segments: Vec::new(),
@@ -393,7 +393,7 @@ fn survey<D: Disk>(disk: &D, directory: &Path, place: Place) -> Result<Survey<D:
             let header = header.filter(|header| header.generation == generation);
             survey.newest_generation = survey.newest_generation.max(generation);
             survey.total_bytes += file_bytes;
-            survey.segments.push(Found { generation, path, file, file_bytes, header });
+            survey.segments.push(Found { generation, path, file_bytes, header });
         }
     }
     if let Some((_, path)) = survey.snapshots.last() {
@@ -403,15 +403,20 @@ fn survey<D: Disk>(disk: &D, directory: &Path, place: Place) -> Result<Survey<D:
     Ok(survey)
 }
 
-impl<F: DiskFile> Found<F> {
+impl Found {
+    fn open<D: Disk>(&self, disk: &D) -> Result<D::File, Error> {
+        disk.open(&self.path).map_err(Error::io("open", &self.path))
+    }
+
     /// Reads the frames from `first_seq` up to the first frame of the next segment, or to the end of the log.
-    fn replay<E: From<Error>>(
+    fn replay<D: Disk, E: From<Error>>(
         &self,
+        disk: &D,
         first_seq: u64,
         successor_seq: Option<u64>,
         mut on_frame: impl FnMut(Frame<'_>, u64) -> Result<(), E>,
-    ) -> Result<(Segment<F>, Option<End>), E> {
-        let mut reader = FrameReader::new(self.file.clone(), &self.path, FILE_HEADER_BYTES as u64)?;
+    ) -> Result<(Segment<D::File>, Option<End>), E> {
+        let mut reader = FrameReader::new(self.open(disk)?, &self.path, FILE_HEADER_BYTES as u64)?;
         let mut next_seq = first_seq;
         let mut entries = 0;
         let end = loop {
@@ -448,25 +453,27 @@ impl<F: DiskFile> Found<F> {
 
 /// Everything behind the end of the log.
 #[derive(Debug)]
-struct Rest<'a, F> {
+struct Rest<'a, D> {
+    disk: &'a D,
     directory: &'a Path,
     /// The last segment with a place in the log; `None` when there is no segment.
-    last: Option<(&'a Found<F>, End)>,
+    last: Option<(&'a Found, End)>,
     /// Segments behind the end.
-    dropped: &'a [Found<F>],
+    dropped: &'a [Found],
     /// Files whose header is not that of their name: never used, or torn, or damaged.
-    strays: &'a [Found<F>],
+    strays: &'a [Found],
     synced: FileHeader,
     is_same_boot: bool,
 }
 
-impl<F: DiskFile> Rest<'_, F> {
+impl<D: Disk> Rest<'_, D> {
     /// Whether the log is torn at frame `seq`, which is cut, or damaged there, which is refused.
     /// `synced_seq` is what the snapshot and the file `synced` say was synced, `written_seq` what the latter says was
     /// written in this run of the machine.
     fn judge(&self, seq: u64, synced_seq: u64, written_seq: u64) -> Result<Option<Cut>, Error> {
-        let search =
-            |found: &Found<F>, offset| frame::search(&found.file, &found.path, offset, found.generation, seq);
+        let search = |found: &Found, offset| {
+            frame::search(&found.open(self.disk)?, &found.path, offset, found.generation, seq)
+        };
         let behind = match &self.last {
             Some((found, end)) => search(found, end.offset)?,
             None => Remains::default(),
@@ -509,7 +516,7 @@ impl<F: DiskFile> Rest<'_, F> {
         Err(self.damage(seq, proof, &behind, beheaded))
     }
 
-    fn damage(&self, seq: u64, proof: Proof, behind: &Remains, beheaded: Option<&Found<F>>) -> Error {
+    fn damage(&self, seq: u64, proof: Proof, behind: &Remains, beheaded: Option<&Found>) -> Error {
         if let Some((found, end)) = &self.last {
             let at_file_end = end.fault == Fault::End && end.torn.is_none();
             let unused = matches!(end.fault, Fault::Empty | Fault::Generation { .. }) || at_file_end;

@@ -1173,6 +1173,32 @@ fn files_of_a_copy_that_went_on_are_refused() {
     assert!(start(&disk, &layout).is_ok() && start(&copy, &layout).is_ok());
 }
 
+/// There may be more segments than the process may open files.
+#[test]
+fn a_replay_has_few_files_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = OsDisk::default();
+    let (mut log, _, _) = try_open(&disk, directory.path(), 256).unwrap();
+    for _ in 0..100 {
+        log.append(Kind::Batch, 1, &[7; 100]);
+        log.flush().unwrap();
+    }
+    log.close().unwrap();
+    let segments = disk.list(directory.path()).unwrap().iter().filter(|name| name.ends_with(".log")).count();
+    let open_files = || {
+        let links = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let targets = links.filter_map(|link| std::fs::read_link(link.path()).ok());
+        targets.filter(|target| target.starts_with(directory.path())).count()
+    };
+    let mut open_max = 0;
+    wal::check(&disk, directory.path(), PLACE, |_| {
+        open_max = open_max.max(open_files());
+        Ok::<_, Error>(())
+    })
+    .unwrap();
+    assert!(segments >= 50 && (1..=2).contains(&open_max), "{open_max} open files, {segments} segments");
+}
+
 /// What a start would have to remove or to write over, and cannot.
 #[test]
 fn a_directory_under_the_name_of_a_file_is_refused() {
