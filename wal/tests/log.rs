@@ -1026,6 +1026,24 @@ fn two_logs() -> (MemDisk, wal::Layout) {
     (disk, layout)
 }
 
+#[test]
+fn what_is_known_of_a_log_without_a_manifest_is_never_taken_for_an_empty_directory() {
+    let (disk, layout) = two_logs();
+    let own = layout.shard_dir(0);
+    disk.remove_file(&data().join("MANIFEST")).unwrap();
+    for directory in [&own, &layout.shard_dir(1)] {
+        for name in disk.list(directory).unwrap().iter().filter(|name| name.ends_with(".log")) {
+            disk.remove_file(&directory.join(name)).unwrap();
+        }
+    }
+    for left in [own.join("synced"), layout.shard_dir(1).join("synced"), data().join("layout-1.synced")] {
+        let error = open_data(&disk).unwrap_err();
+        assert!(matches!(&error, Error::MissingManifest { found, .. } if *found == left), "{error}");
+        disk.remove_file(&left).unwrap();
+    }
+    assert_eq!(open_data(&disk).unwrap().layout(), None, "nothing tells of any data");
+}
+
 /// How many records each shard has, as a start reads them, or why it does not; and whether a note of it was lacking.
 fn start(disk: &MemDisk, layout: &wal::Layout) -> Result<Vec<(usize, bool)>, Error> {
     open_data(disk)?;
