@@ -238,8 +238,8 @@ impl Journal {
     }
 
     /// As [`Self::seal`], for the changes of the request whose value was staged. If they are what was foreseen, they are
-    /// handed to the kernel at once.
-    pub fn seal_staged(&mut self, staged: Staged<OsDisk>) {
+    /// handed to the kernel at once. Returns whether the file with the value is a part of the log now.
+    pub fn seal_staged(&mut self, staged: Staged<OsDisk>) -> bool {
         let is_foreseen = match self.changes.shared() {
             [(at, value)] => {
                 *at == self.changes.bytes().len()
@@ -248,11 +248,13 @@ impl Journal {
             _ => false,
         };
         if !is_foreseen {
-            return self.seal();
+            self.seal();
+            return false;
         }
-        self.log.append_staged(staged, self.changes.count() as u32, self.changes.bytes());
+        let is_used = self.log.append_staged(staged, self.changes.count() as u32, self.changes.bytes());
         self.changes.clear(CHANGES_KEPT_BYTES);
         self.look_for_room();
+        is_used
     }
 
     /// Allocates the next segment when little room is left.

@@ -64,6 +64,7 @@ pub struct Upkeep {
     /// Pieces of blocking work that have not ended.
     running: usize,
     preparing: bool,
+    giving_up_staged: bool,
     next_preparation_ms: u64,
     /// When the last segment was begun to be made ready, and its size in bytes.
     prepared: Option<(u64, u64)>,
@@ -114,11 +115,11 @@ enum Stage {
         shards_left: usize,
         all_synced: bool,
     },
-    /// The snapshot is being synced and named, or what it replaces is being removed.
+    /// The snapshot is being synced and named, or files are being removed.
     Ending,
-    /// The snapshot counts; what it replaces is removed once no backup copies it.
-    Replaced {
-        obsolete: Obsolete<OsDisk>,
+    /// What a snapshot replaces, or what is left of one that was given up, is removed once no backup copies it.
+    Obsolete {
+        files: Obsolete<OsDisk>,
     },
 }
 
@@ -128,6 +129,8 @@ enum Ended {
     Synced(std::io::Result<()>),
     Written(Result<Snapshot, FailedSnapshot>),
     Cleared(Result<Option<Spare<OsDisk>>, wal::Error>),
+    /// What was left of a value that was staged for nothing was removed.
+    StagedGivenUp(Result<Option<Spare<OsDisk>>, wal::Error>),
     Noted(Result<(), wal::Error>),
 }
 
@@ -142,6 +145,7 @@ impl Upkeep {
             wakeup: Rc::new(wakeup),
             running: 0,
             preparing: false,
+            giving_up_staged: false,
             next_preparation_ms: 0,
             prepared: None,
             always_fills: config.sync_mode == SyncMode::Always,
@@ -293,14 +297,14 @@ impl Upkeep {
             self.stage = Stage::Due;
             self.next_rescue_ms = uptime_ms + RESCUE_AGAIN_MS;
         }
-        self.write_slice(now_ms, shard, post);
+        self.write_slice(now_ms, shard, &journal.log, post);
         self.clear();
     }
 
     fn clear(&mut self) {
         match std::mem::replace(&mut self.stage, Stage::Ending) {
-            Stage::Replaced { obsolete } if !obsolete.is_needed() => {
-                self.run(move || Ended::Cleared(obsolete.clear()));
+            Stage::Obsolete { files } if !files.is_needed() => {
+                self.run(move || Ended::Cleared(files.clear()));
             }
             stage => self.stage = stage,
         }
@@ -313,7 +317,7 @@ impl Upkeep {
             Stage::Due => self.begin(now_id, clocks, log, post),
             Stage::Written { writer } => match log.end_snapshot(writer) {
                 Ok(ending) => self.await_syncs(ending, post),
-                Err(error) => self.give_up(&error, post),
+                Err(error) => self.give_up(&error, log, post),
             },
             stage => self.stage = stage,
         }
@@ -340,8 +344,8 @@ impl Upkeep {
                     Ok(true) if all_synced || log.needs_snapshot() => {
                         self.run(move || Ended::Written(ending.finish()));
                     }
-                    Ok(_) => self.give_up(&"a shard could not bring its log to disk", post),
-                    Err(error) => self.give_up(&error, post),
+                    Ok(_) => self.give_up(&"a shard could not bring its log to disk", log, post),
+                    Err(error) => self.give_up(&error, log, post),
                 }
             }
             stage => self.stage = stage, // The snapshot was given up meanwhile.
@@ -369,11 +373,14 @@ impl Upkeep {
                     syncing: false,
                 };
             }
-            Err(error) => self.give_up(&error, post),
+            Err(error) => {
+                self.give_up(&error, log, post);
+                self.stage = Stage::Idle; // No file was made.
+            }
         }
     }
 
-    fn write_slice(&mut self, now_ms: u64, shard: &Shard, post: &mut Post) {
+    fn write_slice(&mut self, now_ms: u64, shard: &Shard, log: &Log<OsDisk>, post: &mut Post) {
         let Stage::Writing { writer, position, changes, slice_keys, synced_bytes, syncing } = &mut self.stage
         else {
             return;
@@ -394,7 +401,7 @@ impl Upkeep {
             written = append(writer, changes);
         }
         match (next, written) {
-            (_, Err(error)) => self.give_up(&error, post),
+            (_, Err(error)) => self.give_up(&error, log, post),
             (Some(next), Ok(())) => {
                 *position = next;
                 if writer.bytes() >= *synced_bytes + SYNC_BYTES {
@@ -421,7 +428,7 @@ impl Upkeep {
                 journal.on_prepared(outcome.map(Some));
             }
             // A snapshot whose bytes may be lost cannot be saved by a later sync.
-            Ended::Synced(Err(error)) => self.give_up(&error, post),
+            Ended::Synced(Err(error)) => self.give_up(&error, &journal.log, post),
             Ended::Synced(Ok(())) => {
                 if let Stage::Writing { syncing, .. } = &mut self.stage {
                     *syncing = false;
@@ -433,12 +440,12 @@ impl Upkeep {
                 self.saved_ms = Some(now_ms);
                 self.failure = None;
                 self.next_note_ms = self.next_note_ms.map(|_| 0);
-                self.stage = Stage::Replaced { obsolete: journal.log.retire(&snapshot) };
+                self.stage = Stage::Obsolete { files: journal.log.retire(&snapshot) };
             }
             Ended::Written(Err(failed)) => {
                 let error = journal.log.fail_snapshot(failed);
                 journal.on_sync_failed(&error, post);
-                self.give_up(&error, post);
+                self.give_up(&error, &journal.log, post);
             }
             Ended::Noted(Ok(())) => {}
             Ended::Noted(Err(error)) => {
@@ -454,16 +461,34 @@ impl Upkeep {
                 self.stage = Stage::Idle;
                 self.answer(&Reply::Ok, post);
             }
+            Ended::StagedGivenUp(outcome) => {
+                self.giving_up_staged = false;
+                outcome.map_or_else(|error| tracing::warn!("{error}"), drop);
+            }
         }
     }
 
-    fn give_up(&mut self, error: &dyn fmt::Display, post: &mut Post) {
+    /// Removes what is left of a value that was staged for nothing. Until that is done none is to be staged.
+    pub fn give_up_staged(&mut self, log: &Log<OsDisk>) {
+        self.giving_up_staged = true;
+        let files = log.give_up_staged();
+        self.run(move || Ended::StagedGivenUp(files.clear()));
+    }
+
+    /// Whether what is left of a staged value is being removed.
+    pub fn is_giving_up_staged(&self) -> bool {
+        self.giving_up_staged
+    }
+
+    /// Those who asked are told at once. The room that the snapshot has taken of a disk that is full, maybe, is given
+    /// back before another one may begin.
+    fn give_up(&mut self, error: &dyn fmt::Display, log: &Log<OsDisk>, post: &mut Post) {
         let failure = printable(&error.to_string());
         if self.failure.as_ref() != Some(&failure) {
             tracing::error!(shard = post.own(), "no snapshot was written, the log stays as it is: {failure}");
             self.failure = Some(failure);
         }
-        self.stage = Stage::Idle;
+        self.stage = Stage::Obsolete { files: log.give_up_snapshot() };
         self.answer(
             &Reply::Error(shard::Error::Unavailable("no snapshot could be written; see the log")),
             post,

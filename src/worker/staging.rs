@@ -50,13 +50,22 @@ impl Worker {
     /// Drops the command of this worker's client that waits for its value. Returns whether it still did.
     pub(super) fn unstage(&mut self, asker: (usize, Token)) -> bool {
         let at = self.stagings.iter().position(|staging| (staging.origin, staging.token) == asker);
-        at.and_then(|at| self.stagings.remove(at)).is_some()
+        let Some(staging) = at.and_then(|at| self.stagings.remove(at)) else { return false };
+        if staging.staged.is_some() {
+            self.upkeep.give_up_staged(&self.journal.log);
+        }
+        true
     }
 
     /// Goes on with the first command that waits for its value. Returns whether any is left.
     pub(super) fn go_on_staging(&mut self) -> bool {
         let Some(mut staging) = self.stagings.pop_front() else { return false };
         let staged = match staging.staged.take() {
+            // The file of the one before is still being removed.
+            None if self.upkeep.is_giving_up_staged() => {
+                self.stagings.push_front(staging);
+                return false;
+            }
             None => self.journal.stage(&staging.request.request()),
             staged => staged,
         };
@@ -69,7 +78,7 @@ impl Worker {
                 }
                 Ok(true) => staging.staged = Some(staged),
                 // The log finds out for itself that the disk does not take it.
-                Err(_) => {}
+                Err(_) => self.upkeep.give_up_staged(&self.journal.log),
             }
         }
         self.run_staged(staging);
@@ -79,13 +88,18 @@ impl Worker {
     fn run_staged(&mut self, Staging { origin, token, request, staged }: Staging) {
         let request = request.request();
         if !self.locks.is_idle() && self.conflicts(&request) {
+            if staged.is_some() {
+                self.upkeep.give_up_staged(&self.journal.log);
+            }
             return self.defer(origin, token, &request);
         }
         // Its frame is the next one in the log.
         self.write_log();
         self.run_for(origin, token, &request);
-        if let Some(staged) = staged {
-            self.journal.seal_staged(staged);
+        if let Some(staged) = staged
+            && !self.journal.seal_staged(staged)
+        {
+            self.upkeep.give_up_staged(&self.journal.log);
         }
     }
 }

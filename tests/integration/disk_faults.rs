@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
+use rustix::net::sockopt::set_socket_linger;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tempfile::TempDir;
 
@@ -215,6 +216,49 @@ fn a_compaction_that_nobody_asked_for_and_that_failed_shows_too() {
         assert!(within_deadline(|| snapshots_show_as(&server, false)), "{}", server.log.tail());
     });
     assert!(within_deadline(|| snapshots_show_as(&server, true)), "{}", server.log.tail());
+}
+
+/// What lies in the directory of the only shard.
+fn names(server: &Server) -> Vec<String> {
+    let entries = fs::read_dir(server.data().join("layout-1/shard-0")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn nothing_is_left_of_a_snapshot_that_failed() {
+    let server = start(1, "everysec");
+    let mut resp = server.resp();
+    for key in 0..400 {
+        assert_eq!(resp.ask(&format!("SET key:{key} {}", value(key))).to_string(), "+OK");
+    }
+    // Segments of their size can be made, a snapshot of all keys cannot.
+    limit_files(&server, Some(2 * SEGMENT_BYTES));
+    assert!(resp.ask("SAVE").to_string().starts_with("-ERR no snapshot could be written"));
+    assert!(within_deadline(|| !names(&server).contains(&"snapshot.tmp".to_owned())), "{:?}", names(&server));
+    assert!(resp.ask("SAVE").to_string().starts_with("-ERR no snapshot could be written"));
+    limit_files(&server, None);
+    assert_eq!(resp.ask("SAVE").to_string(), "+OK");
+    assert_eq!(resp.ask("DBSIZE").integer(), 400);
+}
+
+#[test]
+fn nothing_is_left_of_a_value_whose_client_went_while_it_was_written() {
+    let server = start(1, "everysec");
+    let value = "x".repeat(48 << 20);
+    let is_there = || names(&server).contains(&"staged".to_owned());
+    let mut other = server.resp();
+    let mut keys = 0;
+    for _ in 0..4 {
+        let mut resp = server.resp();
+        resp.wire.send(&encoded(&["SET", &format!("key:{keys}"), &value]));
+        // On a fast disk the value may be written before its client has gone.
+        assert!(within_deadline(|| is_there() || other.ask("DBSIZE").integer() > keys));
+        // Its connection is reset: it does not wait for the reply either.
+        set_socket_linger(resp.wire.sender(), Some(std::time::Duration::ZERO)).unwrap();
+        drop(resp);
+        assert!(within_deadline(|| !is_there()), "{:?}", names(&server));
+        keys = other.ask("DBSIZE").integer();
+    }
 }
 
 /// The next line, with its end.

@@ -261,13 +261,19 @@ impl<D: Disk> DataDir<D> {
                     let path = self.path.join(MANIFEST_NAME);
                     return Err(Error::MissingManifest { path, found: shard.join(name) });
                 }
+                if files.iter().any(|name| name == SYNCED_NAME) {
+                    self.expect_no_data_in(shard.join(SYNCED_NAME))?;
+                }
             }
         }
-        for slots in names.iter().filter(|name| layout_of_slots(name).is_some()) {
-            let found = self.path.join(slots);
-            if synced::slots_know_data(&self.disk, &found)? {
-                return Err(Error::MissingManifest { path: self.path.join(MANIFEST_NAME), found });
-            }
+        let slots = names.iter().filter(|name| layout_of_slots(name).is_some());
+        slots.map(|name| self.path.join(name)).try_for_each(|path| self.expect_no_data_in(path))
+    }
+
+    /// Refuses a file that tells of the data of a log where no manifest does.
+    fn expect_no_data_in(&self, found: PathBuf) -> Result<(), Error> {
+        if synced::slots_know_data(&self.disk, &found)? {
+            return Err(Error::MissingManifest { path: self.path.join(MANIFEST_NAME), found });
         }
         Ok(())
     }

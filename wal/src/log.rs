@@ -12,7 +12,9 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 
 use crate::frame::{self, Content, Part};
-use crate::header::{FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, numbered};
+use crate::header::{
+    FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_TMP_NAME, STAGED_NAME, numbered,
+};
 use crate::recovery::{self, Record, Recovered, Replayed};
 use crate::snapshot::{Snapshot, sync_directory};
 use crate::synced::{Synced, Witness};
@@ -259,18 +261,26 @@ impl<D: Disk> Log<D> {
 
     /// Adds a frame with `entries` changes whose payload ends with a part that was staged, `payload` standing before
     /// it. It is handed to the system at once where no other frame is waiting; where it cannot be, it waits for
-    /// [`Self::flush`] as all frames do. Returns its sequence number.
+    /// [`Self::flush`] as all frames do, and the file is to be [given up](Self::give_up_staged). Returns whether the file
+    /// is a part of the log now.
     ///
     /// # Panics
     /// As [`Self::append`].
-    pub fn append_staged(&mut self, staged: Staged<D>, entries: u32, payload: &[u8]) -> u64 {
+    pub fn append_staged(&mut self, staged: Staged<D>, entries: u32, payload: &[u8]) -> bool {
         let fits = staged.is_complete() && payload.len() == staged.before_bytes && self.buffered_bytes() == 0;
-        let seq = self.append_parts(Kind::Batch, entries, payload, &[(payload.len(), staged.part.clone())]);
-        if fits {
-            // What went wrong is found again by the next flush, which does not need the file.
-            let _ = self.flush_staged(staged);
-        }
-        seq
+        self.append_parts(Kind::Batch, entries, payload, &[(payload.len(), staged.part.clone())]);
+        // What went wrong is found again by the next flush, which does not need the file.
+        fits && self.flush_staged(staged).is_ok()
+    }
+
+    /// Work that removes the file of a staged part that is not used. Nothing is to be staged before it is done.
+    pub fn give_up_staged(&self) -> Obsolete<D> {
+        self.give_up(STAGED_NAME)
+    }
+
+    fn give_up(&self, name: &str) -> Obsolete<D> {
+        let files = vec![self.directory.join(name)];
+        Obsolete { disk: self.disk.clone(), files, recycled: None, images: Weak::new() }
     }
 
     fn flush_staged(&mut self, staged: Staged<D>) -> Result<(), Error> {
@@ -576,6 +586,12 @@ impl<D: Disk> Log<D> {
             self.fail_sync();
         }
         failed.error
+    }
+
+    /// Work that removes what a snapshot has left that was dropped, or failed, before it had its name. No other one is to
+    /// be begun before it is done.
+    pub fn give_up_snapshot(&self) -> Obsolete<D> {
+        self.give_up(SNAPSHOT_TMP_NAME)
     }
 
     /// Replaces everything before the snapshot's position by the snapshot; the returned work removes the

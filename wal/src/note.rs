@@ -49,7 +49,7 @@ impl<D: Disk> Note<D> {
     /// Replaces the note. Blocks.
     ///
     /// # Errors
-    /// [`Error::Io`]: the old note stays.
+    /// [`Error::Io`]: the old note stays, and nothing is left of the new one.
     ///
     /// # Panics
     /// If there are more than [`NOTE_BYTES_MAX`] bytes.
@@ -64,10 +64,18 @@ impl<D: Disk> Note<D> {
         bytes.extend_from_slice(&self.place.shard_count.to_le_bytes());
         bytes.extend_from_slice(body);
         let tmp = self.path.with_file_name(TMP_NAME);
-        let file = self.disk.create(&tmp).map_err(Error::io("create", &tmp))?;
-        file.write_all_at(&bytes, 0).map_err(Error::io("write", &tmp))?;
-        file.sync_data().map_err(Error::io("sync", &tmp))?;
-        self.disk.rename(&tmp, &self.path).map_err(Error::io("rename", &tmp))
+        let written = self.write_at(&tmp, &bytes);
+        if written.is_err() {
+            let _ = self.disk.remove_file(&tmp);
+        }
+        written
+    }
+
+    fn write_at(&self, tmp: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let file = self.disk.create(tmp).map_err(Error::io("create", tmp))?;
+        file.write_all_at(bytes, 0).map_err(Error::io("write", tmp))?;
+        file.sync_data().map_err(Error::io("sync", tmp))?;
+        self.disk.rename(tmp, &self.path).map_err(Error::io("rename", tmp))
     }
 
     /// The bytes that were written last; `None` where there are none. Blocks.

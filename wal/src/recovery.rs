@@ -280,8 +280,16 @@ pub(crate) fn settle<D: Disk>(replayed: &Replayed<D>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Copies a file and syncs the copy.
+/// Copies a file and syncs the copy. A copy that fails is removed.
 pub(crate) fn copy<D: Disk>(disk: &D, from: &Path, to: &Path) -> Result<(), Error> {
+    let copied = copy_bytes(disk, from, to);
+    if copied.is_err() {
+        let _ = disk.remove_file(to);
+    }
+    copied
+}
+
+fn copy_bytes<D: Disk>(disk: &D, from: &Path, to: &Path) -> Result<(), Error> {
     let source = disk.open(from).map_err(Error::io("open", from))?;
     let target = disk.create(to).map_err(Error::io("create", to))?;
     let mut buffer = vec![0; COPY_BYTES];

@@ -16,8 +16,8 @@ use crate::{Disk, DiskFile, Error, Fault, Kind, Place, SyncTicket};
 const WRITE_BYTES: usize = 256 << 10;
 const TRAILER_BYTES: usize = 28;
 
-/// A snapshot that is being written under a temporary name. Dropping it gives it up; recovery removes the
-/// rest.
+/// A snapshot that is being written under a temporary name. Dropping it gives it up; what is left of it is for
+/// [`Log::give_up_snapshot`](crate::Log::give_up_snapshot) to remove, or for recovery.
 #[derive(Debug)]
 pub struct SnapshotWriter<D: Disk> {
     disk: D,

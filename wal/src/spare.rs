@@ -143,8 +143,8 @@ impl<D: Disk> Preparation<D> {
     }
 }
 
-/// Files that no longer count, because a newer snapshot replaces them. They may be left in place too:
-/// recovery ignores and removes them.
+/// Files that do not count: those that a newer snapshot replaces, or a file in the making that was given up. They may be
+/// left in place too: recovery ignores and removes them.
 #[derive(Debug)]
 pub struct Obsolete<D: Disk> {
     pub(crate) disk: D,
@@ -161,14 +161,17 @@ impl<D: Disk> Obsolete<D> {
         self.images.strong_count() > 0
     }
 
-    /// Removes the files; one of them may be recycled and is returned for [`Log::adopt`](crate::Log::adopt).
+    /// Removes the files that are there; one may be recycled and is returned for [`Log::adopt`](crate::Log::adopt).
     /// Blocks: unlinking large files takes milliseconds.
     ///
     /// # Errors
     /// [`Error::Io`]; then some files are left for the next recovery to remove.
     pub fn clear(self) -> Result<Option<Spare<D>>, Error> {
         for path in &self.files {
-            self.disk.remove_file(path).map_err(Error::io("remove", path))?;
+            match self.disk.remove_file(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(Error::io("remove", path))?,
+            }
         }
         let Some((from, file_bytes, turn)) = self.recycled else { return Ok(None) };
         let path = from.with_file_name(SPARE_NAME);

@@ -261,6 +261,27 @@ fn a_staged_part_survives_failures_and_power_cuts_as_other_frames_do() {
 }
 
 #[test]
+fn nothing_is_left_of_a_staged_part_or_a_snapshot_that_was_given_up() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 16 << 10);
+    write(&mut log, 2);
+    let mut staged = log.stage(4, Bytes::from(vec![7; 1000])).unwrap();
+    staged.step(300).unwrap();
+    assert!(!log.append_staged(staged, 1, b"head"), "it is not complete");
+    let mut writer = log.begin_snapshot().unwrap();
+    writer.append(Kind::Batch, 1, b"half").unwrap();
+    disk.fail_once(1, std::io::ErrorKind::StorageFull);
+    log.finish_snapshot(writer).unwrap_err();
+    assert_eq!((files(&disk, "staged").len(), files(&disk, "snapshot.tmp").len()), (1, 1));
+    for given_up in [log.give_up_staged(), log.give_up_snapshot(), log.give_up_snapshot()] {
+        assert!(given_up.clear().unwrap().is_none());
+    }
+    assert!(files(&disk, "staged").is_empty() && files(&disk, "snapshot.tmp").is_empty());
+    let (.., replay) = open(&disk, 16 << 10);
+    assert_eq!(replay.last().unwrap().1, [&b"head"[..], &[7; 1000]].concat());
+}
+
+#[test]
 fn a_power_cut_takes_a_staged_frame_whole_or_not_at_all() {
     let part = Bytes::from((0..1000_u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>());
     let mut torn = 0;
@@ -1039,6 +1060,24 @@ fn two_logs_of(tag: u32) -> (MemDisk, wal::Layout) {
         log.close().unwrap();
     }
     (disk, layout)
+}
+
+#[test]
+fn what_is_known_of_a_log_without_a_manifest_is_never_taken_for_an_empty_directory() {
+    let (disk, layout) = two_logs();
+    let own = layout.shard_dir(0);
+    disk.remove_file(&data().join("MANIFEST")).unwrap();
+    for directory in [&own, &layout.shard_dir(1)] {
+        for name in disk.list(directory).unwrap().iter().filter(|name| name.ends_with(".log")) {
+            disk.remove_file(&directory.join(name)).unwrap();
+        }
+    }
+    for left in [own.join("synced"), layout.shard_dir(1).join("synced"), data().join("layout-1.synced")] {
+        let error = open_data(&disk).unwrap_err();
+        assert!(matches!(&error, Error::MissingManifest { found, .. } if *found == left), "{error}");
+        disk.remove_file(&left).unwrap();
+    }
+    assert_eq!(open_data(&disk).unwrap().layout(), None, "nothing tells of any data");
 }
 
 /// How many records each shard has, as a start reads them, or why it does not; and whether a note of it was lacking.
