@@ -136,6 +136,8 @@ struct Fault {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum FaultKind {
+    /// The data directory is not at its place.
+    Displaced,
     /// A sync failed.
     Sync,
     /// Frames could not be written.
@@ -402,8 +404,8 @@ impl Journal {
         self.note_speed();
         self.assess();
         let lasts = |fault: &Fault| fault.lasted > self.disk_timeout;
-        let lasting = self.fault.as_ref().filter(|fault| lasts(fault)).map(|fault| fault.kind);
-        let fails = matches!(lasting, Some(FaultKind::Sync | FaultKind::Write));
+        let lasting = self.fault.as_ref().filter(|fault| lasts(fault));
+        let fails = lasting.is_some() && (self.log.needs_snapshot() || self.unwritten.is_some());
         self.is_overdue = hangs || fails;
         if self.is_overdue || self.log.needs_snapshot() {
             self.give_up(self.is_overdue, post);
@@ -479,7 +481,10 @@ impl Journal {
     /// Finds out whether writes are to be refused, and tells the log's readers when that changes.
     fn assess(&mut self) {
         let room_is_short = || self.log.room_bytes() < self.room_min_bytes;
-        let found: Option<(FaultKind, &dyn fmt::Display)> = if self.log.needs_snapshot() {
+        let displaced = self.log.displaced();
+        let found: Option<(FaultKind, &dyn fmt::Display)> = if let Some(error) = &displaced {
+            Some((FaultKind::Displaced, error))
+        } else if self.log.needs_snapshot() {
             Some((FaultKind::Sync, &self.no_sync))
         } else if let Some((error, _)) = &self.unwritten {
             Some((FaultKind::Write, error))
@@ -494,11 +499,14 @@ impl Journal {
         }
         let fault = found.map(|(kind, error)| {
             let error_of_disk = match kind {
-                FaultKind::Sync | FaultKind::Hang => None,
+                FaultKind::Displaced | FaultKind::Sync | FaultKind::Hang => None,
                 FaultKind::Write => self.unwritten.as_ref().map(|(error, _)| error),
                 FaultKind::Room => self.no_segment.as_ref(),
             };
             let remedy = match error_of_disk {
+                None if kind == FaultKind::Displaced => {
+                    "put it back at its place, and they are taken again, or stop this server"
+                }
                 None if kind == FaultKind::Hang => "check the disk; they are taken again once it answers",
                 None => "check the disk; they are taken again once a snapshot is written",
                 Some(error) if error.is_disk_full() => "free space on the disk, and they are taken again",
@@ -607,7 +615,9 @@ impl Journal {
         // What cannot be written is not acknowledged either.
         let seq = if self.unwritten.is_some() { self.log.written_seq() } else { self.log.next_seq() - 1 };
         let held = Held { seq, origin, token, answer: HeldAnswer::Whole(Answer::Part(Reply::Ok)) };
-        if seq <= self.log.durable_seq() {
+        if let Some(error) = self.log.displaced() {
+            held.give_error(Error::NotOnDisk { cause: printable(&error.to_string()) }, post);
+        } else if seq <= self.log.durable_seq() {
             held.give(post);
         } else if self.log.needs_snapshot() {
             held.give_error(Error::NotOnDisk { cause: printable(&self.no_sync) }, post);

@@ -55,6 +55,11 @@ impl<D: Disk> Data<D> {
         ShardData::new(&self.disk, &self.layout, index, self.segment_bytes, &self.verdict)
     }
 
+    /// The disk that the directory was locked on.
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
     /// The time in the greatest id of a transaction or a snapshot in the files; 0 where there is none.
     pub fn last_id_us(&self) -> u64 {
         verdict::id_micros(self.verdict.last_id)

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shard::Clocks;
+use wal::{Disk, OsDisk};
 
 use crate::backup::Backups;
 use crate::clock::{self, Clock, Reading, wall_clock_us};
@@ -56,6 +57,9 @@ const BIND_RETRY: Duration = Duration::from_millis(20);
 
 /// A worker that begins no turn for so long is woken.
 const STANDSTILL: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether the data directory is still at its place.
+const PLACE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often the progress of loading is logged.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -164,6 +168,9 @@ impl fmt::Display for Failure {
                 write!(f, "{error}")?;
                 if let wal::Error::Locked { .. } = error {
                     write!(f, "; stop it, or choose another directory with --wal-path")?;
+                }
+                if let wal::Error::Displaced { .. } = error {
+                    write!(f, "; what was acknowledged is where it is now, if it still exists")?;
                 }
                 let Some((remedy, directory)) = damage_remedy(error) else { return Ok(()) };
                 write!(f, "; {remedy}; `kvlite check {}` tells more", directory.display())
@@ -563,6 +570,7 @@ fn serve(
     }
     log_progress(shared.clone())?;
     let mut data = found.prepare(&shared.loading)?;
+    watch_place(data.disk().clone())?;
     let id_base_us = wall_clock_us().min(ID_MICROS_MAX).max(data.last_id_us() + 1);
     let _ = shared.id_base_us.set(id_base_us); // It is set only here.
     for (index, sender) in shard_data.iter().enumerate() {
@@ -586,7 +594,21 @@ fn serve(
                 break result;
             }
         }
-    })
+    })?;
+    data.disk().expect_lock().map_err(|error| Failure::Log { shard: None, error })
+}
+
+/// Looks now and then whether the data directory is still at its place, for all that use this disk. The thread does
+/// nothing else: no client waits for it where the disk hangs.
+fn watch_place(disk: OsDisk) -> Result<(), Failure> {
+    let work = move || {
+        loop {
+            std::thread::sleep(PLACE_INTERVAL);
+            let _ = disk.expect_lock(); // The shards find out, and tell.
+        }
+    };
+    let thread = std::thread::Builder::new().name("kvlite-place".to_owned()).spawn(work);
+    thread.map(drop).map_err(|error| Failure::Executor(error.to_string()))
 }
 
 /// Logs now and then how far the loading is, until it is over.

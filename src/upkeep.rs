@@ -115,8 +115,9 @@ enum Stage {
         shards_left: usize,
         all_synced: bool,
     },
-    /// The snapshot is being synced and named, or files are being removed.
-    Ending,
+    /// On the helper thread: before a snapshot begins it is looked whether the data directory is at its place; the
+    /// snapshot is being synced and named; or files are being removed.
+    Elsewhere,
     /// What a snapshot replaces, or what is left of one that was given up, is removed once no backup copies it.
     Obsolete {
         files: Obsolete<OsDisk>,
@@ -125,6 +126,8 @@ enum Stage {
 
 enum Ended {
     Prepared(Result<Spare<OsDisk>, wal::Error>),
+    /// It was looked whether the data directory is at its place, before a snapshot begins there.
+    Looked,
     /// The snapshot so far was synced.
     Synced(std::io::Result<()>),
     Written(Result<Snapshot, FailedSnapshot>),
@@ -264,7 +267,7 @@ impl Upkeep {
             self.leave_note(shard, &journal.log);
         }
         if stopping {
-            if !matches!(self.stage, Stage::Ending) {
+            if !matches!(self.stage, Stage::Elsewhere) {
                 self.stage = Stage::Idle;
                 self.served.append(&mut self.asked);
                 self.answer(&Reply::Error(shard::Error::Unavailable("the server stops")), post);
@@ -294,7 +297,12 @@ impl Upkeep {
         let rescue = journal.log.needs_snapshot() && uptime_ms >= self.next_rescue_ms;
         let wanted = self.is_asked() || due && self.schedule.decide(&journal.log, unix_ms).is_now() || rescue;
         if wanted && matches!(self.stage, Stage::Idle) {
-            self.stage = Stage::Due;
+            self.stage = Stage::Elsewhere;
+            let look = journal.log.look_for_place();
+            self.run(move || {
+                look();
+                Ended::Looked
+            });
             self.next_rescue_ms = uptime_ms + RESCUE_AGAIN_MS;
         }
         self.write_slice(now_ms, shard, &journal.log, post);
@@ -302,7 +310,7 @@ impl Upkeep {
     }
 
     fn clear(&mut self) {
-        match std::mem::replace(&mut self.stage, Stage::Ending) {
+        match std::mem::replace(&mut self.stage, Stage::Elsewhere) {
             Stage::Obsolete { files } if !files.is_needed() => {
                 self.run(move || Ended::Cleared(files.clear()));
             }
@@ -313,7 +321,7 @@ impl Upkeep {
     /// Begins or ends a snapshot in a lull. `now_id` is greater than the id of every transaction that has run, and
     /// less than that of every later one. All changes so far are in the log.
     pub fn on_lull(&mut self, now_id: TransactionId, clocks: Clocks, log: &mut Log<OsDisk>, post: &mut Post) {
-        match std::mem::replace(&mut self.stage, Stage::Ending) {
+        match std::mem::replace(&mut self.stage, Stage::Elsewhere) {
             Stage::Due => self.begin(now_id, clocks, log, post),
             Stage::Written { writer } => match log.end_snapshot(writer) {
                 Ok(ending) => self.await_syncs(ending, post),
@@ -333,7 +341,7 @@ impl Upkeep {
     /// may take another part is given up, unless this log itself needs it: shards whose syncs have failed would
     /// wait for each other for ever.
     pub fn on_synced(&mut self, synced: bool, log: &Log<OsDisk>, post: &mut Post) {
-        match std::mem::replace(&mut self.stage, Stage::Ending) {
+        match std::mem::replace(&mut self.stage, Stage::Elsewhere) {
             Stage::Awaiting { mut ending, shards_left, all_synced } => {
                 let (shards_left, all_synced) = (shards_left - 1, all_synced && synced);
                 if shards_left > 0 {
@@ -411,7 +419,7 @@ impl Upkeep {
                 }
             }
             (None, Ok(())) => {
-                if let Stage::Writing { writer, .. } = std::mem::replace(&mut self.stage, Stage::Ending) {
+                if let Stage::Writing { writer, .. } = std::mem::replace(&mut self.stage, Stage::Elsewhere) {
                     self.stage = Stage::Written { writer };
                 }
             }
@@ -427,6 +435,7 @@ impl Upkeep {
                 }
                 journal.on_prepared(outcome.map(Some));
             }
+            Ended::Looked => self.stage = Stage::Due,
             // A snapshot whose bytes may be lost cannot be saved by a later sync.
             Ended::Synced(Err(error)) => self.give_up(&error, &journal.log, post),
             Ended::Synced(Ok(())) => {

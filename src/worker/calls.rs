@@ -2,7 +2,7 @@
 //! by mail; clients are not known here.
 
 use shard::command::{Access, Run};
-use shard::{Dialect, LockKeys, Reply, Request, Scan, Waiter};
+use shard::{Dialect, Error, LockKeys, Reply, Request, Scan, Waiter};
 use wal::Kind;
 
 use super::clients::{READ_AHEAD_MAX, write_reply};
@@ -10,6 +10,7 @@ use super::readings::is_long_read;
 use super::staging::is_staged;
 use super::{Asked, Deferred, Prepared, Walking, Worker};
 use crate::backup::Still;
+use crate::journal::printable;
 use crate::mail::{Answer, Call, Mail, Page, Token, TransactionId};
 use crate::protocol;
 use crate::router::OwnedRequest;
@@ -232,6 +233,10 @@ impl Worker {
     fn still(&mut self) -> Answer {
         self.write_log();
         let log = &mut self.journal.log;
+        if let Some(error) = log.displaced() {
+            let cause = printable(&error.to_string());
+            return Answer::Part(Reply::Error(Error::BackupFailed { cause }));
+        }
         if log.buffered_bytes() == 0 && !log.needs_snapshot() {
             let (image, keys) = (log.image(), self.shard.key_count() as u64);
             return Answer::Still(Box::new(Still { image, keys }));

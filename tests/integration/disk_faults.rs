@@ -355,6 +355,81 @@ fn a_server_whose_log_cannot_be_written_stops_with_an_error() {
     assert_eq!(server.resp().ask("EXISTS a").integer(), 0);
 }
 
+/// Puts files of the names that this server uses at the place of its data directory, as another server would.
+fn put_another(data: &Path) -> impl Fn() -> bool {
+    let shard = data.join("layout-1/shard-0");
+    fs::create_dir_all(&shard).unwrap();
+    let of_shard =
+        ["00000000000000000001.log", "00000000000000000002.log", "spare", "snapshot.tmp", "synced"];
+    let paths = of_shard.map(|name| shard.join(name)).into_iter().chain([data.join("LOCK")]);
+    let paths: Vec<_> = paths.collect();
+    paths.iter().for_each(|path| fs::write(path, "another's").unwrap());
+    move || {
+        let count = fs::read_dir(&shard).unwrap().count();
+        count == of_shard.len() && paths.iter().all(|path| fs::read_to_string(path).unwrap() == "another's")
+    }
+}
+
+#[test]
+fn a_server_whose_data_directory_was_moved_refuses_writes_and_leaves_what_is_in_its_place_alone() {
+    for sync_mode in ["always", "everysec"] {
+        let mut server = start(1, sync_mode);
+        let mut resp = server.resp();
+        assert_eq!(resp.ask("SET a 1").to_string(), "+OK");
+        let (data, moved) = (server.data(), server.data().with_extension("moved"));
+        fs::rename(&data, &moved).unwrap();
+        let is_untouched = put_another(&data);
+        assert!(within_deadline(|| refused(&resp.ask("SET b 2"))), "{}", server.log.tail());
+        let reply = resp.ask("SET b 3").to_string();
+        assert!(reply.contains("/LOCK is not the file that this server has locked: "), "{reply}");
+        assert!(reply.ends_with("put it back at its place, and they are taken again, or stop this server"));
+        assert_degraded(&server);
+        assert_eq!(resp.ask("GET a").to_string(), "\"1\"");
+        assert!(resp.ask("KVLITE.SYNC").to_string().starts_with("-MISCONF the outcome is unknown: "));
+        assert!(resp.ask("SAVE").to_string().starts_with("-ERR no snapshot could be written"));
+        let log = server.log.text();
+        let told = log.lines().filter(|line| line.contains("ERROR") && line.contains("writes are refused"));
+        assert_eq!(told.count(), 1, "{log}");
+        assert!(is_untouched());
+
+        let put_back = || {
+            fs::remove_dir_all(&data).unwrap();
+            fs::rename(&moved, &data).unwrap();
+        };
+        put_back();
+        assert!(within_deadline(|| !refused(&resp.ask("SET again 1"))), "{}", server.log.tail());
+        assert_eq!(resp.ask("SAVE").to_string(), "+OK");
+        assert_healthy(&server);
+        // At the end it is looked once more.
+        fs::rename(&data, &moved).unwrap();
+        let is_untouched = put_another(&data);
+        assert_eq!(server.terminate().code(), Some(1), "{}", server.log.tail());
+        assert!(is_untouched());
+        put_back();
+        server.restart(1);
+        assert_eq!(server.resp().ask("MGET a again").to_string(), "[\"1\", \"1\"]");
+    }
+}
+
+#[test]
+fn a_server_that_lost_its_data_directory_does_not_end_as_if_all_were_on_disk() {
+    let losses: [fn(&Path); 2] =
+        [|data| fs::remove_dir_all(data).unwrap(), |data| fs::remove_file(data.join("LOCK")).unwrap()];
+    for (shards, lose) in [1, 2].into_iter().zip(losses) {
+        let mut server = start(shards, "everysec");
+        assert_eq!(server.resp().ask("MSET a 1 b 2 c 3 d 4").to_string(), "+OK");
+        lose(&server.data());
+        assert_eq!(server.terminate().code(), Some(1), "{}", server.log.tail());
+        let log = server.log.text();
+        assert!(!log.contains("everything acknowledged is on disk"), "{log}");
+        let last = log.lines().last().unwrap();
+        assert!(
+            last.contains("ERROR") && last.contains("/LOCK is not the file that this server has"),
+            "{log}"
+        );
+    }
+}
+
 /// A small file system of its own.
 struct Mount(TempDir);
 

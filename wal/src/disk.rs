@@ -6,9 +6,9 @@
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::BootId;
+use crate::{BootId, Error};
 
 mod mem;
 mod os;
@@ -51,6 +51,19 @@ pub trait Disk: Clone + Debug + Send + Sync + 'static {
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Locks a file, which is created if it is missing; `None` when somebody else holds the lock.
     fn try_lock(&self, path: &Path) -> io::Result<Option<Self::Lock>>;
+    /// Demands that the file that was locked last still has its name. From when that was found not to be so until it is
+    /// found to be so again, this disk and its clones create, rename and remove nothing: the names may be another
+    /// process's by now. Disks whose names nobody else changes need not look.
+    ///
+    /// # Errors
+    /// [`Error::Displaced`]; [`Error::Io`] where it cannot be told.
+    fn expect_lock(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    /// The path of the file that was locked last, while it was found not to have that name. Does not wait.
+    fn displaced_lock(&self) -> Option<PathBuf> {
+        None
+    }
 }
 
 /// An open file. Clones are the same open file.

@@ -25,6 +25,11 @@ pub enum Error {
         /// The lock file.
         path: PathBuf,
     },
+    /// The locked data directory is not at its path any more, or its lock file is not.
+    Displaced {
+        /// Where the lock file has to be.
+        path: PathBuf,
+    },
     /// There are log files, but no manifest says which of them count.
     MissingManifest {
         /// Where the manifest has to be.
@@ -256,6 +261,7 @@ impl Error {
         let (path, offset, expected, found) = match self {
             Error::Io { .. }
             | Error::Locked { .. }
+            | Error::Displaced { .. }
             | Error::IncompleteCopy { .. }
             | Error::SyncFailedBefore { .. }
             | Error::SnapshotOvertaken { .. } => return None,
@@ -379,6 +385,12 @@ impl fmt::Display for Error {
             Error::Locked { path } => {
                 write!(f, "{} is locked: another server uses this data directory", path.display())
             }
+            Error::Displaced { path } => write!(
+                f,
+                "{} is not the file that this server has locked: the data directory, or this file in it, was moved, \
+                 removed or replaced",
+                path.display()
+            ),
             Error::DamagedFrame { proof, .. } | Error::MissingFrames { proof, .. } => {
                 write!(f, "; what is before it is good, and {proof}")
             }

@@ -495,6 +495,7 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// As [`Self::sync`].
     pub fn close(mut self) -> Result<(), Error> {
+        let _ = self.disk.expect_lock(); // Where it is another's by now, nothing is noted there.
         self.sync()?;
         if self.wrote_since_open {
             self.put(Content::Mark, 0, &[], &[]);
@@ -577,6 +578,17 @@ impl<D: Disk> Log<D> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Looks whether the data directory is still at its place, as [`Disk::expect_lock`]. Blocks; it may run on any thread.
+    pub fn look_for_place(&self) -> impl FnOnce() + Send + use<D> {
+        let disk = self.disk.clone();
+        move || drop(disk.expect_lock())
+    }
+
+    /// Why no file is made, renamed or removed now: the data directory was found not to be at its place.
+    pub fn displaced(&self) -> Option<Error> {
+        self.disk.displaced_lock().map(|path| Error::Displaced { path })
     }
 
     /// Notes that a snapshot could not be completed, and tells why. Its frames count as before, unless

@@ -49,7 +49,7 @@ impl<D: Disk> Note<D> {
     /// Replaces the note. Blocks.
     ///
     /// # Errors
-    /// [`Error::Io`]: the old note stays, and nothing is left of the new one.
+    /// [`Error::Io`], [`Error::Displaced`]: the old note stays, and nothing is left of the new one.
     ///
     /// # Panics
     /// If there are more than [`NOTE_BYTES_MAX`] bytes.
@@ -63,6 +63,7 @@ impl<D: Disk> Note<D> {
         bytes.extend_from_slice(&self.place.shard_index.to_le_bytes());
         bytes.extend_from_slice(&self.place.shard_count.to_le_bytes());
         bytes.extend_from_slice(body);
+        self.disk.expect_lock()?;
         let tmp = self.path.with_file_name(TMP_NAME);
         let written = self.write_at(&tmp, &bytes);
         if written.is_err() {

@@ -193,6 +193,7 @@ impl<D: Disk> SnapshotWriter<D> {
         self.write()?;
         self.file.sync_data().map_err(Error::io("sync", &self.path))?;
         let path = numbered(&self.directory, self.position, SNAPSHOT_SUFFIX);
+        self.disk.expect_lock()?;
         self.disk.rename(&self.path, &path).map_err(Error::io("rename", &self.path))?;
         sync_directory(&self.disk, &self.directory)?;
         Ok(Snapshot {

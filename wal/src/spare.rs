@@ -116,9 +116,10 @@ impl<D: Disk> Preparation<D> {
     /// Completes the file. Blocks.
     ///
     /// # Errors
-    /// [`Error::Io`]; then the preparation is given up, and the file removed: what it takes of a disk that is
+    /// [`Error::Io`], [`Error::Displaced`]; then the preparation is given up, and the file removed: what it takes of a disk that is
     /// nearly full is needed elsewhere.
     pub fn run(mut self) -> Result<Spare<D>, Error> {
+        self.disk.expect_lock()?;
         loop {
             match self.step(STEP_BYTES) {
                 Ok(true) => return Ok(self.finish()),
@@ -165,8 +166,9 @@ impl<D: Disk> Obsolete<D> {
     /// Blocks: unlinking large files takes milliseconds.
     ///
     /// # Errors
-    /// [`Error::Io`]; then some files are left for the next recovery to remove.
+    /// [`Error::Io`], [`Error::Displaced`]; then some files are left for the next recovery to remove.
     pub fn clear(self) -> Result<Option<Spare<D>>, Error> {
+        self.disk.expect_lock()?;
         for path in &self.files {
             match self.disk.remove_file(path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
