@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement, PoolPlacement};
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
@@ -440,7 +441,7 @@ impl SharedClock {
 #[derive(Default)]
 struct Stoppable {
     /// The file of the Unix socket that is listened on.
-    unix_socket: OnceLock<PathBuf>,
+    unix_socket: OnceLock<SocketFile>,
     running: OnceLock<Running>,
 }
 
@@ -452,8 +453,33 @@ struct Running {
 
 impl Stoppable {
     fn remove_unix_socket(&self) {
-        if let Some(path) = self.unix_socket.get() {
-            let _ = std::fs::remove_file(path); // Gone already is as good.
+        if let Some(file) = self.unix_socket.get() {
+            file.remove();
+        }
+    }
+}
+
+/// The file of a Unix socket as it was bound. Meanwhile another server may have put its own in its place.
+struct SocketFile {
+    path: PathBuf,
+    /// As long as it is open, no other file has its number.
+    file: OwnedFd,
+}
+
+impl SocketFile {
+    fn open(path: &Path) -> std::io::Result<SocketFile> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::empty())?;
+        Ok(SocketFile { path: path.to_owned(), file })
+    }
+
+    /// Removes it, if it is still there.
+    fn remove(&self) {
+        let (Ok(own), Ok(found)) = (rustix::fs::fstat(&self.file), rustix::fs::lstat(&self.path)) else {
+            return;
+        };
+        if (own.st_dev, own.st_ino) == (found.st_dev, found.st_ino) {
+            let _ = std::fs::remove_file(&self.path); // Gone already is as good.
         }
     }
 }
@@ -544,9 +570,9 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
     raise_locked_memory(&config)?;
     probe_io_uring(&config)?;
     let found = recovery::lock(&config)?;
-    let Listeners { sockets, resp_port } = listen(&config)?;
-    if let Some(path) = &config.unix_socket {
-        stoppable.unix_socket.get_or_init(|| path.clone());
+    let Listeners { sockets, resp_port, socket_file } = listen(&config)?;
+    if let Some(file) = socket_file {
+        stoppable.unix_socket.get_or_init(|| file);
     }
     let shared = Arc::new(Shared::new(config, resp_port, started, found.loading()));
     let result = serve(&shared, found, sockets, &stoppable.running);
@@ -830,6 +856,7 @@ fn probe_io_uring(config: &Config) -> Result<(), Failure> {
 struct Listeners {
     sockets: Vec<(OwnedFd, Door)>,
     resp_port: Option<u16>,
+    socket_file: Option<SocketFile>,
 }
 
 fn listen(config: &Config) -> Result<Listeners, Failure> {
@@ -839,7 +866,7 @@ fn listen(config: &Config) -> Result<Listeners, Failure> {
         let sockets = sockets.map_err(|error| Failure::Listen { address, flag, error })?;
         Ok(sockets.into_iter().map(move |(socket, _)| (socket, door)))
     };
-    let mut listeners = Listeners { sockets: Vec::new(), resp_port: None };
+    let mut listeners = Listeners { sockets: Vec::new(), resp_port: None, socket_file: None };
     if config.port != 0 {
         listeners.sockets.extend(tcp(config.port, "--port", Door::Text)?);
     }
@@ -862,7 +889,11 @@ fn listen(config: &Config) -> Result<Listeners, Failure> {
     if let Some(path) = &config.unix_socket {
         let failed =
             |error| Failure::Listen { address: path.display().to_string(), flag: UNIX_SOCKET, error };
-        listeners.sockets.push((bind_with_patience(|| net::bind_unix(path)).map_err(failed)?, Door::Unix));
+        let bound = bind_with_patience(|| net::bind_unix(path));
+        let (socket, file) =
+            bound.and_then(|socket| Ok((socket, SocketFile::open(path)?))).map_err(failed)?;
+        listeners.sockets.push((socket, Door::Unix));
+        listeners.socket_file = Some(file);
     }
     Ok(listeners)
 }

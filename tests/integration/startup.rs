@@ -430,6 +430,20 @@ fn a_second_signal_ends_the_server_at_once_and_leaves_no_socket_file() {
 }
 
 #[test]
+fn the_end_leaves_a_socket_file_of_another_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("kvlite.sock");
+    let flags = ["--unix-socket", socket.to_str().unwrap()];
+    let mut first = Server::start(1, &flags);
+    std::fs::remove_file(&socket).unwrap();
+    let mut second = Server::start(1, &flags);
+    assert_eq!(first.terminate().code(), Some(0), "{}", first.log.tail());
+    assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    assert_eq!(second.terminate().code(), Some(0), "{}", second.log.tail());
+    assert!(!socket.exists());
+}
+
+#[test]
 fn the_end_does_not_wait_for_the_next_search_for_expired_keys() {
     let mut server = Server::start(3, &["--ttl-check-interval", "1h"]);
     assert_eq!(server.text().ask_one("SET a 1"), "+OK");
