@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use shard::{Error, Reply};
 use wal::{Disk, Image, OsDisk, copy_images};
 
+use crate::config::Config;
 use crate::journal::printable;
 use crate::logging;
 use crate::mail::Token;
@@ -167,14 +168,27 @@ impl Backup {
         let work = move || {
             // Where the system refuses, the copying only is a little more in the way.
             let _ = rustix::process::setpriority_process(None, NICENESS);
-            let outcome = make(&shared, stills, &path);
-            match &outcome {
-                Ok(Done { keys, bytes, elapsed }) => {
-                    let ms = elapsed.as_millis() as u64;
-                    tracing::info!(path = %path.display(), keys, bytes, ms, "backup complete");
+            let bytes = stills.iter().map(|still| still.image.bytes()).sum();
+            let outcome = match prepare(&shared.config, &path, bytes) {
+                Ok(site) => {
+                    let outcome = make(&shared, stills, &site, bytes);
+                    match &outcome {
+                        Ok(Done { keys, bytes, elapsed }) => {
+                            let ms = elapsed.as_millis() as u64;
+                            tracing::info!(path = %path.display(), keys, bytes, ms, "backup complete");
+                        }
+                        Err(failure) => {
+                            tracing::error!(path = %path.display(), "no backup was made: {failure}");
+                        }
+                    }
+                    outcome
                 }
-                Err(failure) => tracing::error!(path = %path.display(), "no backup was made: {failure}"),
-            }
+                // It costs the client nothing to ask again, and again.
+                Err(failure) => {
+                    tracing::debug!(path = %path.display(), "no backup was made: {failure}");
+                    Err(failure)
+                }
+            };
             let outcome =
                 outcome.map_err(|failure| Error::BackupFailed { cause: printable(&failure.to_string()) });
             let _ = sender.send(outcome); // The worker waits for it as long as it runs.
@@ -258,13 +272,19 @@ impl Failure {
     }
 }
 
-fn make(shared: &Shared, stills: Vec<Still>, path: &Path) -> Result<Done, Failure> {
-    let started = Instant::now();
-    let root =
-        shared.config.backup_dir.as_deref().expect("only a server with such a directory makes backups");
-    let keys = stills.iter().map(|still| still.keys).sum();
-    let bytes = stills.iter().map(|still| still.image.bytes()).sum();
-    let parents = prepare_parents(root, path, &shared.config.wal_path)?;
+/// Where a backup is made.
+struct Site {
+    /// The directories above it, from the root down.
+    parents: Vec<Beneath>,
+    target: PathBuf,
+    /// Its path until it is complete.
+    unfinished: PathBuf,
+}
+
+/// Looks whether a backup of this size may be put at `path`, and makes room for it there.
+fn prepare(config: &Config, path: &Path, bytes: u64) -> Result<Site, Failure> {
+    let root = config.backup_dir.as_deref().expect("only a server with such a directory makes backups");
+    let parents = prepare_parents(root, path, &config.wal_path)?;
     let (parent, name) = (&parents[parents.len() - 1], path.file_name().expect("the path was looked at"));
     let target = parent.path().join(name);
     match parent.is_free(name).map_err(Failure::directory("look at", &target))? {
@@ -276,13 +296,21 @@ fn make(shared: &Shared, stills: Vec<Still>, path: &Path) -> Result<Done, Failur
     unfinished.push(UNFINISHED_SUFFIX);
     let unfinished = parent.path().join(unfinished);
     remove_all(parent, &unfinished)?; // Of a process that was killed.
+    Ok(Site { parents, target, unfinished })
+}
+
+fn make(shared: &Shared, stills: Vec<Still>, site: &Site, bytes: u64) -> Result<Done, Failure> {
+    let started = Instant::now();
+    let Site { parents, target, unfinished } = site;
+    let parent = &parents[parents.len() - 1];
+    let keys = stills.iter().map(|still| still.keys).sum();
     let images = stills.into_iter().map(|still| still.image).collect();
-    let made = copy(shared, images, parent, &unfinished, bytes).and_then(|()| {
+    let made = copy(shared, images, parent, unfinished, bytes).and_then(|()| {
         // An empty directory of that name gives way; should there be anything in it by now, this fails.
-        parent.rename(&unfinished, &target).map_err(Failure::directory("name", &target))
+        parent.rename(unfinished, target).map_err(Failure::directory("name", target))
     });
     if let Err(failure) = made {
-        if let Err(left) = remove_all(parent, &unfinished) {
+        if let Err(left) = remove_all(parent, unfinished) {
             tracing::warn!("{left}; it is no backup and can be removed");
         }
         return Err(failure);

@@ -72,7 +72,7 @@ impl Boot {
     Sizes take the suffixes k, m, g, t (powers of 1024); durations ns, us, ms, s, m, h, and without a unit \
     they are seconds.\n\
     Exit status: 0 after SIGINT, SIGTERM or SIGQUIT, 2 for a usage error, 70 after a defect of kvlite, 78 where \
-    the system refuses what the server needs (io_uring, locked memory, open files), 128 + n at a second signal \
+    the system refuses what the server needs (io_uring, locked memory, open files, threads), 128 + n at a second signal \
     n, 1 for any other failure.")]
 pub struct Config {
     /// Name or address on which both ports listen
@@ -231,6 +231,10 @@ pub struct Config {
     #[arg(skip)]
     usable_cpus: Vec<usize>,
 
+    /// No shard is bound to a CPU.
+    #[arg(skip)]
+    binds_none: bool,
+
     /// The variables that do not count because their values begin with a scheme.
     #[arg(skip)]
     ignored_variables: Vec<IgnoredVariable>,
@@ -372,7 +376,17 @@ impl Config {
     pub fn cpu_of(&self, shard: usize) -> Option<usize> {
         let cpus = self.cpus();
         let is_bound = self.cpus.is_some() || self.shard_count() == cpus.len();
-        is_bound.then(|| cpus[shard % cpus.len()])
+        (is_bound && !self.binds_none).then(|| cpus[shard % cpus.len()])
+    }
+
+    /// Whether CPUs were asked for.
+    pub fn cpus_are_explicit(&self) -> bool {
+        self.cpus.is_some()
+    }
+
+    /// Binds no shard to a CPU from now on.
+    pub fn bind_none(&mut self) {
+        self.binds_none = true;
     }
 
     /// The variables of the environment that have the names of options and do not count.

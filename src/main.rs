@@ -4,6 +4,7 @@
 use kvlite::bench;
 use kvlite::config::Config;
 use kvlite::logging;
+use kvlite::server::Failure;
 use kvlite::tools::Tool;
 use tikv_jemallocator::Jemalloc;
 
@@ -20,8 +21,9 @@ fn main() {
     }
     let config = Config::from_process();
     if let Err(error) = logging::init(&config) {
-        eprintln!("kvlite: there can be no log: {error}");
-        logging::exit(1);
+        let failure = Failure::from_start(error, Failure::Logging);
+        eprintln!("kvlite: {failure}");
+        logging::exit(failure.exit_status());
     }
     let status = match kvlite::run(config) {
         Ok(()) => 0,

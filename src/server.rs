@@ -14,8 +14,12 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement, PoolPlacement};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use rustix::thread::{sched_getaffinity, sched_setaffinity};
 use shard::Clocks;
 use wal::{Disk, OsDisk};
 
@@ -88,6 +92,19 @@ pub enum Failure {
         /// What the server needs to serve a single client.
         needed: u64,
     },
+    /// There can be no further thread.
+    Thread(std::io::Error),
+    /// A system call is forbidden.
+    SystemCall {
+        /// Its name.
+        call: &'static str,
+        /// What it is needed for, as a verb says it.
+        effect: &'static str,
+        /// How it failed.
+        error: std::io::Error,
+    },
+    /// There can be no log lines.
+    Logging(std::io::Error),
     /// A listener's address cannot be used.
     Listen {
         /// The address, or the path.
@@ -129,10 +146,22 @@ impl Failure {
         Failure::Log { shard: Some(shard), error }
     }
 
+    /// Why something did not start that needs a thread among other things.
+    pub fn from_start(error: std::io::Error, otherwise: impl FnOnce(std::io::Error) -> Failure) -> Failure {
+        match error.raw_os_error() {
+            Some(libc::EAGAIN) => Failure::Thread(error),
+            _ => otherwise(error),
+        }
+    }
+
     /// The status with which the process exits.
     pub fn exit_status(&self) -> i32 {
         match self {
-            Failure::IoUring(_) | Failure::Memlock { .. } | Failure::OpenFiles { .. } => EXIT_CONFIG,
+            Failure::IoUring(_)
+            | Failure::Memlock { .. }
+            | Failure::OpenFiles { .. }
+            | Failure::Thread(_)
+            | Failure::SystemCall { .. } => EXIT_CONFIG,
             _ => 1,
         }
     }
@@ -155,6 +184,17 @@ impl fmt::Display for Failure {
                 "the limit of open files is {limit}, and the shards need {needed} to serve a client; start fewer \
                  --shards, or raise it: ulimit -n, LimitNOFILE= of systemd, --ulimit nofile= of a container"
             ),
+            Failure::Thread(error) => write!(
+                f,
+                "cannot start a thread: {error}; raise the limit of threads (ulimit -u, TasksMax= of systemd, pids.max of a \
+                 cgroup, --pids-limit of a container), or start fewer (--shards, or --threads of kvlite bench)"
+            ),
+            Failure::SystemCall { call, effect, error } => write!(
+                f,
+                "the system call {call} is forbidden, which {effect}: {error}; allow it in the seccomp \
+                 profile of the container, or with SystemCallFilter= of systemd"
+            ),
+            Failure::Logging(error) => write!(f, "there can be no log: {error}"),
             Failure::Listen { address, flag, error } => {
                 // Other ports of an address that is no address of this machine are no better.
                 let is_the_port = matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied);
@@ -408,7 +448,7 @@ impl SharedClock {
 #[derive(Default)]
 struct Stoppable {
     /// The file of the Unix socket that is listened on.
-    unix_socket: OnceLock<PathBuf>,
+    unix_socket: OnceLock<SocketFile>,
     running: OnceLock<Running>,
 }
 
@@ -420,8 +460,33 @@ struct Running {
 
 impl Stoppable {
     fn remove_unix_socket(&self) {
-        if let Some(path) = self.unix_socket.get() {
-            let _ = std::fs::remove_file(path); // Gone already is as good.
+        if let Some(file) = self.unix_socket.get() {
+            file.remove();
+        }
+    }
+}
+
+/// The file of a Unix socket as it was bound. Meanwhile another server may have put its own in its place.
+struct SocketFile {
+    path: PathBuf,
+    /// As long as it is open, no other file has its number.
+    file: OwnedFd,
+}
+
+impl SocketFile {
+    fn open(path: &Path) -> std::io::Result<SocketFile> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::empty())?;
+        Ok(SocketFile { path: path.to_owned(), file })
+    }
+
+    /// Removes it, if it is still there.
+    fn remove(&self) {
+        let (Ok(own), Ok(found)) = (rustix::fs::fstat(&self.file), rustix::fs::lstat(&self.path)) else {
+            return;
+        };
+        if (own.st_dev, own.st_ino) == (found.st_dev, found.st_ino) {
+            let _ = std::fs::remove_file(&self.path); // Gone already is as good.
         }
     }
 }
@@ -507,13 +572,14 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
     exit_on_panic();
     config.ignored_variables().iter().for_each(|variable| tracing::warn!("{variable}"));
     let stoppable = stop_on_signal()?;
+    expect_system_calls(&mut config)?;
     config.max_connections = set_files_aside(&config)?;
     raise_locked_memory(&config)?;
     probe_io_uring(&config)?;
     let found = recovery::lock(&config)?;
-    let Listeners { sockets, resp_port } = listen(&config)?;
-    if let Some(path) = &config.unix_socket {
-        stoppable.unix_socket.get_or_init(|| path.clone());
+    let Listeners { sockets, resp_port, socket_file } = listen(&config)?;
+    if let Some(file) = socket_file {
+        stoppable.unix_socket.get_or_init(|| file);
     }
     let shared = Arc::new(Shared::new(config, resp_port, started, found.loading()));
     let result = serve(&shared, found, sockets, &stoppable.running);
@@ -630,7 +696,7 @@ fn log_progress(shared: Arc<Shared>) -> Result<(), Failure> {
         }
     };
     let thread = std::thread::Builder::new().name("kvlite-progress".to_owned()).spawn(work);
-    thread.map(drop).map_err(|error| Failure::Executor(error.to_string()))
+    thread.map(drop).map_err(Failure::Thread)
 }
 
 /// What a worker is given when it begins and later.
@@ -659,13 +725,16 @@ fn spawn_worker(
     let executor = LocalExecutorBuilder::new(placement)
         .name(&format!("kvlite-{index}"))
         .io_memory(EXECUTOR_IO_BYTES)
+        .blocking_thread_pool_placement(PoolPlacement::Custom(Vec::new())) // No helper: the upkeep has its own.
         .spawn(work);
     executor.map_err(|error| executor_failure(error, &config))
 }
 
 fn executor_failure(error: GlommioError<()>, config: &Config) -> Failure {
     match error {
-        GlommioError::IoError(error) if error.raw_os_error().is_some() => ring_failure(error, config),
+        GlommioError::IoError(error) if error.raw_os_error().is_some() => {
+            Failure::from_start(error, |error| ring_failure(error, config))
+        }
         error => Failure::Executor(error.to_string()),
     }
 }
@@ -701,7 +770,8 @@ async fn work(
     post.connect(&doorbells);
     shared.note_thread(index);
     let files = ShardFiles { data, read: reports.clone() };
-    let mut worker = Worker::new(index, shared, net, post, files).map_err(Failure::NetworkRing)?;
+    let worker = Worker::new(index, shared, net, post, files);
+    let mut worker = worker.map_err(|error| Failure::from_start(error, Failure::NetworkRing))?;
     worker.accept_at(listeners);
     worker.run().await
 }
@@ -715,6 +785,42 @@ fn exit_on_panic() {
         backtrace.lines().for_each(|line| tracing::error!("{line}"));
         logging::exit(70); // EX_SOFTWARE
     }));
+}
+
+/// Finds out whether system calls are allowed whose failures later would not tell their names. Where threads cannot be
+/// bound to CPUs they are not, unless `--cpus` asks for it.
+fn expect_system_calls(config: &mut Config) -> Result<(), Failure> {
+    // These limits contradict each other: where the call is allowed it fails in another way, and changes nothing.
+    let limits = prlimit(None, Resource::Nofile, Rlimit { current: Some(1), maximum: Some(0) });
+    expect_allowed("prlimit64", "tells the limits of the process", limits)?;
+    expect_allowed("eventfd2", "wakes threads", eventfd(0, EventfdFlags::CLOEXEC))?;
+    if config.cpu_of(0).is_some() {
+        let bound = sched_getaffinity(None).and_then(|cpus| sched_setaffinity(None, &cpus));
+        let effect =
+            if config.cpus_are_explicit() { "binds shards to --cpus" } else { "binds shards to CPUs" };
+        match expect_allowed("sched_setaffinity", effect, bound) {
+            Err(failure) if config.cpus_are_explicit() => return Err(failure),
+            Err(failure) => {
+                tracing::warn!("shards are not bound to CPUs: {failure}");
+                config.bind_none();
+            }
+            Ok(()) => {}
+        }
+    }
+    Ok(())
+}
+
+fn expect_allowed<T>(
+    call: &'static str,
+    effect: &'static str,
+    outcome: rustix::io::Result<T>,
+) -> Result<(), Failure> {
+    match outcome {
+        Err(error @ (Errno::PERM | Errno::ACCESS | Errno::NOSYS)) => {
+            Err(Failure::SystemCall { call, effect, error: error.into() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Raises the limit of open files as far as it is needed and allowed, and sets aside what the server needs itself: a
@@ -772,6 +878,7 @@ fn probe_io_uring(config: &Config) -> Result<(), Failure> {
 struct Listeners {
     sockets: Vec<(OwnedFd, Door)>,
     resp_port: Option<u16>,
+    socket_file: Option<SocketFile>,
 }
 
 fn listen(config: &Config) -> Result<Listeners, Failure> {
@@ -781,7 +888,7 @@ fn listen(config: &Config) -> Result<Listeners, Failure> {
         let sockets = sockets.map_err(|error| Failure::Listen { address, flag, error })?;
         Ok(sockets.into_iter().map(move |(socket, _)| (socket, door)))
     };
-    let mut listeners = Listeners { sockets: Vec::new(), resp_port: None };
+    let mut listeners = Listeners { sockets: Vec::new(), resp_port: None, socket_file: None };
     if config.port != 0 {
         listeners.sockets.extend(tcp(config.port, "--port", Door::Text)?);
     }
@@ -804,7 +911,11 @@ fn listen(config: &Config) -> Result<Listeners, Failure> {
     if let Some(path) = &config.unix_socket {
         let failed =
             |error| Failure::Listen { address: path.display().to_string(), flag: UNIX_SOCKET, error };
-        listeners.sockets.push((bind_with_patience(|| net::bind_unix(path)).map_err(failed)?, Door::Unix));
+        let bound = bind_with_patience(|| net::bind_unix(path));
+        let (socket, file) =
+            bound.and_then(|socket| Ok((socket, SocketFile::open(path)?))).map_err(failed)?;
+        listeners.sockets.push((socket, Door::Unix));
+        listeners.socket_file = Some(file);
     }
     Ok(listeners)
 }
@@ -856,7 +967,7 @@ fn stop_on_signal() -> Result<Arc<Stoppable>, Failure> {
         }
     };
     let thread = std::thread::Builder::new().name("kvlite-signals".to_owned()).spawn(wait);
-    thread.map(|_| stoppable).map_err(Failure::Signals)
+    thread.map(|_| stoppable).map_err(Failure::Thread)
 }
 
 fn announce(shared: &Shared) {

@@ -1,18 +1,17 @@
 //! What keeps a shard's log in shape while it serves: the next segment is made ready, and when the log has grown
 //! long a snapshot replaces it.
 //!
-//! The keyspace is walked in slices, one a turn; what blocks (syncing, renaming, removing) runs on the executor's
-//! helper thread. Nothing here delays a turn by more than a slice. A snapshot is written as fast as the disk takes
+//! The keyspace is walked in slices, one a turn; what blocks (syncing, renaming, removing) runs on the
+//! shard's helper thread. Nothing here delays a turn by more than a slice. A snapshot is written as fast as the disk takes
 //! it, and no faster: it pauses for a sync after every few megabytes, so that no mass of unwritten pages gathers
 //! in which the syncs of the log, and in the end its writes, would have to wait.
 //!
 //! What the analytics have learnt is left in a note beside the log: with each snapshot, each hour, and at the end.
 
-use std::cell::RefCell;
 use std::fmt;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use rustix::process::setpriority_process;
 use shard::analytics::load;
@@ -55,12 +54,15 @@ const NOTE_INTERVAL_MS: u64 = 3_600_000;
 /// How many bytes of changes are gathered into one frame of a snapshot, about.
 const FRAME_BYTES: usize = 64 * 1024;
 
+/// A piece of blocking work.
+type Work = Box<dyn FnOnce() -> Ended + Send>;
+
 /// The upkeep of one shard's log.
 pub struct Upkeep {
-    /// Blocking work that has ended, put here by its task.
-    ended: Rc<RefCell<Vec<Ended>>>,
-    /// Signalled when blocking work has ended.
-    wakeup: Rc<OwnedFd>,
+    /// Blocking work, to the helper thread, which ends with this.
+    to_helper: mpsc::Sender<Work>,
+    /// Blocking work that has ended.
+    ended: mpsc::Receiver<Ended>,
     /// Pieces of blocking work that have not ended.
     running: usize,
     preparing: bool,
@@ -129,7 +131,7 @@ enum Ended {
     /// It was looked whether the data directory is at its place, before a snapshot begins there.
     Looked,
     /// The snapshot so far was synced.
-    Synced(std::io::Result<()>),
+    Synced(io::Result<()>),
     Written(Result<Snapshot, FailedSnapshot>),
     Cleared(Result<Option<Spare<OsDisk>>, wal::Error>),
     /// What was left of a value that was staged for nothing was removed.
@@ -142,10 +144,25 @@ pub const TOKEN: Token = Token { socket: SocketId { index: u32::MAX, generation:
 
 impl Upkeep {
     /// Nothing to do yet. `wakeup` makes the worker take a turn.
-    pub fn new(config: &Config, wakeup: OwnedFd) -> Upkeep {
-        Upkeep {
-            ended: Rc::default(),
-            wakeup: Rc::new(wakeup),
+    ///
+    /// # Errors
+    /// When there can be no other thread.
+    pub fn new(config: &Config, wakeup: OwnedFd) -> io::Result<Upkeep> {
+        let (to_helper, all_work) = mpsc::channel::<Work>();
+        let (sender, ended) = mpsc::channel();
+        // Not the executor's own helper: glommio 0.9 panics where that cannot be started.
+        let help = move || {
+            // On Linux that of this thread alone. One that cannot stand back only delays its worker more.
+            let _ = setpriority_process(None, HELPER_NICENESS);
+            for work in all_work {
+                let _ = sender.send(work()); // The worker waits for it as long as it runs.
+                Net::unpark(wakeup.as_fd());
+            }
+        };
+        std::thread::Builder::new().name("kvlite-helper".to_owned()).spawn(help)?;
+        Ok(Upkeep {
+            to_helper,
+            ended,
             running: 0,
             preparing: false,
             giving_up_staged: false,
@@ -163,7 +180,7 @@ impl Upkeep {
             check_interval_ms: config.compact_interval.as_millis() as u64,
             next_note_ms: Some(NOTE_INTERVAL_MS),
             schedule: Schedule::new(config),
-        }
+        })
     }
 
     /// Takes up what an earlier process has left in the note of this shard. What cannot be read is done without.
@@ -257,7 +274,7 @@ impl Upkeep {
         post: &mut Post,
     ) {
         let (uptime_ms, now_ms) = (uptime_us / 1000, clock.now_ms(uptime_us));
-        let all_ended = std::mem::take(&mut *self.ended.borrow_mut());
+        let all_ended: Vec<Ended> = self.ended.try_iter().collect();
         for ended in all_ended {
             self.running -= 1;
             self.take(ended, now_ms, journal, post);
@@ -513,18 +530,7 @@ impl Upkeep {
     /// Runs blocking work on the helper thread.
     fn run(&mut self, work: impl FnOnce() -> Ended + Send + 'static) {
         self.running += 1;
-        let (ended, wakeup) = (self.ended.clone(), self.wakeup.clone());
-        glommio::spawn_local(async move {
-            let outcome = glommio::executor().spawn_blocking(move || {
-                // On Linux that of this thread alone. One that cannot stand back only delays its worker more.
-                let _ = setpriority_process(None, HELPER_NICENESS);
-                work()
-            });
-            let outcome = outcome.await;
-            ended.borrow_mut().push(outcome);
-            Net::unpark(wakeup.as_fd());
-        })
-        .detach();
+        self.to_helper.send(Box::new(work)).expect("the helper takes work as long as this is there");
     }
 }
 

@@ -222,7 +222,8 @@ fn on_every_shard<T: Send>(
 ) -> Result<Vec<T>, Failure> {
     std::thread::scope(|scope| {
         let work = &work;
-        let threads: Vec<_> = (0..shards).map(|index| scope.spawn(move || work(index))).collect();
+        let start = |index| std::thread::Builder::new().spawn_scoped(scope, move || work(index));
+        let threads: Vec<_> = (0..shards).map(start).collect::<Result<_, _>>().map_err(Failure::Thread)?;
         threads.into_iter().map(|thread| thread.join().expect("a panic ends the process")).collect()
     })
 }

@@ -252,7 +252,7 @@ impl Worker {
     ) -> std::io::Result<Worker> {
         // Until the keys are read, which deadlines come with, any time will do.
         let clock = ShardClock::new(Clock::resume(None, 0, Reading::take_at_start(shared.started)));
-        let upkeep = Upkeep::new(&shared.config, net.wakeup().try_clone_to_owned()?);
+        let upkeep = Upkeep::new(&shared.config, net.wakeup().try_clone_to_owned()?)?;
         // Until the keys are read, an empty one stands in for the shard, and keeps what is set meanwhile.
         let mut shard = Shard::new(recovery::random_seeds());
         shard.set_auto_ttl(Arc::new(shared.config.auto_ttl.clone().unwrap_or_default()));

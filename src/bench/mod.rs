@@ -16,7 +16,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Barrier, OnceLock, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -64,15 +64,15 @@ pub enum Failure {
     Silent(Duration),
     /// Another thread has failed.
     Stopped,
-    /// The kernel refuses a network ring.
-    Ring(crate::server::Failure),
+    /// The system refuses a network ring, or a thread.
+    System(crate::server::Failure),
     /// The network ring failed.
     RingBroke(io::Error),
 }
 
 impl Failure {
     fn ring(error: io::Error) -> Failure {
-        Failure::Ring(crate::server::Failure::IoUring(error))
+        Failure::System(crate::server::Failure::IoUring(error))
     }
 
     fn ring_broke(error: io::Error) -> Failure {
@@ -82,7 +82,7 @@ impl Failure {
     /// The status with which the process exits.
     pub fn exit_status(&self) -> i32 {
         match self {
-            Failure::Ring(failure) => failure.exit_status(),
+            Failure::System(failure) => failure.exit_status(),
             _ => 1,
         }
     }
@@ -109,7 +109,7 @@ impl fmt::Display for Failure {
             Failure::Unasked => write!(f, "the server sent a reply that no request asked for"),
             Failure::Silent(timeout) => write!(f, "the server has not answered for {timeout:?} (--timeout)"),
             Failure::Stopped => write!(f, "stopped, because another thread failed"),
-            Failure::Ring(failure) => write!(f, "{failure}"),
+            Failure::System(failure) => write!(f, "{failure}"),
             Failure::RingBroke(error) => write!(f, "the network ring failed: {error}"),
         }
     }
@@ -139,7 +139,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
 /// Fills in the keys if that is asked for, then measures.
 ///
 /// # Errors
-/// The server cannot be reached, closes a connection, sends no replies; or the kernel refuses io_uring.
+/// The server cannot be reached, closes a connection, sends no replies; or the system refuses io_uring or threads.
 pub fn run(options: Options) -> Result<Report, Failure> {
     let options = Arc::new(options);
     let shards = connect::shard_count(&options)?;
@@ -186,23 +186,31 @@ fn drive(
         answered: AtomicU64::new(0),
         stop: AtomicBool::new(false),
     };
-    let (ready, start) = (Barrier::new(threads), OnceLock::new());
+    let (ready, all_ready) = mpsc::channel::<()>();
+    let start = OnceLock::new();
     let (results, finished) = mpsc::channel();
     std::thread::scope(|scope| {
         for (thread, connections) in connections.into_iter().enumerate() {
-            let (shared, ready, start, results) = (&shared, &ready, &start, results.clone());
+            let (shared, ready, start, result_of) = (&shared, ready.clone(), &start, results.clone());
             let writer = RequestWriter::new(options.clone(), keys.clone(), thread as u64);
-            scope.spawn(move || {
+            let work = move || {
                 let generator = Generator::new(shared, options.clone(), writer, thread as u64, connections);
-                ready.wait(); // In any case: the others wait for this one.
-                let start = *start.get_or_init(Instant::now);
+                drop(ready);
+                let start = *start.wait();
                 let result = generator.and_then(|generator| generator.run(start));
                 shared.stop.fetch_or(result.is_err(), Ordering::Relaxed);
                 // The receiver stays until all threads have reported.
-                let _ = results.send(result);
-            });
+                let _ = result_of.send(result);
+            };
+            if let Err(error) = std::thread::Builder::new().spawn_scoped(scope, work) {
+                shared.stop.store(true, Ordering::Relaxed);
+                let _ = results.send(Err(Failure::System(crate::server::Failure::Thread(error))));
+                break;
+            }
         }
-        drop(results);
+        drop((results, ready));
+        let _ = all_ready.recv(); // Nothing is sent: this waits until no thread is getting ready any more.
+        start.get_or_init(Instant::now);
         collect(&shared, &finished)
     })
 }

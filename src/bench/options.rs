@@ -36,8 +36,8 @@ const TEXT_VALUE_BYTES_MAX: u32 = 1_000_000;
     Every run ends: after --requests or --duration, whichever comes first, and with an error when the server \
     is silent for --timeout.\n\
     Exit status: 0 once measured, even if replies were errors (they are counted); 1 if the server could not \
-    be reached, closed a connection or fell silent; 2 for a usage error; 78 where the kernel refuses \
-    io_uring."
+    be reached, closed a connection or fell silent; 2 for a usage error; 78 where the system \
+    refuses io_uring or threads."
 )]
 pub struct Options {
     /// Name or address of the server

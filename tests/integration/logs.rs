@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::client::Resp;
-use crate::process::{Log, command, free_ports, within_deadline};
+use crate::process::{Log, Server, command, free_ports, within_deadline};
 
 /// How many lines are much more than a pipe and the server's own queue take.
 const LINES: usize = 4000;
@@ -29,7 +29,10 @@ impl Piped {
         let mut command = command();
         command.args(["--host", "127.0.0.1", "--shards", "2", "--wal-segment-size", "1m"]);
         command.args(["--port", &port.to_string(), "--resp-port", &resp_port.to_string()]);
-        command.args(["--log-format", format]).arg("--wal-path").arg(directory.path().join("data"));
+        command
+            .args(["--log-level", "debug", "--log-format", format])
+            .arg("--wal-path")
+            .arg(directory.path().join("data"));
         command.arg("--backup-dir").arg(directory.path().join("backups")).stderr(writer);
         let process = command.spawn().unwrap();
         let piped = Piped { process, resp_port, log: Some(log), directory };
@@ -93,6 +96,20 @@ fn a_log_that_nobody_reads_holds_up_no_client_and_not_the_end() {
     lines.pop();
     assert!(lines.len() > 10, "{lines:?}");
     assert!(lines.iter().all(|line| line.contains("Z ") && line.contains(" kvlite::")), "{lines:#?}");
+}
+
+#[test]
+fn a_client_whose_backups_are_refused_writes_no_lines_into_the_log() {
+    let root = TempDir::with_prefix("kvlite-backups-").unwrap();
+    std::fs::create_dir_all(root.path().join("full/a")).unwrap();
+    std::fs::write(root.path().join("file"), "a").unwrap();
+    let mut server = Server::start(1, &["--backup-dir", root.path().to_str().unwrap()]);
+    let mut resp = server.resp();
+    for path in ["full", "file/a", "..", "/a", ".a"] {
+        assert!(resp.ask(&format!("BACKUP {path}")).to_string().starts_with("-ERR "), "{path}");
+    }
+    assert_eq!(server.terminate().code(), Some(0), "{}", server.log.tail());
+    assert!(!server.log.text().contains("backup"), "{}", server.log.tail());
 }
 
 #[test]

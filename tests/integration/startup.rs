@@ -269,6 +269,56 @@ fn too_few_open_files_are_told_with_what_is_needed() {
 }
 
 #[test]
+fn too_few_threads_are_told_with_the_limits_to_raise() {
+    const UNUSED_USER: &str = "--reuid=61237";
+    let directory = tempfile::tempdir().unwrap();
+    let everybody = || std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(directory.path(), everybody()).unwrap();
+    let program = directory.path().join("kvlite");
+    std::fs::copy(crate::process::program(), &program).unwrap();
+    // The limit does not count for root. A server with four shards has more threads than any of these; each comes to
+    // another one.
+    for limit in [2, 3, 5, 7, 9, 11] {
+        let mut limited = std::process::Command::new("prlimit");
+        limited.arg(format!("--nproc={limit}:{limit}"));
+        if rustix::process::geteuid().is_root() {
+            limited.args(["setpriv", UNUSED_USER, "--clear-groups"]);
+        }
+        let (port, resp_port) = free_ports();
+        limited.arg(&program).args(["--host", "127.0.0.1", "--shards", "4", "--wal-segment-size", "64k"]);
+        limited.args(["--port", &port.to_string(), "--resp-port", &resp_port.to_string()]);
+        limited.arg("--wal-path").arg(directory.path().join("data"));
+        let ended = run_to_end(limited);
+        assert_eq!(ended.status.code(), Some(78), "{limit}: {ended:?}");
+        assert_eq!(ended.output.matches("ulimit -u, TasksMax= of systemd").count(), 1, "{limit}: {ended:?}");
+    }
+}
+
+#[test]
+fn a_system_call_that_is_forbidden_is_named() {
+    for (name, number) in [("prlimit64", libc::SYS_prlimit64), ("eventfd2", libc::SYS_eventfd2)] {
+        let ended = without_system_call(number, 1, || run(&[]));
+        assert_eq!(ended.status.code(), Some(78), "{name}: {ended:?}");
+        assert!(ended.output.contains(&format!("the system call {name} is forbidden")), "{ended:?}");
+    }
+}
+
+#[test]
+fn shards_that_cannot_be_bound_to_cpus_are_not_unless_asked_for() {
+    let call = libc::SYS_sched_setaffinity;
+    let usable = cpus_in(&std::fs::read_to_string("/proc/self/status").unwrap());
+    let count = std::thread::available_parallelism().unwrap().get();
+    let server = without_system_call(call, 1, || Server::start(count, &[]));
+    assert_eq!(cpus_of_shard_0(&server), usable);
+    assert!(server.log.text().contains("sched_setaffinity is forbidden"), "{}", server.log.tail());
+
+    let first = usable.split(['-', ',']).next().unwrap();
+    let ended = without_system_call(call, 1, || run(&["--cpus", first]));
+    assert_eq!(ended.status.code(), Some(78), "{ended:?}");
+    assert!(ended.output.contains("sched_setaffinity is forbidden"), "{ended:?}");
+}
+
+#[test]
 fn too_little_locked_memory_is_told_by_its_limit() {
     let directory = tempfile::tempdir().unwrap();
     let mut limited = std::process::Command::new("prlimit");
@@ -377,6 +427,20 @@ fn a_second_signal_ends_the_server_at_once_and_leaves_no_socket_file() {
     assert_eq!(server.wait().code(), Some(128 + 15), "{}", server.log.tail());
     assert!(server.log.text().contains("at once by a second signal"), "{}", server.log.tail());
     assert!(!socket.exists(), "the socket file stays behind");
+}
+
+#[test]
+fn the_end_leaves_a_socket_file_of_another_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("kvlite.sock");
+    let flags = ["--unix-socket", socket.to_str().unwrap()];
+    let mut first = Server::start(1, &flags);
+    std::fs::remove_file(&socket).unwrap();
+    let mut second = Server::start(1, &flags);
+    assert_eq!(first.terminate().code(), Some(0), "{}", first.log.tail());
+    assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    assert_eq!(second.terminate().code(), Some(0), "{}", second.log.tail());
+    assert!(!socket.exists());
 }
 
 #[test]
