@@ -235,6 +235,9 @@ pub(crate) fn damage_remedy(error: &wal::Error) -> Option<(String, &Path)> {
     let directory = wal::data_dir_of(path).unwrap_or(path);
     let remedy = match error {
         wal::Error::NewerVersion { .. } => "start a newer kvlite".to_owned(),
+        wal::Error::Unfinished { .. } => {
+            "remove the directory, and repeat the repair or the backup".to_owned()
+        }
         wal::Error::WrongShard { .. } => "move it to the directory of its shard".to_owned(),
         _ => format!(
             "put it back from a copy, or salvage what is readable with `kvlite repair {} --to NEW`",

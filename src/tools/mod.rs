@@ -80,6 +80,11 @@ pub enum ToolError {
         /// The directory.
         path: PathBuf,
     },
+    /// The directory to be written is what an earlier repair was to fill and has not.
+    TargetUnfinished {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The directory to be written lies in the one that is read.
     TargetInside {
         /// The directory.
@@ -230,6 +235,11 @@ impl fmt::Display for ToolError {
                     path.display()
                 )
             }
+            ToolError::TargetUnfinished { path } => write!(
+                f,
+                "{} is what a repair that was cut short has left, and is incomplete: remove it before you try again",
+                path.display()
+            ),
             ToolError::TargetInside { path } => write!(
                 f,
                 "{} lies in the directory that is to be repaired, which is never changed; give --to \

@@ -94,7 +94,7 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
 
     let incomplete = |failure| ToolError::Incomplete { path: options.to.clone(), failure: Box::new(failure) };
     let failed = |error| incomplete(Failure::Log { shard: None, error });
-    let mut directory = DataDir::open(OsDisk::default(), &options.to, LOCK_WAIT).map_err(failed)?;
+    let mut directory = DataDir::begin(OsDisk::default(), &options.to, LOCK_WAIT).map_err(failed)?;
     let new = directory.create_layout(layout.shards, recovery::random_tag()).map_err(failed)?;
     let (mut keys, mut has_lost) = (0, verdict.doubtful > 0);
     for (index, source) in sources.iter().enumerate() {
@@ -156,7 +156,11 @@ fn refuse_target(directory: &Path, to: &Path) -> Result<(), ToolError> {
     match std::fs::read_dir(to) {
         Ok(mut entries) => {
             if entries.next().is_some() {
-                return Err(ToolError::TargetNotEmpty { path: to.to_owned() });
+                let path = to.to_owned();
+                return Err(match wal::is_unfinished(to) {
+                    true => ToolError::TargetUnfinished { path },
+                    false => ToolError::TargetNotEmpty { path },
+                });
             }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -195,7 +199,7 @@ fn layout(
             let likely = inspection.likely_layout()?.ok_or_else(no_data)?;
             Ok((likely, Some(error.to_string())))
         }
-        Err(error @ Error::NewerVersion { .. }) => Err(error.into()),
+        Err(error @ (Error::NewerVersion { .. } | Error::Unfinished { .. })) => Err(error.into()),
         Err(error) if error.is_forbidden() => Err(error.into()),
         Err(_) => Err(no_data()),
     }

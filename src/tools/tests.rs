@@ -840,6 +840,27 @@ fn repair_writes_only_where_nothing_is() {
 }
 
 #[test]
+fn what_a_repair_that_was_cut_short_left_is_refused_by_all() {
+    let directory = Directory::filled();
+    let to = directory.to();
+    // As if it had been killed just before its end.
+    drop(DataDir::begin(OsDisk::default(), &to, LOCK_WAIT).unwrap().create_layout(SHARDS).unwrap());
+    let started = recovery::open_on(OsDisk::default(), &to, SHARDS, SEGMENT_BYTES);
+    let text = started.err().unwrap().to_string();
+    assert!(text.contains("/UNFINISHED: expected a data directory that was completed"), "{text}");
+    assert!(text.contains("remove the directory, and repeat the repair or the backup"), "{text}");
+    let (verdict, text) = run("check", &[to.to_str().unwrap()]).unwrap();
+    assert!(verdict == Finding::Damaged && text.contains("UNFINISHED"), "{text}");
+    let error = run("repair", &[to.to_str().unwrap(), "--to", "elsewhere"]).unwrap_err();
+    assert!(error.to_string().contains("/UNFINISHED: expected"), "{error}");
+    let error = directory.repair().unwrap_err();
+    assert!(error.to_string().ends_with("is incomplete: remove it before you try again"), "{error}");
+    fs::remove_dir_all(&to).unwrap();
+    assert_eq!(directory.repair().unwrap().0, Finding::Sound);
+    assert_eq!(recovered(&to).unwrap(), filled_state(0, &[]));
+}
+
+#[test]
 fn what_is_no_data_directory_is_said_to_be_none() {
     let directory = Directory::empty();
     let missing = run("check", &[directory.path().to_str().unwrap()]).unwrap_err();

@@ -341,20 +341,18 @@ fn count(directory: &Path) -> usize {
 }
 
 /// Demands that no server takes what is left of a backup for more or less than it is: it is whole, or it is refused,
-/// or no log file has come into it.
+/// or no file has come into it.
 fn assert_is_whole_or_none(left: &Path, keys: i64) {
-    let is_whole = left.join("MANIFEST").exists();
+    let is_whole = left.join("MANIFEST").exists() && !left.join("UNFINISHED").exists();
+    let is_empty = count(left) == 0;
     let mut is_started = Server::stopped(Some(left), &[]);
     match is_started.try_restart(3) {
         Err(_) => {
-            assert!(
-                is_started.log.text().contains("MANIFEST: expected a manifest"),
-                "{}",
-                is_started.log.tail()
-            );
-            assert!(!is_whole);
+            let is_told = is_started.log.text().contains("/UNFINISHED: expected a data directory");
+            assert!(is_told && !is_whole && !is_empty, "{}", is_started.log.tail());
         }
         Ok(()) => {
+            assert!(is_whole || is_empty, "{}", is_started.log.tail());
             assert_eq!(is_started.resp().ask("DBSIZE").integer(), if is_whole { keys } else { 0 });
         }
     }

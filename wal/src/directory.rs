@@ -13,6 +13,8 @@ use crate::{Disk, DiskFile, Error, ManifestFault, Place, recovery, salvage, sync
 const LOCK_NAME: &str = "LOCK";
 const MANIFEST_NAME: &str = "MANIFEST";
 const MANIFEST_TMP_NAME: &str = "MANIFEST.tmp";
+/// Lies in a directory that is being filled with data that exists elsewhere, from before its first file until it counts.
+const UNFINISHED_NAME: &str = "UNFINISHED";
 /// From version 2 on, what is known of each log stands beside it; from version 3 on, the files of a layout have a tag.
 const MANIFEST_VERSION: u32 = 3;
 /// A manifest that is larger is none.
@@ -28,6 +30,8 @@ pub struct DataDir<D: Disk> {
     disk: D,
     path: PathBuf,
     layout: Option<Layout>,
+    /// It was [begun](Self::begin) and is not complete.
+    is_unfinished: bool,
     _lock: D::Lock,
 }
 
@@ -36,6 +40,11 @@ pub fn data_dir_of(path: &Path) -> Option<&Path> {
     let is_layout =
         |path: &&Path| path.file_name().is_some_and(|name| layout_id(&name.to_string_lossy()).is_some());
     path.ancestors().find(is_layout).unwrap_or(path).parent()
+}
+
+/// Whether this is a data directory that was [begun](DataDir::begin) and not completed. Blocks.
+pub fn is_unfinished(path: &Path) -> bool {
+    path.join(UNFINISHED_NAME).exists()
 }
 
 /// A set of shard directories.
@@ -104,16 +113,13 @@ impl<D: Disk> DataDir<D> {
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::MissingManifest`], [`Error::DamagedManifest`], [`Error::NewerVersion`],
-    /// [`Error::MissingDirectory`], [`Error::MissingSynced`], [`Error::NewerLayout`], [`Error::Io`]. A directory with
-    /// log files and no manifest is never taken for an empty one.
+    /// [`Error::MissingDirectory`], [`Error::MissingSynced`], [`Error::NewerLayout`], [`Error::Unfinished`],
+    /// [`Error::Io`]. A directory with log files and no manifest is never taken for an empty one.
     pub fn open(disk: D, path: &Path, lock_wait: Duration) -> Result<DataDir<D>, Error> {
-        disk.create_dir_all(path).map_err(Error::io("create", path))?;
-        if let Some(parent) = path.parent() {
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            sync_directory(&disk, parent)?;
-        }
+        create(&disk, path)?;
         let lock = lock(&disk, &path.join(LOCK_NAME), lock_wait)?;
-        let mut data_dir = DataDir { disk, path: path.to_owned(), layout: None, _lock: lock };
+        let mut data_dir =
+            DataDir { disk, path: path.to_owned(), layout: None, is_unfinished: false, _lock: lock };
         data_dir.layout = data_dir.named_layout()?;
         if let Some(layout) = &data_dir.layout {
             data_dir.expect_directories(layout)?;
@@ -122,6 +128,27 @@ impl<D: Disk> DataDir<D> {
             }
         }
         Ok(data_dir)
+    }
+
+    /// Locks a directory that is empty, or is created, to be filled with data that exists elsewhere. Until
+    /// [`Self::activate`] has ended it is refused, since whoever opened it would find less. Blocks as [`Self::open`].
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Io`].
+    pub fn begin(disk: D, path: &Path, lock_wait: Duration) -> Result<DataDir<D>, Error> {
+        create(&disk, path)?;
+        let unfinished = path.join(UNFINISHED_NAME);
+        disk.create(&unfinished).map_err(Error::io("create", &unfinished))?;
+        sync_directory(&disk, path)?;
+        match lock(&disk, &path.join(LOCK_NAME), lock_wait) {
+            Ok(lock) => {
+                Ok(DataDir { disk, path: path.to_owned(), layout: None, is_unfinished: true, _lock: lock })
+            }
+            Err(error) => {
+                let _ = disk.remove_file(&unfinished); // It is another's directory.
+                Err(error)
+            }
+        }
     }
 
     /// Locks the directory as [`Self::open`] does and reads the manifest; creates and removes nothing,
@@ -133,7 +160,8 @@ impl<D: Disk> DataDir<D> {
     pub fn inspect(disk: D, path: &Path, lock_wait: Duration) -> Result<Inspection<D>, Error> {
         disk.list(path).map_err(Error::io("list", path))?;
         let lock = lock(&disk, &path.join(LOCK_NAME), lock_wait)?;
-        let directory = DataDir { disk, path: path.to_owned(), layout: None, _lock: lock };
+        let directory =
+            DataDir { disk, path: path.to_owned(), layout: None, is_unfinished: false, _lock: lock };
         let layout = directory.named_layout();
         Ok(Inspection { directory, layout })
     }
@@ -175,6 +203,12 @@ impl<D: Disk> DataDir<D> {
         file.sync_data().map_err(Error::io("sync", &tmp))?;
         self.disk.rename(&tmp, &path).map_err(Error::io("rename", &tmp))?;
         sync_directory(&self.disk, &self.path)?;
+        if self.is_unfinished {
+            let unfinished = self.path.join(UNFINISHED_NAME);
+            self.disk.remove_file(&unfinished).map_err(Error::io("remove", &unfinished))?;
+            sync_directory(&self.disk, &self.path)?;
+            self.is_unfinished = false;
+        }
         self.layout = Some(Layout { version: MANIFEST_VERSION, ..layout });
         // The switch is done; what cannot be removed now does no harm.
         let _ = self.remove_leftovers();
@@ -198,6 +232,9 @@ impl<D: Disk> DataDir<D> {
 
     fn named_layout(&self) -> Result<Option<Layout>, Error> {
         let names = self.names()?;
+        if names.iter().any(|name| name == UNFINISHED_NAME) {
+            return Err(Error::Unfinished { path: self.path.join(UNFINISHED_NAME) });
+        }
         if names.iter().any(|name| name == MANIFEST_NAME) {
             let layout = self.read_manifest()?;
             self.expect_no_newer(&layout, &names)?;
@@ -368,6 +405,13 @@ impl<D: Disk> Inspection<D> {
         }
         Ok(fallback)
     }
+}
+
+/// Creates the directory if it is missing.
+fn create<D: Disk>(disk: &D, path: &Path) -> Result<(), Error> {
+    disk.create_dir_all(path).map_err(Error::io("create", path))?;
+    let Some(parent) = path.parent() else { return Ok(()) };
+    sync_directory(disk, if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
 }
 
 fn lock<D: Disk>(disk: &D, path: &Path, wait: Duration) -> Result<D::Lock, Error> {

@@ -30,6 +30,11 @@ pub enum Error {
         /// Where the lock file has to be.
         path: PathBuf,
     },
+    /// The data directory was begun by what copies data there, and not completed.
+    Unfinished {
+        /// The file that says so.
+        path: PathBuf,
+    },
     /// There are log files, but no manifest says which of them count.
     MissingManifest {
         /// Where the manifest has to be.
@@ -265,6 +270,12 @@ impl Error {
             | Error::IncompleteCopy { .. }
             | Error::SyncFailedBefore { .. }
             | Error::SnapshotOvertaken { .. } => return None,
+            Error::Unfinished { path } => (
+                path,
+                None,
+                "a data directory that was completed, without this file".to_owned(),
+                "one that was begun, by a repair or a backup".to_owned(),
+            ),
             Error::MissingManifest { path, found } => (
                 path,
                 None,

@@ -114,11 +114,11 @@ impl Image {
 
 /// Makes a data directory on the disk `target` out of the images of all shards, in order, whose files are on `source`:
 /// `path` is created, or empty. Its layout gets this tag, which is to be random: what goes on from the copy is told from
-/// what goes on from the original. It counts as one, durably, only when this returns; before that nothing opens it except
-/// as a new one. `on_piece` is told the bytes of every piece, and can end it. Blocks for as long as it takes.
+/// what goes on from the original. It counts as one, durably, only when this returns; before that nothing opens it.
+/// `on_piece` is told the bytes of every piece, and can end it. Blocks for as long as it takes.
 ///
 /// # Errors
-/// Those of [`DataDir::open`]; [`Error::Io`]; damage of the files, which were read back; what `on_piece` returned.
+/// Those of [`DataDir::begin`]; [`Error::Io`]; damage of the files, which were read back; what `on_piece` returned.
 /// Then what there is of the copy is for the caller to remove.
 pub fn copy_images<D: Disk, E: From<Error>>(
     source: &impl Disk,
@@ -128,7 +128,7 @@ pub fn copy_images<D: Disk, E: From<Error>>(
     tag: u32,
     mut on_piece: impl FnMut(u64) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut directory = DataDir::open(target.clone(), path, std::time::Duration::ZERO)?;
+    let mut directory = DataDir::begin(target.clone(), path, std::time::Duration::ZERO)?;
     let layout = directory.create_layout(images.len() as u32, tag)?;
     for image in images {
         let (shard_dir, place) = (layout.shard_dir(image.shard_index), layout.place(image.shard_index));

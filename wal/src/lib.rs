@@ -126,7 +126,7 @@ mod staged;
 mod synced;
 
 pub use boot::{BootId, NoBootId};
-pub use directory::{DataDir, Inspection, Layout, data_dir_of};
+pub use directory::{DataDir, Inspection, Layout, data_dir_of, is_unfinished};
 pub use disk::{Disk, DiskFile, MemDisk, MemFile, OsDisk, ReadOnlyDisk};
 pub use error::{Error, Evidence, Fault, ManifestFault, Proof};
 pub use frame::{FRAME_BODY_BYTES_MAX, Kind};

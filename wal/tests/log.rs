@@ -977,6 +977,42 @@ fn a_new_layout_counts_once_it_is_active() {
 }
 
 #[test]
+fn a_directory_that_is_being_filled_is_refused_until_it_is_complete() {
+    let fill = |disk: &MemDisk| {
+        let mut data_dir = DataDir::begin(disk.clone(), data(), NO_WAIT)?;
+        let layout = data_dir.create_layout(1, TAG)?;
+        let mut writer = SnapshotWriter::create(disk, &layout.shard_dir(0), layout.place(0))?;
+        writer.append(Kind::Batch, 1, b"salvaged")?;
+        writer.finish()?;
+        data_dir.activate(layout)
+    };
+    let mut counted = [0, 0];
+    for stop in 1.. {
+        let disk = MemDisk::default();
+        disk.fail_from(stop, std::io::ErrorKind::StorageFull);
+        let filled = fill(&disk);
+        for left in [disk.fork(), disk.power_cut(stop)] {
+            left.heal();
+            // Nothing tells a directory without any file from a new one.
+            if left.list(data()).is_ok_and(|names| !names.is_empty()) {
+                let opened = open_data(&left);
+                counted[usize::from(opened.is_ok())] += 1;
+                match opened {
+                    Ok(opened) => {
+                        assert!(opened.layout().is_some(), "stop {stop}: it is taken for a new one");
+                    }
+                    Err(error) => assert!(matches!(error, Error::Unfinished { .. }), "stop {stop}: {error}"),
+                }
+            }
+        }
+        if filled.is_ok() {
+            break;
+        }
+    }
+    assert!(counted.iter().all(|count| *count > 0), "{counted:?}");
+}
+
+#[test]
 fn the_manifest_is_the_one_that_is_drawn_and_no_damage_passes() {
     let disk = MemDisk::default();
     let mut data_dir = open_data(&disk).unwrap();
