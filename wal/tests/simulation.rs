@@ -343,7 +343,7 @@ fn a_crash_before_every_single_operation_of_a_snapshot_loses_nothing_durable() {
             let last_seq = log.next_seq() - 1;
             assert!(last_seq >= durable_seq, "stop {stop}, seed {seed}");
             // The closing mark is a frame without a change.
-            let wanted = history.get(last_seq as usize).or(history.last()).cloned().unwrap_or_default();
+            let wanted = history.get(last_seq as usize).or(history.last()).copied().unwrap_or_default();
             assert_eq!(map, wanted, "stop {stop}, seed {seed}, frame {last_seq}");
         }
     }
