@@ -72,8 +72,8 @@ impl Boot {
     Sizes take the suffixes k, m, g, t (powers of 1024); durations ns, us, ms, s, m, h, and without a unit \
     they are seconds.\n\
     Exit status: 0 after SIGINT, SIGTERM or SIGQUIT, 2 for a usage error, 70 after a defect of kvlite, 78 where \
-    the system refuses what the server needs (io_uring, locked memory, open files, threads), 128 + n at a second signal \
-    n, 1 for any other failure.")]
+    the system refuses what the server needs (io_uring, locked memory, open files, threads), 128 + n at a \
+    second signal n, 1 for any other failure.")]
 pub struct Config {
     /// Name or address on which both ports listen
     #[arg(long, env = "KVLITE_HOST", default_value = "localhost", help_heading = NETWORK)]
@@ -303,6 +303,17 @@ pub enum Contradiction {
     },
 }
 
+impl Contradiction {
+    /// The options that it is about, by their fields.
+    fn options(&self) -> &'static [&'static str] {
+        match self {
+            Contradiction::NoListener | Contradiction::SamePort(_) => &["port", "resp_port"],
+            Contradiction::UnixSocketPathTooLong(_) => &["unix_socket"],
+            Contradiction::CpuNotUsable { .. } => &["cpus"],
+        }
+    }
+}
+
 impl fmt::Display for Contradiction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -345,9 +356,8 @@ impl Config {
     ) -> Result<Config, clap::Error> {
         let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
         let mut command = command();
-        let matches = command
-            .try_get_matches_from_mut(&args)
-            .map_err(|error| with_variable_named(error, &command, &args))?;
+        let matches =
+            command.try_get_matches_from_mut(&args).map_err(|error| explained(error, &mut command, &args))?;
         let mut config = Config::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
         config.resp_port_is_explicit = matches.value_source("resp_port") != Some(ValueSource::DefaultValue);
         if config.max_connections == 0 {
@@ -357,7 +367,21 @@ impl Config {
         config.ignored_variables = ignored_variables();
         match config.contradiction() {
             None => Ok(config),
-            Some(contradiction) => Err(command.error(ErrorKind::ArgumentConflict, contradiction)),
+            Some(contradiction) => {
+                let is_from_variable = |arg: &&clap::Arg| {
+                    let id = arg.get_id().as_str();
+                    contradiction.options().contains(&id)
+                        && matches.value_source(id) == Some(ValueSource::EnvVariable)
+                };
+                let variables =
+                    command.get_arguments().filter(is_from_variable).filter_map(clap::Arg::get_env);
+                let names: Vec<_> = variables.map(|name| name.to_string_lossy()).collect();
+                let origin = match names[..] {
+                    [] => String::new(),
+                    _ => format!(" (from the environment: {})", names.join(", ")),
+                };
+                Err(command.error(ErrorKind::ArgumentConflict, format!("{contradiction}{origin}")))
+            }
         }
     }
 
@@ -517,14 +541,53 @@ fn ignored_variables() -> Vec<IgnoredVariable> {
     variables.collect()
 }
 
+/// The error with what there is to do about it, where clap does not tell.
+fn explained(error: clap::Error, command: &mut clap::Command, args: &[OsString]) -> clap::Error {
+    match (error.kind(), error.get(ContextKind::InvalidSubcommand)) {
+        // A word behind options is taken for a command.
+        (ErrorKind::ArgumentConflict, Some(ContextValue::String(word)))
+            if command.find_subcommand(word).is_none() =>
+        {
+            let what = format!(
+                "unexpected word '{word}': options begin with --, and a value of several words stands in quotes, \
+                 such as --auto-ttl 'session:* 1h cache:* 5m'"
+            );
+            command.error(ErrorKind::UnknownArgument, what)
+        }
+        (ErrorKind::InvalidUtf8, _) => match variable_that_is_no_text(command, args) {
+            Some(name) => {
+                let what = format!("the value of the environment variable {name} is not UTF-8");
+                command.error(ErrorKind::InvalidUtf8, what)
+            }
+            None => error,
+        },
+        _ => with_variable_named(error, command, args),
+    }
+}
+
+/// The first variable that counts and is not UTF-8, although its option takes text.
+fn variable_that_is_no_text(command: &clap::Command, args: &[OsString]) -> Option<String> {
+    let is_no_text = |arg: &&clap::Arg| {
+        let takes_path = arg.get_value_parser().type_id() == std::any::TypeId::of::<PathBuf>();
+        let value = arg.get_env().and_then(std::env::var_os);
+        let is_given = arg.get_long().is_some_and(|name| is_given(&format!("--{name}"), args));
+        !takes_path && !is_given && value.is_some_and(|value| value.to_str().is_none())
+    };
+    let name = command.get_arguments().find(is_no_text)?.get_env()?;
+    Some(name.to_string_lossy().into_owned())
+}
+
+fn is_given(flag: &str, args: &[OsString]) -> bool {
+    args.iter().any(|arg| arg.to_string_lossy().split('=').next() == Some(flag))
+}
+
 /// Adds to the error about an option whose flag was not given which variable its value came from.
 fn with_variable_named(mut error: clap::Error, command: &clap::Command, args: &[OsString]) -> clap::Error {
     let Some(ContextValue::String(usage)) = error.get(ContextKind::InvalidArg) else { return error };
     let flag = usage.split([' ', '[']).next().unwrap_or_default().trim_end_matches('=');
-    let is_given = args.iter().any(|arg| arg.to_string_lossy().split('=').next() == Some(flag));
     let mut known = command.get_arguments();
     let variable = known.find(|arg| arg.get_long() == flag.strip_prefix("--")).and_then(|arg| arg.get_env());
-    if let (false, Some(variable)) = (is_given, variable) {
+    if let (false, Some(variable)) = (is_given(flag, args), variable) {
         let tip = format!("the value is that of the environment variable {}", variable.display());
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
@@ -537,6 +600,9 @@ fn value_name<V: ValueEnum + Copy>(value: V) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
     fn parse(args: &str) -> Result<Config, clap::Error> {
@@ -718,6 +784,9 @@ mod tests {
             ("--log-format xml", "[possible values: text, json]"),
             ("--host=", "give one host name or address"),
             ("--prot 7000", "--port"),
+            ("--port 1 extra", "unexpected word 'extra': options begin with --"),
+            ("--shards 1 --auto-ttl a* 1h b*", "unexpected word '1h': options begin with --"),
+            ("--port 1 check", "the subcommand 'check' cannot be used with '--port"),
         ] {
             let error = error(args);
             assert!(error.contains(text), "{args}: {error}");
@@ -761,10 +830,10 @@ mod tests {
 
     /// The environment of a process is fixed while its threads run, so these tests look at it from a child:
     /// this very test binary, asked to run the test below it alone.
-    fn in_child(variables: &[(&str, &str)], args: &str) -> String {
+    fn in_child(variables: &[(&str, impl AsRef<OsStr>)], args: &str) -> String {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", "config::tests::child_of_the_environment_tests", "--nocapture"]);
-        child.env("CONFIG_TEST_ARGS", args).envs(variables.iter().copied());
+        child.env("CONFIG_TEST_ARGS", args).envs(variables.iter().map(|(name, value)| (name, value)));
         String::from_utf8(child.output().unwrap().stdout).unwrap()
     }
 
@@ -788,6 +857,15 @@ mod tests {
             assert!(shown.contains(text), "{text} is missing: {shown}");
         }
         assert!(in_child(&[("KVLITE_RESP_PORT", "6379")], "").contains("explicit=true"));
+    }
+
+    #[test]
+    fn a_variable_that_is_not_utf_8_is_named() {
+        let not_utf_8: &OsStr = OsStrExt::from_bytes(b"/\xff");
+        let variables = [("KVLITE_WAL_PATH", not_utf_8), ("KVLITE_SHARDS", not_utf_8)];
+        let shown = in_child(&variables, "");
+        assert!(shown.contains("the environment variable KVLITE_SHARDS is not UTF-8"), "{shown}");
+        assert!(in_child(&variables, "--shards 2").contains(r#"("shards", "2")"#));
     }
 
     #[test]
@@ -822,5 +900,13 @@ mod tests {
         let shown = in_child(&[("KVLITE_SYNC_MODE", "sometimes")], "");
         assert!(shown.contains("environment variable KVLITE_SYNC_MODE"), "{shown}");
         assert!(!error("--shards none").contains("environment variable"));
+        let shown = in_child(&[("KVLITE_CPUS", "7")], "");
+        assert!(
+            shown.contains("--cpus names CPU 7") && shown.contains("environment: KVLITE_CPUS)"),
+            "{shown}"
+        );
+        let shown = in_child(&[("KVLITE_PORT", "7000"), ("KVLITE_RESP_PORT", "7000")], "");
+        assert!(shown.contains("(from the environment: KVLITE_PORT, KVLITE_RESP_PORT)"), "{shown}");
+        assert!(!error("--cpus 7").contains("environment:"));
     }
 }

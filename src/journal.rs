@@ -511,6 +511,10 @@ impl Journal {
                 None => "check the disk; they are taken again once a snapshot is written",
                 Some(error) if error.is_disk_full() => "free space on the disk, and they are taken again",
                 Some(error) if error.is_out_of_files() => "raise the limit of open files (ulimit -n)",
+                Some(error) if error.is_file_too_large() => {
+                    "raise the limit of the size of files (ulimit -f, LimitFSIZE= of systemd), or choose a smaller \
+                     --wal-segment-size"
+                }
                 Some(_) => "check the disk; they are taken again once it can be written",
             };
             Fault { kind, lasted: Duration::ZERO, cause: printable(&error.to_string()), remedy }

@@ -186,8 +186,9 @@ impl fmt::Display for Failure {
             ),
             Failure::Thread(error) => write!(
                 f,
-                "cannot start a thread: {error}; raise the limit of threads (ulimit -u, TasksMax= of systemd, pids.max of a \
-                 cgroup, --pids-limit of a container), or start fewer (--shards, or --threads of kvlite bench)"
+                "cannot start a thread: {error}; raise the limit of threads (ulimit -u, TasksMax= of systemd, \
+                 pids.max of a cgroup, --pids-limit of a container), or start fewer (--shards, or --threads of \
+                 kvlite bench)"
             ),
             Failure::SystemCall { call, effect, error } => write!(
                 f,
@@ -795,13 +796,13 @@ fn exit_on_panic() {
 fn expect_system_calls(config: &mut Config) -> Result<(), Failure> {
     // These limits contradict each other: where the call is allowed it fails in another way, and changes nothing.
     let limits = prlimit(None, Resource::Nofile, Rlimit { current: Some(1), maximum: Some(0) });
-    expect_allowed("prlimit64", "tells the limits of the process", limits)?;
-    expect_allowed("eventfd2", "wakes threads", eventfd(0, EventfdFlags::CLOEXEC))?;
+    expect_allowed("prlimit64", "tells the limits of the process", limits.err())?;
+    expect_allowed("eventfd2", "wakes threads", eventfd(0, EventfdFlags::CLOEXEC).err())?;
     if config.cpu_of(0).is_some() {
         let bound = sched_getaffinity(None).and_then(|cpus| sched_setaffinity(None, &cpus));
         let effect =
             if config.cpus_are_explicit() { "binds shards to --cpus" } else { "binds shards to CPUs" };
-        match expect_allowed("sched_setaffinity", effect, bound) {
+        match expect_allowed("sched_setaffinity", effect, bound.err()) {
             Err(failure) if config.cpus_are_explicit() => return Err(failure),
             Err(failure) => {
                 tracing::warn!("shards are not bound to CPUs: {failure}");
@@ -813,13 +814,9 @@ fn expect_system_calls(config: &mut Config) -> Result<(), Failure> {
     Ok(())
 }
 
-fn expect_allowed<T>(
-    call: &'static str,
-    effect: &'static str,
-    outcome: rustix::io::Result<T>,
-) -> Result<(), Failure> {
-    match outcome {
-        Err(error @ (Errno::PERM | Errno::ACCESS | Errno::NOSYS)) => {
+fn expect_allowed(call: &'static str, effect: &'static str, failed: Option<Errno>) -> Result<(), Failure> {
+    match failed {
+        Some(error @ (Errno::PERM | Errno::ACCESS | Errno::NOSYS)) => {
             Err(Failure::SystemCall { call, effect, error: error.into() })
         }
         _ => Ok(()),

@@ -1,10 +1,10 @@
 //! What keeps a shard's log in shape while it serves: the next segment is made ready, and when the log has grown
 //! long a snapshot replaces it.
 //!
-//! The keyspace is walked in slices, one a turn; what blocks (syncing, renaming, removing) runs on the
-//! shard's helper thread. Nothing here delays a turn by more than a slice. A snapshot is written as fast as the disk takes
-//! it, and no faster: it pauses for a sync after every few megabytes, so that no mass of unwritten pages gathers
-//! in which the syncs of the log, and in the end its writes, would have to wait.
+//! The keyspace is walked in slices, one a turn; what blocks (syncing, renaming, removing) runs on the shard's helper
+//! thread. Nothing here delays a turn by more than a slice. A snapshot is written as fast as the disk takes it, and no
+//! faster: it pauses for a sync after every few megabytes, so that no mass of unwritten pages gathers in which the
+//! syncs of the log, and in the end its writes, would have to wait.
 //!
 //! What the analytics have learnt is left in a note beside the log: with each snapshot, each hour, and at the end.
 

@@ -28,7 +28,8 @@ const TEXT_VALUE_BYTES_MAX: u32 = 1_000_000;
 
 /// Loads and measures a server that speaks the Redis protocol, kvlite's text protocol or memcached's
 #[derive(Clone, Debug, Parser)]
-#[command(name = "kvlite bench", version, max_term_width = HELP_COLUMNS, args_override_self = true)]
+#[command(name = "kvlite bench", bin_name = "kvlite bench", version)]
+#[command(max_term_width = HELP_COLUMNS, args_override_self = true)]
 #[command(
     after_help = "Without --rate each client sends its next requests once the last are answered: that \
     finds the throughput. With --rate requests leave at fixed times whether or not the server keeps up, and \
@@ -418,6 +419,10 @@ mod tests {
         let help = Options::command().term_width(80).render_long_help().to_string();
         for line in help.lines() {
             assert!(line.chars().count() <= 80, "too wide: {line}");
+        }
+        for flag in ["--help", "--no-such-flag"] {
+            let shown = Options::from_args(["bench", flag]).unwrap_err().to_string();
+            assert!(shown.contains("Usage: kvlite bench [OPTIONS]"), "{shown}");
         }
     }
 

@@ -362,6 +362,11 @@ impl Error {
         matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE))
     }
 
+    /// Whether a file would be larger than the process, or the file system, allows.
+    pub fn is_file_too_large(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::FileTooLarge)
+    }
+
     /// Whether the disk, or the quota on it, is full: space that returns ends this error.
     pub fn is_disk_full(&self) -> bool {
         match self {

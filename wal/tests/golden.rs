@@ -103,7 +103,7 @@ fn what_is_written_today_is_version_3_byte_for_byte() {
 
 #[test]
 fn all_versions_are_read() {
-    (1..=3).into_iter().for_each(is_read);
+    (1..=3).for_each(is_read);
 }
 
 fn is_read(version: u32) {
