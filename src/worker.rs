@@ -360,6 +360,7 @@ impl Worker {
             self.clock = ShardClock::start(clock, self.turn_began_us, &mut self.shard);
             self.now_ms = self.clock.now_ms(self.turn_began_us);
             self.log_clocks();
+            self.write_down_progress();
         }
         Ok(())
     }

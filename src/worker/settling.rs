@@ -30,10 +30,10 @@ impl Worker {
 
     fn settle(&mut self) {
         let shards = self.post.worker_count();
-        if shards == 1 {
-            return; // No transaction depends on another log.
-        }
         let log = &mut self.journal.log;
+        if shards == 1 {
+            return log.settle(log.durable_seq()); // No transaction depends on another log.
+        }
         let progress = || (0..shards).map(|shard| self.shared.log_progress(shard));
         if let Some((seq, written)) = &self.settling.moment
             && log.durable_seq() >= *seq

@@ -51,8 +51,9 @@ pub fn judge(specimen: &Specimen, whole: &State, damaged: &Path, done: &[Done]) 
 
     let outcome = match &start {
         Start::Serves { found, log } => {
-            // Status 3: there is no data directory. Nor was there one before, or keys are missing now.
-            let status = if check.status.code() == Some(3) && whole.is_empty() { 3 } else { 0 };
+            // Status 3: there is no data directory. Nor was there one before, or nothing tells of it.
+            let is_unknown = whole.is_empty() || specimen.noted <= 1;
+            let status = if check.status.code() == Some(3) && is_unknown { 3 } else { 0 };
             expect_status(&check, status, "check of what a start serves").map_err(told)?;
             let outcome = judge_served(specimen, whole, found, done, log).map_err(told)?;
             let again = match directory.start(&specimen.ledger) {
@@ -138,7 +139,7 @@ fn judge_repair(
 ) -> Result<(), String> {
     let status = repair.status.code();
     let refused = matches!(start, Start::Refuses { .. });
-    if status == Some(3) && (refused || whole.is_empty()) && !repaired.path.exists() {
+    if status == Some(3) && (refused || whole.is_empty() || specimen.noted <= 1) && !repaired.path.exists() {
         // Nothing is left to be salvaged, or never was there; or a newer version is needed.
         let says_why = ["holds no log file", "start a newer kvlite"];
         let says_why = says_why.iter().any(|why| repair.output.contains(why));

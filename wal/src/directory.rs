@@ -178,7 +178,9 @@ impl<D: Disk> DataDir<D> {
     /// # Errors
     /// [`Error::Io`].
     pub fn create_layout(&self, shards: u32, tag: u32) -> Result<Layout, Error> {
-        let newest = self.names()?.iter().filter_map(|name| layout_id(name)).max().unwrap_or(0);
+        let names = self.names()?;
+        let ids = names.iter().filter_map(|name| layout_id(name).or_else(|| layout_of_slots(name)));
+        let newest = ids.max().unwrap_or(0);
         let layout = Layout::new(&self.path, newest + 1, shards, tag);
         for shard_index in 0..shards {
             let path = layout.shard_dir(shard_index);
@@ -368,7 +370,8 @@ impl<D: Disk> DataDir<D> {
 }
 
 impl<D: Disk> Inspection<D> {
-    /// Whether a manifest is of another directory: no file of the layout that it names says that it belongs to it.
+    /// Whether a manifest is of another directory: the layout that it names does not exist, or its files say that they
+    /// are of another one.
     ///
     /// # Errors
     /// [`Error::NewerVersion`], [`Error::Io`].
@@ -376,7 +379,10 @@ impl<D: Disk> Inspection<D> {
         let traces = salvage::traces(&self.directory.disk, &named.path);
         match traces {
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(true),
-            traces => Ok(!traces?.places.contains(&(named.shards, named.tag))),
+            traces => {
+                let places = traces?.places;
+                Ok(!places.is_empty() && !places.contains(&(named.shards, named.tag)))
+            }
         }
     }
 

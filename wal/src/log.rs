@@ -280,7 +280,7 @@ impl<D: Disk> Log<D> {
 
     fn give_up(&self, name: &str) -> Obsolete<D> {
         let files = vec![self.directory.join(name)];
-        Obsolete { disk: self.disk.clone(), files, recycled: None, images: Weak::new() }
+        Obsolete { disk: self.disk.clone(), notes: Vec::new(), files, recycled: None, images: Weak::new() }
     }
 
     fn flush_staged(&mut self, staged: Staged<D>) -> Result<(), Error> {
@@ -627,7 +627,8 @@ impl<D: Disk> Log<D> {
         let before = self.snapshot.replace(snapshot.clone());
         files.extend(before.map(|before| before.path).filter(|path| *path != snapshot.path));
         self.note_synced();
-        Obsolete { disk: self.disk.clone(), files, recycled, images: self.images.clone() }
+        let notes = synced::paths(&self.directory);
+        Obsolete { disk: self.disk.clone(), notes, files, recycled, images: self.images.clone() }
     }
 
     /// The files of the log as it is now, for a copy of it; buffered frames do not count. After a failed sync they

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use crate::directory::names_in;
 use crate::frame::{self, Content, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameReader};
 use crate::header::{
-    FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_MAGIC, SNAPSHOT_SUFFIX, number_of,
-    u64_at,
+    FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_MAGIC, SNAPSHOT_SUFFIX,
+    SYNCED_MAGIC, SYNCED_NAME, number_of, u64_at,
 };
 use crate::synced::Witnesses;
 use crate::{Disk, DiskFile, Error, Fault, Place, Proof, Record, snapshot, synced};
@@ -663,8 +663,13 @@ pub(crate) fn traces<D: Disk>(disk: &D, layout: &Path) -> Result<LayoutTraces, E
         for name in names_in(disk, &directory)? {
             let is_segment = number_of(&name, SEGMENT_SUFFIX).is_some();
             let is_snapshot = number_of(&name, SNAPSHOT_SUFFIX).is_some();
-            if is_segment || is_snapshot {
-                let magic = if is_segment { SEGMENT_MAGIC } else { SNAPSHOT_MAGIC };
+            let magic = match name.as_str() {
+                SYNCED_NAME => Some(SYNCED_MAGIC),
+                _ if is_segment => Some(SEGMENT_MAGIC),
+                _ if is_snapshot => Some(SNAPSHOT_MAGIC),
+                _ => None,
+            };
+            if let Some(magic) = magic {
                 let opened = open(disk, &directory.join(&name), magic)?;
                 traces.places.extend(opened.header.map(|(_, place)| (place.shard_count, place.tag)));
             }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use crate::header::{RESERVE_NAME, SPARE_NAME};
-use crate::{Disk, DiskFile, Error};
+use crate::{Disk, DiskFile, Error, synced};
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 const STEP_BYTES: u64 = 1 << 20;
@@ -149,6 +149,8 @@ impl<D: Disk> Preparation<D> {
 #[derive(Debug)]
 pub struct Obsolete<D: Disk> {
     pub(crate) disk: D,
+    /// Where it is noted what the log consists of without them: that is on disk before they go.
+    pub(crate) notes: Vec<PathBuf>,
     pub(crate) files: Vec<PathBuf>,
     /// The file among them that becomes the spare, and its length in bytes.
     pub(crate) recycled: Option<(PathBuf, u64, Turn)>,
@@ -169,6 +171,9 @@ impl<D: Disk> Obsolete<D> {
     /// [`Error::Io`], [`Error::Displaced`]; then some files are left for the next recovery to remove.
     pub fn clear(self) -> Result<Option<Spare<D>>, Error> {
         self.disk.expect_lock()?;
+        for path in &self.notes {
+            synced::sync_file(&self.disk, path)?;
+        }
         for path in &self.files {
             match self.disk.remove_file(path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -258,7 +258,12 @@ pub(crate) fn begin<D: Disk>(disk: &D, layout: &Layout) -> Result<(), Error> {
     sync_file(disk, &layout.slots_path())
 }
 
-fn sync_file<D: Disk>(disk: &D, path: &Path) -> Result<(), Error> {
+/// The places that tell what is known of the log in this directory.
+pub(crate) fn paths(directory: &Path) -> Vec<PathBuf> {
+    [directory.join(SYNCED_NAME)].into_iter().chain(slots_path(directory)).collect()
+}
+
+pub(crate) fn sync_file<D: Disk>(disk: &D, path: &Path) -> Result<(), Error> {
     let file = disk.open(path).map_err(Error::io("open", path))?;
     file.sync_data().map_err(Error::io("sync", path))
 }

@@ -1248,6 +1248,26 @@ fn files_of_a_copy_that_went_on_are_refused() {
     assert!(start(&disk, &layout).is_ok() && start(&copy, &layout).is_ok());
 }
 
+/// That it is there is on disk before what it replaces is gone.
+#[test]
+fn a_missing_snapshot_is_missed_also_after_a_power_cut() {
+    for seed in 0..32 {
+        let (disk, layout) = two_logs();
+        let directory = layout.shard_dir(1);
+        let (mut log, _) =
+            Log::recover(&disk, &directory, layout.place(1), 4096, |_| Ok::<_, Error>(())).unwrap();
+        write(&mut log, 3);
+        let mut writer = log.begin_snapshot().unwrap();
+        writer.append(Kind::Batch, 1, b"all").unwrap();
+        let snapshot = log.finish_snapshot(writer).unwrap();
+        log.retire(&snapshot).clear().unwrap();
+        let disk = disk.power_cut(seed);
+        disk.remove_file(&snapshot.path).unwrap();
+        let error = start(&disk, &layout).unwrap_err();
+        assert!(matches!(&error, Error::MissingSnapshot { .. }), "seed {seed}: {error}");
+    }
+}
+
 /// There may be more segments than the process may open files.
 #[test]
 fn a_replay_has_few_files_open() {
