@@ -7,8 +7,8 @@
 //! knowledge of itself away. One of the two will do; the one that is missing or damaged is written again.
 //!
 //! It is written when the log is opened and closed, once for each segment as soon as its name and first frames are on
-//! disk, and about twice a second while something changes. It is not synced itself but in a new layout, and where one
-//! place was not whole: an older one promises less and nothing wrong.
+//! disk, and about twice a second while something changes. It is synced itself only in a new layout, before what a
+//! snapshot replaces is removed, and where one place was not whole: an older one promises less and nothing wrong.
 
 use std::io;
 use std::path::{Path, PathBuf};
