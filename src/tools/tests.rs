@@ -844,7 +844,7 @@ fn what_a_repair_that_was_cut_short_left_is_refused_by_all() {
     let directory = Directory::filled();
     let to = directory.to();
     // As if it had been killed just before its end.
-    drop(DataDir::begin(OsDisk::default(), &to, LOCK_WAIT).unwrap().create_layout(SHARDS).unwrap());
+    drop(DataDir::begin(OsDisk::default(), &to, LOCK_WAIT).unwrap().create_layout(SHARDS, 7).unwrap());
     let started = recovery::open_on(OsDisk::default(), &to, SHARDS, SEGMENT_BYTES);
     let text = started.err().unwrap().to_string();
     assert!(text.contains("/UNFINISHED: expected a data directory that was completed"), "{text}");

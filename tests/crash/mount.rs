@@ -136,8 +136,12 @@ impl Drop for Mount {
 pub fn fill(mount: &Mount, free_bytes: u64) -> Ballast {
     let path = mount.path().join("ballast");
     let file = File::create(&path).expect("there is still space");
-    let len = mount.free_bytes().saturating_sub(free_bytes);
-    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len).expect("there is space");
+    let allocate = |len| rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len);
+    // The server may have taken some of the space since it was counted.
+    while let Err(error) = allocate(mount.free_bytes().saturating_sub(free_bytes)) {
+        assert_eq!(error, rustix::io::Errno::NOSPC);
+        file.set_len(0).expect("a file can be shortened");
+    }
     file.sync_all().expect("there is space");
     Ballast { path }
 }
