@@ -678,7 +678,7 @@ fn watch_place(disk: OsDisk) -> Result<(), Failure> {
         }
     };
     let thread = std::thread::Builder::new().name("kvlite-place".to_owned()).spawn(work);
-    thread.map(drop).map_err(|error| Failure::Executor(error.to_string()))
+    thread.map(drop).map_err(Failure::Thread)
 }
 
 /// Logs now and then how far the loading is, until it is over.

@@ -237,7 +237,7 @@ impl fmt::Display for ToolError {
             }
             ToolError::TargetUnfinished { path } => write!(
                 f,
-                "{} is what a repair that was cut short has left, and is incomplete: remove it before you try again",
+                "{} is incomplete: a repair is filling it, or was cut short; remove it once none runs, and try again",
                 path.display()
             ),
             ToolError::TargetInside { path } => write!(

@@ -9,7 +9,7 @@ use shard::{Error, Glob, PROBED_BYTES_MIN, Reply, Request, Waiter, has_room_for}
 
 use super::clients::{answer, answer_error, job_token, write_reply};
 use super::hangs::{hangs, hangs_in_disk};
-use super::readings::{is_long_read, is_long_reply};
+use super::readings::is_long_read;
 use super::staging::is_staged;
 use super::{Deferred, Worker};
 use crate::backup::{self, Backup, Still};
@@ -127,11 +127,6 @@ impl Worker {
             journal.bound_frame();
             let changes_before = journal.changes.count();
             let reply = shard.execute(request, *now_ms, &mut journal.changes);
-            if is_long_reply(request, &reply) {
-                let sequence = client.replies.later(*index, 0, *uptime_ms);
-                client.waits_for_last = true;
-                return self.begin_reading(self.index, Token { socket: client.socket, sequence }, request);
-            }
             let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
             if journal.holds_back(seq) {
                 let is_alone = client.is_quiet();

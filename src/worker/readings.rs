@@ -20,11 +20,7 @@ use crate::router::OwnedRequest;
 /// Up to so many keys are read at once: a millisecond.
 pub(super) const KEYS_AT_ONCE_MAX: usize = 4096;
 
-/// Up to about so many bytes of values are shown at once.
-const BYTES_AT_ONCE_MAX: usize = 1 << 20;
-
-/// How many keys a turn reads, and how many bytes of the reply it writes, about. After so many keys it looks, or after
-/// each one where values are large.
+/// How many keys a turn reads, and how many bytes of the reply it writes, about. After so many keys it looks.
 const KEYS_PER_TURN: usize = 512;
 const BYTES_PER_TURN: usize = 256 << 10;
 const KEYS_PER_LOOK: usize = 32;
@@ -51,7 +47,6 @@ pub(super) struct Reading {
     request: OwnedRequest,
     /// How many of its keys were read.
     read: usize,
-    keys_per_look: usize,
     /// The hashes of those, a bit each.
     seen: Box<[u64]>,
     hasher: RandomState,
@@ -71,22 +66,6 @@ pub(super) fn is_long_read(request: &Request<'_>) -> bool {
         && matches!(request.command.run, Run::Keys(..))
 }
 
-/// Whether the reply of a read shows so many bytes of several values that it takes several turns to write it.
-#[inline]
-pub(super) fn is_long_reply(request: &Request<'_>, reply: &Reply<'_>) -> bool {
-    let bytes_of = |value: &Reply<'_>| match value {
-        Reply::Bulk(bytes) => bytes.len(),
-        Reply::Shared(bytes) => bytes.len(),
-        _ => 0,
-    };
-    match reply {
-        Reply::Array(values) if matches!(request.command.run, Run::Keys(_, Merge::ByKey)) => {
-            values.iter().map(bytes_of).sum::<usize>() > BYTES_AT_ONCE_MAX
-        }
-        _ => false,
-    }
-}
-
 impl Reading {
     fn new(origin: usize, token: Token, request: &Request<'_>) -> Reading {
         let mut items = Vec::new();
@@ -99,7 +78,6 @@ impl Reading {
             token,
             request: OwnedRequest::new(request),
             read: 0,
-            keys_per_look: KEYS_PER_LOOK,
             seen: vec![0; hashes.div_ceil(64)].into(),
             hasher: RandomState::new(),
             seq: 0,
@@ -191,10 +169,9 @@ impl Worker {
 
     /// Reads the next keys.
     fn read_on(&mut self, reading: &mut Reading) {
-        let Reading { request, read, keys_per_look, seen, hasher, seq, sum, items, error, .. } = reading;
+        let Reading { request, read, seen, hasher, seq, sum, items, error, .. } = reading;
         let request = request.request();
-        let keys = request.args_from(*read, *keys_per_look);
-        let bytes_before = items.len();
+        let keys = request.args_from(*read, KEYS_PER_LOOK);
         *read += keys.arg_count();
         for key in keys.args() {
             let (word, bit) = Reading::bit(hasher, seen.len(), key);
@@ -208,9 +185,6 @@ impl Worker {
             }
             Reply::Error(refused) => *error = Some(refused),
             _ => unreachable!("a read of several keys is answered by a sum or by items"),
-        }
-        if items.len() - bytes_before > BYTES_PER_TURN {
-            *keys_per_look = 1;
         }
         if items.len() > REPLY_BYTES_MAX {
             *error = Some(Error::ReplyTooLarge { limit: REPLY_BYTES_MAX });

@@ -372,29 +372,6 @@ fn a_turn_reads_a_bounded_part_of_very_many_keys_and_all_as_of_one_moment() {
 }
 
 #[test]
-fn a_turn_shows_a_bounded_part_of_many_large_values() {
-    const KEYS: usize = 60;
-    const LEN: usize = 200 << 10;
-    with_worker(|worker| {
-        let mut client = Client::connect(worker);
-        let value = "v".repeat(LEN);
-        send_all(worker, &mut client, request(["SET", "large", &value].into_iter()).as_bytes());
-        turns(worker, |worker| worker.shard.key_count() == 1);
-        let words: Vec<_> = ["MGET"].into_iter().chain(["large"; KEYS]).collect();
-        send_all(worker, &mut client, (request(words.into_iter()) + "PING\r\n").as_bytes());
-        turns(worker, |worker| worker.readings.len() == 1);
-        let (mut received, mut turns_taken) = (String::new(), 0);
-        turns(worker, |_| {
-            turns_taken += 1;
-            received += &client.received();
-            received.ends_with("+PONG\r\n")
-        });
-        assert!(turns_taken > KEYS / 2, "{turns_taken} turns");
-        assert_eq!(received.matches(&value).count(), KEYS);
-    });
-}
-
-#[test]
 fn a_change_of_what_was_read_ends_reads_with_very_many_keys_left_with_an_error() {
     const READERS: usize = 3;
     const KEYS: usize = 50_000; // All of one read can be read in a turn, and not of two.

@@ -144,10 +144,8 @@ impl<D: Disk> DataDir<D> {
             Ok(lock) => {
                 Ok(DataDir { disk, path: path.to_owned(), layout: None, is_unfinished: true, _lock: lock })
             }
-            Err(error) => {
-                let _ = disk.remove_file(&unfinished); // It is another's directory.
-                Err(error)
-            }
+            // It stays: another process that fills this directory may have made it.
+            Err(error) => Err(error),
         }
     }
 
@@ -172,8 +170,8 @@ impl<D: Disk> DataDir<D> {
     }
 
     /// Creates the directories of a new layout beside the present one. It does not count before
-    /// [`Self::activate`]; until then it is one of the [leftovers](Self::remove_leftovers). `tag` is to be random, and
-    /// that of the original where the layout becomes a copy: see [`Place::tag`].
+    /// [`Self::activate`]; until then it is one of the [leftovers](Self::remove_leftovers). `tag` is to be random:
+    /// see [`Place::tag`].
     ///
     /// # Errors
     /// [`Error::Io`].

@@ -22,7 +22,7 @@ const SYNC_BYTES: u64 = 32 << 20;
 /// The files from which a log as it was at one moment can be read back.
 #[derive(Debug)]
 pub struct Image {
-    shard_index: u32,
+    place: Place,
     /// Each with the number of bytes that count.
     files: Vec<(PathBuf, u64)>,
     next_seq: u64,
@@ -36,7 +36,7 @@ pub struct Image {
 
 impl Image {
     pub(crate) fn new<'a, F: 'a>(
-        shard_index: u32,
+        place: Place,
         snapshot: Option<&Snapshot>,
         segments: impl Iterator<Item = &'a Segment<F>>,
         next_seq: u64,
@@ -48,7 +48,7 @@ impl Image {
             files.push((segment.path.clone(), FILE_HEADER_BYTES as u64 + segment.bytes));
             newest = (segment.generation, segment.first_seq);
         }
-        Image { shard_index, files, next_seq, newest, snapshot: position, _hold: hold }
+        Image { place, files, next_seq, newest, snapshot: position, _hold: hold }
     }
 
     /// How many bytes [`copy_images`] copies of it.
@@ -82,8 +82,8 @@ impl Image {
                 if read == 0 {
                     break; // What is missing is found when the copy is read back.
                 }
-                if let (0, Some((header, _))) =
-                    (done, FileHeader::decode_any(&buffer[..read], magic, from_path)?)
+                if let (0, Some(header)) =
+                    (done, FileHeader::decode(&buffer[..read], magic, self.place, from_path)?)
                 {
                     buffer[..FILE_HEADER_BYTES].copy_from_slice(&header.encode(magic, place));
                 }
@@ -131,7 +131,8 @@ pub fn copy_images<D: Disk, E: From<Error>>(
     let mut directory = DataDir::begin(target.clone(), path, std::time::Duration::ZERO)?;
     let layout = directory.create_layout(images.len() as u32, tag)?;
     for image in images {
-        let (shard_dir, place) = (layout.shard_dir(image.shard_index), layout.place(image.shard_index));
+        let shard_index = image.place.shard_index;
+        let (shard_dir, place) = (layout.shard_dir(shard_index), layout.place(shard_index));
         image.copy(source, target, &shard_dir, place, &mut on_piece)?;
         image.verify(target, &shard_dir, place)?;
         let ((generation, first_seq), seq) = (image.newest, image.next_seq - 1);

@@ -73,10 +73,10 @@ pub struct Log<D: Disk> {
     /// What is known of the log beside it, as it was written last.
     synced: Synced,
     synced_writer: synced::Writer,
-    /// The checksum of the last frame that was written.
-    last_crc: u32,
+    /// The last frame that was written, if there is one in the log.
+    last_written: Option<Witness>,
     /// What becomes the witness once it is settled.
-    next_witness: Witness,
+    next_witness: Option<Witness>,
     /// The run of the machine from which on nothing can be missing of what was written.
     boot: Option<BootId>,
 }
@@ -217,8 +217,8 @@ impl<D: Disk> Log<D> {
             settled_seq: recovered.settled_seq,
             synced: replayed.synced,
             synced_writer: synced::Writer::new(recovered.lacking_synced.as_deref()),
-            last_crc: 0,
-            next_witness: Witness { seq: 0, crc: 0 },
+            last_written: replayed.last_frame,
+            next_witness: replayed.last_frame,
             boot: replayed.synced.boot,
         };
         log.synced = Synced { stamp: log.synced.stamp + 1, ..log.progress() };
@@ -365,7 +365,7 @@ impl<D: Disk> Log<D> {
         }
         self.buffered_entries = 0;
         self.written_seq = self.next_seq - 1;
-        self.last_crc = last_crc;
+        self.last_written = Some(Witness { seq: self.written_seq, crc: last_crc });
         self.wrote_since_open = true;
     }
 
@@ -636,13 +636,7 @@ impl<D: Disk> Log<D> {
     pub fn image(&mut self) -> Image {
         let hold = self.images.upgrade().unwrap_or_default();
         self.images = Arc::downgrade(&hold);
-        Image::new(
-            self.place.shard_index,
-            self.snapshot.as_ref(),
-            self.segments(),
-            self.written_seq + 1,
-            hold,
-        )
+        Image::new(self.place, self.snapshot.as_ref(), self.segments(), self.written_seq + 1, hold)
     }
 
     /// How many files that are not written any more are open because they are not synced.
@@ -700,9 +694,9 @@ impl<D: Disk> Log<D> {
     }
 
     fn note_synced(&mut self) {
-        if self.wrote_since_open && self.next_witness.seq <= self.settled_seq {
-            self.synced.witness = Some(self.next_witness).filter(|it| it.seq > 0).or(self.synced.witness);
-            self.next_witness = Witness { seq: self.written_seq, crc: self.last_crc };
+        if self.next_witness.is_none_or(|next| next.seq <= self.settled_seq) {
+            self.synced.witness = self.next_witness.or(self.synced.witness);
+            self.next_witness = self.last_written;
         }
         self.synced = Synced { stamp: self.synced.stamp + 1, ..self.progress() };
         let _ = self.synced_writer.write_at_once(&self.disk, &self.directory, self.place, &self.synced);

@@ -14,7 +14,7 @@ use crate::header::{
 };
 use crate::log::Segment;
 use crate::snapshot::{self, Snapshot, sync_directory};
-use crate::synced::Synced;
+use crate::synced::{Synced, Witness};
 use crate::{Disk, DiskFile, Error, Fault, Kind, Place, Proof, synced};
 
 /// A frame that is replayed.
@@ -92,6 +92,8 @@ pub struct Replayed<D: Disk> {
     pub(crate) newest_generation: u64,
     /// What was known of the log.
     pub(crate) synced: Synced,
+    /// The last frame of the log, if there is one.
+    pub(crate) last_frame: Option<Witness>,
     /// Frames up to this one say of each other, or the snapshot or the file `synced` says, that they are on disk.
     proven_seq: u64,
     /// Segments with whole frames that are cut, and the names under which they are kept aside.
@@ -178,6 +180,7 @@ pub fn replay<D: Disk, E: From<Error>>(
 
     let mut next_seq = position;
     let mut proven_seq = synced_seq;
+    let mut last_frame = None;
     let mut segments: Vec<Segment<D::File>> = Vec::new();
     let mut end = None;
     while end.is_none() && segments.len() < chain.len() && first_seq(&chain[segments.len()]) == next_seq {
@@ -189,6 +192,7 @@ pub fn replay<D: Disk, E: From<Error>>(
                 let (path, seq, found) = (found.path.clone(), frame.seq, frame.crc);
                 return Err(Error::OtherFrame { path, seq, expected, found }.into());
             }
+            last_frame = Some(Witness { seq: frame.seq, crc: frame.crc });
             let Content::Payload(kind) = frame.content else { return Ok(()) };
             let (seq, entries, payload) = (frame.seq, frame.entries, frame.payload);
             let (read_bytes, total_bytes) = (read_bytes + offset, survey.total_bytes);
@@ -245,6 +249,7 @@ pub fn replay<D: Disk, E: From<Error>>(
         snapshot,
         newest_generation: survey.newest_generation,
         synced: known,
+        last_frame,
         proven_seq,
         aside,
         leftovers,

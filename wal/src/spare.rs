@@ -116,8 +116,8 @@ impl<D: Disk> Preparation<D> {
     /// Completes the file. Blocks.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Displaced`]; then the preparation is given up, and the file removed: what it takes of a disk that is
-    /// nearly full is needed elsewhere.
+    /// [`Error::Io`], [`Error::Displaced`]; then the preparation is given up, and the file removed: what it takes of a
+    /// disk that is nearly full is needed elsewhere.
     pub fn run(mut self) -> Result<Spare<D>, Error> {
         self.disk.expect_lock()?;
         loop {
