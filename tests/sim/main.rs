@@ -2,7 +2,8 @@
 //! loses power and fails, at a time that jumps; every reply and every recovered state is compared with a
 //! model.
 //!
-//! Nothing here does real I/O, reads a clock or draws a random number but the first fresh seed. A failure prints the
+//! Nothing here does real I/O, reads a clock or draws a random number but the first fresh seed and the tags of layouts,
+//! on which nothing else depends. A failure prints the
 //! seed and the step, and `KVLITE_SIM_SEED=<seed> cargo test --test sim <test>` repeats it. Each run takes the same
 //! seeds as the one before, and as many fresh ones, from a number on that it prints. `KVLITE_SIM_SEEDS=<count>` runs
 //! so many of either sort in place of the 80 that a usual run takes; tests that usually take fewer do so then.

@@ -244,7 +244,11 @@ fn read_at<D: Disk>(disk: &D, path: &Path, offset: u64, place: Place) -> Result<
 pub(crate) fn begin<D: Disk>(disk: &D, layout: &Layout) -> Result<(), Error> {
     for shard_index in 0..layout.shards {
         let (directory, place) = (layout.shard_dir(shard_index), layout.place(shard_index));
-        let mut synced = read(disk, &directory, place)?.synced.unwrap_or_default();
+        let mut synced = match read(disk, &directory, place) {
+            // A power cut brought back what an earlier try to fill a layout with this number had noted.
+            Err(Error::OtherLayout { .. }) => Synced::default(),
+            found => found?.synced.unwrap_or_default(),
+        };
         if synced.stamp == 0 {
             let names = disk.list(&directory).map_err(Error::io("list", &directory))?;
             let snapshots = names.iter().filter_map(|name| number_of(name, SNAPSHOT_SUFFIX));
