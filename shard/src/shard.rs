@@ -291,7 +291,7 @@ impl Shard {
     /// Takes note of the last second, for what is found out over time. To be called about once a second;
     /// `latency_us` is how long requests took lately, if there were any.
     pub fn note_second(&mut self, now_ms: u64, latency_us: Option<f64>) {
-        let stats = self.stats();
+        let stats = self.counters();
         if let Some(analytics) = &mut self.analytics {
             analytics.set_time(now_ms);
             analytics.on_second(stats, latency_us, &self.keyspace);
@@ -324,13 +324,19 @@ impl Shard {
         self.stats.reads + self.stats.writes
     }
 
-    /// The counters.
+    /// The counters, and the memory of the analytics, which takes milliseconds to count.
     pub fn stats(&self) -> Stats {
+        Stats {
+            analytics_memory_bytes: self.analytics.as_ref().map_or(0, |it| it.memory_bytes() as u64),
+            ..self.counters()
+        }
+    }
+
+    fn counters(&self) -> Stats {
         Stats {
             keys: self.keyspace.len() as u64,
             keys_with_deadline: self.keyspace.deadline_count() as u64,
             memory_bytes: self.memory_bytes() as u64,
-            analytics_memory_bytes: self.analytics.as_ref().map_or(0, |it| it.memory_bytes() as u64),
             ..self.stats
         }
     }
