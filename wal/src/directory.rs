@@ -140,13 +140,9 @@ impl<D: Disk> DataDir<D> {
         let unfinished = path.join(UNFINISHED_NAME);
         disk.create(&unfinished).map_err(Error::io("create", &unfinished))?;
         sync_directory(&disk, path)?;
-        match lock(&disk, &path.join(LOCK_NAME), lock_wait) {
-            Ok(lock) => {
-                Ok(DataDir { disk, path: path.to_owned(), layout: None, is_unfinished: true, _lock: lock })
-            }
-            // It stays: another process that fills this directory may have made it.
-            Err(error) => Err(error),
-        }
+        // Where the lock is held the file stays: the process that fills this directory may have made it.
+        let lock = lock(&disk, &path.join(LOCK_NAME), lock_wait)?;
+        Ok(DataDir { disk, path: path.to_owned(), layout: None, is_unfinished: true, _lock: lock })
     }
 
     /// Locks the directory as [`Self::open`] does and reads the manifest; creates and removes nothing,
