@@ -21,6 +21,9 @@
 //!
 //! By bytes there is a second, smaller table, since a key may move the most bytes with few operations.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use crate::entry::Usage;
 
 /// After this time, in milliseconds, an observation counts half.
@@ -175,17 +178,28 @@ impl TopKeys {
             By::Reads => counter.reads,
             By::Writes => counter.writes,
         };
-        let ranked = table.counters.iter().map(|counter| (rank(counter), counter));
-        let mut ranked: Vec<_> = ranked.filter(|(rank, _)| *rank > 0.0).collect();
-        let order = |a: &(f64, &Counter), b: &(f64, &Counter)| {
-            b.0.total_cmp(&a.0).then_with(|| a.1.key.cmp(&b.1.key))
-        };
-        if count < ranked.len() {
-            // Nobody needs the order of the others, which are thousands, and this is asked once a second.
-            ranked.select_nth_unstable_by(count, order);
-            ranked.truncate(count);
+        // A score bounds what a counter ranks by, and all scores lie together: of thousands of counters, whose memory
+        // is cold once a second, only those are read that may rank.
+        let scores = table.scores.as_flattened().iter().enumerate().filter(|(_, score)| **score > 0.0);
+        let mut by_score: BinaryHeap<_> = scores.map(|(index, score)| (score.to_bits(), index)).collect();
+        let mut highest = BinaryHeap::new();
+        let mut ranked = Vec::new();
+        while let Some((bound, index)) = by_score.pop() {
+            if highest.len() == count && highest.peek().is_none_or(|Reverse(least)| *least > bound) {
+                break;
+            }
+            let counter = &table.counters[index];
+            let rank = rank(counter);
+            if rank > 0.0 {
+                ranked.push((rank, counter));
+                highest.push(Reverse(rank.to_bits()));
+                if highest.len() > count {
+                    highest.pop();
+                }
+            }
         }
-        ranked.sort_unstable_by(order);
+        ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.key.cmp(&b.1.key)));
+        ranked.truncate(count);
         let fade = 1.0 / growth(now_ms.max(self.now_ms).saturating_sub(self.landmark_ms));
         ranked.into_iter().map(|(_, counter)| counter.report(fade)).collect()
     }
@@ -479,6 +493,11 @@ mod tests {
             let faded = |uses: &[(u64, f64)]| -> f64 {
                 uses.iter().map(|(at_ms, count)| count / growth(now_ms - at_ms)).sum()
             };
+            for by in [By::Operations, By::Reads, By::Writes, By::Bytes] {
+                let (all, few) = (top.top(usize::MAX, by, now_ms), top.top(3, by, now_ms));
+                prop_assert_eq!(&all[..few.len()], &few[..]);
+                prop_assert_eq!(few.len(), all.len().min(3));
+            }
             let mut named = 0.0;
             for hot in top.top(usize::MAX, By::Operations, now_ms) {
                 let truth = faded(&exact[&hot.key].0);
