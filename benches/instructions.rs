@@ -16,7 +16,7 @@ use std::thread;
 
 use clap::Parser as _;
 use kvlite::protocol::{Listener, Parsed, Parser, write_reply};
-use kvlite::router;
+use kvlite::slots;
 use shard::{Change, Changes, Dialect, Glob, Reply, Request, Shard, Span, command};
 use wal::{Kind, Log, OsDisk, Place};
 
@@ -162,7 +162,7 @@ fn render(reply: &Reply<'_>, dialect: Dialect, count: usize) {
 
 fn find_shard(count: usize) {
     for _ in 0..count {
-        black_box(router::owner(black_box(b"key:00000042"), 2));
+        black_box(slots::owner(black_box(b"key:00000042"), 2));
     }
 }
 

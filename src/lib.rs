@@ -13,29 +13,26 @@
 //! [`clock`] knows what time it is. [`server`] starts and ends all this; [`recovery`] is the way back from the log into
 //! the shard, and [`tools`] look at a log while no server runs.
 
-mod backup;
+mod admin;
 pub mod bench;
+pub mod client;
 pub mod clock;
 pub mod config;
-pub mod connection;
 #[cfg(test)]
 mod documentation;
-mod journal;
-pub mod loading;
+mod durability;
+pub mod failure;
 pub mod logging;
-pub mod mail;
+pub mod mesh;
+pub mod metrics;
 pub mod net;
 pub mod protocol;
 pub mod recovery;
-pub mod report;
-pub mod router;
-mod schedule;
 pub mod server;
-mod session;
-mod signals;
+pub mod shared;
+pub mod slots;
 pub mod tools;
-mod upkeep;
-mod verdict;
+pub mod txn;
 pub mod worker;
 
 pub use server::run;

@@ -1,11 +1,10 @@
 //! The kvlite program: a tool or the load generator if the first argument names one, else the server. Options
 //! in, exit status out.
 
-use kvlite::bench;
 use kvlite::config::Config;
-use kvlite::logging;
-use kvlite::server::Failure;
+use kvlite::failure::Failure;
 use kvlite::tools::Tool;
+use kvlite::{bench, logging};
 use tikv_jemallocator::Jemalloc;
 
 /// Memory that was freed goes back to the system a second later; `.cargo/config.toml` has the settings.

@@ -11,10 +11,11 @@
 
 use allocation_counter::measure;
 use bytes::Bytes;
-use kvlite::connection::Replies;
+use kvlite::client::replies::Replies;
 use kvlite::net::Outbound;
 use kvlite::protocol::{self, Listener, Parsed, Parser};
-use kvlite::router::{self, Route};
+use kvlite::slots;
+use kvlite::slots::Route;
 use shard::{Changes, Dialect, Shard};
 use wal::{Kind, Log, OsDisk, Place};
 
@@ -98,7 +99,7 @@ impl Path {
             Some(memory) => parser.request_in(memory, command, self.dialect),
         };
         protocol::check_arity(request.command, request.arg_count()).unwrap();
-        assert!(matches!(router::route(&request, 2), Route::One(_)));
+        assert!(matches!(slots::route(&request, 2), Route::One(_)));
         let reply = shard.execute(&request, self.now_ms, changes);
         let (command, count) = (Some(request.command), request.arg_count());
         replies.now(|out| protocol::write_reply(&reply, command, count, self.dialect, out));

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use kvlite::mail::{Answer, Call, Mail, Post, QUEUE_CAPACITY, Token};
+use kvlite::mesh::{Answer, Call, Mail, Post, QUEUE_CAPACITY, Token};
 use kvlite::net::{Net, SocketId};
 use kvlite::{protocol, router};
 use shard::{Changes, Command, Dialect, Reply, Request, Shard, Span};
@@ -77,7 +77,7 @@ fn keys_of_shards(shards: usize) -> Vec<Vec<Vec<u8>>> {
     while keys.iter().any(|keys| keys.len() < KEYS) {
         // Scattered, so that neighbours in the list are none in memory.
         let key = format!("key:{:012}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 1_000_000_000_000);
-        let keys = &mut keys[router::owner(key.as_bytes(), shards)];
+        let keys = &mut keys[slots::owner(key.as_bytes(), shards)];
         if keys.len() < KEYS {
             keys.push(key.into_bytes());
         }

@@ -145,6 +145,33 @@ impl<'a> Request<'a> {
     }
 }
 
+/// A request that owns its arguments, or shares their memory.
+#[derive(Clone, Debug)]
+pub struct OwnedRequest {
+    /// The row of the command table.
+    pub command: &'static Command,
+    dialect: Dialect,
+    memory: Bytes,
+    args: Vec<Span>,
+}
+
+impl OwnedRequest {
+    /// Copies a request, unless it is one large argument whose memory can be shared.
+    pub fn new(request: &Request<'_>) -> OwnedRequest {
+        let Request { command, dialect, .. } = *request;
+        if let Some((memory, args)) = request.memory() {
+            return OwnedRequest { command, dialect, memory: memory.clone(), args: args.to_vec() };
+        }
+        let (buffer, args) = request.to_parts();
+        OwnedRequest { command, dialect, memory: buffer.into(), args }
+    }
+
+    /// The request.
+    pub fn request(&self) -> Request<'_> {
+        Request::in_memory(self.command, self.dialect, &self.memory, &self.args)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

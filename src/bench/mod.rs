@@ -13,20 +13,20 @@ mod requests;
 mod schedule;
 
 use std::ffi::OsString;
-use std::fmt;
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use generator::{Connection, Generator, Plan, Shared, Tally};
-pub use options::Options;
 use replies::Malformed;
-pub use report::Report;
 use requests::{Keys, RequestWriter};
 use schedule::Schedule;
+
+pub use options::Options;
+pub use report::Report;
 
 /// How many requests a connection has under way while keys are filled in, and how many bytes at most.
 const FILL_PIPELINE: usize = 100;
@@ -65,14 +65,14 @@ pub enum Failure {
     /// Another thread has failed.
     Stopped,
     /// The system refuses a network ring, or a thread.
-    System(crate::server::Failure),
+    System(crate::failure::Failure),
     /// The network ring failed.
     RingBroke(io::Error),
 }
 
 impl Failure {
     fn ring(error: io::Error) -> Failure {
-        Failure::System(crate::server::Failure::IoUring(error))
+        Failure::System(crate::failure::Failure::IoUring(error))
     }
 
     fn ring_broke(error: io::Error) -> Failure {
@@ -204,7 +204,7 @@ fn drive(
             };
             if let Err(error) = std::thread::Builder::new().spawn_scoped(scope, work) {
                 shared.stop.store(true, Ordering::Relaxed);
-                let _ = results.send(Err(Failure::System(crate::server::Failure::Thread(error))));
+                let _ = results.send(Err(Failure::System(crate::failure::Failure::Thread(error))));
                 break;
             }
         }

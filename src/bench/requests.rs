@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Zipf};
 
 use super::options::{Kind, Locality, Options, Protocol, SizeRange};
-use crate::router;
+use crate::slots;
 
 /// Digits of a key's number, as in the keys of redis-benchmark.
 const KEY_DIGITS: usize = 12;
@@ -60,7 +60,7 @@ impl Keys {
             for number in 0..options.keys {
                 name.clear();
                 push_key(b"key:", number, &mut name);
-                owned[router::owner(&name, shards)].push(number as u32); // At most 10^9 keys.
+                owned[slots::owner(&name, shards)].push(number as u32); // At most 10^9 keys.
             }
             if owned.iter().any(Vec::is_empty) || (shards == 1 && options.locality == Locality::Remote) {
                 return None;
@@ -373,7 +373,7 @@ mod tests {
                 let mut out = Vec::new();
                 writer.write_next(number % 3, &mut out);
                 let key = &out[out.len() - 18..out.len() - 2];
-                assert_eq!(router::owner(key, 3) == number % 3, is_local, "{}", key.escape_ascii());
+                assert_eq!(slots::owner(key, 3) == number % 3, is_local, "{}", key.escape_ascii());
             }
         }
         assert!(Keys::new(&options("--locality remote"), 1).is_none(), "there is no other shard");

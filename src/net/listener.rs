@@ -7,9 +7,28 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use rustix::net::sockopt;
+use shard::Dialect;
 
 /// How many connections may wait in the kernel to be accepted.
 const BACKLOG: i32 = 1024;
+
+/// Which listener a client came through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The text protocol, over TCP.
+    Text,
+    /// RESP, over TCP.
+    Resp,
+    /// RESP, over the Unix socket.
+    Unix,
+}
+
+impl Door {
+    /// How a client is answered that has not chosen yet.
+    pub(crate) fn first_dialect(self) -> Dialect {
+        if self == Door::Text { Dialect::Text } else { Dialect::Resp2 }
+    }
+}
 
 /// Listens on every address that `host` resolves to. Fails when one of them is taken; an address family that
 /// this machine does not have is passed over as long as another one is left.

@@ -18,7 +18,7 @@
 #![allow(unsafe_code)]
 
 mod buffers;
-mod listener;
+pub mod listener;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +38,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 use buffers::Buffers;
+
 pub use buffers::{CHUNK_BYTES, CHUNK_COUNT, Chunk};
 pub use listener::{bind_tcp, bind_unix, prepare_tcp};
 

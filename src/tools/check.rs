@@ -12,9 +12,8 @@ use wal::{Error, Evidence, Inspection, Layout, ReadOnlyDisk, Record, Recovered};
 
 use super::{Finding, Progress, ToolError, file_name, inspect, read, salvage};
 use crate::config::Boot;
-use crate::recovery::Replay;
-use crate::server;
-use crate::verdict::{self, Contradiction};
+use crate::failure::{Contradiction, damage_remedy};
+use crate::recovery::{Replay, in_doubt};
 
 #[derive(Clone, Debug, Args)]
 pub struct Options {
@@ -164,7 +163,7 @@ fn examine(
         return Ok(report);
     }
     progress.say("comparing the shards");
-    let verdict = verdict::reach(disk, &layout)?;
+    let verdict = in_doubt::reach(disk, &layout)?;
     if let Some(contradiction) = &verdict.contradiction {
         let shard = &mut report.shards[contradiction.lacking];
         shard.damage = Some(Damage::of_contradiction(contradiction, &layout));
@@ -317,7 +316,7 @@ impl Damage {
     }
 
     fn of(error: &Error) -> Damage {
-        if let (Some(evidence), Some((what_to_do, _))) = (error.evidence(), server::damage_remedy(error)) {
+        if let (Some(evidence), Some((what_to_do, _))) = (error.evidence(), damage_remedy(error)) {
             let Evidence { path, offset, expected, found } = evidence;
             return Damage { file: path.display().to_string(), offset, expected, found, what_to_do };
         }

@@ -19,10 +19,10 @@ use wal::{Kind, Layout, ReadOnlyDisk, Record};
 use super::{Finding, Progress, ToolError, inspect, read};
 use crate::clock::{self, Clock, Reading};
 use crate::config::Boot;
+use crate::failure::Failure;
 use crate::protocol::LINE_BYTES_MAX;
+use crate::recovery::in_doubt::{self, Verdict};
 use crate::recovery::{self, Replay};
-use crate::server::Failure;
-use crate::verdict::{self, Verdict};
 
 /// How many keys are printed at a time.
 const PRINT_KEYS: usize = 1024;
@@ -63,7 +63,7 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
         return dump_log(&disk, &layout, options.json, out, progress);
     }
     let (started, boot) = (Instant::now(), clock::name_of_boot(options.boot.id()));
-    let verdict = verdict::reach(&disk, &layout)?.accept(&layout)?;
+    let verdict = in_doubt::reach(&disk, &layout)?.accept(&layout)?;
     let last = last_clocks(&disk, &layout, &verdict, progress)?;
     for index in 0..layout.shards as usize {
         progress.begin("dumping", index, layout.shards);
@@ -180,7 +180,8 @@ fn dump_log(
     progress: &Progress,
 ) -> Result<Finding, ToolError> {
     // Of a damaged directory it is not known which transactions count.
-    let verdict = verdict::reach(disk, layout).and_then(|verdict| verdict.accept(layout)).unwrap_or_default();
+    let verdict =
+        in_doubt::reach(disk, layout).and_then(|verdict| verdict.accept(layout)).unwrap_or_default();
     let mut finding = Finding::Sound;
     for index in 0..layout.shards as usize {
         progress.begin("dumping", index, layout.shards);

@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand};
 use wal::{DataDir, Error, Inspection, Layout, Loss, Place, ReadOnlyDisk, Record, Recovered, Salvage};
 
 use crate::config::HELP_COLUMNS;
-use crate::server::Failure;
+use crate::failure::Failure;
 use progress::Progress;
 
 /// How long a lock is waited for: that of a server that was just killed is free in a moment.

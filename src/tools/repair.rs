@@ -19,10 +19,10 @@ use wal::{
 
 use super::{Finding, LOCK_WAIT, Progress, ToolError, inspect};
 use crate::config::Boot;
+use crate::failure::Failure;
+use crate::recovery::in_doubt::{self, Standing, Verdict};
 use crate::recovery::{self, Replay, Target};
-use crate::router;
-use crate::server::Failure;
-use crate::verdict::{self, Standing, Verdict};
+use crate::slots;
 
 #[derive(Clone, Debug, Args)]
 pub struct Options {
@@ -129,11 +129,11 @@ fn compare(
     shortened: &HashSet<usize>,
     with_left_out: bool,
 ) -> Result<Verdict, ToolError> {
-    let verdict = verdict::reach_by(sources.len() as u32, |index, on_record| {
+    let verdict = in_doubt::reach_by(sources.len() as u32, |index, on_record| {
         let source = &sources[index as usize];
         let read = source.read(|salvaged| {
             if let Salvaged::Record(record) = salvaged
-                && !(with_left_out && verdict::is_mark(&record))
+                && !(with_left_out && in_doubt::is_mark(&record))
             {
                 on_record(record);
             }
@@ -275,7 +275,7 @@ impl Restored {
                 self.known = Some(HashSet::new());
                 return;
             };
-            let owner = |key| router::owner(key, source.layout.shards as usize);
+            let owner = |key| slots::owner(key, source.layout.shards as usize);
             if change.key().is_some_and(|key| owner(key) != source.index) {
                 self.strange += 1;
             } else if self.is_trusted(&change) {

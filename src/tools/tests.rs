@@ -13,7 +13,8 @@ use wal::{Log, OsDisk};
 use super::*;
 use crate::protocol::{Listener, Parsed, Parser};
 use crate::recovery::{self, ShardData};
-use crate::router;
+use crate::slots;
+use crate::txn::id::transaction_id;
 
 const SEGMENT_BYTES: u64 = 4096;
 const SHARDS: u32 = 2;
@@ -86,7 +87,7 @@ fn state_of(shard: &shard::Shard) -> State {
 /// A key of this shard.
 fn key(shard: usize, number: usize) -> Vec<u8> {
     let names = (0..).map(|salt| format!("key-{number}-{salt}").into_bytes());
-    names.into_iter().find(|key| router::owner(key, SHARDS as usize) == shard).expect("every shard has keys")
+    names.into_iter().find(|key| slots::owner(key, SHARDS as usize) == shard).expect("every shard has keys")
 }
 
 fn value(number: usize) -> Vec<u8> {
@@ -185,7 +186,7 @@ fn recovered(path: &Path) -> Result<State, Failure> {
     for index in 0..SHARDS as usize {
         let (shard, _log) = data.shard(index).recover()?;
         for (key, record) in state_of(&shard) {
-            assert_eq!(router::owner(&key, SHARDS as usize), index, "every key is in the shard that owns it");
+            assert_eq!(slots::owner(&key, SHARDS as usize), index, "every key is in the shard that owns it");
             state.insert(key, record);
         }
     }
@@ -505,7 +506,7 @@ fn behind_lost_frames_no_value_comes_out_that_never_was() {
 #[test]
 fn transactions_are_kept_or_left_out_as_recovery_does_and_lost_parts_are_said() {
     let directory = Directory::filled();
-    let id = |number| crate::verdict::transaction_id(number, 0);
+    let id = |number| transaction_id(number, 0);
     let part = |writer: &mut Writer, number: u64, key: &[u8], value: &[u8]| {
         let put = shard::Change::Put { key, value, deadline_ms: None };
         writer.write(wal::Kind::Transaction { id: id(number), participants: &[0, 1] }, &[put]);
@@ -533,8 +534,7 @@ fn what_builds_on_a_lost_part_is_told_and_left_out_as_a_start_does() {
     let directory = Directory::filled();
     directory.write(|shards| {
         let put = shard::Change::Put { key: &key(1, 91), value: b"part", deadline_ms: None };
-        let kind =
-            wal::Kind::Transaction { id: crate::verdict::transaction_id(11, 0), participants: &[0, 1] };
+        let kind = wal::Kind::Transaction { id: transaction_id(11, 0), participants: &[0, 1] };
         shards[1].write(kind, &[put]);
         shards[1].put(&key(1, 92), b"kept");
         shards[1].put(&key(1, 91), b"builds-on-it");
@@ -569,7 +569,7 @@ fn what_was_cut_and_kept_aside_is_brought_back_by_a_repair() {
     let mut shards = [0, 1].map(|index| Writer::open(&data.shard(index)));
     let without = directory.temporary.path().join("without");
     copy_dir(&other, &without);
-    let kind = wal::Kind::Transaction { id: crate::verdict::transaction_id(11, 0), participants: &[0, 1] };
+    let kind = wal::Kind::Transaction { id: transaction_id(11, 0), participants: &[0, 1] };
     for (shard, writer) in shards.iter_mut().enumerate() {
         writer.write(kind, &[shard::Change::Put { key: &key(shard, 91), value: b"part", deadline_ms: None }]);
     }
@@ -609,7 +609,7 @@ fn what_was_left_out_is_brought_back_by_a_repair_that_is_told_so() {
     let data = recovery::open_on(OsDisk::default(), &directory.path(), SHARDS, SEGMENT_BYTES).unwrap();
     let mut shards = [0, 1].map(|index| Writer::open(&data.shard(index)));
     copy_dir(&other, &without);
-    let kind = wal::Kind::Transaction { id: crate::verdict::transaction_id(11, 0), participants: &[0, 1] };
+    let kind = wal::Kind::Transaction { id: transaction_id(11, 0), participants: &[0, 1] };
     for (shard, writer) in shards.iter_mut().enumerate() {
         writer.write(kind, &[shard::Change::Put { key: &key(shard, 91), value: b"part", deadline_ms: None }]);
     }
@@ -652,14 +652,14 @@ fn a_dump_is_imported_through_the_text_protocol() {
     directory.write(|shards| {
         for text in texts {
             let name = if text.len() > 1000 { b"long" } else { text };
-            let owner = &mut shards[router::owner(name, SHARDS as usize)];
+            let owner = &mut shards[slots::owner(name, SHARDS as usize)];
             owner.put(name, text);
         }
         let timed: [(&[u8], &[u8], u64); 3] =
             [(b"timed", b"soon", FAR_MS), (b"long-timed", &long, FAR_MS), (b"expired", b"gone", 1)];
         for (key, value, deadline) in timed {
             let put = shard::Change::Put { key, value, deadline_ms: Some(deadline) };
-            shards[router::owner(key, SHARDS as usize)].write(wal::Kind::Batch, &[put]);
+            shards[slots::owner(key, SHARDS as usize)].write(wal::Kind::Batch, &[put]);
         }
     });
     let (_, dump) = directory.dump(&[]).unwrap();
@@ -699,7 +699,7 @@ fn import(dump: &str) -> State {
 fn a_key_that_fits_no_line_is_refused_as_text_and_dumped_as_json() {
     let directory = Directory::empty();
     let key = vec![0; 200_000];
-    directory.write(|shards| shards[router::owner(&key, SHARDS as usize)].put(&key, b"v"));
+    directory.write(|shards| shards[slots::owner(&key, SHARDS as usize)].put(&key, b"v"));
     assert!(matches!(directory.dump(&[]), Err(ToolError::KeyTooLong { bytes: 200_000 })));
     assert_eq!(directory.dump(&["--json"]).unwrap().0, Finding::Sound);
 }
@@ -710,7 +710,7 @@ fn json_has_one_exact_record_a_line() {
     directory.write(|shards| {
         let mut put = |key: &[u8], value: &[u8], deadline_ms| {
             let put = shard::Change::Put { key, value, deadline_ms };
-            shards[router::owner(key, SHARDS as usize)].write(wal::Kind::Batch, &[put]);
+            shards[slots::owner(key, SHARDS as usize)].write(wal::Kind::Batch, &[put]);
         };
         put(b"text", "größer".as_bytes(), Some(FAR_MS));
         put(b"\xff\0", b"\xfe", None);
@@ -748,8 +748,7 @@ fn no_frame_is_told_not_to_count_where_a_start_is_refused() {
     let directory = Directory::filled();
     directory.write(|shards| {
         let put = shard::Change::Put { key: &key(0, 91), value: b"part", deadline_ms: None };
-        let kind =
-            wal::Kind::Transaction { id: crate::verdict::transaction_id(11, 0), participants: &[0, 1] };
+        let kind = wal::Kind::Transaction { id: transaction_id(11, 0), participants: &[0, 1] };
         shards[0].write(kind, &[put]);
         shards[0].log.sync().unwrap();
         let seq = shards[0].log.written_seq();

@@ -1,57 +1,17 @@
 //! Commands of the server that describe as many things as their arguments name (`COMMAND INFO`, `COMMAND DOCS`,
 //! `CONFIG GET`), where these are very many: some in each turn, and none while the client does not take its replies.
 
-use shard::command::{self, Command, Server};
-use shard::{Error, Glob, Reply, Request};
+use shard::command::{self};
+use shard::{Error, Glob, Reply};
 
 use super::Worker;
-use super::clients::{answer, answer_error};
+use crate::admin::{command_docs, command_info};
+use crate::client::Client;
+use crate::client::job::Job;
+use crate::client::listing::{Found, Listing, NAMES_PER_TURN};
+use crate::client::reply::{answer, answer_error};
 use crate::config::option_name;
-use crate::connection::Client;
 use crate::protocol;
-use crate::router::{Job, OwnedRequest};
-use crate::session::{command_docs, command_info};
-
-/// How many arguments a turn looks at: a tenth of a millisecond.
-const NAMES_PER_TURN: usize = 256;
-
-/// A command on its way.
-pub struct Listing {
-    request: OwnedRequest,
-    /// The argument at which to go on.
-    next: usize,
-    found: Found,
-}
-
-/// What is listed, and what was found of it.
-enum Found {
-    /// An item for each name, which the client has got as far as the names were looked at.
-    Infos,
-    /// Commands, each once.
-    Docs(Vec<&'static Command>),
-    /// Of each option, whether a pattern matches it.
-    Options(Vec<bool>),
-}
-
-impl Listing {
-    /// Begins one, if a request is of this kind and names so many things that it takes more than a turn.
-    pub(crate) fn of(request: &Request<'_>, client: &mut Client) -> Option<Listing> {
-        if request.arg_count() <= NAMES_PER_TURN {
-            return None;
-        }
-        let is = |word: &str| request.arg(0).eq_ignore_ascii_case(word.as_bytes());
-        let found = match request.command.run {
-            command::Run::Server(Server::Command) if is("INFO") => Found::Infos,
-            command::Run::Server(Server::Command) if is("DOCS") => Found::Docs(Vec::new()),
-            command::Run::Server(Server::Config) if is("GET") => Found::Options(Vec::new()),
-            _ => return None,
-        };
-        if let Found::Infos = found {
-            client.replies.now(|out| protocol::begin_list(request.arg_count() - 1, client.dialect, out));
-        }
-        Some(Listing { request: OwnedRequest::new(request), next: 1, found })
-    }
-}
 
 impl Worker {
     /// Goes on with a client's listing, if it has one and takes its replies. Returns whether more can be done in the

@@ -5,9 +5,9 @@
 use shard::Error;
 
 use super::Worker;
-use crate::connection::{Connection, Stage};
+use crate::admin::describe;
+use crate::client::{Connection, Stage};
 use crate::net::SocketId;
-use crate::session::describe;
 
 /// A client that has got no further for so long, in milliseconds, is looked at more closely.
 const STALLED_MS: u64 = 1000;

@@ -8,12 +8,13 @@ use std::time::Instant;
 use shard::{Dialect, Reply, Request, Span};
 
 use super::{ShardFiles, Worker};
+use crate::client::Stage;
 use crate::config::Config;
-use crate::connection::{Door, Stage};
-use crate::mail::{Newcomer, Post};
+use crate::mesh::{Newcomer, Post};
 use crate::net::Net;
+use crate::net::listener::Door;
 use crate::recovery;
-use crate::server::Shared;
+use crate::shared::Shared;
 
 const COMMANDS_PER_TURN: u64 = 256;
 const KEYS_PER_TURN: usize = 512;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use kvlite::router;
+use kvlite::slots;
 
 use crate::random::Random;
 
@@ -125,7 +125,7 @@ impl Ledger {
         for key in self.keys() {
             let unit = match key.split_once(':') {
                 Some((group, _)) => group.to_owned(),
-                None => format!("shard {}", router::owner(key.as_bytes(), shards)),
+                None => format!("shard {}", slots::owner(key.as_bytes(), shards)),
             };
             units.entry(unit).or_default().push(key);
         }

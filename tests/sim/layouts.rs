@@ -3,7 +3,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use kvlite::recovery;
-use kvlite::router;
+use kvlite::slots;
 use shard::{Change, Changes, Shard};
 use wal::{DataDir, Kind, Log, MemDisk};
 
@@ -24,7 +24,7 @@ fn path() -> &'static Path {
 /// A key of this name that belongs to the shard.
 fn key_of(shard: usize, shards: usize, name: &str) -> Vec<u8> {
     let mut keys = (0..).map(|number| format!("{name}:{number}").into_bytes());
-    keys.find(|key| router::owner(key, shards) == shard).expect("every shard owns keys")
+    keys.find(|key| slots::owner(key, shards) == shard).expect("every shard owns keys")
 }
 
 fn append(log: &mut Log<MemDisk>, kind: Kind<'_>, change: &Change<'_>) {
@@ -67,7 +67,7 @@ fn filled(dice: &mut Dice, shards: usize) -> (MemDisk, Model) {
         if !call.row.keys.any || call.row.name == "MSET" && call.args.len() > 2 {
             continue; // Here a request belongs to one shard.
         }
-        let (shard, log) = &mut owners[router::owner(&call.args[0], shards)];
+        let (shard, log) = &mut owners[slots::owner(&call.args[0], shards)];
         let mut changes = Changes::default();
         let reply = call.run(shard, NOW_MS, &mut changes);
         assert_eq!(reply, model.execute(&call, NOW_MS), "{call}");
@@ -98,7 +98,7 @@ fn expect_whole(disk: &MemDisk, shards: u32, expected: &Content, now_ms: u64) {
     for index in 0..shards as usize {
         let (shard, _log) = data.shard(index).recover().unwrap();
         for (key, entry) in content(&shard, now_ms) {
-            assert_eq!(router::owner(&key, shards as usize), index, "\"{}\"", key.escape_ascii());
+            assert_eq!(slots::owner(&key, shards as usize), index, "\"{}\"", key.escape_ascii());
             found.insert(key, entry);
         }
     }

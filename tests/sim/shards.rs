@@ -3,7 +3,7 @@ use std::error::Error;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use kvlite::{recovery, router};
+use kvlite::{recovery, slots};
 use shard::{Change, Changes, Shard};
 use wal::{Kind, Log, MemDisk};
 
@@ -118,7 +118,7 @@ impl Server {
 /// A key that this shard owns, of so many.
 fn key(name: &str, owner: usize, shards: usize) -> String {
     let named = |number: u32| format!("{name}{{{number}}}");
-    (0..).map(named).find(|key| router::owner(key.as_bytes(), shards) == owner).expect("numbers are endless")
+    (0..).map(named).find(|key| slots::owner(key.as_bytes(), shards) == owner).expect("numbers are endless")
 }
 
 /// The keys of a pair, on different shards whatever their number.
@@ -126,7 +126,7 @@ fn pair(number: u64) -> [String; 2] {
     [0, 1].map(|end| {
         let name = format!("pair{number}:");
         let on = |key: &String| {
-            let owner = |shards| router::owner(key.as_bytes(), shards);
+            let owner = |shards| slots::owner(key.as_bytes(), shards);
             if end == 0 { owner(SHARDS_LATER) == 0 } else { owner(SHARDS_LATER) == SHARDS_LATER - 1 }
         };
         (0..).map(|tag| format!("{name}{{{tag}}}")).find(on).expect("numbers are endless")
@@ -143,7 +143,7 @@ fn scripted(disk: &MemDisk, always: bool, known: &mut Known) -> Outcome {
         for step in (1..=STEPS).map(|step| round as u64 * STEPS + step) {
             if step % 3 == 0 {
                 let keys = pair(step / 3 % 2);
-                let owners = keys.each_ref().map(|key| router::owner(key.as_bytes(), shards));
+                let owners = keys.each_ref().map(|key| slots::owner(key.as_bytes(), shards));
                 let participants = &owners.map(|owner| owner as u32);
                 keys.iter().for_each(|key| known.send(key, step));
                 for (key, owner) in keys.iter().zip(owners) {
@@ -179,7 +179,7 @@ fn held(server: &Server) -> BTreeMap<String, u64> {
     let mut held = BTreeMap::new();
     for (index, (shard, _)) in server.owners.iter().enumerate() {
         for (key, (value, _)) in content(shard, NOW_MS) {
-            assert_eq!(router::owner(&key, server.owners.len()), index, "a key lies where it belongs");
+            assert_eq!(slots::owner(&key, server.owners.len()), index, "a key lies where it belongs");
             let step = String::from_utf8(value).unwrap().split_once(':').unwrap().0.parse().unwrap();
             held.insert(String::from_utf8(key).unwrap(), step);
         }

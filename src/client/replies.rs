@@ -1,14 +1,10 @@
-//! One client: its session state, what it sent and was not run yet, and its replies, which leave in the order
-//! of its requests. It does no I/O; the worker moves bytes between it and the network ring.
+//! The replies of one client, which leave in the order of its requests.
 
-use std::collections::{TryReserveError, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
-use shard::{Dialect, SHARED_LEN_MIN};
 
-use crate::net::{Outbound, SocketId};
-use crate::protocol::Parser;
-use crate::router::Job;
+use crate::net::Outbound;
 
 /// What may come all together from other shards, in bytes of replies.
 const LATE_REPLY_BYTES_MAX: usize = 1024 * 1024;
@@ -16,259 +12,11 @@ const LATE_REPLY_BYTES_MAX: usize = 1024 * 1024;
 /// How many requests of one client may be under way at other shards.
 const WAITING_MAX: usize = 256;
 
-/// Memory for a request is taken for at most so many times what has arrived of it: what the client claims may never
-/// come. A step that is not the last copies at most one part in so many of the request.
-const CLAIM_MAX: usize = 16;
-
-/// Buffers that a client does not need are kept for reuse up to this size.
-const BUFFER_KEPT_BYTES: usize = 64 * 1024;
-
 /// Replies that are ready wait for later ones of other shards only while they are smaller than this.
 const GATHERED_REPLY_BYTES_MAX: usize = 16 * 1024;
 
-/// What a client may take of the server's memory.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// A client that cannot be served at the moment is not received from past this many bytes.
-    pub query_bytes: usize,
-    /// A client that has this many bytes of replies waiting is not served further until they have left.
-    pub reply_bytes: usize,
-}
-
-/// Which listener a client came through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
-    /// The text protocol, over TCP.
-    Text,
-    /// RESP, over TCP.
-    Resp,
-    /// RESP, over the Unix socket.
-    Unix,
-}
-
-impl Door {
-    /// How a client is answered that has not chosen yet.
-    pub(crate) fn first_dialect(self) -> Dialect {
-        if self == Door::Text { Dialect::Text } else { Dialect::Resp2 }
-    }
-}
-
-/// How far a connection is on its way to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Serving.
-    Open,
-    /// The peer sends no more; what it sent is still served.
-    Ended,
-    /// Nothing more is served; the replies still leave.
-    Closing,
-    /// The replies have left and the peer was told so; its end is awaited, so that it can read them.
-    Lingering {
-        /// When waiting ends, in milliseconds from the start of the server.
-        until_ms: u64,
-    },
-    /// The peer is gone; what is under way ends unseen.
-    Gone,
-}
-
-/// A connection: the parser of its bytes, and the client behind it.
-pub struct Connection {
-    /// Turns bytes into requests.
-    pub parser: Parser,
-    /// Bytes that were received and not served when they came.
-    pub input: Vec<u8>,
-    /// So many of them, at their start, were served meanwhile; a request begins behind them.
-    pub served_bytes: usize,
-    /// The parser needs at least this many bytes that were not served to get on.
-    pub input_needed: usize,
-    /// Everything else.
-    pub client: Client,
-}
-
-/// A client.
-pub struct Client {
-    /// Its socket.
-    pub socket: SocketId,
-    /// Its number for `CLIENT ID`, unique while the server runs.
-    pub id: u64,
-    /// Which listener it came through.
-    pub door: Door,
-    /// What it may take.
-    pub limits: Limits,
-    /// How it is answered.
-    pub dialect: Dialect,
-    /// Its name, as it set it.
-    pub name: Vec<u8>,
-    /// The name of its library, as it set it.
-    pub library: [Vec<u8>; 2],
-    /// Its replies.
-    pub replies: Replies,
-    /// A command that involves several shards or steps. No other command of this client runs meanwhile.
-    pub job: Option<Box<Job>>,
-    /// When the job began, or last got on, in milliseconds from the start of the server.
-    pub job_since_ms: u64,
-    /// Jobs that the client waits for no more, by the sequence number under which they are answered.
-    pub given_up: Vec<(u32, Box<Job>)>,
-    /// Its next request has to wait until this worker has fewer of them.
-    pub waits_for: Option<usize>,
-    /// It has sent `MULTI`, which is unknown: no command of it runs up to `EXEC`, `DISCARD` or `RESET`.
-    pub is_in_multi: bool,
-    /// None of its other requests runs before the last one is answered, which runs later than it was taken.
-    pub waits_for_last: bool,
-    /// How far it is on its way to its end.
-    pub stage: Stage,
-    /// It was one too many, is told so, and is not counted among the clients.
-    pub refused: bool,
-    /// It is not received from at the moment.
-    pub paused: bool,
-    /// So many bytes of a large request have come early. It is not received from for the turns that they would take.
-    pub early_bytes: usize,
-    /// When it last got on: something was received from it, answered, or taken by it. In milliseconds from the start of
-    /// the server.
-    pub progress_ms: u64,
-    /// What it had taken when that was last looked at.
-    pub taken_bytes: u64,
-    /// The log tells that it is not read from.
-    pub is_told_of: bool,
-    /// The last turn of the worker in which its requests were looked at, and how many were run in it.
-    pub last_turn: u64,
-    /// See `last_turn`.
-    pub commands_in_turn: usize,
-    /// How many arguments those had.
-    pub args_in_turn: usize,
-    /// The last turn of the worker in which its replies showed what the worker's own shard holds.
-    pub shown_in_turn: u64,
-    /// Its replies stay here until the log holds the changes that they may show.
-    pub held_back: bool,
-    /// Since when its replies wait for those behind them, in microseconds from the start of the server.
-    pub gathering_since_us: Option<u64>,
-    /// Nothing came from it yet, and its greeting waits a moment for that.
-    pub is_greeted_first: bool,
-    /// Some of its input waits to be served, and it stands in the worker's list of such clients.
-    pub hungry: bool,
-    /// It stands in the worker's list of clients to look after at the end of the turn.
-    pub listed: bool,
-    /// The last count of the worker's clients that it was counted in.
-    pub counted_in: u32,
-}
-
-impl Connection {
-    /// A client that has just come through `door`.
-    pub fn new(socket: SocketId, id: u64, door: Door, parser: Parser, limits: Limits) -> Box<Connection> {
-        let client = Client {
-            socket,
-            id,
-            door,
-            limits,
-            dialect: door.first_dialect(),
-            name: Vec::new(),
-            library: Default::default(),
-            replies: Replies::default(),
-            job: None,
-            job_since_ms: 0,
-            given_up: Vec::new(),
-            waits_for: None,
-            is_in_multi: false,
-            waits_for_last: false,
-            stage: Stage::Open,
-            refused: false,
-            paused: false,
-            early_bytes: 0,
-            progress_ms: 0,
-            taken_bytes: 0,
-            is_told_of: false,
-            last_turn: 0,
-            commands_in_turn: 0,
-            args_in_turn: 0,
-            shown_in_turn: 0,
-            held_back: false,
-            gathering_since_us: None,
-            is_greeted_first: false,
-            hungry: false,
-            listed: false,
-            counted_in: 0,
-        };
-        Box::new(Connection { parser, input: Vec::new(), served_bytes: 0, input_needed: 0, client })
-    }
-
-    /// How many bytes were received and not served yet.
-    pub fn unserved_bytes(&self) -> usize {
-        self.input.len() - self.served_bytes
-    }
-
-    /// How many more bytes the parser needs to get on.
-    pub fn missing_bytes(&self) -> usize {
-        self.input_needed.saturating_sub(self.unserved_bytes())
-    }
-
-    /// How many of so many bytes that have come are taken before the parser looks at them. A large argument ends where
-    /// its memory does, so that the request can keep it as it is. A parser that asks for one byte more does not know
-    /// how many it needs, and would ask again for each.
-    pub fn taken_at_once(&self, chunk_bytes: usize) -> usize {
-        match self.missing_bytes() {
-            missing @ 2.. if self.input_needed >= SHARED_LEN_MIN => missing.min(chunk_bytes),
-            _ => chunk_bytes,
-        }
-    }
-
-    /// Adds bytes to the input. Its memory grows with what has come, in few steps towards exactly what the parser waits
-    /// for: a large value keeps it.
-    ///
-    /// # Errors
-    /// No memory can be had for them. Nothing is added.
-    pub fn take_in(&mut self, bytes: &[u8]) -> Result<(), TryReserveError> {
-        if bytes.len() > self.input.capacity() - self.input.len() {
-            self.input.drain(..std::mem::take(&mut self.served_bytes));
-            let arrived_bytes = self.input.len() + bytes.len();
-            if self.input_needed < arrived_bytes {
-                self.input.try_reserve(bytes.len())?;
-            } else {
-                let mut wanted_bytes = self.input_needed;
-                while wanted_bytes / CLAIM_MAX >= arrived_bytes {
-                    wanted_bytes /= CLAIM_MAX;
-                }
-                self.input.try_reserve_exact(wanted_bytes - self.input.len())?;
-            }
-        }
-        self.input.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    /// Drops what was received and not served.
-    pub fn drop_input(&mut self) {
-        self.input = Vec::new();
-        (self.served_bytes, self.input_needed) = (0, 0);
-    }
-}
-
-impl Client {
-    /// Whether its next request may run now, as far as the client itself is concerned.
-    pub fn is_servable(&self) -> bool {
-        matches!(self.stage, Stage::Open | Stage::Ended)
-            && self.job.is_none()
-            && (!self.waits_for_last || self.replies.all_in())
-            && self.replies.size_bytes() < self.limits.reply_bytes
-            && self.replies.may_wait_for_more()
-    }
-
-    /// Takes back what it has said about itself and how it wants to be answered.
-    pub fn reset(&mut self) {
-        self.dialect = self.door.first_dialect();
-        self.name.clear();
-        self.is_in_multi = false;
-    }
-
-    /// Whether it waits for nothing: no job, no request at another shard.
-    pub fn is_quiet(&self) -> bool {
-        self.job.is_none() && self.replies.all_in()
-    }
-
-    /// Whether nothing that it asked for is under way, whether it still waits for it or not: only then can the
-    /// connection go.
-    pub fn is_done(&self) -> bool {
-        self.is_quiet() && self.given_up.is_empty() && self.replies.given_up.is_empty()
-    }
-}
+/// Buffers that a client does not need are kept for reuse up to this size.
+const BUFFER_KEPT_BYTES: usize = 64 * 1024;
 
 /// The size that the first reply from another shard is taken to have.
 const REPLY_BYTES_GUESS: usize = 32 * 1024;
@@ -478,9 +226,14 @@ impl Replies {
 
     /// Whether one more request may be sent to another shard: replies as large as the last ones must not fill the
     /// memory when they come all together.
-    fn may_wait_for_more(&self) -> bool {
+    pub(super) fn may_wait_for_more(&self) -> bool {
         self.slots.len() + self.given_up.len() < WAITING_MAX
             && self.slots.len() * self.usual_bytes < LATE_REPLY_BYTES_MAX
+    }
+
+    /// Whether no worker owes an answer any more that was given up.
+    pub fn is_owed_nothing(&self) -> bool {
+        self.given_up.is_empty()
     }
 
     /// Whether every request was answered.
@@ -525,47 +278,6 @@ mod tests {
             all.extend_from_slice(&replies.take(Vec::new));
         }
         String::from_utf8(all).unwrap()
-    }
-
-    fn connection(input_needed: usize) -> Box<Connection> {
-        let socket = SocketId { index: 0, generation: 0 };
-        let parser = Parser::new(crate::protocol::Listener::Resp);
-        let limits = Limits { query_bytes: 64 << 10, reply_bytes: 1 << 20 };
-        let mut connection = Connection::new(socket, 1, Door::Resp, parser, limits);
-        connection.input_needed = input_needed;
-        connection
-    }
-
-    #[test]
-    fn memory_for_a_request_grows_with_what_has_come_and_fits_it_in_the_end() {
-        const CHUNK: usize = 64 << 10;
-        for needed in [20_000, 1 << 20, (9 << 20) + 17, 64 << 20] {
-            let mut connection = connection(needed);
-            let mut moved_bytes = 0;
-            while connection.input.len() < needed {
-                let before = (connection.input.capacity(), connection.input.len());
-                let count = CHUNK.min(needed - connection.input.len());
-                connection.take_in(&vec![0; count]).unwrap();
-                let (room, arrived) = (connection.input.capacity(), connection.input.len());
-                assert!(room <= CLAIM_MAX * arrived, "{room} bytes for {arrived} of {needed}");
-                moved_bytes += if room == before.0 { 0 } else { before.1 };
-            }
-            assert_eq!(connection.input.capacity(), needed);
-            assert!(moved_bytes <= needed / (CLAIM_MAX - 1), "{moved_bytes} bytes of {needed} were moved");
-        }
-    }
-
-    #[test]
-    fn a_large_argument_is_taken_to_its_end_and_small_ones_by_the_chunk() {
-        const CHUNK: usize = 4096;
-        let taken = |needed: usize, missing: usize| {
-            let mut connection = connection(needed);
-            connection.input = vec![0; needed - missing];
-            connection.taken_at_once(CHUNK)
-        };
-        assert_eq!([taken(1 << 20, 1 << 19), taken(1 << 20, 1000)], [CHUNK, 1000]);
-        assert_eq!(taken(1 << 20, 1), CHUNK, "between two arguments, or within a line");
-        assert_eq!(taken(100, 50), CHUNK);
     }
 
     #[test]

@@ -17,14 +17,14 @@ use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-
 use shard::AutoTtl;
-pub use units::{CpuList, InvalidValue, auto_ttl, auto_ttl_text};
-pub(crate) use units::{duration_within, number_within, size};
 use wal::BootId;
 
 use crate::bench;
 use crate::tools::Tool;
+
+pub use units::{CpuList, InvalidValue, auto_ttl, auto_ttl_text};
+pub(crate) use units::{duration_within, number_within, size};
 
 /// When a write that is acknowledged is safe from a power cut. None of them loses an acknowledged write
 /// when the process dies.

@@ -8,51 +8,53 @@
 //! inside a turn; when a turn finds nothing to do, the worker parks until the network ring, a peer or its clock
 //! wakes it.
 
-mod calls;
-mod clients;
-mod commands;
-mod crowd;
-mod hangs;
+mod dispatch;
+mod large_values;
 mod listing;
-mod readings;
+mod long_reads;
+mod peer;
+mod serve;
 mod settling;
-mod staging;
 mod stuck_clients;
 #[cfg(test)]
 mod tests;
+mod watchdog;
 
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use shard::analytics::inquiry::Inquiry;
-use shard::{Dialect, LockKeys, LockTable, Scan, Shard, Waiter};
+use shard::{Dialect, LockKeys, LockTable, OwnedRequest, Scan, Shard, Waiter};
 use wal::{OsDisk, Replayed};
 
-use crate::backup::Backup;
+use crate::admin::backup::Backup;
+use crate::client::{Connection, Stage};
 use crate::clock::{Clock, Followed, Reading, ShardClock};
 use crate::config::SyncMode;
-use crate::connection::{Connection, Door, Stage};
-use crate::journal::{Journal, Outcome};
-use crate::loading::Loaded;
-use crate::mail::{Answer, Page, Post, Token, TransactionId};
-use crate::net::{Event, Net, SocketId};
+use crate::durability::commit_delay::Crowd;
+use crate::durability::journal::{Journal, Outcome};
+use crate::durability::snapshotter::Upkeep;
+use crate::failure::Failure;
+use crate::mesh::{Answer, Page, Post, Token, TransactionId};
+use crate::metrics::Report;
+use crate::net::listener::Door;
+use crate::net::{Doorbell, Event, Net, SocketId};
 use crate::recovery::{self, ShardData};
-use crate::report::Report;
-use crate::router::{OwnedRequest, SHARDS_MAX};
-use crate::server::{self, Failure, Shared};
-use crate::upkeep::Upkeep;
-use crate::verdict;
-
-use clients::BACKLOG_TIME_MIN;
-pub(crate) use clients::{REFUSED_AT_ONCE_MAX, answer, job_token};
-use crowd::Crowd;
-use hangs::Peer;
-pub(crate) use listing::Listing;
-use readings::Readings;
+use crate::shared::Shared;
+use crate::shared::progress::Loaded;
+use crate::slots::SHARDS_MAX;
+use crate::txn::id::transaction_id;
+use large_values::Stagings;
+use long_reads::Readings;
+use serve::BACKLOG_TIME_MIN;
 use settling::Settling;
-use staging::Stagings;
+use watchdog::Peer;
+
+pub(crate) use serve::REFUSED_AT_ONCE_MAX;
 
 /// How many due keys one turn removes. Each costs a microsecond or two where millions are due and none is cached; a
 /// client without a pipeline is served once a turn.
@@ -174,11 +176,28 @@ pub struct Worker {
     drained: bool,
 }
 
+/// What a worker tells when it can be woken.
+pub(crate) struct Ready {
+    pub doorbell: Doorbell,
+    pub wakeup: OwnedFd,
+    pub waker: Waker,
+}
+
+/// What a worker tells the server.
+pub(crate) enum WorkerReport {
+    Ready(usize, Ready),
+    /// The files of a shard are read back and found sound.
+    Read,
+    Ended(Result<(), Failure>),
+    /// This worker has no executor; its thread ends with the reason.
+    Unbegun(usize),
+}
+
 /// Where a shard is to be read back from, once that is known, and who is told that it is.
 pub struct ShardFiles {
     /// Tells it.
     pub data: mpsc::Receiver<ShardData>,
-    pub(crate) read: mpsc::Sender<server::Report>,
+    pub(crate) read: mpsc::Sender<WorkerReport>,
 }
 
 /// What waits for locks.
@@ -313,7 +332,7 @@ impl Worker {
     }
 
     /// Accepts connections for all workers.
-    pub fn accept_at(&mut self, listeners: Vec<(std::os::fd::OwnedFd, Door)>) {
+    pub fn accept_at(&mut self, listeners: Vec<(OwnedFd, Door)>) {
         for (descriptor, door) in listeners {
             self.net.listen(descriptor);
             self.doors.push(door);
@@ -345,7 +364,7 @@ impl Worker {
             self.shard.set_auto_ttl(auto_ttl);
             shared.clock.learn(self.shard.clocks());
             self.read_back = Some((data, replayed));
-            let _ = self.files.read.send(server::Report::Read); // Nobody listens when the process is ending.
+            let _ = self.files.read.send(WorkerReport::Read); // Nobody listens when the process is ending.
         }
         if self.shared.loading.is_read()
             && let Some((data, replayed)) = self.read_back.take()
@@ -713,7 +732,7 @@ impl Worker {
         self.awaits_lull = false;
         self.journal.seal();
         let now_us = self.shared.id_time_us().max(self.last_id_us);
-        let now_id = verdict::transaction_id(now_us, SHARDS_MAX - 1);
+        let now_id = transaction_id(now_us, SHARDS_MAX - 1);
         let clocks = self.clock.clocks(self.turn_began_us);
         self.upkeep.on_lull(now_id, clocks, &mut self.journal.log, &mut self.post);
     }

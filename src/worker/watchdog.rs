@@ -11,13 +11,13 @@ use std::time::Duration;
 use shard::command::Run;
 use shard::{Error, Reply};
 
-use super::clients::{answer, answer_error};
 use super::{TICK_MS, Worker};
-use crate::connection::Client;
-use crate::mail::{Answer, Token};
+use crate::admin::synced_count;
+use crate::client::Client;
+use crate::client::job::Job;
+use crate::client::reply::{answer, answer_error};
+use crate::mesh::{Answer, Token};
 use crate::protocol;
-use crate::router::Job;
-use crate::session::synced_count;
 
 /// How much longer than its disk a client waits for an answer: what the shard itself has to say comes first.
 const ANSWER_SLACK_MS: u64 = 500;
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::recovery;
-    use crate::server::Shared;
+    use crate::shared::Shared;
 
     const TIMEOUT_MS: u64 = 1000;
 

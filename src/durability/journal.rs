@@ -27,10 +27,9 @@ use ahash::RandomState;
 use shard::{Change, Changes, Error, Reply, Request};
 use wal::{Kind, Log, OsDisk, Spare, Staged, SyncTicket};
 
-use crate::config::Config;
-use crate::config::SyncMode;
+use crate::config::{Config, SyncMode};
 use crate::logging;
-use crate::mail::{Answer, Post, Token};
+use crate::mesh::{Answer, Post, Token};
 use crate::net::{Net, SyncOf};
 
 /// A turn's changes go into several frames past this size: a frame holds less than 2 GiB, and one request may

@@ -6,17 +6,16 @@
 //! block each other; and mail cannot grow without bound, because a worker has at most [`CALLS_IN_FLIGHT_MAX`]
 //! calls without an answer at each peer: clients that ask for more are not read from meanwhile.
 
-use std::ops::Range;
-use std::os::fd::OwnedFd;
+mod message;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use bytes::Bytes;
-use shard::analytics::inquiry::{Findings, Question};
-use shard::{AutoTtl, Command, Dialect, Glob, Reply, Request, Span};
+use shard::{OwnedRequest, Request};
 
-use crate::net::{Doorbell, Net, SocketId};
-use crate::router::OwnedRequest;
+use crate::net::{Doorbell, Net};
+
+pub use message::{Answer, Args, Call, Mail, Newcomer, Page, Still, Token, TransactionId};
 
 /// How many requests of its clients a worker may have under way at one peer.
 pub const CALLS_IN_FLIGHT_MAX: usize = 16 * 1024;
@@ -27,266 +26,8 @@ pub const BYTES_IN_FLIGHT_MAX: usize = 8 * 1024 * 1024;
 /// How many messages fit between two workers. One would do; more lets both sides run ahead.
 pub const QUEUE_CAPACITY: usize = 64;
 
-/// Emptied mail is kept for reuse up to this size of its arena.
-const ARENA_KEPT_BYTES: usize = 256 * 1024;
-
 /// How many emptied mails a worker keeps for reuse.
 const POOL_MAX: usize = 64;
-
-/// Names the request to which an answer belongs: a client, and the place in its order of replies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Token {
-    /// The client's socket at the worker that asks.
-    pub socket: SocketId,
-    /// The number of the request among those of this client, modulo 2^32.
-    pub sequence: u32,
-}
-
-/// Names a multi-shard transaction, in the log too: unique over workers and restarts.
-pub type TransactionId = u64;
-
-/// Arguments of a request: a run of a mail's spans. These count from the request's own start in the arena, which
-/// may hold more bytes, large answers above all, than the 32 bits of a span can count.
-#[derive(Clone, Copy, Debug)]
-pub struct Args {
-    start: usize,
-    first: u32,
-    count: u32,
-}
-
-/// What a worker asks of another one's shard.
-#[derive(Debug)]
-pub enum Call {
-    /// Run a command whose keys all lie on the shard. Answered by `Bytes`.
-    Run {
-        /// The row.
-        command: &'static Command,
-        /// How to render the reply.
-        dialect: Dialect,
-        /// Its arguments.
-        args: Args,
-    },
-    /// As `Run`, for a request with a large argument, which is not copied.
-    RunLarge(OwnedRequest),
-    /// Run this shard's share of a command, without locks. Answered by `Part`.
-    RunPart {
-        /// The row.
-        command: &'static Command,
-        /// The arguments of this shard's share.
-        args: Args,
-    },
-    /// Lock the keys of this shard's part of a transaction. Answered by `Locked` (reads: `Part`) or `Refused`.
-    Lock {
-        /// The transaction.
-        transaction: TransactionId,
-        /// Wait for the locks in turn, instead of refusing.
-        wait: bool,
-        /// The row.
-        command: &'static Command,
-        /// The arguments of this shard's part.
-        args: Args,
-        /// All shards that have a part.
-        participants: Arc<[u32]>,
-    },
-    /// Run the locked part; the locks stay. Answered by `Committed`.
-    Commit {
-        /// The transaction.
-        transaction: TransactionId,
-        /// Its id in the log.
-        record: TransactionId,
-    },
-    /// Unlock, whether the part was run or not; no answer.
-    Release(TransactionId),
-    /// Walk a slice of the keyspace. Answered by `Page`.
-    Scan {
-        /// Where to go on.
-        position: u64,
-        /// How many keys to visit, about.
-        count: usize,
-        /// The glob pattern, if any.
-        pattern: Option<Arc<Glob>>,
-        /// How to render the keys.
-        dialect: Dialect,
-    },
-    /// Count what there is to count. Answered by `Report`.
-    Report,
-    /// Describe the clients, a line each. Answered by `Part`.
-    Clients,
-    /// Say how the keys are used. Answered by `Findings`.
-    Ask(Question),
-    /// The client is gone for which a `Scan` or an `Ask` was sent under the same token, or a command that takes
-    /// several turns: what is left of it is not done, and what it is answered with will not be looked at.
-    Forget,
-    /// Give keys that are written without a time to live one by these rules, unless newer ones have come already.
-    /// Answered by `Part`.
-    SetAutoTtl {
-        /// The rules.
-        auto_ttl: Arc<AutoTtl>,
-        /// Greater for newer rules, whichever worker has sent them.
-        version: u64,
-    },
-    /// Bring everything acknowledged so far to disk. Answered by `Part`.
-    Sync,
-    /// Write a snapshot and drop the log that it replaces. Answered by `Part`.
-    Compact,
-    /// As `Compact`, but nobody waits for it; no answer.
-    CompactUnheard,
-}
-
-/// What a call is answered with.
-#[derive(Debug)]
-pub enum Answer {
-    /// The rendered reply, in the mail's arena.
-    Bytes(Range<usize>),
-    /// A large value that is the whole reply, in RESP.
-    Value(Bytes),
-    /// In place of `Bytes` or `Value`: the request has failed for a reason of the shard's. Its client's worker renders
-    /// it, in the protocol that the client speaks.
-    Failed(shard::Error),
-    /// A part of the reply, to be merged.
-    Part(Reply<'static>),
-    /// The locked part has run. Until the log holds it the locks have to stay, however long that takes.
-    Committed(Reply<'static>),
-    /// The part is locked.
-    Locked,
-    /// The shard is locked for a backup, and this is how it is.
-    Still(Box<crate::backup::Still>),
-    /// The part conflicts with another transaction; nothing is locked.
-    Refused,
-    /// Some keys, rendered as list items, and where to go on.
-    Page(Box<Page>),
-    /// The counters of a worker.
-    Report(Box<crate::report::Report>),
-    /// How the keys of the shard are used.
-    Findings(Box<Findings>),
-}
-
-/// A slice of the keyspace.
-#[derive(Debug, Default)]
-pub struct Page {
-    /// The keys, rendered as list items.
-    pub items: Vec<u8>,
-    /// How many.
-    pub count: usize,
-    /// Where to go on; `None` at the end of the shard.
-    pub next: Option<u64>,
-}
-
-/// A new connection on its way to the worker that will serve it.
-#[derive(Debug)]
-pub struct Newcomer {
-    /// The connection.
-    pub socket: OwnedFd,
-    /// Which protocol its listener speaks.
-    pub door: crate::connection::Door,
-    /// The number by which `CLIENT ID` names it.
-    pub client_id: u64,
-}
-
-/// One message from one worker to another.
-#[derive(Debug, Default)]
-pub struct Mail {
-    calls: Vec<(Token, Call)>,
-    answers: Vec<(Token, Answer)>,
-    newcomers: Vec<Newcomer>,
-    spans: Vec<Span>,
-    arena: Vec<u8>,
-}
-
-impl Mail {
-    /// Copies arguments into the mail.
-    pub fn args<'a>(&mut self, args: impl Iterator<Item = &'a [u8]>) -> Args {
-        let (start, first) = (self.arena.len(), self.spans.len() as u32);
-        for arg in args {
-            let span = Span { start: (self.arena.len() - start) as u32, len: arg.len() as u32 };
-            self.spans.push(span);
-            self.arena.extend_from_slice(arg);
-        }
-        Args { start, first, count: self.spans.len() as u32 - first }
-    }
-
-    /// Adds a call.
-    pub fn call(&mut self, token: Token, call: Call) {
-        self.calls.push((token, call));
-    }
-
-    /// Adds an answer.
-    pub fn answer(&mut self, token: Token, answer: Answer) {
-        self.answers.push((token, answer));
-    }
-
-    /// Adds an answer that `render` writes.
-    pub fn answer_bytes(&mut self, token: Token, render: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.arena.len();
-        render(&mut self.arena);
-        self.answers.push((token, Answer::Bytes(start..self.arena.len())));
-    }
-
-    /// Adds a connection that the receiver is to serve.
-    pub fn newcomer(&mut self, newcomer: Newcomer) {
-        self.newcomers.push(newcomer);
-    }
-
-    /// The first arguments of the requests among its calls, most of them keys: for reading ahead.
-    pub fn first_args<'a>(
-        &'a self,
-        calls: impl Iterator<Item = &'a (Token, Call)>,
-    ) -> impl Iterator<Item = &'a [u8]> {
-        calls.filter_map(|(_, call)| match call {
-            Call::Run { args, .. } if args.count > 0 => {
-                Some(self.spans[args.first as usize].of(&self.arena[args.start..]))
-            }
-            _ => None,
-        })
-    }
-
-    /// Takes out the calls, in order. [`Mail::take_back`] returns the emptied list for reuse.
-    pub fn take_calls(&mut self) -> Vec<(Token, Call)> {
-        std::mem::take(&mut self.calls)
-    }
-
-    /// Takes out the answers, in order.
-    pub fn take_answers(&mut self) -> Vec<(Token, Answer)> {
-        std::mem::take(&mut self.answers)
-    }
-
-    /// Takes out the connections.
-    pub fn take_newcomers(&mut self) -> Vec<Newcomer> {
-        std::mem::take(&mut self.newcomers)
-    }
-
-    /// Gives emptied lists back to the mail, so that their memory is reused.
-    pub fn take_back(&mut self, mut calls: Vec<(Token, Call)>, mut answers: Vec<(Token, Answer)>) {
-        calls.clear();
-        answers.clear();
-        self.calls = calls;
-        self.answers = answers;
-    }
-
-    /// The request that a call carries.
-    pub fn request(&self, command: &'static Command, dialect: Dialect, args: Args) -> Request<'_> {
-        let spans = &self.spans[args.first as usize..][..args.count as usize];
-        Request::new(command, dialect, &self.arena[args.start..], spans)
-    }
-
-    /// The bytes of an answer.
-    pub fn bytes(&self, answer: Range<usize>) -> &[u8] {
-        &self.arena[answer]
-    }
-
-    fn is_empty(&self) -> bool {
-        self.calls.is_empty() && self.answers.is_empty() && self.newcomers.is_empty()
-    }
-
-    fn reset(&mut self) {
-        self.calls.clear();
-        self.answers.clear();
-        self.newcomers.clear();
-        self.spans.clear();
-        self.arena.clear();
-        self.arena.shrink_to(ARENA_KEPT_BYTES);
-    }
-}
 
 /// One end of the mesh that joins all workers: the queues of one worker.
 pub struct Post {
@@ -383,7 +124,7 @@ impl Post {
     /// mail that `keep` is given, can be copied from it.
     pub fn withdraw_answers(&mut self, mut keep: impl FnMut(usize, Token, Answer, &Mail)) {
         for (worker, Peer { open, .. }) in self.peers.iter_mut().enumerate() {
-            for (token, answer) in std::mem::take(&mut open.answers) {
+            for (token, answer) in open.take_answers() {
                 match answer {
                     Answer::Bytes(_)
                     | Answer::Value(_)
@@ -494,7 +235,10 @@ mod tests {
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+    use shard::{Dialect, Span};
+
     use super::*;
+    use crate::net::SocketId;
 
     const PATIENCE: Duration = Duration::from_secs(60);
 

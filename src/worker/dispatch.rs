@@ -5,20 +5,25 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shard::command::{Access, Run};
-use shard::{Error, Glob, PROBED_BYTES_MIN, Reply, Request, Waiter, has_room_for};
+use shard::{Error, Glob, OwnedRequest, PROBED_BYTES_MIN, Reply, Request, Waiter, has_room_for};
 
-use super::clients::{answer, answer_error, job_token, write_reply};
-use super::hangs::{hangs, hangs_in_disk};
-use super::readings::is_long_read;
-use super::staging::is_staged;
+use super::large_values::is_staged;
+use super::long_reads::is_long_read;
+use super::watchdog::{hangs, hangs_in_disk};
 use super::{Deferred, Worker};
-use crate::backup::{self, Backup, Still};
-use crate::connection::Client;
-use crate::mail::{Answer, Call, Mail, Token, TransactionId};
+use crate::admin::backup::{self, Backup};
+use crate::client::Client;
+use crate::client::job::Job;
+use crate::client::reply::{answer, answer_error, job_token, write_reply};
+use crate::durability::snapshotter;
+use crate::mesh::{Answer, Call, Mail, Still, Token, TransactionId};
 use crate::protocol::{self, Parser};
-use crate::router::{self, Gather, Job, OwnedRequest, Route, Transaction, Walk, Walked, route};
-use crate::upkeep;
-use crate::verdict;
+use crate::slots;
+use crate::slots::{Route, route};
+use crate::txn::gather::Gather;
+use crate::txn::id::transaction_id;
+use crate::txn::scan::{Walk, Walked};
+use crate::txn::transaction::Transaction;
 
 /// The error for a command that was to run in a transaction.
 const IN_MULTI: Error = Error::Unavailable(
@@ -191,12 +196,12 @@ impl Worker {
 
     /// Whether a shard that owns one of these keys hangs.
     fn any_hangs<'a>(&self, mut keys: impl Iterator<Item = &'a [u8]>) -> bool {
-        self.some_hang() && keys.any(|key| self.hung[router::owner(key, self.hung.len())])
+        self.some_hang() && keys.any(|key| self.hung[slots::owner(key, self.hung.len())])
     }
 
     pub(super) fn next_id(&mut self) -> TransactionId {
         self.last_id_us = self.shared.id_time_us().max(self.last_id_us + 1);
-        verdict::transaction_id(self.last_id_us, self.index)
+        transaction_id(self.last_id_us, self.index)
     }
 
     pub(crate) fn begin_gather(
@@ -274,7 +279,7 @@ impl Worker {
     }
 
     pub(super) fn on_answer(&mut self, from: usize, token: Token, answer: Answer, mail: &Mail) {
-        if token == upkeep::TOKEN {
+        if token == snapshotter::TOKEN {
             let failed = matches!(answer, Answer::Part(Reply::Error(_)));
             self.upkeep.on_synced(!failed, &self.journal.log, &mut self.post);
             return;

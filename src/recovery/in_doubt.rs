@@ -24,35 +24,14 @@
 //! Where frames are lost to damage, as repair finds it, a missing part proves nothing: the transaction counts.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::path::PathBuf;
 
 use shard::Change;
 use wal::{Disk, Kind, Layout, Record};
 
-use crate::loading::Loading;
-use crate::mail::TransactionId;
-use crate::router::SHARDS_MAX;
-use crate::server::Failure;
-
-/// The id of a transaction whose parts are run at this time by this worker: `micros:54 worker:10`. The time is in
-/// microseconds since the Unix epoch; a worker never uses the same one twice.
-pub fn transaction_id(micros: u64, worker: usize) -> TransactionId {
-    micros << 10 | worker as u64
-}
-
-/// The greatest time of an id, in the year 2255: a wall clock that shows a later one is wrong, and its ids would wrap.
-pub const ID_MICROS_MAX: u64 = 1 << 53;
-
-/// The time in an id.
-pub fn id_micros(id: TransactionId) -> u64 {
-    id >> 10
-}
-
-/// The id that marks a snapshot which begins at this time: not below that of any transaction of its shard.
-pub fn snapshot_id(micros: u64, last_id: TransactionId) -> TransactionId {
-    transaction_id(micros.max(id_micros(last_id)), SHARDS_MAX - 1)
-}
+use crate::failure::{Contradiction, Failure};
+use crate::mesh::TransactionId;
+use crate::shared::progress::Loading;
 
 /// What of the logs counts.
 #[derive(Debug, Default)]
@@ -69,19 +48,6 @@ pub struct Verdict {
     pub doubtful: usize,
     /// Why none of this can be: then nothing else of it counts.
     pub contradiction: Option<Contradiction>,
-}
-
-/// A transaction of which one shard lacks its part, although no crash can have taken it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Contradiction {
-    /// A shard that has its own part, or a frame that builds on it.
-    pub shard: usize,
-    /// The number of that frame.
-    pub seq: u64,
-    /// The shard that lacks its part.
-    pub lacking: usize,
-    /// Its directory.
-    pub directory: PathBuf,
 }
 
 /// How far the records of a shard can be relied on.
@@ -319,27 +285,6 @@ fn lacking(
         })
     };
     known().find(lacks).or_else(|| known().find_map(for_whose_sake))
-}
-
-impl Contradiction {
-    fn within(self, layout: &Layout) -> Contradiction {
-        Contradiction { directory: layout.shard_dir(self.lacking as u32), ..self }
-    }
-}
-
-impl fmt::Display for Contradiction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Contradiction { shard, seq, lacking, directory } = self;
-        let data = wal::data_dir_of(directory).unwrap_or(directory).display();
-        write!(
-            f,
-            "shard {lacking}: {}: expected its part of a command over several shards that shard {shard} knows of in \
-             frame {seq}, found a log that ends before it, although no crash can have taken it; put the files of \
-             shard {lacking} back from a copy, or salvage what is readable with `kvlite repair {data} --to NEW`; \
-             `kvlite check {data}` tells more",
-            directory.display()
-        )
-    }
 }
 
 /// The first frame of a log that builds on a transaction that does not count: it changes one of its keys.

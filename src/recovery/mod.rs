@@ -1,6 +1,8 @@
 //! From the data directory back into shards, and from one number of shards to another.
 //!
-//! What counts after a crash is for [`crate::verdict`] to say; here it is carried out.
+//! What counts after a crash is for [`crate::recovery::in_doubt`] to say; here it is carried out.
+
+pub(crate) mod in_doubt;
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
@@ -12,10 +14,11 @@ use wal::{DataDir, Disk, Kind, Layout, Log, Note, OsDisk, Place, Record, Replaye
 
 use crate::clock::wall_clock_us;
 use crate::config::Config;
-use crate::loading::Loading;
-use crate::router;
-use crate::server::Failure;
-use crate::verdict::{self, ID_MICROS_MAX, Verdict};
+use crate::failure::Failure;
+use crate::shared::progress::Loading;
+use crate::slots;
+use crate::txn::id::{ID_MICROS_MAX, id_micros, snapshot_id};
+use in_doubt::Verdict;
 
 /// How long the lock of the data directory is waited for: after a kill, the kernel still finishes what the killed
 /// process had submitted, and holds its files meanwhile.
@@ -62,7 +65,7 @@ impl<D: Disk> Data<D> {
 
     /// The time in the greatest id of a transaction or a snapshot in the files; 0 where there is none.
     pub fn last_id_us(&self) -> u64 {
-        verdict::id_micros(self.verdict.last_id)
+        id_micros(self.verdict.last_id)
     }
 
     /// Removes what an unfinished change of the layout left behind, gives an older layout what it lacks, and, if
@@ -315,7 +318,7 @@ pub(crate) fn apply(shard: &mut Shard, record: &Record<'_>) -> Result<(), Replay
 /// shard has a part of. Blocks.
 fn replace_by_snapshot<D: Disk>(shard: &Shard, log: &mut Log<D>, last_id: u64) -> Result<(), wal::Error> {
     let mut writer = log.begin_snapshot()?;
-    let id = verdict::snapshot_id(wall_clock_us().min(ID_MICROS_MAX), last_id);
+    let id = snapshot_id(wall_clock_us().min(ID_MICROS_MAX), last_id);
     writer.append(Kind::Transaction { id, participants: &[] }, 0, &[])?;
     let mut target = Target { writer, changes: Changes::default() };
     write_all(shard, |change| target.put(change))?;
@@ -359,7 +362,7 @@ fn judge<D: Disk>(
     segment_bytes: u64,
     loading: &Loading,
 ) -> Result<Arc<Verdict>, Failure> {
-    let verdict = verdict::reach_noting(disk, layout, loading)?.accept(layout)?;
+    let verdict = in_doubt::reach_noting(disk, layout, loading)?.accept(layout)?;
     if !verdict.is_news() {
         return Ok(Arc::new(verdict));
     }
@@ -478,7 +481,7 @@ fn move_keys<D: Disk>(
                 newest = newest.into_iter().chain([clocks]).max_by_key(|clocks| clocks.now_ms);
                 return Ok(());
             }
-            let owner = router::owner(change.key().unwrap_or_default(), shards);
+            let owner = slots::owner(change.key().unwrap_or_default(), shards);
             targets[owner].put(change).map_err(failed(owner))
         })?;
         if replayed.recovered.cut.is_some() {

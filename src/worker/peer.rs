@@ -2,19 +2,18 @@
 //! by mail; clients are not known here.
 
 use shard::command::{Access, Run};
-use shard::{Dialect, Error, LockKeys, Reply, Request, Scan, Waiter};
+use shard::{Dialect, Error, LockKeys, OwnedRequest, Reply, Request, Scan, Waiter};
 use wal::Kind;
 
-use super::clients::{READ_AHEAD_MAX, write_reply};
-use super::readings::is_long_read;
-use super::staging::is_staged;
+use super::large_values::is_staged;
+use super::long_reads::is_long_read;
+use super::serve::READ_AHEAD_MAX;
 use super::{Asked, Deferred, Prepared, Walking, Worker};
-use crate::backup::Still;
-use crate::journal::printable;
-use crate::mail::{Answer, Call, Mail, Page, Token, TransactionId};
+use crate::client::reply::write_reply;
+use crate::durability::journal::printable;
+use crate::mesh::{Answer, Call, Mail, Page, Still, Token, TransactionId};
 use crate::protocol;
-use crate::router::OwnedRequest;
-use crate::verdict;
+use crate::txn::id::id_micros;
 
 /// How many steps one turn takes for `SCAN` and `KEYS`, whoever asks: a tenth of a millisecond, in which it visits 512
 /// keys at most, and fewer where they are long or hard to compare.
@@ -76,7 +75,7 @@ impl Worker {
             }
             Call::Commit { transaction, record } => {
                 let part = self.prepared.remove(&transaction).expect("a part is committed once");
-                self.last_id_us = self.last_id_us.max(verdict::id_micros(record));
+                self.last_id_us = self.last_id_us.max(id_micros(record));
                 let (reply, seq) = self.run_part(record, &part);
                 self.journal.answer(seq, from, token, Answer::Committed(reply), &mut self.post);
             }

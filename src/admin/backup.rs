@@ -17,7 +17,6 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -25,13 +24,11 @@ use shard::{Error, Reply};
 use wal::{Disk, Image, OsDisk, copy_images};
 
 use crate::config::Config;
-use crate::journal::printable;
-use crate::logging;
-use crate::mail::Token;
+use crate::durability::journal::printable;
+use crate::mesh::{Still, Token};
 use crate::net::Net;
-use crate::recovery;
-use crate::server::Shared;
-
+use crate::shared::Shared;
+use crate::{logging, recovery};
 use beneath::Beneath;
 
 /// How long the path of a backup may be, and a name in it, to which the system and this module add something.
@@ -49,64 +46,6 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// By how much the copying thread steps back behind the workers, as `nice` counts it.
 const NICENESS: i32 = 10;
-
-/// A shard at the moment of a backup.
-#[derive(Debug)]
-pub struct Still {
-    /// Its log.
-    pub image: Image,
-    /// How many keys it had.
-    pub keys: u64,
-}
-
-/// How the backup goes that is being made, and how the last one went; for whoever asks.
-#[derive(Debug, Default)]
-pub struct Backups {
-    running: AtomicBool,
-    copied_bytes: AtomicU64,
-    total_bytes: AtomicU64,
-    last_ms: AtomicU64,
-    last_failed: AtomicBool,
-}
-
-impl Backups {
-    /// How much of a backup is copied, in percent, if one is being made.
-    pub fn percent(&self) -> Option<u64> {
-        let copied = u128::from(self.copied_bytes.load(Ordering::Relaxed));
-        let total = u128::from(self.total_bytes.load(Ordering::Relaxed).max(1));
-        self.running.load(Ordering::Relaxed).then_some((copied * 100 / total).min(100) as u64)
-    }
-
-    /// When the last complete backup since the start was complete, in the server's time, if there is one.
-    pub fn last_ms(&self) -> Option<u64> {
-        Some(self.last_ms.load(Ordering::Relaxed)).filter(|ms| *ms != 0)
-    }
-
-    /// Whether the last backup that was begun has failed.
-    pub fn last_failed(&self) -> bool {
-        self.last_failed.load(Ordering::Relaxed)
-    }
-
-    /// Takes the right to make a backup, which only one has.
-    ///
-    /// # Errors
-    /// When somebody has it.
-    pub fn begin(&self) -> Result<(), Error> {
-        match self.running.swap(true, Ordering::Acquire) {
-            true => Err(Error::Unavailable("a backup is being made already")),
-            false => Ok(()),
-        }
-    }
-
-    /// Gives it back, `now_ms` being the server's time.
-    pub fn end(&self, has_failed: bool, now_ms: u64) {
-        self.last_failed.store(has_failed, Ordering::Relaxed);
-        if !has_failed {
-            self.last_ms.store(now_ms, Ordering::Relaxed);
-        }
-        self.running.store(false, Ordering::Release);
-    }
-}
 
 /// The path of a backup, below the directory for backups, out of the argument of a command.
 ///
@@ -330,11 +269,10 @@ fn copy(
     total_bytes: u64,
 ) -> Result<(), Failure> {
     let backups = &shared.backups;
-    backups.copied_bytes.store(0, Ordering::Relaxed);
-    backups.total_bytes.store(total_bytes, Ordering::Relaxed);
+    backups.begin_copying(total_bytes);
     let (mut seen_bytes, mut seen_at) = (0, Instant::now());
     copy_images(&OsDisk::default(), parent, images, to, recovery::random_tag(), |piece_bytes| {
-        let bytes = backups.copied_bytes.fetch_add(piece_bytes, Ordering::Relaxed) + piece_bytes;
+        let bytes = backups.note_copied(piece_bytes);
         if seen_at.elapsed() >= PROGRESS_INTERVAL {
             let bytes_per_second = ((bytes - seen_bytes) as f64 / seen_at.elapsed().as_secs_f64()) as u64;
             tracing::info!(percent = backups.percent(), bytes_per_second, "backup");

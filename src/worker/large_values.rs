@@ -6,13 +6,12 @@
 
 use std::collections::VecDeque;
 
-use shard::Request;
 use shard::command::{Access, Run};
+use shard::{OwnedRequest, Request};
 use wal::{OsDisk, Staged};
 
 use super::Worker;
-use crate::mail::Token;
-use crate::router::OwnedRequest;
+use crate::mesh::Token;
 
 /// Values from this size on. What is smaller takes a few milliseconds at most.
 const STAGED_BYTES_MIN: usize = 4 << 20;

@@ -6,16 +6,19 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::net::SendFlags;
-use shard::{Error, PROBED_BYTES_MIN, Reply, Request, SHARED_LEN_MIN, has_room_for};
+use shard::{Error, Reply, SHARED_LEN_MIN};
 
 use super::Worker;
-use super::commands::Flow;
+use super::dispatch::Flow;
+use crate::client::job::Job;
+use crate::client::reply::{answer_error, job_token};
+use crate::client::{Client, Connection, Limits, Stage};
 use crate::config::Config;
-use crate::connection::{Client, Connection, Door, Limits, Stage};
-use crate::mail::{Call, Newcomer, Token};
+use crate::mesh::{Call, Newcomer, Token};
 use crate::net::SocketId;
+use crate::net::listener::Door;
 use crate::protocol::{self, Listener, Parsed, Parser, ProtocolError};
-use crate::router::{self, Job};
+use crate::slots;
 
 /// How many commands of one client a turn runs at most: a quarter of a millisecond of work.
 const COMMANDS_PER_TURN_MAX: usize = 256;
@@ -302,7 +305,7 @@ impl Worker {
     /// Makes the memory behind the keys of the next requests ready: the waits for several keys overlap.
     fn read_ahead(&self, bytes: &[u8]) {
         let shards = self.post.worker_count();
-        let own = |key: &&[u8]| router::owner(key, shards) == self.index;
+        let own = |key: &&[u8]| slots::owner(key, shards) == self.index;
         self.shard.warm(protocol::first_args(bytes).take(READ_AHEAD_MAX).filter(own));
     }
 
@@ -456,43 +459,4 @@ fn take_in(connection: &mut Connection, bytes: &[u8]) {
 
 fn is_over(until: Option<Instant>) -> bool {
     until.is_some_and(|until| Instant::now() >= until)
-}
-
-/// Under which name a job's calls are answered: a client has one job at a time.
-pub(crate) fn job_token(client: &Client) -> Token {
-    Token { socket: client.socket, sequence: client.replies.next_sequence() }
-}
-
-pub(crate) fn answer(client: &mut Client, request: &Request<'_>, reply: &Reply<'_>) {
-    match protocol::lone_value(reply, request.dialect) {
-        Some(value) if client.replies.all_in() => {
-            client.replies.now(|out| protocol::begin_value(value, out));
-            client.replies.now_sealed([value.clone()]);
-            client.replies.now(|out| out.extend_from_slice(protocol::VALUE_END));
-        }
-        _ if lacks_room(reply, client.replies.size_bytes()) => answer_error(client, Error::OutOfMemory),
-        _ => client.replies.now(|out| write_reply(reply, request, out)),
-    }
-}
-
-/// Whether there is no memory for a reply with large values behind so many bytes of others.
-fn lacks_room(reply: &Reply<'_>, before_bytes: usize) -> bool {
-    let value_bytes = match reply {
-        Reply::Bulk(bytes) => bytes.len(),
-        Reply::Shared(bytes) => bytes.len(),
-        Reply::Array(items) => {
-            items.iter().map(|item| if let Reply::Shared(value) = item { value.len() } else { 0 }).sum()
-        }
-        _ => 0,
-    };
-    value_bytes >= PROBED_BYTES_MIN && !has_room_for(2 * (before_bytes + value_bytes))
-}
-
-pub(super) fn write_reply(reply: &Reply<'_>, request: &Request<'_>, out: &mut Vec<u8>) {
-    protocol::write_reply(reply, Some(request.command), request.arg_count(), request.dialect, out);
-}
-
-pub(super) fn answer_error(client: &mut Client, error: Error) {
-    let dialect = client.dialect;
-    client.replies.now(|out| protocol::write_error(error, dialect, out));
 }

@@ -9,13 +9,12 @@ use std::collections::VecDeque;
 
 use ahash::RandomState;
 use shard::command::{Access, Merge, Run};
-use shard::{Error, Reply, Request};
+use shard::{Error, OwnedRequest, Reply, Request};
 
 use super::Worker;
-use super::clients::write_reply;
-use crate::mail::Token;
+use crate::client::reply::write_reply;
+use crate::mesh::Token;
 use crate::protocol::{self, REQUEST_BYTES_MAX};
-use crate::router::OwnedRequest;
 
 /// Up to so many keys are read at once: a millisecond.
 pub(super) const KEYS_AT_ONCE_MAX: usize = 4096;

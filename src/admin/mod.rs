@@ -2,6 +2,8 @@
 //!
 //! A command that every worker must be asked about begins here and ends in [`Worker::gathered`].
 
+pub(crate) mod backup;
+
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -11,15 +13,16 @@ use shard::analytics::load::{AHEAD, Outlook};
 use shard::command::{self, Access, Server};
 use shard::{AutoTtl, Command, Dialect, Error, Glob, Reply, Request, Stats, parse_integer};
 
-use crate::backup;
+use crate::client::job::Job;
+use crate::client::listing::Listing;
+use crate::client::reply::{answer, job_token};
+use crate::client::{Client, Stage};
 use crate::config::{InvalidValue, auto_ttl, auto_ttl_text, option_name};
-use crate::connection::{Client, Stage};
-use crate::mail::{Call, Mail, Token};
-use crate::report::Report;
-use crate::router::{Gather, Job};
-use crate::schedule;
-use crate::upkeep;
-use crate::worker::{Listing, Worker, answer, job_token};
+use crate::durability::{compaction, snapshotter};
+use crate::mesh::{Call, Mail, Token};
+use crate::metrics::Report;
+use crate::txn::gather::Gather;
+use crate::worker::Worker;
 
 /// The version of Redis whose commands and replies kvlite follows; clients choose their features by it.
 const REDIS_VERSION: &str = "7.0.15";
@@ -221,7 +224,7 @@ impl Worker {
             return Reply::Error(Error::SaveInProgress);
         }
         for worker in 0..self.post.worker_count() {
-            self.post.to(worker).call(upkeep::TOKEN, Call::CompactUnheard);
+            self.post.to(worker).call(snapshotter::TOKEN, Call::CompactUnheard);
         }
         Reply::Simple(match (is_save, compacting) {
             (true, false) => "Background saving started",
@@ -305,7 +308,7 @@ impl Worker {
     /// When the log will be compacted: the load now, by the forecast, and in the quietest hour of the next day.
     fn compact_when(&self, gather: &Gather) -> Reply<'static> {
         let report = &gather.report;
-        let decision = schedule::decide(report.log_fill, report.outlook.as_deref());
+        let decision = compaction::decide(report.log_fill, report.outlook.as_deref());
         let integer = |rate: f32| Reply::Integer(rate.round() as i64);
         let known = report.outlook.as_deref().filter(|outlook| outlook.hours_known == AHEAD);
         let (hours_ahead, lowest) = known.map(Outlook::lowest).unzip();

@@ -8,10 +8,9 @@
 //!
 //! What the analytics have learnt is left in a note beside the log: with each snapshot, each hour, and at the end.
 
-use std::fmt;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, mpsc};
+use std::{fmt, io};
 
 use rustix::process::setpriority_process;
 use shard::analytics::load;
@@ -22,10 +21,10 @@ use wal::{
 
 use crate::clock::Clock;
 use crate::config::{Config, SyncMode};
-use crate::journal::{Journal, printable};
-use crate::mail::{Answer, Call, Post, Token, TransactionId};
+use crate::durability::compaction::Schedule;
+use crate::durability::journal::{Journal, printable};
+use crate::mesh::{Answer, Call, Post, Token, TransactionId};
 use crate::net::{Net, SocketId};
-use crate::schedule::Schedule;
 
 /// How many keys one slice of a snapshot visits at most. A slice that was larger than a frame is followed by one of
 /// fewer keys, so that large values do not make long turns.

@@ -2,15 +2,14 @@
 //!
 //! It starts the workers and waits; it is never on the way of a command.
 
+mod signals;
+
 use std::collections::HashSet;
-use std::fmt;
 use std::io::ErrorKind;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::mpsc;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -20,22 +19,19 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
-use shard::Clocks;
 use wal::{Disk, OsDisk};
 
-use crate::backup::Backups;
-use crate::clock::{self, Clock, Reading, wall_clock_us};
-use crate::config::{Boot, CONNECTIONS_MAX, Config};
-use crate::connection::Door;
-use crate::journal::UNSYNCED_FILES_MAX;
-use crate::loading::Loading;
-use crate::logging;
-use crate::mail::{Post, QUEUE_CAPACITY};
+use crate::clock::wall_clock_us;
+use crate::config::{CONNECTIONS_MAX, Config};
+use crate::durability::journal::UNSYNCED_FILES_MAX;
+use crate::failure::Failure;
+use crate::mesh::{Post, QUEUE_CAPACITY};
+use crate::net::listener::Door;
 use crate::net::{self, ACCEPTS_AT_ONCE, Doorbell, Net};
-use crate::recovery;
-use crate::signals;
-use crate::verdict::{self, ID_MICROS_MAX};
-use crate::worker::{REFUSED_AT_ONCE_MAX, ShardFiles, Worker};
+use crate::shared::Shared;
+use crate::txn::id::ID_MICROS_MAX;
+use crate::worker::{REFUSED_AT_ONCE_MAX, Ready, ShardFiles, Worker, WorkerReport};
+use crate::{logging, recovery};
 
 /// What an executor pins for its own file I/O; sockets have the network ring's buffers.
 const EXECUTOR_IO_BYTES: usize = 64 * 1024;
@@ -69,384 +65,6 @@ const PLACE_INTERVAL: Duration = Duration::from_secs(1);
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 const UNIX_SOCKET: &str = "--unix-socket";
-
-/// The exit status where the system refuses what the server needs (`EX_CONFIG`).
-const EXIT_CONFIG: i32 = 78;
-
-/// Why the server ends, or does not start.
-#[derive(Debug)]
-pub enum Failure {
-    /// The kernel refuses io_uring, or lacks a part of it.
-    IoUring(std::io::Error),
-    /// The limit of locked memory is too low.
-    Memlock {
-        /// The limit, in bytes.
-        limit: u64,
-        /// What all shards need together, in bytes.
-        needed: u64,
-    },
-    /// The limit of open files leaves none for clients.
-    OpenFiles {
-        /// The limit.
-        limit: u64,
-        /// What the server needs to serve a single client.
-        needed: u64,
-    },
-    /// There can be no further thread.
-    Thread(std::io::Error),
-    /// A system call is forbidden.
-    SystemCall {
-        /// Its name.
-        call: &'static str,
-        /// What it is needed for, as a verb says it.
-        effect: &'static str,
-        /// How it failed.
-        error: std::io::Error,
-    },
-    /// There can be no log lines.
-    Logging(std::io::Error),
-    /// A listener's address cannot be used.
-    Listen {
-        /// The address, or the path.
-        address: String,
-        /// The flag that names it.
-        flag: &'static str,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// The data directory or the log in it.
-    Log {
-        /// The shard, where it is about one.
-        shard: Option<usize>,
-        /// Why.
-        error: wal::Error,
-    },
-    /// A log builds on what another log lacks, which no crash can have taken.
-    Contradiction(verdict::Contradiction),
-    /// A log frame holds something other than changes.
-    Replay {
-        /// The shard.
-        shard: usize,
-        /// The frame.
-        seq: u64,
-        /// Why.
-        error: shard::MalformedChange,
-    },
-    /// The network ring failed.
-    NetworkRing(std::io::Error),
-    /// A worker could not be started.
-    Executor(String),
-    /// Signals cannot be awaited.
-    Signals(std::io::Error),
-}
-
-impl Failure {
-    /// A failure of a shard's log.
-    pub(crate) fn log(shard: usize, error: wal::Error) -> Failure {
-        Failure::Log { shard: Some(shard), error }
-    }
-
-    /// Why something did not start that needs a thread among other things.
-    pub fn from_start(error: std::io::Error, otherwise: impl FnOnce(std::io::Error) -> Failure) -> Failure {
-        match error.raw_os_error() {
-            Some(libc::EAGAIN) => Failure::Thread(error),
-            _ => otherwise(error),
-        }
-    }
-
-    /// The status with which the process exits.
-    pub fn exit_status(&self) -> i32 {
-        match self {
-            Failure::IoUring(_)
-            | Failure::Memlock { .. }
-            | Failure::OpenFiles { .. }
-            | Failure::Thread(_)
-            | Failure::SystemCall { .. } => EXIT_CONFIG,
-            _ => 1,
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::IoUring(error) => {
-                write!(f, "io_uring is not available: {error}; {}", io_uring_remedy(error))
-            }
-            Failure::Memlock { limit, needed } => write!(
-                f,
-                "the limit of locked memory is {limit} bytes; io_uring needs {needed} here, besides what other \
-                 processes of this user have locked; start fewer --shards, or raise it: ulimit -l, LimitMEMLOCK= \
-                 of systemd, --ulimit memlock=-1 of a container"
-            ),
-            Failure::OpenFiles { limit, needed } => write!(
-                f,
-                "the limit of open files is {limit}, and the shards need {needed} to serve a client; start fewer \
-                 --shards, or raise it: ulimit -n, LimitNOFILE= of systemd, --ulimit nofile= of a container"
-            ),
-            Failure::Thread(error) => write!(
-                f,
-                "cannot start a thread: {error}; raise the limit of threads (ulimit -u, TasksMax= of systemd, \
-                 pids.max of a cgroup, --pids-limit of a container), or start fewer (--shards, or --threads of \
-                 kvlite bench)"
-            ),
-            Failure::SystemCall { call, effect, error } => write!(
-                f,
-                "the system call {call} is forbidden, which {effect}: {error}; allow it in the seccomp \
-                 profile of the container, or with SystemCallFilter= of systemd"
-            ),
-            Failure::Logging(error) => write!(f, "there can be no log: {error}"),
-            Failure::Listen { address, flag, error } => {
-                // Other ports of an address that is no address of this machine are no better.
-                let is_the_port = matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied);
-                let flag = if is_the_port || *flag == UNIX_SOCKET { flag } else { "--host" };
-                write!(f, "cannot listen on {address}: {error}; choose another with {flag}")
-            }
-            Failure::Log { shard, error } => {
-                if let Some(shard) = shard {
-                    write!(f, "shard {shard}: ")?;
-                }
-                write!(f, "{error}")?;
-                if let wal::Error::Locked { .. } = error {
-                    write!(f, "; stop it, or choose another directory with --wal-path")?;
-                }
-                if let wal::Error::Displaced { .. } = error {
-                    write!(f, "; what was acknowledged is where it is now, if it still exists")?;
-                }
-                let Some((remedy, directory)) = damage_remedy(error) else { return Ok(()) };
-                write!(f, "; {remedy}; `kvlite check {}` tells more", directory.display())
-            }
-            Failure::Contradiction(contradiction) => write!(f, "{contradiction}"),
-            Failure::Replay { shard, seq, error } => {
-                write!(f, "shard {shard}: frame {seq} of the log: {error}; it was written by something else")
-            }
-            Failure::NetworkRing(error) => write!(f, "the network ring failed: {error}"),
-            Failure::Executor(error) => write!(f, "cannot start a worker: {error}"),
-            Failure::Signals(error) => write!(f, "cannot await signals: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for Failure {}
-
-/// What to do about files that are not as they were written, and the data directory that they are in; `None` when
-/// they are not at fault.
-pub(crate) fn damage_remedy(error: &wal::Error) -> Option<(String, &Path)> {
-    let path = error.evidence()?.path;
-    let directory = wal::data_dir_of(path).unwrap_or(path);
-    let remedy = match error {
-        wal::Error::NewerVersion { .. } => "start a newer kvlite".to_owned(),
-        wal::Error::Unfinished { .. } => {
-            "remove the directory, and repeat the repair or the backup".to_owned()
-        }
-        wal::Error::WrongShard { .. } => "move it to the directory of its shard".to_owned(),
-        _ => format!(
-            "put it back from a copy, or salvage what is readable with `kvlite repair {} --to NEW`",
-            directory.display()
-        ),
-    };
-    Some((remedy, directory))
-}
-
-fn io_uring_remedy(error: &std::io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => {
-            "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile of the \
-             container, and set the sysctl kernel.io_uring_disabled to 0"
-        }
-        Some(libc::ENOSYS) => "allow it in the seccomp profile of the container, or run Linux 6.1 or newer",
-        Some(libc::ENOMEM) => "free memory, or raise the limit of locked memory (ulimit -l)",
-        _ => "kvlite needs Linux 6.1 or newer",
-    }
-}
-
-/// A number that all workers count together.
-#[derive(Debug, Default)]
-pub struct Gauge(AtomicU64);
-
-impl Gauge {
-    /// One more; returns the number with it.
-    pub fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// One more.
-    pub fn add(&self) {
-        self.next();
-    }
-
-    /// One less.
-    pub fn remove(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// The number now.
-    pub fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed) as usize
-    }
-}
-
-/// What all workers know. None of it is on the way of a command.
-#[derive(Debug)]
-pub struct Shared {
-    /// The options.
-    pub config: Config,
-    /// The port on which RESP is really spoken.
-    pub resp_port: Option<u16>,
-    /// When the server started.
-    pub started: Instant,
-    /// What time it is, once the data is loaded.
-    pub(crate) clock: SharedClock,
-    /// How far the shards are with reading their files back.
-    pub loading: Loading,
-    /// How backups go.
-    pub(crate) backups: Backups,
-    /// Clients connected now.
-    pub connections: Gauge,
-    /// Clients that ever connected.
-    pub clients_accepted: Gauge,
-    /// Clients that were one too many.
-    pub connections_refused: Gauge,
-    /// Changes of the rules for times to live, by whichever worker.
-    pub auto_ttl_versions: Gauge,
-    /// Workers with nothing left to do at the end.
-    pub drained: Gauge,
-    /// The time of transaction ids when the server started; known once the logs were looked at.
-    id_base_us: OnceLock<u64>,
-    stopping: AtomicBool,
-    pulses: Box<[Pulse]>,
-}
-
-/// How a worker is, as the others see it. Each has a cache line: it is written with every turn.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Pulse {
-    /// When it began its last turn, in milliseconds from the start of the server.
-    turn_began_ms: AtomicU64,
-    /// Its thread, as the system numbers it; 0 before that has begun.
-    thread: AtomicI32,
-    /// Its disk fails.
-    disk_fails: AtomicBool,
-    /// Up to which frame its log was handed to the system, and up to which it is on disk.
-    written_seq: AtomicU64,
-    durable_seq: AtomicU64,
-}
-
-impl Shared {
-    /// What is known when the server starts.
-    pub(crate) fn new(config: Config, resp_port: Option<u16>, started: Instant, loading: Loading) -> Shared {
-        let pulses = (0..config.shard_count()).map(|_| Pulse::default()).collect();
-        Shared {
-            config,
-            resp_port,
-            started,
-            clock: SharedClock::default(),
-            loading,
-            backups: Backups::default(),
-            connections: Gauge::default(),
-            clients_accepted: Gauge::default(),
-            connections_refused: Gauge::default(),
-            auto_ttl_versions: Gauge::default(),
-            drained: Gauge::default(),
-            id_base_us: OnceLock::new(),
-            stopping: AtomicBool::new(false),
-            pulses,
-        }
-    }
-
-    /// Notes that a worker begins a turn.
-    #[inline]
-    pub fn beat(&self, worker: usize, now_ms: u64) {
-        self.pulses[worker].turn_began_ms.store(now_ms, Ordering::Relaxed);
-    }
-
-    /// Notes whether the disk of a worker fails.
-    pub fn note_disk(&self, worker: usize, fails: bool) {
-        self.pulses[worker].disk_fails.store(fails, Ordering::Relaxed);
-    }
-
-    /// Notes how far the log of a worker is, before any answer leaves that depends on it.
-    #[inline]
-    pub fn note_log(&self, worker: usize, written_seq: u64, durable_seq: u64) {
-        self.pulses[worker].written_seq.store(written_seq, Ordering::Release);
-        self.pulses[worker].durable_seq.store(durable_seq, Ordering::Release);
-    }
-
-    /// How far the log of a worker is: written, and on disk.
-    pub fn log_progress(&self, worker: usize) -> (u64, u64) {
-        let pulse = &self.pulses[worker];
-        (pulse.written_seq.load(Ordering::Acquire), pulse.durable_seq.load(Ordering::Acquire))
-    }
-
-    /// When a worker began the turn that it is in, or its last one, in milliseconds from the start of the server.
-    pub fn turn_began_ms(&self, worker: usize) -> u64 {
-        self.pulses[worker].turn_began_ms.load(Ordering::Relaxed)
-    }
-
-    /// Notes that this thread is that of a worker.
-    pub fn note_thread(&self, worker: usize) {
-        let thread = rustix::thread::gettid().as_raw_nonzero().get();
-        self.pulses[worker].thread.store(thread, Ordering::Relaxed);
-    }
-
-    /// Whether the thread of a worker waits in a system call. One that runs, waits for a CPU or was stopped does not.
-    /// Where the system does not tell, it is taken to.
-    pub fn waits_in_system_call(&self, worker: usize) -> bool {
-        let thread = self.pulses[worker].thread.load(Ordering::Relaxed);
-        let stat = std::fs::read(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
-        // The state stands behind the thread's name, which is in parentheses.
-        let state = stat.rsplit(|byte| *byte == b')').next().and_then(|rest| rest.get(1));
-        !matches!(state, Some(b'R' | b'T' | b't'))
-    }
-
-    /// Whether the disk of a worker fails.
-    pub fn disk_fails(&self, worker: usize) -> bool {
-        self.pulses[worker].disk_fails.load(Ordering::Relaxed)
-    }
-
-    /// Notes that a worker has its shard. With the last one the server is ready, and says so.
-    pub(crate) fn shard_loaded(&self, index: usize, keys: usize) {
-        if self.loading.finish(index, keys) {
-            announce(self);
-        }
-    }
-
-    /// Whether the server is to end.
-    pub fn stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
-    }
-
-    /// The time for ids of transactions and snapshots, in microseconds since the Unix epoch. All workers share it,
-    /// and it never goes back, not over restarts either, whatever becomes of the clock.
-    pub fn id_time_us(&self) -> u64 {
-        let base_us = self.id_base_us.get().expect("no transaction runs before the data is loaded");
-        base_us + self.started.elapsed().as_micros() as u64
-    }
-}
-
-/// The clock with which all workers begin: what happens on one shard and then on another has to be in order there, too.
-#[derive(Debug, Default)]
-pub(crate) struct SharedClock {
-    /// The newest of what the logs tell.
-    last: Mutex<Option<Clocks>>,
-    clock: OnceLock<Clock>,
-}
-
-impl SharedClock {
-    /// Takes what the log of a shard tells.
-    pub fn learn(&self, clocks: Option<Clocks>) {
-        let mut last = self.last.lock().expect("no worker panics here");
-        *last = last.into_iter().chain(clocks).max_by_key(|clocks| clocks.now_ms);
-    }
-
-    /// The clock that goes on from what all logs tell.
-    pub fn resume(&self, started: Instant, boot: Boot) -> Clock {
-        *self.clock.get_or_init(|| {
-            let last = *self.last.lock().expect("no worker panics here");
-            Clock::resume(last, clock::name_of_boot(boot.id()), Reading::take_at_start(started))
-        })
-    }
-}
 
 /// The server as far as signals are concerned: what there is to stop, as the start goes on.
 #[derive(Default)]
@@ -495,22 +113,6 @@ impl SocketFile {
     }
 }
 
-/// What a worker tells when it can be woken.
-pub(crate) struct Ready {
-    doorbell: Doorbell,
-    wakeup: OwnedFd,
-    waker: Waker,
-}
-
-pub(crate) enum Report {
-    Ready(usize, Ready),
-    /// The files of a shard are read back and found sound.
-    Read,
-    Ended(Result<(), Failure>),
-    /// This worker has no executor; its thread ends with the reason.
-    Unbegun(usize),
-}
-
 /// What the workers report; while it is waited for, those that stand still are woken.
 ///
 /// A worker whose thread gets no CPU just when its executor looks for work parks with that work undone (glommio 0.9:
@@ -519,14 +121,14 @@ pub(crate) enum Report {
 /// long turn, or for a thread that waits for its CPU, which it does not harm.
 struct FromWorkers<'a> {
     shared: &'a Shared,
-    reports: mpsc::Receiver<Report>,
+    reports: mpsc::Receiver<WorkerReport>,
     /// Never dropped: with its executor gone, nobody is left to whom the last one could be given back.
     wakers: Vec<ManuallyDrop<Waker>>,
 }
 
 impl FromWorkers<'_> {
     /// The next report. Waits for it.
-    fn next(&self) -> Report {
+    fn next(&self) -> WorkerReport {
         loop {
             match self.reports.recv_timeout(STANDSTILL) {
                 Ok(report) => return report,
@@ -550,11 +152,11 @@ impl FromWorkers<'_> {
 /// Where a worker reports. Dropped before its work has begun, it reports that.
 struct Reports {
     index: usize,
-    to_server: Option<mpsc::Sender<Report>>,
+    to_server: Option<mpsc::Sender<WorkerReport>>,
 }
 
 impl Reports {
-    fn begin(mut self) -> mpsc::Sender<Report> {
+    fn begin(mut self) -> mpsc::Sender<WorkerReport> {
         self.to_server.take().expect("it begins once")
     }
 }
@@ -562,7 +164,7 @@ impl Reports {
 impl Drop for Reports {
     fn drop(&mut self) {
         if let Some(to_server) = self.to_server.take() {
-            let _ = to_server.send(Report::Unbegun(self.index)); // Nobody listens any more: the process is ending.
+            let _ = to_server.send(WorkerReport::Unbegun(self.index)); // Nobody listens any more: the process is ending.
         }
     }
 }
@@ -621,10 +223,10 @@ fn serve(
     let mut ready: Vec<Option<Ready>> = (0..shards).map(|_| None).collect();
     while ready.iter().any(Option::is_none) {
         match from_workers.next() {
-            Report::Ready(worker, its) => ready[worker] = Some(its),
-            Report::Read => unreachable!("no worker knows its files yet"),
-            Report::Ended(result) => return result,
-            Report::Unbegun(worker) => {
+            WorkerReport::Ready(worker, its) => ready[worker] = Some(its),
+            WorkerReport::Read => unreachable!("no worker knows its files yet"),
+            WorkerReport::Ended(result) => return result,
+            WorkerReport::Unbegun(worker) => {
                 let ended = executors.swap_remove(worker).join();
                 return ended.map_err(|error| executor_failure(error, &shared.config));
             }
@@ -642,7 +244,7 @@ fn serve(
     let mut data = found.prepare(&shared.loading)?;
     watch_place(data.disk().clone())?;
     let id_base_us = wall_clock_us().min(ID_MICROS_MAX).max(data.last_id_us() + 1);
-    let _ = shared.id_base_us.set(id_base_us); // It is set only here.
+    shared.set_id_base(id_base_us);
     for (index, sender) in shard_data.iter().enumerate() {
         let _ = sender.send(data.shard(index)); // As above.
         Net::unpark(running.wakeups[index].as_fd());
@@ -650,9 +252,9 @@ fn serve(
     let mut unread = shards;
     while unread > 0 {
         match from_workers.next() {
-            Report::Read => unread -= 1,
-            Report::Ready(..) | Report::Unbegun(_) => {}
-            Report::Ended(result) => return result,
+            WorkerReport::Read => unread -= 1,
+            WorkerReport::Ready(..) | WorkerReport::Unbegun(_) => {}
+            WorkerReport::Ended(result) => return result,
         }
     }
     data.settle(shared.config.discard_cut)?;
@@ -660,7 +262,7 @@ fn serve(
     running.wakeups.iter().for_each(|wakeup| Net::unpark(wakeup.as_fd()));
     (0..shards).try_for_each(|_| {
         loop {
-            if let Report::Ended(result) = from_workers.next() {
+            if let WorkerReport::Ended(result) = from_workers.next() {
                 break result;
             }
         }
@@ -724,7 +326,7 @@ fn spawn_worker(
     let work = move || async move {
         let reports = reports.begin();
         let result = work(index, shared, post, inlets, &reports).await;
-        let _ = reports.send(Report::Ended(result)); // Nobody listens any more: the process is ending.
+        let _ = reports.send(WorkerReport::Ended(result)); // Nobody listens any more: the process is ending.
     };
     let executor = LocalExecutorBuilder::new(placement)
         .name(&format!("kvlite-{index}"))
@@ -762,13 +364,13 @@ async fn work(
     shared: Arc<Shared>,
     mut post: Post,
     inlets: Inlets,
-    reports: &mpsc::Sender<Report>,
+    reports: &mpsc::Sender<WorkerReport>,
 ) -> Result<(), Failure> {
     let Inlets { listeners, start, data } = inlets;
     let net = Net::new().map_err(|error| ring_failure(error, &shared.config))?;
     let wakeup = net.wakeup().try_clone_to_owned().map_err(Failure::NetworkRing)?;
     let waker = std::future::poll_fn(|context| Poll::Ready(context.waker().clone())).await;
-    let _ = reports.send(Report::Ready(index, Ready { doorbell: net.doorbell(), wakeup, waker }));
+    let _ = reports.send(WorkerReport::Ready(index, Ready { doorbell: net.doorbell(), wakeup, waker }));
     // Nothing is served yet, so this thread may wait for the others.
     let Ok(doorbells) = start.recv() else { return Ok(()) };
     post.connect(&doorbells);
@@ -957,7 +559,7 @@ fn stop_on_signal() -> Result<Arc<Stoppable>, Failure> {
                 stopped.remove_unix_socket();
                 logging::exit(0)
             };
-            if shared.stopping.swap(true, Ordering::Relaxed) {
+            if shared.stop() {
                 tracing::warn!("stopped at once by a second signal, {name}");
                 stopped.remove_unix_socket();
                 logging::exit(128 + signal);
@@ -968,24 +570,6 @@ fn stop_on_signal() -> Result<Arc<Stoppable>, Failure> {
     };
     let thread = std::thread::Builder::new().name("kvlite-signals".to_owned()).spawn(wait);
     thread.map(|_| stoppable).map_err(Failure::Thread)
-}
-
-fn announce(shared: &Shared) {
-    let config = &shared.config;
-    let address = |port: u16| if port == 0 { "off".to_owned() } else { format!("{}:{port}", config.host) };
-    let shown =
-        |path: &Option<PathBuf>| path.as_ref().map_or("off".to_owned(), |path| path.display().to_string());
-    tracing::info!(
-        text = address(config.port),
-        resp = address(shared.resp_port.unwrap_or(0)),
-        unix = shown(&config.unix_socket),
-        shards = config.shard_count(),
-        data = %config.wal_path.display(),
-        sync = ?config.sync_mode,
-        started_ms = shared.started.elapsed().as_millis() as u64,
-        "kvlite {} is ready",
-        env!("CARGO_PKG_VERSION"),
-    );
 }
 
 #[cfg(test)]

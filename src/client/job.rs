@@ -1,0 +1,22 @@
+//! A command that takes several steps.
+
+use shard::OwnedRequest;
+
+use super::listing::Listing;
+use crate::txn::gather::Gather;
+use crate::txn::scan::Walk;
+use crate::txn::transaction::Transaction;
+
+/// A command in progress that involves several shards or several steps. Its client runs nothing else meanwhile.
+pub enum Job {
+    /// A multi-shard command.
+    Transaction(Transaction),
+    /// One answer from every worker.
+    Gather(Gather),
+    /// `SCAN` or `KEYS`.
+    Walk(Walk),
+    /// A description of very many things, which asks no other worker.
+    Listing(Listing),
+    /// `BACKUP`, once the shards have told how they are: they are being copied.
+    Backup(OwnedRequest),
+}

@@ -1,0 +1,46 @@
+//! How replies are rendered into a client's place.
+
+use shard::{Error, PROBED_BYTES_MIN, Reply, Request, has_room_for};
+
+use super::Client;
+use crate::mesh::Token;
+use crate::protocol;
+
+/// Under which name a job's calls are answered: a client has one job at a time.
+pub(crate) fn job_token(client: &Client) -> Token {
+    Token { socket: client.socket, sequence: client.replies.next_sequence() }
+}
+
+pub(crate) fn answer(client: &mut Client, request: &Request<'_>, reply: &Reply<'_>) {
+    match protocol::lone_value(reply, request.dialect) {
+        Some(value) if client.replies.all_in() => {
+            client.replies.now(|out| protocol::begin_value(value, out));
+            client.replies.now_sealed([value.clone()]);
+            client.replies.now(|out| out.extend_from_slice(protocol::VALUE_END));
+        }
+        _ if lacks_room(reply, client.replies.size_bytes()) => answer_error(client, Error::OutOfMemory),
+        _ => client.replies.now(|out| write_reply(reply, request, out)),
+    }
+}
+
+/// Whether there is no memory for a reply with large values behind so many bytes of others.
+fn lacks_room(reply: &Reply<'_>, before_bytes: usize) -> bool {
+    let value_bytes = match reply {
+        Reply::Bulk(bytes) => bytes.len(),
+        Reply::Shared(bytes) => bytes.len(),
+        Reply::Array(items) => {
+            items.iter().map(|item| if let Reply::Shared(value) = item { value.len() } else { 0 }).sum()
+        }
+        _ => 0,
+    };
+    value_bytes >= PROBED_BYTES_MIN && !has_room_for(2 * (before_bytes + value_bytes))
+}
+
+pub(crate) fn write_reply(reply: &Reply<'_>, request: &Request<'_>, out: &mut Vec<u8>) {
+    protocol::write_reply(reply, Some(request.command), request.arg_count(), request.dialect, out);
+}
+
+pub(crate) fn answer_error(client: &mut Client, error: Error) {
+    let dialect = client.dialect;
+    client.replies.now(|out| protocol::write_error(error, dialect, out));
+}

@@ -1,0 +1,234 @@
+//! Why the server ends, or does not start, and what to do about it.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use wal::Layout;
+
+const UNIX_SOCKET: &str = "--unix-socket";
+
+/// The exit status where the system refuses what the server needs (`EX_CONFIG`).
+const EXIT_CONFIG: i32 = 78;
+
+/// Why the server ends, or does not start.
+#[derive(Debug)]
+pub enum Failure {
+    /// The kernel refuses io_uring, or lacks a part of it.
+    IoUring(std::io::Error),
+    /// The limit of locked memory is too low.
+    Memlock {
+        /// The limit, in bytes.
+        limit: u64,
+        /// What all shards need together, in bytes.
+        needed: u64,
+    },
+    /// The limit of open files leaves none for clients.
+    OpenFiles {
+        /// The limit.
+        limit: u64,
+        /// What the server needs to serve a single client.
+        needed: u64,
+    },
+    /// There can be no further thread.
+    Thread(std::io::Error),
+    /// A system call is forbidden.
+    SystemCall {
+        /// Its name.
+        call: &'static str,
+        /// What it is needed for, as a verb says it.
+        effect: &'static str,
+        /// How it failed.
+        error: std::io::Error,
+    },
+    /// There can be no log lines.
+    Logging(std::io::Error),
+    /// A listener's address cannot be used.
+    Listen {
+        /// The address, or the path.
+        address: String,
+        /// The flag that names it.
+        flag: &'static str,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The data directory or the log in it.
+    Log {
+        /// The shard, where it is about one.
+        shard: Option<usize>,
+        /// Why.
+        error: wal::Error,
+    },
+    /// A log builds on what another log lacks, which no crash can have taken.
+    Contradiction(Contradiction),
+    /// A log frame holds something other than changes.
+    Replay {
+        /// The shard.
+        shard: usize,
+        /// The frame.
+        seq: u64,
+        /// Why.
+        error: shard::MalformedChange,
+    },
+    /// The network ring failed.
+    NetworkRing(std::io::Error),
+    /// A worker could not be started.
+    Executor(String),
+    /// Signals cannot be awaited.
+    Signals(std::io::Error),
+}
+
+impl Failure {
+    /// A failure of a shard's log.
+    pub(crate) fn log(shard: usize, error: wal::Error) -> Failure {
+        Failure::Log { shard: Some(shard), error }
+    }
+
+    /// Why something did not start that needs a thread among other things.
+    pub fn from_start(error: std::io::Error, otherwise: impl FnOnce(std::io::Error) -> Failure) -> Failure {
+        match error.raw_os_error() {
+            Some(libc::EAGAIN) => Failure::Thread(error),
+            _ => otherwise(error),
+        }
+    }
+
+    /// The status with which the process exits.
+    pub fn exit_status(&self) -> i32 {
+        match self {
+            Failure::IoUring(_)
+            | Failure::Memlock { .. }
+            | Failure::OpenFiles { .. }
+            | Failure::Thread(_)
+            | Failure::SystemCall { .. } => EXIT_CONFIG,
+            _ => 1,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::IoUring(error) => {
+                write!(f, "io_uring is not available: {error}; {}", io_uring_remedy(error))
+            }
+            Failure::Memlock { limit, needed } => write!(
+                f,
+                "the limit of locked memory is {limit} bytes; io_uring needs {needed} here, besides what other \
+                 processes of this user have locked; start fewer --shards, or raise it: ulimit -l, LimitMEMLOCK= \
+                 of systemd, --ulimit memlock=-1 of a container"
+            ),
+            Failure::OpenFiles { limit, needed } => write!(
+                f,
+                "the limit of open files is {limit}, and the shards need {needed} to serve a client; start fewer \
+                 --shards, or raise it: ulimit -n, LimitNOFILE= of systemd, --ulimit nofile= of a container"
+            ),
+            Failure::Thread(error) => write!(
+                f,
+                "cannot start a thread: {error}; raise the limit of threads (ulimit -u, TasksMax= of systemd, \
+                 pids.max of a cgroup, --pids-limit of a container), or start fewer (--shards, or --threads of \
+                 kvlite bench)"
+            ),
+            Failure::SystemCall { call, effect, error } => write!(
+                f,
+                "the system call {call} is forbidden, which {effect}: {error}; allow it in the seccomp \
+                 profile of the container, or with SystemCallFilter= of systemd"
+            ),
+            Failure::Logging(error) => write!(f, "there can be no log: {error}"),
+            Failure::Listen { address, flag, error } => {
+                // Other ports of an address that is no address of this machine are no better.
+                let is_the_port = matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied);
+                let flag = if is_the_port || *flag == UNIX_SOCKET { flag } else { "--host" };
+                write!(f, "cannot listen on {address}: {error}; choose another with {flag}")
+            }
+            Failure::Log { shard, error } => {
+                if let Some(shard) = shard {
+                    write!(f, "shard {shard}: ")?;
+                }
+                write!(f, "{error}")?;
+                if let wal::Error::Locked { .. } = error {
+                    write!(f, "; stop it, or choose another directory with --wal-path")?;
+                }
+                if let wal::Error::Displaced { .. } = error {
+                    write!(f, "; what was acknowledged is where it is now, if it still exists")?;
+                }
+                let Some((remedy, directory)) = damage_remedy(error) else { return Ok(()) };
+                write!(f, "; {remedy}; `kvlite check {}` tells more", directory.display())
+            }
+            Failure::Contradiction(contradiction) => write!(f, "{contradiction}"),
+            Failure::Replay { shard, seq, error } => {
+                write!(f, "shard {shard}: frame {seq} of the log: {error}; it was written by something else")
+            }
+            Failure::NetworkRing(error) => write!(f, "the network ring failed: {error}"),
+            Failure::Executor(error) => write!(f, "cannot start a worker: {error}"),
+            Failure::Signals(error) => write!(f, "cannot await signals: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// What to do about files that are not as they were written, and the data directory that they are in; `None` when
+/// they are not at fault.
+pub(crate) fn damage_remedy(error: &wal::Error) -> Option<(String, &Path)> {
+    let path = error.evidence()?.path;
+    let directory = wal::data_dir_of(path).unwrap_or(path);
+    let remedy = match error {
+        wal::Error::NewerVersion { .. } => "start a newer kvlite".to_owned(),
+        wal::Error::Unfinished { .. } => {
+            "remove the directory, and repeat the repair or the backup".to_owned()
+        }
+        wal::Error::WrongShard { .. } => "move it to the directory of its shard".to_owned(),
+        _ => format!(
+            "put it back from a copy, or salvage what is readable with `kvlite repair {} --to NEW`",
+            directory.display()
+        ),
+    };
+    Some((remedy, directory))
+}
+
+fn io_uring_remedy(error: &std::io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile of the \
+             container, and set the sysctl kernel.io_uring_disabled to 0"
+        }
+        Some(libc::ENOSYS) => "allow it in the seccomp profile of the container, or run Linux 6.1 or newer",
+        Some(libc::ENOMEM) => "free memory, or raise the limit of locked memory (ulimit -l)",
+        _ => "kvlite needs Linux 6.1 or newer",
+    }
+}
+
+/// A transaction of which one shard lacks its part, although no crash can have taken it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contradiction {
+    /// A shard that has its own part, or a frame that builds on it.
+    pub shard: usize,
+    /// The number of that frame.
+    pub seq: u64,
+    /// The shard that lacks its part.
+    pub lacking: usize,
+    /// Its directory.
+    pub directory: PathBuf,
+}
+
+impl Contradiction {
+    /// The same, of a shard of this layout.
+    pub(crate) fn within(self, layout: &Layout) -> Contradiction {
+        Contradiction { directory: layout.shard_dir(self.lacking as u32), ..self }
+    }
+}
+
+impl fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Contradiction { shard, seq, lacking, directory } = self;
+        let data = wal::data_dir_of(directory).unwrap_or(directory).display();
+        write!(
+            f,
+            "shard {lacking}: {}: expected its part of a command over several shards that shard {shard} knows of in \
+             frame {seq}, found a log that ends before it, although no crash can have taken it; put the files of \
+             shard {lacking} back from a copy, or salvage what is readable with `kvlite repair {data} --to NEW`; \
+             `kvlite check {data}` tells more",
+            directory.display()
+        )
+    }
+}

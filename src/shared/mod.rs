@@ -1,0 +1,232 @@
+//! What all threads of the server know.
+
+pub mod backups;
+pub mod progress;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::Instant;
+
+use shard::Clocks;
+
+use crate::clock::{self, Clock, Reading};
+use crate::config::{Boot, Config};
+use backups::Backups;
+use progress::Loading;
+
+/// A number that all workers count together.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// One more; returns the number with it.
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// One more.
+    pub fn add(&self) {
+        self.next();
+    }
+
+    /// One less.
+    pub fn remove(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed) as usize
+    }
+}
+
+/// What all workers know. None of it is on the way of a command.
+#[derive(Debug)]
+pub struct Shared {
+    /// The options.
+    pub config: Config,
+    /// The port on which RESP is really spoken.
+    pub resp_port: Option<u16>,
+    /// When the server started.
+    pub started: Instant,
+    /// What time it is, once the data is loaded.
+    pub(crate) clock: SharedClock,
+    /// How far the shards are with reading their files back.
+    pub loading: Loading,
+    /// How backups go.
+    pub(crate) backups: Backups,
+    /// Clients connected now.
+    pub connections: Gauge,
+    /// Clients that ever connected.
+    pub clients_accepted: Gauge,
+    /// Clients that were one too many.
+    pub connections_refused: Gauge,
+    /// Changes of the rules for times to live, by whichever worker.
+    pub auto_ttl_versions: Gauge,
+    /// Workers with nothing left to do at the end.
+    pub drained: Gauge,
+    /// The time of transaction ids when the server started; known once the logs were looked at.
+    id_base_us: OnceLock<u64>,
+    stopping: AtomicBool,
+    pulses: Box<[Pulse]>,
+}
+
+/// How a worker is, as the others see it. Each has a cache line: it is written with every turn.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Pulse {
+    /// When it began its last turn, in milliseconds from the start of the server.
+    turn_began_ms: AtomicU64,
+    /// Its thread, as the system numbers it; 0 before that has begun.
+    thread: AtomicI32,
+    /// Its disk fails.
+    disk_fails: AtomicBool,
+    /// Up to which frame its log was handed to the system, and up to which it is on disk.
+    written_seq: AtomicU64,
+    durable_seq: AtomicU64,
+}
+
+impl Shared {
+    /// What is known when the server starts.
+    pub(crate) fn new(config: Config, resp_port: Option<u16>, started: Instant, loading: Loading) -> Shared {
+        let pulses = (0..config.shard_count()).map(|_| Pulse::default()).collect();
+        Shared {
+            config,
+            resp_port,
+            started,
+            clock: SharedClock::default(),
+            loading,
+            backups: Backups::default(),
+            connections: Gauge::default(),
+            clients_accepted: Gauge::default(),
+            connections_refused: Gauge::default(),
+            auto_ttl_versions: Gauge::default(),
+            drained: Gauge::default(),
+            id_base_us: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+            pulses,
+        }
+    }
+
+    /// Notes that a worker begins a turn.
+    #[inline]
+    pub fn beat(&self, worker: usize, now_ms: u64) {
+        self.pulses[worker].turn_began_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// Notes whether the disk of a worker fails.
+    pub fn note_disk(&self, worker: usize, fails: bool) {
+        self.pulses[worker].disk_fails.store(fails, Ordering::Relaxed);
+    }
+
+    /// Notes how far the log of a worker is, before any answer leaves that depends on it.
+    #[inline]
+    pub fn note_log(&self, worker: usize, written_seq: u64, durable_seq: u64) {
+        self.pulses[worker].written_seq.store(written_seq, Ordering::Release);
+        self.pulses[worker].durable_seq.store(durable_seq, Ordering::Release);
+    }
+
+    /// How far the log of a worker is: written, and on disk.
+    pub fn log_progress(&self, worker: usize) -> (u64, u64) {
+        let pulse = &self.pulses[worker];
+        (pulse.written_seq.load(Ordering::Acquire), pulse.durable_seq.load(Ordering::Acquire))
+    }
+
+    /// When a worker began the turn that it is in, or its last one, in milliseconds from the start of the server.
+    pub fn turn_began_ms(&self, worker: usize) -> u64 {
+        self.pulses[worker].turn_began_ms.load(Ordering::Relaxed)
+    }
+
+    /// Notes that this thread is that of a worker.
+    pub fn note_thread(&self, worker: usize) {
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        self.pulses[worker].thread.store(thread, Ordering::Relaxed);
+    }
+
+    /// Whether the thread of a worker waits in a system call. One that runs, waits for a CPU or was stopped does not.
+    /// Where the system does not tell, it is taken to.
+    pub fn waits_in_system_call(&self, worker: usize) -> bool {
+        let thread = self.pulses[worker].thread.load(Ordering::Relaxed);
+        let stat = std::fs::read(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+        // The state stands behind the thread's name, which is in parentheses.
+        let state = stat.rsplit(|byte| *byte == b')').next().and_then(|rest| rest.get(1));
+        !matches!(state, Some(b'R' | b'T' | b't'))
+    }
+
+    /// Whether the disk of a worker fails.
+    pub fn disk_fails(&self, worker: usize) -> bool {
+        self.pulses[worker].disk_fails.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a worker has its shard. With the last one the server is ready, and says so.
+    pub(crate) fn shard_loaded(&self, index: usize, keys: usize) {
+        if self.loading.finish(index, keys) {
+            announce(self);
+        }
+    }
+
+    /// Tells all that the server is to end. Returns whether they knew.
+    pub fn stop(&self) -> bool {
+        self.stopping.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether the server is to end.
+    pub fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Ids of transactions begin after this time, which no id in the logs reaches. To be set once, before any runs.
+    pub(crate) fn set_id_base(&self, id_base_us: u64) {
+        self.id_base_us.set(id_base_us).expect("it is set once");
+    }
+
+    /// The time for ids of transactions and snapshots, in microseconds since the Unix epoch. All workers share it,
+    /// and it never goes back, not over restarts either, whatever becomes of the clock.
+    pub fn id_time_us(&self) -> u64 {
+        let base_us = self.id_base_us.get().expect("no transaction runs before the data is loaded");
+        base_us + self.started.elapsed().as_micros() as u64
+    }
+}
+
+/// The clock with which all workers begin: what happens on one shard and then on another has to be in order there, too.
+#[derive(Debug, Default)]
+pub(crate) struct SharedClock {
+    /// The newest of what the logs tell.
+    last: Mutex<Option<Clocks>>,
+    clock: OnceLock<Clock>,
+}
+
+impl SharedClock {
+    /// Takes what the log of a shard tells.
+    pub fn learn(&self, clocks: Option<Clocks>) {
+        let mut last = self.last.lock().expect("no worker panics here");
+        *last = last.into_iter().chain(clocks).max_by_key(|clocks| clocks.now_ms);
+    }
+
+    /// The clock that goes on from what all logs tell.
+    pub fn resume(&self, started: Instant, boot: Boot) -> Clock {
+        *self.clock.get_or_init(|| {
+            let last = *self.last.lock().expect("no worker panics here");
+            Clock::resume(last, clock::name_of_boot(boot.id()), Reading::take_at_start(started))
+        })
+    }
+}
+
+fn announce(shared: &Shared) {
+    let config = &shared.config;
+    let address = |port: u16| if port == 0 { "off".to_owned() } else { format!("{}:{port}", config.host) };
+    let shown =
+        |path: &Option<PathBuf>| path.as_ref().map_or("off".to_owned(), |path| path.display().to_string());
+    tracing::info!(
+        text = address(config.port),
+        resp = address(shared.resp_port.unwrap_or(0)),
+        unix = shown(&config.unix_socket),
+        shards = config.shard_count(),
+        data = %config.wal_path.display(),
+        sync = ?config.sync_mode,
+        started_ms = shared.started.elapsed().as_millis() as u64,
+        "kvlite {} is ready",
+        env!("CARGO_PKG_VERSION"),
+    );
+}

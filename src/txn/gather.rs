@@ -1,0 +1,98 @@
+//! One answer from every worker, gathered into one.
+
+use shard::analytics::inquiry::Findings;
+use shard::command::{Merge, Run};
+use shard::{OwnedRequest, Reply, Request};
+
+use super::merge::merge_parts;
+use crate::mesh::{Answer, Call, Mail, Post, Token};
+use crate::metrics::Report;
+
+/// One answer from every worker, gathered.
+pub struct Gather {
+    /// The command that asked, with its arguments.
+    pub request: OwnedRequest,
+    /// The sum of the reports, where reports were asked for.
+    pub report: Box<Report>,
+    /// What each shard has found, where that was asked for.
+    pub findings: Vec<Findings>,
+    /// What the client is answered once all is done, where that is known.
+    pub then: Option<Reply<'static>>,
+    /// Until when the client waits, in milliseconds from the start of the server; none for no end.
+    pub deadline_ms: Option<u64>,
+    parts: Vec<Reply<'static>>,
+    asks_for_reports: bool,
+    /// The workers that have not answered.
+    unanswered: Vec<usize>,
+}
+
+impl Gather {
+    /// Puts one call to each of these workers.
+    pub fn begin(
+        workers: Vec<usize>,
+        request: &Request<'_>,
+        token: Token,
+        post: &mut Post,
+        call: impl Fn(&mut Mail) -> Call,
+    ) -> Gather {
+        let mut asks_for_reports = false;
+        for worker in &workers {
+            let mail = post.to(*worker);
+            let call = call(mail);
+            asks_for_reports = matches!(call, Call::Report);
+            mail.call(token, call);
+        }
+        Gather {
+            request: OwnedRequest::new(request),
+            report: Box::default(),
+            findings: Vec::new(),
+            then: None,
+            deadline_ms: None,
+            parts: Vec::new(),
+            asks_for_reports,
+            unanswered: workers,
+        }
+    }
+
+    /// Takes a worker's answer. Returns whether it was the last.
+    pub fn answer(&mut self, from: usize, answer: Answer) -> bool {
+        match answer {
+            Answer::Part(reply) => self.parts.push(reply),
+            Answer::Report(report) => self.report.add(&report),
+            Answer::Findings(findings) => self.findings.push(*findings),
+            _ => unreachable!("no other answer is gathered"),
+        }
+        self.unanswered.retain(|worker| *worker != from);
+        self.unanswered.is_empty()
+    }
+
+    /// Whether it was asked how the keys are used: nothing but the reply comes of it, and it may take long.
+    pub fn is_of_findings(&self) -> bool {
+        matches!(self.request.command.run, Run::Server(shard::command::Server::Analytics))
+            && self.then.is_none()
+    }
+
+    /// Whether reports were asked for, of which some are better than none.
+    pub fn is_of_reports(&self) -> bool {
+        self.asks_for_reports
+    }
+
+    /// The workers that have not answered.
+    pub fn unanswered(&self) -> &[usize] {
+        &self.unanswered
+    }
+
+    /// The texts of all workers as one.
+    pub fn text(&mut self) -> Reply<'static> {
+        let texts = self.parts.drain(..).map(|part| match part {
+            Reply::Text(text) => text,
+            other => unreachable!("{other:?} is no text"),
+        });
+        Reply::Text(texts.collect())
+    }
+
+    /// The merged reply.
+    pub fn merge(&mut self, merge: Merge) -> Reply<'static> {
+        merge_parts(merge, 0, self.parts.drain(..).map(|reply| (Vec::new(), reply)))
+    }
+}
