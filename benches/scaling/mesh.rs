@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kvlite::mesh::{Answer, Call, Mail, Post, QUEUE_CAPACITY, Token};
 use kvlite::net::{Net, SocketId};
-use kvlite::{protocol, router};
+use kvlite::{protocol, slots};
 use shard::{Changes, Command, Dialect, Reply, Request, Shard, Span};
 
 use crate::harness::Outcome;

@@ -16,12 +16,9 @@ use std::time::Duration;
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use shard::AutoTtl;
 use wal::BootId;
-
-use crate::bench;
-use crate::tools::Tool;
 
 pub use units::{CpuList, InvalidValue, auto_ttl, auto_ttl_text};
 pub(crate) use units::{duration_within, number_within, size};
@@ -338,12 +335,6 @@ impl fmt::Display for Contradiction {
 impl std::error::Error for Contradiction {}
 
 impl Config {
-    /// The options of this process, from its arguments and its environment. Prints and exits by itself: with
-    /// status 0 after `--help` and `--version`, with 2 after a usage error.
-    pub fn from_process() -> Config {
-        Config::parse_from_args(std::env::args_os(), usable_cpus()).unwrap_or_else(|error| error.exit())
-    }
-
     /// The options that these arguments (the first is the program's name) and the environment give to a
     /// process that may use these CPUs.
     ///
@@ -354,8 +345,20 @@ impl Config {
         args: impl IntoIterator<Item = A>,
         usable_cpus: Vec<usize>,
     ) -> Result<Config, clap::Error> {
+        Config::parse_as(Config::command(), args, usable_cpus)
+    }
+
+    /// As [`Config::parse_from_args`], where `command` has the options and maybe more than those.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn parse_as<A: Into<OsString>>(
+        command: clap::Command,
+        args: impl IntoIterator<Item = A>,
+        usable_cpus: Vec<usize>,
+    ) -> Result<Config, clap::Error> {
         let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-        let mut command = command();
+        let mut command = with_environment(command);
         let matches =
             command.try_get_matches_from_mut(&args).map_err(|error| explained(error, &mut command, &args))?;
         let mut config = Config::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
@@ -510,16 +513,9 @@ pub fn usable_cpus() -> Vec<usize> {
     }
 }
 
-/// The command line, with the values of environment variables out of the help and those ignored that are empty or
-/// begin with a scheme. The tools and the load generator are in it for the help's sake: a command line that begins with
-/// one never comes here.
-fn command() -> clap::Command {
-    let server = Config::command();
-    let about = server.get_about().cloned();
-    let command = Tool::augment_subcommands(server)
-        .about(about.unwrap_or_default()) // Not that of the tools.
-        .subcommand(bench::Options::command().name("bench"))
-        .args_conflicts_with_subcommands(true);
+/// The same command line, with the values of environment variables out of the help and those ignored that are empty or
+/// begin with a scheme.
+fn with_environment(command: clap::Command) -> clap::Command {
     command.mut_args(|arg| {
         let value = arg.get_env().and_then(std::env::var_os);
         let ignored =
@@ -606,7 +602,8 @@ mod tests {
     use super::*;
 
     fn parse(args: &str) -> Result<Config, clap::Error> {
-        Config::parse_from_args(std::iter::once("kvlite").chain(args.split_whitespace()), vec![0, 1, 2, 5])
+        let args = std::iter::once("kvlite").chain(args.split_whitespace());
+        Config::parse_from_args(args, vec![0, 1, 2, 5])
     }
 
     fn error(args: &str) -> String {
@@ -623,7 +620,7 @@ mod tests {
     #[test]
     fn every_option_has_its_variable_its_heading_and_its_line_in_config_get() {
         let options = parse("").unwrap().options();
-        let command = command();
+        let command = with_environment(Config::command());
         for arg in command.get_arguments() {
             let Some(flag) = arg.get_long() else { panic!("{arg} has no flag") };
             let variable = format!("KVLITE_{}", flag.to_uppercase().replace('-', "_"));
@@ -632,30 +629,6 @@ mod tests {
             assert!(options.iter().any(|(name, _)| *name == flag), "CONFIG GET does not show {flag}");
         }
         assert!(options.is_sorted_by(|a, b| a.0 < b.0), "sorted, and no name twice");
-    }
-
-    #[test]
-    fn the_help_fits_80_columns_and_shows_every_command() {
-        // As wide as it gets: the terminal of whoever runs this does not matter.
-        let help = command().render_help().to_string();
-        let about = Config::command().get_about().unwrap().to_string();
-        assert!(help.replace('\n', " ").starts_with(&about), "{help}");
-        for name in ["bench", "check", "dump", "repair"] {
-            assert!(help.contains(&format!("\n  {name} ")), "{name} is missing: {help}");
-        }
-        for heading in [NETWORK, PERSISTENCE, CORES, ANALYTICS, LOGGING] {
-            assert!(help.contains(&format!("\n{heading}:\n")), "{heading} is missing");
-        }
-        let tools = Tool::augment_subcommands(clap::Command::new("kvlite").max_term_width(HELP_COLUMNS));
-        let mut all = vec![help, bench::Options::command().render_help().to_string()];
-        all.extend(
-            tools
-                .get_subcommands()
-                .map(|tool| tool.clone().max_term_width(HELP_COLUMNS).render_long_help().to_string()),
-        );
-        for line in all.iter().flat_map(|help| help.lines()) {
-            assert!(line.chars().count() <= HELP_COLUMNS, "too wide: {line}");
-        }
     }
 
     #[test]
@@ -784,9 +757,6 @@ mod tests {
             ("--log-format xml", "[possible values: text, json]"),
             ("--host=", "give one host name or address"),
             ("--prot 7000", "--port"),
-            ("--port 1 extra", "unexpected word 'extra': options begin with --"),
-            ("--shards 1 --auto-ttl a* 1h b*", "unexpected word '1h': options begin with --"),
-            ("--port 1 check", "the subcommand 'check' cannot be used with '--port"),
         ] {
             let error = error(args);
             assert!(error.contains(text), "{args}: {error}");
