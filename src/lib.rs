@@ -5,7 +5,7 @@
 //! 1. [`net`]: the kernel puts the bytes into a buffer of the worker's network ring; the worker's turn finds them.
 //! 2. [`protocol`]: the client's parser finds a request in them, without a copy.
 //! 3. [`worker`]: the turn looks up who owns the key ([`slots`]). If it is this worker's shard, it runs there at
-//!    once; if not, it goes into the open mail to the owner ([`mesh`]), which is sent at the end of the turn.
+//!    once; if not, it goes into the open batch to the owner ([`mesh`]), which is sent at the end of the turn.
 //! 4. [`shard`]: the state machine changes the keyspace, and says by a reply and by changes what it did.
 //! 5. [`wal`]: the changes of the turn are written as one frame.
 //! 6. [`client`]: the reply takes its place in the order of the client's requests, and leaves through the ring.

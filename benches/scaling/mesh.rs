@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use kvlite::mesh::{Answer, Call, Mail, Post, QUEUE_CAPACITY, Token};
+use kvlite::mesh::{Answer, Batch, Call, Mesh, QUEUE_CAPACITY, RequestId};
 use kvlite::net::{Net, SocketId};
 use kvlite::{protocol, slots};
 use shard::{Changes, Command, Dialect, Reply, Request, Shard, Span};
@@ -48,11 +48,11 @@ pub fn cpu_us_per_command(workers: usize, place: Place, batch: usize, time: Dura
     let keys = keys_of_shards(workers);
     let filled = Barrier::new(workers + 1);
     let results: Vec<std::io::Result<(u64, f64)>> = thread::scope(|scope| {
-        let threads: Vec<_> = (Post::mesh(workers, QUEUE_CAPACITY).into_iter())
-            .map(|post| {
+        let threads: Vec<_> = (Mesh::connect_all(workers, QUEUE_CAPACITY).into_iter())
+            .map(|mesh| {
                 let (stop, done, keys, filled) = (&stop, &done, &keys, &filled);
                 scope.spawn(move || {
-                    let worker = Worker::new(post, keys);
+                    let worker = Worker::new(mesh, keys);
                     filled.wait();
                     Ok(worker?.run(place, batch, stop, done))
                 })
@@ -87,7 +87,7 @@ fn keys_of_shards(shards: usize) -> Vec<Vec<Vec<u8>>> {
 }
 
 struct Worker<'a> {
-    post: Post,
+    mesh: Mesh,
     net: Net,
     shard: Shard,
     changes: Changes,
@@ -100,10 +100,10 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(post: Post, keys: &'a [Vec<Vec<u8>>]) -> std::io::Result<Worker<'a>> {
+    fn new(mesh: Mesh, keys: &'a [Vec<Vec<u8>>]) -> std::io::Result<Worker<'a>> {
         let find = |name: &[u8]| shard::command::find(name).expect("a command of the table");
         let mut worker = Worker {
-            in_flight: vec![0; post.worker_count()],
+            in_flight: vec![0; mesh.worker_count()],
             net: Net::new()?,
             shard: Shard::new([1, 2, 3, 4]),
             changes: Changes::default(),
@@ -112,9 +112,9 @@ impl<'a> Worker<'a> {
             next_key: 0,
             answered: 0,
             replies: Vec::new(),
-            post,
+            mesh,
         };
-        for key in &keys[worker.post.own()] {
+        for key in &keys[worker.mesh.own()] {
             let (bytes, spans) = arguments(key, true);
             let set = Request::new(worker.commands[1], Dialect::Resp2, &bytes, &spans);
             worker.shard.execute(&set, NOW_MS, &mut worker.changes);
@@ -126,7 +126,7 @@ impl<'a> Worker<'a> {
     /// Takes turns until it is told to stop, everything was answered and nobody asks any more. Returns the number
     /// of commands that it had run, and its CPU time in microseconds.
     fn run(mut self, place: Place, batch: usize, stop: &AtomicBool, done: &AtomicUsize) -> (u64, f64) {
-        let workers = self.post.worker_count();
+        let workers = self.mesh.worker_count();
         let begun_us = thread_cpu_us();
         let mut has_all = false;
         while done.load(Ordering::Relaxed) < workers {
@@ -141,12 +141,12 @@ impl<'a> Worker<'a> {
                 self.ask_peers(batch);
             }
             for peer in 0..workers {
-                while let Some(mail) = self.post.receive(peer) {
-                    self.on_mail(peer, mail);
+                while let Some(batch) = self.mesh.receive(peer) {
+                    self.on_batch(peer, batch);
                 }
             }
             self.changes.clear(CHANGES_KEPT_BYTES);
-            self.post.send(&mut self.net);
+            self.mesh.send(&mut self.net);
         }
         (self.answered, thread_cpu_us() - begun_us)
     }
@@ -158,7 +158,7 @@ impl<'a> Worker<'a> {
     }
 
     fn run_own(&mut self, batch: usize) {
-        let own = self.post.own();
+        let own = self.mesh.own();
         for first in (0..batch).step_by(READ_AHEAD) {
             let count = READ_AHEAD.min(batch - first);
             let ahead = (1..=count).map(|step| &*self.keys[own][(self.next_key + step) % KEYS]);
@@ -177,8 +177,8 @@ impl<'a> Worker<'a> {
     }
 
     fn ask_peers(&mut self, batch: usize) {
-        for peer in 0..self.post.worker_count() {
-            if peer == self.post.own() || self.in_flight[peer] + batch > MESSAGES_AHEAD * batch {
+        for peer in 0..self.mesh.worker_count() {
+            if peer == self.mesh.own() || self.in_flight[peer] + batch > MESSAGES_AHEAD * batch {
                 continue;
             }
             for _ in 0..batch {
@@ -186,38 +186,38 @@ impl<'a> Worker<'a> {
                 let (bytes, spans) = arguments(key, writes);
                 let spans = &spans[..1 + usize::from(writes)];
                 let request = Request::new(self.commands[usize::from(writes)], Dialect::Resp2, &bytes, spans);
-                let token = Token { socket: SocketId { index: 0, generation: 0 }, sequence: 0 };
-                self.post.run(peer, token, &request);
+                let request_id = RequestId { socket: SocketId { index: 0, generation: 0 }, sequence: 0 };
+                self.mesh.run(peer, request_id, &request);
             }
             self.in_flight[peer] += batch;
         }
     }
 
-    fn on_mail(&mut self, from: usize, mut mail: Box<Mail>) {
-        let mut calls = mail.take_calls();
+    fn on_batch(&mut self, from: usize, mut batch: Box<Batch>) {
+        let mut calls = batch.take_calls();
         let mut rest = calls.drain(..);
         while !rest.as_slice().is_empty() {
-            self.shard.warm(mail.first_args(rest.as_slice().iter().take(READ_AHEAD)));
-            for (token, call) in rest.by_ref().take(READ_AHEAD) {
+            self.shard.warm(batch.first_args(rest.as_slice().iter().take(READ_AHEAD)));
+            for (request_id, call) in rest.by_ref().take(READ_AHEAD) {
                 let Call::Run { command, dialect, args } = call else {
                     unreachable!("nothing else is asked")
                 };
-                let request = mail.request(command, dialect, args);
+                let request = batch.request(command, dialect, args);
                 let reply = self.shard.execute(&request, NOW_MS, &mut self.changes);
-                self.post.to(from).answer_bytes(token, |out| write_reply(&reply, &request, out));
+                self.mesh.to(from).answer_bytes(request_id, |out| write_reply(&reply, &request, out));
             }
         }
         drop(rest);
-        let mut answers = mail.take_answers();
+        let mut answers = batch.take_answers();
         for (_, answer) in answers.drain(..) {
             let Answer::Bytes(range) = answer else { unreachable!("a command is answered with bytes") };
-            self.replies.extend_from_slice(mail.bytes(range));
+            self.replies.extend_from_slice(batch.bytes(range));
             self.in_flight[from] -= 1;
             self.answered += 1;
         }
         self.replies.clear();
-        mail.take_back(calls, answers);
-        self.post.recycle(mail);
+        batch.take_back(calls, answers);
+        self.mesh.recycle(batch);
     }
 }
 

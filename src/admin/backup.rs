@@ -25,7 +25,7 @@ use wal::{Disk, Image, OsDisk, copy_images};
 
 use crate::config::Config;
 use crate::durability::journal::printable;
-use crate::mesh::{Still, Token};
+use crate::mesh::{RequestId, ShardImage};
 use crate::net::Net;
 use crate::shared::Shared;
 use crate::{logging, recovery};
@@ -81,7 +81,7 @@ pub fn place(root: Option<&Path>, path: &[u8]) -> Result<PathBuf, Error> {
 pub struct Backup {
     outcome: mpsc::Receiver<Result<Done, Error>>,
     /// Who asked for it.
-    token: Token,
+    request_id: RequestId,
 }
 
 /// A complete backup.
@@ -98,19 +98,19 @@ impl Backup {
     /// When there can be no other thread.
     pub fn begin(
         shared: Arc<Shared>,
-        stills: Vec<Still>,
+        shard_images: Vec<ShardImage>,
         path: PathBuf,
-        token: Token,
+        request_id: RequestId,
         wakeup: OwnedFd,
     ) -> Result<Backup, Error> {
         let (sender, outcome) = mpsc::channel();
         let work = move || {
             // Where the system refuses, the copying only is a little more in the way.
             let _ = rustix::process::setpriority_process(None, NICENESS);
-            let bytes = stills.iter().map(|still| still.image.bytes()).sum();
+            let bytes = shard_images.iter().map(|image| image.image.bytes()).sum();
             let outcome = match prepare(&shared.config, &path, bytes) {
                 Ok(site) => {
-                    let outcome = make(&shared, stills, &site, bytes);
+                    let outcome = make(&shared, shard_images, &site, bytes);
                     match &outcome {
                         Ok(Done { keys, bytes, elapsed }) => {
                             let ms = elapsed.as_millis() as u64;
@@ -134,13 +134,13 @@ impl Backup {
             Net::unpark(wakeup.as_fd());
         };
         match std::thread::Builder::new().name("kvlite-backup".to_owned()).spawn(work) {
-            Ok(_) => Ok(Backup { outcome, token }),
+            Ok(_) => Ok(Backup { outcome, request_id }),
             Err(error) => Err(Error::BackupFailed { cause: error.to_string().into() }),
         }
     }
 
     /// Whom to answer what, once it has ended. `now_ms` is the server's time.
-    pub fn ended(&self, shared: &Shared, now_ms: u64) -> Option<(Token, Reply<'static>)> {
+    pub fn ended(&self, shared: &Shared, now_ms: u64) -> Option<(RequestId, Reply<'static>)> {
         let outcome = self.outcome.try_recv().ok()?;
         shared.backups.end(outcome.is_err(), now_ms);
         let reply = outcome.map_or_else(Reply::Error, |done| {
@@ -149,7 +149,7 @@ impl Backup {
             let figures = figures.into_iter();
             Reply::Map(figures.map(|(name, n)| (name.into(), Reply::Integer(n as i64))).collect())
         });
-        Some((self.token, reply))
+        Some((self.request_id, reply))
     }
 }
 
@@ -238,12 +238,12 @@ fn prepare(config: &Config, path: &Path, bytes: u64) -> Result<Site, Failure> {
     Ok(Site { parents, target, unfinished })
 }
 
-fn make(shared: &Shared, stills: Vec<Still>, site: &Site, bytes: u64) -> Result<Done, Failure> {
+fn make(shared: &Shared, shard_images: Vec<ShardImage>, site: &Site, bytes: u64) -> Result<Done, Failure> {
     let started = Instant::now();
     let Site { parents, target, unfinished } = site;
     let parent = &parents[parents.len() - 1];
-    let keys = stills.iter().map(|still| still.keys).sum();
-    let images = stills.into_iter().map(|still| still.image).collect();
+    let keys = shard_images.iter().map(|image| image.keys).sum();
+    let images = shard_images.into_iter().map(|image| image.image).collect();
     let made = copy(shared, images, parent, unfinished, bytes).and_then(|()| {
         // An empty directory of that name gives way; should there be anything in it by now, this fails.
         parent.rename(unfinished, target).map_err(Failure::directory("name", target))

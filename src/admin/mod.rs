@@ -15,11 +15,11 @@ use shard::{AutoTtl, Command, Dialect, Error, Glob, Reply, Request, Stats, parse
 
 use crate::client::job::Job;
 use crate::client::listing::Listing;
-use crate::client::reply::{answer, job_token};
+use crate::client::reply::{answer, job_id};
 use crate::client::{Client, Stage};
 use crate::config::{InvalidValue, auto_ttl, auto_ttl_text, option_name};
 use crate::durability::{compaction, snapshotter};
-use crate::mesh::{Call, Mail, Token};
+use crate::mesh::{Batch, Call, RequestId};
 use crate::metrics::Report;
 use crate::txn::gather::Gather;
 use crate::worker::Worker;
@@ -80,7 +80,7 @@ impl Worker {
             Server::Command => describe_commands(request)?,
             Server::Config if request.arg(0).eq_ignore_ascii_case(b"SET") => {
                 let auto_ttl = self.setting(request)?;
-                let gather = self.set_auto_ttl(request, auto_ttl, Reply::Ok, job_token(client));
+                let gather = self.set_auto_ttl(request, auto_ttl, Reply::Ok, job_id(client));
                 self.begin_job(client, Job::Gather(gather));
                 return Ok(());
             }
@@ -223,8 +223,8 @@ impl Worker {
         if is_save && compacting && request.arg_count() == 0 {
             return Reply::Error(Error::SaveInProgress);
         }
-        for worker in 0..self.post.worker_count() {
-            self.post.to(worker).call(snapshotter::TOKEN, Call::CompactUnheard);
+        for worker in 0..self.mesh.worker_count() {
+            self.mesh.to(worker).call(snapshotter::REQUEST_ID, Call::CompactUnheard);
         }
         Reply::Simple(match (is_save, compacting) {
             (true, false) => "Background saving started",
@@ -261,7 +261,7 @@ impl Worker {
             ("keys_with_ttl", report.shard.keys_with_deadline),
             ("memory_bytes", report.shard.memory_bytes),
             ("analytics_memory_bytes", report.shard.analytics_memory_bytes),
-            ("shards", self.post.worker_count() as u64),
+            ("shards", self.mesh.worker_count() as u64),
             ("uptime_seconds", self.shared.started.elapsed().as_secs()),
         ]);
         let (Reply::Map(fields), Reply::Map(more)) = (&mut reply, more) else {
@@ -298,7 +298,7 @@ impl Worker {
             report.snapshot_fault.is_none(),
             error("snapshot_error", &report.snapshot_fault),
             report.needs_compaction,
-            self.post.worker_count(),
+            self.mesh.worker_count(),
             self.shared.started.elapsed().as_secs(),
             percent.unwrap_or_default(),
         );
@@ -343,7 +343,7 @@ impl Worker {
                     ("process_id", std::process::id().to_string()),
                     ("tcp_port", self.shared.resp_port.unwrap_or(0).to_string()),
                     ("text_port", config.port.to_string()),
-                    ("shards", self.post.worker_count().to_string()),
+                    ("shards", self.mesh.worker_count().to_string()),
                     ("uptime_in_seconds", uptime.to_string()),
                     ("uptime_in_days", (uptime / 86_400).to_string()),
                 ],
@@ -511,13 +511,13 @@ impl Worker {
         request: &Request<'_>,
         auto_ttl: AutoTtl,
         then: Reply<'static>,
-        token: Token,
+        request_id: RequestId,
     ) -> Gather {
         let (auto_ttl, version) = (Arc::new(auto_ttl), self.shared.auto_ttl_versions.next());
-        let call = |_: &mut Mail| Call::SetAutoTtl { auto_ttl: auto_ttl.clone(), version };
+        let call = |_: &mut Batch| Call::SetAutoTtl { auto_ttl: auto_ttl.clone(), version };
         // A shard that hangs in its disk gets them, too, for later; the client is told that it has not answered.
-        let workers = (0..self.post.worker_count()).collect();
-        let mut gather = Gather::begin(workers, request, token, &mut self.post, call);
+        let workers = (0..self.mesh.worker_count()).collect();
+        let mut gather = Gather::begin(workers, request, request_id, &mut self.mesh, call);
         gather.then = Some(then);
         gather
     }
@@ -527,7 +527,7 @@ impl Worker {
         &mut self,
         request: &Request<'_>,
         reply: &Reply<'static>,
-        token: Token,
+        request_id: RequestId,
     ) -> Option<Gather> {
         let command::Run::Server(Server::Analytics) = request.command.run else { return None };
         let rule = Question::of(request).ok()?.rule_to_apply(reply)?;
@@ -539,7 +539,7 @@ impl Worker {
                 (AutoTtl::clone(self.shard.auto_ttl()), Reply::Error(error))
             }
         };
-        Some(self.set_auto_ttl(request, auto_ttl, then, token))
+        Some(self.set_auto_ttl(request, auto_ttl, then, request_id))
     }
 
     fn client_command(&self, client: &mut Client, request: &Request<'_>) -> Result<Reply<'static>, Error> {

@@ -11,7 +11,7 @@ use std::collections::TryReserveError;
 use shard::{Dialect, SHARED_LEN_MIN};
 
 use crate::net::SocketId;
-use crate::net::listener::Door;
+use crate::net::listener::Endpoint;
 use crate::protocol::Parser;
 use job::Job;
 use replies::Replies;
@@ -68,7 +68,7 @@ pub struct Client {
     /// Its number for `CLIENT ID`, unique while the server runs.
     pub id: u64,
     /// Which listener it came through.
-    pub door: Door,
+    pub endpoint: Endpoint,
     /// What it may take.
     pub limits: Limits,
     /// How it is answered.
@@ -121,7 +121,7 @@ pub struct Client {
     /// Nothing came from it yet, and its greeting waits a moment for that.
     pub is_greeted_first: bool,
     /// Some of its input waits to be served, and it stands in the worker's list of such clients.
-    pub hungry: bool,
+    pub is_in_backlog: bool,
     /// It stands in the worker's list of clients to look after at the end of the turn.
     pub listed: bool,
     /// The last count of the worker's clients that it was counted in.
@@ -129,14 +129,20 @@ pub struct Client {
 }
 
 impl Connection {
-    /// A client that has just come through `door`.
-    pub fn new(socket: SocketId, id: u64, door: Door, parser: Parser, limits: Limits) -> Box<Connection> {
+    /// A client that has just come through `endpoint`.
+    pub fn new(
+        socket: SocketId,
+        id: u64,
+        endpoint: Endpoint,
+        parser: Parser,
+        limits: Limits,
+    ) -> Box<Connection> {
         let client = Client {
             socket,
             id,
-            door,
+            endpoint,
             limits,
-            dialect: door.first_dialect(),
+            dialect: endpoint.first_dialect(),
             name: Vec::new(),
             library: Default::default(),
             replies: Replies::default(),
@@ -160,7 +166,7 @@ impl Connection {
             held_back: false,
             gathering_since_us: None,
             is_greeted_first: false,
-            hungry: false,
+            is_in_backlog: false,
             listed: false,
             counted_in: 0,
         };
@@ -229,7 +235,7 @@ impl Client {
 
     /// Takes back what it has said about itself and how it wants to be answered.
     pub fn reset(&mut self) {
-        self.dialect = self.door.first_dialect();
+        self.dialect = self.endpoint.first_dialect();
         self.name.clear();
         self.is_in_multi = false;
     }
@@ -254,7 +260,7 @@ mod tests {
         let socket = SocketId { index: 0, generation: 0 };
         let parser = Parser::new(crate::protocol::Listener::Resp);
         let limits = Limits { query_bytes: 64 << 10, reply_bytes: 1 << 20 };
-        let mut connection = Connection::new(socket, 1, Door::Resp, parser, limits);
+        let mut connection = Connection::new(socket, 1, Endpoint::Resp, parser, limits);
         connection.input_needed = input_needed;
         connection
     }

@@ -3,12 +3,12 @@
 use shard::{Error, PROBED_BYTES_MIN, Reply, Request, has_room_for};
 
 use super::Client;
-use crate::mesh::Token;
+use crate::mesh::RequestId;
 use crate::protocol;
 
 /// Under which name a job's calls are answered: a client has one job at a time.
-pub(crate) fn job_token(client: &Client) -> Token {
-    Token { socket: client.socket, sequence: client.replies.next_sequence() }
+pub(crate) fn job_id(client: &Client) -> RequestId {
+    RequestId { socket: client.socket, sequence: client.replies.next_sequence() }
 }
 
 pub(crate) fn answer(client: &mut Client, request: &Request<'_>, reply: &Reply<'_>) {

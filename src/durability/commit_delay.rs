@@ -6,7 +6,7 @@ const COUNT_US: u64 = 10_000;
 
 /// The clients of the last while.
 #[derive(Default)]
-pub struct Crowd {
+pub struct CommitSiblings {
     /// Which count this is, and when it began. Each client knows the last one that it was counted in.
     count: u32,
     began_us: u64,
@@ -17,7 +17,7 @@ pub struct Crowd {
     expected: usize,
 }
 
-impl Crowd {
+impl CommitSiblings {
     /// A command waits for a sync. `counted_in` is its client's, `is_alone` tells whether it waits for nothing else.
     pub fn note(&mut self, counted_in: &mut u32, is_alone: bool) {
         if is_alone {
@@ -35,7 +35,12 @@ impl Crowd {
         if now_us >= self.began_us + COUNT_US {
             self.expected = if self.behind < self.alone { self.clients } else { 0 };
             let count = self.count.wrapping_add(1);
-            *self = Crowd { count, began_us: now_us, expected: self.expected, ..Crowd::default() };
+            *self = CommitSiblings {
+                count,
+                began_us: now_us,
+                expected: self.expected,
+                ..CommitSiblings::default()
+            };
         }
         self.expected
     }
@@ -47,21 +52,21 @@ mod tests {
 
     #[test]
     fn each_client_counts_once_and_those_with_pipelines_do_not() {
-        let (mut crowd, mut counted_in) = (Crowd::default(), [0; 5]);
-        assert_eq!(crowd.expected(COUNT_US), 0);
+        let (mut siblings, mut counted_in) = (CommitSiblings::default(), [0; 5]);
+        assert_eq!(siblings.expected(COUNT_US), 0);
         for round in 0..3 {
-            counted_in.iter_mut().take(4 - round).for_each(|it| crowd.note(it, true));
+            counted_in.iter_mut().take(4 - round).for_each(|it| siblings.note(it, true));
         }
-        crowd.note(&mut counted_in[4], true);
-        crowd.note(&mut counted_in[4], false);
-        assert_eq!(crowd.expected(2 * COUNT_US - 1), 0, "the count is not over");
-        assert_eq!(crowd.expected(2 * COUNT_US), 5);
-        crowd.note(&mut counted_in[0], true);
-        (0..15).for_each(|_| crowd.note(&mut counted_in[0], false));
-        assert_eq!(crowd.expected(2 * COUNT_US + 1), 5);
-        assert_eq!(crowd.expected(3 * COUNT_US), 0, "a pipeline");
-        crowd.note(&mut counted_in[3], true);
-        assert_eq!(crowd.expected(9 * COUNT_US), 1);
-        assert_eq!(crowd.expected(10 * COUNT_US), 0, "nobody comes any more");
+        siblings.note(&mut counted_in[4], true);
+        siblings.note(&mut counted_in[4], false);
+        assert_eq!(siblings.expected(2 * COUNT_US - 1), 0, "the count is not over");
+        assert_eq!(siblings.expected(2 * COUNT_US), 5);
+        siblings.note(&mut counted_in[0], true);
+        (0..15).for_each(|_| siblings.note(&mut counted_in[0], false));
+        assert_eq!(siblings.expected(2 * COUNT_US + 1), 5);
+        assert_eq!(siblings.expected(3 * COUNT_US), 0, "a pipeline");
+        siblings.note(&mut counted_in[3], true);
+        assert_eq!(siblings.expected(9 * COUNT_US), 1);
+        assert_eq!(siblings.expected(10 * COUNT_US), 0, "nobody comes any more");
     }
 }

@@ -12,7 +12,7 @@ const EARLY_SHARE: f64 = 0.5;
 const MEASURE_INTERVAL_MS: u64 = 1000;
 
 /// Decides when one shard's log is compacted.
-pub struct Schedule {
+pub struct CompactionPolicy {
     /// The limits of this shard's log; 0 for none.
     entries_max: u64,
     size_bytes_max: u64,
@@ -70,12 +70,12 @@ pub fn decide(fill: f64, outlook: Option<&Outlook>) -> Decision {
     }
 }
 
-impl Schedule {
+impl CompactionPolicy {
     /// Has measured nothing yet.
-    pub fn new(config: &Config) -> Schedule {
+    pub fn new(config: &Config) -> CompactionPolicy {
         // The limits are for all shards together.
         let share = |limit: u64| limit.div_ceil(config.shard_count() as u64);
-        Schedule {
+        CompactionPolicy {
             entries_max: share(config.max_wal_entries),
             size_bytes_max: share(config.max_wal_size),
             load: config.enable_analytics.then(LoadProfile::new),
@@ -99,7 +99,7 @@ impl Schedule {
         self.load.as_ref().map(LoadProfile::to_bytes)
     }
 
-    /// Takes what [`Schedule::load_to_keep`] gave an earlier process; `false` if these bytes are none of it.
+    /// Takes what [`CompactionPolicy::load_to_keep`] gave an earlier process; `false` if these bytes are none of it.
     pub fn restore_load(&mut self, kept: &[u8]) -> bool {
         let Some(load) = &mut self.load else { return true };
         let Some(profile) = LoadProfile::from_bytes(kept) else { return false };

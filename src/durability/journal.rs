@@ -11,7 +11,7 @@
 //!
 //! While the disk fails, commands that write are refused before they run ([`Journal::refusal`]), and those that read
 //! go on. Frames that could not be written stay in the log's buffer and are tried again; until that succeeds, what
-//! shows their changes is held back in every mode. After a failed sync only a new snapshot helps, which the upkeep
+//! shows their changes is held back in every mode. After a failed sync only a new snapshot helps, which the snapshotter
 //! writes. A sync that hangs counts as a failure, but its end ends it. Whoever waits for longer than the disk is
 //! given (`--disk-timeout`) is told that the outcome is unknown ([`Journal::watch`]).
 
@@ -29,7 +29,7 @@ use wal::{Kind, Log, OsDisk, Spare, Staged, SyncTicket};
 
 use crate::config::{Config, SyncMode};
 use crate::logging;
-use crate::mesh::{Answer, Post, Token};
+use crate::mesh::{Answer, Mesh, RequestId};
 use crate::net::{Net, SyncOf};
 
 /// A turn's changes go into several frames past this size: a frame holds less than 2 GiB, and one request may
@@ -49,9 +49,9 @@ const GATHERED_CHANGE_BYTES_MAX: usize = 256 * 1024;
 
 /// In the mode `always`, how long after a sync the next one waits for the commands of those clients that are expected to
 /// send one, for each of them and at most, and which part of them is enough.
-const COMPANY_PER_CLIENT: Duration = Duration::from_micros(1);
-const COMPANY_MAX: Duration = Duration::from_millis(1);
-const COMPANY_PERCENT: usize = 90;
+const DELAY_PER_SIBLING: Duration = Duration::from_micros(1);
+const COMMIT_DELAY_MAX: Duration = Duration::from_millis(1);
+const SIBLINGS_PERCENT: usize = 90;
 
 /// How long frames that could not be written wait for the next try.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
@@ -89,9 +89,9 @@ pub struct Journal {
     failed: Option<std::io::Error>,
     /// How many clients are expected to change something soon, for how long after a sync the next one waits for them,
     /// and until when it does.
-    company: usize,
-    company_wait: Duration,
-    company_until: Instant,
+    siblings: usize,
+    commit_delay: Duration,
+    commit_delay_until: Instant,
     room_min_bytes: u64,
     /// Why writes are refused, if they are.
     fault: Option<Fault>,
@@ -150,7 +150,7 @@ enum FaultKind {
 struct Held {
     seq: u64,
     origin: usize,
-    token: Token,
+    request_id: RequestId,
     answer: HeldAnswer,
 }
 
@@ -191,9 +191,9 @@ impl Journal {
             files_left: 0,
             sync_seen: None,
             failed: None,
-            company: 0,
-            company_wait: Duration::ZERO,
-            company_until: Instant::now(),
+            siblings: 0,
+            commit_delay: Duration::ZERO,
+            commit_delay_until: Instant::now(),
             room_min_bytes: ROOM_MIN_BYTES.min(config.wal_segment_size / ROOM_MIN_PART),
             fault: None,
             unwritten: None,
@@ -276,7 +276,7 @@ impl Journal {
 
     /// Hands the turn's frames to the kernel, and in the mode `always` begins to sync them. Answers to other workers
     /// are held back or let go by itself; those to this worker's clients are its caller's.
-    pub fn write(&mut self, net: &mut Net, post: &mut Post) -> Outcome {
+    pub fn write(&mut self, net: &mut Net, mesh: &mut Mesh) -> Outcome {
         self.seal();
         let before = self.unwritten.as_ref().map(|(_, again_at)| *again_at);
         let rests = before.is_some_and(|again_at| Instant::now() < again_at);
@@ -288,12 +288,12 @@ impl Journal {
             }
         }
         let outcome = match (before, self.log.buffered_bytes() > 0) {
-            (None, true) => self.hold_back(post),
-            (Some(_), false) => self.let_go(post),
+            (None, true) => self.hold_back(mesh),
+            (Some(_), false) => self.let_go(mesh),
             (None, false) | (Some(_), true) => Outcome::AsBefore,
         };
         self.assess();
-        self.answer_durable(post);
+        self.answer_durable(mesh);
         let unsynced_files = self.log.unsynced_files();
         self.is_crowded = unsynced_files >= UNSYNCED_FILES_MAX;
         if self.mode == SyncMode::Always || !self.awaiting_sync.is_empty() || unsynced_files >= UNSYNCED_FILES
@@ -304,38 +304,38 @@ impl Journal {
     }
 
     /// So many clients, each with one command at a time, are expected to change something soon.
-    pub fn expect_company(&mut self, clients: usize) {
-        self.company = clients;
-        self.company_wait = (COMPANY_PER_CLIENT * clients as u32).min(COMPANY_MAX);
+    pub fn expect_siblings(&mut self, clients: usize) {
+        self.siblings = clients;
+        self.commit_delay = (DELAY_PER_SIBLING * clients as u32).min(COMMIT_DELAY_MAX);
     }
 
     /// How many more commands the next sync waits for, and for how long, if it does: a sync costs as much as several
     /// commands, and those who were answered after the last one are about to come again. No time is left when it is
     /// time to [write](Self::write).
-    pub fn awaited_company(&self) -> Option<(usize, Duration)> {
-        let wanted = self.company * COMPANY_PERCENT / 100;
+    pub fn awaited_siblings(&self) -> Option<(usize, Duration)> {
+        let wanted = self.siblings * SIBLINGS_PERCENT / 100;
         let is_busy = self.sync.is_some() || self.unwritten.is_some() || self.log.needs_snapshot();
         if wanted <= self.awaiting_sync.len() || is_busy {
             return None;
         }
-        let left = self.company_until.saturating_duration_since(Instant::now());
+        let left = self.commit_delay_until.saturating_duration_since(Instant::now());
         let has_changes = self.log.buffered_bytes() > 0 || !self.changes.is_empty();
         (has_changes || !left.is_zero()).then(|| (wanted - self.awaiting_sync.len(), left))
     }
 
     /// Whether this turn's changes may wait for later ones before they are written: nobody is answered before the
-    /// next sync, which begins when the one that is under way has ended, or when company for it has come.
+    /// next sync, which begins when the one that is under way has ended, or when its siblings have come.
     pub fn gathers(&self) -> bool {
         let gathered_bytes = self.log.buffered_bytes() + self.changes.payload_len();
         let bytes_max = GATHERED_CHANGE_BYTES_MAX.min(self.room_min_bytes as usize / 2);
         self.mode == SyncMode::Always
-            && (self.sync.is_some() || self.awaited_company().is_some_and(|(_, left)| !left.is_zero()))
+            && (self.sync.is_some() || self.awaited_siblings().is_some_and(|(_, left)| !left.is_zero()))
             && self.unwritten.is_none()
             && gathered_bytes < bytes_max
     }
 
     /// The turn's frames could not be written: nothing that shows their changes may leave.
-    fn hold_back(&mut self, post: &mut Post) -> Outcome {
+    fn hold_back(&mut self, mesh: &mut Mesh) -> Outcome {
         if self.mode == SyncMode::Always {
             return Outcome::AsBefore; // All of it waits for a sync anyway.
         }
@@ -349,25 +349,25 @@ impl Journal {
             }
         }
         let seq = log.next_seq() - 1;
-        post.withdraw_answers(|origin, token, answer, mail| {
+        mesh.withdraw_answers(|origin, request_id, answer, batch| {
             let answer = match answer {
-                Answer::Bytes(range) => HeldAnswer::Rendered(mail.bytes(range).to_vec()),
+                Answer::Bytes(range) => HeldAnswer::Rendered(batch.bytes(range).to_vec()),
                 answer => HeldAnswer::Whole(answer),
             };
-            awaiting_write.push(Held { seq, origin, token, answer });
+            awaiting_write.push(Held { seq, origin, request_id, answer });
         });
         Outcome::Failed
     }
 
     /// What could not be written is written now.
-    fn let_go(&mut self, post: &mut Post) -> Outcome {
+    fn let_go(&mut self, mesh: &mut Mesh) -> Outcome {
         self.unwritten = None;
         self.is_overdue = false;
         if self.mode == SyncMode::Always {
             return Outcome::AsBefore;
         }
         self.unsafe_frames.forget(self.log.written_seq());
-        self.awaiting_write.drain(..).for_each(|held| held.give(post));
+        self.awaiting_write.drain(..).for_each(|held| held.give(mesh));
         Outcome::Recovered
     }
 
@@ -391,7 +391,7 @@ impl Journal {
     ///
     /// Parts of transactions go on waiting, with what they have locked, until the log has them, or until only a
     /// snapshot can have them: it does not begin before the locks are given back.
-    pub fn watch(&mut self, passed: Duration, post: &mut Post) -> bool {
+    pub fn watch(&mut self, passed: Duration, mesh: &mut Mesh) -> bool {
         if self.sync.is_some() {
             self.sync_seen = Some(self.sync_seen.map_or(Duration::ZERO, |seen| seen + passed));
         }
@@ -407,21 +407,21 @@ impl Journal {
         let fails = lasting.is_some() && (self.log.needs_snapshot() || self.unwritten.is_some());
         self.is_overdue = hangs || fails;
         if self.is_overdue || self.log.needs_snapshot() {
-            self.give_up(self.is_overdue, post);
+            self.give_up(self.is_overdue, mesh);
         }
         fails && self.unwritten.is_some() && self.mode != SyncMode::Always
     }
 
     /// Tells who waits for the disk that the outcome is unknown: parts of transactions where they must not wait, and
     /// where `others_too` all others.
-    fn give_up(&mut self, others_too: bool, post: &mut Post) {
+    fn give_up(&mut self, others_too: bool, mesh: &mut Mesh) {
         let error = self.not_on_disk();
         let parts_too = self.log.needs_snapshot() && self.unwritten.is_none();
         let mut keeps = |held: Held| {
             let goes = if held.is_part_of_transaction() { parts_too } else { others_too };
             match goes {
                 true => {
-                    held.give_error(error.clone(), post);
+                    held.give_error(error.clone(), mesh);
                     None
                 }
                 false => Some(held),
@@ -463,7 +463,7 @@ impl Journal {
 
     /// Notes a failed sync of the log, once the log was told. What waits for it is answered with an error: a crash
     /// may take it back, or not.
-    pub fn on_sync_failed(&mut self, error: &dyn fmt::Display, post: &mut Post) {
+    pub fn on_sync_failed(&mut self, error: &dyn fmt::Display, mesh: &mut Mesh) {
         if !self.log.needs_snapshot() {
             return; // It was the snapshot alone that failed.
         }
@@ -474,7 +474,7 @@ impl Journal {
         }
         self.assess();
         // What could not even be written waits for that first.
-        self.give_up(self.unwritten.is_none(), post);
+        self.give_up(self.unwritten.is_none(), mesh);
     }
 
     /// Finds out whether writes are to be refused, and tells the log's readers when that changes.
@@ -572,15 +572,22 @@ impl Journal {
     }
 
     /// Gives an answer, as soon as the frame that it depends on allows.
-    pub fn answer(&mut self, seq: u64, origin: usize, token: Token, answer: Answer, post: &mut Post) {
+    pub fn answer(
+        &mut self,
+        seq: u64,
+        origin: usize,
+        request_id: RequestId,
+        answer: Answer,
+        mesh: &mut Mesh,
+    ) {
         if self.holds_back(seq) {
-            let held = Held { seq, origin, token, answer: HeldAnswer::Whole(answer) };
+            let held = Held { seq, origin, request_id, answer: HeldAnswer::Whole(answer) };
             if self.is_overdue && !held.is_part_of_transaction() {
-                return held.give_error(self.not_on_disk(), post);
+                return held.give_error(self.not_on_disk(), mesh);
             }
             self.hold(held);
         } else {
-            post.to(origin).answer(token, answer);
+            mesh.to(origin).answer(request_id, answer);
         }
     }
 
@@ -588,18 +595,18 @@ impl Journal {
     pub fn answer_bytes(
         &mut self,
         seq: u64,
-        (origin, token): (usize, Token),
-        post: &mut Post,
+        (origin, request_id): (usize, RequestId),
+        mesh: &mut Mesh,
         render: impl FnOnce(&mut Vec<u8>),
     ) {
         if self.holds_back(seq) && self.is_overdue {
-            post.to(origin).answer(token, Answer::Failed(self.not_on_disk()));
+            mesh.to(origin).answer(request_id, Answer::Failed(self.not_on_disk()));
         } else if self.holds_back(seq) {
             let mut bytes = Vec::new();
             render(&mut bytes);
-            self.hold(Held { seq, origin, token, answer: HeldAnswer::Rendered(bytes) });
+            self.hold(Held { seq, origin, request_id, answer: HeldAnswer::Rendered(bytes) });
         } else {
-            post.to(origin).answer_bytes(token, render);
+            mesh.to(origin).answer_bytes(request_id, render);
         }
     }
 
@@ -613,29 +620,29 @@ impl Journal {
 
     /// Answers `Ok` when everything acknowledged so far is on disk, in any mode; with an error where it cannot be
     /// brought there.
-    pub fn answer_synced(&mut self, origin: usize, token: Token, net: &mut Net, post: &mut Post) {
+    pub fn answer_synced(&mut self, origin: usize, request_id: RequestId, net: &mut Net, mesh: &mut Mesh) {
         self.seal();
         // What cannot be written is not acknowledged either.
         let seq = if self.unwritten.is_some() { self.log.written_seq() } else { self.log.next_seq() - 1 };
-        let held = Held { seq, origin, token, answer: HeldAnswer::Whole(Answer::Part(Reply::Ok)) };
+        let held = Held { seq, origin, request_id, answer: HeldAnswer::Whole(Answer::Part(Reply::Ok)) };
         if let Some(error) = self.log.displaced() {
-            held.give_error(Error::NotOnDisk { cause: printable(&error.to_string()) }, post);
+            held.give_error(Error::NotOnDisk { cause: printable(&error.to_string()) }, mesh);
         } else if seq <= self.log.durable_seq() {
-            held.give(post);
+            held.give(mesh);
         } else if self.log.needs_snapshot() {
-            held.give_error(Error::NotOnDisk { cause: printable(&self.no_sync) }, post);
+            held.give_error(Error::NotOnDisk { cause: printable(&self.no_sync) }, mesh);
         } else if self.is_overdue {
-            held.give_error(self.not_on_disk(), post);
+            held.give_error(self.not_on_disk(), mesh);
         } else {
             self.awaiting_sync.push_back(held);
             self.begin_sync(net);
         }
     }
 
-    fn answer_durable(&mut self, post: &mut Post) {
+    fn answer_durable(&mut self, mesh: &mut Mesh) {
         let durable = self.log.durable_seq();
         while let Some(held) = self.awaiting_sync.pop_front_if(|held| held.seq <= durable) {
-            held.give(post);
+            held.give(mesh);
         }
     }
 
@@ -691,7 +698,7 @@ impl Journal {
     /// Takes the end of the sync of one file; after the last one, lets the answers go that waited for it, or tells
     /// them that it failed: what was not on disk may be lost, whatever later syncs say. In the mode `always` the next
     /// sync begins at once with what has gathered.
-    pub fn on_synced(&mut self, result: std::io::Result<()>, net: &mut Net, post: &mut Post) {
+    pub fn on_synced(&mut self, result: std::io::Result<()>, net: &mut Net, mesh: &mut Mesh) {
         if let Err(error) = result {
             self.failed.get_or_insert(error);
         }
@@ -705,18 +712,18 @@ impl Journal {
         if let Some(error) = self.failed.take() {
             self.log.fail_sync();
             self.is_slow = false;
-            self.on_sync_failed(&format_args!("cannot sync the log: {error}"), post);
+            self.on_sync_failed(&format_args!("cannot sync the log: {error}"), mesh);
             return;
         }
         let durable = self.log.finish_sync(&ticket);
         if self.mode == SyncMode::Always {
             self.unsafe_frames.forget(durable);
         }
-        self.answer_durable(post);
-        self.company_until = Instant::now() + self.company_wait;
+        self.answer_durable(mesh);
+        self.commit_delay_until = Instant::now() + self.commit_delay;
         if self.mode == SyncMode::Always && !self.gathers() {
             // In this mode a failed write holds no answers back that do not wait for a sync anyway.
-            self.write(net, post);
+            self.write(net, mesh);
         }
     }
 
@@ -731,22 +738,22 @@ impl Held {
         matches!(self.answer, HeldAnswer::Whole(Answer::Committed(_)))
     }
 
-    fn give(self, post: &mut Post) {
-        let mail = post.to(self.origin);
+    fn give(self, mesh: &mut Mesh) {
+        let batch = mesh.to(self.origin);
         match self.answer {
             HeldAnswer::Rendered(bytes) => {
-                mail.answer_bytes(self.token, |out| out.extend_from_slice(&bytes));
+                batch.answer_bytes(self.request_id, |out| out.extend_from_slice(&bytes));
             }
-            HeldAnswer::Whole(answer) => mail.answer(self.token, answer),
+            HeldAnswer::Whole(answer) => batch.answer(self.request_id, answer),
         }
     }
 
-    fn give_error(self, error: Error, post: &mut Post) {
+    fn give_error(self, error: Error, mesh: &mut Mesh) {
         let answer = match self.answer {
             HeldAnswer::Rendered(_) | HeldAnswer::Whole(Answer::Value(_)) => Answer::Failed(error),
             HeldAnswer::Whole(_) => Answer::Part(Reply::Error(error)),
         };
-        post.to(self.origin).answer(self.token, answer);
+        mesh.to(self.origin).answer(self.request_id, answer);
     }
 }
 

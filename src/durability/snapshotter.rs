@@ -21,9 +21,9 @@ use wal::{
 
 use crate::clock::Clock;
 use crate::config::{Config, SyncMode};
-use crate::durability::compaction::Schedule;
+use crate::durability::compaction::CompactionPolicy;
 use crate::durability::journal::{Journal, printable};
-use crate::mesh::{Answer, Call, Post, Token, TransactionId};
+use crate::mesh::{Answer, Call, Mesh, RequestId, TransactionId};
 use crate::net::{Net, SocketId};
 
 /// How many keys one slice of a snapshot visits at most. A slice that was larger than a frame is followed by one of
@@ -56,8 +56,8 @@ const FRAME_BYTES: usize = 64 * 1024;
 /// A piece of blocking work.
 type Work = Box<dyn FnOnce() -> Ended + Send>;
 
-/// The upkeep of one shard's log.
-pub struct Upkeep {
+/// The snapshotter of one shard's log.
+pub struct Snapshotter {
     /// Blocking work, to the helper thread, which ends with this.
     to_helper: mpsc::Sender<Work>,
     /// Blocking work that has ended.
@@ -73,8 +73,8 @@ pub struct Upkeep {
     always_fills: bool,
     stage: Stage,
     /// Who asked for a snapshot that was begun, and who asked since.
-    served: Vec<(usize, Token)>,
-    asked: Vec<(usize, Token)>,
+    served: Vec<(usize, RequestId)>,
+    asked: Vec<(usize, RequestId)>,
     /// Somebody asked for a snapshot without waiting for it.
     asked_unheard: bool,
     /// When the last snapshot was complete, in the server's time.
@@ -87,12 +87,12 @@ pub struct Upkeep {
     check_interval_ms: u64,
     /// When the next note is due; none once the last one was left.
     next_note_ms: Option<u64>,
-    schedule: Schedule,
+    policy: CompactionPolicy,
 }
 
 enum Stage {
     Idle,
-    /// A snapshot begins in the next lull.
+    /// A snapshot begins at the next quiescent point.
     Due,
     /// Slices up to this position are written.
     Writing {
@@ -105,7 +105,7 @@ enum Stage {
         synced_bytes: u64,
         syncing: bool,
     },
-    /// Every slice is written; the snapshot ends in the next lull.
+    /// Every slice is written; the snapshot ends at the next quiescent point.
     Written {
         writer: SnapshotWriter<OsDisk>,
     },
@@ -138,15 +138,16 @@ enum Ended {
     Noted(Result<(), wal::Error>),
 }
 
-/// Under this name other workers answer the upkeep, and no client.
-pub const TOKEN: Token = Token { socket: SocketId { index: u32::MAX, generation: 0 }, sequence: 0 };
+/// Under this name other workers answer the snapshotter, and no client.
+pub const REQUEST_ID: RequestId =
+    RequestId { socket: SocketId { index: u32::MAX, generation: 0 }, sequence: 0 };
 
-impl Upkeep {
+impl Snapshotter {
     /// Nothing to do yet. `wakeup` makes the worker take a turn.
     ///
     /// # Errors
     /// When there can be no other thread.
-    pub fn new(config: &Config, wakeup: OwnedFd) -> io::Result<Upkeep> {
+    pub fn new(config: &Config, wakeup: OwnedFd) -> io::Result<Snapshotter> {
         let (to_helper, all_work) = mpsc::channel::<Work>();
         let (sender, ended) = mpsc::channel();
         // Not the executor's own helper: glommio 0.9 panics where that cannot be started.
@@ -159,7 +160,7 @@ impl Upkeep {
             }
         };
         std::thread::Builder::new().name("kvlite-helper".to_owned()).spawn(help)?;
-        Ok(Upkeep {
+        Ok(Snapshotter {
             to_helper,
             ended,
             running: 0,
@@ -178,7 +179,7 @@ impl Upkeep {
             next_rescue_ms: 0,
             check_interval_ms: config.compact_interval.as_millis() as u64,
             next_note_ms: Some(NOTE_INTERVAL_MS),
-            schedule: Schedule::new(config),
+            policy: CompactionPolicy::new(config),
         })
     }
 
@@ -189,7 +190,7 @@ impl Upkeep {
             Ok(Some(kept)) => {
                 let (load, classes) = kept.split_at(kept.len().min(load::BYTES));
                 let (knows_load, knows_classes) =
-                    (self.schedule.restore_load(load), shard.restore_analytics(classes));
+                    (self.policy.restore_load(load), shard.restore_analytics(classes));
                 if !(knows_load && knows_classes) {
                     tracing::warn!(
                         knows_load,
@@ -205,15 +206,15 @@ impl Upkeep {
 
     /// Writes down what the analytics have learnt.
     fn leave_note(&mut self, shard: &Shard, log: &Log<OsDisk>) {
-        if let (Some(load), Some(classes)) = (self.schedule.load_to_keep(), shard.analytics_to_keep()) {
+        if let (Some(load), Some(classes)) = (self.policy.load_to_keep(), shard.analytics_to_keep()) {
             let note = log.note();
             self.run(move || Ended::Noted(note.write(&[&load[..], &classes].concat())));
         }
     }
 
     /// Asks for a snapshot of the state as it is now or later; the asker is answered when it has replaced the log.
-    pub fn ask(&mut self, origin: usize, token: Token) {
-        self.asked.push((origin, token));
+    pub fn ask(&mut self, origin: usize, request_id: RequestId) {
+        self.asked.push((origin, request_id));
     }
 
     /// Asks for a snapshot of the state as it is now or later; nobody is answered.
@@ -241,8 +242,8 @@ impl Upkeep {
     }
 
     /// When the log is compacted.
-    pub fn schedule(&self) -> &Schedule {
-        &self.schedule
+    pub fn policy(&self) -> &CompactionPolicy {
+        &self.policy
     }
 
     /// Whether blocking work is under way; the executor must not end before it.
@@ -250,9 +251,9 @@ impl Upkeep {
         self.running > 0
     }
 
-    /// Whether a snapshot can begin or end only in a lull: while no transaction has a lock on this shard, so that
+    /// Whether a snapshot can begin or end only at a quiescent point: while no transaction has a lock on this shard, so that
     /// every one of which the snapshot shows anything is written by all shards that take part in it.
-    pub fn waits_for_lull(&self) -> bool {
+    pub fn waits_for_quiescence(&self) -> bool {
         matches!(self.stage, Stage::Due | Stage::Written { .. })
     }
 
@@ -261,7 +262,7 @@ impl Upkeep {
         matches!(self.stage, Stage::Writing { syncing: false, .. })
     }
 
-    /// One slice of upkeep. When the server is `stopping`, a snapshot that lacks slices is given up: the log has it
+    /// One slice of work. When the server is `stopping`, a snapshot that lacks slices is given up: the log has it
     /// all, and nobody waits for the rest of a large keyspace.
     pub fn step(
         &mut self,
@@ -270,13 +271,13 @@ impl Upkeep {
         clock: &Clock,
         shard: &Shard,
         journal: &mut Journal,
-        post: &mut Post,
+        mesh: &mut Mesh,
     ) {
         let (uptime_ms, now_ms) = (uptime_us / 1000, clock.now_ms(uptime_us));
         let all_ended: Vec<Ended> = self.ended.try_iter().collect();
         for ended in all_ended {
             self.running -= 1;
-            self.take(ended, now_ms, journal, post);
+            self.take(ended, now_ms, journal, mesh);
         }
         if self.next_note_ms.is_some_and(|next_ms| stopping || uptime_ms >= next_ms) {
             self.next_note_ms = (!stopping).then_some(uptime_ms + NOTE_INTERVAL_MS);
@@ -286,7 +287,7 @@ impl Upkeep {
             if !matches!(self.stage, Stage::Elsewhere) {
                 self.stage = Stage::Idle;
                 self.served.append(&mut self.asked);
-                self.answer(&Reply::Error(shard::Error::Unavailable("the server stops")), post);
+                self.answer(&Reply::Error(shard::Error::Unavailable("the server stops")), mesh);
             }
             return;
         }
@@ -305,13 +306,13 @@ impl Upkeep {
             self.run(move || Ended::Prepared(preparation.run()));
         }
         let unix_ms = clock.unix_ms(now_ms);
-        self.schedule.measure(|| shard.operations(), uptime_ms, now_ms, unix_ms);
+        self.policy.measure(|| shard.operations(), uptime_ms, now_ms, unix_ms);
         let due = uptime_ms >= self.next_check_ms;
         if due {
             self.next_check_ms = uptime_ms + self.check_interval_ms;
         }
         let rescue = journal.log.needs_snapshot() && uptime_ms >= self.next_rescue_ms;
-        let wanted = self.is_asked() || due && self.schedule.decide(&journal.log, unix_ms).is_now() || rescue;
+        let wanted = self.is_asked() || due && self.policy.decide(&journal.log, unix_ms).is_now() || rescue;
         if wanted && matches!(self.stage, Stage::Idle) {
             self.stage = Stage::Elsewhere;
             let look = journal.log.look_for_place();
@@ -321,7 +322,7 @@ impl Upkeep {
             });
             self.next_rescue_ms = uptime_ms + RESCUE_AGAIN_MS;
         }
-        self.write_slice(now_ms, shard, &journal.log, post);
+        self.write_slice(now_ms, shard, &journal.log, mesh);
         self.clear();
     }
 
@@ -334,29 +335,35 @@ impl Upkeep {
         }
     }
 
-    /// Begins or ends a snapshot in a lull. `now_id` is greater than the id of every transaction that has run, and
+    /// Begins or ends a snapshot at a quiescent point. `now_id` is greater than the id of every transaction that has run, and
     /// less than that of every later one. All changes so far are in the log.
-    pub fn on_lull(&mut self, now_id: TransactionId, clocks: Clocks, log: &mut Log<OsDisk>, post: &mut Post) {
+    pub fn on_quiescence(
+        &mut self,
+        now_id: TransactionId,
+        clocks: Clocks,
+        log: &mut Log<OsDisk>,
+        mesh: &mut Mesh,
+    ) {
         match std::mem::replace(&mut self.stage, Stage::Elsewhere) {
-            Stage::Due => self.begin(now_id, clocks, log, post),
+            Stage::Due => self.begin(now_id, clocks, log, mesh),
             Stage::Written { writer } => match log.end_snapshot(writer) {
-                Ok(ending) => self.await_syncs(ending, post),
-                Err(error) => self.give_up(&error, log, post),
+                Ok(ending) => self.await_syncs(ending, mesh),
+                Err(error) => self.give_up(&error, log, mesh),
             },
             stage => self.stage = stage,
         }
     }
 
-    fn await_syncs(&mut self, ending: SnapshotEnd<OsDisk>, post: &mut Post) {
-        let shards_left = post.worker_count();
+    fn await_syncs(&mut self, ending: SnapshotEnd<OsDisk>, mesh: &mut Mesh) {
+        let shards_left = mesh.worker_count();
         self.stage = Stage::Awaiting { ending, shards_left, all_synced: true };
-        (0..shards_left).for_each(|shard| post.to(shard).call(TOKEN, Call::Sync));
+        (0..shards_left).for_each(|shard| mesh.to(shard).call(REQUEST_ID, Call::Sync));
     }
 
     /// A worker has synced its log, or could not. A snapshot that shows a part of a transaction of which a crash
     /// may take another part is given up, unless this log itself needs it: shards whose syncs have failed would
     /// wait for each other for ever.
-    pub fn on_synced(&mut self, synced: bool, log: &Log<OsDisk>, post: &mut Post) {
+    pub fn on_synced(&mut self, synced: bool, log: &Log<OsDisk>, mesh: &mut Mesh) {
         match std::mem::replace(&mut self.stage, Stage::Elsewhere) {
             Stage::Awaiting { mut ending, shards_left, all_synced } => {
                 let (shards_left, all_synced) = (shards_left - 1, all_synced && synced);
@@ -368,15 +375,15 @@ impl Upkeep {
                     Ok(true) if all_synced || log.needs_snapshot() => {
                         self.run(move || Ended::Written(ending.finish()));
                     }
-                    Ok(_) => self.give_up(&"a shard could not bring its log to disk", log, post),
-                    Err(error) => self.give_up(&error, log, post),
+                    Ok(_) => self.give_up(&"a shard could not bring its log to disk", log, mesh),
+                    Err(error) => self.give_up(&error, log, mesh),
                 }
             }
             stage => self.stage = stage, // The snapshot was given up meanwhile.
         }
     }
 
-    fn begin(&mut self, now_id: TransactionId, clocks: Clocks, log: &mut Log<OsDisk>, post: &mut Post) {
+    fn begin(&mut self, now_id: TransactionId, clocks: Clocks, log: &mut Log<OsDisk>, mesh: &mut Mesh) {
         let mut changes = Changes::default();
         changes.push(&Change::Clocks(clocks));
         self.served = std::mem::take(&mut self.asked);
@@ -398,13 +405,13 @@ impl Upkeep {
                 };
             }
             Err(error) => {
-                self.give_up(&error, log, post);
+                self.give_up(&error, log, mesh);
                 self.stage = Stage::Idle; // No file was made.
             }
         }
     }
 
-    fn write_slice(&mut self, now_ms: u64, shard: &Shard, log: &Log<OsDisk>, post: &mut Post) {
+    fn write_slice(&mut self, now_ms: u64, shard: &Shard, log: &Log<OsDisk>, mesh: &mut Mesh) {
         let Stage::Writing { writer, position, changes, slice_keys, synced_bytes, syncing } = &mut self.stage
         else {
             return;
@@ -425,7 +432,7 @@ impl Upkeep {
             written = append(writer, changes);
         }
         match (next, written) {
-            (_, Err(error)) => self.give_up(&error, log, post),
+            (_, Err(error)) => self.give_up(&error, log, mesh),
             (Some(next), Ok(())) => {
                 *position = next;
                 if writer.bytes() >= *synced_bytes + SYNC_BYTES {
@@ -442,7 +449,7 @@ impl Upkeep {
         }
     }
 
-    fn take(&mut self, ended: Ended, now_ms: u64, journal: &mut Journal, post: &mut Post) {
+    fn take(&mut self, ended: Ended, now_ms: u64, journal: &mut Journal, mesh: &mut Mesh) {
         match ended {
             Ended::Prepared(outcome) => {
                 self.preparing = false;
@@ -453,7 +460,7 @@ impl Upkeep {
             }
             Ended::Looked => self.stage = Stage::Due,
             // A snapshot whose bytes may be lost cannot be saved by a later sync.
-            Ended::Synced(Err(error)) => self.give_up(&error, &journal.log, post),
+            Ended::Synced(Err(error)) => self.give_up(&error, &journal.log, mesh),
             Ended::Synced(Ok(())) => {
                 if let Stage::Writing { syncing, .. } = &mut self.stage {
                     *syncing = false;
@@ -461,7 +468,7 @@ impl Upkeep {
             }
             Ended::Written(Ok(snapshot)) => {
                 let Snapshot { entries, bytes, .. } = snapshot;
-                tracing::info!(shard = post.own(), entries, bytes, "snapshot written");
+                tracing::info!(shard = mesh.own(), entries, bytes, "snapshot written");
                 self.saved_ms = Some(now_ms);
                 self.failure = None;
                 self.next_note_ms = self.next_note_ms.map(|_| 0);
@@ -469,8 +476,8 @@ impl Upkeep {
             }
             Ended::Written(Err(failed)) => {
                 let error = journal.log.fail_snapshot(failed);
-                journal.on_sync_failed(&error, post);
-                self.give_up(&error, &journal.log, post);
+                journal.on_sync_failed(&error, mesh);
+                self.give_up(&error, &journal.log, mesh);
             }
             Ended::Noted(Ok(())) => {}
             Ended::Noted(Err(error)) => {
@@ -484,7 +491,7 @@ impl Upkeep {
                     Err(error) => tracing::warn!("{error}"),
                 }
                 self.stage = Stage::Idle;
-                self.answer(&Reply::Ok, post);
+                self.answer(&Reply::Ok, mesh);
             }
             Ended::StagedGivenUp(outcome) => {
                 self.giving_up_staged = false;
@@ -507,22 +514,22 @@ impl Upkeep {
 
     /// Those who asked are told at once. The room that the snapshot has taken of a disk that is full, maybe, is given
     /// back before another one may begin.
-    fn give_up(&mut self, error: &dyn fmt::Display, log: &Log<OsDisk>, post: &mut Post) {
+    fn give_up(&mut self, error: &dyn fmt::Display, log: &Log<OsDisk>, mesh: &mut Mesh) {
         let failure = printable(&error.to_string());
         if self.failure.as_ref() != Some(&failure) {
-            tracing::error!(shard = post.own(), "no snapshot was written, the log stays as it is: {failure}");
+            tracing::error!(shard = mesh.own(), "no snapshot was written, the log stays as it is: {failure}");
             self.failure = Some(failure);
         }
         self.stage = Stage::Obsolete { files: log.give_up_snapshot() };
         self.answer(
             &Reply::Error(shard::Error::Unavailable("no snapshot could be written; see the log")),
-            post,
+            mesh,
         );
     }
 
-    fn answer(&mut self, reply: &Reply<'static>, post: &mut Post) {
-        for (origin, token) in self.served.drain(..) {
-            post.to(origin).answer(token, Answer::Part(reply.clone()));
+    fn answer(&mut self, reply: &Reply<'static>, mesh: &mut Mesh) {
+        for (origin, request_id) in self.served.drain(..) {
+            mesh.to(origin).answer(request_id, Answer::Part(reply.clone()));
         }
     }
 

@@ -11,14 +11,14 @@ use wal::Image;
 
 use crate::metrics::Report;
 use crate::net::SocketId;
-use crate::net::listener::Door;
+use crate::net::listener::Endpoint;
 
-/// Emptied mail is kept for reuse up to this size of its arena.
+/// An emptied batch is kept for reuse up to this size of its arena.
 const ARENA_KEPT_BYTES: usize = 256 * 1024;
 
 /// Names the request to which an answer belongs: a client, and the place in its order of replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Token {
+pub struct RequestId {
     /// The client's socket at the worker that asks.
     pub socket: SocketId,
     /// The number of the request among those of this client, modulo 2^32.
@@ -28,7 +28,7 @@ pub struct Token {
 /// Names a multi-shard transaction, in the log too: unique over workers and restarts.
 pub type TransactionId = u64;
 
-/// Arguments of a request: a run of a mail's spans. These count from the request's own start in the arena, which
+/// Arguments of a request: a run of a batch's spans. These count from the request's own start in the arena, which
 /// may hold more bytes, large answers above all, than the 32 bits of a span can count.
 #[derive(Clone, Copy, Debug)]
 pub struct Args {
@@ -97,7 +97,7 @@ pub enum Call {
     Clients,
     /// Say how the keys are used. Answered by `Findings`.
     Ask(Question),
-    /// The client is gone for which a `Scan` or an `Ask` was sent under the same token, or a command that takes
+    /// The client is gone for which a `Scan` or an `Ask` was sent under the same id, or a command that takes
     /// several turns: what is left of it is not done, and what it is answered with will not be looked at.
     Forget,
     /// Give keys that are written without a time to live one by these rules, unless newer ones have come already.
@@ -119,7 +119,7 @@ pub enum Call {
 /// What a call is answered with.
 #[derive(Debug)]
 pub enum Answer {
-    /// The rendered reply, in the mail's arena.
+    /// The rendered reply, in the batch's arena.
     Bytes(Range<usize>),
     /// A large value that is the whole reply, in RESP.
     Value(Bytes),
@@ -133,7 +133,7 @@ pub enum Answer {
     /// The part is locked.
     Locked,
     /// The shard is locked for a backup, and this is how it is.
-    Still(Box<Still>),
+    Image(Box<ShardImage>),
     /// The part conflicts with another transaction; nothing is locked.
     Refused,
     /// Some keys, rendered as list items, and where to go on.
@@ -157,27 +157,27 @@ pub struct Page {
 
 /// A new connection on its way to the worker that will serve it.
 #[derive(Debug)]
-pub struct Newcomer {
+pub struct AcceptedSocket {
     /// The connection.
     pub socket: OwnedFd,
     /// Which protocol its listener speaks.
-    pub door: Door,
+    pub endpoint: Endpoint,
     /// The number by which `CLIENT ID` names it.
     pub client_id: u64,
 }
 
 /// One message from one worker to another.
 #[derive(Debug, Default)]
-pub struct Mail {
-    calls: Vec<(Token, Call)>,
-    answers: Vec<(Token, Answer)>,
-    newcomers: Vec<Newcomer>,
+pub struct Batch {
+    calls: Vec<(RequestId, Call)>,
+    answers: Vec<(RequestId, Answer)>,
+    accepted: Vec<AcceptedSocket>,
     spans: Vec<Span>,
     arena: Vec<u8>,
 }
 
-impl Mail {
-    /// Copies arguments into the mail.
+impl Batch {
+    /// Copies arguments into the batch.
     pub fn args<'a>(&mut self, args: impl Iterator<Item = &'a [u8]>) -> Args {
         let (start, first) = (self.arena.len(), self.spans.len() as u32);
         for arg in args {
@@ -189,31 +189,31 @@ impl Mail {
     }
 
     /// Adds a call.
-    pub fn call(&mut self, token: Token, call: Call) {
-        self.calls.push((token, call));
+    pub fn call(&mut self, request_id: RequestId, call: Call) {
+        self.calls.push((request_id, call));
     }
 
     /// Adds an answer.
-    pub fn answer(&mut self, token: Token, answer: Answer) {
-        self.answers.push((token, answer));
+    pub fn answer(&mut self, request_id: RequestId, answer: Answer) {
+        self.answers.push((request_id, answer));
     }
 
     /// Adds an answer that `render` writes.
-    pub fn answer_bytes(&mut self, token: Token, render: impl FnOnce(&mut Vec<u8>)) {
+    pub fn answer_bytes(&mut self, request_id: RequestId, render: impl FnOnce(&mut Vec<u8>)) {
         let start = self.arena.len();
         render(&mut self.arena);
-        self.answers.push((token, Answer::Bytes(start..self.arena.len())));
+        self.answers.push((request_id, Answer::Bytes(start..self.arena.len())));
     }
 
     /// Adds a connection that the receiver is to serve.
-    pub fn newcomer(&mut self, newcomer: Newcomer) {
-        self.newcomers.push(newcomer);
+    pub fn accepted(&mut self, accepted: AcceptedSocket) {
+        self.accepted.push(accepted);
     }
 
     /// The first arguments of the requests among its calls, most of them keys: for reading ahead.
     pub fn first_args<'a>(
         &'a self,
-        calls: impl Iterator<Item = &'a (Token, Call)>,
+        calls: impl Iterator<Item = &'a (RequestId, Call)>,
     ) -> impl Iterator<Item = &'a [u8]> {
         calls.filter_map(|(_, call)| match call {
             Call::Run { args, .. } if args.count > 0 => {
@@ -223,23 +223,23 @@ impl Mail {
         })
     }
 
-    /// Takes out the calls, in order. [`Mail::take_back`] returns the emptied list for reuse.
-    pub fn take_calls(&mut self) -> Vec<(Token, Call)> {
+    /// Takes out the calls, in order. [`Batch::take_back`] returns the emptied list for reuse.
+    pub fn take_calls(&mut self) -> Vec<(RequestId, Call)> {
         std::mem::take(&mut self.calls)
     }
 
     /// Takes out the answers, in order.
-    pub fn take_answers(&mut self) -> Vec<(Token, Answer)> {
+    pub fn take_answers(&mut self) -> Vec<(RequestId, Answer)> {
         std::mem::take(&mut self.answers)
     }
 
     /// Takes out the connections.
-    pub fn take_newcomers(&mut self) -> Vec<Newcomer> {
-        std::mem::take(&mut self.newcomers)
+    pub fn take_accepted(&mut self) -> Vec<AcceptedSocket> {
+        std::mem::take(&mut self.accepted)
     }
 
-    /// Gives emptied lists back to the mail, so that their memory is reused.
-    pub fn take_back(&mut self, mut calls: Vec<(Token, Call)>, mut answers: Vec<(Token, Answer)>) {
+    /// Gives emptied lists back to the batch, so that their memory is reused.
+    pub fn take_back(&mut self, mut calls: Vec<(RequestId, Call)>, mut answers: Vec<(RequestId, Answer)>) {
         calls.clear();
         answers.clear();
         self.calls = calls;
@@ -258,13 +258,13 @@ impl Mail {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.calls.is_empty() && self.answers.is_empty() && self.newcomers.is_empty()
+        self.calls.is_empty() && self.answers.is_empty() && self.accepted.is_empty()
     }
 
     pub(super) fn reset(&mut self) {
         self.calls.clear();
         self.answers.clear();
-        self.newcomers.clear();
+        self.accepted.clear();
         self.spans.clear();
         self.arena.clear();
         self.arena.shrink_to(ARENA_KEPT_BYTES);
@@ -273,7 +273,7 @@ impl Mail {
 
 /// A shard at the moment of a backup.
 #[derive(Debug)]
-pub struct Still {
+pub struct ShardImage {
     /// Its log.
     pub image: Image,
     /// How many keys it had.

@@ -1,9 +1,9 @@
 //! What workers send each other: one message a turn and destination, in bounded queues that nobody waits on.
 //!
-//! Every worker has one open [`Mail`] for each peer, to which a turn adds calls to the peer's shard and answers to
-//! the peer's earlier calls. At the end of the turn the mail is sent if the queue has room; otherwise it stays
+//! Every worker has one open [`Batch`] for each peer, to which a turn adds calls to the peer's shard and answers to
+//! the peer's earlier calls. At the end of the turn the batch is sent if the queue has room; otherwise it stays
 //! open and the next turn adds to it. Nobody ever waits for room, so two workers that flood each other cannot
-//! block each other; and mail cannot grow without bound, because a worker has at most [`CALLS_IN_FLIGHT_MAX`]
+//! block each other; and batches cannot grow without bound, because a worker has at most [`CALLS_IN_FLIGHT_MAX`]
 //! calls without an answer at each peer: clients that ask for more are not read from meanwhile.
 
 mod message;
@@ -15,7 +15,7 @@ use shard::{OwnedRequest, Request};
 
 use crate::net::{Doorbell, Net};
 
-pub use message::{Answer, Args, Call, Mail, Newcomer, Page, Still, Token, TransactionId};
+pub use message::{AcceptedSocket, Answer, Args, Batch, Call, Page, RequestId, ShardImage, TransactionId};
 
 /// How many requests of its clients a worker may have under way at one peer.
 pub const CALLS_IN_FLIGHT_MAX: usize = 16 * 1024;
@@ -26,32 +26,32 @@ pub const BYTES_IN_FLIGHT_MAX: usize = 8 * 1024 * 1024;
 /// How many messages fit between two workers. One would do; more lets both sides run ahead.
 pub const QUEUE_CAPACITY: usize = 64;
 
-/// How many emptied mails a worker keeps for reuse.
+/// How many emptied batches a worker keeps for reuse.
 const POOL_MAX: usize = 64;
 
 /// One end of the mesh that joins all workers: the queues of one worker.
-pub struct Post {
+pub struct Mesh {
     own: usize,
     peers: Vec<Peer>,
     #[allow(clippy::vec_box)] // The boxes travel.
-    pool: Vec<Box<Mail>>,
+    pool: Vec<Box<Batch>>,
     /// This worker sleeps, or is about to, and wants to be woken by a peer that sends.
     asleep: Arc<AtomicBool>,
 }
 
 struct Peer {
-    open: Box<Mail>,
-    outbox: rtrb::Producer<Box<Mail>>,
-    inbox: rtrb::Consumer<Box<Mail>>,
+    open: Box<Batch>,
+    outbox: rtrb::Producer<Box<Batch>>,
+    inbox: rtrb::Consumer<Box<Batch>>,
     asleep: Arc<AtomicBool>,
     doorbell: Option<Doorbell>,
     calls_in_flight: usize,
     bytes_in_flight: usize,
 }
 
-impl Post {
+impl Mesh {
     /// The ends of a mesh of `workers` workers, one for each, whose queues hold `capacity` messages.
-    pub fn mesh(workers: usize, capacity: usize) -> Vec<Post> {
+    pub fn connect_all(workers: usize, capacity: usize) -> Vec<Mesh> {
         let mut outboxes: Vec<Vec<_>> = (0..workers).map(|_| Vec::with_capacity(workers)).collect();
         let mut inboxes: Vec<Vec<_>> = (0..workers).map(|_| Vec::with_capacity(workers)).collect();
         for outbox in &mut outboxes {
@@ -63,7 +63,7 @@ impl Post {
         }
         let asleep: Vec<Arc<AtomicBool>> = (0..workers).map(|_| Arc::default()).collect();
         let ends = outboxes.into_iter().zip(inboxes).enumerate();
-        ends.map(|(own, (outboxes, inboxes))| Post {
+        ends.map(|(own, (outboxes, inboxes))| Mesh {
             own,
             peers: (outboxes.into_iter().zip(inboxes).zip(&asleep))
                 .map(|((outbox, inbox), asleep)| Peer {
@@ -99,14 +99,14 @@ impl Post {
         self.peers.len()
     }
 
-    /// The open mail for a worker; this one's own included, which arrives with its next turn.
-    pub fn to(&mut self, worker: usize) -> &mut Mail {
+    /// The open batch for a worker; this one's own included, which arrives with its next turn.
+    pub fn to(&mut self, worker: usize) -> &mut Batch {
         &mut self.peers[worker].open
     }
 
     /// Sends a client's request to the worker that owns its keys. Returns its size in bytes, for
-    /// [`Post::answered`].
-    pub fn run(&mut self, worker: usize, token: Token, request: &Request<'_>) -> usize {
+    /// [`Mesh::answered`].
+    pub fn run(&mut self, worker: usize, request_id: RequestId, request: &Request<'_>) -> usize {
         let peer = &mut self.peers[worker];
         let size_bytes = request.args().map(<[u8]>::len).sum();
         peer.calls_in_flight += 1;
@@ -116,15 +116,15 @@ impl Post {
             None => Call::Run { command, dialect, args: peer.open.args(request.args()) },
             Some(_) => Call::RunLarge(OwnedRequest::new(request)),
         };
-        peer.open.call(token, call);
+        peer.open.call(request_id, call);
         size_bytes
     }
 
-    /// Takes out of the open mails the answers that show what the shard holds. Those of a request, rendered in the
-    /// mail that `keep` is given, can be copied from it.
-    pub fn withdraw_answers(&mut self, mut keep: impl FnMut(usize, Token, Answer, &Mail)) {
+    /// Takes out of the open batches the answers that show what the shard holds. Those of a request, rendered in the
+    /// batch that `keep` is given, can be copied from it.
+    pub fn withdraw_answers(&mut self, mut keep: impl FnMut(usize, RequestId, Answer, &Batch)) {
         for (worker, Peer { open, .. }) in self.peers.iter_mut().enumerate() {
-            for (token, answer) in open.take_answers() {
+            for (request_id, answer) in open.take_answers() {
                 match answer {
                     Answer::Bytes(_)
                     | Answer::Value(_)
@@ -132,19 +132,19 @@ impl Post {
                     | Answer::Committed(_)
                     | Answer::Page(_)
                     | Answer::Findings(_) => {
-                        keep(worker, token, answer, open);
+                        keep(worker, request_id, answer, open);
                     }
                     Answer::Failed(_)
                     | Answer::Locked
-                    | Answer::Still(_)
+                    | Answer::Image(_)
                     | Answer::Refused
-                    | Answer::Report(_) => open.answer(token, answer),
+                    | Answer::Report(_) => open.answer(request_id, answer),
                 }
             }
         }
     }
 
-    /// Notes that a request of `size_bytes` sent by [`Post::run`] was answered.
+    /// Notes that a request of `size_bytes` sent by [`Mesh::run`] was answered.
     pub fn answered(&mut self, worker: usize, size_bytes: usize) {
         let peer = &mut self.peers[worker];
         peer.calls_in_flight -= 1;
@@ -158,44 +158,44 @@ impl Post {
     }
 
     /// The next message from a worker, if one is there.
-    pub fn receive(&mut self, worker: usize) -> Option<Box<Mail>> {
+    pub fn receive(&mut self, worker: usize) -> Option<Box<Batch>> {
         self.peers[worker].inbox.pop().ok()
     }
 
     /// Takes an emptied message back for reuse.
-    pub fn recycle(&mut self, mut mail: Box<Mail>) {
+    pub fn recycle(&mut self, mut batch: Box<Batch>) {
         if self.pool.len() < POOL_MAX {
-            mail.reset();
-            self.pool.push(mail);
+            batch.reset();
+            self.pool.push(batch);
         }
     }
 
-    /// Sends this worker's mail to itself, which else leaves with that to the others.
+    /// Sends this worker's batch to itself, which else leaves with that to the others.
     pub fn send_own(&mut self) {
-        let Post { own, peers, pool, .. } = self;
+        let Mesh { own, peers, pool, .. } = self;
         let Peer { open, outbox, .. } = &mut peers[*own];
         if !open.is_empty() && !outbox.is_full() {
-            let mail = std::mem::replace(open, pool.pop().unwrap_or_default());
-            outbox.push(mail).expect("only this worker fills the queue, and it had room");
+            let batch = std::mem::replace(open, pool.pop().unwrap_or_default());
+            outbox.push(batch).expect("only this worker fills the queue, and it had room");
         }
     }
 
-    /// Sends the open mails and wakes the receivers that sleep. A mail whose queue is full stays open.
+    /// Sends the open batches and wakes the receivers that sleep. A batch whose queue is full stays open.
     pub fn send(&mut self, net: &mut Net) {
-        let Post { own, peers, pool, .. } = self;
+        let Mesh { own, peers, pool, .. } = self;
         for (worker, peer) in peers.iter_mut().enumerate() {
             if peer.open.is_empty() || peer.outbox.is_full() {
                 continue;
             }
-            let mail = std::mem::replace(&mut peer.open, pool.pop().unwrap_or_default());
-            if peer.outbox.push(mail).is_err() {
+            let batch = std::mem::replace(&mut peer.open, pool.pop().unwrap_or_default());
+            if peer.outbox.push(batch).is_err() {
                 unreachable!("only this worker fills the queue, and it had room");
             }
             if worker == *own {
                 continue;
             }
-            // The mail is published before the flag is read; the receiver publishes the flag, then looks for
-            // mail (`fall_asleep`). One of both sees the other.
+            // The batch is published before the flag is read; the receiver publishes the flag, then looks for
+            // batches (`fall_asleep`). One of both sees the other.
             fence(Ordering::SeqCst);
             if peer.asleep.load(Ordering::Relaxed) && peer.asleep.swap(false, Ordering::Relaxed) {
                 net.ring_doorbell(peer.doorbell.as_ref().expect("workers are connected before they serve"));
@@ -203,7 +203,7 @@ impl Post {
         }
     }
 
-    /// Asks peers to wake this worker when they send. Returns false, and asks nothing, when mail is there already
+    /// Asks peers to wake this worker when they send. Returns false, and asks nothing, when a batch is there already
     /// or waits to be sent.
     pub fn fall_asleep(&mut self) -> bool {
         self.asleep.store(true, Ordering::Relaxed);
@@ -215,12 +215,12 @@ impl Post {
         idle
     }
 
-    /// Ends [`Post::fall_asleep`].
+    /// Ends [`Mesh::fall_asleep`].
     pub fn wake_up(&mut self) {
         self.asleep.store(false, Ordering::Relaxed);
     }
 
-    /// Whether no mail has arrived, and none waits to be sent.
+    /// Whether no batch has arrived, and none waits to be sent.
     pub fn is_idle(&self) -> bool {
         self.peers.iter().all(|peer| peer.inbox.is_empty() && peer.open.is_empty())
     }
@@ -243,44 +243,44 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     /// A mesh with its rings, all on this thread.
-    fn connected(workers: usize, capacity: usize) -> Vec<(Post, Net)> {
-        let ends = Post::mesh(workers, capacity).into_iter();
-        let mut ends: Vec<_> = ends.map(|post| (post, Net::new().unwrap())).collect();
+    fn connected(workers: usize, capacity: usize) -> Vec<(Mesh, Net)> {
+        let ends = Mesh::connect_all(workers, capacity).into_iter();
+        let mut ends: Vec<_> = ends.map(|mesh| (mesh, Net::new().unwrap())).collect();
         let doorbells: Vec<_> = ends.iter().map(|(_, net)| net.doorbell()).collect();
-        ends.iter_mut().for_each(|(post, _)| post.connect(&doorbells));
+        ends.iter_mut().for_each(|(mesh, _)| mesh.connect(&doorbells));
         ends
     }
 
-    fn token(sequence: u32) -> Token {
-        Token { socket: SocketId { index: 0, generation: 0 }, sequence }
+    fn request_id(sequence: u32) -> RequestId {
+        RequestId { socket: SocketId { index: 0, generation: 0 }, sequence }
     }
 
     /// Sends the request `GET <key>` to a worker; returns its size.
-    fn ask(post: &mut Post, worker: usize, sequence: u32, key: &[u8]) -> usize {
+    fn ask(mesh: &mut Mesh, worker: usize, sequence: u32, key: &[u8]) -> usize {
         let spans = [Span { start: 0, len: key.len() as u32 }];
         let command = shard::command::find(b"GET").unwrap();
-        post.run(worker, token(sequence), &Request::new(command, Dialect::Resp2, key, &spans))
+        mesh.run(worker, request_id(sequence), &Request::new(command, Dialect::Resp2, key, &spans))
     }
 
-    /// Answers every call of a mail with its first argument, and returns the numbers that were asked.
-    fn answer_all(post: &mut Post, worker: usize, mail: &mut Mail) -> Vec<u32> {
-        let calls = mail.take_calls();
-        for (token, call) in &calls {
+    /// Answers every call of a batch with its first argument, and returns the numbers that were asked.
+    fn answer_all(mesh: &mut Mesh, worker: usize, batch: &mut Batch) -> Vec<u32> {
+        let calls = batch.take_calls();
+        for (request_id, call) in &calls {
             let Call::Run { command, dialect, args } = call else { panic!("{call:?}") };
-            let request = mail.request(command, *dialect, *args);
-            post.to(worker).answer_bytes(*token, |out| out.extend_from_slice(request.arg(0)));
+            let request = batch.request(command, *dialect, *args);
+            mesh.to(worker).answer_bytes(*request_id, |out| out.extend_from_slice(request.arg(0)));
         }
-        calls.iter().map(|(token, _)| token.sequence).collect()
+        calls.iter().map(|(request_id, _)| request_id.sequence).collect()
     }
 
-    /// The answers of a mail: their numbers and bytes.
-    fn answers(mail: &mut Mail) -> Vec<(u32, Vec<u8>)> {
-        let answers = mail.take_answers().into_iter();
+    /// The answers of a batch: their numbers and bytes.
+    fn answers(batch: &mut Batch) -> Vec<(u32, Vec<u8>)> {
+        let answers = batch.take_answers().into_iter();
         let bytes = |answer: &Answer| match answer {
-            Answer::Bytes(span) => mail.bytes(span.clone()).to_vec(),
+            Answer::Bytes(span) => batch.bytes(span.clone()).to_vec(),
             other => panic!("{other:?}"),
         };
-        answers.map(|(token, answer)| (token.sequence, bytes(&answer))).collect()
+        answers.map(|(request_id, answer)| (request_id.sequence, bytes(&answer))).collect()
     }
 
     #[test]
@@ -298,16 +298,16 @@ mod tests {
         assert_eq!(alice.peers[1].calls_in_flight, 100);
         assert_eq!(alice.peers[1].bytes_in_flight, sizes.iter().sum::<usize>());
         let mut asked = Vec::new();
-        while let Some(mut mail) = bob.receive(0) {
-            asked.extend(answer_all(bob, 0, &mut mail));
-            bob.recycle(mail);
+        while let Some(mut batch) = bob.receive(0) {
+            asked.extend(answer_all(bob, 0, &mut batch));
+            bob.recycle(batch);
             bob.send(bob_net);
         }
         assert_eq!(asked, (0..100).collect::<Vec<_>>());
         let mut answered = Vec::new();
-        while let Some(mut mail) = alice.receive(1) {
-            answered.extend(answers(&mut mail));
-            alice.recycle(mail);
+        while let Some(mut batch) = alice.receive(1) {
+            answered.extend(answers(&mut batch));
+            alice.recycle(batch);
         }
         let expected: Vec<_> = (0..100u32).map(|n| (n, format!("key:{n}").into_bytes())).collect();
         assert_eq!(answered, expected);
@@ -323,88 +323,88 @@ mod tests {
         for sequence in 0..10 {
             ask(alice, 1, sequence, b"key");
             alice.send(alice_net);
-            assert_eq!(alice.is_idle(), sequence == 0, "the first mail has left, the others wait");
+            assert_eq!(alice.is_idle(), sequence == 0, "the first batch has left, the others wait");
         }
-        assert!(!alice.fall_asleep(), "whoever has mail to send stays awake");
+        assert!(!alice.fall_asleep(), "whoever has batch to send stays awake");
         assert!(!alice.asleep.load(Ordering::Relaxed));
-        let mut mails = Vec::new();
-        while let Some(mut mail) = bob.receive(0) {
-            mails.push(answer_all(bob, 0, &mut mail));
+        let mut batches = Vec::new();
+        while let Some(mut batch) = bob.receive(0) {
+            batches.push(answer_all(bob, 0, &mut batch));
             alice.send(alice_net);
         }
-        assert_eq!(mails, [vec![0], (1..10).collect()]);
+        assert_eq!(batches, [vec![0], (1..10).collect()]);
         assert!(alice.is_idle());
         bob.send(bob_net);
-        assert!(!alice.fall_asleep(), "whoever has got mail stays awake");
+        assert!(!alice.fall_asleep(), "whoever has got batch stays awake");
     }
 
     #[test]
     fn a_worker_gets_its_own_mail() {
         let mut ends = connected(1, 4);
-        let (post, net) = &mut ends[0];
-        assert!(post.fall_asleep());
-        post.wake_up();
-        ask(post, 0, 7, b"own");
-        post.send(net);
-        let mut mail = post.receive(0).unwrap();
-        assert_eq!(answer_all(post, 0, &mut mail), [7]);
-        assert!(!post.is_idle(), "the answer waits to be sent");
+        let (mesh, net) = &mut ends[0];
+        assert!(mesh.fall_asleep());
+        mesh.wake_up();
+        ask(mesh, 0, 7, b"own");
+        mesh.send(net);
+        let mut batch = mesh.receive(0).unwrap();
+        assert_eq!(answer_all(mesh, 0, &mut batch), [7]);
+        assert!(!mesh.is_idle(), "the answer waits to be sent");
     }
 
     #[test]
     fn a_peer_is_full_by_calls_and_by_bytes() {
-        let (mut post, _net) = connected(2, 4).remove(0);
+        let (mut mesh, _net) = connected(2, 4).remove(0);
         for sequence in 0..CALLS_IN_FLIGHT_MAX as u32 {
-            assert!(!post.is_full(1));
-            assert_eq!(ask(&mut post, 1, sequence, b"k"), 1);
+            assert!(!mesh.is_full(1));
+            assert_eq!(ask(&mut mesh, 1, sequence, b"k"), 1);
         }
-        assert!(post.is_full(1) && !post.is_full(0));
-        (0..CALLS_IN_FLIGHT_MAX).for_each(|_| post.answered(1, 1));
+        assert!(mesh.is_full(1) && !mesh.is_full(0));
+        (0..CALLS_IN_FLIGHT_MAX).for_each(|_| mesh.answered(1, 1));
         let value = vec![0; BYTES_IN_FLIGHT_MAX];
-        let size_bytes = ask(&mut post, 1, 0, &value);
-        assert!(size_bytes == value.len() && post.is_full(1));
-        post.answered(1, size_bytes);
-        assert!(!post.is_full(1));
+        let size_bytes = ask(&mut mesh, 1, 0, &value);
+        assert!(size_bytes == value.len() && mesh.is_full(1));
+        mesh.answered(1, size_bytes);
+        assert!(!mesh.is_full(1));
     }
 
     /// Asks every peer for `total` answers, as fast as the limits allow, answers the peers meanwhile, and
     /// sleeps when there is nothing to do. Ends when all workers have their answers.
-    fn flood(own: usize, mut post: Post, mut net: Net, total: u32, finished: &AtomicUsize) {
+    fn flood(own: usize, mut mesh: Mesh, mut net: Net, total: u32, finished: &AtomicUsize) {
         let deadline = Instant::now() + PATIENCE;
-        let workers = post.worker_count();
+        let workers = mesh.worker_count();
         let (mut asked, mut answered) = (vec![0; workers], vec![0; workers]);
         asked[own] = total;
         answered[own] = total;
         let mut has_all = false;
         let mut events = Vec::new();
-        while finished.load(Ordering::SeqCst) < workers || !post.is_idle() {
+        while finished.load(Ordering::SeqCst) < workers || !mesh.is_idle() {
             assert!(Instant::now() < deadline, "worker {own}: asked {asked:?}, answered {answered:?}");
             let mut progressed = net.turn(&mut events).unwrap();
             for peer in 0..workers {
                 for _ in 0..300 {
-                    if asked[peer] < total && !post.is_full(peer) {
-                        ask(&mut post, peer, asked[peer], &asked[peer].to_le_bytes());
+                    if asked[peer] < total && !mesh.is_full(peer) {
+                        ask(&mut mesh, peer, asked[peer], &asked[peer].to_le_bytes());
                         asked[peer] += 1;
                         progressed = true;
                     }
                 }
-                while let Some(mut mail) = post.receive(peer) {
+                while let Some(mut batch) = mesh.receive(peer) {
                     progressed = true;
-                    answer_all(&mut post, peer, &mut mail);
-                    for (sequence, bytes) in answers(&mut mail) {
+                    answer_all(&mut mesh, peer, &mut batch);
+                    for (sequence, bytes) in answers(&mut batch) {
                         assert_eq!((sequence, bytes), (answered[peer], sequence.to_le_bytes().to_vec()));
                         answered[peer] += 1;
-                        post.answered(peer, 4);
+                        mesh.answered(peer, 4);
                     }
-                    post.recycle(mail);
+                    mesh.recycle(batch);
                 }
             }
-            post.send(&mut net);
+            mesh.send(&mut net);
             if !has_all && answered.iter().all(|count| *count == total) {
                 has_all = true;
                 finished.fetch_add(1, Ordering::SeqCst);
                 // Those who wait for nothing but this one's end sleep.
-                post.peers.iter().for_each(|peer| net.ring_doorbell(peer.doorbell.as_ref().unwrap()));
+                mesh.peers.iter().for_each(|peer| net.ring_doorbell(peer.doorbell.as_ref().unwrap()));
                 net.turn(&mut events).unwrap();
                 continue;
             }
@@ -412,16 +412,16 @@ mod tests {
                 continue;
             }
             net.parking();
-            if !net.ready() && finished.load(Ordering::SeqCst) < workers && post.fall_asleep() {
+            if !net.ready() && finished.load(Ordering::SeqCst) < workers && mesh.fall_asleep() {
                 let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
                 let wakeup = net.wakeup();
                 assert_eq!(poll(&mut [PollFd::new(&wakeup, PollFlags::IN)], Some(&patience)).unwrap(), 1);
                 rustix::io::read(wakeup.as_fd(), &mut [0; 8]).unwrap();
-                post.wake_up();
+                mesh.wake_up();
             }
             net.unparked();
         }
-        for peer in &post.peers {
+        for peer in &mesh.peers {
             assert_eq!((peer.calls_in_flight, peer.bytes_in_flight), (0, 0));
         }
     }
@@ -430,18 +430,18 @@ mod tests {
     fn workers_that_flood_each_other_are_all_answered() {
         for (workers, capacity, total) in [(2, 1, 100_000), (3, 1, 50_000), (3, QUEUE_CAPACITY, 50_000)] {
             let finished = AtomicUsize::new(0);
-            let (doors, at_doors) = std::sync::mpsc::channel();
+            let (endpoints, at_doors) = std::sync::mpsc::channel();
             thread::scope(|scope| {
                 let mut doorbells_to = Vec::new();
-                for (own, mut post) in Post::mesh(workers, capacity).into_iter().enumerate() {
+                for (own, mut mesh) in Mesh::connect_all(workers, capacity).into_iter().enumerate() {
                     let (to_worker, doorbells) = std::sync::mpsc::channel::<Vec<Doorbell>>();
                     doorbells_to.push(to_worker);
-                    let (doors, finished) = (doors.clone(), &finished);
+                    let (endpoints, finished) = (endpoints.clone(), &finished);
                     scope.spawn(move || {
                         let net = Net::new().unwrap();
-                        doors.send((own, net.doorbell())).unwrap();
-                        post.connect(&doorbells.recv().unwrap());
-                        flood(own, post, net, total, finished);
+                        endpoints.send((own, net.doorbell())).unwrap();
+                        mesh.connect(&doorbells.recv().unwrap());
+                        flood(own, mesh, net, total, finished);
                     });
                 }
                 let mut known: Vec<_> = (0..workers).map(|_| at_doors.recv().unwrap()).collect();

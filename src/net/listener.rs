@@ -14,7 +14,7 @@ const BACKLOG: i32 = 1024;
 
 /// Which listener a client came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
+pub enum Endpoint {
     /// The text protocol, over TCP.
     Text,
     /// RESP, over TCP.
@@ -23,10 +23,10 @@ pub enum Door {
     Unix,
 }
 
-impl Door {
+impl Endpoint {
     /// How a client is answered that has not chosen yet.
     pub(crate) fn first_dialect(self) -> Dialect {
-        if self == Door::Text { Dialect::Text } else { Dialect::Resp2 }
+        if self == Endpoint::Text { Dialect::Text } else { Dialect::Resp2 }
     }
 }
 

@@ -802,7 +802,7 @@ fn a_ring_that_waits_for_a_sync_hears_its_sockets() {
             ring.net.wait(PATIENCE).unwrap();
             ring.settle();
         }
-        assert!(start.elapsed() >= gathering, "what arrives waits for company");
+        assert!(start.elapsed() >= gathering, "what arrives waits for siblings");
         assert!(start.elapsed() < PATIENCE, "the ring slept through it");
         assert!(matches!(ring.next("a request"), Event::Received(_, chunk) if *chunk == *b"request"));
         client.join().unwrap();
@@ -1113,7 +1113,7 @@ fn thousands_of_connections_leave_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let unix = folder.path().join("socket");
     let stop = AtomicBool::new(false);
-    let (doors, at_doors) = mpsc::channel();
+    let (endpoints, at_doors) = mpsc::channel();
     let (mut to_rings, mut at_rings) = (Vec::new(), Vec::new());
     for _ in 0..RINGS {
         let (to_ring, at_ring) = mpsc::channel();
@@ -1123,7 +1123,7 @@ fn thousands_of_connections_leave_nothing_behind() {
     thread::scope(|scope| {
         let mut doorbells_to = Vec::new();
         for (index, at_ring) in at_rings.into_iter().enumerate() {
-            let (to_rings, doors, unix, stop) = (to_rings.clone(), doors.clone(), &unix, &stop);
+            let (to_rings, endpoints, unix, stop) = (to_rings.clone(), endpoints.clone(), &unix, &stop);
             let (to_ring, doorbells) = mpsc::channel::<Vec<Doorbell>>();
             doorbells_to.push(to_ring);
             scope.spawn(move || {
@@ -1133,7 +1133,7 @@ fn thousands_of_connections_leave_nothing_behind() {
                     ring.listen_tcp()
                 });
                 let wakeup = ring.net.wakeup().try_clone_to_owned().unwrap();
-                doors.send((index, ring.net.doorbell(), wakeup, tcp)).unwrap();
+                endpoints.send((index, ring.net.doorbell(), wakeup, tcp)).unwrap();
                 let others: Vec<_> = to_rings.into_iter().zip(doorbells.recv().unwrap()).collect();
                 let mut ring = serve_stress(ring, &at_ring, &others, stop);
                 ring.settle();
@@ -1157,7 +1157,7 @@ fn thousands_of_connections_leave_nothing_behind() {
         known.iter().for_each(|(_, _, wakeup, _)| Net::unpark(wakeup.as_fd()));
         ended.into_iter().for_each(|client| client.unwrap());
     });
-    drop((to_rings, doors, at_doors));
+    drop((to_rings, endpoints, at_doors));
     drop(folder);
     assert_eq!(descriptors(), before, "a descriptor is left");
 }

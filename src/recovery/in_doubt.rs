@@ -8,7 +8,7 @@
 //!   short was seen by nobody, and nothing in any log builds on it.
 //! - A power cut may take a participant's frame back although the process had gone on. Then a later frame in another
 //!   log may have changed a key of the transaction, and builds on it: that log ends before that frame. What it
-//!   loses is not older than what the participant lost. Parts of other transactions may be among it; so the verdict
+//!   loses is not older than what the participant lost. Parts of other transactions may be among it; so the resolution
 //!   is reached in rounds, until it holds.
 //! - A snapshot never shows a transaction that a crash can take back: it begins and ends only while no transaction
 //!   has a lock on its shard, and counts only after the other shards have synced their logs.
@@ -35,17 +35,17 @@ use crate::shared::progress::Loading;
 
 /// What of the logs counts.
 #[derive(Debug, Default)]
-pub struct Verdict {
+pub struct Resolution {
     /// Transactions that do not count.
-    pub left_out: HashSet<TransactionId>,
+    pub aborted: HashSet<TransactionId>,
     /// For each shard the first frame that does not count, nor any behind it.
-    pub cuts: Vec<Option<u64>>,
+    pub truncations: Vec<Option<u64>>,
     /// For each shard the transactions that it has a part of, that do not count, and whose log does not say so yet.
     pub unmarked: Vec<Vec<TransactionId>>,
     /// No transaction in the logs has a greater id.
     pub last_id: TransactionId,
     /// How many transactions count although a part of them is missing, since damage may have taken it.
-    pub doubtful: usize,
+    pub in_doubt: usize,
     /// Why none of this can be: then nothing else of it counts.
     pub contradiction: Option<Contradiction>,
 }
@@ -61,22 +61,22 @@ pub struct Standing {
     pub is_same_boot: bool,
 }
 
-impl Verdict {
+impl Resolution {
     /// Whether frame `record` of shard `shard_index` is applied.
     pub fn counts(&self, shard_index: u32, record: &Record<'_>) -> bool {
         if record.in_snapshot {
             return true;
         }
-        let cut = self.cuts.get(shard_index as usize).copied().flatten();
-        let left_out = matches!(record.kind, Kind::Transaction { id, .. } if self.left_out.contains(&id));
-        !left_out && cut.is_none_or(|cut| record.seq < cut)
+        let cut = self.truncations.get(shard_index as usize).copied().flatten();
+        let aborted = matches!(record.kind, Kind::Transaction { id, .. } if self.aborted.contains(&id));
+        !aborted && cut.is_none_or(|cut| record.seq < cut)
     }
 
     /// Itself, unless it cannot be.
     ///
     /// # Errors
     /// [`Failure::Contradiction`].
-    pub fn accept(self, layout: &Layout) -> Result<Verdict, Failure> {
+    pub fn accept(self, layout: &Layout) -> Result<Resolution, Failure> {
         match self.contradiction {
             None => Ok(self),
             Some(contradiction) => Err(Failure::Contradiction(contradiction.within(layout))),
@@ -85,7 +85,7 @@ impl Verdict {
 
     /// Whether the logs do not show it yet.
     pub fn is_news(&self) -> bool {
-        self.cuts.iter().any(Option::is_some) || self.unmarked.iter().any(|ids| !ids.is_empty())
+        self.truncations.iter().any(Option::is_some) || self.unmarked.iter().any(|ids| !ids.is_empty())
     }
 }
 
@@ -97,7 +97,7 @@ struct Traces {
     /// When the snapshot was begun, as an id.
     snapshot_begun: TransactionId,
     /// Transactions that were left out before.
-    left_out: HashSet<TransactionId>,
+    aborted: HashSet<TransactionId>,
     standing: Standing,
 }
 
@@ -108,7 +108,7 @@ pub type OnRecord<'a> = dyn FnMut(Record<'_>) + 'a;
 ///
 /// # Errors
 /// [`Failure::Log`] where a log is damaged.
-pub fn reach<D: Disk>(disk: &D, layout: &Layout) -> Result<Verdict, Failure> {
+pub fn reach<D: Disk>(disk: &D, layout: &Layout) -> Result<Resolution, Failure> {
     let shards = layout.shards as usize;
     reach_noting(disk, layout, &Loading::new(1, shards, shards))
 }
@@ -117,7 +117,7 @@ pub fn reach<D: Disk>(disk: &D, layout: &Layout) -> Result<Verdict, Failure> {
 ///
 /// # Errors
 /// As there.
-pub fn reach_noting<D: Disk>(disk: &D, layout: &Layout, loading: &Loading) -> Result<Verdict, Failure> {
+pub fn reach_noting<D: Disk>(disk: &D, layout: &Layout, loading: &Loading) -> Result<Resolution, Failure> {
     if layout.shards > 1 {
         loading.begin_step(layout.shards as usize);
     }
@@ -144,41 +144,42 @@ pub fn reach_noting<D: Disk>(disk: &D, layout: &Layout, loading: &Loading) -> Re
 pub fn reach_by(
     shards: u32,
     read: impl Fn(u32, &mut OnRecord<'_>) -> Result<Standing, Failure> + Sync,
-) -> Result<Verdict, Failure> {
+) -> Result<Resolution, Failure> {
     if shards == 1 {
-        return Ok(Verdict::default()); // There is nothing to compare.
+        return Ok(Resolution::default()); // There is nothing to compare.
     }
     let traces = on_every_shard(shards, |index| trace(|on_record| read(index, on_record)))?;
     let ids = traces.iter().flat_map(|traces| traces.parts.keys().chain([&traces.snapshot_begun]));
     let last_id = ids.copied().max().unwrap_or(0);
-    let mut verdict = Verdict { cuts: vec![None; shards as usize], last_id, ..Verdict::default() };
+    let mut resolution =
+        Resolution { truncations: vec![None; shards as usize], last_id, ..Resolution::default() };
     loop {
-        (verdict.left_out, verdict.doubtful) = left_out(&traces, &verdict.cuts);
-        verdict.contradiction = contradiction(&traces, &verdict);
-        if verdict.left_out.is_empty() || verdict.contradiction.is_some() {
-            return Ok(verdict);
+        (resolution.aborted, resolution.in_doubt) = aborted(&traces, &resolution.truncations);
+        resolution.contradiction = contradiction(&traces, &resolution);
+        if resolution.aborted.is_empty() || resolution.contradiction.is_some() {
+            return Ok(resolution);
         }
-        let so_far = &verdict;
-        let cuts = on_every_shard(shards, |index| {
-            first_dependent(|on_record| read(index, on_record), &so_far.left_out)
+        let so_far = &resolution;
+        let truncations = on_every_shard(shards, |index| {
+            first_dependent(|on_record| read(index, on_record), &so_far.aborted)
         })?;
         // A cut only moves towards the log's begin, so this ends. The frame at it may be a part of a transaction,
         // which is left out from now on: the next look by itself would not end the log there again.
         let earlier = |(so_far, cut): (&Option<u64>, Option<u64>)| so_far.iter().copied().chain(cut).min();
-        let cuts: Vec<_> = verdict.cuts.iter().zip(cuts).map(earlier).collect();
-        if cuts == verdict.cuts {
+        let truncations: Vec<_> = resolution.truncations.iter().zip(truncations).map(earlier).collect();
+        if truncations == resolution.truncations {
             break;
         }
-        verdict.cuts = cuts;
+        resolution.truncations = truncations;
     }
-    verdict.unmarked = traces
+    resolution.unmarked = traces
         .iter()
         .map(|traces| {
             let parts = traces.parts.keys().copied();
-            parts.filter(|id| verdict.left_out.contains(id) && !traces.left_out.contains(id)).collect()
+            parts.filter(|id| resolution.aborted.contains(id) && !traces.aborted.contains(id)).collect()
         })
         .collect();
-    Ok(verdict)
+    Ok(resolution)
 }
 
 /// Runs `work` for every shard, side by side.
@@ -205,7 +206,7 @@ fn trace(read: impl FnOnce(&mut OnRecord<'_>) -> Result<Standing, Failure>) -> R
         if let Kind::Transaction { id, participants } = record.kind {
             match (participants, record.in_snapshot) {
                 ([], true) => traces.snapshot_begun = id,
-                ([], false) => drop(traces.left_out.insert(id)),
+                ([], false) => drop(traces.aborted.insert(id)),
                 _ => drop(traces.parts.insert(id, (record.seq, participants.into()))),
             }
         }
@@ -214,11 +215,11 @@ fn trace(read: impl FnOnce(&mut OnRecord<'_>) -> Result<Standing, Failure>) -> R
 }
 
 /// The transactions that do not count when each log ends at its cut; and how many count in spite of a missing part.
-fn left_out(traces: &[Traces], cuts: &[Option<u64>]) -> (HashSet<TransactionId>, usize) {
+fn aborted(traces: &[Traces], truncations: &[Option<u64>]) -> (HashSet<TransactionId>, usize) {
     // `None` where damage hides it.
     let has_part = |participant: u32, id: &TransactionId| {
         let participant = participant as usize;
-        let (Some(traces), Some(cut)) = (traces.get(participant), cuts.get(participant)) else {
+        let (Some(traces), Some(cut)) = (traces.get(participant), truncations.get(participant)) else {
             return Some(false);
         };
         match traces.parts.get(id) {
@@ -227,30 +228,30 @@ fn left_out(traces: &[Traces], cuts: &[Option<u64>]) -> (HashSet<TransactionId>,
             None => (!traces.standing.has_lost).then_some(false),
         }
     };
-    let mut left_out: HashSet<_> = traces.iter().flat_map(|traces| traces.left_out.iter().copied()).collect();
-    let mut doubtful = HashSet::new();
+    let mut aborted: HashSet<_> = traces.iter().flat_map(|traces| traces.aborted.iter().copied()).collect();
+    let mut in_doubt = HashSet::new();
     for (id, (_, participants)) in traces.iter().flat_map(|traces| &traces.parts) {
         let mut found = participants.iter().map(|participant| has_part(*participant, id));
         if found.clone().any(|has_part| has_part == Some(false)) {
-            left_out.insert(*id);
+            aborted.insert(*id);
         } else if found.any(|has_part| has_part.is_none()) {
-            doubtful.insert(*id);
+            in_doubt.insert(*id);
         }
     }
-    let doubtful = doubtful.difference(&left_out).count();
-    (left_out, doubtful)
+    let in_doubt = in_doubt.difference(&aborted).count();
+    (aborted, in_doubt)
 }
 
 /// Where a transaction that does not count had all its parts on disk, or where what builds on one cannot be cut off.
-fn contradiction(traces: &[Traces], verdict: &Verdict) -> Option<Contradiction> {
-    for (shard, (of, cut)) in traces.iter().zip(&verdict.cuts).enumerate() {
+fn contradiction(traces: &[Traces], resolution: &Resolution) -> Option<Contradiction> {
+    for (shard, (of, cut)) in traces.iter().zip(&resolution.truncations).enumerate() {
         let is_settled = |seq: u64| seq <= of.standing.settled_seq;
         for (id, (seq, participants)) in &of.parts {
             // One that is marked was left out by a start that knew better.
-            if !verdict.left_out.contains(id) || of.left_out.contains(id) {
+            if !resolution.aborted.contains(id) || of.aborted.contains(id) {
                 continue;
             }
-            let Some(lacking) = lacking(traces, verdict, id, participants, traces.len()) else { continue };
+            let Some(lacking) = lacking(traces, resolution, id, participants, traces.len()) else { continue };
             let stays = of.standing.is_same_boot && traces[lacking].standing.is_same_boot;
             let cut = cut.filter(|cut| seq < cut && (is_settled(*cut) || stays));
             if let Some(seq) = cut.or(is_settled(*seq).then_some(*seq)) {
@@ -266,7 +267,7 @@ fn contradiction(traces: &[Traces], verdict: &Verdict) -> Option<Contradiction> 
 /// earlier one, of which there is one for each shard at most.
 fn lacking(
     traces: &[Traces],
-    verdict: &Verdict,
+    resolution: &Resolution,
     id: &TransactionId,
     participants: &[u32],
     cuts_max: usize,
@@ -277,11 +278,11 @@ fn lacking(
         !of.standing.has_lost && !of.parts.contains_key(id) && of.snapshot_begun < *id
     };
     let for_whose_sake = |participant: usize| {
-        let (of, cut) = (&traces[participant], verdict.cuts.get(participant).copied()??);
+        let (of, cut) = (&traces[participant], resolution.truncations.get(participant).copied()??);
         let is_cut = of.parts.get(id).is_some_and(|(seq, _)| *seq >= cut);
-        let causes = of.parts.iter().filter(|(id, (seq, _))| *seq < cut && verdict.left_out.contains(id));
+        let causes = of.parts.iter().filter(|(id, (seq, _))| *seq < cut && resolution.aborted.contains(id));
         is_cut.then_some(causes)?.find_map(|(id, (_, participants))| {
-            lacking(traces, verdict, id, participants, cuts_max.checked_sub(1)?)
+            lacking(traces, resolution, id, participants, cuts_max.checked_sub(1)?)
         })
     };
     known().find(lacks).or_else(|| known().find_map(for_whose_sake))
@@ -290,7 +291,7 @@ fn lacking(
 /// The first frame of a log that builds on a transaction that does not count: it changes one of its keys.
 fn first_dependent(
     read: impl FnOnce(&mut OnRecord<'_>) -> Result<Standing, Failure>,
-    left_out: &HashSet<TransactionId>,
+    aborted: &HashSet<TransactionId>,
 ) -> Result<Option<u64>, Failure> {
     let mut touched: HashSet<Box<[u8]>> = HashSet::new();
     let mut all_touched = false;
@@ -307,7 +308,7 @@ fn first_dependent(
                 all_touched = false;
                 return;
             }
-            Kind::Transaction { id, .. } => left_out.contains(&id),
+            Kind::Transaction { id, .. } => aborted.contains(&id),
         };
         // A payload that is not a run of changes is refused when it is replayed.
         for change in shard::decode(record.payload).flatten() {
@@ -476,7 +477,7 @@ mod tests {
         let layout = layout.layout.unwrap().unwrap();
         let mut blamed = Vec::new();
         loop {
-            let verdict = reach_by(3, |index, on_record| {
+            let resolution = reach_by(3, |index, on_record| {
                 let (directory, place) = (layout.shard_dir(index), layout.place(index));
                 let found = wal::check(&disk, &directory, place, |record| {
                     on_record(record);
@@ -486,7 +487,7 @@ mod tests {
                     (blamed.contains(&(index as usize)), found.unwrap().settled_seq);
                 Ok(Standing { has_lost, settled_seq, is_same_boot: false })
             });
-            let Some(contradiction) = verdict.unwrap().contradiction else { break };
+            let Some(contradiction) = resolution.unwrap().contradiction else { break };
             assert!(!blamed.contains(&contradiction.lacking), "{blamed:?}, then {}", contradiction.lacking);
             blamed.push(contradiction.lacking);
         }

@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::shared::progress::Loading;
 use crate::slots;
 use crate::txn::id::{ID_MICROS_MAX, id_micros, snapshot_id};
-use in_doubt::Verdict;
+use in_doubt::Resolution;
 
 /// How long the lock of the data directory is waited for: after a kill, the kernel still finishes what the killed
 /// process had submitted, and holds its files meanwhile.
@@ -40,7 +40,7 @@ pub struct Data<D: Disk = OsDisk> {
     disk: D,
     layout: Layout,
     segment_bytes: u64,
-    verdict: Arc<Verdict>,
+    resolution: Arc<Resolution>,
 }
 
 /// Where one shard's files are.
@@ -49,13 +49,13 @@ pub struct ShardData<D: Disk = OsDisk> {
     directory: PathBuf,
     place: Place,
     segment_bytes: u64,
-    verdict: Arc<Verdict>,
+    resolution: Arc<Resolution>,
 }
 
 impl<D: Disk> Data<D> {
     /// The place of one shard.
     pub fn shard(&self, index: usize) -> ShardData<D> {
-        ShardData::new(&self.disk, &self.layout, index, self.segment_bytes, &self.verdict)
+        ShardData::new(&self.disk, &self.layout, index, self.segment_bytes, &self.resolution)
     }
 
     /// The disk that the directory was locked on.
@@ -65,7 +65,7 @@ impl<D: Disk> Data<D> {
 
     /// The time in the greatest id of a transaction or a snapshot in the files; 0 where there is none.
     pub fn last_id_us(&self) -> u64 {
-        id_micros(self.verdict.last_id)
+        id_micros(self.resolution.last_id)
     }
 
     /// Removes what an unfinished change of the layout left behind, gives an older layout what it lacks, and, if
@@ -160,8 +160,8 @@ impl<D: Disk> Found<D> {
                 new
             }
         };
-        let verdict = judge(&disk, &layout, segment_bytes, loading)?;
-        let data = Data { directory, disk, layout, segment_bytes, verdict };
+        let resolution = judge(&disk, &layout, segment_bytes, loading)?;
+        let data = Data { directory, disk, layout, segment_bytes, resolution };
         loading.begin_step(shards as usize);
         Ok(data)
     }
@@ -173,11 +173,11 @@ impl<D: Disk> ShardData<D> {
         layout: &Layout,
         index: usize,
         segment_bytes: u64,
-        verdict: &Arc<Verdict>,
+        resolution: &Arc<Resolution>,
     ) -> ShardData<D> {
         let place = layout.place(index as u32);
         let directory = layout.shard_dir(place.shard_index);
-        ShardData { disk: disk.clone(), directory, place, segment_bytes, verdict: verdict.clone() }
+        ShardData { disk: disk.clone(), directory, place, segment_bytes, resolution: resolution.clone() }
     }
 
     /// The note beside the log.
@@ -239,7 +239,7 @@ impl<D: Disk> ShardData<D> {
                 next_pause_bytes = record.read_bytes + PAUSE_BYTES;
                 pause(&record, shard.key_count());
             }
-            if self.verdict.counts(self.place.shard_index, &record) {
+            if self.resolution.counts(self.place.shard_index, &record) {
                 apply(&mut shard, &record)
             } else {
                 Ok(())
@@ -361,15 +361,15 @@ fn judge<D: Disk>(
     layout: &Layout,
     segment_bytes: u64,
     loading: &Loading,
-) -> Result<Arc<Verdict>, Failure> {
-    let verdict = in_doubt::reach_noting(disk, layout, loading)?.accept(layout)?;
-    if !verdict.is_news() {
-        return Ok(Arc::new(verdict));
+) -> Result<Arc<Resolution>, Failure> {
+    let resolution = in_doubt::reach_noting(disk, layout, loading)?.accept(layout)?;
+    if !resolution.is_news() {
+        return Ok(Arc::new(resolution));
     }
     for index in 0..layout.shards {
         expect_changes(disk, layout, index)?;
     }
-    carry_out(disk, layout, segment_bytes, verdict).map(Arc::new)
+    carry_out(disk, layout, segment_bytes, resolution).map(Arc::new)
 }
 
 /// Demands that every frame of a shard can be replayed.
@@ -381,25 +381,26 @@ fn expect_changes<D: Disk>(disk: &D, layout: &Layout, index: u32) -> Result<(), 
     read.map(drop).map_err(|error| error.of_shard(index as usize))
 }
 
-/// Makes the logs say what the verdict says. First every log is marked with the transactions that do not count: after a
-/// crash from then on the same verdict is reached. Then the logs that end early are replaced by snapshots, so that what
+/// Makes the logs say what the resolution says. First every log is marked with the transactions that do not count: after a
+/// crash from then on the same resolution is reached. Then the logs that end early are replaced by snapshots, so that what
 /// follows is not mistaken for part of what was cut.
 fn carry_out<D: Disk>(
     disk: &D,
     layout: &Layout,
     segment_bytes: u64,
-    verdict: Verdict,
-) -> Result<Verdict, Failure> {
-    let verdict = Arc::new(verdict);
-    let shard = |index| ShardData::new(disk, layout, index, segment_bytes, &verdict);
-    let cuts = || verdict.cuts.iter().enumerate().filter_map(|(index, cut)| Some((index, (*cut)?)));
+    resolution: Resolution,
+) -> Result<Resolution, Failure> {
+    let resolution = Arc::new(resolution);
+    let shard = |index| ShardData::new(disk, layout, index, segment_bytes, &resolution);
+    let truncations =
+        || resolution.truncations.iter().enumerate().filter_map(|(index, cut)| Some((index, (*cut)?)));
     // Before anything is marked, so that what is kept may count once the lost parts turn up.
-    for (index, seq) in cuts() {
+    for (index, seq) in truncations() {
         let (_, log) = shard(index).recover()?;
         let kept = log.copy_aside(seq).map_err(|error| Failure::log(index, error))?;
         warn_kept(index, &kept);
     }
-    for (index, ids) in verdict.unmarked.iter().enumerate().filter(|(_, ids)| !ids.is_empty()) {
+    for (index, ids) in resolution.unmarked.iter().enumerate().filter(|(_, ids)| !ids.is_empty()) {
         tracing::warn!(
             shard = index,
             transactions = ids.len(),
@@ -411,7 +412,7 @@ fn carry_out<D: Disk>(
         }
         log.sync().map_err(|error| Failure::log(index, error))?;
     }
-    for (index, seq) in cuts() {
+    for (index, seq) in truncations() {
         let (shard, mut log) = shard(index).recover()?;
         let lost = log.next_seq() - seq;
         tracing::warn!(
@@ -419,9 +420,14 @@ fn carry_out<D: Disk>(
             frames = lost,
             "the end of the log builds on what another shard lost in a power cut; it is cut off"
         );
-        replace_by_snapshot(&shard, &mut log, verdict.last_id).map_err(|error| Failure::log(index, error))?;
+        replace_by_snapshot(&shard, &mut log, resolution.last_id)
+            .map_err(|error| Failure::log(index, error))?;
     }
-    Ok(Verdict { left_out: verdict.left_out.clone(), last_id: verdict.last_id, ..Verdict::default() })
+    Ok(Resolution {
+        aborted: resolution.aborted.clone(),
+        last_id: resolution.last_id,
+        ..Resolution::default()
+    })
 }
 
 /// Moves all keys to a new layout with another number of shards, which then counts. A crash, or a failure, leaves the
@@ -435,7 +441,7 @@ fn move_layout<D: Disk>(
     loading: &Loading,
 ) -> Result<Layout, Failure> {
     let failed = |error| Failure::Log { shard: None, error };
-    let verdict = judge(disk, old, segment_bytes, loading)?;
+    let resolution = judge(disk, old, segment_bytes, loading)?;
     if old.shards == 1 {
         // There was nothing to compare, so it was not read yet.
         expect_changes(disk, old, 0)?;
@@ -443,7 +449,7 @@ fn move_layout<D: Disk>(
     // What an earlier move left behind may take the room that this one needs.
     warn_leftovers(directory.remove_leftovers());
     let new = directory.create_layout(shards, random_tag()).map_err(failed)?;
-    let moved = move_keys(disk, old, &new, segment_bytes, &verdict, loading)
+    let moved = move_keys(disk, old, &new, segment_bytes, &resolution, loading)
         .and_then(|()| directory.activate(new.clone()).map_err(failed));
     if let Err(failure) = moved {
         let _ = directory.remove_leftovers(); // Or the next start does it.
@@ -459,7 +465,7 @@ fn move_keys<D: Disk>(
     old: &Layout,
     new: &Layout,
     segment_bytes: u64,
-    verdict: &Arc<Verdict>,
+    resolution: &Arc<Resolution>,
     loading: &Loading,
 ) -> Result<(), Failure> {
     let failed = |shard: usize| move |error| Failure::log(shard, error);
@@ -472,7 +478,7 @@ fn move_keys<D: Disk>(
     let mut newest: Option<Clocks> = None;
     let mut torn = Vec::new();
     for index in 0..old.shards as usize {
-        let data = ShardData::new(disk, old, index, segment_bytes, verdict);
+        let data = ShardData::new(disk, old, index, segment_bytes, resolution);
         let (shard, replayed) = data.read(Shard::new(random_seeds()), |record, keys| {
             loading.note(index, record, keys);
         })?;

@@ -25,8 +25,8 @@ use crate::clock::wall_clock_us;
 use crate::config::{CONNECTIONS_MAX, Config};
 use crate::durability::journal::UNSYNCED_FILES_MAX;
 use crate::failure::Failure;
-use crate::mesh::{Post, QUEUE_CAPACITY};
-use crate::net::listener::Door;
+use crate::mesh::{Mesh, QUEUE_CAPACITY};
+use crate::net::listener::Endpoint;
 use crate::net::{self, ACCEPTS_AT_ONCE, Doorbell, Net};
 use crate::shared::Shared;
 use crate::txn::id::ID_MICROS_MAX;
@@ -200,7 +200,7 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
 fn serve(
     shared: &Arc<Shared>,
     found: recovery::Found,
-    listeners: Vec<(OwnedFd, Door)>,
+    listeners: Vec<(OwnedFd, Endpoint)>,
     running: &OnceLock<Running>,
 ) -> Result<(), Failure> {
     let shards = shared.config.shard_count();
@@ -210,7 +210,7 @@ fn serve(
     let mut shard_data = Vec::new();
     let mut listeners = Some(listeners);
     let mut executors = Vec::new();
-    for (index, post) in Post::mesh(shards, QUEUE_CAPACITY).into_iter().enumerate() {
+    for (index, mesh) in Mesh::connect_all(shards, QUEUE_CAPACITY).into_iter().enumerate() {
         let (start, started) = mpsc::channel();
         starts.push(start);
         let (sender, data) = mpsc::channel();
@@ -218,7 +218,7 @@ fn serve(
         let listeners = listeners.take().unwrap_or_default(); // The first worker accepts for all.
         let inlets = Inlets { listeners, start: started, data };
         let reports = Reports { index, to_server: Some(reports.clone()) };
-        executors.push(spawn_worker(shared.clone(), post, inlets, reports)?);
+        executors.push(spawn_worker(shared.clone(), mesh, inlets, reports)?);
     }
     let mut ready: Vec<Option<Ready>> = (0..shards).map(|_| None).collect();
     while ready.iter().any(Option::is_none) {
@@ -307,7 +307,7 @@ fn log_progress(shared: Arc<Shared>) -> Result<(), Failure> {
 
 /// What a worker is given when it begins and later.
 struct Inlets {
-    listeners: Vec<(OwnedFd, Door)>,
+    listeners: Vec<(OwnedFd, Endpoint)>,
     /// By which doorbells its peers are woken.
     start: mpsc::Receiver<Arc<[Doorbell]>>,
     /// Where its shard is, once that is known.
@@ -316,7 +316,7 @@ struct Inlets {
 
 fn spawn_worker(
     shared: Arc<Shared>,
-    post: Post,
+    mesh: Mesh,
     inlets: Inlets,
     reports: Reports,
 ) -> Result<ExecutorJoinHandle<()>, Failure> {
@@ -325,13 +325,13 @@ fn spawn_worker(
     let placement = shared.config.cpu_of(index).map_or(Placement::Unbound, Placement::Fixed);
     let work = move || async move {
         let reports = reports.begin();
-        let result = work(index, shared, post, inlets, &reports).await;
+        let result = work(index, shared, mesh, inlets, &reports).await;
         let _ = reports.send(WorkerReport::Ended(result)); // Nobody listens any more: the process is ending.
     };
     let executor = LocalExecutorBuilder::new(placement)
         .name(&format!("kvlite-{index}"))
         .io_memory(EXECUTOR_IO_BYTES)
-        .blocking_thread_pool_placement(PoolPlacement::Custom(Vec::new())) // No helper: the upkeep has its own.
+        .blocking_thread_pool_placement(PoolPlacement::Custom(Vec::new())) // No helper: the snapshotter has its own.
         .spawn(work);
     executor.map_err(|error| executor_failure(error, &config))
 }
@@ -362,7 +362,7 @@ fn pinned_bytes(config: &Config) -> u64 {
 async fn work(
     index: usize,
     shared: Arc<Shared>,
-    mut post: Post,
+    mut mesh: Mesh,
     inlets: Inlets,
     reports: &mpsc::Sender<WorkerReport>,
 ) -> Result<(), Failure> {
@@ -373,10 +373,10 @@ async fn work(
     let _ = reports.send(WorkerReport::Ready(index, Ready { doorbell: net.doorbell(), wakeup, waker }));
     // Nothing is served yet, so this thread may wait for the others.
     let Ok(doorbells) = start.recv() else { return Ok(()) };
-    post.connect(&doorbells);
+    mesh.connect(&doorbells);
     shared.note_thread(index);
     let files = ShardFiles { data, read: reports.clone() };
-    let worker = Worker::new(index, shared, net, post, files);
+    let worker = Worker::new(index, shared, net, mesh, files);
     let mut worker = worker.map_err(|error| Failure::from_start(error, Failure::NetworkRing))?;
     worker.accept_at(listeners);
     worker.run().await
@@ -478,21 +478,21 @@ fn probe_io_uring(config: &Config) -> Result<(), Failure> {
 
 /// The sockets that are listened on, and the port of RESP if it is spoken over TCP.
 struct Listeners {
-    sockets: Vec<(OwnedFd, Door)>,
+    sockets: Vec<(OwnedFd, Endpoint)>,
     resp_port: Option<u16>,
     socket_file: Option<SocketFile>,
 }
 
 fn listen(config: &Config) -> Result<Listeners, Failure> {
-    let tcp = |port: u16, flag, door: Door| {
+    let tcp = |port: u16, flag, endpoint: Endpoint| {
         let address = format!("{}:{port}", config.host);
         let sockets = bind_with_patience(|| net::bind_tcp(&config.host, port));
         let sockets = sockets.map_err(|error| Failure::Listen { address, flag, error })?;
-        Ok(sockets.into_iter().map(move |(socket, _)| (socket, door)))
+        Ok(sockets.into_iter().map(move |(socket, _)| (socket, endpoint)))
     };
     let mut listeners = Listeners { sockets: Vec::new(), resp_port: None, socket_file: None };
     if config.port != 0 {
-        listeners.sockets.extend(tcp(config.port, "--port", Door::Text)?);
+        listeners.sockets.extend(tcp(config.port, "--port", Endpoint::Text)?);
     }
     let has_others = config.port != 0 || config.unix_socket.is_some();
     let is_needed = |failure: &Failure| {
@@ -501,7 +501,7 @@ fn listen(config: &Config) -> Result<Listeners, Failure> {
         config.resp_port_is_explicit() || !is_taken || !has_others
     };
     if config.resp_port != 0 {
-        match tcp(config.resp_port, "--resp-port", Door::Resp) {
+        match tcp(config.resp_port, "--resp-port", Endpoint::Resp) {
             Ok(sockets) => {
                 listeners.sockets.extend(sockets);
                 listeners.resp_port = Some(config.resp_port);
@@ -516,7 +516,7 @@ fn listen(config: &Config) -> Result<Listeners, Failure> {
         let bound = bind_with_patience(|| net::bind_unix(path));
         let (socket, file) =
             bound.and_then(|socket| Ok((socket, SocketFile::open(path)?))).map_err(failed)?;
-        listeners.sockets.push((socket, Door::Unix));
+        listeners.sockets.push((socket, Endpoint::Unix));
         listeners.socket_file = Some(file);
     }
     Ok(listeners)

@@ -84,7 +84,7 @@ struct TornEnd {
     frames: u64,
 }
 
-/// The frames at the end of a log that build on what another shard lost in a power cut. A start cuts them
+/// The frames at the end of a log that build on what another shard lost in a power cut. A start cuts them off
 /// off.
 #[derive(Debug, Serialize)]
 struct LostGround {
@@ -163,16 +163,16 @@ fn examine(
         return Ok(report);
     }
     progress.say("comparing the shards");
-    let verdict = in_doubt::reach(disk, &layout)?;
-    if let Some(contradiction) = &verdict.contradiction {
+    let resolution = in_doubt::reach(disk, &layout)?;
+    if let Some(contradiction) = &resolution.contradiction {
         let shard = &mut report.shards[contradiction.lacking];
         shard.damage = Some(Damage::of_contradiction(contradiction, &layout));
         report.total.damaged_shards = 1;
         report.sound = false;
         return Ok(report);
     }
-    report.transactions_left_out = Some(verdict.left_out.len());
-    for (shard, cut) in report.shards.iter_mut().zip(&verdict.cuts) {
+    report.transactions_left_out = Some(resolution.aborted.len());
+    for (shard, cut) in report.shards.iter_mut().zip(&resolution.truncations) {
         let frames = |first_seq| shard.log.last_seq.map_or(0, |last_seq| last_seq + 1 - first_seq);
         shard.lost_ground = cut.map(|first_seq| LostGround { first_seq, frames: frames(first_seq) });
     }
@@ -390,14 +390,14 @@ fn print_shard(shard: &ShardReport, out: &mut impl Write) -> Result<(), ToolErro
         writeln!(
             out,
             "  torn end, as a crash leaves it: {file} from byte {offset} on, {bytes} bytes, {frames} whole \
-             frames; a start cuts it"
+             frames; a start truncations it"
         )?;
     }
     if let Some(LostGround { first_seq, frames }) = shard.lost_ground {
         writeln!(
             out,
             "  from frame {first_seq} on, {frames} frames build on what another shard lost in a power cut; a \
-             start cuts them"
+             start truncations them"
         )?;
     }
     if let Some(file) = &shard.lacking_synced {

@@ -21,7 +21,7 @@ use crate::clock::{self, Clock, Reading};
 use crate::config::Boot;
 use crate::failure::Failure;
 use crate::protocol::LINE_BYTES_MAX;
-use crate::recovery::in_doubt::{self, Verdict};
+use crate::recovery::in_doubt::{self, Resolution};
 use crate::recovery::{self, Replay};
 
 /// How many keys are printed at a time.
@@ -63,14 +63,18 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
         return dump_log(&disk, &layout, options.json, out, progress);
     }
     let (started, boot) = (Instant::now(), clock::name_of_boot(options.boot.id()));
-    let verdict = in_doubt::reach(&disk, &layout)?.accept(&layout)?;
-    let last = last_clocks(&disk, &layout, &verdict, progress)?;
+    let resolution = in_doubt::reach(&disk, &layout)?.accept(&layout)?;
+    let last = last_clocks(&disk, &layout, &resolution, progress)?;
     for index in 0..layout.shards as usize {
         progress.begin("dumping", index, layout.shards);
         let mut shard = Shard::new(recovery::random_seeds());
         let read = read(&disk, &layout, index, |record: Record<'_>| {
             progress.at(&record);
-            if verdict.counts(index as u32, &record) { recovery::apply(&mut shard, &record) } else { Ok(()) }
+            if resolution.counts(index as u32, &record) {
+                recovery::apply(&mut shard, &record)
+            } else {
+                Ok(())
+            }
         });
         read.map_err(|error: Replay| error.of_shard(index))?;
         let reading = Reading::take_at_start(started);
@@ -85,7 +89,7 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
 fn last_clocks(
     disk: &ReadOnlyDisk,
     layout: &Layout,
-    verdict: &Verdict,
+    resolution: &Resolution,
     progress: &Progress,
 ) -> Result<Option<Clocks>, ToolError> {
     let mut newest: Option<Clocks> = None;
@@ -94,7 +98,7 @@ fn last_clocks(
         let mut last = None;
         let read = read(disk, layout, index, |record: Record<'_>| {
             progress.at(&record);
-            if !verdict.counts(index as u32, &record) {
+            if !resolution.counts(index as u32, &record) {
                 return Ok(());
             }
             for change in shard::decode(record.payload) {
@@ -180,15 +184,15 @@ fn dump_log(
     progress: &Progress,
 ) -> Result<Finding, ToolError> {
     // Of a damaged directory it is not known which transactions count.
-    let verdict =
-        in_doubt::reach(disk, layout).and_then(|verdict| verdict.accept(layout)).unwrap_or_default();
+    let resolution =
+        in_doubt::reach(disk, layout).and_then(|resolution| resolution.accept(layout)).unwrap_or_default();
     let mut finding = Finding::Sound;
     for index in 0..layout.shards as usize {
         progress.begin("dumping", index, layout.shards);
         let read = read(disk, layout, index, |record: Record<'_>| {
             progress.at(&record);
             let frame =
-                Frame { shard: index, record: &record, counts: verdict.counts(index as u32, &record) };
+                Frame { shard: index, record: &record, counts: resolution.counts(index as u32, &record) };
             let printed = if json { json_line(&frame.to_json(), out) } else { frame.print(out) };
             printed.map_err(Stop::Output)
         });

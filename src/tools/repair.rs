@@ -20,7 +20,7 @@ use wal::{
 use super::{Finding, LOCK_WAIT, Progress, ToolError, inspect};
 use crate::config::Boot;
 use crate::failure::Failure;
-use crate::recovery::in_doubt::{self, Standing, Verdict};
+use crate::recovery::in_doubt::{self, Resolution, Standing};
 use crate::recovery::{self, Replay, Target};
 use crate::slots;
 
@@ -85,10 +85,10 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
     }
     progress.say("comparing the shards");
     let mut shortened = HashSet::new();
-    let verdict = loop {
-        let verdict = compare(&sources, &shortened, options.with_left_out)?;
+    let resolution = loop {
+        let resolution = compare(&sources, &shortened, options.with_left_out)?;
         // A log that seems whole and lacks what another one knows of has lost its end.
-        let Some(contradiction) = verdict.contradiction else { break verdict };
+        let Some(contradiction) = resolution.contradiction else { break resolution };
         shortened.insert(contradiction.lacking);
     };
 
@@ -96,23 +96,23 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
     let failed = |error| incomplete(Failure::Log { shard: None, error });
     let mut directory = DataDir::begin(OsDisk::default(), &options.to, LOCK_WAIT).map_err(failed)?;
     let new = directory.create_layout(layout.shards, recovery::random_tag()).map_err(failed)?;
-    let (mut keys, mut has_lost) = (0, verdict.doubtful > 0);
+    let (mut keys, mut has_lost) = (0, resolution.in_doubt > 0);
     for (index, source) in sources.iter().enumerate() {
         progress.begin("writing", index, layout.shards);
-        let restored =
-            Restored::from(source, &verdict, progress).map_err(|error| incomplete(error.of_shard(index)))?;
+        let restored = Restored::from(source, &resolution, progress)
+            .map_err(|error| incomplete(error.of_shard(index)))?;
         restored.write(&new, index).map_err(|error| incomplete(Failure::log(index, error)))?;
-        print(&restored, source, &verdict, shortened.contains(&index), out)?;
+        print(&restored, source, &resolution, shortened.contains(&index), out)?;
         has_lost |= restored.has_lost(source) || shortened.contains(&index);
         keys += restored.shard.key_count();
     }
     directory.activate(new).map_err(failed)?;
-    if !verdict.left_out.is_empty() {
-        let count = verdict.left_out.len();
+    if !resolution.aborted.is_empty() {
+        let count = resolution.aborted.len();
         writeln!(out, "{count} commands over several shards were cut short by a crash and are left out")?;
     }
-    if verdict.doubtful > 0 {
-        let count = verdict.doubtful;
+    if resolution.in_doubt > 0 {
+        let count = resolution.in_doubt;
         writeln!(
             out,
             "{count} commands over several shards are kept in part: frames of other parts are lost"
@@ -128,8 +128,8 @@ fn compare(
     sources: &[Source<'_>],
     shortened: &HashSet<usize>,
     with_left_out: bool,
-) -> Result<Verdict, ToolError> {
-    let verdict = in_doubt::reach_by(sources.len() as u32, |index, on_record| {
+) -> Result<Resolution, ToolError> {
+    let resolution = in_doubt::reach_by(sources.len() as u32, |index, on_record| {
         let source = &sources[index as usize];
         let read = source.read(|salvaged| {
             if let Salvaged::Record(record) = salvaged
@@ -144,7 +144,7 @@ fn compare(
         let Recovered { settled_seq, is_same_boot, .. } = recovered.unwrap_or_default();
         Ok(Standing { has_lost, settled_seq, is_same_boot })
     })?;
-    Ok(verdict)
+    Ok(resolution)
 }
 
 /// Refuses a target that is in use, or whose files would lie within the directory that is read.
@@ -245,7 +245,7 @@ impl Source<'_> {
 }
 
 impl Restored {
-    fn from(source: &Source<'_>, verdict: &Verdict, progress: &Progress) -> Result<Restored, Replay> {
+    fn from(source: &Source<'_>, resolution: &Resolution, progress: &Progress) -> Result<Restored, Replay> {
         let mut restored = Restored {
             shard: Shard::new(recovery::random_seeds()),
             known: None,
@@ -258,7 +258,7 @@ impl Restored {
                 Salvaged::Gap => restored.known = Some(HashSet::new()),
                 Salvaged::Record(record) => {
                     progress.at(&record);
-                    if verdict.counts(source.index as u32, &record) {
+                    if resolution.counts(source.index as u32, &record) {
                         restored.apply(&record, source);
                     }
                 }
@@ -301,8 +301,8 @@ impl Restored {
     }
 
     fn has_lost(&self, source: &Source<'_>) -> bool {
-        let left_out = self.appends_left_out + self.strange;
-        !source.losses().is_empty() || left_out > 0 || !self.malformed_seqs.is_empty()
+        let aborted = self.appends_left_out + self.strange;
+        !source.losses().is_empty() || aborted > 0 || !self.malformed_seqs.is_empty()
     }
 
     /// Writes all keys into the shard of the new layout. What has expired is kept too, and expires when the
@@ -317,7 +317,7 @@ impl Restored {
 fn print(
     restored: &Restored,
     source: &Source<'_>,
-    verdict: &Verdict,
+    resolution: &Resolution,
     is_shortened: bool,
     out: &mut impl Write,
 ) -> Result<(), ToolError> {
@@ -329,7 +329,7 @@ fn print(
     if is_shortened {
         writeln!(out, "  lost: the end of the log, of which another shard knows")?;
     }
-    if let Some(Some(seq)) = verdict.cuts.get(source.index) {
+    if let Some(Some(seq)) = resolution.truncations.get(source.index) {
         writeln!(
             out,
             "  left out: frame {seq} of the log and what follows, which build on what another shard lost in \

@@ -155,8 +155,8 @@ impl Directory {
     }
 
     fn check_json(&self) -> (Finding, serde_json::Value) {
-        let (verdict, text) = run("check", &[self.path().to_str().unwrap(), "--json"]).unwrap();
-        (verdict, serde_json::from_str(&text).unwrap())
+        let (resolution, text) = run("check", &[self.path().to_str().unwrap(), "--json"]).unwrap();
+        (resolution, serde_json::from_str(&text).unwrap())
     }
 
     fn repair(&self) -> Result<(Finding, String), ToolError> {
@@ -173,8 +173,8 @@ impl Directory {
 fn run(tool: &str, args: &[&str]) -> Result<(Finding, String), ToolError> {
     let line = CommandLine::try_parse_from([&["kvlite", tool], args].concat()).unwrap();
     let mut out = Vec::new();
-    let verdict = line.tool.run_to(&mut out)?;
-    Ok((verdict, String::from_utf8(out).unwrap()))
+    let resolution = line.tool.run_to(&mut out)?;
+    Ok((resolution, String::from_utf8(out).unwrap()))
 }
 
 /// What a server would find in a directory, or why it refuses to start. Works on a copy.
@@ -243,8 +243,8 @@ fn needle(number: usize) -> Vec<u8> {
 fn a_sound_directory_is_sound_and_stays_as_it_is() {
     let directory = Directory::filled();
     let before = content(&directory.path());
-    let (verdict, text) = directory.check();
-    assert_eq!(verdict, Finding::Sound, "{text}");
+    let (resolution, text) = directory.check();
+    assert_eq!(resolution, Finding::Sound, "{text}");
     assert!(text.contains("shard 1: sound\n") && text.contains("is sound\n"), "{text}");
     assert!(text.contains("10 entries") && text.contains("80 changes"), "{text}");
     let (_, json) = directory.check_json();
@@ -252,8 +252,8 @@ fn a_sound_directory_is_sound_and_stays_as_it_is() {
     assert_eq!(json["total"]["snapshot_entries"], 20);
     assert_eq!((&json["shards"][0]["damage"], &json["manifest_damage"]), (&().into(), &().into()));
     directory.dump(&[]).unwrap();
-    let (verdict, text) = directory.repair().unwrap();
-    assert_eq!(verdict, Finding::Sound, "{text}");
+    let (resolution, text) = directory.repair().unwrap();
+    assert_eq!(resolution, Finding::Sound, "{text}");
     assert!(text.contains("kept 180 keys in 2 shards"), "{text}");
     assert_eq!(content(&directory.path()), before, "no tool changes a directory");
     assert_eq!(recovered(&directory.to()).unwrap(), filled_state(0, &[]));
@@ -278,11 +278,11 @@ fn a_torn_end_is_no_damage() {
     writer.put(&key(1, 91), b"not-synced");
     drop((writer, data));
     directory.damage(1, ".log", b"not-synced");
-    let (verdict, text) = directory.check();
-    assert_eq!(verdict, Finding::Sound, "{text}");
+    let (resolution, text) = directory.check();
+    assert_eq!(resolution, Finding::Sound, "{text}");
     assert!(text.contains("torn end"), "{text}");
-    let (verdict, text) = directory.repair().unwrap();
-    assert_eq!(verdict, Finding::Sound, "{text}");
+    let (resolution, text) = directory.repair().unwrap();
+    assert_eq!(resolution, Finding::Sound, "{text}");
     let mut wanted = filled_state(0, &[]);
     wanted.insert(key(1, 90), (b"synced".to_vec(), None));
     assert_eq!(recovered(&directory.to()).unwrap(), wanted);
@@ -294,13 +294,13 @@ fn a_torn_end_is_no_damage() {
 fn expect(directory: &Directory, texts: &[&str], kept: &State) -> String {
     let before = content(&directory.path());
     assert!(recovered(&directory.path()).is_err(), "a server refuses to start");
-    let (verdict, text) = directory.check();
-    assert_eq!(verdict, Finding::Damaged, "{text}");
+    let (resolution, text) = directory.check();
+    assert_eq!(resolution, Finding::Damaged, "{text}");
     for part in texts {
         assert!(text.contains(part), "{part} is missing:\n{text}");
     }
-    let (verdict, json) = directory.check_json();
-    assert_eq!((verdict, &json["sound"]), (Finding::Damaged, &false.into()));
+    let (resolution, json) = directory.check_json();
+    assert_eq!((resolution, &json["sound"]), (Finding::Damaged, &false.into()));
     assert!(matches!(directory.dump(&[]), Err(ToolError::Failure(_))), "nothing is dumped of it");
     let (_, text) = directory.repair().unwrap();
     let found = recovered(&directory.to()).unwrap();
@@ -308,8 +308,8 @@ fn expect(directory: &Directory, texts: &[&str], kept: &State) -> String {
         kept.keys().filter(|key| !found.contains_key(*key)).map(|key| key.escape_ascii()).collect();
     assert!(found == *kept, "{} keys instead of {}, without {missing:?}:\n{text}", found.len(), kept.len());
     assert_eq!(content(&directory.path()), before, "no tool changes a directory");
-    let (verdict, _) = run("check", &[directory.to().to_str().unwrap()]).unwrap();
-    assert_eq!(verdict, Finding::Sound);
+    let (resolution, _) = run("check", &[directory.to().to_str().unwrap()]).unwrap();
+    assert_eq!(resolution, Finding::Sound);
     text
 }
 
@@ -462,8 +462,8 @@ fn a_newer_version_is_left_to_a_newer_program() {
     let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&bytes[..44]);
     bytes[44..48].copy_from_slice(&crc.to_le_bytes());
     fs::write(&path, bytes).unwrap();
-    let (verdict, text) = directory.check();
-    assert_eq!(verdict, Finding::Damaged);
+    let (resolution, text) = directory.check();
+    assert_eq!(resolution, Finding::Damaged);
     assert!(text.contains("found: version 7") && text.contains("start a newer kvlite"), "{text}");
     let refused = directory.repair().unwrap_err();
     assert!(matches!(&refused, ToolError::Failure(Failure::Log { .. })), "{refused}");
@@ -516,8 +516,8 @@ fn transactions_are_kept_or_left_out_as_recovery_does_and_lost_parts_are_said() 
         part(&mut shards[1], 10, &key(1, 91), b"whole-right");
         part(&mut shards[1], 11, &key(1, 92), b"cut-short");
     });
-    let (verdict, text) = directory.check();
-    assert_eq!(verdict, Finding::Sound);
+    let (resolution, text) = directory.check();
+    assert_eq!(resolution, Finding::Sound);
     assert!(text.contains("1 commands over several shards were cut short"), "{text}");
 
     directory.damage(0, ".log", b"whole-left");
@@ -738,8 +738,8 @@ fn the_log_is_dumped_frame_by_frame_up_to_the_damage() {
         json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(frames.iter().any(|frame| frame["seq"] == 20 && frame["changes"][0]["change"] == "put"));
     directory.damage(0, ".log", &needle(40));
-    let (verdict, text) = directory.dump(&["--log"]).unwrap();
-    assert_eq!(verdict, Finding::Damaged);
+    let (resolution, text) = directory.dump(&["--log"]).unwrap();
+    assert_eq!(resolution, Finding::Damaged);
     assert_eq!(text.matches("\n  put key-").count(), 40 + 90, "shard 0 up to the damage, and all of shard 1");
 }
 
@@ -848,8 +848,8 @@ fn what_a_repair_that_was_cut_short_left_is_refused_by_all() {
     let text = started.err().unwrap().to_string();
     assert!(text.contains("/UNFINISHED: expected a data directory that was completed"), "{text}");
     assert!(text.contains("remove the directory, and repeat the repair or the backup"), "{text}");
-    let (verdict, text) = run("check", &[to.to_str().unwrap()]).unwrap();
-    assert!(verdict == Finding::Damaged && text.contains("UNFINISHED"), "{text}");
+    let (resolution, text) = run("check", &[to.to_str().unwrap()]).unwrap();
+    assert!(resolution == Finding::Damaged && text.contains("UNFINISHED"), "{text}");
     let error = run("repair", &[to.to_str().unwrap(), "--to", "elsewhere"]).unwrap_err();
     assert!(error.to_string().contains("/UNFINISHED: expected"), "{error}");
     let error = directory.repair().unwrap_err();

@@ -5,7 +5,7 @@ use shard::command::{Merge, Run};
 use shard::{OwnedRequest, Reply, Request};
 
 use super::merge::merge_parts;
-use crate::mesh::{Answer, Call, Mail, Post, Token};
+use crate::mesh::{Answer, Batch, Call, Mesh, RequestId};
 use crate::metrics::Report;
 
 /// One answer from every worker, gathered.
@@ -31,16 +31,16 @@ impl Gather {
     pub fn begin(
         workers: Vec<usize>,
         request: &Request<'_>,
-        token: Token,
-        post: &mut Post,
-        call: impl Fn(&mut Mail) -> Call,
+        request_id: RequestId,
+        mesh: &mut Mesh,
+        call: impl Fn(&mut Batch) -> Call,
     ) -> Gather {
         let mut asks_for_reports = false;
         for worker in &workers {
-            let mail = post.to(*worker);
-            let call = call(mail);
+            let batch = mesh.to(*worker);
+            let call = call(batch);
             asks_for_reports = matches!(call, Call::Report);
-            mail.call(token, call);
+            batch.call(request_id, call);
         }
         Gather {
             request: OwnedRequest::new(request),

@@ -9,7 +9,7 @@
 //! arrival, so they do not starve. A read over several shards does the same and reads as it locks.
 //!
 //! What stands here keeps the state of such a command at the worker of the client that asked. It does no I/O: it
-//! puts calls into the [`Post`](crate::mesh::Post) and is told the answers.
+//! puts calls into the [`Mesh`](crate::mesh::Mesh) and is told the answers.
 
 pub mod gather;
 pub mod id;

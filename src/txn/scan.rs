@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use shard::{Dialect, Glob};
 
-use crate::mesh::{Call, Page, Post, Token};
+use crate::mesh::{Call, Mesh, Page, RequestId};
 
 /// How many keys one step of `KEYS` visits, and one `SCAN` at most. The shard does not visit them all in one turn.
 pub const WALK_KEYS_MAX: usize = 4096;
@@ -40,24 +40,24 @@ impl Walk {
         count: usize,
         pattern: Option<Arc<Glob>>,
         dialect: Dialect,
-        token: Token,
-        post: &mut Post,
+        request_id: RequestId,
+        mesh: &mut Mesh,
     ) -> Option<Walk> {
         let shard = (cursor >> POSITION_BITS) as usize;
-        if shard >= post.worker_count() {
+        if shard >= mesh.worker_count() {
             return None;
         }
         let count = count.min(WALK_KEYS_MAX);
         let walk = Walk { all: false, dialect, pattern, count, shard, pages: Vec::new() };
-        walk.step(cursor & ((1 << POSITION_BITS) - 1), token, post);
+        walk.step(cursor & ((1 << POSITION_BITS) - 1), request_id, mesh);
         Some(walk)
     }
 
     /// Starts a walk over all keys.
-    pub fn all(pattern: Arc<Glob>, dialect: Dialect, token: Token, post: &mut Post) -> Walk {
+    pub fn all(pattern: Arc<Glob>, dialect: Dialect, request_id: RequestId, mesh: &mut Mesh) -> Walk {
         let pattern = Some(pattern);
         let walk = Walk { all: true, dialect, pattern, count: WALK_KEYS_MAX, shard: 0, pages: Vec::new() };
-        walk.step(0, token, post);
+        walk.step(0, request_id, mesh);
         walk
     }
 
@@ -66,16 +66,16 @@ impl Walk {
         self.shard
     }
 
-    fn step(&self, position: u64, token: Token, post: &mut Post) {
+    fn step(&self, position: u64, request_id: RequestId, mesh: &mut Mesh) {
         let (pattern, count, dialect) = (self.pattern.clone(), self.count, self.dialect);
-        post.to(self.shard).call(token, Call::Scan { position, count, pattern, dialect });
+        mesh.to(self.shard).call(request_id, Call::Scan { position, count, pattern, dialect });
     }
 
     /// Takes a page. Returns what was found once the walk has ended.
-    pub fn answer(&mut self, page: Page, token: Token, post: &mut Post) -> Option<Walked> {
+    pub fn answer(&mut self, page: Page, request_id: RequestId, mesh: &mut Mesh) -> Option<Walked> {
         let next = match page.next {
             Some(position) => Some((self.shard, position)),
-            None if self.shard + 1 < post.worker_count() => Some((self.shard + 1, 0)),
+            None if self.shard + 1 < mesh.worker_count() => Some((self.shard + 1, 0)),
             None => None,
         };
         // A page of SCAN goes on at the next shard when this one ended before the page was full.
@@ -85,7 +85,7 @@ impl Walk {
         match next {
             Some((shard, position)) if self.all || crosses && found < self.count => {
                 self.shard = shard;
-                self.step(position, token, post);
+                self.step(position, request_id, mesh);
                 None
             }
             _ => Some(Walked {

@@ -6,7 +6,7 @@ use shard::command::{Access, Keys, Merge, Run};
 use shard::{OwnedRequest, Reply, Request};
 
 use super::merge::merge_parts;
-use crate::mesh::{Answer, Call, Post, Still, Token, TransactionId};
+use crate::mesh::{Answer, Call, Mesh, RequestId, ShardImage, TransactionId};
 use crate::slots::owner;
 
 /// A command over several shards that is atomic for readers.
@@ -28,7 +28,7 @@ struct Part {
     keys: Vec<usize>,
     locked: bool,
     reply: Option<Reply<'static>>,
-    still: Option<Still>,
+    image: Option<ShardImage>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,8 +43,13 @@ enum Phase {
 
 impl Transaction {
     /// Starts `request`, whose keys several shards own, or that concerns every shard.
-    pub fn begin(id: TransactionId, request: &Request<'_>, token: Token, post: &mut Post) -> Transaction {
-        let workers = post.worker_count();
+    pub fn begin(
+        id: TransactionId,
+        request: &Request<'_>,
+        request_id: RequestId,
+        mesh: &mut Mesh,
+    ) -> Transaction {
+        let workers = mesh.worker_count();
         let mut keys_of: Vec<Vec<usize>> = vec![Vec::new(); workers];
         for (number, key) in request.keys().enumerate() {
             keys_of[owner(key, workers)].push(number);
@@ -52,7 +57,7 @@ impl Transaction {
         let everywhere = !request.command.keys.any;
         let parts: Vec<Part> = (keys_of.into_iter().enumerate())
             .filter(|(_, keys)| everywhere || !keys.is_empty())
-            .map(|(worker, keys)| Part { worker, keys, locked: false, reply: None, still: None })
+            .map(|(worker, keys)| Part { worker, keys, locked: false, reply: None, image: None })
             .collect();
         let participants = parts.iter().map(|part| part.worker as u32).collect();
         let request = OwnedRequest::new(request);
@@ -60,20 +65,20 @@ impl Transaction {
         let phase = Phase::Together;
         let transaction =
             Transaction { id, request, parts, participants, phase, unanswered, is_given_up: false };
-        (0..transaction.parts.len()).for_each(|part| transaction.lock(part, token, post));
+        (0..transaction.parts.len()).for_each(|part| transaction.lock(part, request_id, mesh));
         transaction
     }
 
-    fn lock(&self, part: usize, token: Token, post: &mut Post) {
+    fn lock(&self, part: usize, request_id: RequestId, mesh: &mut Mesh) {
         let Part { worker, keys, .. } = &self.parts[part];
         let request = self.request.request();
         let Keys { first, step, any } = request.command.keys;
-        let mail = post.to(*worker);
+        let batch = mesh.to(*worker);
         let args = if any {
             let groups = keys.iter().map(|key| first + key * step..first + (key + 1) * step);
-            mail.args(groups.flatten().map(|index| request.arg(index)))
+            batch.args(groups.flatten().map(|index| request.arg(index)))
         } else {
-            mail.args(request.args())
+            batch.args(request.args())
         };
         let call = Call::Lock {
             transaction: self.id,
@@ -82,7 +87,7 @@ impl Transaction {
             args,
             participants: self.participants.clone(),
         };
-        mail.call(token, call);
+        batch.call(request_id, call);
     }
 
     /// Takes a participant's answer. Returns the reply of the whole command once it is known. `record` is the id
@@ -92,8 +97,8 @@ impl Transaction {
         worker: usize,
         answer: Answer,
         record: TransactionId,
-        token: Token,
-        post: &mut Post,
+        request_id: RequestId,
+        mesh: &mut Mesh,
     ) -> Option<Reply<'static>> {
         let part = self.parts.iter_mut().find(|part| part.worker == worker);
         let part = part.expect("only participants answer");
@@ -103,10 +108,10 @@ impl Transaction {
                 part.locked = true;
                 part.reply = Some(reply);
             }
-            Answer::Still(still) => {
+            Answer::Image(image) => {
                 part.locked = true;
                 part.reply = Some(Reply::Ok);
-                part.still = Some(*still);
+                part.image = Some(*image);
             }
             Answer::Refused => {}
             _ => unreachable!("no other answer belongs to a transaction"),
@@ -116,7 +121,7 @@ impl Transaction {
             return None;
         }
         if self.is_given_up && self.phase != Phase::Running {
-            self.release(token, post);
+            self.release(request_id, mesh);
             return Some(Reply::Nil);
         }
         // Before any part has run, an error can only be a shard's word that it takes no writes.
@@ -125,38 +130,38 @@ impl Transaction {
             _ => None,
         });
         if let Some(error) = refusal {
-            self.release(token, post);
+            self.release(request_id, mesh);
             return Some(Reply::Error(error));
         }
         match self.phase {
             Phase::Together if self.parts.iter().any(|part| !part.locked) => {
-                self.release(token, post);
-                self.take_stills();
-                self.ascend(0, token, post);
+                self.release(request_id, mesh);
+                self.take_images();
+                self.ascend(0, request_id, mesh);
                 None
             }
             Phase::Ascending(at) if at + 1 < self.parts.len() => {
-                self.ascend(at + 1, token, post);
+                self.ascend(at + 1, request_id, mesh);
                 None
             }
             Phase::Together | Phase::Ascending(_) if self.request.command.access == Access::Write => {
                 self.phase = Phase::Running;
                 self.unanswered = self.parts.len();
                 for part in &self.parts {
-                    post.to(part.worker).call(token, Call::Commit { transaction: self.id, record });
+                    mesh.to(part.worker).call(request_id, Call::Commit { transaction: self.id, record });
                 }
                 None
             }
             Phase::Together | Phase::Ascending(_) | Phase::Running => {
-                self.release(token, post);
+                self.release(request_id, mesh);
                 Some(self.merge())
             }
         }
     }
 
     /// How the shards were while all of them were locked, in their order, for a backup.
-    pub fn take_stills(&mut self) -> Vec<Still> {
-        self.parts.iter_mut().filter_map(|part| part.still.take()).collect()
+    pub fn take_images(&mut self) -> Vec<ShardImage> {
+        self.parts.iter_mut().filter_map(|part| part.image.take()).collect()
     }
 
     /// The shards whose answers are awaited, as far as that can be told.
@@ -179,16 +184,16 @@ impl Transaction {
         self.is_given_up = true;
     }
 
-    fn ascend(&mut self, part: usize, token: Token, post: &mut Post) {
+    fn ascend(&mut self, part: usize, request_id: RequestId, mesh: &mut Mesh) {
         self.phase = Phase::Ascending(part);
         self.unanswered = 1;
-        self.lock(part, token, post);
+        self.lock(part, request_id, mesh);
     }
 
-    fn release(&mut self, token: Token, post: &mut Post) {
+    fn release(&mut self, request_id: RequestId, mesh: &mut Mesh) {
         for part in self.parts.iter_mut().filter(|part| part.locked) {
             part.locked = false;
-            post.to(part.worker).call(token, Call::Release(self.id));
+            mesh.to(part.worker).call(request_id, Call::Release(self.id));
         }
     }
 

@@ -14,9 +14,9 @@ use super::{Deferred, Worker};
 use crate::admin::backup::{self, Backup};
 use crate::client::Client;
 use crate::client::job::Job;
-use crate::client::reply::{answer, answer_error, job_token, write_reply};
+use crate::client::reply::{answer, answer_error, job_id, write_reply};
 use crate::durability::snapshotter;
-use crate::mesh::{Answer, Call, Mail, Still, Token, TransactionId};
+use crate::mesh::{Answer, Batch, Call, RequestId, ShardImage, TransactionId};
 use crate::protocol::{self, Parser};
 use crate::slots;
 use crate::slots::{Route, route};
@@ -81,11 +81,11 @@ impl Worker {
             answer(client, &request, &Reply::Error(Error::Loading { percent }));
             return Flow::Taken;
         }
-        let single = self.post.worker_count() == 1;
+        let single = self.mesh.worker_count() == 1;
         match command.run {
-            Run::Key(_) | Run::Keys(..) => match route(&request, self.post.worker_count()) {
+            Run::Key(_) | Run::Keys(..) => match route(&request, self.mesh.worker_count()) {
                 Route::One(worker) if worker == self.index => self.run_here(client, &request),
-                Route::One(worker) if self.post.is_full(worker) && !self.hung[worker] => {
+                Route::One(worker) if self.mesh.is_full(worker) && !self.hung[worker] => {
                     client.waits_for = Some(worker);
                     return Flow::Later;
                 }
@@ -102,9 +102,9 @@ impl Worker {
             Run::EveryShard(..) if command.access == Access::Write => {
                 self.begin_transaction(client, &request);
             }
-            Run::EveryShard(..) => self.begin_gather(client, &request, |mail| Call::RunPart {
+            Run::EveryShard(..) => self.begin_gather(client, &request, |batch| Call::RunPart {
                 command: request.command,
-                args: mail.args(request.args()),
+                args: batch.args(request.args()),
             }),
             Run::Server(_) => self.run_server_command(client, &request),
         }
@@ -119,15 +119,19 @@ impl Worker {
         } else if is_staged(request) {
             let sequence = client.replies.later(self.index, 0, self.uptime_ms);
             client.waits_for_last = true;
-            self.stage(self.index, Token { socket: client.socket, sequence }, OwnedRequest::new(request));
+            self.stage(self.index, RequestId { socket: client.socket, sequence }, OwnedRequest::new(request));
         } else if self.locks.is_idle() || !self.conflicts(request) {
             if is_long_read(request) {
                 let sequence = client.replies.later(self.index, 0, self.uptime_ms);
                 client.waits_for_last = true;
-                return self.begin_reading(self.index, Token { socket: client.socket, sequence }, request);
+                return self.begin_reading(
+                    self.index,
+                    RequestId { socket: client.socket, sequence },
+                    request,
+                );
             }
             self.settle_readings(request);
-            let Worker { shard, journal, post, index, now_ms, uptime_ms, turn_number, crowd, .. } = self;
+            let Worker { shard, journal, mesh, index, now_ms, uptime_ms, turn_number, siblings, .. } = self;
             let journal = &mut **journal;
             journal.bound_frame();
             let changes_before = journal.changes.count();
@@ -135,11 +139,11 @@ impl Worker {
             let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
             if journal.holds_back(seq) {
                 let is_alone = client.is_quiet();
-                crowd.note(&mut client.counted_in, is_alone);
+                siblings.note(&mut client.counted_in, is_alone);
                 let sequence = client.replies.later(*index, 0, *uptime_ms);
-                let token = Token { socket: client.socket, sequence };
-                let asker = (*index, token);
-                journal.answer_bytes(seq, asker, post, |out| write_reply(&reply, request, out));
+                let request_id = RequestId { socket: client.socket, sequence };
+                let asker = (*index, request_id);
+                journal.answer_bytes(seq, asker, mesh, |out| write_reply(&reply, request, out));
             } else {
                 client.shown_in_turn = *turn_number;
                 answer(client, request, &reply);
@@ -147,9 +151,9 @@ impl Worker {
         } else {
             let sequence = client.replies.later(self.index, 0, self.uptime_ms);
             client.waits_for_last |= is_long_read(request);
-            let token = Token { socket: client.socket, sequence };
+            let request_id = RequestId { socket: client.socket, sequence };
             // It is answered as a request from a peer is.
-            self.defer(self.index, token, request);
+            self.defer(self.index, request_id, request);
         }
     }
 
@@ -158,15 +162,15 @@ impl Worker {
         if self.hung[worker] {
             return answer(client, request, &hangs());
         }
-        let token = Token { socket: client.socket, sequence: client.replies.next_sequence() };
+        let request_id = RequestId { socket: client.socket, sequence: client.replies.next_sequence() };
         client.waits_for_last |= is_staged(request) || is_long_read(request);
-        let size_bytes = self.post.run(worker, token, request);
+        let size_bytes = self.mesh.run(worker, request_id, request);
         client.replies.later(worker, size_bytes, self.uptime_ms);
     }
 
     /// Runs a command that has one key, of a client that waits for nothing.
     pub(crate) fn run_at_owner(&mut self, client: &mut Client, request: &Request<'_>) {
-        match route(request, self.post.worker_count()) {
+        match route(request, self.mesh.worker_count()) {
             Route::One(worker) if worker != self.index => self.run_there(worker, client, request),
             _ => self.run_here(client, request),
         }
@@ -180,7 +184,7 @@ impl Worker {
 
     pub(crate) fn begin_transaction(&mut self, client: &mut Client, request: &Request<'_>) {
         let id = self.next_id();
-        let transaction = Transaction::begin(id, request, job_token(client), &mut self.post);
+        let transaction = Transaction::begin(id, request, job_id(client), &mut self.mesh);
         self.begin_job(client, Job::Transaction(transaction));
     }
 
@@ -208,16 +212,16 @@ impl Worker {
         &mut self,
         client: &mut Client,
         request: &Request<'_>,
-        call: impl Fn(&mut Mail) -> Call,
+        call: impl Fn(&mut Batch) -> Call,
     ) {
         let workers = (0..self.hung.len()).filter(|worker| !self.hung[*worker]).collect();
-        let mut gather = Gather::begin(workers, request, job_token(client), &mut self.post, call);
+        let mut gather = Gather::begin(workers, request, job_id(client), &mut self.mesh, call);
         gather.report.wal_fault = self.hung.iter().position(|hung| *hung).map(hangs_in_disk);
         self.begin_job(client, Job::Gather(gather));
     }
 
     pub(crate) fn begin_keys(&mut self, client: &mut Client, pattern: Arc<Glob>) {
-        let walk = Walk::all(pattern, client.dialect, job_token(client), &mut self.post);
+        let walk = Walk::all(pattern, client.dialect, job_id(client), &mut self.mesh);
         self.begin_job(client, Job::Walk(walk));
     }
 
@@ -229,8 +233,8 @@ impl Worker {
         count: usize,
         pattern: Option<Arc<Glob>>,
     ) {
-        let token = job_token(client);
-        match Walk::page(cursor, count, pattern, client.dialect, token, &mut self.post) {
+        let request_id = job_id(client);
+        match Walk::page(cursor, count, pattern, client.dialect, request_id, &mut self.mesh) {
             Some(walk) => self.begin_job(client, Job::Walk(walk)),
             None => client.replies.now(|out| protocol::begin_page(0, 0, client.dialect, out)),
         }
@@ -240,9 +244,9 @@ impl Worker {
     fn begin_backup(
         &mut self,
         request: &OwnedRequest,
-        stills: Vec<Still>,
+        shard_images: Vec<ShardImage>,
         locked: Reply<'static>,
-        token: Token,
+        request_id: RequestId,
     ) -> Result<(), Error> {
         if let Reply::Error(error) = locked {
             return Err(error);
@@ -250,16 +254,16 @@ impl Worker {
         let path = backup::place(self.shared.config.backup_dir.as_deref(), request.request().arg(0))?;
         let wakeup = self.net.wakeup().try_clone_to_owned();
         let wakeup = wakeup.map_err(|error| Error::BackupFailed { cause: error.to_string().into() })?;
-        self.backup = Some(Backup::begin(self.shared.clone(), stills, path, token, wakeup)?);
+        self.backup = Some(Backup::begin(self.shared.clone(), shard_images, path, request_id, wakeup)?);
         Ok(())
     }
 
     /// Tells whoever asked for a backup that it has ended. Returns whether one has.
     pub(super) fn end_backup(&mut self) -> bool {
         let ended = self.backup.as_ref().and_then(|backup| backup.ended(&self.shared, self.now_ms));
-        let Some((token, reply)) = ended else { return false };
+        let Some((request_id, reply)) = ended else { return false };
         self.backup = None;
-        self.post.to(self.index).answer(token, Answer::Part(reply));
+        self.mesh.to(self.index).answer(request_id, Answer::Part(reply));
         true
     }
 
@@ -272,40 +276,40 @@ impl Worker {
         self.locks.conflicts(request.keys().map(|key| self.locks.hash(key)), exclusive)
     }
 
-    pub(super) fn defer(&mut self, origin: usize, token: Token, request: &Request<'_>) {
+    pub(super) fn defer(&mut self, origin: usize, request_id: RequestId, request: &Request<'_>) {
         let (keys, exclusive) = self.locks_of(request);
-        let payload = Deferred::Request { origin, token, request: OwnedRequest::new(request) };
+        let payload = Deferred::Request { origin, request_id, request: OwnedRequest::new(request) };
         self.locks.wait(Waiter { keys, exclusive, payload, lock_for: None });
     }
 
-    pub(super) fn on_answer(&mut self, from: usize, token: Token, answer: Answer, mail: &Mail) {
-        if token == snapshotter::TOKEN {
+    pub(super) fn on_answer(&mut self, from: usize, request_id: RequestId, answer: Answer, batch: &Batch) {
+        if request_id == snapshotter::REQUEST_ID {
             let failed = matches!(answer, Answer::Part(Reply::Error(_)));
-            self.upkeep.on_synced(!failed, &self.journal.log, &mut self.post);
+            self.snapshotter.on_synced(!failed, &self.journal.log, &mut self.mesh);
             return;
         }
-        let Some(mut connection) = self.take_out(token.socket) else {
+        let Some(mut connection) = self.take_out(request_id.socket) else {
             unreachable!("a connection stays until everything it asked for is answered");
         };
         let client = &mut connection.client;
-        if let Some(at) = client.given_up.iter().position(|(sequence, _)| *sequence == token.sequence) {
-            if self.advance_given_up(&mut client.given_up[at].1, from, token, answer) {
+        if let Some(at) = client.given_up.iter().position(|(sequence, _)| *sequence == request_id.sequence) {
+            if self.advance_given_up(&mut client.given_up[at].1, from, request_id, answer) {
                 client.given_up.swap_remove(at);
             }
             return self.put_back(connection);
         }
         let sent = match answer {
             Answer::Bytes(range) => {
-                let bytes = mail.bytes(range);
-                client.replies.fill(token.sequence, |out| out.extend_from_slice(bytes))
+                let bytes = batch.bytes(range);
+                client.replies.fill(request_id.sequence, |out| out.extend_from_slice(bytes))
             }
             Answer::Value(value) => {
                 let before = |out: &mut Vec<u8>| protocol::begin_value(&value, out);
-                client.replies.fill_value(token.sequence, before, value.clone(), protocol::VALUE_END)
+                client.replies.fill_value(request_id.sequence, before, value.clone(), protocol::VALUE_END)
             }
             Answer::Failed(error) => {
                 let dialect = client.dialect;
-                client.replies.fill(token.sequence, |out| protocol::write_error(error, dialect, out))
+                client.replies.fill(request_id.sequence, |out| protocol::write_error(error, dialect, out))
             }
             part => {
                 let mut job = client.job.take().expect("only jobs are answered by parts");
@@ -317,23 +321,23 @@ impl Worker {
             }
         };
         if sent.worker != self.index {
-            self.post.answered(sent.worker, sent.size_bytes);
+            self.mesh.answered(sent.worker, sent.size_bytes);
         }
         self.put_back(connection);
     }
 
     /// Takes one answer to a job. Returns whether the job has ended, with its reply given.
     pub(super) fn advance(&mut self, client: &mut Client, job: &mut Job, from: usize, given: Answer) -> bool {
-        let token = job_token(client);
+        let request_id = job_id(client);
         match (&mut *job, given) {
             (Job::Transaction(transaction), given) => {
                 let record = self.next_id();
-                let Some(reply) = transaction.answer(from, given, record, token, &mut self.post) else {
+                let Some(reply) = transaction.answer(from, given, record, request_id, &mut self.mesh) else {
                     return false;
                 };
                 if let Run::Server(_) = transaction.request.request().command.run {
-                    let (request, stills) = (transaction.request.clone(), transaction.take_stills());
-                    let Err(error) = self.begin_backup(&request, stills, reply, token) else {
+                    let (request, shard_images) = (transaction.request.clone(), transaction.take_images());
+                    let Err(error) = self.begin_backup(&request, shard_images, reply, request_id) else {
                         *job = Job::Backup(request);
                         return false;
                     };
@@ -346,7 +350,7 @@ impl Worker {
             (Job::Backup(request), Answer::Part(reply)) => answer(client, &request.request(), &reply),
             (Job::Backup(_), _) => unreachable!("a backup ends with one answer"),
             (Job::Walk(walk), Answer::Page(page)) => {
-                let Some(walked) = walk.answer(*page, token, &mut self.post) else { return false };
+                let Some(walked) = walk.answer(*page, request_id, &mut self.mesh) else { return false };
                 let Walked { items, count, cursor } = walked;
                 client.replies.now(|out| match walk.is_all() {
                     true => protocol::begin_list(count, client.dialect, out),
@@ -365,7 +369,7 @@ impl Worker {
                     Run::EveryShard(_, merge) => gather.merge(merge),
                     _ => self.gathered(&request, gather),
                 };
-                if is_first && let Some(next) = self.follow_up(&request, &reply, token) {
+                if is_first && let Some(next) = self.follow_up(&request, &reply, request_id) {
                     *gather = next;
                     return false;
                 }

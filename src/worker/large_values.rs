@@ -11,7 +11,7 @@ use shard::{OwnedRequest, Request};
 use wal::{OsDisk, Staged};
 
 use super::Worker;
-use crate::mesh::Token;
+use crate::mesh::RequestId;
 
 /// Values from this size on. What is smaller takes a few milliseconds at most.
 const STAGED_BYTES_MIN: usize = 4 << 20;
@@ -25,7 +25,7 @@ pub(super) type Stagings = VecDeque<Staging>;
 /// A command whose value is being written.
 pub(super) struct Staging {
     origin: usize,
-    token: Token,
+    request_id: RequestId,
     request: OwnedRequest,
     /// The value on its way; that of the first command only.
     staged: Option<Staged<OsDisk>>,
@@ -42,16 +42,16 @@ pub(super) fn is_staged(request: &Request<'_>) -> bool {
 }
 
 impl Worker {
-    pub(super) fn stage(&mut self, origin: usize, token: Token, request: OwnedRequest) {
-        self.stagings.push_back(Staging { origin, token, request, staged: None });
+    pub(super) fn stage(&mut self, origin: usize, request_id: RequestId, request: OwnedRequest) {
+        self.stagings.push_back(Staging { origin, request_id, request, staged: None });
     }
 
     /// Drops the command of this worker's client that waits for its value. Returns whether it still did.
-    pub(super) fn unstage(&mut self, asker: (usize, Token)) -> bool {
-        let at = self.stagings.iter().position(|staging| (staging.origin, staging.token) == asker);
+    pub(super) fn unstage(&mut self, asker: (usize, RequestId)) -> bool {
+        let at = self.stagings.iter().position(|staging| (staging.origin, staging.request_id) == asker);
         let Some(staging) = at.and_then(|at| self.stagings.remove(at)) else { return false };
         if staging.staged.is_some() {
-            self.upkeep.give_up_staged(&self.journal.log);
+            self.snapshotter.give_up_staged(&self.journal.log);
         }
         true
     }
@@ -61,7 +61,7 @@ impl Worker {
         let Some(mut staging) = self.stagings.pop_front() else { return false };
         let staged = match staging.staged.take() {
             // The file of the one before is still being removed.
-            None if self.upkeep.is_giving_up_staged() => {
+            None if self.snapshotter.is_giving_up_staged() => {
                 self.stagings.push_front(staging);
                 return false;
             }
@@ -77,28 +77,28 @@ impl Worker {
                 }
                 Ok(true) => staging.staged = Some(staged),
                 // The log finds out for itself that the disk does not take it.
-                Err(_) => self.upkeep.give_up_staged(&self.journal.log),
+                Err(_) => self.snapshotter.give_up_staged(&self.journal.log),
             }
         }
         self.run_staged(staging);
         !self.stagings.is_empty()
     }
 
-    fn run_staged(&mut self, Staging { origin, token, request, staged }: Staging) {
+    fn run_staged(&mut self, Staging { origin, request_id, request, staged }: Staging) {
         let request = request.request();
         if !self.locks.is_idle() && self.conflicts(&request) {
             if staged.is_some() {
-                self.upkeep.give_up_staged(&self.journal.log);
+                self.snapshotter.give_up_staged(&self.journal.log);
             }
-            return self.defer(origin, token, &request);
+            return self.defer(origin, request_id, &request);
         }
         // Its frame is the next one in the log.
         self.write_log();
-        self.run_for(origin, token, &request);
+        self.run_for(origin, request_id, &request);
         if let Some(staged) = staged
             && !self.journal.seal_staged(staged)
         {
-            self.upkeep.give_up_staged(&self.journal.log);
+            self.snapshotter.give_up_staged(&self.journal.log);
         }
     }
 }

@@ -13,7 +13,7 @@ use shard::{Error, OwnedRequest, Reply, Request};
 
 use super::Worker;
 use crate::client::reply::write_reply;
-use crate::mesh::Token;
+use crate::mesh::RequestId;
 use crate::protocol::{self, REQUEST_BYTES_MAX};
 
 /// Up to so many keys are read at once: a millisecond.
@@ -42,7 +42,7 @@ pub(super) type Readings = VecDeque<Reading>;
 /// A read on its way.
 pub(super) struct Reading {
     origin: usize,
-    token: Token,
+    request_id: RequestId,
     request: OwnedRequest,
     /// How many of its keys were read.
     read: usize,
@@ -66,7 +66,7 @@ pub(super) fn is_long_read(request: &Request<'_>) -> bool {
 }
 
 impl Reading {
-    fn new(origin: usize, token: Token, request: &Request<'_>) -> Reading {
+    fn new(origin: usize, request_id: RequestId, request: &Request<'_>) -> Reading {
         let mut items = Vec::new();
         if let Run::Keys(_, Merge::ByKey) = request.command.run {
             protocol::begin_list(request.arg_count(), request.dialect, &mut items);
@@ -74,7 +74,7 @@ impl Reading {
         let hashes = (request.arg_count() * HASHES_PER_KEY).min(HASHES_MAX);
         Reading {
             origin,
-            token,
+            request_id,
             request: OwnedRequest::new(request),
             read: 0,
             seen: vec![0; hashes.div_ceil(64)].into(),
@@ -107,13 +107,13 @@ impl Reading {
 }
 
 impl Worker {
-    pub(super) fn begin_reading(&mut self, origin: usize, token: Token, request: &Request<'_>) {
-        self.readings.push_back(Reading::new(origin, token, request));
+    pub(super) fn begin_reading(&mut self, origin: usize, request_id: RequestId, request: &Request<'_>) {
+        self.readings.push_back(Reading::new(origin, request_id, request));
     }
 
     /// Drops a read of this worker's client. Returns whether it was still under way.
-    pub(super) fn drop_reading(&mut self, asker: (usize, Token)) -> bool {
-        let at = self.readings.iter().position(|reading| (reading.origin, reading.token) == asker);
+    pub(super) fn drop_reading(&mut self, asker: (usize, RequestId)) -> bool {
+        let at = self.readings.iter().position(|reading| (reading.origin, reading.request_id) == asker);
         at.and_then(|at| self.readings.remove(at)).is_some()
     }
 
@@ -192,9 +192,9 @@ impl Worker {
     }
 
     fn answer_reading(&mut self, reading: Reading) {
-        let Reading { origin, token, request, seq, sum, items, error, .. } = reading;
+        let Reading { origin, request_id, request, seq, sum, items, error, .. } = reading;
         let request = request.request();
-        self.journal.answer_bytes(seq, (origin, token), &mut self.post, |out| {
+        self.journal.answer_bytes(seq, (origin, request_id), &mut self.mesh, |out| {
             match (error, request.command.run) {
                 (Some(error), _) => write_reply(&Reply::Error(error), &request, out),
                 (None, Run::Keys(_, Merge::ByKey)) => out.extend_from_slice(&items),

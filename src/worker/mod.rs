@@ -1,7 +1,7 @@
 //! One core: its turn takes what arrived, runs it on the shard, logs what changed, and lets the replies go.
 //!
 //! ```text
-//! turn:  reap the network ring -> serve clients -> read mail -> write the log -> send mail -> send replies
+//! turn:  reap the network ring -> serve clients -> read batches -> write the log -> send batches -> send replies
 //! ```
 //!
 //! The log is written before any reply of the turn leaves, to a client or to another worker. A worker never waits
@@ -35,13 +35,13 @@ use crate::admin::backup::Backup;
 use crate::client::{Connection, Stage};
 use crate::clock::{Clock, Followed, Reading, ShardClock};
 use crate::config::SyncMode;
-use crate::durability::commit_delay::Crowd;
+use crate::durability::commit_delay::CommitSiblings;
 use crate::durability::journal::{Journal, Outcome};
-use crate::durability::snapshotter::Upkeep;
+use crate::durability::snapshotter::Snapshotter;
 use crate::failure::Failure;
-use crate::mesh::{Answer, Page, Post, Token, TransactionId};
+use crate::mesh::{Answer, Mesh, Page, RequestId, TransactionId};
 use crate::metrics::Report;
-use crate::net::listener::Door;
+use crate::net::listener::Endpoint;
 use crate::net::{Doorbell, Event, Net, SocketId};
 use crate::recovery::{self, ShardData};
 use crate::shared::Shared;
@@ -87,9 +87,9 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 const GATHERING: Duration = Duration::from_micros(40);
 const GATHERING_COMMANDS_MAX: u64 = 16;
 
-/// While a sync waits for company, so much of it is slept through, and for so long at most, since others come as well.
-const COMPANY_AT_ONCE_MAX: usize = 16;
-const COMPANY_WAIT_MAX: Duration = Duration::from_micros(100);
+/// While a sync waits for siblings, so much of it is slept through, and for so long at most, since others come as well.
+const SIBLINGS_AT_ONCE_MAX: usize = 16;
+const SIBLINGS_WAIT_MAX: Duration = Duration::from_micros(100);
 
 /// How long a shutdown waits for what is under way.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -99,7 +99,7 @@ pub struct Worker {
     pub(crate) index: usize,
     pub(crate) shared: Arc<Shared>,
     pub(crate) net: Net,
-    pub(crate) post: Post,
+    pub(crate) mesh: Mesh,
     /// Empty while it is being read back.
     pub(crate) shard: Shard,
     journal: Loaded<Journal>,
@@ -108,7 +108,7 @@ pub struct Worker {
     files: ShardFiles,
     /// Its log, read back, until those of all shards are.
     read_back: Option<(ShardData, Replayed<OsDisk>)>,
-    upkeep: Upkeep,
+    snapshotter: Snapshotter,
     /// The backup that this worker leads.
     backup: Option<Backup>,
     /// Which workers hang in their disks, and what tells that.
@@ -130,19 +130,19 @@ pub struct Worker {
     stagings: Stagings,
     /// Which change of the rules for times to live counts here.
     auto_ttl_version: u64,
-    /// The upkeep stands in line at the lock table, for a lull.
-    awaits_lull: bool,
+    /// The snapshotter stands in line at the lock table, for a quiescent point.
+    awaits_quiescence: bool,
     settling: Settling,
     connections: Vec<Option<Box<Connection>>>,
     /// Clients to look after at the end of the turn: something of theirs may have to be sent, or has ended.
-    attention: Vec<SocketId>,
+    ready: Vec<SocketId>,
     /// Clients with bytes that could not be served when they arrived.
-    hungry: VecDeque<SocketId>,
+    backlog: VecDeque<SocketId>,
     /// Clients whose replies wait for those behind them, and since when, in microseconds from the start of the server:
     /// the longest first. Those whose replies have left meanwhile do not count.
     gathering: VecDeque<(SocketId, u64)>,
-    /// The doors behind the ring's listeners, by their number; empty where this worker does not accept.
-    doors: Vec<Door>,
+    /// The endpoints behind the ring's listeners, by their number; empty where this worker does not accept.
+    endpoints: Vec<Endpoint>,
     /// Listeners that rest because accepting failed.
     resting: Vec<usize>,
     next_worker: usize,
@@ -170,7 +170,7 @@ pub struct Worker {
     /// How many of them before the last turn that served any.
     commands_before: u64,
     /// In the mode `always`: who waits for syncs.
-    crowd: Crowd,
+    siblings: CommitSiblings,
     last_sync: Instant,
     stopping_since: Option<Instant>,
     drained: bool,
@@ -203,24 +203,24 @@ pub struct ShardFiles {
 /// What waits for locks.
 enum Deferred {
     /// A command on one shard.
-    Request { origin: usize, token: Token, request: OwnedRequest },
+    Request { origin: usize, request_id: RequestId, request: OwnedRequest },
     /// A part of a transaction; see [`Worker::prepared`].
     Part(TransactionId),
-    /// The upkeep, for a moment without transactions.
-    Upkeep,
+    /// The snapshotter, for a moment without transactions.
+    Snapshotter,
 }
 
 /// A question about the use of keys, and who has asked it.
 struct Asked {
     origin: usize,
-    token: Token,
+    request_id: RequestId,
     inquiry: Inquiry,
 }
 
 /// A part of a walk over the shard's keys, on its way.
 struct Walking {
     origin: usize,
-    token: Token,
+    request_id: RequestId,
     dialect: Dialect,
     scan: Scan,
     /// How many keys are still to be visited, about.
@@ -252,7 +252,7 @@ impl TurnTimes {
 /// A part of a transaction at the shard that holds its keys.
 struct Prepared {
     origin: usize,
-    token: Token,
+    request_id: RequestId,
     request: OwnedRequest,
     participants: Arc<[u32]>,
 }
@@ -266,24 +266,24 @@ impl Worker {
         index: usize,
         shared: Arc<Shared>,
         net: Net,
-        post: Post,
+        mesh: Mesh,
         files: ShardFiles,
     ) -> std::io::Result<Worker> {
         // Until the keys are read, which deadlines come with, any time will do.
         let clock = ShardClock::new(Clock::resume(None, 0, Reading::take_at_start(shared.started)));
-        let upkeep = Upkeep::new(&shared.config, net.wakeup().try_clone_to_owned()?)?;
+        let snapshotter = Snapshotter::new(&shared.config, net.wakeup().try_clone_to_owned()?)?;
         // Until the keys are read, an empty one stands in for the shard, and keeps what is set meanwhile.
         let mut shard = Shard::new(recovery::random_seeds());
         shard.set_auto_ttl(Arc::new(shared.config.auto_ttl.clone().unwrap_or_default()));
         Ok(Worker {
             index,
             shared,
-            upkeep,
-            hung: vec![false; post.worker_count()],
-            peers: vec![Peer::default(); post.worker_count()],
+            snapshotter,
+            hung: vec![false; mesh.worker_count()],
+            peers: vec![Peer::default(); mesh.worker_count()],
             last_look_ms: 0,
             net,
-            post,
+            mesh,
             shard,
             journal: Loaded::not_yet(),
             loading: true,
@@ -298,13 +298,13 @@ impl Worker {
             readings: Readings::new(),
             stagings: Stagings::new(),
             auto_ttl_version: 0,
-            awaits_lull: false,
+            awaits_quiescence: false,
             settling: Settling::default(),
             connections: Vec::new(),
-            attention: Vec::new(),
-            hungry: VecDeque::new(),
+            ready: Vec::new(),
+            backlog: VecDeque::new(),
             gathering: VecDeque::new(),
-            doors: Vec::new(),
+            endpoints: Vec::new(),
             resting: Vec::new(),
             next_worker: 0,
             refusing: 0,
@@ -324,7 +324,7 @@ impl Worker {
             expiring: false,
             commands: 0,
             commands_before: 0,
-            crowd: Crowd::default(),
+            siblings: CommitSiblings::default(),
             last_sync: Instant::now(),
             stopping_since: None,
             drained: false,
@@ -332,10 +332,10 @@ impl Worker {
     }
 
     /// Accepts connections for all workers.
-    pub fn accept_at(&mut self, listeners: Vec<(OwnedFd, Door)>) {
-        for (descriptor, door) in listeners {
+    pub fn accept_at(&mut self, listeners: Vec<(OwnedFd, Endpoint)>) {
+        for (descriptor, endpoint) in listeners {
             self.net.listen(descriptor);
-            self.doors.push(door);
+            self.endpoints.push(endpoint);
         }
     }
 
@@ -357,7 +357,7 @@ impl Worker {
             })?;
             turned?;
             if shared.config.enable_analytics {
-                self.upkeep.take_up(&data.note(), &mut shard);
+                self.snapshotter.take_up(&data.note(), &mut shard);
             }
             let auto_ttl = self.shard.auto_ttl().clone();
             self.shard = shard;
@@ -410,31 +410,31 @@ impl Worker {
                 continue;
             }
             idle_since = None;
-            let company = self.journal.get().and_then(Journal::awaited_company);
+            let siblings = self.journal.get().and_then(Journal::awaited_siblings);
             if !self.awaits_threads() {
                 // The executor has nothing else to do: wait where the work comes from.
                 let patience = self.until_due();
-                if self.post.fall_asleep() {
-                    match company {
+                if self.mesh.fall_asleep() {
+                    match siblings {
                         Some((count, left)) => {
-                            let count = count.min(COMPANY_AT_ONCE_MAX);
-                            self.net.wait_for(count, left.min(patience).min(COMPANY_WAIT_MAX))
+                            let count = count.min(SIBLINGS_AT_ONCE_MAX);
+                            self.net.wait_for(count, left.min(patience).min(SIBLINGS_WAIT_MAX))
                         }
                         None => self.net.wait(patience),
                     }
                     .map_err(Failure::NetworkRing)?;
-                    self.post.wake_up();
+                    self.mesh.wake_up();
                 }
                 continue;
             }
-            if company.is_some() || self.next_gathered_us().is_some() {
+            if siblings.is_some() || self.next_gathered_us().is_some() {
                 glommio::yield_if_needed().await;
                 continue;
             }
             self.net.parking();
-            if !self.net.ready() && self.post.fall_asleep() {
+            if !self.net.ready() && self.mesh.fall_asleep() {
                 wakeup.read_at(0, 8).await.map_err(|error| Failure::NetworkRing(error.into()))?;
-                self.post.wake_up();
+                self.mesh.wake_up();
             }
             self.net.unparked();
         }
@@ -446,7 +446,7 @@ impl Worker {
 
     /// Whether another thread works for this one, and will wake it by its executor.
     fn awaits_threads(&self) -> bool {
-        self.upkeep.is_busy() || self.backup.is_some() || self.journal.get().is_none()
+        self.snapshotter.is_busy() || self.backup.is_some() || self.journal.get().is_none()
     }
 
     /// How long until something is due by the clock.
@@ -491,20 +491,20 @@ impl Worker {
             self.on_event(event);
         }
         self.events = events;
-        self.post.send_own();
+        self.mesh.send_own();
         let mut others_served = self.commands != commands_so_far;
-        for worker in 0..self.post.worker_count() {
-            while let Some(mail) = self.post.receive(worker) {
+        for worker in 0..self.mesh.worker_count() {
+            while let Some(batch) = self.mesh.receive(worker) {
                 progressed = true;
-                others_served |= self.on_mail(worker, mail);
+                others_served |= self.on_batch(worker, batch);
             }
         }
-        if !self.hungry.is_empty() {
+        if !self.backlog.is_empty() {
             let until = others_served.then(|| {
                 let now = Instant::now();
                 now + (now - began).max(BACKLOG_TIME_MIN)
             });
-            progressed |= self.serve_hungry(until);
+            progressed |= self.serve_backlog(until);
         }
         if self.uptime_ms >= self.next_tick_ms.min(self.next_expiry_ms) {
             self.tick();
@@ -513,9 +513,9 @@ impl Worker {
         if self.loading || !self.journal.gathers() {
             self.write_log();
         }
-        self.post.send(&mut self.net);
+        self.mesh.send(&mut self.net);
         self.look_after_clients();
-        progressed |= !self.attention.is_empty(); // Somebody rests until a later turn.
+        progressed |= !self.ready.is_empty(); // Somebody rests until a later turn.
         self.turn_progressed = progressed;
         Ok(progressed)
     }
@@ -531,7 +531,7 @@ impl Worker {
             let gathers = served < GATHERING_COMMANDS_MAX && self.journal.awaiting_sync() > 1;
             self.net.gather_for(if gathers { GATHERING } else { Duration::ZERO });
         }
-        self.journal.expect_company(self.crowd.expected(self.turn_began_us));
+        self.journal.expect_siblings(self.siblings.expected(self.turn_began_us));
     }
 
     fn on_event(&mut self, event: Event) {
@@ -543,9 +543,9 @@ impl Worker {
                 {
                     self.spare_buffers.push(buffer);
                 }
-                self.attend(id);
+                self.make_ready(id);
             }
-            Event::Accepted { listener, socket } => self.on_accepted(self.doors[listener], socket),
+            Event::Accepted { listener, socket } => self.on_accepted(self.endpoints[listener], socket),
             Event::AcceptFailed { listener, error } => {
                 tracing::warn!(%error, "cannot accept connections; trying again (raise the limit of open files?)");
                 self.resting.push(listener);
@@ -561,7 +561,7 @@ impl Worker {
             }
             Event::SendFailed(id, _) => self.set_stage(id, |_| Stage::Gone),
             Event::Synced(result) => {
-                self.journal.on_synced(result, &mut self.net, &mut self.post);
+                self.journal.on_synced(result, &mut self.net, &mut self.mesh);
             }
         }
     }
@@ -573,12 +573,12 @@ impl Worker {
         if self.journal.get().is_none() {
             return; // Nothing was changed.
         }
-        let outcome = self.journal.write(&mut self.net, &mut self.post);
+        let outcome = self.journal.write(&mut self.net, &mut self.mesh);
         self.shared.note_log(self.index, self.journal.log.written_seq(), self.journal.log.durable_seq());
         match outcome {
             Outcome::AsBefore => {}
             Outcome::Failed => {
-                for id in &self.attention {
+                for id in &self.ready {
                     let connection = self.connections[id.index as usize].as_mut();
                     if let Some(connection) = connection.filter(|connection| connection.client.socket == *id)
                     {
@@ -587,11 +587,11 @@ impl Worker {
                 }
             }
             Outcome::Recovered => {
-                let Worker { connections, attention, .. } = self;
+                let Worker { connections, ready, .. } = self;
                 for connection in connections.iter_mut().flatten() {
                     let client = &mut connection.client;
                     if std::mem::take(&mut client.held_back) && !std::mem::replace(&mut client.listed, true) {
-                        attention.push(client.socket);
+                        ready.push(client.socket);
                     }
                 }
             }
@@ -638,7 +638,7 @@ impl Worker {
         self.look_for_hangs(passed);
         self.end_timed_waits();
         if self.journal.get().is_some() {
-            if self.journal.watch(passed, &mut self.post) {
+            if self.journal.watch(passed, &mut self.mesh) {
                 self.give_up_held_back();
             }
             self.shared.note_disk(self.index, self.journal.is_failing());
@@ -697,66 +697,72 @@ impl Worker {
         let reclaiming = self.shard.reclaim(RECLAIM_STEPS_PER_TURN);
         let (walking, inquiring, staging) = (self.walk(), self.inquire(), self.go_on_staging());
         let reading = self.go_on_reading();
-        if self.upkeep.is_compacting() {
+        if self.snapshotter.is_compacting() {
             // A snapshot counts the frames so far: whatever its slices show must be in one of them.
             self.journal.seal();
         }
-        let Worker { upkeep, turn_began_us, clock, shard, journal, post, .. } = self;
-        upkeep.step(self.shared.stopping(), *turn_began_us, clock, shard, journal, post);
-        if self.upkeep.waits_for_lull() && !self.awaits_lull {
+        let Worker { snapshotter, turn_began_us, clock, shard, journal, mesh, .. } = self;
+        snapshotter.step(self.shared.stopping(), *turn_began_us, clock, shard, journal, mesh);
+        if self.snapshotter.waits_for_quiescence() && !self.awaits_quiescence {
             if self.locks.is_idle() {
-                self.on_lull();
+                self.on_quiescence();
             } else {
-                self.awaits_lull = true;
-                let (keys, payload) = (LockKeys::Whole, Deferred::Upkeep);
+                self.awaits_quiescence = true;
+                let (keys, payload) = (LockKeys::Whole, Deferred::Snapshotter);
                 self.locks.wait(Waiter { keys, exclusive: true, payload, lock_for: None });
             }
         }
-        self.expiring || reclaiming || walking || inquiring || staging || reading || self.upkeep.is_writing()
+        self.expiring
+            || reclaiming
+            || walking
+            || inquiring
+            || staging
+            || reading
+            || self.snapshotter.is_writing()
     }
 
     /// Goes on with the first question. Returns whether questions are left.
     fn inquire(&mut self) -> bool {
-        let Some(Asked { origin, token, inquiry }) = self.inquiries.front_mut() else { return false };
+        let Some(Asked { origin, request_id, inquiry }) = self.inquiries.front_mut() else { return false };
         if let Some(findings) = self.shard.advance(inquiry, INQUIRY_KEYS_PER_TURN) {
-            let (origin, token, answer) = (*origin, *token, Answer::Findings(Box::new(findings)));
+            let (origin, request_id, answer) = (*origin, *request_id, Answer::Findings(Box::new(findings)));
             let seq = self.journal.frame_behind_all();
-            self.journal.answer(seq, origin, token, answer, &mut self.post);
+            self.journal.answer(seq, origin, request_id, answer, &mut self.mesh);
             self.inquiries.pop_front();
         }
         !self.inquiries.is_empty()
     }
 
-    /// No transaction has a lock here: what the upkeep waits for.
-    fn on_lull(&mut self) {
-        self.awaits_lull = false;
+    /// No transaction has a lock here: what the snapshotter waits for.
+    fn on_quiescence(&mut self) {
+        self.awaits_quiescence = false;
         self.journal.seal();
         let now_us = self.shared.id_time_us().max(self.last_id_us);
         let now_id = transaction_id(now_us, SHARDS_MAX - 1);
         let clocks = self.clock.clocks(self.turn_began_us);
-        self.upkeep.on_lull(now_id, clocks, &mut self.journal.log, &mut self.post);
+        self.snapshotter.on_quiescence(now_id, clocks, &mut self.journal.log, &mut self.mesh);
     }
 
     /// What this worker counts.
     pub(crate) fn report(&self) -> Report {
-        let saved_ms = self.upkeep.saved_ms().unwrap_or_else(|| self.clock.now_ms(0));
+        let saved_ms = self.snapshotter.saved_ms().unwrap_or_else(|| self.clock.now_ms(0));
         let saved_s = Some(self.clock.unix_ms(saved_ms) / 1000);
         let Some(journal) = self.journal.get() else {
             let shard = shard::Stats { keys: self.shared.loading.keys(self.index), ..Default::default() };
             return Report { commands: self.commands, saved_s, shard, ..Report::default() };
         };
         let log = &journal.log;
-        let log_fill = self.upkeep.schedule().fill(log);
+        let log_fill = self.snapshotter.policy().fill(log);
         let of_shard = |cause: &Arc<str>| format!("shard {}: {cause}", self.index).into();
         Report {
             wal_size_bytes: log.size_bytes() + log.snapshot().map_or(0, |snapshot| snapshot.bytes),
             wal_entries: log.entries(),
-            needs_compaction: self.upkeep.is_compacting() || log_fill > 1.0,
+            needs_compaction: self.snapshotter.is_compacting() || log_fill > 1.0,
             log_fill,
-            outlook: self.upkeep.schedule().outlook(self.clock.unix_ms(self.now_ms)).map(Box::new),
+            outlook: self.snapshotter.policy().outlook(self.clock.unix_ms(self.now_ms)).map(Box::new),
             wal_fault: journal.fault().map(of_shard),
-            snapshot_fault: self.upkeep.failure().map(of_shard),
-            compacting: self.upkeep.is_compacting(),
+            snapshot_fault: self.snapshotter.failure().map(of_shard),
+            compacting: self.snapshotter.is_compacting(),
             saved_s,
             commands: self.commands,
             shard: self.shard.stats(),
@@ -780,9 +786,9 @@ impl Worker {
             self.drained = true;
             self.shared.drained.add();
         }
-        let all_drained = self.shared.drained.count() == self.post.worker_count();
+        let all_drained = self.shared.drained.count() == self.mesh.worker_count();
         let awaits_sync = self.journal.get().is_some_and(Journal::awaits_sync);
         // Nobody waits for the thread that copies a backup: what it leaves is none.
-        self.drained && all_drained && self.post.is_idle() && !self.upkeep.is_busy() && !awaits_sync
+        self.drained && all_drained && self.mesh.is_idle() && !self.snapshotter.is_busy() && !awaits_sync
     }
 }

@@ -1,5 +1,5 @@
 //! What other workers ask of this worker's shard, and how it takes part in their transactions. Each call is answered
-//! by mail; clients are not known here.
+//! by a batch; clients are not known here.
 
 use shard::command::{Access, Run};
 use shard::{Dialect, Error, LockKeys, OwnedRequest, Reply, Request, Scan, Waiter};
@@ -11,7 +11,7 @@ use super::serve::READ_AHEAD_MAX;
 use super::{Asked, Deferred, Prepared, Walking, Worker};
 use crate::client::reply::write_reply;
 use crate::durability::journal::printable;
-use crate::mesh::{Answer, Call, Mail, Page, Still, Token, TransactionId};
+use crate::mesh::{Answer, Batch, Call, Page, RequestId, ShardImage, TransactionId};
 use crate::protocol;
 use crate::txn::id::id_micros;
 
@@ -21,63 +21,63 @@ const WALK_STEPS_PER_TURN: usize = 64 << 10;
 
 impl Worker {
     /// Takes a message in. Returns whether it asked for anything.
-    pub(super) fn on_mail(&mut self, from: usize, mut mail: Box<Mail>) -> bool {
-        for newcomer in mail.take_newcomers() {
-            self.welcome(newcomer);
+    pub(super) fn on_batch(&mut self, from: usize, mut batch: Box<Batch>) -> bool {
+        for accepted in batch.take_accepted() {
+            self.welcome(accepted);
         }
-        let mut calls = mail.take_calls();
+        let mut calls = batch.take_calls();
         let asks = !calls.is_empty();
         let mut rest = calls.drain(..);
         while !rest.as_slice().is_empty() {
-            self.shard.warm(mail.first_args(rest.as_slice().iter().take(READ_AHEAD_MAX)));
-            for (token, call) in rest.by_ref().take(READ_AHEAD_MAX) {
-                self.on_call(from, token, call, &mail);
+            self.shard.warm(batch.first_args(rest.as_slice().iter().take(READ_AHEAD_MAX)));
+            for (request_id, call) in rest.by_ref().take(READ_AHEAD_MAX) {
+                self.on_call(from, request_id, call, &batch);
             }
         }
         drop(rest);
-        let mut answers = mail.take_answers();
-        for (token, answer) in answers.drain(..) {
-            self.on_answer(from, token, answer, &mail);
+        let mut answers = batch.take_answers();
+        for (request_id, answer) in answers.drain(..) {
+            self.on_answer(from, request_id, answer, &batch);
         }
-        mail.take_back(calls, answers);
-        self.post.recycle(mail);
+        batch.take_back(calls, answers);
+        self.mesh.recycle(batch);
         asks
     }
 
-    fn on_call(&mut self, from: usize, token: Token, call: Call, mail: &Mail) {
+    fn on_call(&mut self, from: usize, request_id: RequestId, call: Call, batch: &Batch) {
         match call {
             Call::Run { command, dialect, args } => {
-                let request = mail.request(command, dialect, args);
+                let request = batch.request(command, dialect, args);
                 if self.locks.is_idle() || !self.conflicts(&request) {
-                    self.run_for(from, token, &request);
+                    self.run_for(from, request_id, &request);
                 } else {
-                    self.defer(from, token, &request);
+                    self.defer(from, request_id, &request);
                 }
             }
-            Call::RunLarge(request) if is_staged(&request.request()) => self.stage(from, token, request),
+            Call::RunLarge(request) if is_staged(&request.request()) => self.stage(from, request_id, request),
             Call::RunLarge(request) => {
                 let request = request.request();
                 if self.locks.is_idle() || !self.conflicts(&request) {
-                    self.run_for(from, token, &request);
+                    self.run_for(from, request_id, &request);
                 } else {
-                    self.defer(from, token, &request);
+                    self.defer(from, request_id, &request);
                 }
             }
             Call::RunPart { command, args } => {
-                let request = mail.request(command, Dialect::Resp3, args);
+                let request = batch.request(command, Dialect::Resp3, args);
                 let (reply, seq) = self.execute(&request);
-                self.journal.answer(seq, from, token, Answer::Part(reply), &mut self.post);
+                self.journal.answer(seq, from, request_id, Answer::Part(reply), &mut self.mesh);
             }
             Call::Lock { transaction, wait, command, args, participants } => {
-                let request = OwnedRequest::new(&mail.request(command, Dialect::Resp3, args));
-                let part = Prepared { origin: from, token, request, participants };
+                let request = OwnedRequest::new(&batch.request(command, Dialect::Resp3, args));
+                let part = Prepared { origin: from, request_id, request, participants };
                 self.lock_part(transaction, wait, part);
             }
             Call::Commit { transaction, record } => {
                 let part = self.prepared.remove(&transaction).expect("a part is committed once");
                 self.last_id_us = self.last_id_us.max(id_micros(record));
                 let (reply, seq) = self.run_part(record, &part);
-                self.journal.answer(seq, from, token, Answer::Committed(reply), &mut self.post);
+                self.journal.answer(seq, from, request_id, Answer::Committed(reply), &mut self.mesh);
             }
             Call::Release(transaction) => {
                 self.prepared.remove(&transaction);
@@ -85,35 +85,42 @@ impl Worker {
             }
             Call::Scan { position, count, pattern, dialect } => {
                 let (scan, page) = (Scan::new(position, pattern), Page::default());
-                self.walks.push_back(Walking { origin: from, token, dialect, scan, keys_left: count, page });
+                self.walks.push_back(Walking {
+                    origin: from,
+                    request_id,
+                    dialect,
+                    scan,
+                    keys_left: count,
+                    page,
+                });
             }
             Call::Ask(question) => {
                 let inquiry = self.shard.ask(question, self.index, self.now_ms);
                 let inquiry = inquiry.expect("questions are asked only where something is counted");
-                self.inquiries.push_back(Asked { origin: from, token, inquiry });
+                self.inquiries.push_back(Asked { origin: from, request_id, inquiry });
             }
-            Call::Forget => self.forget(from, token),
+            Call::Forget => self.forget(from, request_id),
             Call::SetAutoTtl { auto_ttl, version } => {
                 if version > self.auto_ttl_version {
                     self.auto_ttl_version = version;
                     self.shard.set_auto_ttl(auto_ttl);
                 }
-                self.post.to(from).answer(token, Answer::Part(Reply::Ok));
+                self.mesh.to(from).answer(request_id, Answer::Part(Reply::Ok));
             }
             Call::Report => {
                 let report = self.report();
-                self.post.to(from).answer(token, Answer::Report(Box::new(report)));
+                self.mesh.to(from).answer(request_id, Answer::Report(Box::new(report)));
             }
             Call::Clients => {
                 let clients = Reply::Text(self.client_list());
-                self.post.to(from).answer(token, Answer::Part(clients));
+                self.mesh.to(from).answer(request_id, Answer::Part(clients));
             }
             Call::Sync => {
                 self.write_log();
-                self.journal.answer_synced(from, token, &mut self.net, &mut self.post);
+                self.journal.answer_synced(from, request_id, &mut self.net, &mut self.mesh);
             }
-            Call::Compact => self.upkeep.ask(from, token),
-            Call::CompactUnheard => self.upkeep.ask_unheard(),
+            Call::Compact => self.snapshotter.ask(from, request_id),
+            Call::CompactUnheard => self.snapshotter.ask_unheard(),
         }
     }
 
@@ -134,52 +141,52 @@ impl Worker {
                 page.next = scan.position();
                 let seq = self.journal.frame_behind_all();
                 let page = Answer::Page(Box::new(walk.page));
-                self.journal.answer(seq, walk.origin, walk.token, page, &mut self.post);
+                self.journal.answer(seq, walk.origin, walk.request_id, page, &mut self.mesh);
             }
         }
         !self.walks.is_empty()
     }
 
-    /// Ends what was asked for under this token, as far as it is still under way.
-    fn forget(&mut self, origin: usize, token: Token) {
-        let asker = (origin, token);
-        if let Some(at) = self.walks.iter().position(|walk| (walk.origin, walk.token) == asker) {
+    /// Ends what was asked for under this id, as far as it is still under way.
+    fn forget(&mut self, origin: usize, request_id: RequestId) {
+        let asker = (origin, request_id);
+        if let Some(at) = self.walks.iter().position(|walk| (walk.origin, walk.request_id) == asker) {
             self.walks.remove(at);
-            self.post.to(origin).answer(token, Answer::Page(Box::default()));
+            self.mesh.to(origin).answer(request_id, Answer::Page(Box::default()));
         }
-        if let Some(at) = self.inquiries.iter().position(|asked| (asked.origin, asked.token) == asker) {
+        if let Some(at) = self.inquiries.iter().position(|asked| (asked.origin, asked.request_id) == asker) {
             self.inquiries.remove(at);
-            self.post.to(origin).answer(token, Answer::Findings(Box::default()));
+            self.mesh.to(origin).answer(request_id, Answer::Findings(Box::default()));
         }
         if self.unstage(asker) || self.drop_reading(asker) {
-            self.post.to(origin).answer_bytes(token, |_| {});
+            self.mesh.to(origin).answer_bytes(request_id, |_| {});
         }
     }
 
-    pub(super) fn run_for(&mut self, origin: usize, token: Token, request: &Request<'_>) {
+    pub(super) fn run_for(&mut self, origin: usize, request_id: RequestId, request: &Request<'_>) {
         let refusal = self.refusal(request);
         if is_long_read(request) {
-            return self.begin_reading(origin, token, request);
+            return self.begin_reading(origin, request_id, request);
         }
         if refusal.is_none() {
             self.settle_readings(request);
         }
-        let Worker { shard, journal, post, now_ms, .. } = self;
+        let Worker { shard, journal, mesh, now_ms, .. } = self;
         if let Some(error) = refusal {
-            return post.to(origin).answer(token, Answer::Failed(error));
+            return mesh.to(origin).answer(request_id, Answer::Failed(error));
         }
         let journal = &mut **journal;
         journal.bound_frame();
         let changes_before = journal.changes.count();
         let reply = shard.execute(request, *now_ms, &mut journal.changes);
         let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
-        let asker = (origin, token);
+        let asker = (origin, request_id);
         if let Some(value) = protocol::lone_value(&reply, request.dialect)
             && !journal.holds_back(seq)
         {
-            return post.to(origin).answer(token, Answer::Value(value.clone()));
+            return mesh.to(origin).answer(request_id, Answer::Value(value.clone()));
         }
-        journal.answer_bytes(seq, asker, post, |out| write_reply(&reply, request, out));
+        journal.answer_bytes(seq, asker, mesh, |out| write_reply(&reply, request, out));
     }
 
     /// Runs a request; returns its reply, and the frame that it depends on.
@@ -205,31 +212,31 @@ impl Worker {
             self.locks.wait(Waiter { keys, exclusive, payload, lock_for: Some(transaction) });
             self.prepared.insert(transaction, part);
         } else {
-            self.post.to(part.origin).answer(part.token, Answer::Refused);
+            self.mesh.to(part.origin).answer(part.request_id, Answer::Refused);
         }
     }
 
     /// Tells that a part holds its locks, or that it cannot be run. A part that only reads does so now.
     fn locked(&mut self, transaction: TransactionId) {
         let part = &self.prepared[&transaction];
-        let (origin, token) = (part.origin, part.token);
+        let (origin, request_id) = (part.origin, part.request_id);
         if part.request.request().command.access == Access::Write {
             let refusal = self.journal.refusal().map(|error| Answer::Part(Reply::Error(error)));
-            self.post.to(origin).answer(token, refusal.unwrap_or(Answer::Locked));
+            self.mesh.to(origin).answer(request_id, refusal.unwrap_or(Answer::Locked));
             return;
         }
         if let Run::Server(_) = part.request.request().command.run {
-            let still = self.still();
-            self.post.to(origin).answer(token, still);
+            let image = self.image();
+            self.mesh.to(origin).answer(request_id, image);
             return;
         }
         let request = part.request.clone();
         let (reply, seq) = self.execute(&request.request());
-        self.journal.answer(seq, origin, token, Answer::Part(reply), &mut self.post);
+        self.journal.answer(seq, origin, request_id, Answer::Part(reply), &mut self.mesh);
     }
 
     /// How this shard is, for a backup; it is locked, and stays so until all shards are.
-    fn still(&mut self) -> Answer {
+    fn image(&mut self) -> Answer {
         self.write_log();
         let log = &mut self.journal.log;
         if let Some(error) = log.displaced() {
@@ -238,7 +245,7 @@ impl Worker {
         }
         if log.buffered_bytes() == 0 && !log.needs_snapshot() {
             let (image, keys) = (log.image(), self.shard.key_count() as u64);
-            return Answer::Still(Box::new(Still { image, keys }));
+            return Answer::Image(Box::new(ShardImage { image, keys }));
         }
         let error = self.journal.refusal().expect("writes are refused while the log lacks any");
         Answer::Part(Reply::Error(error))
@@ -266,11 +273,11 @@ impl Worker {
         self.locks.release(transaction, &mut granted);
         for deferred in granted {
             match deferred {
-                Deferred::Request { origin, token, request } => {
-                    self.run_for(origin, token, &request.request());
+                Deferred::Request { origin, request_id, request } => {
+                    self.run_for(origin, request_id, &request.request());
                 }
                 Deferred::Part(transaction) => self.locked(transaction),
-                Deferred::Upkeep => self.on_lull(),
+                Deferred::Snapshotter => self.on_quiescence(),
             }
         }
     }

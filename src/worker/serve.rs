@@ -11,12 +11,12 @@ use shard::{Error, Reply, SHARED_LEN_MIN};
 use super::Worker;
 use super::dispatch::Flow;
 use crate::client::job::Job;
-use crate::client::reply::{answer_error, job_token};
+use crate::client::reply::{answer_error, job_id};
 use crate::client::{Client, Connection, Limits, Stage};
 use crate::config::Config;
-use crate::mesh::{Call, Newcomer, Token};
+use crate::mesh::{AcceptedSocket, Call, RequestId};
 use crate::net::SocketId;
-use crate::net::listener::Door;
+use crate::net::listener::Endpoint;
 use crate::protocol::{self, Listener, Parsed, Parser, ProtocolError};
 use crate::slots;
 
@@ -57,42 +57,42 @@ pub(crate) const REFUSED_AT_ONCE_MAX: usize = 32;
 const LINGER_MS: u64 = 1000;
 
 impl Worker {
-    pub(super) fn on_accepted(&mut self, door: Door, socket: std::os::fd::OwnedFd) {
-        if door != Door::Unix && crate::net::prepare_tcp(&socket).is_err() {
+    pub(super) fn on_accepted(&mut self, endpoint: Endpoint, socket: std::os::fd::OwnedFd) {
+        if endpoint != Endpoint::Unix && crate::net::prepare_tcp(&socket).is_err() {
             return; // The peer is gone already.
         }
         let client_id = self.shared.clients_accepted.next();
-        let newcomer = Newcomer { socket, door, client_id };
+        let accepted = AcceptedSocket { socket, endpoint, client_id };
         if self.shared.connections.count() >= self.shared.config.max_connections as usize {
-            self.refuse(newcomer);
+            self.refuse(accepted);
             return;
         }
         self.shared.connections.add();
-        let count = self.post.worker_count();
+        let count = self.mesh.worker_count();
         let mut in_turn = (0..count).map(|step| (self.next_worker + step) % count);
         let worker = in_turn.find(|worker| !self.hung[*worker]).expect("this worker does not hang");
         self.next_worker = (worker + 1) % count;
         if worker == self.index {
-            self.welcome(newcomer);
+            self.welcome(accepted);
         } else {
-            self.post.to(worker).newcomer(newcomer);
+            self.mesh.to(worker).accepted(accepted);
         }
     }
 
-    pub(super) fn welcome(&mut self, newcomer: Newcomer) -> &mut Connection {
-        let Newcomer { socket, door, client_id } = newcomer;
+    pub(super) fn welcome(&mut self, accepted: AcceptedSocket) -> &mut Connection {
+        let AcceptedSocket { socket, endpoint, client_id } = accepted;
         let id = self.net.attach(socket);
-        let listener = match door {
-            Door::Text => Listener::Text { resp_port: self.shared.resp_port },
-            Door::Resp | Door::Unix => Listener::Resp,
+        let listener = match endpoint {
+            Endpoint::Text => Listener::Text { resp_port: self.shared.resp_port },
+            Endpoint::Resp | Endpoint::Unix => Listener::Resp,
         };
         let Config { client_query_buffer_limit, client_reply_buffer_limit, .. } = self.shared.config;
         let limits = Limits {
             query_bytes: client_query_buffer_limit as usize,
             reply_bytes: client_reply_buffer_limit as usize,
         };
-        let mut connection = Connection::new(id, client_id, door, Parser::new(listener), limits);
-        if door == Door::Text {
+        let mut connection = Connection::new(id, client_id, endpoint, Parser::new(listener), limits);
+        if endpoint == Endpoint::Text {
             connection.client.replies.now(|out| out.extend_from_slice(protocol::GREETING));
             connection.client.is_greeted_first = true;
         }
@@ -101,22 +101,22 @@ impl Worker {
             self.connections.resize_with(index + 1, || None);
         }
         connection.client.listed = true;
-        self.attention.push(id);
+        self.ready.push(id);
         self.connections[index].insert(connection)
     }
 
-    fn refuse(&mut self, newcomer: Newcomer) {
+    fn refuse(&mut self, accepted: AcceptedSocket) {
         self.shared.connections_refused.next();
         if self.refusing == REFUSED_AT_ONCE_MAX {
-            let dialect = newcomer.door.first_dialect();
+            let dialect = accepted.endpoint.first_dialect();
             let mut told = Vec::new();
             protocol::write_reply(&Reply::Error(Error::ConnectionLimit), None, 0, dialect, &mut told);
             // As far as it can be said without waiting.
-            let _ = rustix::net::send(&newcomer.socket, &told, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+            let _ = rustix::net::send(&accepted.socket, &told, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
             return;
         }
         self.refusing += 1;
-        let client = &mut self.welcome(newcomer).client;
+        let client = &mut self.welcome(accepted).client;
         client.refused = true;
         client.is_greeted_first = false;
         client.replies.discard();
@@ -138,23 +138,23 @@ impl Worker {
     pub(super) fn put_back(&mut self, mut connection: Box<Connection>) {
         let id = connection.client.socket;
         if !std::mem::replace(&mut connection.client.listed, true) {
-            self.attention.push(id);
+            self.ready.push(id);
         }
         self.connections[id.index as usize] = Some(connection);
     }
 
-    pub(super) fn attend(&mut self, id: SocketId) {
+    pub(super) fn make_ready(&mut self, id: SocketId) {
         if let Some(connection) = self.connection(id)
             && !std::mem::replace(&mut connection.client.listed, true)
         {
-            self.attention.push(id);
+            self.ready.push(id);
         }
     }
 
     pub(super) fn set_stage(&mut self, id: SocketId, next: impl FnOnce(Stage) -> Stage) {
         if let Some(connection) = self.connection(id) {
             connection.client.stage = next(connection.client.stage);
-            self.attend(id);
+            self.make_ready(id);
         }
     }
 
@@ -173,7 +173,7 @@ impl Worker {
             }
             take_in(&mut connection, bytes);
             chunk = rest;
-            if !connection.client.hungry {
+            if !connection.client.is_in_backlog {
                 self.serve_input(&mut connection, None);
             }
         }
@@ -182,25 +182,25 @@ impl Worker {
 
     /// Serves clients with bytes that could not be served when they arrived, and not for long after `until`: those that
     /// have to go without are the first in the next turn. Returns whether it served any.
-    pub(super) fn serve_hungry(&mut self, until: Option<Instant>) -> bool {
+    pub(super) fn serve_backlog(&mut self, until: Option<Instant>) -> bool {
         let mut progressed = false;
-        for _ in 0..self.hungry.len() {
+        for _ in 0..self.backlog.len() {
             if progressed && is_over(until) {
                 break;
             }
-            let id = self.hungry.pop_front().expect("there are as many as were counted");
+            let id = self.backlog.pop_front().expect("there are as many as were counted");
             let Some(mut connection) = self.take_out(id) else { continue };
             let before = connection.unserved_bytes();
             let client = &mut connection.client;
-            let full = client.waits_for.is_some_and(|worker| self.post.is_full(worker));
+            let full = client.waits_for.is_some_and(|worker| self.mesh.is_full(worker));
             if client.is_servable() && !full && !self.shared.stopping() {
-                client.hungry = false;
+                client.is_in_backlog = false;
                 client.waits_for = None;
                 self.serve_input(&mut connection, until);
                 progressed |= connection.unserved_bytes() != before;
                 self.put_back(connection);
             } else {
-                self.hungry.push_back(id);
+                self.backlog.push_back(id);
                 self.connections[id.index as usize] = Some(connection);
             }
         }
@@ -262,7 +262,7 @@ impl Worker {
                 || client.args_in_turn >= ARGS_PER_TURN_MAX
                 || count > 0 && count.is_multiple_of(COMMANDS_PER_LOOK) && is_over(until);
             if !client.is_servable() || enough || self.shared.stopping() {
-                self.starve(client);
+                self.add_to_backlog(client);
                 return used;
             }
             let rest = &bytes[used..];
@@ -277,7 +277,7 @@ impl Worker {
                     match self.dispatch(parser, client, &rest[..consumed], memory.filter(|_| used == 0)) {
                         Flow::Taken => used += consumed,
                         Flow::Later => {
-                            self.starve(client);
+                            self.add_to_backlog(client);
                             return used;
                         }
                     }
@@ -304,22 +304,22 @@ impl Worker {
 
     /// Makes the memory behind the keys of the next requests ready: the waits for several keys overlap.
     fn read_ahead(&self, bytes: &[u8]) {
-        let shards = self.post.worker_count();
+        let shards = self.mesh.worker_count();
         let own = |key: &&[u8]| slots::owner(key, shards) == self.index;
         self.shard.warm(protocol::first_args(bytes).take(READ_AHEAD_MAX).filter(own));
     }
 
-    fn starve(&mut self, client: &mut Client) {
-        client.hungry = true;
-        self.hungry.push_back(client.socket);
+    fn add_to_backlog(&mut self, client: &mut Client) {
+        client.is_in_backlog = true;
+        self.backlog.push_back(client.socket);
     }
 
     pub(super) fn look_after_clients(&mut self) {
         while self.next_gathered_us().is_some_and(|due_us| due_us <= self.turn_began_us) {
             let (id, _) = self.gathering.pop_front().expect("it is due");
-            self.attend(id);
+            self.make_ready(id);
         }
-        for id in std::mem::take(&mut self.attention) {
+        for id in std::mem::take(&mut self.ready) {
             let Some(mut connection) = self.take_out(id) else { continue };
             connection.client.listed = false;
             if self.look_after(&mut connection) {
@@ -367,13 +367,16 @@ impl Worker {
         if std::mem::take(&mut client.waits_for_last)
             && let Some((sequence, worker)) = client.replies.last_awaited()
         {
-            self.post.to(worker).call(Token { socket: client.socket, sequence }, Call::Forget);
+            self.mesh.to(worker).call(RequestId { socket: client.socket, sequence }, Call::Forget);
         }
-        let token = job_token(client);
+        let request_id = job_id(client);
         match client.job.as_deref_mut() {
-            Some(Job::Walk(walk)) => self.post.to(walk.shard()).call(token, Call::Forget),
+            Some(Job::Walk(walk)) => self.mesh.to(walk.shard()).call(request_id, Call::Forget),
             Some(Job::Gather(gather)) if gather.is_of_findings() => {
-                gather.unanswered().iter().for_each(|worker| self.post.to(*worker).call(token, Call::Forget));
+                gather
+                    .unanswered()
+                    .iter()
+                    .for_each(|worker| self.mesh.to(*worker).call(request_id, Call::Forget));
             }
             Some(Job::Transaction(transaction)) if !transaction.is_of_backup() => transaction.give_up(),
             Some(Job::Listing(_)) => {
@@ -409,7 +412,7 @@ impl Worker {
             return !is_done;
         }
         if self.go_on_listing(client) && !std::mem::replace(&mut client.listed, true) {
-            self.attention.push(id);
+            self.ready.push(id);
         }
         let may_send = client.replies.is_ready() && !client.held_back && !self.net.is_sending(id);
         if may_send && !self.gathers(client) {
@@ -420,9 +423,10 @@ impl Worker {
         }
         client.early_bytes = client.early_bytes.saturating_sub(LARGE_BYTES_PER_TURN);
         if client.early_bytes > 0 && !std::mem::replace(&mut client.listed, true) {
-            self.attention.push(id);
+            self.ready.push(id);
         }
-        let full = unserved_bytes >= client.limits.query_bytes.max(connection.input_needed) && client.hungry;
+        let full =
+            unserved_bytes >= client.limits.query_bytes.max(connection.input_needed) && client.is_in_backlog;
         let hold = full || client.early_bytes > 0;
         if hold != client.paused {
             client.paused = hold;
@@ -433,7 +437,7 @@ impl Worker {
             return true;
         }
         match client.stage {
-            Stage::Ended if client.hungry || client.is_done() => client.hungry,
+            Stage::Ended if client.is_in_backlog || client.is_done() => client.is_in_backlog,
             Stage::Ended | Stage::Closing => {
                 self.net.shutdown_write(id);
                 client.stage = Stage::Lingering { until_ms: self.uptime_ms + LINGER_MS };

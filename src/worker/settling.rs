@@ -29,7 +29,7 @@ impl Worker {
     }
 
     fn settle(&mut self) {
-        let shards = self.post.worker_count();
+        let shards = self.mesh.worker_count();
         let log = &mut self.journal.log;
         if shards == 1 {
             return log.settle(log.durable_seq()); // No transaction depends on another log.

@@ -114,7 +114,7 @@ impl Worker {
         let is_sending = self.net.is_sending(client.socket);
         if client.stage != Stage::Open {
             None
-        } else if client.hungry {
+        } else if client.is_in_backlog {
             is_sending.then_some(Stall::Replies)
         } else {
             let waits = !client.is_quiet() || client.replies.is_ready() || is_sending;

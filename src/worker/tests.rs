@@ -10,9 +10,9 @@ use shard::{Dialect, Reply, Request, Span};
 use super::{ShardFiles, Worker};
 use crate::client::Stage;
 use crate::config::Config;
-use crate::mesh::{Newcomer, Post};
+use crate::mesh::{AcceptedSocket, Mesh};
 use crate::net::Net;
-use crate::net::listener::Door;
+use crate::net::listener::Endpoint;
 use crate::recovery;
 use crate::shared::Shared;
 
@@ -40,11 +40,11 @@ fn with_worker_of(flags: &[&str], test: impl FnOnce(&mut Worker)) {
         let shared = Arc::new(Shared::new(config, None, Instant::now(), found.loading()));
         let (sender, data) = mpsc::channel();
         sender.send(found.prepare(&shared.loading).unwrap().shard(0)).unwrap();
-        let (net, mut post) = (Net::new().unwrap(), Post::mesh(1, 64).remove(0));
-        post.connect(&[net.doorbell()]);
+        let (net, mut mesh) = (Net::new().unwrap(), Mesh::connect_all(1, 64).remove(0));
+        mesh.connect(&[net.doorbell()]);
         shared.loading.open_logs();
         let files = ShardFiles { data, read: mpsc::channel().0 };
-        let mut worker = Worker::new(0, shared, net, post, files).unwrap();
+        let mut worker = Worker::new(0, shared, net, mesh, files).unwrap();
         worker.go_on_loading().unwrap();
         assert!(!worker.loading);
         test(&mut worker);
@@ -59,7 +59,7 @@ impl Client {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         worker.shared.connections.add();
-        worker.welcome(Newcomer { socket: theirs.into(), door: Door::Unix, client_id: 1 });
+        worker.welcome(AcceptedSocket { socket: theirs.into(), endpoint: Endpoint::Unix, client_id: 1 });
         worker.turn().unwrap();
         Client(ours)
     }
@@ -125,15 +125,15 @@ fn clients_with_much_to_do_take_turns_when_time_is_short() {
     with_worker(|worker| {
         let mut clients = [Client::connect(worker), Client::connect(worker), Client::connect(worker)];
         clients.iter_mut().for_each(|client| client.send(&pipeline(2000, 20)));
-        turns(worker, |worker| worker.hungry.len() == clients.len());
+        turns(worker, |worker| worker.backlog.len() == clients.len());
         let is_over = Some(Instant::now());
         let mut served = Vec::new();
         for _ in 0..2 * clients.len() {
             worker.turn_number += 1;
             let before = worker.commands;
-            assert!(worker.serve_hungry(is_over));
+            assert!(worker.serve_backlog(is_over));
             assert_eq!(worker.commands - before, 16, "a few of one of them");
-            served.push(worker.hungry.back().copied().unwrap());
+            served.push(worker.backlog.back().copied().unwrap());
         }
         let (first, second) = served.split_at(clients.len());
         assert!(first[0] != first[1] && first[1] != first[2] && first[2] != first[0]);
@@ -438,7 +438,7 @@ fn a_client_on_the_unix_socket_that_takes_one_large_reply_slowly_is_not_let_go()
         turns(worker, |_| client.received() == "+OK\r\n");
         client.send(&"GET big\r\n".repeat(10));
         turns(worker, |worker| {
-            worker.connections.iter().flatten().all(|connection| connection.client.hungry)
+            worker.connections.iter().flatten().all(|connection| connection.client.is_in_backlog)
         });
         worker.next_note_ms = u64::MAX; // No looks but these.
         let mut passed_ms = worker.uptime_ms;

@@ -16,7 +16,7 @@ use crate::admin::synced_count;
 use crate::client::Client;
 use crate::client::job::Job;
 use crate::client::reply::{answer, answer_error};
-use crate::mesh::{Answer, Token};
+use crate::mesh::{Answer, RequestId};
 use crate::protocol;
 
 /// How much longer than its disk a client waits for an answer: what the shard itself has to say comes first.
@@ -197,13 +197,13 @@ impl Worker {
         &mut self,
         job: &mut Job,
         from: usize,
-        token: Token,
+        request_id: RequestId,
         given: Answer,
     ) -> bool {
         match job {
             Job::Transaction(transaction) => {
                 let record = self.next_id();
-                let ended = transaction.answer(from, given, record, token, &mut self.post).is_some();
+                let ended = transaction.answer(from, given, record, request_id, &mut self.mesh).is_some();
                 if ended && matches!(transaction.request.request().command.run, Run::Server(_)) {
                     self.shared.backups.end(true, self.now_ms);
                 }

@@ -8,7 +8,7 @@ use shard::command::TABLE;
 
 use crate::client::{Resp, encoded};
 use crate::process::{Log, Server};
-use crate::script::{run_resp, run_text};
+use crate::transcript::{run_resp, run_text};
 
 /// What one command answers on one protocol, on a connection of its own to an empty server.
 struct Script {

@@ -17,11 +17,11 @@
 #[path = "../harness/mod.rs"]
 mod harness; // one server, its clients, choices that can be repeated
 use harness::{client, process, random, words};
-mod script; // request -> reply, in lines of text
+mod transcript; // request -> reply, in lines of text
 
 // What one client sees.
 mod commands; // every command on both protocols, 1, 2 and 5 shards
-mod letter; // the replies that existing clients rely on
+mod text_protocol_golden; // the replies that existing clients rely on
 mod values; // sizes from nothing to 64 MiB, every byte, sent in any pieces
 mod wire; // bad input: what is answered, what is closed
 

@@ -8,7 +8,7 @@ use wal::{Note, OsDisk, Place};
 
 use crate::client::{Resp, Value, encoded};
 use crate::process::{Server, within_deadline};
-use crate::script::{run_resp, run_text};
+use crate::transcript::{run_resp, run_text};
 
 /// Changes of every kind, the last of each key being what has to be found again.
 const CHANGES_RESP: &str = r#"

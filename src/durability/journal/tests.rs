@@ -8,7 +8,7 @@ use wal::Place;
 use super::*;
 use crate::net::SocketId;
 
-const TOKEN: Token = Token { socket: SocketId { index: 0, generation: 0 }, sequence: 0 };
+const REQUEST_ID: RequestId = RequestId { socket: SocketId { index: 0, generation: 0 }, sequence: 0 };
 
 fn journal(directory: &std::path::Path, mode: &str) -> Journal {
     let place = Place { shard_index: 0, shard_count: 1, tag: 0 };
@@ -18,26 +18,26 @@ fn journal(directory: &std::path::Path, mode: &str) -> Journal {
 }
 
 /// A journal in the mode `always` with one frame whose sync is under way, and an answer that waits for it.
-fn syncing(directory: &std::path::Path, net: &mut Net, post: &mut Post) -> Journal {
+fn syncing(directory: &std::path::Path, net: &mut Net, mesh: &mut Mesh) -> Journal {
     let mut journal = journal(directory, "always");
     journal.changes.push(&Change::Put { key: b"key", value: b"value", deadline_ms: None });
-    journal.answer(journal.frame_behind_all(), 0, TOKEN, Answer::Part(Reply::Ok), post);
-    assert_eq!(journal.write(net, post), Outcome::AsBefore);
+    journal.answer(journal.frame_behind_all(), 0, REQUEST_ID, Answer::Part(Reply::Ok), mesh);
+    assert_eq!(journal.write(net, mesh), Outcome::AsBefore);
     journal
 }
 
-fn answers(post: &mut Post, net: &mut Net) -> Vec<Answer> {
-    post.send(net);
+fn answers(mesh: &mut Mesh, net: &mut Net) -> Vec<Answer> {
+    mesh.send(net);
     let mut answers = Vec::new();
-    while let Some(mut mail) = post.receive(0) {
-        answers.extend(mail.take_answers().into_iter().map(|(_, answer)| answer));
+    while let Some(mut batch) = mesh.receive(0) {
+        answers.extend(batch.take_answers().into_iter().map(|(_, answer)| answer));
     }
     answers
 }
 
-fn end_sync(journal: &mut Journal, net: &mut Net, post: &mut Post) {
+fn end_sync(journal: &mut Journal, net: &mut Net, mesh: &mut Mesh) {
     for _ in 0..journal.files_left {
-        journal.on_synced(Ok(()), net, post);
+        journal.on_synced(Ok(()), net, mesh);
     }
 }
 
@@ -55,26 +55,26 @@ fn in_always_a_sync_never_meets_a_segment_that_is_only_allocated() {
 #[test]
 fn what_changes_during_a_sync_is_written_and_synced_together_after_it() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut net, mut post) = (Net::new().unwrap(), Post::mesh(1, 4).remove(0));
-    let mut journal = syncing(directory.path(), &mut net, &mut post);
+    let (mut net, mut mesh) = (Net::new().unwrap(), Mesh::connect_all(1, 4).remove(0));
+    let mut journal = syncing(directory.path(), &mut net, &mut mesh);
     let first = journal.log.written_seq();
     for _ in 0..3 {
         journal.changes.push(&Change::Put { key: b"key", value: b"value", deadline_ms: None });
-        journal.answer(journal.frame_behind_all(), 0, TOKEN, Answer::Part(Reply::Ok), &mut post);
+        journal.answer(journal.frame_behind_all(), 0, REQUEST_ID, Answer::Part(Reply::Ok), &mut mesh);
         assert!(journal.gathers(), "nobody waits for these before the sync has ended");
     }
-    assert!(answers(&mut post, &mut net).is_empty());
-    end_sync(&mut journal, &mut net, &mut post);
-    assert_eq!(answers(&mut post, &mut net).len(), 1, "the first frame is on disk");
+    assert!(answers(&mut mesh, &mut net).is_empty());
+    end_sync(&mut journal, &mut net, &mut mesh);
+    assert_eq!(answers(&mut mesh, &mut net).len(), 1, "the first frame is on disk");
     assert_eq!(journal.log.written_seq(), first + 1, "three turns, one frame");
-    end_sync(&mut journal, &mut net, &mut post);
-    assert_eq!(answers(&mut post, &mut net).len(), 3);
+    end_sync(&mut journal, &mut net, &mut mesh);
+    assert_eq!(answers(&mut mesh, &mut net).len(), 3);
 
     let value = vec![0; GATHERED_CHANGE_BYTES_MAX];
     for _ in 0..2 {
         journal.changes.push(&Change::Put { key: b"key", value: &value, deadline_ms: None });
         assert!(!journal.gathers(), "what gathers is bounded");
-        journal.write(&mut net, &mut post);
+        journal.write(&mut net, &mut mesh);
         assert_eq!(journal.log.buffered_bytes(), 0, "whoever asks for a write gets it, in a sync too");
     }
 }
@@ -82,106 +82,106 @@ fn what_changes_during_a_sync_is_written_and_synced_together_after_it() {
 #[test]
 fn a_sync_waits_for_those_who_were_answered_after_the_last_one_but_not_for_long() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut net, mut post) = (Net::new().unwrap(), Post::mesh(1, 4).remove(0));
-    let mut journal = syncing(directory.path(), &mut net, &mut post);
-    let change = |journal: &mut Journal, post: &mut Post| {
+    let (mut net, mut mesh) = (Net::new().unwrap(), Mesh::connect_all(1, 4).remove(0));
+    let mut journal = syncing(directory.path(), &mut net, &mut mesh);
+    let change = |journal: &mut Journal, mesh: &mut Mesh| {
         journal.changes.push(&Change::Put { key: b"key", value: b"value", deadline_ms: None });
-        journal.answer(journal.frame_behind_all(), 0, TOKEN, Answer::Part(Reply::Ok), post);
+        journal.answer(journal.frame_behind_all(), 0, REQUEST_ID, Answer::Part(Reply::Ok), mesh);
     };
     let later = Duration::from_secs(3600);
-    journal.expect_company(10);
-    journal.company_wait = later;
-    assert_eq!(journal.awaited_company(), None, "a sync is under way");
-    change(&mut journal, &mut post);
-    end_sync(&mut journal, &mut net, &mut post);
-    assert_eq!(answers(&mut post, &mut net).len(), 1);
+    journal.expect_siblings(10);
+    journal.commit_delay = later;
+    assert_eq!(journal.awaited_siblings(), None, "a sync is under way");
+    change(&mut journal, &mut mesh);
+    end_sync(&mut journal, &mut net, &mut mesh);
+    assert_eq!(answers(&mut mesh, &mut net).len(), 1);
 
     // Enough of them come.
     for awaited in (1..9).rev() {
         assert!(journal.gathers() && journal.sync.is_none());
-        assert_eq!(journal.awaited_company().map(|(count, _)| count), Some(awaited));
-        change(&mut journal, &mut post);
+        assert_eq!(journal.awaited_siblings().map(|(count, _)| count), Some(awaited));
+        change(&mut journal, &mut mesh);
     }
-    assert!(!journal.gathers() && journal.awaited_company().is_none());
-    journal.write(&mut net, &mut post);
+    assert!(!journal.gathers() && journal.awaited_siblings().is_none());
+    journal.write(&mut net, &mut mesh);
     assert!(journal.sync.is_some());
-    end_sync(&mut journal, &mut net, &mut post);
-    assert_eq!(answers(&mut post, &mut net).len(), 9);
+    end_sync(&mut journal, &mut net, &mut mesh);
+    assert_eq!(answers(&mut mesh, &mut net).len(), 9);
 
     // Nobody comes, or too few.
-    journal.company_until -= later;
-    assert_eq!(journal.awaited_company(), None, "there is nothing to write");
-    change(&mut journal, &mut post);
-    assert_eq!(journal.awaited_company(), Some((8, Duration::ZERO)), "it is to be written now");
+    journal.commit_delay_until -= later;
+    assert_eq!(journal.awaited_siblings(), None, "there is nothing to write");
+    change(&mut journal, &mut mesh);
+    assert_eq!(journal.awaited_siblings(), Some((8, Duration::ZERO)), "it is to be written now");
     assert!(!journal.gathers());
 
     // There is nobody to wait for.
-    journal.company_until += later;
-    journal.expect_company(1);
-    assert!(!journal.gathers() && journal.awaited_company().is_none());
+    journal.commit_delay_until += later;
+    journal.expect_siblings(1);
+    assert!(!journal.gathers() && journal.awaited_siblings().is_none());
 }
 
 #[test]
 fn in_everysec_a_slow_sync_makes_those_wait_who_change_something() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut net, mut post) = (Net::new().unwrap(), Post::mesh(1, 4).remove(0));
+    let (mut net, mut mesh) = (Net::new().unwrap(), Mesh::connect_all(1, 4).remove(0));
     let mut journal = journal(directory.path(), "everysec");
     let command = shard::command::find(b"SET").expect("a command");
     let args = [Span { start: 0, len: 3 }, Span { start: 3, len: 5 }];
     let request = Request::new(command, Dialect::Text, b"keyvalue", &args);
     // One turn with one command; returns how many answers leave.
-    let turn = |journal: &mut Journal, net: &mut Net, post: &mut Post, changed: bool| {
+    let turn = |journal: &mut Journal, net: &mut Net, mesh: &mut Mesh, changed: bool| {
         if changed {
             journal.changes.push(&Change::Put { key: b"key", value: b"value", deadline_ms: None });
         }
         let seq = journal.frame_behind(&request, changed);
-        journal.answer(seq, 0, TOKEN, Answer::Part(Reply::Ok), post);
-        journal.write(net, post);
-        answers(post, net).len()
+        journal.answer(seq, 0, REQUEST_ID, Answer::Part(Reply::Ok), mesh);
+        journal.write(net, mesh);
+        answers(mesh, net).len()
     };
-    assert_eq!(turn(&mut journal, &mut net, &mut post, true), 1);
+    assert_eq!(turn(&mut journal, &mut net, &mut mesh, true), 1);
     journal.begin_sync(&mut net);
-    assert_eq!(turn(&mut journal, &mut net, &mut post, true), 1, "a sync under way holds nobody up");
-    journal.watch(2 * SLOW_SYNC, &mut post); // What had passed before it began says nothing of it.
-    assert_eq!(turn(&mut journal, &mut net, &mut post, true), 1, "it has just begun");
-    journal.watch(2 * SLOW_SYNC, &mut post);
-    assert_eq!(turn(&mut journal, &mut net, &mut post, true), 0, "a slow one does");
-    assert_eq!(turn(&mut journal, &mut net, &mut post, false), 1, "but for those who only read");
+    assert_eq!(turn(&mut journal, &mut net, &mut mesh, true), 1, "a sync under way holds nobody up");
+    journal.watch(2 * SLOW_SYNC, &mut mesh); // What had passed before it began says nothing of it.
+    assert_eq!(turn(&mut journal, &mut net, &mut mesh, true), 1, "it has just begun");
+    journal.watch(2 * SLOW_SYNC, &mut mesh);
+    assert_eq!(turn(&mut journal, &mut net, &mut mesh, true), 0, "a slow one does");
+    assert_eq!(turn(&mut journal, &mut net, &mut mesh, false), 1, "but for those who only read");
 
-    end_sync(&mut journal, &mut net, &mut post);
-    assert_eq!(answers(&mut post, &mut net).len(), 0, "it began before that change");
-    assert_eq!(turn(&mut journal, &mut net, &mut post, true), 0, "no sync was fast yet");
-    end_sync(&mut journal, &mut net, &mut post);
-    assert_eq!(answers(&mut post, &mut net).len(), 2, "the next one has begun with both changes");
-    assert_eq!(turn(&mut journal, &mut net, &mut post, true), 1, "and was fast");
+    end_sync(&mut journal, &mut net, &mut mesh);
+    assert_eq!(answers(&mut mesh, &mut net).len(), 0, "it began before that change");
+    assert_eq!(turn(&mut journal, &mut net, &mut mesh, true), 0, "no sync was fast yet");
+    end_sync(&mut journal, &mut net, &mut mesh);
+    assert_eq!(answers(&mut mesh, &mut net).len(), 2, "the next one has begun with both changes");
+    assert_eq!(turn(&mut journal, &mut net, &mut mesh, true), 1, "and was fast");
 }
 
 #[test]
 fn a_part_of_a_transaction_that_comes_after_a_failed_sync_frees_its_locks() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut net, mut post) = (Net::new().unwrap(), Post::mesh(1, 4).remove(0));
-    let mut journal = syncing(directory.path(), &mut net, &mut post);
+    let (mut net, mut mesh) = (Net::new().unwrap(), Mesh::connect_all(1, 4).remove(0));
+    let mut journal = syncing(directory.path(), &mut net, &mut mesh);
     for _ in 0..journal.files_left {
-        journal.on_synced(Err(io::ErrorKind::Other.into()), &mut net, &mut post);
+        journal.on_synced(Err(io::ErrorKind::Other.into()), &mut net, &mut mesh);
     }
-    answers(&mut post, &mut net);
+    answers(&mut mesh, &mut net);
     // The snapshot that helps begins only when no transaction has a lock.
     let seq = journal.append(Kind::Transaction { id: 1, participants: &[0, 1] });
-    journal.answer(seq, 0, TOKEN, Answer::Committed(Reply::Ok), &mut post);
-    journal.write(&mut net, &mut post);
-    journal.watch(Duration::ZERO, &mut post);
-    let given = answers(&mut post, &mut net);
+    journal.answer(seq, 0, REQUEST_ID, Answer::Committed(Reply::Ok), &mut mesh);
+    journal.write(&mut net, &mut mesh);
+    journal.watch(Duration::ZERO, &mut mesh);
+    let given = answers(&mut mesh, &mut net);
     assert!(matches!(given[..], [Answer::Part(Reply::Error(Error::NotOnDisk { .. }))]), "{given:?}");
 }
 
 #[test]
 fn the_end_of_a_log_does_not_pass_over_a_sync_that_is_under_way() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut net, mut post) = (Net::new().unwrap(), Post::mesh(1, 4).remove(0));
-    let mut journal = syncing(directory.path(), &mut net, &mut post);
+    let (mut net, mut mesh) = (Net::new().unwrap(), Mesh::connect_all(1, 4).remove(0));
+    let mut journal = syncing(directory.path(), &mut net, &mut mesh);
     assert!(journal.awaits_sync());
     let timeout = journal.disk_timeout;
-    (0..2).for_each(|_| assert!(!journal.watch(2 * timeout, &mut post)));
+    (0..2).for_each(|_| assert!(!journal.watch(2 * timeout, &mut mesh)));
     assert!(!journal.awaits_sync(), "it hangs, and nobody waits for ever");
     assert!(matches!(journal.close(), Err(wal::Error::SyncFailedBefore { .. })));
 }
@@ -189,29 +189,29 @@ fn the_end_of_a_log_does_not_pass_over_a_sync_that_is_under_way() {
 #[test]
 fn after_a_failed_sync_only_a_snapshot_makes_the_log_durable() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut net, mut post) = (Net::new().unwrap(), Post::mesh(1, 4).remove(0));
-    let mut journal = syncing(directory.path(), &mut net, &mut post);
-    assert!(answers(&mut post, &mut net).is_empty(), "the answer waits for the sync");
+    let (mut net, mut mesh) = (Net::new().unwrap(), Mesh::connect_all(1, 4).remove(0));
+    let mut journal = syncing(directory.path(), &mut net, &mut mesh);
+    assert!(answers(&mut mesh, &mut net).is_empty(), "the answer waits for the sync");
     assert_eq!(journal.refusal(), None);
 
     for _ in 0..journal.files_left {
-        journal.on_synced(Err(io::ErrorKind::Other.into()), &mut net, &mut post);
+        journal.on_synced(Err(io::ErrorKind::Other.into()), &mut net, &mut mesh);
     }
-    let given = answers(&mut post, &mut net);
+    let given = answers(&mut mesh, &mut net);
     assert!(matches!(given[..], [Answer::Part(Reply::Error(Error::NotOnDisk { .. }))]), "{given:?}");
     assert!(matches!(journal.refusal(), Some(Error::WritesRefused { .. })));
-    journal.answer_synced(0, TOKEN, &mut net, &mut post);
-    let given = answers(&mut post, &mut net);
+    journal.answer_synced(0, REQUEST_ID, &mut net, &mut mesh);
+    let given = answers(&mut mesh, &mut net);
     assert!(matches!(given[..], [Answer::Part(Reply::Error(Error::NotOnDisk { .. }))]), "{given:?}");
-    journal.write(&mut net, &mut post);
+    journal.write(&mut net, &mut mesh);
     assert!(journal.sync.is_none() && journal.refusal().is_some(), "the sync is not repeated");
 
     let writer = journal.log.begin_snapshot().unwrap();
     let snapshot = journal.log.finish_snapshot(writer).unwrap();
     journal.log.retire(&snapshot).clear().unwrap();
-    journal.write(&mut net, &mut post);
+    journal.write(&mut net, &mut mesh);
     assert_eq!(journal.refusal(), None);
-    journal.answer_synced(0, TOKEN, &mut net, &mut post);
-    let given = answers(&mut post, &mut net);
+    journal.answer_synced(0, REQUEST_ID, &mut net, &mut mesh);
+    let given = answers(&mut mesh, &mut net);
     assert!(matches!(given[..], [Answer::Part(Reply::Ok)]), "{given:?}");
 }

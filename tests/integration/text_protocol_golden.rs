@@ -2,7 +2,7 @@
 
 use crate::client::{Value, Wire};
 use crate::process::Server;
-use crate::script::run_text;
+use crate::transcript::run_text;
 
 /// One conversation with an empty server, on one connection.
 const CONVERSATION: &str = concat!(
