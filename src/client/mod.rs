@@ -240,6 +240,11 @@ impl Client {
         self.is_in_multi = false;
     }
 
+    /// Whether its last words were waited for in vain.
+    pub fn is_overdue(&self, uptime_ms: u64) -> bool {
+        matches!(self.stage, Stage::Lingering { until_ms } if until_ms <= uptime_ms)
+    }
+
     /// Whether it waits for nothing: no job, no request at another shard.
     pub fn is_quiet(&self) -> bool {
         self.job.is_none() && self.replies.all_in()

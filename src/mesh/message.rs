@@ -38,7 +38,7 @@ pub struct Args {
 }
 
 /// What a worker asks of another one's shard.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Call {
     /// Run a command whose keys all lie on the shard. Answered by `Bytes`.
     Run {

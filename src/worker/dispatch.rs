@@ -1,27 +1,25 @@
 //! What becomes of a client's request: run on this worker's shard, sent to the one that owns its keys, or begun as a
 //! job over several; and the answers that other workers give. Nothing here waits.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use shard::command::{Access, Run};
-use shard::{Error, Glob, OwnedRequest, PROBED_BYTES_MIN, Reply, Request, Waiter, has_room_for};
+use shard::{Error, OwnedRequest, PROBED_BYTES_MIN, Reply, Request, has_room_for};
 
+use super::Worker;
 use super::large_values::is_staged;
 use super::long_reads::is_long_read;
+use super::shard_runtime::Executed;
 use super::watchdog::{hangs, hangs_in_disk};
-use super::{Deferred, Worker};
 use crate::admin::backup::{self, Backup};
+use crate::admin::{self, About, Ask, Gathered, Next, ScanArguments};
 use crate::client::Client;
 use crate::client::job::Job;
 use crate::client::reply::{answer, answer_error, job_id, write_reply};
 use crate::durability::snapshotter;
-use crate::mesh::{Answer, Batch, Call, RequestId, ShardImage, TransactionId};
+use crate::mesh::{Answer, Batch, Call, RequestId, ShardImage};
 use crate::protocol::{self, Parser};
-use crate::slots;
 use crate::slots::{Route, route};
 use crate::txn::gather::Gather;
-use crate::txn::id::transaction_id;
 use crate::txn::scan::{Walk, Walked};
 use crate::txn::transaction::Transaction;
 
@@ -75,7 +73,7 @@ impl Worker {
             answer(client, &request, &Reply::Error(Error::OutOfMemory));
             return Flow::Taken;
         }
-        if self.loading && !command.runs_while_loading() {
+        if self.lifecycle.is_loading() && !command.runs_while_loading() {
             self.commands += 1;
             let percent = self.shared.loading.percent();
             answer(client, &request, &Reply::Error(Error::Loading { percent }));
@@ -85,26 +83,25 @@ impl Worker {
         match command.run {
             Run::Key(_) | Run::Keys(..) => match route(&request, self.mesh.worker_count()) {
                 Route::One(worker) if worker == self.index => self.run_here(client, &request),
-                Route::One(worker) if self.mesh.is_full(worker) && !self.hung[worker] => {
+                Route::One(worker) if self.mesh.is_full(worker) && !self.watchdog.is_hung(worker) => {
                     client.waits_for = Some(worker);
                     return Flow::Later;
                 }
                 Route::One(worker) => self.run_there(worker, client, &request),
                 Route::Several if !client.is_quiet() => return Flow::Later,
-                Route::Several => match self.any_hangs(request.keys()) {
+                Route::Several => match self.watchdog.any_hangs(request.keys()) {
                     true => answer(client, &request, &hangs()),
                     false => self.begin_transaction(client, &request),
                 },
             },
             Run::EveryShard(..) if single => self.run_here(client, &request),
             Run::EveryShard(..) | Run::Server(_) if !client.is_quiet() => return Flow::Later,
-            Run::EveryShard(..) if self.some_hang() => answer(client, &request, &hangs()),
+            Run::EveryShard(..) if self.watchdog.some_hang() => answer(client, &request, &hangs()),
             Run::EveryShard(..) if command.access == Access::Write => {
                 self.begin_transaction(client, &request);
             }
-            Run::EveryShard(..) => self.begin_gather(client, &request, |batch| Call::RunPart {
-                command: request.command,
-                args: batch.args(request.args()),
+            Run::EveryShard(..) => self.begin_gather(client, &request, self.responsive(), |batch| {
+                Call::RunPart { command: request.command, args: batch.args(request.args()) }
             }),
             Run::Server(_) => self.run_server_command(client, &request),
         }
@@ -112,131 +109,147 @@ impl Worker {
         Flow::Taken
     }
 
+    /// Carries out a command of the server.
+    fn run_server_command(&mut self, client: &mut Client, request: &Request<'_>) {
+        match admin::run(client, request, &self.about()) {
+            Next::Nothing => {}
+            Next::Ask(ask) => self.ask(client, request, ask),
+            Next::Backup => self.begin_transaction(client, request),
+            Next::AtOwner(row) => {
+                let request = &request.subcommand(row);
+                match route(request, self.mesh.worker_count()) {
+                    Route::One(worker) if worker != self.index => self.run_there(worker, client, request),
+                    _ => self.run_here(client, request),
+                }
+            }
+            Next::Listing(listing) => self.begin_job(client, Job::Listing(listing)),
+            Next::Keys(pattern) => {
+                let walk = Walk::all(pattern, client.dialect, job_id(client), &mut self.mesh);
+                self.begin_job(client, Job::Walk(walk));
+            }
+            Next::Scan(ScanArguments { cursor, count, pattern }) => {
+                let id = job_id(client);
+                match Walk::page(cursor, count, pattern, client.dialect, id, &mut self.mesh) {
+                    Some(walk) => self.begin_job(client, Job::Walk(walk)),
+                    // A cursor that no `SCAN` has returned names an empty last page.
+                    None => client.replies.now(|out| protocol::begin_page(0, 0, client.dialect, out)),
+                }
+            }
+        }
+    }
+
+    /// What the commands of the server are told.
+    pub(super) fn about(&self) -> About<'_> {
+        About {
+            shared: &self.shared,
+            worker: self.index,
+            workers: self.mesh.worker_count(),
+            clock: self.clock.of_shard(),
+            now_ms: self.clock.now().now_ms,
+            auto_ttl: self.runtime.shard.auto_ttl(),
+            some_hang: self.watchdog.some_hang(),
+        }
+    }
+
     /// Runs a command whose keys all lie on this worker's shard.
+    #[inline]
     fn run_here(&mut self, client: &mut Client, request: &Request<'_>) {
-        if let Some(error) = self.refusal(request) {
+        let Worker { runtime, clock, mesh, index, .. } = self;
+        let (now, index) = (clock.now(), *index);
+        let later = |client: &mut Client| {
+            let sequence = client.replies.later(index, 0, now.uptime_ms);
+            RequestId { socket: client.socket, sequence }
+        };
+        if let Some(error) = runtime.refusal(request) {
             answer(client, request, &Reply::Error(error));
         } else if is_staged(request) {
-            let sequence = client.replies.later(self.index, 0, self.uptime_ms);
+            let id = later(client);
             client.waits_for_last = true;
-            self.stage(self.index, RequestId { socket: client.socket, sequence }, OwnedRequest::new(request));
-        } else if self.locks.is_idle() || !self.conflicts(request) {
-            if is_long_read(request) {
-                let sequence = client.replies.later(self.index, 0, self.uptime_ms);
-                client.waits_for_last = true;
-                return self.begin_reading(
-                    self.index,
-                    RequestId { socket: client.socket, sequence },
-                    request,
-                );
-            }
-            self.settle_readings(request);
-            let Worker { shard, journal, mesh, index, now_ms, uptime_ms, turn_number, siblings, .. } = self;
-            let journal = &mut **journal;
-            journal.bound_frame();
-            let changes_before = journal.changes.count();
-            let reply = shard.execute(request, *now_ms, &mut journal.changes);
-            let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
+            runtime.stage(index, id, OwnedRequest::new(request));
+        } else if runtime.has_to_wait(request) {
+            let id = later(client);
+            client.waits_for_last |= is_long_read(request);
+            // It is answered as a request from a peer is.
+            runtime.defer(index, id, request);
+        } else if is_long_read(request) {
+            let id = later(client);
+            client.waits_for_last = true;
+            runtime.begin_long_read(index, id, request);
+        } else {
+            runtime.settle_long_reads(request, now, mesh);
+            let Executed { reply, seq, journal, siblings } = runtime.execute(request, now);
             if journal.holds_back(seq) {
                 let is_alone = client.is_quiet();
                 siblings.note(&mut client.counted_in, is_alone);
-                let sequence = client.replies.later(*index, 0, *uptime_ms);
-                let request_id = RequestId { socket: client.socket, sequence };
-                let asker = (*index, request_id);
+                let asker = (index, later(client));
                 journal.answer_bytes(seq, asker, mesh, |out| write_reply(&reply, request, out));
             } else {
-                client.shown_in_turn = *turn_number;
+                client.shown_in_turn = now.turn;
                 answer(client, request, &reply);
             }
-        } else {
-            let sequence = client.replies.later(self.index, 0, self.uptime_ms);
-            client.waits_for_last |= is_long_read(request);
-            let request_id = RequestId { socket: client.socket, sequence };
-            // It is answered as a request from a peer is.
-            self.defer(self.index, request_id, request);
         }
     }
 
     /// Has another worker run a command whose keys all lie on its shard.
     fn run_there(&mut self, worker: usize, client: &mut Client, request: &Request<'_>) {
-        if self.hung[worker] {
+        if self.watchdog.is_hung(worker) {
             return answer(client, request, &hangs());
         }
-        let request_id = RequestId { socket: client.socket, sequence: client.replies.next_sequence() };
+        let id = RequestId { socket: client.socket, sequence: client.replies.next_sequence() };
         client.waits_for_last |= is_staged(request) || is_long_read(request);
-        let size_bytes = self.mesh.run(worker, request_id, request);
-        client.replies.later(worker, size_bytes, self.uptime_ms);
+        let size_bytes = self.mesh.run(worker, id, request);
+        client.replies.later(worker, size_bytes, self.clock.now().uptime_ms);
     }
 
-    /// Runs a command that has one key, of a client that waits for nothing.
-    pub(crate) fn run_at_owner(&mut self, client: &mut Client, request: &Request<'_>) {
-        match route(request, self.mesh.worker_count()) {
-            Route::One(worker) if worker != self.index => self.run_there(worker, client, request),
-            _ => self.run_here(client, request),
-        }
-    }
-
-    /// The error for a command that writes, while the log takes no changes.
-    #[inline]
-    pub(super) fn refusal(&self, request: &Request<'_>) -> Option<Error> {
-        if request.command.access == Access::Write { self.journal.refusal() } else { None }
-    }
-
-    pub(crate) fn begin_transaction(&mut self, client: &mut Client, request: &Request<'_>) {
-        let id = self.next_id();
+    fn begin_transaction(&mut self, client: &mut Client, request: &Request<'_>) {
+        let id = self.runtime.next_id(&self.shared);
         let transaction = Transaction::begin(id, request, job_id(client), &mut self.mesh);
         self.begin_job(client, Job::Transaction(transaction));
     }
 
-    pub(crate) fn begin_job(&self, client: &mut Client, job: Job) {
+    fn begin_job(&self, client: &mut Client, job: Job) {
         client.job = Some(Box::new(job));
-        client.job_since_ms = self.uptime_ms;
+        client.job_since_ms = self.clock.now().uptime_ms;
     }
 
-    /// Whether a shard hangs in its disk.
-    pub(crate) fn some_hang(&self) -> bool {
-        self.hung.contains(&true)
+    /// The workers that do not hang.
+    fn responsive(&self) -> Vec<usize> {
+        (0..self.mesh.worker_count()).filter(|worker| !self.watchdog.is_hung(*worker)).collect()
     }
 
-    /// Whether a shard that owns one of these keys hangs.
-    fn any_hangs<'a>(&self, mut keys: impl Iterator<Item = &'a [u8]>) -> bool {
-        self.some_hang() && keys.any(|key| self.hung[slots::owner(key, self.hung.len())])
-    }
-
-    pub(super) fn next_id(&mut self) -> TransactionId {
-        self.last_id_us = self.shared.id_time_us().max(self.last_id_us + 1);
-        transaction_id(self.last_id_us, self.index)
-    }
-
-    pub(crate) fn begin_gather(
+    fn begin_gather(
         &mut self,
         client: &mut Client,
         request: &Request<'_>,
+        workers: Vec<usize>,
         call: impl Fn(&mut Batch) -> Call,
     ) {
-        let workers = (0..self.hung.len()).filter(|worker| !self.hung[*worker]).collect();
         let mut gather = Gather::begin(workers, request, job_id(client), &mut self.mesh, call);
-        gather.report.wal_fault = self.hung.iter().position(|hung| *hung).map(hangs_in_disk);
+        gather.report.wal_fault = self.watchdog.hung().iter().position(|hung| *hung).map(hangs_in_disk);
         self.begin_job(client, Job::Gather(gather));
     }
 
-    pub(crate) fn begin_keys(&mut self, client: &mut Client, pattern: Arc<Glob>) {
-        let walk = Walk::all(pattern, client.dialect, job_id(client), &mut self.mesh);
-        self.begin_job(client, Job::Walk(walk));
+    /// Asks workers for a command of the server.
+    fn ask(&mut self, client: &mut Client, request: &Request<'_>, ask: Ask) {
+        let workers = if ask.asks_hung { (0..self.mesh.worker_count()).collect() } else { self.responsive() };
+        self.begin_gather(client, request, workers, |_| ask.call.clone());
+        if let Some(Job::Gather(gather)) = client.job.as_deref_mut() {
+            gather.then = ask.then;
+            gather.deadline_ms = ask.timeout_ms.map(|ms| client.job_since_ms.saturating_add(ms));
+        }
     }
 
-    /// Starts a page of `SCAN`. A cursor that no `SCAN` has returned names an empty last page.
-    pub(crate) fn begin_scan(
-        &mut self,
-        client: &mut Client,
-        cursor: u64,
-        count: usize,
-        pattern: Option<Arc<Glob>>,
-    ) {
-        let request_id = job_id(client);
-        match Walk::page(cursor, count, pattern, client.dialect, request_id, &mut self.mesh) {
-            Some(walk) => self.begin_job(client, Job::Walk(walk)),
-            None => client.replies.now(|out| protocol::begin_page(0, 0, client.dialect, out)),
+    /// The reply to a command of the server for which workers were asked, or what they have to be asked next.
+    pub(super) fn conclude(&mut self, gathered: Gathered) -> Result<Reply<'static>, Box<Ask>> {
+        match gathered {
+            Gathered::Reply(reply) => Ok(reply),
+            Gathered::Ask(ask) => Err(ask),
+            Gathered::Compact(reply) => {
+                for worker in 0..self.mesh.worker_count() {
+                    self.mesh.to(worker).call(snapshotter::REQUEST_ID, Call::CompactUnheard);
+                }
+                Ok(reply)
+            }
         }
     }
 
@@ -258,37 +271,24 @@ impl Worker {
         Ok(())
     }
 
-    /// Tells whoever asked for a backup that it has ended. Returns whether one has.
+    /// Tells the client that asked for a backup that it has ended. Returns whether one has.
     pub(super) fn end_backup(&mut self) -> bool {
-        let ended = self.backup.as_ref().and_then(|backup| backup.ended(&self.shared, self.now_ms));
+        let ended =
+            self.backup.as_ref().and_then(|backup| backup.ended(&self.shared, self.clock.now().now_ms));
         let Some((request_id, reply)) = ended else { return false };
         self.backup = None;
         self.mesh.to(self.index).answer(request_id, Answer::Part(reply));
         true
     }
 
-    pub(super) fn conflicts(&self, request: &Request<'_>) -> bool {
-        let exclusive = request.command.access == Access::Write;
-        if matches!(request.command.run, Run::EveryShard(..)) {
-            // Only counted, not changed, outside of a transaction.
-            return false;
-        }
-        self.locks.conflicts(request.keys().map(|key| self.locks.hash(key)), exclusive)
-    }
-
-    pub(super) fn defer(&mut self, origin: usize, request_id: RequestId, request: &Request<'_>) {
-        let (keys, exclusive) = self.locks_of(request);
-        let payload = Deferred::Request { origin, request_id, request: OwnedRequest::new(request) };
-        self.locks.wait(Waiter { keys, exclusive, payload, lock_for: None });
-    }
-
     pub(super) fn on_answer(&mut self, from: usize, request_id: RequestId, answer: Answer, batch: &Batch) {
         if request_id == snapshotter::REQUEST_ID {
             let failed = matches!(answer, Answer::Part(Reply::Error(_)));
-            self.snapshotter.on_synced(!failed, &self.journal.log, &mut self.mesh);
+            let runtime = &mut self.runtime;
+            runtime.snapshotter.on_synced(!failed, &runtime.journal.log, &mut self.mesh);
             return;
         }
-        let Some(mut connection) = self.take_out(request_id.socket) else {
+        let Some(mut connection) = self.clients.take_out(request_id.socket) else {
             unreachable!("a connection stays until everything it asked for is answered");
         };
         let client = &mut connection.client;
@@ -296,7 +296,7 @@ impl Worker {
             if self.advance_given_up(&mut client.given_up[at].1, from, request_id, answer) {
                 client.given_up.swap_remove(at);
             }
-            return self.put_back(connection);
+            return self.clients.put_back(connection);
         }
         let sent = match answer {
             Answer::Bytes(range) => {
@@ -315,15 +315,15 @@ impl Worker {
                 let mut job = client.job.take().expect("only jobs are answered by parts");
                 if !self.advance(client, &mut job, from, part) {
                     client.job = Some(job);
-                    client.job_since_ms = self.uptime_ms;
+                    client.job_since_ms = self.clock.now().uptime_ms;
                 }
-                return self.put_back(connection);
+                return self.clients.put_back(connection);
             }
         };
         if sent.worker != self.index {
             self.mesh.answered(sent.worker, sent.size_bytes);
         }
-        self.put_back(connection);
+        self.clients.put_back(connection);
     }
 
     /// Takes one answer to a job. Returns whether the job has ended, with its reply given.
@@ -331,17 +331,17 @@ impl Worker {
         let request_id = job_id(client);
         match (&mut *job, given) {
             (Job::Transaction(transaction), given) => {
-                let record = self.next_id();
+                let record = self.runtime.next_id(&self.shared);
                 let Some(reply) = transaction.answer(from, given, record, request_id, &mut self.mesh) else {
                     return false;
                 };
-                if let Run::Server(_) = transaction.request.request().command.run {
+                if let Run::Server(_) = transaction.request.command.run {
                     let (request, shard_images) = (transaction.request.clone(), transaction.take_images());
                     let Err(error) = self.begin_backup(&request, shard_images, reply, request_id) else {
                         *job = Job::Backup(request);
                         return false;
                     };
-                    self.shared.backups.end(true, self.now_ms);
+                    self.shared.backups.end(true, self.clock.now().now_ms);
                     answer(client, &request.request(), &Reply::Error(error));
                 } else {
                     answer(client, &transaction.request.request(), &reply);
@@ -364,15 +364,21 @@ impl Worker {
                 }
                 let request = gather.request.clone();
                 let request = request.request();
-                let is_first = gather.then.is_none();
-                let reply = match request.command.run {
-                    Run::EveryShard(_, merge) => gather.merge(merge),
-                    _ => self.gathered(&request, gather),
+                let gathered = match request.command.run {
+                    Run::EveryShard(_, merge) => Gathered::Reply(gather.merge(merge)),
+                    _ => admin::gathered(&request, gather, &self.about()),
                 };
-                if is_first && let Some(next) = self.follow_up(&request, &reply, request_id) {
-                    *gather = next;
-                    return false;
-                }
+                let reply = match self.conclude(gathered) {
+                    Ok(reply) => reply,
+                    Err(ask) => {
+                        let Ask { call, then, .. } = *ask;
+                        let workers = (0..self.mesh.worker_count()).collect();
+                        *gather =
+                            Gather::begin(workers, &request, request_id, &mut self.mesh, |_| call.clone());
+                        gather.then = then;
+                        return false;
+                    }
+                };
                 answer(client, &request, &reply);
             }
             (Job::Walk(_), Answer::Part(Reply::Error(error))) => answer_error(client, error),

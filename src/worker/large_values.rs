@@ -10,7 +10,8 @@ use shard::command::{Access, Run};
 use shard::{OwnedRequest, Request};
 use wal::{OsDisk, Staged};
 
-use super::Worker;
+use super::shard_runtime::ShardRuntime;
+use super::turn::Turn;
 use crate::mesh::RequestId;
 
 /// Values from this size on. What is smaller takes a few milliseconds at most.
@@ -41,7 +42,7 @@ pub(super) fn is_staged(request: &Request<'_>) -> bool {
         && request.command.name != "APPEND"
 }
 
-impl Worker {
+impl ShardRuntime {
     pub(super) fn stage(&mut self, origin: usize, request_id: RequestId, request: OwnedRequest) {
         self.stagings.push_back(Staging { origin, request_id, request, staged: None });
     }
@@ -57,7 +58,7 @@ impl Worker {
     }
 
     /// Goes on with the first command that waits for its value. Returns whether any is left.
-    pub(super) fn go_on_staging(&mut self) -> bool {
+    pub(super) fn go_on_staging(&mut self, turn: &mut Turn<'_>) -> bool {
         let Some(mut staging) = self.stagings.pop_front() else { return false };
         let staged = match staging.staged.take() {
             // The file of the one before is still being removed.
@@ -80,21 +81,21 @@ impl Worker {
                 Err(_) => self.snapshotter.give_up_staged(&self.journal.log),
             }
         }
-        self.run_staged(staging);
+        self.run_staged(staging, turn);
         !self.stagings.is_empty()
     }
 
-    fn run_staged(&mut self, Staging { origin, request_id, request, staged }: Staging) {
+    fn run_staged(&mut self, Staging { origin, request_id, request, staged }: Staging, turn: &mut Turn<'_>) {
         let request = request.request();
-        if !self.locks.is_idle() && self.conflicts(&request) {
+        if self.has_to_wait(&request) {
             if staged.is_some() {
                 self.snapshotter.give_up_staged(&self.journal.log);
             }
             return self.defer(origin, request_id, &request);
         }
         // Its frame is the next one in the log.
-        self.write_log();
-        self.run_for(origin, request_id, &request);
+        self.write_log(turn);
+        self.run_for(origin, request_id, &request, turn);
         if let Some(staged) = staged
             && !self.journal.seal_staged(staged)
         {

@@ -11,9 +11,10 @@ use ahash::RandomState;
 use shard::command::{Access, Merge, Run};
 use shard::{Error, OwnedRequest, Reply, Request};
 
-use super::Worker;
+use super::shard_runtime::{Executed, ShardRuntime};
+use super::turn::Now;
 use crate::client::reply::write_reply;
-use crate::mesh::RequestId;
+use crate::mesh::{Mesh, RequestId};
 use crate::protocol::{self, REQUEST_BYTES_MAX};
 
 /// Up to so many keys are read at once: a millisecond.
@@ -106,48 +107,48 @@ impl Reading {
     }
 }
 
-impl Worker {
-    pub(super) fn begin_reading(&mut self, origin: usize, request_id: RequestId, request: &Request<'_>) {
-        self.readings.push_back(Reading::new(origin, request_id, request));
+impl ShardRuntime {
+    pub(super) fn begin_long_read(&mut self, origin: usize, request_id: RequestId, request: &Request<'_>) {
+        self.long_reads.push_back(Reading::new(origin, request_id, request));
     }
 
     /// Drops a read of this worker's client. Returns whether it was still under way.
-    pub(super) fn drop_reading(&mut self, asker: (usize, RequestId)) -> bool {
-        let at = self.readings.iter().position(|reading| (reading.origin, reading.request_id) == asker);
-        at.and_then(|at| self.readings.remove(at)).is_some()
+    pub(super) fn drop_long_read(&mut self, asker: (usize, RequestId)) -> bool {
+        let at = self.long_reads.iter().position(|reading| (reading.origin, reading.request_id) == asker);
+        at.and_then(|at| self.long_reads.remove(at)).is_some()
     }
 
     /// Goes on with the first read. Returns whether any is left.
-    pub(super) fn go_on_reading(&mut self) -> bool {
-        let Some(mut reading) = self.readings.pop_front() else { return false };
+    pub(super) fn go_on_reading(&mut self, now: Now, mesh: &mut Mesh) -> bool {
+        let Some(mut reading) = self.long_reads.pop_front() else { return false };
         let end = (reading.read + KEYS_PER_TURN, reading.items.len() + BYTES_PER_TURN);
         while !reading.is_over() && reading.read < end.0 && reading.items.len() < end.1 {
-            self.read_on(&mut reading);
+            self.read_on(&mut reading, now);
         }
         if reading.is_over() {
-            self.answer_reading(reading);
+            self.answer_reading(reading, mesh);
         } else {
-            self.readings.push_back(reading);
+            self.long_reads.push_back(reading);
         }
-        !self.readings.is_empty()
+        !self.long_reads.is_empty()
     }
 
     /// Has those reads come to their end that a request would change something of.
     #[inline]
-    pub(super) fn settle_readings(&mut self, request: &Request<'_>) {
-        if !self.readings.is_empty() && request.command.access == Access::Write {
-            self.settle_readings_of(request);
+    pub(super) fn settle_long_reads(&mut self, request: &Request<'_>, now: Now, mesh: &mut Mesh) {
+        if !self.long_reads.is_empty() && request.command.access == Access::Write {
+            self.settle_readings_of(request, now, mesh);
         }
     }
 
     #[cold]
-    fn settle_readings_of(&mut self, request: &Request<'_>) {
+    fn settle_readings_of(&mut self, request: &Request<'_>, now: Now, mesh: &mut Mesh) {
         let (mut keys_left, mut bytes_left) = (KEYS_TO_END_MAX, BYTES_TO_END_MAX);
-        for _ in 0..self.readings.len() {
-            let mut reading = self.readings.pop_front().expect("there are as many as were counted");
+        for _ in 0..self.long_reads.len() {
+            let mut reading = self.long_reads.pop_front().expect("there are as many as were counted");
             // Without keys it changes all of them.
             if request.command.keys.any && !request.keys().any(|key| reading.has_seen(key)) {
-                self.readings.push_back(reading);
+                self.long_reads.push_back(reading);
                 continue;
             }
             while !reading.is_over() {
@@ -158,16 +159,16 @@ impl Worker {
                     break;
                 }
                 let before = (reading.read, reading.items.len());
-                self.read_on(&mut reading);
+                self.read_on(&mut reading, now);
                 keys_left -= reading.read - before.0;
                 bytes_left = bytes_left.saturating_sub(reading.items.len() - before.1);
             }
-            self.answer_reading(reading);
+            self.answer_reading(reading, mesh);
         }
     }
 
     /// Reads the next keys.
-    fn read_on(&mut self, reading: &mut Reading) {
+    fn read_on(&mut self, reading: &mut Reading, now: Now) {
         let Reading { request, read, seen, hasher, seq, sum, items, error, .. } = reading;
         let request = request.request();
         let keys = request.args_from(*read, KEYS_PER_LOOK);
@@ -176,8 +177,8 @@ impl Worker {
             let (word, bit) = Reading::bit(hasher, seen.len(), key);
             seen[word] |= bit;
         }
-        let journal = &mut *self.journal;
-        match self.shard.execute(&keys, self.now_ms, &mut journal.changes) {
+        let Executed { reply, seq: seq_of_keys, .. } = self.execute(&keys, now);
+        match reply {
             Reply::Integer(count) => *sum += count,
             Reply::Array(values) => {
                 values.iter().for_each(|value| protocol::write_item(value, request.dialect, items));
@@ -188,13 +189,13 @@ impl Worker {
         if items.len() > REPLY_BYTES_MAX {
             *error = Some(Error::ReplyTooLarge { limit: REPLY_BYTES_MAX });
         }
-        *seq = (*seq).max(journal.frame_behind(&keys, false));
+        *seq = (*seq).max(seq_of_keys);
     }
 
-    fn answer_reading(&mut self, reading: Reading) {
+    fn answer_reading(&mut self, reading: Reading, mesh: &mut Mesh) {
         let Reading { origin, request_id, request, seq, sum, items, error, .. } = reading;
         let request = request.request();
-        self.journal.answer_bytes(seq, (origin, request_id), &mut self.mesh, |out| {
+        self.journal.answer_bytes(seq, (origin, request_id), mesh, |out| {
             match (error, request.command.run) {
                 (Some(error), _) => write_reply(&Reply::Error(error), &request, out),
                 (None, Run::Keys(_, Merge::ByKey)) => out.extend_from_slice(&items),

@@ -4,7 +4,8 @@
 //! by all its shards. When every shard has on disk what it had written in that moment, no crash can take a part of them
 //! back; a start that lacks one has lost it to damage.
 
-use super::Worker;
+use super::shard_runtime::ShardRuntime;
+use super::turn::Turn;
 
 /// How often it is written down beside the log how far it is.
 const NOTE_MS: u64 = 500;
@@ -17,24 +18,24 @@ pub(super) struct Settling {
     next_note_ms: u64,
 }
 
-impl Worker {
+impl ShardRuntime {
     /// Writes down how far the log is, now and then.
-    pub(super) fn write_down_progress(&mut self) {
-        if self.loading || self.uptime_ms < self.settling.next_note_ms {
+    pub(super) fn write_down_progress(&mut self, turn: &Turn<'_>) {
+        if turn.now.uptime_ms < self.settling.next_note_ms {
             return;
         }
-        self.settling.next_note_ms = self.uptime_ms + NOTE_MS;
-        self.settle();
+        self.settling.next_note_ms = turn.now.uptime_ms + NOTE_MS;
+        self.settle(turn);
         self.journal.log.note_progress();
     }
 
-    fn settle(&mut self) {
-        let shards = self.mesh.worker_count();
+    fn settle(&mut self, turn: &Turn<'_>) {
+        let shards = turn.mesh.worker_count();
         let log = &mut self.journal.log;
         if shards == 1 {
             return log.settle(log.durable_seq()); // No transaction depends on another log.
         }
-        let progress = || (0..shards).map(|shard| self.shared.log_progress(shard));
+        let progress = || (0..shards).map(|shard| turn.shared.log_progress(shard));
         if let Some((seq, written)) = &self.settling.moment
             && log.durable_seq() >= *seq
             && progress().zip(written).all(|((_, durable), written)| durable >= *written)

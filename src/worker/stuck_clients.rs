@@ -5,7 +5,7 @@
 use shard::Error;
 
 use super::Worker;
-use crate::admin::describe;
+use crate::admin::client_commands::describe;
 use crate::client::{Connection, Stage};
 use crate::net::SocketId;
 
@@ -49,22 +49,25 @@ impl Told {
     }
 }
 
+/// Looks for clients that are stuck.
+#[derive(Default)]
+pub(super) struct StuckClients {
+    last_look_ms: u64,
+}
+
 impl Worker {
     /// Looks for stuck clients; to be called about once a second. Writes three lines to the log at most.
     pub(super) fn look_for_stuck_clients(&mut self) {
-        let passed_ms =
-            self.uptime_ms - std::mem::replace(&mut self.looked_for_stuck_clients_ms, self.uptime_ms);
+        let uptime_ms = self.clock.now().uptime_ms;
+        let passed_ms = uptime_ms - std::mem::replace(&mut self.stuck_clients.last_look_ms, uptime_ms);
         if passed_ms > LOOK_MS_MAX {
-            let connections = self.connections.iter_mut().flatten();
-            return connections.for_each(|connection| connection.client.progress_ms = self.uptime_ms);
+            return self.clients.iter_mut().for_each(|connection| connection.client.progress_ms = uptime_ms);
         }
         let mut unread = Told::default();
         let (mut closed_unread, mut closed_half) = (Told::default(), Told::default());
-        let clients = self.connections.iter().flatten().map(|connection| &connection.client);
-        let is_stalled = |since_ms: u64| self.uptime_ms >= since_ms + STALLED_MS;
-        let stalled = clients.filter(|client| is_stalled(client.progress_ms)).map(|client| client.socket);
-        for id in stalled.collect::<Vec<_>>() {
-            let mut connection = self.take_out(id).expect("it is there");
+        let is_stalled = |connection: &Connection| uptime_ms >= connection.client.progress_ms + STALLED_MS;
+        for id in self.clients.those(is_stalled) {
+            let mut connection = self.clients.take_out(id).expect("it is there");
             if let Some(stall) = self.stall(&connection)
                 && !self.goes_on(id, &mut connection)
             {
@@ -79,11 +82,11 @@ impl Worker {
                 }
                 if is_over {
                     self.let_go(&mut connection, stall);
-                    self.put_back(connection);
+                    self.clients.put_back(connection);
                     continue;
                 }
             }
-            self.connections[id.index as usize] = Some(connection);
+            self.clients.keep(connection);
         }
         unread.tell("a client does not read its replies: it is not served, nor read from, until it does");
         closed_unread.tell("a client is disconnected: it has not read its replies for --request-timeout");
@@ -93,12 +96,13 @@ impl Worker {
     /// A line for each client: how long it has got no further in seconds, what waits to be served and to leave in
     /// bytes, and whether it is read from (`r`) and has yet to take what is being sent (`w`).
     pub(super) fn client_list(&self) -> String {
-        let lines = self.connections.iter().flatten().filter(|connection| !connection.client.refused);
+        let uptime_ms = self.clock.now().uptime_ms;
+        let lines = self.clients.iter().filter(|connection| !connection.client.refused);
         let lines = lines.map(|connection| {
             let client = &connection.client;
             let fields = format!(
                 " idle={} qbuf={} omem={} events={}{}",
-                (self.uptime_ms - client.progress_ms) / 1000,
+                (uptime_ms - client.progress_ms) / 1000,
                 connection.unserved_bytes(),
                 client.replies.size_bytes() + self.net.unsent_bytes(client.socket),
                 if client.paused { "" } else { "r" },
@@ -128,14 +132,14 @@ impl Worker {
         let taken = self.net.taken_bytes(id).unwrap_or(0);
         let goes_on = taken != std::mem::replace(&mut client.taken_bytes, taken);
         if goes_on {
-            client.progress_ms = self.uptime_ms;
+            client.progress_ms = self.clock.now().uptime_ms;
         }
         goes_on
     }
 
     fn is_over(&self, connection: &Connection) -> bool {
         let timeout_ms = self.shared.config.request_timeout.as_millis() as u64;
-        timeout_ms > 0 && self.uptime_ms >= connection.client.progress_ms + timeout_ms
+        timeout_ms > 0 && self.clock.now().uptime_ms >= connection.client.progress_ms + timeout_ms
     }
 
     fn let_go(&mut self, connection: &mut Connection, stall: Stall) {
@@ -146,7 +150,7 @@ impl Worker {
         });
         self.end_with_error(client, error);
         client.stage = match stall {
-            Stall::Replies => Stage::Lingering { until_ms: self.uptime_ms + LAST_WORDS_MS },
+            Stall::Replies => Stage::Lingering { until_ms: self.clock.now().uptime_ms + LAST_WORDS_MS },
             Stall::Request => Stage::Closing,
         };
     }

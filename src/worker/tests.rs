@@ -46,7 +46,7 @@ fn with_worker_of(flags: &[&str], test: impl FnOnce(&mut Worker)) {
         let files = ShardFiles { data, read: mpsc::channel().0 };
         let mut worker = Worker::new(0, shared, net, mesh, files).unwrap();
         worker.go_on_loading().unwrap();
-        assert!(!worker.loading);
+        assert!(!worker.lifecycle.is_loading());
         test(&mut worker);
     });
 }
@@ -115,7 +115,7 @@ fn a_turn_runs_a_bounded_part_of_a_pipeline_however_it_arrives() {
                 replies == count
             });
             assert_eq!(largest, COMMANDS_PER_TURN, "{count} commands of {bytes} bytes");
-            assert_eq!(worker.shard.key_count(), count);
+            assert_eq!(worker.runtime.shard.key_count(), count);
         });
     }
 }
@@ -125,15 +125,15 @@ fn clients_with_much_to_do_take_turns_when_time_is_short() {
     with_worker(|worker| {
         let mut clients = [Client::connect(worker), Client::connect(worker), Client::connect(worker)];
         clients.iter_mut().for_each(|client| client.send(&pipeline(2000, 20)));
-        turns(worker, |worker| worker.backlog.len() == clients.len());
+        turns(worker, |worker| worker.clients.backlog_len() == clients.len());
         let is_over = Some(Instant::now());
         let mut served = Vec::new();
         for _ in 0..2 * clients.len() {
-            worker.turn_number += 1;
+            worker.clock.begin_turn();
             let before = worker.commands;
             assert!(worker.serve_backlog(is_over));
             assert_eq!(worker.commands - before, 16, "a few of one of them");
-            served.push(worker.backlog.back().copied().unwrap());
+            served.push(worker.clients.last_in_backlog());
         }
         let (first, second) = served.split_at(clients.len());
         assert!(first[0] != first[1] && first[1] != first[2] && first[2] != first[0]);
@@ -153,13 +153,13 @@ fn a_turn_visits_a_bounded_part_of_the_keys_and_serves_others_meanwhile() {
         let mut clients = [Client::connect(worker), Client::connect(worker)];
         let mut other = Client::connect(worker);
         clients[0].send(&pipeline(KEYS, 20));
-        turns(worker, |worker| worker.shard.key_count() == KEYS);
+        turns(worker, |worker| worker.runtime.shard.key_count() == KEYS);
         turns(worker, |_| clients[0].received().is_empty());
         clients.iter_mut().for_each(|client| client.send("KEYS *\r\n"));
-        turns(worker, |worker| worker.walks.len() == 2);
+        turns(worker, |worker| worker.runtime.walks().0 == 2);
         let mut found = ["", ""].map(str::to_owned);
         let (mut turns_taken, mut pongs) = (1, 0);
-        let visited = |worker: &Worker| worker.walks.iter().map(|walk| walk.page.count).sum::<usize>();
+        let visited = |worker: &Worker| worker.runtime.walks().1;
         while found.iter().any(|found| found.lines().count() < 1 + 2 * KEYS) {
             let before = visited(worker);
             other.send("PING\r\n");
@@ -208,7 +208,7 @@ fn a_turn_receives_a_bounded_part_of_a_large_request_and_serves_others_meanwhile
                 "all in {turns_taken} turns"
             );
             assert!(is_alone || pongs + 3 > turns_taken, "{pongs} replies with {turns_taken} turns");
-            assert_eq!(worker.shard.key_count(), 1);
+            assert_eq!(worker.runtime.shard.key_count(), 1);
         });
     }
 }
@@ -233,17 +233,17 @@ fn what_a_client_asked_for_ends_with_it() {
     let set = format!("*3\r\n$3\r\nSET\r\n$5\r\nlarge\r\n${VALUE_BYTES}\r\n{value}\r\n");
     type UnderWay = fn(&Worker) -> usize;
     let requests: [(&str, UnderWay); 4] = [
-        ("KEYS *\r\n", |worker| worker.walks.len()),
-        ("SCAN 0 COUNT 4000\r\n", |worker| worker.walks.len()),
-        ("COLDKEYS 0\r\n", |worker| worker.inquiries.len()),
-        (&set, |worker| worker.stagings.len()),
+        ("KEYS *\r\n", |worker| worker.runtime.walks().0),
+        ("SCAN 0 COUNT 4000\r\n", |worker| worker.runtime.walks().0),
+        ("COLDKEYS 0\r\n", |worker| worker.runtime.query_count()),
+        (&set, |worker| worker.runtime.stagings.len()),
     ];
     for (request, under_way) in requests {
         let name = &request[..request.len().min(20)];
         with_worker_of(&["--enable-analytics"], |worker| {
             let mut filler = Client::connect(worker);
             send_all(worker, &mut filler, pipeline(KEYS, 20).as_bytes());
-            turns(worker, |worker| worker.shard.key_count() == KEYS);
+            turns(worker, |worker| worker.runtime.shard.key_count() == KEYS);
             let mut client = Client::connect(worker);
             // A reply that was not read makes the end of the connection a reset.
             client.send("PING\r\n");
@@ -251,7 +251,7 @@ fn what_a_client_asked_for_ends_with_it() {
             send_all(worker, &mut client, request.as_bytes());
             turns(worker, |worker| under_way(worker) == 1);
             drop(client);
-            let clients = |worker: &Worker| worker.connections.iter().flatten().count();
+            let clients = |worker: &Worker| worker.clients.iter().count();
             let mut turns_taken = 0;
             turns(worker, |worker| {
                 turns_taken += 1;
@@ -259,7 +259,7 @@ fn what_a_client_asked_for_ends_with_it() {
             });
             assert_eq!(under_way(worker), 0, "{name}");
             assert!(turns_taken < 10, "{name} ended after {turns_taken} turns");
-            assert_eq!(worker.shard.key_count(), KEYS, "{name}");
+            assert_eq!(worker.runtime.shard.key_count(), KEYS, "{name}");
         });
     }
 }
@@ -278,12 +278,11 @@ fn a_turn_looks_at_a_bounded_part_of_a_long_list_of_names_and_no_client_is_owed_
             let (mut client, mut other) = (Client::connect(worker), Client::connect(worker));
             send_all(worker, &mut client, request.as_bytes());
             let owed = |worker: &Worker| {
-                let clients = worker.connections.iter().flatten().map(|connection| &connection.client);
+                let clients = worker.clients.iter().map(|connection| &connection.client);
                 clients.map(|client| client.replies.size_bytes()).max().unwrap()
             };
             // Nothing is read: what is owed to the client stays bounded, however long that takes.
-            let is_busy =
-                |worker: &Worker| worker.connections.iter().flatten().any(|it| it.client.job.is_some());
+            let is_busy = |worker: &Worker| worker.clients.iter().any(|it| it.client.job.is_some());
             let (mut turns_taken, mut pongs) = (0, 0);
             let mut received = 0;
             while turns_taken < 3 * NAMES / 256 || is_busy(worker) {
@@ -323,7 +322,10 @@ fn execute(worker: &mut Worker, words: &[&str]) -> Reply<'static> {
             span
         })
         .collect();
-    worker.execute(&Request::new(command, Dialect::Text, words.concat().as_bytes(), &args[1..])).0
+    let concatenated = words.concat();
+    let request = Request::new(command, Dialect::Text, concatenated.as_bytes(), &args[1..]);
+    let (runtime, turn) = worker.runtime_and_turn();
+    runtime.execute_part(&request, turn.now, turn.mesh).0
 }
 
 /// A request over RESP.
@@ -343,9 +345,9 @@ fn a_turn_reads_a_bounded_part_of_very_many_keys_and_all_as_of_one_moment() {
             with_worker(|worker| {
                 let (mut client, mut other) = (Client::connect(worker), Client::connect(worker));
                 send_all(worker, &mut other, pipeline(KEYS, 20).as_bytes());
-                turns(worker, |worker| worker.shard.key_count() == KEYS);
+                turns(worker, |worker| worker.runtime.shard.key_count() == KEYS);
                 send_all(worker, &mut client, long_read.as_bytes());
-                turns(worker, |worker| worker.readings.len() == 1);
+                turns(worker, |worker| worker.runtime.long_reads.len() == 1);
                 if let Some(number) = changed {
                     // Of the first key, the old value was read; the last one is read behind the change.
                     assert_eq!(execute(worker, &["DEL", &format!("{number:06}")]), Reply::Integer(1));
@@ -383,12 +385,12 @@ fn a_change_of_what_was_read_ends_reads_with_very_many_keys_left_with_an_error()
             send_all(worker, reader, long_read.as_bytes());
         }
         turns(worker, |worker| {
-            worker.readings.iter().filter(|reading| reading.has_seen(b"")).count() == READERS
+            worker.runtime.long_reads.iter().filter(|reading| reading.has_seen(b"")).count() == READERS
         });
         assert_eq!(execute(worker, &["SET", "other", "1"]), Reply::Ok);
-        assert_eq!(worker.readings.len(), READERS, "another key is no matter");
+        assert_eq!(worker.runtime.long_reads.len(), READERS, "another key is no matter");
         assert_eq!(execute(worker, &["SET", "", "v"]), Reply::Ok);
-        assert_eq!(worker.readings.len(), 0, "they have come to their end before");
+        assert_eq!(worker.runtime.long_reads.len(), 0, "they have come to their end before");
         let mut received = [const { String::new() }; READERS];
         turns(worker, |_| {
             readers
@@ -414,9 +416,9 @@ fn a_client_in_the_middle_of_a_request_is_let_go_after_time_in_which_it_could_ha
         client.send("*1\r\n");
         worker.turn().unwrap();
         let look = |worker: &mut Worker, passed_ms: u64| {
-            worker.uptime_ms += passed_ms;
+            worker.clock.pass(passed_ms);
             worker.look_for_stuck_clients();
-            worker.connections.iter().flatten().next().unwrap().client.stage
+            worker.clients.iter().next().unwrap().client.stage
         };
         look(worker, 1000);
         assert_eq!(look(worker, 100_000), Stage::Open, "the process was not run");
@@ -437,16 +439,12 @@ fn a_client_on_the_unix_socket_that_takes_one_large_reply_slowly_is_not_let_go()
         send_all(worker, &mut client, set.as_bytes());
         turns(worker, |_| client.received() == "+OK\r\n");
         client.send(&"GET big\r\n".repeat(10));
-        turns(worker, |worker| {
-            worker.connections.iter().flatten().all(|connection| connection.client.is_in_backlog)
-        });
-        worker.next_note_ms = u64::MAX; // No looks but these.
-        let mut passed_ms = worker.uptime_ms;
-        let mut look = |worker: &mut Worker| {
-            passed_ms += 1000;
-            worker.uptime_ms = passed_ms;
+        turns(worker, |worker| worker.clients.iter().all(|connection| connection.client.is_in_backlog));
+        worker.clock.pass(0); // No looks but these.
+        let look = |worker: &mut Worker| {
+            worker.clock.pass(1000);
             worker.look_for_stuck_clients();
-            worker.connections.iter().flatten().next().unwrap().client.stage
+            worker.clients.iter().next().unwrap().client.stage
         };
         let mut piece = vec![0; TAKEN_BYTES];
         for second in 1..VALUE_BYTES / TAKEN_BYTES {

@@ -11,13 +11,15 @@ use std::time::Duration;
 use shard::command::Run;
 use shard::{Error, Reply};
 
-use super::{TICK_MS, Worker};
-use crate::admin::synced_count;
-use crate::client::Client;
+use super::Worker;
+use super::turn::TICK_MS;
+use crate::admin::persistence::synced_count;
 use crate::client::job::Job;
 use crate::client::reply::{answer, answer_error};
+use crate::client::{Client, Connection};
 use crate::mesh::{Answer, RequestId};
-use crate::protocol;
+use crate::shared::Shared;
+use crate::{admin, protocol, slots};
 
 /// How much longer than its disk a client waits for an answer: what the shard itself has to say comes first.
 const ANSWER_SLACK_MS: u64 = 500;
@@ -82,26 +84,62 @@ impl Peer {
     }
 }
 
-impl Worker {
-    /// How much of the time since the last look at the disks counts for them.
-    pub(super) fn step_towards_timeouts(&mut self) -> Duration {
-        let timeout_ms = self.shared.config.disk_timeout.as_millis() as u64;
-        let passed_ms = self.uptime_ms - std::mem::replace(&mut self.last_look_ms, self.uptime_ms);
-        Duration::from_millis(step_ms(passed_ms, timeout_ms))
+/// Watches the other workers.
+pub(super) struct Watchdog {
+    own: usize,
+    /// Which workers hang in their disks, and what tells that.
+    hung: Vec<bool>,
+    peers: Vec<Peer>,
+    last_look_ms: u64,
+    disk_timeout_ms: u64,
+}
+
+impl Watchdog {
+    /// Of this worker, of so many.
+    pub(super) fn new(own: usize, workers: usize, disk_timeout: Duration) -> Watchdog {
+        Watchdog {
+            own,
+            hung: vec![false; workers],
+            peers: vec![Peer::default(); workers],
+            last_look_ms: 0,
+            disk_timeout_ms: disk_timeout.as_millis() as u64,
+        }
     }
 
-    /// Finds out which workers hang. While one does, or a disk fails, clients that have waited for too long are told:
-    /// what they asked for goes on without them.
-    pub(super) fn look_for_hangs(&mut self, passed: Duration) {
-        if self.loading {
-            return;
-        }
-        let timeout_ms = self.shared.config.disk_timeout.as_millis() as u64;
-        for worker in (0..self.peers.len()).filter(|worker| *worker != self.index) {
-            let (peer, shared) = (&mut self.peers[worker], &self.shared);
+    /// Of each worker, whether it hangs in its disk.
+    pub(super) fn hung(&self) -> &[bool] {
+        &self.hung
+    }
+
+    #[inline]
+    pub(super) fn is_hung(&self, worker: usize) -> bool {
+        self.hung[worker]
+    }
+
+    /// Whether a shard hangs in its disk.
+    #[inline]
+    pub(super) fn some_hang(&self) -> bool {
+        self.hung.contains(&true)
+    }
+
+    /// Whether a shard that owns one of these keys hangs.
+    pub(super) fn any_hangs<'a>(&self, mut keys: impl Iterator<Item = &'a [u8]>) -> bool {
+        self.some_hang() && keys.any(|key| self.hung[slots::owner(key, self.hung.len())])
+    }
+
+    /// How much of the time since the last look at the disks counts for them.
+    pub(super) fn step_towards_timeouts(&mut self, uptime_ms: u64) -> Duration {
+        let passed_ms = uptime_ms - std::mem::replace(&mut self.last_look_ms, uptime_ms);
+        Duration::from_millis(step_ms(passed_ms, self.disk_timeout_ms))
+    }
+
+    /// Finds out which workers hang.
+    fn look(&mut self, passed: Duration, shared: &Shared) {
+        for worker in (0..self.peers.len()).filter(|worker| *worker != self.own) {
+            let peer = &mut self.peers[worker];
             let (before, waits) = (peer.state, || shared.waits_in_system_call(worker));
             let turn_began_ms = shared.turn_began_ms(worker);
-            let state = peer.look(turn_began_ms, passed.as_millis() as u64, timeout_ms, waits);
+            let state = peer.look(turn_began_ms, passed.as_millis() as u64, self.disk_timeout_ms, waits);
             self.hung[worker] = state == State::Hangs;
             if state != before {
                 let told = match state {
@@ -109,29 +147,44 @@ impl Worker {
                     State::IsBusy => "is busy with one turn, or gets no CPU; its disk does not hang",
                     State::TakesTurns => "goes on",
                 };
-                tracing::warn!(shard = worker, "{told}, as shard {} sees it", self.index);
+                tracing::warn!(shard = worker, "{told}, as shard {} sees it", self.own);
             }
         }
-        let is_sick = |worker: &usize| self.hung[*worker] || self.shared.disk_fails(*worker);
-        let sick: Vec<usize> = (0..self.peers.len()).filter(is_sick).collect();
+    }
+
+    /// Workers that hang, or whose disks fail.
+    fn sick(&self, shared: &Shared) -> Vec<usize> {
+        let is_sick = |worker: &usize| self.hung[*worker] || shared.disk_fails(*worker);
+        (0..self.peers.len()).filter(is_sick).collect()
+    }
+}
+
+impl Worker {
+    /// Finds out which workers hang. While one does, or a disk fails, clients that have waited for too long are told:
+    /// what they asked for goes on without them.
+    pub(super) fn look_for_hangs(&mut self, passed: Duration) {
+        if self.lifecycle.is_loading() {
+            return;
+        }
+        self.watchdog.look(passed, &self.shared);
+        let sick = self.watchdog.sick(&self.shared);
         if sick.is_empty() {
             return;
         }
-        let waiting = self.connections.iter().flatten().filter(|connection| !connection.client.is_quiet());
-        let waiting: Vec<_> = waiting.map(|connection| connection.client.socket).collect();
-        for id in waiting {
-            let mut connection = self.take_out(id).expect("it is there");
+        for id in self.clients.those(|connection| !connection.client.is_quiet()) {
+            let mut connection = self.clients.take_out(id).expect("it is there");
             self.give_up_what_hangs(&mut connection.client, &sick);
-            self.put_back(connection);
+            self.clients.put_back(connection);
         }
     }
 
     /// Answers what a client has waited for too long, as far as it may be for the disks of these workers.
     fn give_up_what_hangs(&mut self, client: &mut Client, sick: &[usize]) {
-        let wait_ms = self.shared.config.disk_timeout.as_millis() as u64 + ANSWER_SLACK_MS;
-        let Some(before_ms) = self.uptime_ms.checked_sub(wait_ms) else { return };
+        let Watchdog { hung, peers, disk_timeout_ms, .. } = &self.watchdog;
+        let uptime_ms = self.clock.now().uptime_ms;
+        let Some(before_ms) = uptime_ms.checked_sub(disk_timeout_ms + ANSWER_SLACK_MS) else { return };
         let dialect = client.dialect;
-        let is_busy = |worker: usize| !sick.contains(&worker) && self.peers[worker].is_in_long_turn();
+        let is_busy = |worker: usize| !sick.contains(&worker) && peers[worker].is_in_long_turn();
         client.replies.give_up(before_ms, is_busy, |worker, out| {
             let error = Error::NotOnDisk { cause: no_answer(&[worker], sick) };
             protocol::write_error(error, dialect, out);
@@ -146,7 +199,7 @@ impl Worker {
         };
         let may_be_for_disks = match client.job.as_deref() {
             Some(Job::Transaction(_)) => !awaited.iter().all(|worker| is_busy(*worker)),
-            _ => awaited.iter().any(|worker| self.hung[*worker]),
+            _ => awaited.iter().any(|worker| hung[*worker]),
         };
         if !may_be_for_disks {
             return;
@@ -155,10 +208,13 @@ impl Worker {
         let sequence = client.replies.skip_number();
         match &mut *job {
             Job::Gather(gather) if gather.is_of_reports() => {
-                let hung = awaited.iter().copied().find(|worker| self.hung[*worker]);
+                let hung = awaited.iter().copied().find(|worker| hung[*worker]);
                 gather.report.wal_fault = hung.map(hangs_in_disk);
                 let request = gather.request.clone();
-                let reply = self.gathered(&request.request(), gather);
+                let gathered = admin::gathered(&request.request(), gather, &self.about());
+                let reply = self
+                    .conclude(gathered)
+                    .unwrap_or_else(|_| unreachable!("reports lead to no other question"));
                 answer(client, &request.request(), &reply);
             }
             other => {
@@ -173,14 +229,13 @@ impl Worker {
 
     /// Answers the clients whose `WAITAOF` has waited for as long as they wanted.
     pub(super) fn end_timed_waits(&mut self) {
-        let is_due = |client: &Client| match client.job.as_deref() {
-            Some(Job::Gather(gather)) => gather.deadline_ms.is_some_and(|due_ms| due_ms <= self.uptime_ms),
+        let uptime_ms = self.clock.now().uptime_ms;
+        let is_due = |connection: &Connection| match connection.client.job.as_deref() {
+            Some(Job::Gather(gather)) => gather.deadline_ms.is_some_and(|due_ms| due_ms <= uptime_ms),
             _ => false,
         };
-        let clients = self.connections.iter().flatten().map(|connection| &connection.client);
-        let due: Vec<_> = clients.filter(|client| is_due(client)).map(|client| client.socket).collect();
-        for id in due {
-            let mut connection = self.take_out(id).expect("it is there");
+        for id in self.clients.those(is_due) {
+            let mut connection = self.clients.take_out(id).expect("it is there");
             let client = &mut connection.client;
             let job = client.job.take().expect("it was looked at");
             let sequence = client.replies.skip_number();
@@ -188,7 +243,7 @@ impl Worker {
                 answer(client, &gather.request.request(), &synced_count(0));
             }
             client.given_up.push((sequence, job));
-            self.put_back(connection);
+            self.clients.put_back(connection);
         }
     }
 
@@ -202,10 +257,10 @@ impl Worker {
     ) -> bool {
         match job {
             Job::Transaction(transaction) => {
-                let record = self.next_id();
+                let record = self.runtime.next_id(&self.shared);
                 let ended = transaction.answer(from, given, record, request_id, &mut self.mesh).is_some();
-                if ended && matches!(transaction.request.request().command.run, Run::Server(_)) {
-                    self.shared.backups.end(true, self.now_ms);
+                if ended && matches!(transaction.request.command.run, Run::Server(_)) {
+                    self.shared.backups.end(true, self.clock.now().now_ms);
                 }
                 ended
             }

@@ -1,0 +1,108 @@
+//! What clients say of themselves and ask about themselves: `CLIENT`, `HELLO`.
+
+use std::borrow::Cow;
+
+use shard::{Dialect, Error, Reply, Request, parse_integer};
+
+use super::{About, REDIS_VERSION};
+use crate::client::Client;
+
+pub(super) fn client_command(
+    client: &mut Client,
+    request: &Request<'_>,
+    about: &About<'_>,
+) -> Result<Reply<'static>, Error> {
+    let command = request.command;
+    let subcommand = request.arg(0).to_ascii_uppercase();
+    let arity = |count: usize, name: &'static str| match request.arg_count() == count + 1 {
+        true => Ok(()),
+        false => Err(Error::WrongSubcommandArity(command, name)),
+    };
+    match &subcommand[..] {
+        b"ID" => arity(0, "id").map(|()| Reply::Integer(client.id as i64)),
+        b"GETNAME" => {
+            arity(0, "getname")?;
+            let name = client.name.clone();
+            Ok(if name.is_empty() { Reply::Nil } else { Reply::Bulk(Cow::Owned(name)) })
+        }
+        b"SETNAME" => {
+            arity(1, "setname")?;
+            client.name = client_name(request.arg(1))?;
+            Ok(Reply::Ok)
+        }
+        b"SETINFO" => {
+            arity(2, "setinfo")?;
+            let attribute = request.arg(1).to_ascii_lowercase();
+            let known: [&[u8]; 2] = [b"lib-name", b"lib-ver"];
+            let Some(index) = known.into_iter().position(|name| name == attribute) else {
+                return Err(Error::UnknownClientAttribute(request.arg(1).into()));
+            };
+            client.library[index] = client_name(request.arg(2))?;
+            Ok(Reply::Ok)
+        }
+        b"INFO" => {
+            arity(0, "info")?;
+            Ok(Reply::Text(describe(client, "", about.worker)))
+        }
+        _ => Err(Error::UnknownSubcommand { command, name: request.arg(0).into() }),
+    }
+}
+/// A line about a client, with some fields in the middle.
+pub(crate) fn describe(client: &Client, fields: &str, shard: usize) -> String {
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!(
+        "id={} name={} db=0{fields} resp={} lib-name={} lib-ver={} shard={shard}\n",
+        client.id,
+        shown(&client.name),
+        if client.dialect == Dialect::Resp3 { 3 } else { 2 },
+        shown(&client.library[0]),
+        shown(&client.library[1]),
+    )
+}
+
+/// A list of clients shows the names of all of them.
+const CLIENT_NAME_BYTES_MAX: usize = 1024;
+
+/// A name that can stand in a list of clients: printable, without blanks.
+fn client_name(name: &[u8]) -> Result<Vec<u8>, Error> {
+    if name.len() > CLIENT_NAME_BYTES_MAX {
+        return Err(Error::Unavailable("the names of a client and of its library have 1024 bytes at most"));
+    }
+    match name.iter().all(u8::is_ascii_graphic) {
+        true => Ok(name.to_vec()),
+        false => Err(Error::InvalidClientName),
+    }
+}
+
+pub(super) fn hello(client: &mut Client, request: &Request<'_>) -> Result<Reply<'static>, Error> {
+    if client.dialect == Dialect::Text {
+        return Err(Error::Unavailable("the text protocol has one version; RESP clients use the RESP port"));
+    }
+    let mut args = request.args();
+    let mut dialect = client.dialect;
+    if let Some(version) = args.next() {
+        dialect = match parse_integer(version).ok_or(Error::ProtocolNotAnInteger)? {
+            2 => Dialect::Resp2,
+            3 => Dialect::Resp3,
+            _ => return Err(Error::NoProtocol),
+        };
+    }
+    while let Some(option) = args.next() {
+        if !option.eq_ignore_ascii_case(b"SETNAME") {
+            return Err(Error::HelloSyntax(option.into()));
+        }
+        let name = args.next().ok_or_else(|| Error::HelloSyntax(option.into()))?;
+        client.name = client_name(name)?;
+    }
+    client.dialect = dialect;
+    let text = |text: &'static str| Reply::bytes(text.as_bytes());
+    Ok(Reply::Map(vec![
+        ("server".into(), text("redis")),
+        ("version".into(), text(REDIS_VERSION)),
+        ("proto".into(), Reply::Integer(if dialect == Dialect::Resp3 { 3 } else { 2 })),
+        ("id".into(), Reply::Integer(client.id as i64)),
+        ("mode".into(), text("standalone")),
+        ("role".into(), text("master")),
+        ("modules".into(), Reply::Array(Vec::new())),
+    ]))
+}

@@ -1,0 +1,208 @@
+//! What the server says of itself: `INFO`, `STATS`, `HEALTH`.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use shard::{Reply, Request};
+
+use super::memory::resident_bytes;
+use super::{About, REDIS_VERSION};
+use crate::metrics::Report;
+use crate::txn::gather::Gather;
+
+pub(super) fn text_info(about: &About<'_>, gather: &Gather) -> Reply<'static> {
+    fields([
+        ("keys", gather.report.shard.keys),
+        ("connections", about.shared.connections.count() as u64),
+        ("wal_size", gather.report.wal_size_bytes),
+    ])
+}
+
+pub(super) fn stats(about: &About<'_>, gather: &Gather) -> Reply<'static> {
+    let report = &gather.report;
+    let mut reply = fields([
+        ("keys", report.shard.keys),
+        ("connections", about.shared.connections.count() as u64),
+        ("wal_size", report.wal_size_bytes),
+        ("wal_entries", report.wal_entries),
+    ]);
+    let more = fields([
+        ("ttl_expired", report.shard.ttl_expired),
+        ("ttl_checks", report.shard.ttl_checks),
+        ("reads", report.shard.reads),
+        ("writes", report.shard.writes),
+        ("hits", report.shard.hits),
+        ("misses", report.shard.misses),
+        ("commands", report.commands),
+        ("keys_with_ttl", report.shard.keys_with_deadline),
+        ("memory_bytes", report.shard.memory_bytes),
+        ("analytics_memory_bytes", report.shard.analytics_memory_bytes),
+        ("shards", about.workers as u64),
+        ("uptime_seconds", about.shared.started.elapsed().as_secs()),
+    ]);
+    let (Reply::Map(fields), Reply::Map(more)) = (&mut reply, more) else {
+        unreachable!("both were made as maps");
+    };
+    fields.push(("needs_compaction".into(), Reply::Bool(report.needs_compaction)));
+    fields.extend(more);
+    fields.push(("wal_healthy".into(), Reply::Bool(report.wal_fault.is_none())));
+    fields.push(("snapshot_healthy".into(), Reply::Bool(report.snapshot_fault.is_none())));
+    reply
+}
+
+pub(super) fn health(about: &About<'_>, gather: &Gather) -> Reply<'static> {
+    let report = &gather.report;
+    let loading = &about.shared.loading;
+    let status = match (&report.wal_fault, &report.snapshot_fault) {
+        _ if !loading.is_over() => "loading",
+        (None, None) => "healthy",
+        _ => "degraded",
+    };
+    let error = |name: &str, fault: &Option<Arc<str>>| {
+        let cause = fault.as_deref();
+        cause.map(|cause| format!(",\"{name}\":{}", json_string(cause))).unwrap_or_default()
+    };
+    let percent = (!loading.is_over()).then(|| format!(",\"loading_percent\":{}", loading.percent()));
+    let json = format!(
+        "{{\"status\":\"{status}\",\"keys\":{},\"connections\":{},\"wal_size\":{},\"wal_healthy\":{}{},\
+         \"snapshot_healthy\":{}{},\"needs_compaction\":{},\"shards\":{},\"uptime_seconds\":{}{}}}",
+        report.shard.keys,
+        about.shared.connections.count(),
+        report.wal_size_bytes,
+        report.wal_fault.is_none(),
+        error("wal_error", &report.wal_fault),
+        report.snapshot_fault.is_none(),
+        error("snapshot_error", &report.snapshot_fault),
+        report.needs_compaction,
+        about.workers,
+        about.shared.started.elapsed().as_secs(),
+        percent.unwrap_or_default(),
+    );
+    Reply::Bulk(Cow::Owned(json.into_bytes()))
+}
+
+pub(super) fn info(about: &About<'_>, request: &Request<'_>, gather: &Gather) -> Reply<'static> {
+    let report = &gather.report;
+    let config = &about.shared.config;
+    let uptime = about.shared.started.elapsed().as_secs();
+    let sections: [(&str, Vec<(&str, String)>); 6] = [
+        (
+            "Server",
+            vec![
+                ("redis_version", REDIS_VERSION.to_owned()),
+                ("redis_mode", "standalone".to_owned()),
+                ("kvlite_version", env!("CARGO_PKG_VERSION").to_owned()),
+                ("process_id", std::process::id().to_string()),
+                ("tcp_port", about.shared.resp_port.unwrap_or(0).to_string()),
+                ("text_port", config.port.to_string()),
+                ("shards", about.workers.to_string()),
+                ("uptime_in_seconds", uptime.to_string()),
+                ("uptime_in_days", (uptime / 86_400).to_string()),
+            ],
+        ),
+        (
+            "Clients",
+            vec![
+                ("connected_clients", about.shared.connections.count().to_string()),
+                ("maxclients", config.max_connections.to_string()),
+            ],
+        ),
+        ("Memory", {
+            let mut lines = vec![("used_memory", report.shard.memory_bytes.to_string())];
+            lines.extend(resident_bytes().map(|bytes| ("used_memory_rss", bytes.to_string())));
+            lines.push(("maxmemory", "0".to_owned()));
+            lines
+        }),
+        ("Persistence", persistence(about, report)),
+        (
+            "Stats",
+            vec![
+                ("total_connections_received", about.shared.clients_accepted.count().to_string()),
+                ("rejected_connections", about.shared.connections_refused.count().to_string()),
+                ("total_commands_processed", report.commands.to_string()),
+                ("expired_keys", report.shard.ttl_expired.to_string()),
+                ("keyspace_hits", report.shard.hits.to_string()),
+                ("keyspace_misses", report.shard.misses.to_string()),
+            ],
+        ),
+        (
+            "Keyspace",
+            match report.shard.keys {
+                0 => vec![],
+                keys => vec![(
+                    "db0",
+                    format!("keys={keys},expires={},avg_ttl=0", report.shard.keys_with_deadline),
+                )],
+            },
+        ),
+    ];
+    let asked = |name: &str| {
+        let everything = ["all", "default", "everything"];
+        let mut asked = request.args().peekable();
+        asked.peek().is_none()
+            || asked.any(|arg| {
+                let is = |name: &str| arg.eq_ignore_ascii_case(name.as_bytes());
+                is(name) || everything.into_iter().any(is)
+            })
+    };
+    let mut text = String::new();
+    for (name, lines) in sections.iter().filter(|(name, _)| asked(name)) {
+        let separator = if text.is_empty() { "" } else { "\r\n" };
+        let _ = write!(text, "{separator}# {name}\r\n"); // Writing to a string cannot fail.
+        for (field, value) in lines {
+            let _ = write!(text, "{field}:{value}\r\n");
+        }
+    }
+    Reply::Text(text)
+}
+
+fn persistence(about: &About<'_>, report: &Report) -> Vec<(&'static str, String)> {
+    let flag = |is: bool| u8::from(is).to_string();
+    let status = |fault: &Option<Arc<str>>| if fault.is_none() { "ok" } else { "err" }.to_owned();
+    let loading = &about.shared.loading;
+    let is_loading = !loading.is_over();
+    let mut lines = vec![
+        ("loading", flag(is_loading)),
+        ("rdb_bgsave_in_progress", flag(report.compacting)),
+        ("rdb_last_bgsave_status", status(&report.snapshot_fault)),
+        ("rdb_last_save_time", report.saved_s.unwrap_or_default().to_string()),
+        ("aof_enabled", "1".to_owned()),
+        ("aof_rewrite_in_progress", flag(report.compacting)),
+        ("aof_last_bgrewrite_status", status(&report.snapshot_fault)),
+        ("aof_last_write_status", status(&report.wal_fault)),
+        ("wal_error", report.wal_fault.as_deref().unwrap_or_default().to_owned()),
+        ("snapshot_error", report.snapshot_fault.as_deref().unwrap_or_default().to_owned()),
+        ("wal_size", report.wal_size_bytes.to_string()),
+        ("wal_entries", report.wal_entries.to_string()),
+        ("wal_needs_compaction", flag(report.needs_compaction)),
+    ];
+    let backups = &about.shared.backups;
+    let percent = backups.percent();
+    lines.extend([
+        ("backup_in_progress", flag(percent.is_some())),
+        ("backup_last_status", if backups.last_failed() { "err" } else { "ok" }.to_owned()),
+        ("backup_last_time", backups.last_ms().map_or(0, |ms| about.clock.unix_ms(ms) / 1000).to_string()),
+    ]);
+    lines.extend(percent.map(|percent| ("backup_percent", percent.to_string())));
+    if is_loading {
+        let extent = loading.extent();
+        lines.extend([
+            ("loading_start_time", (about.clock.unix_ms(about.clock.now_ms(0)) / 1000).to_string()),
+            ("loading_total_bytes", extent.total_bytes.to_string()),
+            ("loading_loaded_bytes", extent.read_bytes.to_string()),
+            ("loading_loaded_perc", format!("{}.00", loading.percent())),
+            ("loading_eta_seconds", loading.seconds_left().to_string()),
+        ]);
+    }
+    lines
+}
+
+fn fields<const N: usize>(fields: [(&'static str, u64); N]) -> Reply<'static> {
+    Reply::Map(fields.into_iter().map(|(name, n)| (name.into(), Reply::Integer(n as i64))).collect())
+}
+
+/// A text without control characters, as a string of JSON.
+fn json_string(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}

@@ -1,0 +1,121 @@
+//! Commands that bring data to disk: `SYNC`, `WAITAOF`, `SAVE`, `BGSAVE`, `BGREWRITEAOF`, `COMPACT`, `BACKUP`.
+
+use std::borrow::Cow;
+
+use shard::analytics::load::{AHEAD, Outlook};
+use shard::command::Server;
+use shard::{Dialect, Error, Reply, Request, parse_integer};
+
+use super::{About, Ask, Gathered, NO_REPLICATION, Next, backup};
+use crate::client::Client;
+use crate::durability::compaction;
+use crate::mesh::Call;
+use crate::txn::gather::Gather;
+
+/// What is to be done for such a command; nothing for a `WAITAOF` that waits for no server.
+pub(super) fn run(
+    client: &Client,
+    request: &Request<'_>,
+    server: Server,
+    about: &About<'_>,
+) -> Result<Option<Next>, Error> {
+    let next = match server {
+        Server::Bgsave if request.args().any(|arg| !arg.eq_ignore_ascii_case(b"SCHEDULE")) => {
+            return Err(Error::Syntax);
+        }
+        Server::Bgsave | Server::Bgrewriteaof => Call::Report.into(),
+        Server::Sync if client.dialect != Dialect::Text && request.command.name == "SYNC" => {
+            return Err(NO_REPLICATION);
+        }
+        Server::Replication => return Err(NO_REPLICATION),
+        Server::Waitaof if waitaof_arguments(request)?.numlocal == 0 => return Ok(None),
+        _ if about.some_hang => {
+            return Err(Error::Unavailable("the disk of a shard hangs; nothing was done"));
+        }
+        Server::Backup => {
+            backup::place(about.shared.config.backup_dir.as_deref(), request.arg(0))?;
+            about.shared.backups.begin()?;
+            Next::Backup
+        }
+        Server::Waitaof => {
+            let timeout_ms = Some(waitaof_arguments(request)?.timeout_ms).filter(|ms| *ms > 0);
+            Next::Ask(Ask { call: Call::Sync, asks_hung: false, then: None, timeout_ms })
+        }
+        Server::Compact if asks_when(request)? => Call::Report.into(),
+        Server::Compact | Server::Save => Call::Compact.into(),
+        _ => Call::Sync.into(),
+    };
+    Ok(Some(next))
+}
+
+/// What comes of a `BGSAVE` or `BGREWRITEAOF`: a snapshot, which follows the one that is being written, if any.
+pub(super) fn begin_compaction(request: &Request<'_>, is_compacting: bool) -> Gathered {
+    let is_save = request.command.name == "BGSAVE";
+    if is_save && is_compacting && request.arg_count() == 0 {
+        return Gathered::Reply(Reply::Error(Error::SaveInProgress));
+    }
+    Gathered::Compact(Reply::Simple(match (is_save, is_compacting) {
+        (true, false) => "Background saving started",
+        (true, true) => "Background saving scheduled",
+        (false, false) => "Background append only file rewriting started",
+        (false, true) => "Background append only file rewriting scheduled",
+    }))
+}
+
+/// When the log will be compacted: the load now, by the forecast, and in the quietest hour of the next day.
+pub(super) fn compact_when(about: &About<'_>, gather: &Gather) -> Reply<'static> {
+    let report = &gather.report;
+    let decision = compaction::decide(report.log_fill, report.outlook.as_deref());
+    let integer = |rate: f32| Reply::Integer(rate.round() as i64);
+    let known = report.outlook.as_deref().filter(|outlook| outlook.hours_known == AHEAD);
+    let (hours_ahead, lowest) = known.map(Outlook::lowest).unzip();
+    let unix_ms = about.clock.unix_ms(about.now_ms);
+    let hour = hours_ahead.map(|ahead| (unix_ms / 3_600_000 + ahead as u64) % 24);
+    let text = |text: String| Reply::Bulk(Cow::Owned(text.into_bytes()));
+    Reply::Map(vec![
+        ("reason".into(), Reply::bytes(decision.reason().as_bytes())),
+        ("log_percent".into(), Reply::Integer((report.log_fill * 100.0) as i64)),
+        ("load".into(), report.outlook.as_ref().map_or(Reply::Nil, |outlook| integer(outlook.rate))),
+        ("forecast".into(), known.map_or(Reply::Nil, |outlook| integer(outlook.forecast[0]))),
+        ("lowest".into(), lowest.map_or(Reply::Nil, integer)),
+        ("hour".into(), hour.map_or(Reply::Nil, |hour| text(format!("{hour:02}:00Z")))),
+        ("hours_known".into(), Reply::Integer(report.outlook.as_ref().map_or(0, |it| it.hours_known as i64))),
+    ])
+}
+
+/// What `WAITAOF` answers: on how many servers everything is on disk, of which there is this one, and no replica.
+pub(crate) fn synced_count(local: i64) -> Reply<'static> {
+    Reply::Array(vec![Reply::Integer(local), Reply::Integer(0)])
+}
+
+/// What a `WAITAOF` asks for.
+struct WaitaofArguments {
+    /// How many servers, this one only, have to have everything on disk; 0 to wait for none.
+    numlocal: i64,
+    /// 0 for no end.
+    timeout_ms: u64,
+}
+
+fn waitaof_arguments(request: &Request<'_>) -> Result<WaitaofArguments, Error> {
+    let numlocal = parse_integer(request.arg(0)).ok_or(Error::NotAnInteger)?;
+    if !(0..=1).contains(&numlocal) {
+        return Err(Error::OutOfRange("value is out of range, value must between 0 and 1"));
+    }
+    // There are no replicas to wait for, however many are asked for: the reply says that none has anything on disk.
+    if parse_integer(request.arg(1)).ok_or(Error::NotAnInteger)? < 0 {
+        return Err(Error::OutOfRange("value is out of range, must be positive"));
+    }
+    let timeout = parse_integer(request.arg(2));
+    let timeout = timeout.ok_or(Error::OutOfRange("timeout is not an integer or out of range"))?;
+    let timeout_ms = timeout.try_into().map_err(|_| Error::OutOfRange("timeout is negative"))?;
+    Ok(WaitaofArguments { numlocal, timeout_ms })
+}
+
+/// Whether a `COMPACT` asks when it would happen.
+fn asks_when(request: &Request<'_>) -> Result<bool, Error> {
+    match request.args().next() {
+        None => Ok(false),
+        Some(word) if word.eq_ignore_ascii_case(b"WHEN") => Ok(true),
+        Some(word) => Err(Error::UnknownSubcommand { command: request.command, name: word.into() }),
+    }
+}

@@ -1,0 +1,126 @@
+//! New clients: which worker serves each, and what becomes of those that are one too many.
+
+use std::os::fd::OwnedFd;
+
+use rustix::net::SendFlags;
+use shard::{Error, Reply};
+
+use super::Worker;
+use crate::client::reply::answer_error;
+use crate::client::{Connection, Limits, Stage};
+use crate::config::Config;
+use crate::mesh::AcceptedSocket;
+use crate::net::listener::Endpoint;
+use crate::net::{Net, prepare_tcp};
+use crate::protocol::{self, Listener, Parser};
+
+/// How many clients that were one too many are told so and waited for, so that they hear it whatever they have sent.
+/// Further ones are told and closed at once: a storm of them takes no descriptors.
+pub(crate) const REFUSED_AT_ONCE_MAX: usize = 32;
+
+/// The listeners of a worker, and the clients that were refused.
+#[derive(Default)]
+pub(super) struct Acceptor {
+    /// The endpoints behind the ring's listeners, by their number; empty where this worker does not accept.
+    endpoints: Vec<Endpoint>,
+    /// Listeners that rest because accepting failed.
+    resting: Vec<usize>,
+    next_worker: usize,
+    /// Clients that were one too many and have not gone yet.
+    refusing: usize,
+}
+
+impl Acceptor {
+    pub(super) fn listen(&mut self, listeners: Vec<(OwnedFd, Endpoint)>, net: &mut Net) {
+        for (descriptor, endpoint) in listeners {
+            net.listen(descriptor);
+            self.endpoints.push(endpoint);
+        }
+    }
+
+    /// Rests for a while: accepting at this listener has failed.
+    pub(super) fn rest(&mut self, listener: usize) {
+        self.resting.push(listener);
+    }
+
+    pub(super) fn end_rest(&mut self, net: &mut Net) {
+        for listener in std::mem::take(&mut self.resting) {
+            net.accept(listener);
+        }
+    }
+
+    /// A client that was refused has gone.
+    pub(super) fn on_refused_gone(&mut self) {
+        self.refusing -= 1;
+    }
+
+    /// The worker for the next client: each in turn, but for those that hang.
+    fn choose_worker(&mut self, hung: &[bool]) -> usize {
+        let count = hung.len();
+        let mut in_turn = (0..count).map(|step| (self.next_worker + step) % count);
+        let worker = in_turn.find(|worker| !hung[*worker]).expect("this worker does not hang");
+        self.next_worker = (worker + 1) % count;
+        worker
+    }
+}
+
+impl Worker {
+    pub(super) fn on_accepted(&mut self, listener: usize, socket: OwnedFd) {
+        let endpoint = self.acceptor.endpoints[listener];
+        if endpoint != Endpoint::Unix && prepare_tcp(&socket).is_err() {
+            return; // The peer is gone already.
+        }
+        let client_id = self.shared.clients_accepted.next();
+        let accepted = AcceptedSocket { socket, endpoint, client_id };
+        if self.shared.connections.count() >= self.shared.config.max_connections as usize {
+            self.refuse(accepted);
+            return;
+        }
+        self.shared.connections.add();
+        let worker = self.acceptor.choose_worker(self.watchdog.hung());
+        if worker == self.index {
+            self.welcome(accepted);
+        } else {
+            self.mesh.to(worker).accepted(accepted);
+        }
+    }
+
+    pub(super) fn welcome(&mut self, accepted: AcceptedSocket) -> &mut Connection {
+        let AcceptedSocket { socket, endpoint, client_id } = accepted;
+        let id = self.net.attach(socket);
+        let listener = match endpoint {
+            Endpoint::Text => Listener::Text { resp_port: self.shared.resp_port },
+            Endpoint::Resp | Endpoint::Unix => Listener::Resp,
+        };
+        let Config { client_query_buffer_limit, client_reply_buffer_limit, .. } = self.shared.config;
+        let limits = Limits {
+            query_bytes: client_query_buffer_limit as usize,
+            reply_bytes: client_reply_buffer_limit as usize,
+        };
+        let mut connection = Connection::new(id, client_id, endpoint, Parser::new(listener), limits);
+        if endpoint == Endpoint::Text {
+            connection.client.replies.now(|out| out.extend_from_slice(protocol::GREETING));
+            connection.client.is_greeted_first = true;
+        }
+        self.clients.add(connection)
+    }
+
+    fn refuse(&mut self, accepted: AcceptedSocket) {
+        self.shared.connections_refused.next();
+        if self.acceptor.refusing == REFUSED_AT_ONCE_MAX {
+            let dialect = accepted.endpoint.first_dialect();
+            let mut told = Vec::new();
+            protocol::write_reply(&Reply::Error(Error::ConnectionLimit), None, 0, dialect, &mut told);
+            // As far as it can be said without waiting.
+            let _ = rustix::net::send(&accepted.socket, &told, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+            return;
+        }
+        self.acceptor.refusing += 1;
+        let client = &mut self.welcome(accepted).client;
+        client.refused = true;
+        client.is_greeted_first = false;
+        client.replies.discard();
+        answer_error(client, Error::ConnectionLimit);
+        client.stage = Stage::Closing;
+    }
+}

@@ -1,0 +1,502 @@
+//! A worker's shard, its log, and what is under way on them: requests that wait for locks, parts of transactions, and
+//! work that takes several turns. Clients are not known here; answers go to the workers that asked, this one among them.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shard::analytics::inquiry::{Inquiry, Question};
+use shard::command::{Access, Run};
+use shard::{
+    AutoTtl, Dialect, Error, LockKeys, LockTable, OwnedRequest, Reply, Request, Scan, Shard, Waiter,
+};
+use wal::{Note, OsDisk};
+
+use super::large_values::{Stagings, is_staged};
+use super::long_reads::{Readings, is_long_read};
+use super::parts::Prepared;
+use super::settling::Settling;
+use super::turn::{Now, Turn};
+use crate::client::reply::write_reply;
+use crate::clock::{Followed, Reading, ShardClock};
+use crate::config::{Config, SyncMode};
+use crate::durability::commit_delay::CommitSiblings;
+use crate::durability::journal::{Journal, Outcome};
+use crate::durability::snapshotter::Snapshotter;
+use crate::mesh::{Answer, Mesh, Page, RequestId, TransactionId};
+use crate::metrics::Report;
+use crate::net::Net;
+use crate::shared::Shared;
+use crate::shared::progress::Loaded;
+use crate::slots::SHARDS_MAX;
+use crate::txn::id::transaction_id;
+use crate::{protocol, recovery};
+
+/// How many due keys one turn removes. Each costs a microsecond or two where millions are due and none is cached; a
+/// client without a pipeline is served once a turn.
+const EXPIRED_PER_TURN_MAX: usize = 64;
+
+/// How many steps, of some microseconds each, one turn takes to free dropped keyspaces.
+const LAZY_FREE_STEPS_PER_TURN: usize = 16;
+
+/// How many keys one turn visits to answer a question about the use of keys.
+const QUERY_KEYS_PER_TURN: usize = 512;
+
+/// How many steps one turn takes for `SCAN` and `KEYS`, of all clients together: a tenth of a millisecond, in which it
+/// visits 512 keys at most, and fewer where they are long or hard to compare.
+const WALK_STEPS_PER_TURN: usize = 64 << 10;
+
+/// By so much a wall clock has to be set for a line in the server's log: one that is only corrected is not worth it.
+const TOLD_STEP_MS: u64 = 1000;
+
+/// How long `everysec` leaves data unsynced.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A worker's shard, its log, and what is under way on them.
+pub(super) struct ShardRuntime {
+    pub(super) index: usize,
+    pub(super) shard: Shard,
+    /// Empty while the shard is being read back.
+    pub(super) journal: Loaded<Journal>,
+    pub(super) snapshotter: Snapshotter,
+    pub(super) locks: LockTable<Deferred>,
+    /// The locked or waiting parts of transactions.
+    pub(super) prepared: HashMap<TransactionId, Prepared>,
+    /// The time of the last transaction id that was made or met; see [`Shared::id_time_us`].
+    pub(super) last_id_us: u64,
+    /// The snapshotter stands in line at the lock table, for a quiescent point.
+    awaits_quiescence: bool,
+    pub(super) settling: Settling,
+    /// Questions about the use of keys; the first one is being answered. Each client has one at most.
+    queries: VecDeque<Asked>,
+    /// Walks of `SCAN` and `KEYS`, which take turns. Each client has one at most.
+    walks: VecDeque<Walking>,
+    /// Reads of very many keys.
+    pub(super) long_reads: Readings,
+    /// Commands that wait until their large values are written.
+    pub(super) stagings: Stagings,
+    /// Expired keys are left to be removed.
+    expiring: bool,
+    /// Which change of the rules for TTLs counts here.
+    auto_ttl_version: u64,
+    /// In the mode `always`: whose commands wait for syncs.
+    pub(super) siblings: CommitSiblings,
+    last_sync: Instant,
+    /// What became of frames that were written in this turn, for its clients.
+    outcomes: Vec<Outcome>,
+}
+
+/// What waits for locks.
+pub(super) enum Deferred {
+    /// A command on one shard.
+    Request { origin: usize, request_id: RequestId, request: OwnedRequest },
+    /// A part of a transaction; see [`ShardRuntime::prepared`].
+    Part(TransactionId),
+    /// The snapshotter, for a moment without transactions.
+    Snapshotter,
+}
+
+/// A question about the use of keys, and its asker.
+struct Asked {
+    asker: (usize, RequestId),
+    query: Inquiry,
+}
+
+/// A part of a walk over the shard's keys, on its way.
+struct Walking {
+    asker: (usize, RequestId),
+    dialect: Dialect,
+    scan: Scan,
+    /// How many keys are still to be visited, about.
+    keys_left: usize,
+    /// What was found.
+    page: Page,
+}
+
+/// A request that was executed.
+pub(super) struct Executed<'s> {
+    pub reply: Reply<'s>,
+    /// The frame that the reply depends on.
+    pub seq: u64,
+    /// The journal, which knows whether the reply has to wait for that.
+    pub journal: &'s mut Journal,
+    /// Whose commands wait for syncs.
+    pub siblings: &'s mut CommitSiblings,
+}
+
+impl ShardRuntime {
+    /// Until its keys are read, an empty shard stands in for it, and keeps what is set meanwhile. `wakeup` makes the
+    /// worker take a turn.
+    ///
+    /// # Errors
+    /// When there can be no other thread.
+    pub(super) fn new(index: usize, config: &Config, wakeup: OwnedFd) -> std::io::Result<ShardRuntime> {
+        let mut shard = Shard::new(recovery::random_seeds());
+        shard.set_auto_ttl(Arc::new(config.auto_ttl.clone().unwrap_or_default()));
+        Ok(ShardRuntime {
+            index,
+            shard,
+            journal: Loaded::not_yet(),
+            snapshotter: Snapshotter::new(config, wakeup)?,
+            locks: LockTable::new(recovery::random_seeds()),
+            prepared: HashMap::new(),
+            last_id_us: 0,
+            awaits_quiescence: false,
+            settling: Settling::default(),
+            queries: VecDeque::new(),
+            walks: VecDeque::new(),
+            long_reads: Readings::new(),
+            stagings: Stagings::new(),
+            expiring: false,
+            auto_ttl_version: 0,
+            siblings: CommitSiblings::default(),
+            last_sync: Instant::now(),
+            outcomes: Vec::new(),
+        })
+    }
+
+    /// Takes the shard that was read back, and what an earlier process has left in its note.
+    pub(super) fn take_up(&mut self, mut shard: Shard, note: Option<&Note<OsDisk>>) {
+        if let Some(note) = note {
+            self.snapshotter.take_up(note, &mut shard);
+        }
+        shard.set_auto_ttl(self.shard.auto_ttl().clone());
+        self.shard = shard;
+    }
+
+    // ---- requests ----
+
+    /// Runs a request on the shard. This is the one place where requests of clients meet the journal.
+    #[inline]
+    pub(super) fn execute<'s>(&'s mut self, request: &Request<'_>, now: Now) -> Executed<'s> {
+        let ShardRuntime { shard, journal, siblings, .. } = self;
+        let journal = &mut **journal;
+        journal.bound_frame();
+        let changes_before = journal.changes.count();
+        let reply = shard.execute(request, now.now_ms, &mut journal.changes);
+        let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
+        Executed { reply, seq, journal, siblings }
+    }
+
+    /// Runs a request whose reply has to outlive the turn, or is one of several parts.
+    pub(super) fn execute_part(
+        &mut self,
+        request: &Request<'_>,
+        now: Now,
+        mesh: &mut Mesh,
+    ) -> (Reply<'static>, u64) {
+        self.settle_long_reads(request, now, mesh);
+        let Executed { reply, seq, .. } = self.execute(request, now);
+        (reply.into_owned(), seq)
+    }
+
+    /// The error for a command that writes, while the log takes no changes.
+    #[inline]
+    pub(super) fn refusal(&self, request: &Request<'_>) -> Option<Error> {
+        if request.command.access == Access::Write { self.journal.refusal() } else { None }
+    }
+
+    /// Whether a request has to wait for a transaction.
+    #[inline]
+    pub(super) fn has_to_wait(&self, request: &Request<'_>) -> bool {
+        !self.locks.is_idle() && self.conflicts(request)
+    }
+
+    fn conflicts(&self, request: &Request<'_>) -> bool {
+        let exclusive = request.command.access == Access::Write;
+        if matches!(request.command.run, Run::EveryShard(..)) {
+            // Only counted, not changed, outside of a transaction.
+            return false;
+        }
+        self.locks.conflicts(request.keys().map(|key| self.locks.hash(key)), exclusive)
+    }
+
+    /// Has a request wait for a transaction.
+    pub(super) fn defer(&mut self, origin: usize, request_id: RequestId, request: &Request<'_>) {
+        let (keys, exclusive) = self.locks_of(request);
+        let payload = Deferred::Request { origin, request_id, request: OwnedRequest::new(request) };
+        self.locks.wait(Waiter { keys, exclusive, payload, lock_for: None });
+    }
+
+    /// What a request locks, and whether for itself alone.
+    pub(super) fn locks_of(&self, request: &Request<'_>) -> (LockKeys, bool) {
+        let keys = match request.command.keys.any {
+            true => LockKeys::Each(request.keys().map(|key| self.locks.hash(key)).collect()),
+            false => LockKeys::Whole,
+        };
+        (keys, request.command.access == Access::Write)
+    }
+
+    /// Runs a request for a worker, now or as soon as no transaction has its keys.
+    pub(super) fn take(
+        &mut self,
+        origin: usize,
+        request_id: RequestId,
+        request: &Request<'_>,
+        turn: &mut Turn<'_>,
+    ) {
+        if self.has_to_wait(request) {
+            self.defer(origin, request_id, request);
+        } else {
+            self.run_for(origin, request_id, request, turn);
+        }
+    }
+
+    /// As [`ShardRuntime::take`], for a request with a large argument.
+    pub(super) fn take_large(
+        &mut self,
+        origin: usize,
+        request_id: RequestId,
+        request: OwnedRequest,
+        turn: &mut Turn<'_>,
+    ) {
+        if is_staged(&request.request()) {
+            self.stage(origin, request_id, request);
+        } else {
+            self.take(origin, request_id, &request.request(), turn);
+        }
+    }
+
+    /// Runs a request for a worker.
+    pub(super) fn run_for(
+        &mut self,
+        origin: usize,
+        request_id: RequestId,
+        request: &Request<'_>,
+        turn: &mut Turn<'_>,
+    ) {
+        if is_long_read(request) {
+            return self.begin_long_read(origin, request_id, request);
+        }
+        if let Some(error) = self.refusal(request) {
+            return turn.mesh.to(origin).answer(request_id, Answer::Failed(error));
+        }
+        self.settle_long_reads(request, turn.now, turn.mesh);
+        let Executed { reply, seq, journal, .. } = self.execute(request, turn.now);
+        if let Some(value) = protocol::lone_value(&reply, request.dialect)
+            && !journal.holds_back(seq)
+        {
+            return turn.mesh.to(origin).answer(request_id, Answer::Value(value.clone()));
+        }
+        journal.answer_bytes(seq, (origin, request_id), turn.mesh, |out| write_reply(&reply, request, out));
+    }
+
+    /// Begins to answer a question about the use of keys.
+    pub(super) fn ask(&mut self, asker: (usize, RequestId), question: Question, now: Now) {
+        let query = self.shard.ask(question, self.index, now.now_ms);
+        let query = query.expect("questions are asked only where something is counted");
+        self.queries.push_back(Asked { asker, query });
+    }
+
+    /// Begins a walk over about so many keys.
+    pub(super) fn begin_walk(
+        &mut self,
+        asker: (usize, RequestId),
+        dialect: Dialect,
+        scan: Scan,
+        keys: usize,
+    ) {
+        self.walks.push_back(Walking { asker, dialect, scan, keys_left: keys, page: Page::default() });
+    }
+
+    /// Ends what was asked for under this id, as far as it is still under way.
+    pub(super) fn forget(&mut self, asker: (usize, RequestId), mesh: &mut Mesh) {
+        let (origin, request_id) = asker;
+        if let Some(at) = self.walks.iter().position(|walk| walk.asker == asker) {
+            self.walks.remove(at);
+            mesh.to(origin).answer(request_id, Answer::Page(Box::default()));
+        }
+        if let Some(at) = self.queries.iter().position(|asked| asked.asker == asker) {
+            self.queries.remove(at);
+            mesh.to(origin).answer(request_id, Answer::Findings(Box::default()));
+        }
+        if self.unstage(asker) || self.drop_long_read(asker) {
+            mesh.to(origin).answer_bytes(request_id, |_| {});
+        }
+    }
+
+    /// Which TTL keys get that are written without one, unless newer rules have come already.
+    pub(super) fn set_auto_ttl(&mut self, auto_ttl: Arc<AutoTtl>, version: u64) {
+        if version > self.auto_ttl_version {
+            self.auto_ttl_version = version;
+            self.shard.set_auto_ttl(auto_ttl);
+        }
+    }
+
+    /// An id for a transaction that this worker leads.
+    pub(super) fn next_id(&mut self, shared: &Shared) -> TransactionId {
+        self.last_id_us = shared.id_time_us().max(self.last_id_us + 1);
+        transaction_id(self.last_id_us, self.index)
+    }
+
+    // ---- the log ----
+
+    /// Writes the log, if there is one yet: what this turn has answered so far leaves only if that succeeds. The other
+    /// workers know how far it is before any answer leaves that depends on it.
+    pub(super) fn write_log(&mut self, turn: &mut Turn<'_>) {
+        if self.journal.get().is_some() {
+            let outcome = self.journal.write(turn.net, turn.mesh);
+            let log = &self.journal.log;
+            turn.shared.note_log(self.index, log.written_seq(), log.durable_seq());
+            if outcome != Outcome::AsBefore {
+                self.outcomes.push(outcome);
+            }
+        }
+    }
+
+    /// What became of the frames that were written, in order.
+    pub(super) fn take_outcomes(&mut self) -> Vec<Outcome> {
+        std::mem::take(&mut self.outcomes)
+    }
+
+    /// Begins the sync of a second, in the mode `everysec`.
+    pub(super) fn sync_each_second(&mut self, config: &Config, net: &mut Net) {
+        let everysec = config.sync_mode == SyncMode::EverySecond;
+        if everysec && self.journal.get().is_some() && self.last_sync.elapsed() >= SYNC_INTERVAL {
+            self.last_sync = Instant::now();
+            self.journal.begin_sync(net);
+        }
+    }
+
+    /// Notices that the wall clock was set, or that the machine was suspended.
+    pub(super) fn follow_clocks(&mut self, clock: &mut ShardClock, started: Instant) {
+        let Some(reading) = Reading::take(started) else { return };
+        if self.journal.fault().is_some() {
+            return; // The log has to tell of it.
+        }
+        match clock.follow(reading, &mut self.shard, &mut self.journal.changes) {
+            Followed::AsBefore => {}
+            Followed::Set { by_ms } if by_ms.unsigned_abs() < TOLD_STEP_MS => {}
+            Followed::Set { by_ms } => {
+                tracing::warn!(shard = self.index, by_ms, "the wall clock was set; TTLs run on as before");
+            }
+            Followed::Later => self.expiring = true,
+        }
+    }
+
+    /// Has the log tell what the clocks show, and which keys have expired.
+    pub(super) fn log_clocks(&mut self, clock: &mut ShardClock, now: Now) {
+        if self.journal.fault().is_none() {
+            clock.log(now.uptime_us, &self.shard, &mut self.journal.changes);
+        }
+    }
+
+    // ---- work that takes several turns ----
+
+    /// Expired keys are to be removed.
+    pub(super) fn begin_to_expire(&mut self) {
+        self.expiring = true;
+    }
+
+    /// One slice of each kind of work that no client waits for. Returns whether more is left.
+    pub(super) fn background(&mut self, turn: &mut Turn<'_>) -> bool {
+        if self.expiring {
+            let removed = self.shard.expire(turn.now.now_ms, EXPIRED_PER_TURN_MAX);
+            self.expiring = removed == EXPIRED_PER_TURN_MAX;
+        }
+        let freeing = self.shard.reclaim(LAZY_FREE_STEPS_PER_TURN);
+        let (walking, querying) = (self.walk(turn.now, turn.mesh), self.query(turn.mesh));
+        let (staging, reading) = (self.go_on_staging(turn), self.go_on_reading(turn.now, turn.mesh));
+        if self.snapshotter.is_compacting() {
+            // A snapshot counts the frames so far: whatever its slices show must be in one of them.
+            self.journal.seal();
+        }
+        let ShardRuntime { snapshotter, shard, journal, .. } = self;
+        let (is_stopping, uptime_us) = (turn.shared.stopping(), turn.now.uptime_us);
+        snapshotter.step(is_stopping, uptime_us, turn.clock, shard, journal, turn.mesh);
+        if self.snapshotter.waits_for_quiescence() && !self.awaits_quiescence {
+            if self.locks.is_idle() {
+                self.on_quiescence(turn);
+            } else {
+                self.awaits_quiescence = true;
+                let (keys, payload) = (LockKeys::Whole, Deferred::Snapshotter);
+                self.locks.wait(Waiter { keys, exclusive: true, payload, lock_for: None });
+            }
+        }
+        let snapshotting = self.snapshotter.is_writing();
+        self.expiring || freeing || walking || querying || staging || reading || snapshotting
+    }
+
+    /// No transaction has a lock here: what the snapshotter waits for.
+    pub(super) fn on_quiescence(&mut self, turn: &mut Turn<'_>) {
+        self.awaits_quiescence = false;
+        self.journal.seal();
+        let now_us = turn.shared.id_time_us().max(self.last_id_us);
+        let now_id = transaction_id(now_us, SHARDS_MAX - 1);
+        let clocks = turn.clock.clocks(turn.now.uptime_us);
+        self.snapshotter.on_quiescence(now_id, clocks, &mut self.journal.log, turn.mesh);
+    }
+
+    /// Goes on with the walks of `SCAN` and `KEYS`, as far as a turn's share goes. Returns whether any is left.
+    fn walk(&mut self, now: Now, mesh: &mut Mesh) -> bool {
+        let mut steps = WALK_STEPS_PER_TURN;
+        while steps > 0 {
+            let Some(mut walk) = self.walks.pop_front() else { return false };
+            let Walking { dialect, scan, keys_left, page, .. } = &mut walk;
+            let visited = self.shard.scan(scan, *keys_left, &mut steps, now.now_ms, |key| {
+                protocol::write_item(&Reply::bytes(key), *dialect, &mut page.items);
+                page.count += 1;
+            });
+            *keys_left = keys_left.saturating_sub(visited);
+            if !scan.is_decided() || *keys_left > 0 && scan.position().is_some() {
+                self.walks.push_back(walk);
+            } else {
+                page.next = scan.position();
+                let (seq, (origin, request_id)) = (self.journal.frame_behind_all(), walk.asker);
+                let page = Answer::Page(Box::new(walk.page));
+                self.journal.answer(seq, origin, request_id, page, mesh);
+            }
+        }
+        !self.walks.is_empty()
+    }
+
+    /// Goes on with the first question. Returns whether questions are left.
+    fn query(&mut self, mesh: &mut Mesh) -> bool {
+        let Some(Asked { asker, query }) = self.queries.front_mut() else { return false };
+        if let Some(findings) = self.shard.advance(query, QUERY_KEYS_PER_TURN) {
+            let ((origin, request_id), answer) = (*asker, Answer::Findings(Box::new(findings)));
+            let seq = self.journal.frame_behind_all();
+            self.journal.answer(seq, origin, request_id, answer, mesh);
+            self.queries.pop_front();
+        }
+        !self.queries.is_empty()
+    }
+
+    /// What there is to count.
+    pub(super) fn report(&self, commands: u64, clock: &ShardClock, now: Now, shared: &Shared) -> Report {
+        let saved_ms = self.snapshotter.saved_ms().unwrap_or_else(|| clock.now_ms(0));
+        let saved_s = Some(clock.unix_ms(saved_ms) / 1000);
+        let Some(journal) = self.journal.get() else {
+            let shard = shard::Stats { keys: shared.loading.keys(self.index), ..Default::default() };
+            return Report { commands, saved_s, shard, ..Report::default() };
+        };
+        let log = &journal.log;
+        let log_fill = self.snapshotter.policy().fill(log);
+        let of_shard = |cause: &Arc<str>| format!("shard {}: {cause}", self.index).into();
+        Report {
+            wal_size_bytes: log.size_bytes() + log.snapshot().map_or(0, |snapshot| snapshot.bytes),
+            wal_entries: log.entries(),
+            needs_compaction: self.snapshotter.is_compacting() || log_fill > 1.0,
+            log_fill,
+            outlook: self.snapshotter.policy().outlook(clock.unix_ms(now.now_ms)).map(Box::new),
+            wal_fault: journal.fault().map(of_shard),
+            snapshot_fault: self.snapshotter.failure().map(of_shard),
+            compacting: self.snapshotter.is_compacting(),
+            saved_s,
+            commands,
+            shard: self.shard.stats(),
+        }
+    }
+
+    /// How many walks are under way, and how many keys they have found so far.
+    #[cfg(test)]
+    pub(super) fn walks(&self) -> (usize, usize) {
+        (self.walks.len(), self.walks.iter().map(|walk| walk.page.count).sum())
+    }
+
+    #[cfg(test)]
+    pub(super) fn query_count(&self) -> usize {
+        self.queries.len()
+    }
+}
