@@ -47,7 +47,7 @@ use lifecycle::Lifecycle;
 use serve::BACKLOG_TIME_MIN;
 use shard_runtime::ShardRuntime;
 use stuck_clients::StuckClients;
-use turn::{Due, TICK_MS, Turn, TurnClock};
+use turn::{Due, TICK_MS, Trace, Turn, TurnClock};
 use watchdog::Watchdog;
 
 pub(crate) use accept::REFUSED_AT_ONCE_MAX;
@@ -239,11 +239,13 @@ impl Worker {
         let mut progressed = self.net.turn(&mut events).map_err(Failure::NetworkRing)?;
         let began = self.clock.begin_turn();
         self.shared.beat(self.index, self.clock.now().uptime_ms);
+        let mut trace = Trace::begin(began);
         let commands_so_far = self.commands;
         for event in events.drain(..) {
             self.on_event(event);
         }
         self.events = events;
+        trace.end_part("events_us");
         self.mesh.send_own();
         let mut others_served = self.commands != commands_so_far;
         for worker in 0..self.mesh.worker_count() {
@@ -252,6 +254,7 @@ impl Worker {
                 others_served |= self.on_batch(worker, batch);
             }
         }
+        trace.end_part("batches_us");
         if self.clients.backlog_len() > 0 {
             let until = others_served.then(|| {
                 let now = Instant::now();
@@ -259,17 +262,23 @@ impl Worker {
             });
             progressed |= self.serve_backlog(until);
         }
+        trace.end_part("backlog_us");
         if self.clock.is_tick_due() {
             self.tick();
         }
+        trace.end_part("tick_us");
         progressed |= !self.lifecycle.is_loading() && self.background() | self.end_backup();
+        trace.end_part("background_us");
         if self.lifecycle.is_loading() || !self.runtime.journal.gathers() {
             let (runtime, mut turn) = self.runtime_and_turn();
             runtime.write_log(&mut turn);
         }
         self.follow_outcomes();
+        trace.end_part("log_us");
         self.mesh.send(&mut self.net);
         self.look_after_clients();
+        trace.end_part("replies_us");
+        trace.end(self.index);
         progressed |= self.clients.has_ready(); // Some rest until a later turn.
         self.clock.end_turn(progressed);
         Ok(progressed)

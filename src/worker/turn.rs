@@ -159,6 +159,45 @@ impl TurnClock {
     }
 }
 
+/// A turn that takes longer is told in the log where that is at the level `debug`.
+const LONG_TURN: Duration = Duration::from_millis(5);
+
+/// Finds out where the time of a long turn went. It reads the clock only where the log is to tell of it.
+pub(super) struct Trace {
+    /// When the turn, and when its present part began.
+    began: Option<(Instant, Instant)>,
+    parts: Vec<(&'static str, Duration)>,
+}
+
+impl Trace {
+    #[inline]
+    pub(super) fn begin(began: Instant) -> Trace {
+        let is_told = tracing::enabled!(tracing::Level::DEBUG);
+        Trace { began: is_told.then_some((began, began)), parts: Vec::new() }
+    }
+
+    /// Ends a part of the turn.
+    #[inline]
+    pub(super) fn end_part(&mut self, name: &'static str) {
+        if let Some((_, since)) = &mut self.began {
+            let now = Instant::now();
+            self.parts.push((name, now - std::mem::replace(since, now)));
+        }
+    }
+
+    /// Ends the turn.
+    #[inline]
+    pub(super) fn end(self, shard: usize) {
+        if let Some((began, end)) = self.began
+            && end - began > LONG_TURN
+        {
+            let us = (end - began).as_micros() as u64;
+            let parts = self.parts.iter().map(|(name, took)| format!("{name}={}", took.as_micros()));
+            tracing::debug!(shard, us, parts = parts.collect::<Vec<_>>().join(" "), "a long turn");
+        }
+    }
+}
+
 /// How long turns took that found something to do.
 #[derive(Default)]
 struct TurnTimes {
