@@ -6,9 +6,7 @@ use shard::command::{Access, Run};
 use shard::{Error, OwnedRequest, PROBED_BYTES_MIN, Reply, Request, has_room_for};
 
 use super::Worker;
-use super::large_values::is_staged;
-use super::long_reads::is_long_read;
-use super::shard_runtime::Executed;
+use super::runtime::{Executed, is_long_read, is_staged};
 use super::watchdog::{hangs, hangs_in_disk};
 use crate::admin::backup::{self, Backup};
 use crate::admin::{self, About, Ask, Gathered, Next, ScanArguments};
@@ -146,7 +144,7 @@ impl Worker {
             workers: self.mesh.worker_count(),
             clock: self.clock.of_shard(),
             now_ms: self.clock.now().now_ms,
-            auto_ttl: self.runtime.shard.auto_ttl(),
+            auto_ttl: self.runtime.auto_ttl(),
             some_hang: self.watchdog.some_hang(),
         }
     }
@@ -284,8 +282,7 @@ impl Worker {
     pub(super) fn on_answer(&mut self, from: usize, request_id: RequestId, answer: Answer, batch: &Batch) {
         if request_id == snapshotter::REQUEST_ID {
             let failed = matches!(answer, Answer::Part(Reply::Error(_)));
-            let runtime = &mut self.runtime;
-            runtime.snapshotter.on_synced(!failed, &runtime.journal.log, &mut self.mesh);
+            self.runtime.on_peer_synced(!failed, &mut self.mesh);
             return;
         }
         let Some(mut connection) = self.clients.take_out(request_id.socket) else {

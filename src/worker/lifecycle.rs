@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 use shard::Shard;
 use wal::{OsDisk, Replayed};
 
-use super::shard_runtime::ShardRuntime;
+use super::runtime::ShardRuntime;
 use super::{Worker, WorkerReport};
-use crate::durability::journal::Journal;
 use crate::failure::Failure;
 use crate::recovery::{self, ShardData};
 use crate::shared::Shared;
@@ -49,8 +48,7 @@ impl Lifecycle {
         if shared.loading.is_read()
             && let Some((data, replayed)) = self.read_back.take()
         {
-            runtime.journal.set(Journal::new(data.open(replayed)?, &shared.config));
-            shared.shard_loaded(runtime.index, runtime.shard.key_count());
+            runtime.open_log(data.open(replayed)?, shared);
         }
         self.loading = !shared.loading.is_over();
         Ok(!self.loading)
@@ -88,13 +86,13 @@ impl Worker {
             turned?;
             let note = shared.config.enable_analytics.then(|| data.note());
             self.runtime.take_up(shard, note.as_ref());
-            shared.clock.learn(self.runtime.shard.clocks());
+            shared.clock.learn(self.runtime.clocks());
             self.lifecycle.read_back = Some((data, replayed));
             let _ = self.lifecycle.files.read.send(WorkerReport::Read); // The process may be ending.
         }
         if self.lifecycle.open_log(&mut self.runtime, &self.shared)? {
             let clock = self.shared.clock.resume(self.shared.started, self.shared.config.boot);
-            self.clock.resume(clock, &mut self.runtime.shard);
+            self.clock.resume(clock, self.runtime.shard_mut());
             self.log_clocks();
             let (runtime, turn) = self.runtime_and_turn();
             runtime.write_down_progress(&turn);
@@ -113,8 +111,7 @@ impl Worker {
             client.is_quiet() && !client.replies.is_ready() && !self.net.is_sending(client.socket)
         });
         let all_drained = self.lifecycle.drain(is_quiet, &self.shared, self.mesh.worker_count());
-        let awaits_sync = self.runtime.journal.get().is_some_and(Journal::awaits_sync);
         // The thread that copies a backup is not waited for: what it leaves is none.
-        all_drained && self.mesh.is_idle() && !self.runtime.snapshotter.is_busy() && !awaits_sync
+        all_drained && self.mesh.is_idle() && !self.runtime.is_busy()
     }
 }

@@ -11,14 +11,10 @@
 mod accept;
 mod clients;
 mod dispatch;
-mod large_values;
 mod lifecycle;
-mod long_reads;
-mod parts;
 mod peer;
+mod runtime;
 mod serve;
-mod settling;
-mod shard_runtime;
 mod stuck_clients;
 #[cfg(test)]
 mod tests;
@@ -31,11 +27,13 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use shard::Error;
+
 use crate::admin::backup::Backup;
 use crate::client::Stage;
 use crate::clock::{Clock, Reading};
 use crate::config::SyncMode;
-use crate::durability::journal::{Journal, Outcome};
+use crate::durability::journal::Outcome;
 use crate::failure::Failure;
 use crate::mesh::Mesh;
 use crate::net::listener::Endpoint;
@@ -44,8 +42,8 @@ use crate::shared::Shared;
 use accept::Acceptor;
 use clients::Clients;
 use lifecycle::Lifecycle;
+use runtime::ShardRuntime;
 use serve::BACKLOG_TIME_MIN;
-use shard_runtime::ShardRuntime;
 use stuck_clients::StuckClients;
 use turn::{Due, TICK_MS, Trace, Turn, TurnClock};
 use watchdog::Watchdog;
@@ -53,10 +51,8 @@ use watchdog::Watchdog;
 pub(crate) use accept::REFUSED_AT_ONCE_MAX;
 pub use lifecycle::ShardFiles;
 
-/// In the mode `always`, how long what arrives during a sync may wait for more, where turns serve fewer commands than
-/// this and several clients wait.
+/// In the mode `always`, how long what arrives during a sync may wait for more.
 const GATHERING: Duration = Duration::from_micros(40);
-const GATHERING_COMMANDS_MAX: u64 = 16;
 
 /// While a sync waits for its commit siblings, so much of it is slept through, and for so long at most, since others
 /// come as well.
@@ -167,7 +163,7 @@ impl Worker {
                 continue;
             }
             idle_since = None;
-            let siblings = self.runtime.journal.get().and_then(Journal::awaited_siblings);
+            let siblings = self.runtime.awaited_siblings();
             if !self.awaits_threads() {
                 // The executor has nothing else to do: wait where the work comes from.
                 let patience = self.until_due();
@@ -195,15 +191,12 @@ impl Worker {
             }
             self.net.unparked();
         }
-        let index = self.index;
-        // A server that is told to stop while it is loading ends without an end of its workers.
-        let Some(journal) = self.runtime.journal.into_inner() else { return Ok(()) };
-        journal.close().map_err(|error| Failure::log(index, error))
+        self.runtime.close()
     }
 
     /// Whether another thread works for this one, and will wake it by its executor.
     fn awaits_threads(&self) -> bool {
-        self.runtime.snapshotter.is_busy() || self.backup.is_some() || self.runtime.journal.get().is_none()
+        self.runtime.awaits_threads() || self.backup.is_some()
     }
 
     /// How long until something is due by the clock.
@@ -269,7 +262,7 @@ impl Worker {
         trace.end_part("tick_us");
         progressed |= !self.lifecycle.is_loading() && self.background() | self.end_backup();
         trace.end_part("background_us");
-        if self.lifecycle.is_loading() || !self.runtime.journal.gathers() {
+        if self.lifecycle.is_loading() || !self.runtime.gathers() {
             let (runtime, mut turn) = self.runtime_and_turn();
             runtime.write_log(&mut turn);
         }
@@ -284,19 +277,16 @@ impl Worker {
         Ok(progressed)
     }
 
-    /// Whether what arrives during the next sync gathers: where each packet brings one command, most of a turn's cost
-    /// is that it happens at all.
+    /// In the mode `always`, has what arrives during the next sync gather where that pays.
     fn choose_gathering(&mut self) {
         if self.shared.config.sync_mode != SyncMode::Always || self.lifecycle.is_loading() {
             return;
         }
-        let journal = &mut *self.runtime.journal;
-        if self.commands != self.commands_before {
-            let served = self.commands - std::mem::replace(&mut self.commands_before, self.commands);
-            let gathers = served < GATHERING_COMMANDS_MAX && journal.awaiting_sync() > 1;
+        let served = self.commands - std::mem::replace(&mut self.commands_before, self.commands);
+        let gathers = self.runtime.expect_siblings(served, self.clock.now());
+        if served > 0 {
             self.net.gather_for(if gathers { GATHERING } else { Duration::ZERO });
         }
-        journal.expect_siblings(self.runtime.siblings.expected(self.clock.now().uptime_us));
     }
 
     fn on_event(&mut self, event: Event) {
@@ -322,7 +312,7 @@ impl Worker {
             }
             Event::SendFailed(id, _) => self.clients.set_stage(id, |_| Stage::Gone),
             Event::Synced(result) => {
-                self.runtime.journal.on_synced(result, &mut self.net, &mut self.mesh);
+                self.runtime.on_synced(result, &mut self.net, &mut self.mesh);
             }
         }
     }
@@ -342,12 +332,12 @@ impl Worker {
 
     /// What was answered in the turn whose frames could not be written is not coming: its clients are told, and let
     /// go.
-    fn give_up_held_back(&mut self) {
+    fn give_up_held_back(&mut self, error: &Error) {
         for id in self.clients.those(|connection| connection.client.held_back) {
             let mut connection = self.clients.take_out(id).expect("it is there");
             let client = &mut connection.client;
             client.held_back = false;
-            self.end_with_error(client, self.runtime.journal.not_on_disk());
+            self.end_with_error(client, error.clone());
             client.stage = Stage::Closing;
             self.clients.put_back(connection);
         }
@@ -362,7 +352,7 @@ impl Worker {
             self.runtime.begin_to_expire();
         }
         if let Some(latency_us) = second {
-            self.runtime.shard.note_second(now.now_ms, latency_us);
+            self.runtime.note_second(now, latency_us);
             self.look_for_stuck_clients();
             if !is_loading {
                 self.log_clocks();
@@ -374,11 +364,8 @@ impl Worker {
         let passed = self.watchdog.step_towards_timeouts(now.uptime_ms);
         self.look_for_hangs(passed);
         self.end_timed_waits();
-        if self.runtime.journal.get().is_some() {
-            if self.runtime.journal.watch(passed, &mut self.mesh) {
-                self.give_up_held_back();
-            }
-            self.shared.note_disk(self.index, self.runtime.journal.is_failing());
+        if let Some(error) = self.runtime.watch_disk(passed, &self.shared, &mut self.mesh) {
+            self.give_up_held_back(&error);
         }
         if !is_loading {
             let (runtime, turn) = self.runtime_and_turn();

@@ -3,7 +3,7 @@
 use shard::{Dialect, OwnedRequest, Reply, Scan};
 
 use super::Worker;
-use super::parts::Prepared;
+use super::runtime::Prepared;
 use super::serve::READ_AHEAD_MAX;
 use crate::mesh::{Answer, Batch, Call, RequestId};
 use crate::metrics::Report;
@@ -18,7 +18,7 @@ impl Worker {
         let asks = !calls.is_empty();
         let mut rest = calls.drain(..);
         while !rest.as_slice().is_empty() {
-            self.runtime.shard.warm(batch.first_args(rest.as_slice().iter().take(READ_AHEAD_MAX)));
+            self.runtime.prefetch(batch.first_args(rest.as_slice().iter().take(READ_AHEAD_MAX)));
             for (request_id, call) in rest.by_ref().take(READ_AHEAD_MAX) {
                 self.on_call(from, request_id, call, &batch);
             }
@@ -42,8 +42,7 @@ impl Worker {
             Call::RunLarge(request) => runtime.take_large(from, id, request, turn),
             Call::RunPart { command, args } => {
                 let request = batch.request(command, Dialect::Resp3, args);
-                let (reply, seq) = runtime.execute_part(&request, turn.now, turn.mesh);
-                runtime.journal.answer(seq, from, id, Answer::Part(reply), turn.mesh);
+                runtime.run_part_for(from, id, &request, turn);
             }
             Call::Lock { transaction, wait, command, args, participants } => {
                 let request = OwnedRequest::new(&batch.request(command, Dialect::Resp3, args));
@@ -62,11 +61,10 @@ impl Worker {
                 turn.mesh.to(from).answer(id, Answer::Part(Reply::Ok));
             }
             Call::Sync => {
-                runtime.write_log(turn);
-                runtime.journal.answer_synced(from, id, turn.net, turn.mesh);
+                runtime.sync_for(from, id, turn);
             }
-            Call::Compact => runtime.snapshotter.ask(from, id),
-            Call::CompactUnheard => runtime.snapshotter.ask_unheard(),
+            Call::Compact => runtime.compact(Some((from, id))),
+            Call::CompactUnheard => runtime.compact(None),
             Call::Report => {
                 let report = self.report();
                 self.mesh.to(from).answer(id, Answer::Report(Box::new(report)));

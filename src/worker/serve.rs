@@ -194,7 +194,7 @@ impl Worker {
     fn read_ahead(&self, bytes: &[u8]) {
         let shards = self.mesh.worker_count();
         let own = |key: &&[u8]| slots::owner(key, shards) == self.index;
-        self.runtime.shard.warm(protocol::first_args(bytes).take(READ_AHEAD_MAX).filter(own));
+        self.runtime.prefetch(protocol::first_args(bytes).take(READ_AHEAD_MAX).filter(own));
     }
 
     /// Moves the replies of clients on, and their connections towards their end.

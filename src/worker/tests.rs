@@ -115,7 +115,7 @@ fn a_turn_runs_a_bounded_part_of_a_pipeline_however_it_arrives() {
                 replies == count
             });
             assert_eq!(largest, COMMANDS_PER_TURN, "{count} commands of {bytes} bytes");
-            assert_eq!(worker.runtime.shard.key_count(), count);
+            assert_eq!(worker.runtime.key_count(), count);
         });
     }
 }
@@ -153,7 +153,7 @@ fn a_turn_visits_a_bounded_part_of_the_keys_and_serves_others_meanwhile() {
         let mut clients = [Client::connect(worker), Client::connect(worker)];
         let mut other = Client::connect(worker);
         clients[0].send(&pipeline(KEYS, 20));
-        turns(worker, |worker| worker.runtime.shard.key_count() == KEYS);
+        turns(worker, |worker| worker.runtime.key_count() == KEYS);
         turns(worker, |_| clients[0].received().is_empty());
         clients.iter_mut().for_each(|client| client.send("KEYS *\r\n"));
         turns(worker, |worker| worker.runtime.walks().0 == 2);
@@ -208,7 +208,7 @@ fn a_turn_receives_a_bounded_part_of_a_large_request_and_serves_others_meanwhile
                 "all in {turns_taken} turns"
             );
             assert!(is_alone || pongs + 3 > turns_taken, "{pongs} replies with {turns_taken} turns");
-            assert_eq!(worker.runtime.shard.key_count(), 1);
+            assert_eq!(worker.runtime.key_count(), 1);
         });
     }
 }
@@ -236,14 +236,14 @@ fn what_a_client_asked_for_ends_with_it() {
         ("KEYS *\r\n", |worker| worker.runtime.walks().0),
         ("SCAN 0 COUNT 4000\r\n", |worker| worker.runtime.walks().0),
         ("COLDKEYS 0\r\n", |worker| worker.runtime.query_count()),
-        (&set, |worker| worker.runtime.stagings.len()),
+        (&set, |worker| worker.runtime.staging_count()),
     ];
     for (request, under_way) in requests {
         let name = &request[..request.len().min(20)];
         with_worker_of(&["--enable-analytics"], |worker| {
             let mut filler = Client::connect(worker);
             send_all(worker, &mut filler, pipeline(KEYS, 20).as_bytes());
-            turns(worker, |worker| worker.runtime.shard.key_count() == KEYS);
+            turns(worker, |worker| worker.runtime.key_count() == KEYS);
             let mut client = Client::connect(worker);
             // A reply that was not read makes the end of the connection a reset.
             client.send("PING\r\n");
@@ -259,7 +259,7 @@ fn what_a_client_asked_for_ends_with_it() {
             });
             assert_eq!(under_way(worker), 0, "{name}");
             assert!(turns_taken < 10, "{name} ended after {turns_taken} turns");
-            assert_eq!(worker.runtime.shard.key_count(), KEYS, "{name}");
+            assert_eq!(worker.runtime.key_count(), KEYS, "{name}");
         });
     }
 }
@@ -345,9 +345,9 @@ fn a_turn_reads_a_bounded_part_of_very_many_keys_and_all_as_of_one_moment() {
             with_worker(|worker| {
                 let (mut client, mut other) = (Client::connect(worker), Client::connect(worker));
                 send_all(worker, &mut other, pipeline(KEYS, 20).as_bytes());
-                turns(worker, |worker| worker.runtime.shard.key_count() == KEYS);
+                turns(worker, |worker| worker.runtime.key_count() == KEYS);
                 send_all(worker, &mut client, long_read.as_bytes());
-                turns(worker, |worker| worker.runtime.long_reads.len() == 1);
+                turns(worker, |worker| worker.runtime.long_reads(b"").0 == 1);
                 if let Some(number) = changed {
                     // Of the first key, the old value was read; the last one is read behind the change.
                     assert_eq!(execute(worker, &["DEL", &format!("{number:06}")]), Reply::Integer(1));
@@ -384,13 +384,11 @@ fn a_change_of_what_was_read_ends_reads_with_very_many_keys_left_with_an_error()
         for reader in &mut readers {
             send_all(worker, reader, long_read.as_bytes());
         }
-        turns(worker, |worker| {
-            worker.runtime.long_reads.iter().filter(|reading| reading.has_seen(b"")).count() == READERS
-        });
+        turns(worker, |worker| worker.runtime.long_reads(b"").1 == READERS);
         assert_eq!(execute(worker, &["SET", "other", "1"]), Reply::Ok);
-        assert_eq!(worker.runtime.long_reads.len(), READERS, "another key is no matter");
+        assert_eq!(worker.runtime.long_reads(b"").0, READERS, "another key is no matter");
         assert_eq!(execute(worker, &["SET", "", "v"]), Reply::Ok);
-        assert_eq!(worker.runtime.long_reads.len(), 0, "they have come to their end before");
+        assert_eq!(worker.runtime.long_reads(b"").0, 0, "they have come to their end before");
         let mut received = [const { String::new() }; READERS];
         turns(worker, |_| {
             readers

@@ -4,8 +4,8 @@
 //! by all its shards. When every shard has on disk what it had written in that moment, no crash can take a part of them
 //! back; a start that lacks one has lost it to damage.
 
-use super::shard_runtime::ShardRuntime;
-use super::turn::Turn;
+use super::ShardRuntime;
+use crate::worker::turn::Turn;
 
 /// How often it is written down beside the log how far it is.
 const NOTE_MS: u64 = 500;
@@ -20,7 +20,7 @@ pub(super) struct Settling {
 
 impl ShardRuntime {
     /// Writes down how far the log is, now and then.
-    pub(super) fn write_down_progress(&mut self, turn: &Turn<'_>) {
+    pub(in crate::worker) fn write_down_progress(&mut self, turn: &Turn<'_>) {
         if turn.now.uptime_ms < self.settling.next_note_ms {
             return;
         }

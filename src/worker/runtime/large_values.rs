@@ -10,9 +10,9 @@ use shard::command::{Access, Run};
 use shard::{OwnedRequest, Request};
 use wal::{OsDisk, Staged};
 
-use super::shard_runtime::ShardRuntime;
-use super::turn::Turn;
+use super::ShardRuntime;
 use crate::mesh::RequestId;
+use crate::worker::turn::Turn;
 
 /// Values from this size on. What is smaller takes a few milliseconds at most.
 const STAGED_BYTES_MIN: usize = 4 << 20;
@@ -34,7 +34,7 @@ pub(super) struct Staging {
 
 /// Whether a request waits until its value is written.
 #[inline]
-pub(super) fn is_staged(request: &Request<'_>) -> bool {
+pub(in crate::worker) fn is_staged(request: &Request<'_>) -> bool {
     request.large_arg().is_some_and(|value| value.len() >= STAGED_BYTES_MIN)
         && request.command.access == Access::Write
         && matches!(request.command.run, Run::Key(_))
@@ -43,12 +43,12 @@ pub(super) fn is_staged(request: &Request<'_>) -> bool {
 }
 
 impl ShardRuntime {
-    pub(super) fn stage(&mut self, origin: usize, request_id: RequestId, request: OwnedRequest) {
+    pub(in crate::worker) fn stage(&mut self, origin: usize, request_id: RequestId, request: OwnedRequest) {
         self.stagings.push_back(Staging { origin, request_id, request, staged: None });
     }
 
     /// Drops the command of this worker's client that waits for its value. Returns whether it still did.
-    pub(super) fn unstage(&mut self, asker: (usize, RequestId)) -> bool {
+    pub(in crate::worker) fn unstage(&mut self, asker: (usize, RequestId)) -> bool {
         let at = self.stagings.iter().position(|staging| (staging.origin, staging.request_id) == asker);
         let Some(staging) = at.and_then(|at| self.stagings.remove(at)) else { return false };
         if staging.staged.is_some() {
@@ -58,7 +58,7 @@ impl ShardRuntime {
     }
 
     /// Goes on with the first command that waits for its value. Returns whether any is left.
-    pub(super) fn go_on_staging(&mut self, turn: &mut Turn<'_>) -> bool {
+    pub(in crate::worker) fn go_on_staging(&mut self, turn: &mut Turn<'_>) -> bool {
         let Some(mut staging) = self.stagings.pop_front() else { return false };
         let staged = match staging.staged.take() {
             // The file of the one before is still being removed.

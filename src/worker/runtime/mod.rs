@@ -1,6 +1,11 @@
 //! A worker's shard, its log, and what is under way on them: requests that wait for locks, parts of transactions, and
 //! work that takes several turns. Clients are not known here; answers go to the workers that asked, this one among them.
 
+mod large_values;
+mod long_reads;
+mod parts;
+mod settling;
+
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -9,14 +14,10 @@ use std::time::{Duration, Instant};
 use shard::analytics::inquiry::{Inquiry, Question};
 use shard::command::{Access, Run};
 use shard::{
-    AutoTtl, Dialect, Error, LockKeys, LockTable, OwnedRequest, Reply, Request, Scan, Shard, Waiter,
+    AutoTtl, Clocks, Dialect, Error, LockKeys, LockTable, OwnedRequest, Reply, Request, Scan, Shard, Waiter,
 };
-use wal::{Note, OsDisk};
+use wal::{Log, Note, OsDisk};
 
-use super::large_values::{Stagings, is_staged};
-use super::long_reads::{Readings, is_long_read};
-use super::parts::Prepared;
-use super::settling::Settling;
 use super::turn::{Now, Turn};
 use crate::client::reply::write_reply;
 use crate::clock::{Followed, Reading, ShardClock};
@@ -24,6 +25,7 @@ use crate::config::{Config, SyncMode};
 use crate::durability::commit_delay::CommitSiblings;
 use crate::durability::journal::{Journal, Outcome};
 use crate::durability::snapshotter::Snapshotter;
+use crate::failure::Failure;
 use crate::mesh::{Answer, Mesh, Page, RequestId, TransactionId};
 use crate::metrics::Report;
 use crate::net::Net;
@@ -32,6 +34,13 @@ use crate::shared::progress::Loaded;
 use crate::slots::SHARDS_MAX;
 use crate::txn::id::transaction_id;
 use crate::{protocol, recovery};
+use large_values::Stagings;
+use long_reads::Readings;
+use settling::Settling;
+
+pub(super) use large_values::is_staged;
+pub(super) use long_reads::is_long_read;
+pub(super) use parts::Prepared;
 
 /// How many due keys one turn removes. Each costs a microsecond or two where millions are due and none is cached; a
 /// client without a pipeline is served once a turn.
@@ -50,45 +59,49 @@ const WALK_STEPS_PER_TURN: usize = 64 << 10;
 /// By so much a wall clock has to be set for a line in the server's log: one that is only corrected is not worth it.
 const TOLD_STEP_MS: u64 = 1000;
 
+/// In the mode `always`, what arrives during a sync waits for more where turns serve fewer commands than this and several
+/// clients wait.
+const GATHERING_COMMANDS_MAX: u64 = 16;
+
 /// How long `everysec` leaves data unsynced.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A worker's shard, its log, and what is under way on them.
 pub(super) struct ShardRuntime {
-    pub(super) index: usize,
-    pub(super) shard: Shard,
+    index: usize,
+    shard: Shard,
     /// Empty while the shard is being read back.
-    pub(super) journal: Loaded<Journal>,
-    pub(super) snapshotter: Snapshotter,
-    pub(super) locks: LockTable<Deferred>,
+    journal: Loaded<Journal>,
+    snapshotter: Snapshotter,
+    locks: LockTable<Deferred>,
     /// The locked or waiting parts of transactions.
-    pub(super) prepared: HashMap<TransactionId, Prepared>,
+    prepared: HashMap<TransactionId, Prepared>,
     /// The time of the last transaction id that was made or met; see [`Shared::id_time_us`].
-    pub(super) last_id_us: u64,
+    last_id_us: u64,
     /// The snapshotter stands in line at the lock table, for a quiescent point.
     awaits_quiescence: bool,
-    pub(super) settling: Settling,
+    settling: Settling,
     /// Questions about the use of keys; the first one is being answered. Each client has one at most.
     queries: VecDeque<Asked>,
     /// Walks of `SCAN` and `KEYS`, which take turns. Each client has one at most.
     walks: VecDeque<Walking>,
     /// Reads of very many keys.
-    pub(super) long_reads: Readings,
+    long_reads: Readings,
     /// Commands that wait until their large values are written.
-    pub(super) stagings: Stagings,
+    stagings: Stagings,
     /// Expired keys are left to be removed.
     expiring: bool,
     /// Which change of the rules for TTLs counts here.
     auto_ttl_version: u64,
     /// In the mode `always`: whose commands wait for syncs.
-    pub(super) siblings: CommitSiblings,
+    siblings: CommitSiblings,
     last_sync: Instant,
     /// What became of frames that were written in this turn, for its clients.
     outcomes: Vec<Outcome>,
 }
 
 /// What waits for locks.
-pub(super) enum Deferred {
+enum Deferred {
     /// A command on one shard.
     Request { origin: usize, request_id: RequestId, request: OwnedRequest },
     /// A part of a transaction; see [`ShardRuntime::prepared`].
@@ -163,6 +176,53 @@ impl ShardRuntime {
         }
         shard.set_auto_ttl(self.shard.auto_ttl().clone());
         self.shard = shard;
+    }
+
+    /// Opens the log that was read back.
+    pub(super) fn open_log(&mut self, log: Log<OsDisk>, shared: &Shared) {
+        self.journal.set(Journal::new(log, &shared.config));
+        shared.shard_loaded(self.index, self.shard.key_count());
+    }
+
+    /// The shard, whose clock begins to go.
+    pub(super) fn shard_mut(&mut self) -> &mut Shard {
+        &mut self.shard
+    }
+
+    /// What the log last said of the clocks, if it did.
+    pub(super) fn clocks(&self) -> Option<Clocks> {
+        self.shard.clocks()
+    }
+
+    /// Which TTL keys get that are written without one.
+    pub(super) fn auto_ttl(&self) -> &Arc<AutoTtl> {
+        self.shard.auto_ttl()
+    }
+
+    /// Reads ahead for requests on these keys.
+    #[inline]
+    pub(super) fn prefetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        self.shard.warm(keys);
+    }
+
+    /// Whether another thread works on the log, and will wake the worker by its executor.
+    pub(super) fn awaits_threads(&self) -> bool {
+        self.snapshotter.is_busy() || self.journal.get().is_none()
+    }
+
+    /// Whether a sync or other blocking work is under way, whose end the end of the server waits for.
+    pub(super) fn is_busy(&self) -> bool {
+        self.snapshotter.is_busy() || self.journal.get().is_some_and(Journal::awaits_sync)
+    }
+
+    /// Ends the log, if there is one.
+    ///
+    /// # Errors
+    /// [`Failure::Log`].
+    pub(super) fn close(self) -> Result<(), Failure> {
+        // A server that is told to stop while it is loading ends without an end of its workers.
+        let Some(journal) = self.journal.into_inner() else { return Ok(()) };
+        journal.close().map_err(|error| Failure::log(self.index, error))
     }
 
     // ---- requests ----
@@ -345,6 +405,63 @@ impl ShardRuntime {
         }
     }
 
+    /// Whether this turn's changes may wait for later ones before they are written.
+    pub(super) fn gathers(&self) -> bool {
+        self.journal.gathers()
+    }
+
+    /// In the mode `always`, before a turn: expects commit siblings. Returns whether what arrives during the next sync
+    /// gathers, given that the turns before have `served` so many commands: where each packet brings one command, most
+    /// of a turn's cost is that it happens at all.
+    pub(super) fn expect_siblings(&mut self, served: u64, now: Now) -> bool {
+        let gathers = served < GATHERING_COMMANDS_MAX && self.journal.awaiting_sync() > 1;
+        self.journal.expect_siblings(self.siblings.expected(now.uptime_us));
+        gathers
+    }
+
+    /// How many more commands the next sync waits for, and for how long, if it does.
+    pub(super) fn awaited_siblings(&self) -> Option<(usize, Duration)> {
+        self.journal.get().and_then(Journal::awaited_siblings)
+    }
+
+    /// Takes the end of the sync of one file.
+    pub(super) fn on_synced(&mut self, result: std::io::Result<()>, net: &mut Net, mesh: &mut Mesh) {
+        self.journal.on_synced(result, net, mesh);
+    }
+
+    /// A worker has synced its log for a snapshot of this shard, or could not.
+    pub(super) fn on_peer_synced(&mut self, synced: bool, mesh: &mut Mesh) {
+        self.snapshotter.on_synced(synced, &self.journal.log, mesh);
+    }
+
+    /// Answers when everything acknowledged so far is on disk.
+    pub(super) fn sync_for(&mut self, origin: usize, request_id: RequestId, turn: &mut Turn<'_>) {
+        self.write_log(turn);
+        self.journal.answer_synced(origin, request_id, turn.net, turn.mesh);
+    }
+
+    /// Asks for a snapshot; the worker that asks is answered, or nothing is.
+    pub(super) fn compact(&mut self, asker: Option<(usize, RequestId)>) {
+        match asker {
+            Some((origin, request_id)) => self.snapshotter.ask(origin, request_id),
+            None => self.snapshotter.ask_unheard(),
+        }
+    }
+
+    /// Looks whether the disk has taken too long, `passed` after the last look. Returns the error for clients whose
+    /// replies show what could not be written, if they are given up.
+    pub(super) fn watch_disk(&mut self, passed: Duration, shared: &Shared, mesh: &mut Mesh) -> Option<Error> {
+        self.journal.get()?;
+        let are_given_up = self.journal.watch(passed, mesh);
+        shared.note_disk(self.index, self.journal.is_failing());
+        are_given_up.then(|| self.journal.not_on_disk())
+    }
+
+    /// Takes note of the last second.
+    pub(super) fn note_second(&mut self, now: Now, latency_us: Option<f64>) {
+        self.shard.note_second(now.now_ms, latency_us);
+    }
+
     /// What became of the frames that were written, in order.
     pub(super) fn take_outcomes(&mut self) -> Vec<Outcome> {
         std::mem::take(&mut self.outcomes)
@@ -493,6 +610,23 @@ impl ShardRuntime {
     #[cfg(test)]
     pub(super) fn walks(&self) -> (usize, usize) {
         (self.walks.len(), self.walks.iter().map(|walk| walk.page.count).sum())
+    }
+
+    #[cfg(test)]
+    pub(super) fn key_count(&self) -> usize {
+        self.shard.key_count()
+    }
+
+    #[cfg(test)]
+    pub(super) fn staging_count(&self) -> usize {
+        self.stagings.len()
+    }
+
+    /// How many reads of very many keys are under way, and how many of them have come to this key.
+    #[cfg(test)]
+    pub(super) fn long_reads(&self, key: &[u8]) -> (usize, usize) {
+        let seen = self.long_reads.iter().filter(|read| read.has_seen(key));
+        (self.long_reads.len(), seen.count())
     }
 
     #[cfg(test)]

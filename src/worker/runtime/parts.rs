@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use shard::command::{Access, Run};
-use shard::{Error, OwnedRequest, Reply, Waiter};
+use shard::{Error, OwnedRequest, Reply, Request, Waiter};
 use wal::Kind;
 
-use super::shard_runtime::{Deferred, ShardRuntime};
-use super::turn::Turn;
+use super::{Deferred, ShardRuntime};
 use crate::durability::journal::printable;
 use crate::mesh::{Answer, RequestId, ShardImage, TransactionId};
 use crate::txn::id::id_micros;
+use crate::worker::turn::Turn;
 
 /// A part of a transaction at the shard that holds its keys.
-pub(super) struct Prepared {
+pub(in crate::worker) struct Prepared {
     pub origin: usize,
     pub request_id: RequestId,
     pub request: OwnedRequest,
@@ -22,7 +22,7 @@ pub(super) struct Prepared {
 
 impl ShardRuntime {
     /// Locks the keys of a part. Where they are not free, the part waits for them or, unless it is to `wait`, is refused.
-    pub(super) fn lock_part(
+    pub(in crate::worker) fn lock_part(
         &mut self,
         transaction: TransactionId,
         wait: bool,
@@ -57,7 +57,18 @@ impl ShardRuntime {
             return;
         }
         let request = part.request.clone();
-        let (reply, seq) = self.execute_part(&request.request(), turn.now, turn.mesh);
+        self.run_part_for(origin, request_id, &request.request(), turn);
+    }
+
+    /// Runs a part of a command, and answers it once the log allows.
+    pub(in crate::worker) fn run_part_for(
+        &mut self,
+        origin: usize,
+        request_id: RequestId,
+        request: &Request<'_>,
+        turn: &mut Turn<'_>,
+    ) {
+        let (reply, seq) = self.execute_part(request, turn.now, turn.mesh);
         self.journal.answer(seq, origin, request_id, Answer::Part(reply), turn.mesh);
     }
 
@@ -78,7 +89,7 @@ impl ShardRuntime {
     }
 
     /// Runs a locked part under this id of the log, and answers it once the log allows.
-    pub(super) fn commit(
+    pub(in crate::worker) fn commit(
         &mut self,
         transaction: TransactionId,
         record: TransactionId,
@@ -95,7 +106,7 @@ impl ShardRuntime {
     }
 
     /// Gives back what a transaction has locked, and goes on with what has waited for it.
-    pub(super) fn release(&mut self, transaction: TransactionId, turn: &mut Turn<'_>) {
+    pub(in crate::worker) fn release(&mut self, transaction: TransactionId, turn: &mut Turn<'_>) {
         self.prepared.remove(&transaction);
         let mut granted = Vec::new();
         self.locks.release(transaction, &mut granted);

@@ -11,11 +11,11 @@ use ahash::RandomState;
 use shard::command::{Access, Merge, Run};
 use shard::{Error, OwnedRequest, Reply, Request};
 
-use super::shard_runtime::{Executed, ShardRuntime};
-use super::turn::Now;
+use super::{Executed, ShardRuntime};
 use crate::client::reply::write_reply;
 use crate::mesh::{Mesh, RequestId};
 use crate::protocol::{self, REQUEST_BYTES_MAX};
+use crate::worker::turn::Now;
 
 /// Up to so many keys are read at once: a millisecond.
 pub(super) const KEYS_AT_ONCE_MAX: usize = 4096;
@@ -60,7 +60,7 @@ pub(super) struct Reading {
 
 /// Whether a request reads so many keys that it takes several turns.
 #[inline]
-pub(super) fn is_long_read(request: &Request<'_>) -> bool {
+pub(in crate::worker) fn is_long_read(request: &Request<'_>) -> bool {
     request.arg_count() > KEYS_AT_ONCE_MAX
         && request.command.access == Access::Read
         && matches!(request.command.run, Run::Keys(..))
@@ -101,25 +101,30 @@ impl Reading {
         (hash / 64, 1 << (hash % 64))
     }
 
-    pub(super) fn has_seen(&self, key: &[u8]) -> bool {
+    pub(in crate::worker) fn has_seen(&self, key: &[u8]) -> bool {
         let (word, bit) = Reading::bit(&self.hasher, self.seen.len(), key);
         self.seen[word] & bit != 0
     }
 }
 
 impl ShardRuntime {
-    pub(super) fn begin_long_read(&mut self, origin: usize, request_id: RequestId, request: &Request<'_>) {
+    pub(in crate::worker) fn begin_long_read(
+        &mut self,
+        origin: usize,
+        request_id: RequestId,
+        request: &Request<'_>,
+    ) {
         self.long_reads.push_back(Reading::new(origin, request_id, request));
     }
 
     /// Drops a read of this worker's client. Returns whether it was still under way.
-    pub(super) fn drop_long_read(&mut self, asker: (usize, RequestId)) -> bool {
+    pub(in crate::worker) fn drop_long_read(&mut self, asker: (usize, RequestId)) -> bool {
         let at = self.long_reads.iter().position(|reading| (reading.origin, reading.request_id) == asker);
         at.and_then(|at| self.long_reads.remove(at)).is_some()
     }
 
     /// Goes on with the first read. Returns whether any is left.
-    pub(super) fn go_on_reading(&mut self, now: Now, mesh: &mut Mesh) -> bool {
+    pub(in crate::worker) fn go_on_reading(&mut self, now: Now, mesh: &mut Mesh) -> bool {
         let Some(mut reading) = self.long_reads.pop_front() else { return false };
         let end = (reading.read + KEYS_PER_TURN, reading.items.len() + BYTES_PER_TURN);
         while !reading.is_over() && reading.read < end.0 && reading.items.len() < end.1 {
@@ -135,7 +140,7 @@ impl ShardRuntime {
 
     /// Has those reads come to their end that a request would change something of.
     #[inline]
-    pub(super) fn settle_long_reads(&mut self, request: &Request<'_>, now: Now, mesh: &mut Mesh) {
+    pub(in crate::worker) fn settle_long_reads(&mut self, request: &Request<'_>, now: Now, mesh: &mut Mesh) {
         if !self.long_reads.is_empty() && request.command.access == Access::Write {
             self.settle_readings_of(request, now, mesh);
         }
