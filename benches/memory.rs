@@ -1,4 +1,4 @@
-//! How much memory keys take: kvlite against Redis, with and without times to live, for three sizes of
+//! How much memory keys take: kvlite against Redis, with and without TTLs, for three sizes of
 //! values; after values of other sizes have replaced them again and again; and after everything was removed.
 //!
 //! `make bench-memory ARGS=--help` shows the options.

@@ -322,7 +322,7 @@ fn measure_row(row: &Row, servers: &[Server], rounds: usize, seconds: f64) -> Ou
     let mut samples = vec![Vec::new(); servers.len()];
     for round in 0..rounds {
         for turn in 0..servers.len() {
-            let at = (turn + round) % servers.len(); // Nobody always follows the same server.
+            let at = (turn + round) % servers.len(); // No server always follows the same one.
             let sample = measure(&servers[at], requests[at])?;
             eprintln!(
                 "{}, round {}/{rounds}: {:<16} {:>9.0} ops/s {:>6.2} us CPU/op",

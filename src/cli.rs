@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn the_help_fits_80_columns_and_shows_every_command() {
-        // As wide as it gets: the terminal of whoever runs this does not matter.
+        // As wide as it gets: the terminal that runs this does not matter.
         let help = server_command().render_help().to_string();
         let about = Config::command().get_about().unwrap().to_string();
         assert!(help.replace('\n', " ").starts_with(&about), "{help}");

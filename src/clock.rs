@@ -1,5 +1,5 @@
 //! The server's time: it begins with the wall clock at the first start on a data directory, and from then on goes by
-//! what really elapses, over restarts too. Times to live run by it. How far the wall clock is ahead of it is watched,
+//! what really elapses, over restarts too. TTLs run by it. How far the wall clock is ahead of it is watched,
 //! since moments that clients name, and those that they are shown, follow the wall clock wherever it is set to.
 //!
 //! Clocks are read only here, and only by [`Reading::take`]; all else is told what they showed.

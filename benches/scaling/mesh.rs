@@ -20,7 +20,7 @@ const KEYS: usize = 100_000;
 /// The value of every key.
 const VALUE: &[u8] = b"0123456789abcdef";
 
-/// How many messages without an answer a worker has at each peer: enough that nobody waits for the other.
+/// How many messages without an answer a worker has at each peer: enough that no worker waits for the other.
 const MESSAGES_AHEAD: usize = 16;
 
 /// How many keys are read ahead, as in the server.
@@ -123,7 +123,7 @@ impl<'a> Worker<'a> {
         Ok(worker)
     }
 
-    /// Takes turns until it is told to stop, everything was answered and nobody asks any more. Returns the number
+    /// Takes turns until it is told to stop, everything was answered and no worker asks any more. Returns the number
     /// of commands that it had run, and its CPU time in microseconds.
     fn run(mut self, place: Place, batch: usize, stop: &AtomicBool, done: &AtomicUsize) -> (u64, f64) {
         let workers = self.mesh.worker_count();

@@ -139,7 +139,7 @@ impl Backup {
         }
     }
 
-    /// Whom to answer what, once it has ended. `now_ms` is the server's time.
+    /// Which client to answer what, once it has ended. `now_ms` is the server's time.
     pub fn ended(&self, shared: &Shared, now_ms: u64) -> Option<(RequestId, Reply<'static>)> {
         let outcome = self.outcome.try_recv().ok()?;
         shared.backups.end(outcome.is_err(), now_ms);

@@ -58,7 +58,7 @@ pub enum Failure {
     Closed(Option<io::Error>),
     /// The server sent what is no reply.
     Malformed(Malformed),
-    /// The server sent a reply that nobody asked for.
+    /// The server sent a reply that was not asked for.
     Unasked,
     /// The server sent nothing for this time, though replies are due.
     Silent(Duration),

@@ -116,7 +116,7 @@ pub struct Options {
     #[arg(long, default_value = "16", value_name = "BYTES", help_heading = WORK)]
     pub value_size: Sizes,
 
-    /// Time to live of the values that set writes, in seconds [default: none]
+    /// TTL of the values that set writes, in seconds [default: none]
     #[arg(long, value_name = "SECONDS", help_heading = WORK)]
     #[arg(value_parser = |text: &str| config::number_within::<u32>(text, 1..=0xffff_ffff))]
     pub ttl: Option<u32>,

@@ -256,7 +256,7 @@ impl Replies {
         self.sealed.pop_front().unwrap_or_else(|| std::mem::replace(&mut self.out, spare()).into())
     }
 
-    /// Drops what nobody will read.
+    /// Drops what will not be read.
     pub fn discard(&mut self) {
         self.sealed.clear();
         self.out.clear();

@@ -46,7 +46,7 @@ pub enum LogFormat {
 }
 
 /// In which run of the machine a program takes itself to be. Tests that cut the power of a file system alone say so by
-/// it; nobody else needs it.
+/// it; other programs do not need it.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Boot {
     /// Boot id that counts in place of the machine's: for tests that cut the power of a file system [default: none]
@@ -146,7 +146,7 @@ pub struct Config {
     #[arg(help_heading = PERSISTENCE)]
     pub sync_mode: SyncMode,
 
-    /// How long a disk may hang or fail before whoever waits for it is told that the outcome is unknown; 100ms to
+    /// How long a disk may hang or fail before the clients that wait for it are told that the outcome is unknown; 100ms to
     /// 24h
     #[arg(long, env = "KVLITE_DISK_TIMEOUT", default_value = "10s", value_name = "DURATION")]
     #[arg(value_parser = |text: &str| units::duration_within(text, DISK_TIMEOUT_BOUNDS))]
@@ -197,7 +197,7 @@ pub struct Config {
     #[arg(hide_possible_values = true, value_name = "BOOL", help_heading = ANALYTICS)]
     pub enable_analytics: bool,
 
-    /// Times to live of keys that are written without one: pairs of a glob pattern and a duration, such as
+    /// TTLs of keys that are written without one: pairs of a glob pattern and a duration, such as
     /// 'session:* 1h cache:* 5m'; the first pattern that matches counts [default: none]
     #[arg(long, env = "KVLITE_AUTO_TTL", value_name = "PAIRS", help_heading = ANALYTICS)]
     #[arg(value_parser = units::auto_ttl)]

@@ -34,9 +34,9 @@ pub enum InvalidValue {
     CpuOutOfBounds(usize),
     /// A host name that is empty or holds blanks.
     Host,
-    /// Not pairs of a pattern and a time to live.
+    /// Not pairs of a pattern and a TTL.
     AutoTtl,
-    /// The time to live of this pattern is none, or out of its bounds.
+    /// The TTL of this pattern is none, or out of its bounds.
     AutoTtlDuration(String),
     /// A pattern that is longer than one may be.
     AutoTtlPattern,
@@ -236,10 +236,10 @@ pub fn cpu_list_text(cpus: &[usize]) -> String {
     texts.collect::<Vec<_>>().join(",")
 }
 
-/// The bounds of a time to live that keys get by themselves: up to ten years.
+/// The bounds of a TTL that keys get by themselves: up to ten years.
 const TTL_BOUNDS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(10 * 365 * 24);
 
-/// Reads pairs of a glob pattern and a time to live, such as `session:* 1h cache:* 5m`. No pair: no rule.
+/// Reads pairs of a glob pattern and a TTL, such as `session:* 1h cache:* 5m`. No pair: no rule.
 pub fn auto_ttl(text: &str) -> Result<AutoTtl, InvalidValue> {
     let words: Vec<_> = text.split_ascii_whitespace().collect();
     let (pairs, []) = words.as_chunks::<2>() else { return Err(InvalidValue::AutoTtl) };

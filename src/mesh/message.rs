@@ -100,7 +100,7 @@ pub enum Call {
     /// The client is gone for which a `Scan` or an `Ask` was sent under the same id, or a command that takes
     /// several turns: what is left of it is not done, and what it is answered with will not be looked at.
     Forget,
-    /// Give keys that are written without a time to live one by these rules, unless newer ones have come already.
+    /// Give keys that are written without a TTL one by these rules, unless newer ones have come already.
     /// Answered by `Part`.
     SetAutoTtl {
         /// The rules.
@@ -112,7 +112,7 @@ pub enum Call {
     Sync,
     /// Write a snapshot and drop the log that it replaces. Answered by `Part`.
     Compact,
-    /// As `Compact`, but nobody waits for it; no answer.
+    /// As `Compact`, but it is not waited for; no answer.
     CompactUnheard,
 }
 

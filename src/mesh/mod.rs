@@ -1,8 +1,8 @@
-//! What workers send each other: one message a turn and destination, in bounded queues that nobody waits on.
+//! What workers send each other: one message a turn and destination, in bounded queues, without waiting.
 //!
 //! Every worker has one open [`Batch`] for each peer, to which a turn adds calls to the peer's shard and answers to
 //! the peer's earlier calls. At the end of the turn the batch is sent if the queue has room; otherwise it stays
-//! open and the next turn adds to it. Nobody ever waits for room, so two workers that flood each other cannot
+//! open and the next turn adds to it. A worker never waits for room, so two that flood each other cannot
 //! block each other; and batches cannot grow without bound, because a worker has at most [`CALLS_IN_FLIGHT_MAX`]
 //! calls without an answer at each peer: clients that ask for more are not read from meanwhile.
 
@@ -325,7 +325,7 @@ mod tests {
             alice.send(alice_net);
             assert_eq!(alice.is_idle(), sequence == 0, "the first batch has left, the others wait");
         }
-        assert!(!alice.fall_asleep(), "whoever has batch to send stays awake");
+        assert!(!alice.fall_asleep(), "a worker with a batch to send stays awake");
         assert!(!alice.asleep.load(Ordering::Relaxed));
         let mut batches = Vec::new();
         while let Some(mut batch) = bob.receive(0) {
@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(batches, [vec![0], (1..10).collect()]);
         assert!(alice.is_idle());
         bob.send(bob_net);
-        assert!(!alice.fall_asleep(), "whoever has got batch stays awake");
+        assert!(!alice.fall_asleep(), "a worker that has got a batch stays awake");
     }
 
     #[test]

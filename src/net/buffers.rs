@@ -1,7 +1,7 @@
 //! The buffers that the kernel receives into, shared by all sockets of one ring.
 //!
 //! Contract: a buffer belongs to the kernel from `give` until a receive completion names it, and to one
-//! [`Chunk`] from then until that is dropped. Nobody forms a Rust reference to a buffer the kernel owns.
+//! [`Chunk`] from then until that is dropped. No Rust reference is formed to a buffer the kernel owns.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::Cell;
@@ -103,7 +103,7 @@ impl Buffers {
 impl Drop for Buffers {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with these layouts. `Net` drops its share only after every operation on
-        // its ring has ended, and chunks hold the other shares, so that neither the kernel nor anybody else
+        // its ring has ended, and chunks hold the other shares, so that neither the kernel nor another thread
         // uses the memory.
         unsafe {
             dealloc(self.data.as_ptr(), data_layout());

@@ -6,7 +6,7 @@
 //!
 //! 1. The kernel writes into provided buffers alone ([`Chunk`]); see `buffers.rs`.
 //! 2. The kernel reads from a buffer that was moved into [`Net::send`], and that comes back in
-//!    [`Event::Sent`] once the kernel is done with it, or from one that is shared and that nobody changes. A
+//!    [`Event::Sent`] once the kernel is done with it, or from one that is shared and that is not changed. A
 //!    socket's slot, its descriptor and that buffer live until every operation on the socket has completed,
 //!    whatever the caller does with the socket meanwhile.
 //! 3. Dropping the ring first ends every operation on a socket and reaps its completion, then frees the
@@ -554,7 +554,7 @@ impl Net {
                 return Ok(());
             }
         }
-        // The descriptor of the network ring would not do: nobody is told there of completions that wait to be run.
+        // The descriptor of the network ring would not do: it does not tell of completions that wait to be run.
         self.parking();
         if !self.ready() && is_readable_within(self.wakeup.as_fd(), patience)? {
             rustix::io::read(&self.wakeup, &mut [0; 8])?;
@@ -567,7 +567,7 @@ impl Net {
     /// [`Net::unparked`]: the executor sleeps on it, and still serves its timers and tasks.
     pub fn wakeup_file(&self) -> io::Result<BufferedFile> {
         let descriptor = self.wakeup.try_clone()?.into_raw_fd();
-        // SAFETY: 1. the descriptor is open; 2. nobody else owns it.
+        // SAFETY: 1. the descriptor is open; 2. nothing else owns it.
         Ok(unsafe { BufferedFile::from_raw_fd(descriptor) })
     }
 
@@ -589,7 +589,7 @@ impl Net {
 
     /// Makes the wake-up file readable, so that a parked executor takes a turn.
     pub fn unpark(wakeup: BorrowedFd<'_>) {
-        // The counter overflows only after 2^64 wake-ups that nobody read; the executor is awake then.
+        // The counter overflows only after 2^64 wake-ups that are not read; the executor is awake then.
         let _ = rustix::io::write(wakeup, &1u64.to_ne_bytes());
     }
 
@@ -633,7 +633,7 @@ impl Net {
     fn push(&mut self, entry: &squeue::Entry) {
         // SAFETY: 1. receives name no memory, they take provided buffers; 2. the memory that a send names is
         // the heap memory of `Outgoing::bytes`, which stays where it is and untouched until the completion is
-        // reaped: nobody can change shared bytes; `sending` is not handed out before, `release` and `drop` wait
+        // reaped: shared bytes cannot be changed; `sending` is not handed out before, `release` and `drop` wait
         // for it; 3. no other operation names memory: an accept asks for no address. Sockets, listeners and files
         // keep their descriptors open; a doorbell that is closed too early rings nothing, and the number in its
         // entry is only ever sent a message.
@@ -687,7 +687,7 @@ impl Net {
         match outcome(completion.result()) {
             Ok(descriptor) => {
                 // SAFETY: 1. a successful accept returns a new open descriptor; 2. it is returned once, so
-                // nobody else owns it.
+                // nothing else owns it.
                 let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
                 events.push(Event::Accepted { listener: index, socket });
             }

@@ -281,7 +281,7 @@ impl Parser {
     }
 
     /// Refuses the first line of a web request by GET, which has the name of a command. GET takes one
-    /// argument, so this takes nothing away from anybody.
+    /// argument, so this takes nothing away from any client.
     fn refuse_http_get(&self, input: &[u8]) -> Result<(), ProtocolError> {
         let buffer = self.buffer(input);
         match self.args.spans[..] {

@@ -1,8 +1,8 @@
 //! Commands that involve several shards or several steps: split, merge, transactions.
 //!
 //! A write over several shards is a transaction: it locks its keys everywhere, runs everywhere, and unlocks when
-//! every shard has written its part to the log; whoever asks for one of its keys meanwhile waits at that key's
-//! shard. So no reader sees half of it, and nobody sees what a crash may still take back. First all
+//! every shard has written its part to the log; a request for one of its keys meanwhile waits at that key's
+//! shard. So no reader sees half of it, and none sees what a crash may still take back. First all
 //! locks are asked for at once, and a shard that would have to wait refuses. After a refusal everything is given
 //! back, and the locks are asked for again one shard at a time in ascending order, and waited for: transactions
 //! that wait for each other all climb in the same order, so they cannot deadlock, and shards grant in the order of

@@ -380,7 +380,7 @@ impl Worker {
             }
             (Job::Walk(_), Answer::Part(Reply::Error(error))) => answer_error(client, error),
             (Job::Walk(_), _) => unreachable!("a walk is answered by pages"),
-            (Job::Listing(_), _) => unreachable!("a listing asks nobody"),
+            (Job::Listing(_), _) => unreachable!("a listing asks no worker"),
         }
         true
     }

@@ -1,7 +1,7 @@
 //! Workers that hang in their disks, and what clients that wait for one are told. Nothing that was begun is undone
 //! here: it goes on without them.
 //!
-//! A worker whose thread computes, or is not given a CPU, does not hang: clients wait for it. Neither does anybody hang
+//! A worker whose thread computes, or is not given a CPU, does not hang: clients wait for it. Neither does a worker hang
 //! while the whole process is not run. So what counts is the time that was seen to pass, in small steps, and what the
 //! system says of the thread.
 
@@ -266,7 +266,7 @@ impl Worker {
             }
             Job::Gather(gather) => gather.answer(from, given),
             Job::Walk(_) | Job::Backup(_) => true,
-            Job::Listing(_) => unreachable!("a listing asks nobody"),
+            Job::Listing(_) => unreachable!("a listing asks no worker"),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! its seed, its sync mode and its shards; a failed one says what a client knew and what was found, and leaves
 //! the data directory. Seeds repeat the choices, not the timing: a failed round may need several runs.
 //!
-//! Variables for whoever runs it, besides `KVLITE_TEST_SERVER` and `KVLITE_TEST_SEED`:
+//! Variables for the run, besides `KVLITE_TEST_SERVER` and `KVLITE_TEST_SEED`:
 //!
 //! - `KVLITE_CRASH_ROUNDS=N` runs N rounds of each campaign, with the seeds from the first one on.
 

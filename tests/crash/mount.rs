@@ -83,14 +83,14 @@ impl Mount {
         Mount::ext4(mib)
     }
 
-    /// From now on nothing reaches the disk, and whoever writes or syncs is told of an error.
+    /// From now on nothing reaches the disk, and writes and syncs fail.
     pub fn cut_power(&self, journal: Journal) {
         let flag = (journal as u32).to_string();
         run(Command::new("perl").args(["-e", SHUTDOWN]).arg(self.path()).arg(flag))
             .expect("a mounted ext4 can be shut down");
     }
 
-    /// Mounts it again, as after a reboot. Nobody has a file on it open.
+    /// Mounts it again, as after a reboot. No file on it is open.
     pub fn reboot(&mut self) {
         self.unmount();
         self.mount().expect("it was mounted before");

@@ -66,7 +66,7 @@ fn lives_on(mut mount: Mount, random: &mut Random) {
         for ledger in &mut new {
             // What is answered while the cut is under way proves nothing: of a file whose blocks are not marked as
             // written yet, as where a segment was only allocated, the kernel says that it is synced although it can no
-            // longer mark them. After a real power cut nobody is there to hear that.
+            // longer mark them. After a real power cut no client is there to hear that.
             let least = match mode {
                 "always" => ledger.acknowledged_by(cut_ms),
                 "everysec" => ledger.acknowledged_by(cut_ms - EVERYSEC_LOSS_MS),

@@ -2,7 +2,7 @@
 //! keeps from it.
 //!
 //! It knows what was not synced: when a sync fails, and when the power is cut, the directory below loses it, as the
-//! disk would; whoever has the file open still sees it in the system's cache. Names reach the disk at once.
+//! disk would; a process that has the file open still sees it in the system's cache. Names reach the disk at once.
 //! It knows no server. LD_PRELOAD would not do in its place: a sync goes through io_uring, past every library.
 
 use std::collections::HashMap;
@@ -126,7 +126,7 @@ impl Disk {
         self.end_faults(HangEnd::Fails);
     }
 
-    /// Ends all faults; what hangs is never done, as nobody waits for it any more.
+    /// Ends all faults; what hangs is never done, as it is not waited for any more.
     pub fn abandon(&self) {
         self.end_faults(HangEnd::Abandoned);
     }
@@ -150,7 +150,7 @@ impl Disk {
         named.filter(|(path, inode)| is_synced(inode) && has_bytes(path)).count()
     }
 
-    /// The directory below loses what was not synced. Nobody uses the disk any more.
+    /// The directory below loses what was not synced. The disk is not used any more.
     pub fn cut_power(&self) {
         let mut state = self.lock();
         for (_, changes) in std::mem::take(&mut state.unsynced) {

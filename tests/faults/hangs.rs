@@ -1,4 +1,4 @@
-//! Writes and syncs that do not come back, for a while: the other shard serves on, whoever waits is told in time that
+//! Writes and syncs that do not come back, for a while: the other shard serves on, clients that wait are told in time that
 //! the outcome is unknown, and when the disk goes on so does the shard.
 
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::words::words;
 /// No request of the other shard takes longer, on a busy machine in a debug build.
 const LATENCY_MAX: Duration = Duration::from_millis(700);
 
-/// Whoever waits for the sick disk hears of it within this time: the disk timeout of one second, some ticks, and what a
+/// A client that waits for the sick disk hears of it within this time: the disk timeout of one second, some ticks, and what a
 /// busy machine takes.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
@@ -123,7 +123,7 @@ fn waitaof_waits_no_longer_than_its_timeout() {
         assert_eq!(resp.ask("WAITAOF 1 0 100").to_string(), "[0, 0]", "{mode}");
         assert_eq!(resp.ask("WAITAOF 0 0 0").to_string(), "[0, 0]", "{mode}");
         assert_eq!(resp.ask("ECHO on").to_string(), "\"on\"", "{mode}");
-        // The shard still answers the one that has timed out: nobody takes that for another's answer.
+        // The shard still answers the one that has timed out: it is not taken for another's answer.
         send(&mut resp, "WAITAOF 1 0 0");
         rig.disk.heal();
         assert_eq!(resp.read().to_string(), "[1, 0]", "{mode}");

@@ -4,7 +4,7 @@
 //! The disk is a file system of this process. Where FUSE cannot be mounted (it takes `/dev/fuse` and root, or the
 //! program `fusermount3`), every test here says so aloud on standard error and passes.
 //!
-//! Variables for whoever runs it, besides `KVLITE_TEST_SERVER` and `KVLITE_TEST_SEED`:
+//! Variables for the run, besides `KVLITE_TEST_SERVER` and `KVLITE_TEST_SEED`:
 //!
 //! - `KVLITE_CRASH_ROUNDS=N` runs N rounds of the campaign, with the seeds from the first one on.
 

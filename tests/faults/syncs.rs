@@ -1,5 +1,5 @@
 //! A sync that fails has lost what it should have kept, although a later one succeeds: the shard writes a snapshot
-//! before anybody is told that the data is safe. The disk here does lose it.
+//! before a client is told that the data is safe. The disk here does lose it.
 
 use fuser::Errno;
 

@@ -40,7 +40,7 @@ pub fn program() -> PathBuf {
     std::env::var_os("KVLITE_TEST_SERVER").map_or_else(|| env!("CARGO_BIN_EXE_kvlite").into(), PathBuf::from)
 }
 
-/// A command line of the program under test, free of the `KVLITE_*` variables of whoever runs the tests.
+/// A command line of the program under test, free of the `KVLITE_*` variables of the shell that runs the tests.
 pub fn command() -> Command {
     command_under(&[])
 }
@@ -59,8 +59,8 @@ fn command_under(under: &[String]) -> Command {
     command
 }
 
-/// A loopback port that was free a moment ago, and that nobody else in this process is given. It lies below those that
-/// the system gives to clients and to whoever asks for any.
+/// A loopback port that was free a moment ago, and that no other test in this process is given. It lies below those that
+/// the system gives to clients and to programs that ask for any.
 pub fn free_port() -> u16 {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;

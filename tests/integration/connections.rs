@@ -57,7 +57,7 @@ fn connections_over_the_limit_are_refused_with_a_reason() {
     }
     assert!(served(&server, server.port).is_none(), "the limit still holds");
 
-    // Refused ones that do not go away take nobody's place.
+    // Refused ones that do not go away take no client's place.
     let address = (Ipv4Addr::LOCALHOST, server.port);
     let refused: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
     assert!(served(&server, server.port).is_none());

@@ -1,4 +1,4 @@
-//! The server's own log: whoever reads it holds up no client, and no client writes into it.
+//! The server's own log: its reader holds up no client, and no client writes into it.
 
 use std::io::{BufRead, BufReader, PipeReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -45,7 +45,7 @@ impl Piped {
         Resp::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, self.resp_port)), &Log::elsewhere())
     }
 
-    /// Has the server log all these lines, while nobody reads them, and demands that it serves as before.
+    /// Has the server log all these lines, while they are not read, and demands that it serves as before.
     fn fill_the_log(&self) {
         let path = format!("{}/b", vec!["d".repeat(200); 4].join("/"));
         std::fs::create_dir_all(self.directory.path().join("backups").join(&path).join("taken")).unwrap();

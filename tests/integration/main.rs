@@ -3,7 +3,7 @@
 //! It knows the server from outside only: sockets, exit status, stderr, `/proc`. What a failing step sent,
 //! what it expected, what came and the end of the server's log stand in the panic.
 //!
-//! Variables for whoever runs it:
+//! Variables for the run:
 //!
 //! - `KVLITE_TEST_SERVER=PATH` tests that program (a release build, one with a sanitizer) in place of the one
 //!   that cargo has just built.
@@ -30,7 +30,7 @@ mod atomicity; // commands over several shards are seen whole or not at all
 mod bench; // the load generator: its bounds, its counts, its exit status
 mod connections; // the limit, thousands that idle, half requests, the Unix socket
 mod pipelines; // thousands of commands ahead of their replies, shards that flood each other
-mod scanning; // SCAN and KEYS over keys that come and go, expiry that nobody asks for
+mod scanning; // SCAN and KEYS over keys that come and go, expiry by itself
 
 // What outlives the process.
 mod backup; // copies of one moment while clients write, and what may go wrong with them
@@ -39,7 +39,7 @@ mod crash; // kill -9 and SIGTERM under load
 mod damage; // every kind of damage: what a start says, check tells, repair brings back
 mod disk_faults; // a disk that is full or fails, and is well again
 mod loading; // a start on much data: what is answered meanwhile, SIGTERM, damage
-mod logs; // a log that nobody reads, clients that would like to write into it
+mod logs; // a log that is not read, clients that would like to write into it
 mod persistence; // every kind of change, restarts, other shard counts
 mod resharding; // starts with another number of shards that are killed in the middle
 mod stalls; // a process that is not run for a while

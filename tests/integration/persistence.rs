@@ -97,7 +97,7 @@ fn every_kind_of_change_is_found_again(shards: usize, sync_mode: &str) {
     server.restart(shards);
     passes(&server, "after kill -9", FOUND);
     let after = server.resp().ask("PTTL minute").integer();
-    assert!(after < before, "time stood still for a time to live: {before} ms, then {after} ms");
+    assert!(after < before, "time stood still for a TTL: {before} ms, then {after} ms");
 
     // The same through an orderly end, with the log of the first life still there.
     assert_eq!(server.terminate().code(), Some(0), "{}", server.log.tail());
@@ -223,7 +223,7 @@ fn what_was_cleared_stays_cleared() {
     }
 }
 
-/// Sets 2,000 keys of all kinds of names, some with a time to live.
+/// Sets 2,000 keys of all kinds of names, some with a TTL.
 fn fill(resp: &mut Resp) {
     let mut bytes = Vec::new();
     for key in 0..2000 {

@@ -195,7 +195,7 @@ fn a_client_that_never_reads_stops_no_other() {
         assert_eq!(other.ask("INCR n").integer(), number);
     }
     let grown = server.resident_bytes().saturating_sub(before);
-    assert!(grown < 64 << 20, "replies that nobody reads made the server grow by {grown} bytes");
+    assert!(grown < 64 << 20, "replies that are not read made the server grow by {grown} bytes");
     drop(silent);
     assert_eq!(other.ask("STRLEN big").integer(), 100_000);
 }

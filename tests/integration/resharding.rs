@@ -2,7 +2,7 @@
 //! key once, with any number of shards.
 //!
 //! The simulation stops a move at every operation on the disk; here real processes are killed at moments that are
-//! spread over the whole start, as a start that nobody disturbs has taken.
+//! spread over the whole start, as an undisturbed start has taken.
 
 use std::time::{Duration, Instant};
 
@@ -75,7 +75,7 @@ fn kills_while_keys_move(one: usize, other: usize) {
     let began = Instant::now();
     server.restart(other);
     let usual = began.elapsed();
-    assert_whole(&server, "after a move that nobody disturbed");
+    assert_whole(&server, "after an undisturbed move");
     server.kill9();
     let mut seen = [0, 0];
     for kill in 0..KILLS {
@@ -91,7 +91,7 @@ fn kills_while_keys_move(one: usize, other: usize) {
         let (id_after, counts) = layout(&server);
         assert!(counts == to || (counts, id_after) == (now, id), "{counts} shards after kill {kill}");
         seen[usize::from(counts == to)] += 1;
-        // With what counts now, with what was asked for, or with a number that nobody has spoken of.
+        // With what counts now, with what was asked for, or with a third number.
         let shards = [counts, to, one + other][kill as usize % 3];
         server.restart(shards);
         assert_whole(&server, &format!("kill {kill} on the way from {now} to {to} shards, then {shards}"));

@@ -1,4 +1,4 @@
-//! Walking the keyspace: SCAN and KEYS while keys come and go, and expiry that nobody asks for.
+//! Walking the keyspace: SCAN and KEYS while keys come and go, and expiry by itself.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -94,7 +94,7 @@ fn a_port_that_is_taken_is_named() {
         assert!(ended.output.contains("in use"), "{flag} {port}: {ended:?}");
         assert!(ended.output.contains(&format!("choose another with {flag}")), "{ended:?}");
     }
-    // Another server's port is as taken as anybody's, however the two share ports among their own threads.
+    // Another server's port is as taken as any other, however the two share ports among their own threads.
     let server = Server::start(2, &[]);
     let ended = run(&["--port", &server.port.to_string()]);
     assert!(!ended.status.success() && ended.output.contains("in use"), "{ended:?}");
@@ -117,7 +117,7 @@ fn a_server_that_nobody_could_reach_does_not_start() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 6379));
     let directory = tempfile::tempdir().unwrap();
     let mut command = command();
-    // The default port of RESP may be taken, by this test or anybody, but not where there is no other.
+    // The default port of RESP may be taken, by this test or another program, but not where there is no other.
     command.args(["--host", "127.0.0.1", "--port", "0", "--wal-path"]).arg(directory.path());
     let ended = run_to_end(command);
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
@@ -417,7 +417,7 @@ fn a_second_signal_ends_the_server_at_once_and_leaves_no_socket_file() {
     let mut server = Server::start(2, &["--unix-socket", socket.to_str().unwrap()]);
     let mut client = server.resp();
     assert_eq!(client.ask(&format!("SET large {}", "x".repeat(1 << 20))).to_string(), "+OK");
-    // Replies that nobody reads keep the server from its end for a while.
+    // Replies that are not read keep the server from its end for a while.
     client.wire.send(&crate::client::encoded(&["GET", "large"]).repeat(64));
     let begun = client.wire.line();
     assert_eq!(begun, b"$1048576");

@@ -304,7 +304,7 @@ fn live(dice: &mut Dice, trace: &mut Trace) {
             if dice.one_in(12) {
                 world.suspend(10_000 + dice.below(5000) as u64 * 1000);
             }
-            // What has come by the wall clock has come, though it may be set back before anybody looks.
+            // What has come by the wall clock has come, though it may be set back before the server looks.
             life.model.sweep(0, world.wall_ms());
             if dice.one_in(6) {
                 world.set(dice);
