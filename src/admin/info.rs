@@ -82,60 +82,18 @@ pub(super) fn health(about: &About<'_>, gather: &Gather) -> Reply<'static> {
     Reply::Bulk(Cow::Owned(json.into_bytes()))
 }
 
+/// The lines of a section of `INFO`.
+type Lines = Vec<(&'static str, String)>;
+
 pub(super) fn info(about: &About<'_>, request: &Request<'_>, gather: &Gather) -> Reply<'static> {
     let report = &gather.report;
-    let config = &about.shared.config;
-    let uptime = about.shared.started.elapsed().as_secs();
-    let sections: [(&str, Vec<(&str, String)>); 6] = [
-        (
-            "Server",
-            vec![
-                ("redis_version", REDIS_VERSION.to_owned()),
-                ("redis_mode", "standalone".to_owned()),
-                ("kvlite_version", env!("CARGO_PKG_VERSION").to_owned()),
-                ("process_id", std::process::id().to_string()),
-                ("tcp_port", about.shared.resp_port.unwrap_or(0).to_string()),
-                ("text_port", config.port.to_string()),
-                ("shards", about.workers.to_string()),
-                ("uptime_in_seconds", uptime.to_string()),
-                ("uptime_in_days", (uptime / 86_400).to_string()),
-            ],
-        ),
-        (
-            "Clients",
-            vec![
-                ("connected_clients", about.shared.connections.count().to_string()),
-                ("maxclients", config.max_connections.to_string()),
-            ],
-        ),
-        ("Memory", {
-            let mut lines = vec![("used_memory", report.shard.memory_bytes.to_string())];
-            lines.extend(resident_bytes().map(|bytes| ("used_memory_rss", bytes.to_string())));
-            lines.push(("maxmemory", "0".to_owned()));
-            lines
-        }),
+    let sections = [
+        ("Server", server(about)),
+        ("Clients", clients(about)),
+        ("Memory", memory(report)),
         ("Persistence", persistence(about, report)),
-        (
-            "Stats",
-            vec![
-                ("total_connections_received", about.shared.clients_accepted.count().to_string()),
-                ("rejected_connections", about.shared.connections_refused.count().to_string()),
-                ("total_commands_processed", report.commands.to_string()),
-                ("expired_keys", report.shard.ttl_expired.to_string()),
-                ("keyspace_hits", report.shard.hits.to_string()),
-                ("keyspace_misses", report.shard.misses.to_string()),
-            ],
-        ),
-        (
-            "Keyspace",
-            match report.shard.keys {
-                0 => vec![],
-                keys => vec![(
-                    "db0",
-                    format!("keys={keys},expires={},avg_ttl=0", report.shard.keys_with_deadline),
-                )],
-            },
-        ),
+        ("Stats", counters(about, report)),
+        ("Keyspace", keyspace(report)),
     ];
     let asked = |name: &str| {
         let everything = ["all", "default", "everything"];
@@ -157,7 +115,56 @@ pub(super) fn info(about: &About<'_>, request: &Request<'_>, gather: &Gather) ->
     Reply::Text(text)
 }
 
-fn persistence(about: &About<'_>, report: &Report) -> Vec<(&'static str, String)> {
+fn server(about: &About<'_>) -> Lines {
+    let uptime = about.shared.started.elapsed().as_secs();
+    vec![
+        ("redis_version", REDIS_VERSION.to_owned()),
+        ("redis_mode", "standalone".to_owned()),
+        ("kvlite_version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("process_id", std::process::id().to_string()),
+        ("tcp_port", about.shared.resp_port.unwrap_or(0).to_string()),
+        ("text_port", about.shared.config.port.to_string()),
+        ("shards", about.workers.to_string()),
+        ("uptime_in_seconds", uptime.to_string()),
+        ("uptime_in_days", (uptime / 86_400).to_string()),
+    ]
+}
+
+fn clients(about: &About<'_>) -> Lines {
+    vec![
+        ("connected_clients", about.shared.connections.count().to_string()),
+        ("maxclients", about.shared.config.max_connections.to_string()),
+    ]
+}
+
+fn memory(report: &Report) -> Lines {
+    let mut lines = vec![("used_memory", report.shard.memory_bytes.to_string())];
+    lines.extend(resident_bytes().map(|bytes| ("used_memory_rss", bytes.to_string())));
+    lines.push(("maxmemory", "0".to_owned()));
+    lines
+}
+
+fn counters(about: &About<'_>, report: &Report) -> Lines {
+    vec![
+        ("total_connections_received", about.shared.clients_accepted.count().to_string()),
+        ("rejected_connections", about.shared.connections_refused.count().to_string()),
+        ("total_commands_processed", report.commands.to_string()),
+        ("expired_keys", report.shard.ttl_expired.to_string()),
+        ("keyspace_hits", report.shard.hits.to_string()),
+        ("keyspace_misses", report.shard.misses.to_string()),
+    ]
+}
+
+fn keyspace(report: &Report) -> Lines {
+    match report.shard.keys {
+        0 => vec![],
+        keys => {
+            vec![("db0", format!("keys={keys},expires={},avg_ttl=0", report.shard.keys_with_deadline))]
+        }
+    }
+}
+
+fn persistence(about: &About<'_>, report: &Report) -> Lines {
     let flag = |is: bool| u8::from(is).to_string();
     let status = |fault: &Option<Arc<str>>| if fault.is_none() { "ok" } else { "err" }.to_owned();
     let loading = &about.shared.loading;
