@@ -441,7 +441,6 @@ fn there_is_no_circle_in_the_shard() {
 }
 
 #[test]
-#[ignore = "there are some left"]
 fn there_is_no_circle_in_the_log() {
     expect_none(&Tree::read("wal", "wal/src").circles());
 }

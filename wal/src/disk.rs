@@ -99,3 +99,11 @@ pub trait DiskFile: Clone + Debug + Send + 'static {
     /// As [`Self::sync_data`], and with all metadata; on a directory: its names.
     fn sync_all(&self) -> io::Result<()>;
 }
+
+/// The names in a directory; none in what is no directory, which another program has put there.
+pub(crate) fn names_in<D: Disk>(disk: &D, path: &Path) -> Result<Vec<String>, Error> {
+    match disk.list(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(Vec::new()),
+        listed => listed.map_err(Error::io("list", path)),
+    }
+}

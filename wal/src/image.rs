@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::header::{FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SNAPSHOT_MAGIC, SNAPSHOT_SUFFIX};
-use crate::log::Segment;
-use crate::snapshot::sync_directory;
+use crate::segment::Segment;
+use crate::sync::sync_directory;
 use crate::synced::Synced;
 use crate::{DataDir, Disk, DiskFile, Error, Place, Snapshot, recovery, synced};
 

@@ -16,7 +16,9 @@ use crate::header::{
     FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_TMP_NAME, STAGED_NAME, numbered,
 };
 use crate::recovery::{self, Record, Recovered, Replayed};
-use crate::snapshot::{Snapshot, sync_directory};
+use crate::segment::{BLOCK_BYTES, Segment};
+use crate::snapshot::Snapshot;
+use crate::sync::{SyncTicket, sync_directory};
 use crate::synced::{Synced, Witness};
 use crate::{
     BootId, Disk, DiskFile, Error, FailedSnapshot, Image, Kind, Note, Obsolete, Place, Preparation,
@@ -28,8 +30,6 @@ const BUFFER_KEEP_BYTES: usize = 4 << 20;
 /// The first segment after a start has this size at most; each that follows a full one is twice as large, up to the
 /// size that is asked for. So what an idle log takes of the disk ahead of need is small, whatever that size is.
 const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
-/// Segments that are larger than usual, for one large batch, have a multiple of this size.
-pub(crate) const BLOCK_BYTES: u64 = 4096;
 
 /// The log of one shard.
 #[derive(Debug)]
@@ -82,20 +82,6 @@ pub struct Log<D: Disk> {
 }
 
 #[derive(Debug)]
-pub(crate) struct Segment<F> {
-    pub generation: u64,
-    pub path: PathBuf,
-    /// Open as long as it has to be synced.
-    pub file: Option<F>,
-    pub first_seq: u64,
-    pub last_seq: u64,
-    /// Bytes of its frames.
-    pub bytes: u64,
-    pub entries: u64,
-    pub file_bytes: u64,
-}
-
-#[derive(Debug)]
 struct Current<F> {
     segment: Segment<F>,
     file: F,
@@ -104,53 +90,6 @@ struct Current<F> {
     broken: bool,
     /// Its room was only allocated: what is not used of it is given back when the segment ends before it is full.
     is_sparse: bool,
-}
-
-/// Files to sync, and the sequence number up to which the log is durable when that is done.
-///
-/// Either [`Self::run`] it on a thread that may wait, or sync the [`files`](Self::files) and the
-/// [`directory`](Self::directory) by other means. Then tell the log: [`Log::finish_sync`] or
-/// [`Log::fail_sync`].
-#[derive(Debug)]
-pub struct SyncTicket<D: Disk> {
-    files: Vec<D::File>,
-    directory: Option<D::File>,
-    covers_seq: u64,
-    covers_generation: u64,
-    /// How many syncs had failed when this was begun.
-    sync_failures: u64,
-    path: Arc<Path>,
-}
-
-impl<D: Disk> SyncTicket<D> {
-    /// The segments whose data has to be synced (`fdatasync`).
-    pub fn files(&self) -> &[D::File] {
-        &self.files
-    }
-
-    /// The directory, when a new segment's name has to be synced too (`fsync`; once per segment).
-    pub fn directory(&self) -> Option<&D::File> {
-        self.directory.as_ref()
-    }
-
-    /// The sequence number up to which frames are durable after the sync.
-    pub fn covers_seq(&self) -> u64 {
-        self.covers_seq
-    }
-
-    /// Syncs all of it. Blocks.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn run(&self) -> Result<(), Error> {
-        for file in &self.files {
-            file.sync_data().map_err(Error::io("sync a segment in", &self.path))?;
-        }
-        match &self.directory {
-            Some(directory) => directory.sync_all().map_err(Error::io("sync", &self.path)),
-            None => Ok(()),
-        }
-    }
 }
 
 impl<D: Disk> Log<D> {

@@ -12,8 +12,9 @@ use crate::header::{
     CUT_SUFFIX, FILE_HEADER_BYTES, FileHeader, RESERVE_NAME, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_SUFFIX,
     SNAPSHOT_TMP_NAME, SPARE_NAME, STAGED_NAME, number_of,
 };
-use crate::log::Segment;
-use crate::snapshot::{self, Snapshot, sync_directory};
+use crate::segment::Segment;
+use crate::snapshot::{self, Snapshot};
+use crate::sync::sync_directory;
 use crate::synced::{Synced, Witness};
 use crate::{Disk, DiskFile, Error, Fault, Kind, Place, Proof, synced};
 

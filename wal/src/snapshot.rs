@@ -10,7 +10,8 @@ use crate::header::{
     FILE_HEADER_BYTES, FileHeader, NUMBER_MAX, SNAPSHOT_MAGIC, SNAPSHOT_SUFFIX, SNAPSHOT_TMP_NAME, numbered,
     u32_at, u64_at,
 };
-use crate::{Disk, DiskFile, Error, Fault, Kind, Place, SyncTicket};
+use crate::sync::{SyncTicket, sync_directory};
+use crate::{Disk, DiskFile, Error, Fault, Kind, Place};
 
 /// Frames are handed to the system in pieces of about this size.
 const WRITE_BYTES: usize = 256 << 10;
@@ -226,11 +227,6 @@ impl<D: Disk> SnapshotEnd<D> {
         }
         writer.complete(log_end).map_err(|error| FailedSnapshot { error, is_sync_failed: false })
     }
-}
-
-pub(crate) fn sync_directory<D: Disk>(disk: &D, path: &Path) -> Result<(), Error> {
-    let directory = disk.open_dir(path).map_err(Error::io("open", path))?;
-    directory.sync_all().map_err(Error::io("sync", path))
 }
 
 /// Reads a snapshot from its first to its last frame. A frame was handed on before what follows it was

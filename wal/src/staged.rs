@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::frame::FRAME_HEADER_BYTES;
 use crate::header::{FILE_HEADER_BYTES, STAGED_NAME};
-use crate::log::BLOCK_BYTES;
+use crate::segment::BLOCK_BYTES;
 use crate::{Disk, DiskFile, Error};
 
 /// A part of a payload on its way to the disk. There is one at a time.
