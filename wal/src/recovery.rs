@@ -1,22 +1,30 @@
 //! Reading a shard's directory back: the newest snapshot, then the log; and where the log ends.
 //!
-//! [`replay`] only reads. [`settle`] then cuts, removes and syncs, so that the directory holds exactly what
+//! [`replay`] only reads. [`settle()`] then cuts, removes and syncs, so that the directory holds exactly what
 //! was replayed; whole frames that are cut are kept aside. The rule for torn and damaged ends is in the crate's
 //! documentation.
+
+mod end;
+mod settle;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::frame::{self, Content, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameReader, Remains};
+use crate::frame::{Content, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameReader};
 use crate::header::{
-    CUT_SUFFIX, FILE_HEADER_BYTES, FileHeader, RESERVE_NAME, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_SUFFIX,
+    FILE_HEADER_BYTES, FileHeader, RESERVE_NAME, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_SUFFIX,
     SNAPSHOT_TMP_NAME, SPARE_NAME, STAGED_NAME, number_of,
 };
 use crate::segment::Segment;
 use crate::snapshot::{self, Snapshot};
-use crate::sync::sync_directory;
 use crate::synced::{Synced, Witness};
-use crate::{Disk, DiskFile, Error, Fault, Kind, Place, Proof, synced};
+use crate::{Disk, DiskFile, Error, Kind, Place, synced};
+use end::{End, Found, Rest, uncut};
+
+pub use end::Cut;
+pub(crate) use end::cut_path;
+pub use settle::discard_cut;
+pub(crate) use settle::{copy, settle};
 
 /// A frame that is replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,23 +70,6 @@ pub struct Recovered {
     pub lacking_synced: Option<PathBuf>,
 }
 
-/// The torn end of a log: bytes that were written and never synced as a whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
-    /// The segment that ends too early.
-    pub path: PathBuf,
-    /// Where it is cut, in bytes from its start.
-    pub offset: u64,
-    /// The sequence number that the first lost frame had.
-    pub seq: u64,
-    /// The number of bytes that are cut, as far as it can be told, over all segments.
-    pub bytes: u64,
-    /// Whole frames among them: they were behind the tear.
-    pub frames: u64,
-    /// Where a start keeps the segments with these frames, as they were found: beside them.
-    pub kept: Vec<PathBuf>,
-}
-
 /// A log that was read back: what counts, and what has to be done to the files, of which none was changed.
 /// [`Log::open`](crate::Log::open) goes on with it.
 #[derive(Debug)]
@@ -101,26 +92,6 @@ pub struct Replayed<D: Disk> {
     aside: Vec<(PathBuf, PathBuf)>,
     /// Files without a place in the log, in the order in which they have to go.
     leftovers: Vec<PathBuf>,
-}
-
-/// Files are copied in pieces of this size.
-const COPY_BYTES: usize = 1 << 20;
-
-/// A segment file as it was found. It is not kept open: there may be more of them than descriptors.
-#[derive(Debug)]
-struct Found {
-    generation: u64,
-    path: PathBuf,
-    file_bytes: u64,
-    header: Option<FileHeader>,
-}
-
-/// Where the log ends in its last segment, and what stands there.
-#[derive(Clone, Copy, Debug)]
-struct End {
-    offset: u64,
-    fault: Fault,
-    torn: Option<FrameHeader>,
 }
 
 /// Reads a shard's directory as [`Log::recover`](crate::Log::recover) does and changes nothing.
@@ -257,119 +228,6 @@ pub fn replay<D: Disk, E: From<Error>>(
     })
 }
 
-/// Makes the files be what was replayed, durably. A crash in between is as good as one before.
-pub(crate) fn settle<D: Disk>(replayed: &Replayed<D>) -> Result<(), Error> {
-    let (disk, directory) = (&replayed.disk, &replayed.directory);
-    // The last segment with a place in the log is copied, since its good part stays; the others are renamed.
-    for (from, to) in &replayed.aside {
-        match replayed.segments.iter().any(|segment| segment.path == *from) {
-            true => copy(disk, from, to)?,
-            false => disk.rename(from, to).map_err(Error::io("rename", from))?,
-        }
-    }
-    // The snapshot's name may not be on disk yet, if its writer died just then: it goes before what it replaces.
-    sync_directory(disk, directory)?;
-    for path in &replayed.leftovers {
-        disk.remove_file(path).map_err(Error::io("remove", path))?;
-    }
-    sync_directory(disk, directory)?;
-    for segment in &replayed.segments {
-        let file = disk.open(&segment.path).map_err(Error::io("open", &segment.path))?;
-        if segment.file_bytes < file.len().map_err(Error::io("measure", &segment.path))? {
-            file.truncate(segment.file_bytes).map_err(Error::io("cut", &segment.path))?;
-        }
-        if segment.last_seq > replayed.proven_seq {
-            write_again(&file, segment, replayed.proven_seq)?;
-        }
-        file.sync_data().map_err(Error::io("sync", &segment.path))?;
-    }
-    Ok(())
-}
-
-/// Copies a file and syncs the copy. A copy that fails is removed.
-pub(crate) fn copy<D: Disk>(disk: &D, from: &Path, to: &Path) -> Result<(), Error> {
-    let copied = copy_bytes(disk, from, to);
-    if copied.is_err() {
-        let _ = disk.remove_file(to);
-    }
-    copied
-}
-
-fn copy_bytes<D: Disk>(disk: &D, from: &Path, to: &Path) -> Result<(), Error> {
-    let source = disk.open(from).map_err(Error::io("open", from))?;
-    let target = disk.create(to).map_err(Error::io("create", to))?;
-    let mut buffer = vec![0; COPY_BYTES];
-    let mut at = 0;
-    loop {
-        let read = source.read_at(&mut buffer, at).map_err(Error::io("read", from))?;
-        if read == 0 {
-            return target.sync_data().map_err(Error::io("sync", to));
-        }
-        target.write_all_at(&buffer[..read], at).map_err(Error::io("write", to))?;
-        at += read as u64;
-    }
-}
-
-/// The name under which a file of the log is kept whose frames from `seq` on are cut.
-pub(crate) fn cut_path(path: &Path, seq: u64) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{seq}{CUT_SUFFIX}"));
-    name.into()
-}
-
-/// The file that [`cut_path`] was made of.
-fn uncut(path: &Path) -> PathBuf {
-    path.with_extension("").with_extension("")
-}
-
-/// Removes what earlier starts have cut off the logs of a shard and kept aside. Returns how many files that were.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn discard_cut<D: Disk>(disk: &D, directory: &Path) -> Result<usize, Error> {
-    let names = disk.list(directory).map_err(Error::io("list", directory))?;
-    let kept = names.iter().filter(|name| name.ends_with(CUT_SUFFIX)).map(|name| directory.join(name));
-    let mut count = 0;
-    for path in kept {
-        disk.remove_file(&path).map_err(Error::io("remove", &path))?;
-        count += 1;
-    }
-    if count > 0 {
-        sync_directory(disk, directory)?;
-    }
-    Ok(count)
-}
-
-/// Writes the frames after `proven_seq` once more, as they are. If a sync of them failed before the last
-/// process died, the system still shows them but may have given up writing them; only then would a sync
-/// prove nothing.
-fn write_again<F: DiskFile>(file: &F, segment: &Segment<F>, proven_seq: u64) -> Result<(), Error> {
-    let mut reader = FrameReader::new(file.clone(), &segment.path, 0)?;
-    let header = reader.peek(FILE_HEADER_BYTES)?;
-    file.write_all_at(header, 0).map_err(Error::io("write", &segment.path))?;
-    reader.skip(FILE_HEADER_BYTES);
-    for seq in segment.first_seq..=segment.last_seq {
-        let offset = reader.offset();
-        match reader.next(segment.generation, seq)? {
-            Ok(frame) if seq > proven_seq => {
-                file.write_all_at(frame.bytes, offset).map_err(Error::io("write", &segment.path))?;
-            }
-            Ok(_) => {}
-            Err(fault) => {
-                let path = segment.path.clone();
-                return Err(Error::DamagedFrame {
-                    path,
-                    offset,
-                    seq,
-                    fault,
-                    proof: Proof::Written(segment.last_seq),
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
 #[derive(Debug)]
 struct Survey {
     /// By position.
@@ -418,10 +276,6 @@ fn survey<D: Disk>(disk: &D, directory: &Path, place: Place) -> Result<Survey, E
 }
 
 impl Found {
-    fn open<D: Disk>(&self, disk: &D) -> Result<D::File, Error> {
-        disk.open(&self.path).map_err(Error::io("open", &self.path))
-    }
-
     /// Reads the frames from `first_seq` up to the first frame of the next segment, or to the end of the log.
     fn replay<D: Disk, E: From<Error>>(
         &self,
@@ -462,110 +316,5 @@ impl Found {
             file_bytes: self.file_bytes,
         };
         Ok((segment, end))
-    }
-}
-
-/// Everything behind the end of the log.
-#[derive(Debug)]
-struct Rest<'a, D> {
-    disk: &'a D,
-    directory: &'a Path,
-    /// The last segment with a place in the log; `None` when there is no segment.
-    last: Option<(&'a Found, End)>,
-    /// Segments behind the end.
-    dropped: &'a [Found],
-    /// Files whose header is not that of their name: never used, or torn, or damaged.
-    strays: &'a [Found],
-    synced: FileHeader,
-    is_same_boot: bool,
-}
-
-impl<D: Disk> Rest<'_, D> {
-    /// Whether the log is torn at frame `seq`, which is cut, or damaged there, which is refused.
-    /// `synced_seq` is what the snapshot and the file `synced` say was synced, `written_seq` what the latter says was
-    /// written in this run of the machine.
-    fn judge(&self, seq: u64, synced_seq: u64, written_seq: u64) -> Result<Option<Cut>, Error> {
-        let search = |found: &Found, offset| {
-            frame::search(&found.open(self.disk)?, &found.path, offset, found.generation, seq)
-        };
-        let behind = match &self.last {
-            Some((found, end)) => search(found, end.offset)?,
-            None => Remains::default(),
-        };
-        let mut synced_seq = synced_seq.max(behind.synced_seq);
-        let mut last_seq = behind.last_seq;
-        let mut kept = Vec::new();
-        if let Some((found, _)) = self.last.filter(|_| behind.frames > 0) {
-            kept.push(cut_path(&found.path, seq));
-        }
-        let (mut bytes, mut frames) = (self.torn_bytes(&behind), behind.frames);
-        let mut beheaded = None;
-        for found in self.dropped.iter().chain(self.strays) {
-            let remains = search(found, 0)?;
-            let header_seq = found.header.map_or(0, |header| header.synced_seq);
-            synced_seq = synced_seq.max(remains.synced_seq).max(header_seq);
-            if remains.frames > 0 {
-                bytes += remains.end;
-                frames += remains.frames;
-                last_seq = last_seq.max(remains.last_seq);
-                kept.push(cut_path(&found.path, seq));
-                if found.header.is_none() {
-                    beheaded = beheaded.or(Some(found));
-                }
-            }
-        }
-        // While the machine runs, a write takes nothing back of earlier ones, and none stands before its predecessor.
-        let written_seq = if self.is_same_boot { written_seq.max(last_seq) } else { 0 };
-        let proof = match (synced_seq >= seq, written_seq >= seq) {
-            (true, _) => Proof::Synced(synced_seq),
-            (false, true) => Proof::Written(written_seq),
-            (false, false) => {
-                let (path, offset) = match &self.last {
-                    Some((found, end)) => (found.path.clone(), end.offset),
-                    None => (self.directory.to_owned(), 0),
-                };
-                return Ok((bytes > 0).then_some(Cut { path, offset, seq, bytes, frames, kept }));
-            }
-        };
-        Err(self.damage(seq, proof, &behind, beheaded))
-    }
-
-    fn damage(&self, seq: u64, proof: Proof, behind: &Remains, beheaded: Option<&Found>) -> Error {
-        if let Some((found, end)) = &self.last {
-            let at_file_end = end.fault == Fault::End && end.torn.is_none();
-            let unused = matches!(end.fault, Fault::Empty | Fault::Generation { .. }) || at_file_end;
-            let next_is_here = self.dropped.is_empty() && beheaded.is_none() && !self.lacks_newest(seq);
-            if !unused || behind.frames > 0 || next_is_here {
-                let (path, offset, fault) = (found.path.clone(), end.offset, end.fault);
-                return Error::DamagedFrame { path, offset, seq, fault, proof };
-            }
-        }
-        if let Some(found) = beheaded {
-            let (path, fault) = (found.path.clone(), Fault::FileHeader);
-            return Error::DamagedFrame { path, offset: 0, seq, fault, proof };
-        }
-        let next = self.dropped.first().and_then(|found| Some((found.path.clone(), found.header?.first_seq)));
-        Error::MissingFrames { directory: self.directory.to_owned(), seq, next, proof }
-    }
-
-    /// Whether frame `seq` was in the newest segment that `synced` names, and it is not there.
-    fn lacks_newest(&self, seq: u64) -> bool {
-        let newest = self.last.map_or(0, |(found, _)| found.generation);
-        newest < self.synced.generation && self.synced.first_seq <= seq
-    }
-
-    /// The bytes behind the end in the last segment that were part of the log. Stale bytes of a recycled
-    /// file do not count; a few bytes of a torn header over stale bytes cannot be told from them.
-    fn torn_bytes(&self, behind: &Remains) -> u64 {
-        let Some((_, end)) = &self.last else { return 0 };
-        let nonzero = behind.nonzero_end.saturating_sub(end.offset);
-        if behind.frames > 0 {
-            return behind.end - end.offset;
-        }
-        match &end.torn {
-            Some(header) => nonzero.min(header.frame_bytes()),
-            None if nonzero < FRAME_HEADER_BYTES as u64 => nonzero,
-            None => 0,
-        }
     }
 }
