@@ -138,7 +138,7 @@ pub use image::{Image, copy_images};
 pub use layout::{Layout, data_dir_of};
 pub use log::Log;
 pub use note::{NOTE_BYTES_MAX, Note};
-pub use recovery::{Cut, Record, Recovered, Replayed, check, discard_cut, replay};
+pub use recovery::{Cut, Record, Recovered, Replay, Replayed, check, discard_cut, replay};
 pub use salvage::{Loss, LossCause, Readable, Salvage, Salvaged};
 pub use snapshot::{FailedSnapshot, Snapshot, SnapshotEnd, SnapshotWriter};
 pub use spare::{Obsolete, Preparation, Spare};

@@ -341,8 +341,9 @@ impl<D: Disk> Salvage<D> {
             let (position, source) = &snapshots[index];
             let goes_on = index + 1 == snapshots.len()
                 || segments.iter().any(|segment| segment.first_seq() == Some(*position));
-            let whole = match snapshot::replay(disk, &source.path, *position, place, |_, _| Ok(())) {
-                Ok((snapshot, _)) if goes_on => snapshot,
+            let reading = snapshot::Reading::open(disk, &source.path, *position, place);
+            let whole = match reading.and_then(snapshot::Reading::check) {
+                Ok(snapshot) if goes_on => snapshot,
                 Ok(_) | Err(Error::DamagedSnapshot { .. } | Error::NewerVersion { .. }) => continue,
                 Err(error) => return Err(error),
             };

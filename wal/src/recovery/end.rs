@@ -41,6 +41,11 @@ pub(crate) struct End {
 }
 
 impl Found {
+    /// The first frame that its header promises; 0 where there is no header.
+    pub fn first_seq(&self) -> u64 {
+        self.header.map_or(0, |header| header.first_seq)
+    }
+
     pub fn open<D: Disk>(&self, disk: &D) -> Result<D::File, Error> {
         disk.open(&self.path).map_err(Error::io("open", &self.path))
     }
