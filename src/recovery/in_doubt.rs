@@ -27,8 +27,9 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use shard::Change;
-use wal::{Disk, Kind, Layout, Record};
+use wal::{Disk, Kind, Layout, Record, Replay};
 
+use super::restore::STEP_BYTES;
 use crate::failure::{Contradiction, Failure};
 use crate::mesh::TransactionId;
 use crate::shared::progress::Loading;
@@ -122,12 +123,20 @@ pub fn reach_noting<D: Disk>(disk: &D, layout: &Layout, loading: &Loading) -> Re
         loading.begin_step(layout.shards as usize);
     }
     reach_by(layout.shards, |shard_index, on_record| {
-        let read = wal::check(disk, &layout.shard_dir(shard_index), layout.place(shard_index), |record| {
-            loading.note(shard_index as usize, &record, 0);
-            on_record(record);
-            Ok(())
-        });
-        let recovered = read.map_err(|error| Failure::log(shard_index as usize, error))?;
+        let failed = |error| Failure::log(shard_index as usize, error);
+        let place = layout.place(shard_index);
+        let mut replay = Replay::open(disk, &layout.shard_dir(shard_index), place).map_err(failed)?;
+        loop {
+            let goes_on = replay.step(STEP_BYTES, |record| {
+                on_record(record);
+                Ok(())
+            });
+            loading.note(shard_index as usize, replay.read_bytes(), replay.total_bytes(), 0);
+            if !goes_on.map_err(failed)? {
+                break;
+            }
+        }
+        let recovered = replay.finish().map_err(failed)?.recovered;
         Ok(Standing {
             has_lost: false,
             settled_seq: recovered.settled_seq,

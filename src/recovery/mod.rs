@@ -23,8 +23,8 @@ use in_doubt::Resolution;
 use reshard::move_layout;
 use resolve::judge;
 
-pub use restore::ShardData;
-pub(crate) use restore::{Replay, apply};
+pub(crate) use restore::{ReplayError, apply};
+pub use restore::{Restoring, ShardData};
 pub(crate) use rewrite::{Target, write_all};
 pub(crate) use seeds::{random_seeds, random_tag};
 

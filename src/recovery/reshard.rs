@@ -64,9 +64,11 @@ fn move_keys<D: Disk>(
     let mut torn = Vec::new();
     for index in 0..old.shards as usize {
         let data = ShardData::new(disk, old, index, segment_bytes, resolution);
-        let (shard, replayed) = data.read(Shard::new(random_seeds()), |record, keys| {
-            loading.note(index, record, keys);
-        })?;
+        let mut restoring = data.restore(Shard::new(random_seeds()))?;
+        while restoring.step()? {
+            restoring.note(loading);
+        }
+        let (shard, replayed) = restoring.finish()?;
         write_all(&shard, |change| {
             if let Change::Clocks(clocks) = *change {
                 newest = newest.into_iter().chain([clocks]).max_by_key(|clocks| clocks.now_ms);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wal::{Disk, Kind, Layout};
 
 use super::in_doubt::{self, Resolution};
-use super::restore::{Replay, ShardData, warn_kept};
+use super::restore::{ReplayError, ShardData, warn_kept};
 use super::rewrite::replace_by_snapshot;
 use crate::failure::Failure;
 use crate::shared::progress::Loading;
@@ -30,7 +30,7 @@ pub(super) fn judge<D: Disk>(
 /// Demands that every frame of a shard can be replayed.
 pub(super) fn expect_changes<D: Disk>(disk: &D, layout: &Layout, index: u32) -> Result<(), Failure> {
     let read = wal::check(disk, &layout.shard_dir(index), layout.place(index), |record| {
-        let malformed = |error| Replay::Malformed { seq: record.seq, error };
+        let malformed = |error| ReplayError::Malformed { seq: record.seq, error };
         shard::decode(record.payload).try_for_each(|change| change.map(drop).map_err(malformed))
     });
     read.map(drop).map_err(|error| error.of_shard(index as usize))

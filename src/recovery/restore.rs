@@ -10,9 +10,10 @@ use wal::{Disk, Layout, Log, Note, OsDisk, Place, Record, Replayed};
 use super::in_doubt::Resolution;
 use super::seeds::random_seeds;
 use crate::failure::Failure;
+use crate::shared::progress::Loading;
 
-/// After how many bytes recovery pauses again, for others to have their turn.
-const PAUSE_BYTES: u64 = 64 * 1024;
+/// How many bytes of files one step reads, about: a worker takes a turn between two steps.
+pub(super) const STEP_BYTES: u64 = 64 * 1024;
 
 /// Where one shard's files are.
 pub struct ShardData<D: Disk = OsDisk> {
@@ -46,11 +47,24 @@ impl<D: Disk> ShardData<D> {
     /// # Errors
     /// [`Failure::Log`], [`Failure::Replay`].
     pub fn recover(&self) -> Result<(Shard, Log<D>), Failure> {
-        let (shard, replayed) = self.read(Shard::new(random_seeds()), |_, _| {})?;
+        let mut restoring = self.restore(Shard::new(random_seeds()))?;
+        while restoring.step()? {}
+        let (shard, replayed) = restoring.finish()?;
         Ok((shard, self.open(replayed)?))
     }
 
-    /// The log that was [read](ShardData::read), open for what follows. Until this, no file of the shard is changed: it
+    /// Begins to put into an empty shard what the snapshot and the log tell. Blocks.
+    ///
+    /// # Errors
+    /// [`Failure::Log`].
+    pub fn restore(&self, shard: Shard) -> Result<Restoring<D>, Failure> {
+        let place = self.place;
+        let replay = wal::Replay::open(&self.disk, &self.directory, place);
+        let replay = replay.map_err(|error| Failure::log(place.shard_index as usize, error))?;
+        Ok(Restoring { shard, replay, place, resolution: self.resolution.clone(), started: Instant::now() })
+    }
+
+    /// The log that was [read back](ShardData::restore), open for what follows. Until this, no file of the shard is changed: it
     /// waits until every shard is read. Blocks.
     ///
     /// # Errors
@@ -76,42 +90,56 @@ impl<D: Disk> ShardData<D> {
         }
         Log::open(replayed, self.segment_bytes).map_err(|error| Failure::log(index, error))
     }
+}
 
-    /// The shard as its snapshot and log tell, put into an empty one; calls `pause` now and then, with the record that
-    /// follows and the number of keys so far. Changes nothing. Blocks.
+/// A shard on its way into memory, as far as it is let go on. It changes no file.
+pub struct Restoring<D: Disk = OsDisk> {
+    shard: Shard,
+    replay: wal::Replay<D>,
+    place: Place,
+    resolution: Arc<Resolution>,
+    started: Instant,
+}
+
+impl<D: Disk> Restoring<D> {
+    /// Reads on for a moment. Returns whether anything is left. Blocks for as long as the disk needs.
     ///
     /// # Errors
     /// [`Failure::Log`], [`Failure::Replay`].
-    pub fn read(
-        &self,
-        mut shard: Shard,
-        mut pause: impl FnMut(&Record<'_>, usize),
-    ) -> Result<(Shard, Replayed<D>), Failure> {
+    pub fn step(&mut self) -> Result<bool, Failure> {
+        let Restoring { shard, replay, place, resolution, .. } = self;
+        let goes_on = replay.step(STEP_BYTES, |record| match resolution.counts(place.shard_index, &record) {
+            true => apply(shard, &record),
+            false => Ok(()),
+        });
+        goes_on.map_err(|error: ReplayError| error.of_shard(self.place.shard_index as usize))
+    }
+
+    /// Notes how far it is.
+    pub fn note(&self, loading: &Loading) {
+        let (read_bytes, total_bytes) = (self.replay.read_bytes(), self.replay.total_bytes());
+        loading.note(self.place.shard_index as usize, read_bytes, total_bytes, self.shard.key_count());
+    }
+
+    /// The shard, and its log, which waits to be [opened](ShardData::open). Blocks.
+    ///
+    /// # Errors
+    /// [`Failure::Log`].
+    ///
+    /// # Panics
+    /// When [`Self::step`] has left anything.
+    pub fn finish(self) -> Result<(Shard, Replayed<D>), Failure> {
         let index = self.place.shard_index as usize;
-        let started = Instant::now();
-        let mut next_pause_bytes = 0;
-        let apply = |record: Record<'_>| {
-            if record.read_bytes >= next_pause_bytes {
-                next_pause_bytes = record.read_bytes + PAUSE_BYTES;
-                pause(&record, shard.key_count());
-            }
-            if self.resolution.counts(self.place.shard_index, &record) {
-                apply(&mut shard, &record)
-            } else {
-                Ok(())
-            }
-        };
-        let replayed = wal::replay(&self.disk, &self.directory, self.place, apply);
-        let replayed = replayed.map_err(|error| error.of_shard(index))?;
+        let replayed = self.replay.finish().map_err(|error| Failure::log(index, error))?;
         let recovered = &replayed.recovered;
         tracing::info!(
             shard = index,
-            keys = shard.key_count(),
+            keys = self.shard.key_count(),
             frames = recovered.snapshot_frames + recovered.log_frames,
-            ms = started.elapsed().as_millis() as u64,
+            ms = self.started.elapsed().as_millis() as u64,
             "recovered"
         );
-        Ok((shard, replayed))
+        Ok((self.shard, replayed))
     }
 }
 
@@ -128,7 +156,7 @@ pub(super) fn warn_kept(shard: usize, kept: &[PathBuf]) {
 
 /// Why records could not be replayed.
 #[derive(Debug)]
-pub(crate) enum Replay {
+pub(crate) enum ReplayError {
     /// The log is not readable.
     Log(wal::Error),
     /// A frame is good, and holds something other than changes.
@@ -140,25 +168,25 @@ pub(crate) enum Replay {
     },
 }
 
-impl Replay {
+impl ReplayError {
     pub(crate) fn of_shard(self, shard: usize) -> Failure {
         match self {
-            Replay::Log(error) => Failure::log(shard, error),
-            Replay::Malformed { seq, error } => Failure::Replay { shard, seq, error },
+            ReplayError::Log(error) => Failure::log(shard, error),
+            ReplayError::Malformed { seq, error } => Failure::Replay { shard, seq, error },
         }
     }
 }
 
-impl From<wal::Error> for Replay {
-    fn from(error: wal::Error) -> Replay {
-        Replay::Log(error)
+impl From<wal::Error> for ReplayError {
+    fn from(error: wal::Error) -> ReplayError {
+        ReplayError::Log(error)
     }
 }
 
 /// Applies the changes of a record.
-pub(crate) fn apply(shard: &mut Shard, record: &Record<'_>) -> Result<(), Replay> {
+pub(crate) fn apply(shard: &mut Shard, record: &Record<'_>) -> Result<(), ReplayError> {
     for change in shard::decode(record.payload) {
-        shard.apply(&change.map_err(|error| Replay::Malformed { seq: record.seq, error })?);
+        shard.apply(&change.map_err(|error| ReplayError::Malformed { seq: record.seq, error })?);
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use super::{Finding, LOCK_WAIT, Progress, ToolError, inspect};
 use crate::config::Boot;
 use crate::failure::Failure;
 use crate::recovery::in_doubt::{self, Resolution, Standing};
-use crate::recovery::{self, Replay, Target};
+use crate::recovery::{self, ReplayError, Target};
 use crate::slots;
 
 #[derive(Clone, Debug, Args)]
@@ -217,7 +217,7 @@ impl Source<'_> {
         let checked = source.read(|salvaged| {
             let Salvaged::Record(record) = salvaged else { return Ok(()) };
             progress.at(&record);
-            let malformed = |error| Replay::Malformed { seq: record.seq, error };
+            let malformed = |error| ReplayError::Malformed { seq: record.seq, error };
             shard::decode(record.payload).try_for_each(|change| change.map(drop).map_err(malformed))
         });
         if checked.is_ok() {
@@ -245,7 +245,11 @@ impl Source<'_> {
 }
 
 impl Restored {
-    fn from(source: &Source<'_>, resolution: &Resolution, progress: &Progress) -> Result<Restored, Replay> {
+    fn from(
+        source: &Source<'_>,
+        resolution: &Resolution,
+        progress: &Progress,
+    ) -> Result<Restored, ReplayError> {
         let mut restored = Restored {
             shard: Shard::new(recovery::random_seeds()),
             known: None,
@@ -263,7 +267,7 @@ impl Restored {
                     }
                 }
             }
-            Ok::<_, Replay>(())
+            Ok::<_, ReplayError>(())
         })?;
         Ok(restored)
     }
