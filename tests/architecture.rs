@@ -414,9 +414,6 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Imports that are to go.
-const LEFT: [&str; 1] = ["admin uses worker (crate::worker::Worker)"];
-
 #[track_caller]
 fn expect_none(faults: &[String]) {
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
@@ -425,13 +422,7 @@ fn expect_none(faults: &[String]) {
 #[test]
 fn rooms_use_only_what_stands_below_them() {
     let document = std::fs::read_to_string(root().join(DOCUMENT)).unwrap();
-    let mut faults = Tree::read("kvlite", "src").against(&order_in(&document));
-    for left in LEFT {
-        let known = faults.len();
-        faults.retain(|fault| !fault.contains(left));
-        assert!(faults.len() < known, "it is gone: {left}");
-    }
-    expect_none(&faults);
+    expect_none(&Tree::read("kvlite", "src").against(&order_in(&document)));
 }
 
 #[test]
