@@ -47,7 +47,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 struct FromWorkers<'a> {
     shared: &'a Shared,
     reports: mpsc::Receiver<WorkerReport>,
-    /// Never dropped: with its executor gone, nobody is left to whom the last one could be given back.
+    /// Never dropped: once its executor is gone, the last one could not be given back.
     wakers: Vec<ManuallyDrop<Waker>>,
 }
 
@@ -89,7 +89,7 @@ impl Reports {
 impl Drop for Reports {
     fn drop(&mut self) {
         if let Some(to_server) = self.to_server.take() {
-            let _ = to_server.send(WorkerReport::Unbegun(self.index)); // Nobody listens any more: the process is ending.
+            let _ = to_server.send(WorkerReport::Unbegun(self.index)); // Not heard while the process is ending.
         }
     }
 }
@@ -145,19 +145,7 @@ fn serve(
         let reports = Reports { index, to_server: Some(reports.clone()) };
         executors.push(spawn_worker(shared.clone(), mesh, inlets, reports)?);
     }
-    let mut ready: Vec<Option<Ready>> = (0..shards).map(|_| None).collect();
-    while ready.iter().any(Option::is_none) {
-        match from_workers.next() {
-            WorkerReport::Ready(worker, its) => ready[worker] = Some(its),
-            WorkerReport::Read => unreachable!("no worker knows its files yet"),
-            WorkerReport::Ended(result) => return result,
-            WorkerReport::Unbegun(worker) => {
-                let ended = executors.swap_remove(worker).join();
-                return ended.map_err(|error| executor_failure(error, &shared.config));
-            }
-        }
-    }
-    let ready: Vec<Ready> = ready.into_iter().flatten().collect();
+    let Some(ready) = await_ready(&from_workers, executors)? else { return Ok(()) };
     let doorbells: Arc<[Doorbell]> = ready.iter().map(|ready| ready.doorbell.clone()).collect();
     let (wakeups, wakers) = ready.into_iter().map(|it| (it.wakeup, ManuallyDrop::new(it.waker))).unzip();
     from_workers.wakers = wakers;
@@ -166,25 +154,8 @@ fn serve(
         let _ = start.send(doorbells.clone()); // A worker that has ended says so by its report.
     }
     log_progress(shared.clone())?;
-    let mut data = found.prepare(&shared.loading)?;
-    watch_place(data.disk().clone())?;
-    let id_base_us = wall_clock_us().min(ID_MICROS_MAX).max(data.last_id_us() + 1);
-    shared.set_id_base(id_base_us);
-    for (index, sender) in shard_data.iter().enumerate() {
-        let _ = sender.send(data.shard(index)); // As above.
-        Net::unpark(running.wakeups[index].as_fd());
-    }
-    let mut unread = shards;
-    while unread > 0 {
-        match from_workers.next() {
-            WorkerReport::Read => unread -= 1,
-            WorkerReport::Ready(..) | WorkerReport::Unbegun(_) => {}
-            WorkerReport::Ended(result) => return result,
-        }
-    }
-    data.settle(shared.config.discard_cut)?;
-    shared.loading.open_logs();
-    running.wakeups.iter().for_each(|wakeup| Net::unpark(wakeup.as_fd()));
+    let loaded = load(found, &from_workers, &shard_data, &running.wakeups)?;
+    let Some(data) = loaded else { return Ok(()) };
     (0..shards).try_for_each(|_| {
         loop {
             if let WorkerReport::Ended(result) = from_workers.next() {
@@ -193,6 +164,58 @@ fn serve(
         }
     })?;
     data.disk().expect_lock().map_err(|error| Failure::Log { shard: None, error })
+}
+
+/// Waits until every worker can be woken. `None` when one of them has ended in order.
+fn await_ready(
+    from_workers: &FromWorkers<'_>,
+    mut executors: Vec<ExecutorJoinHandle<()>>,
+) -> Result<Option<Vec<Ready>>, Failure> {
+    let mut ready: Vec<Option<Ready>> = executors.iter().map(|_| None).collect();
+    while ready.iter().any(Option::is_none) {
+        match from_workers.next() {
+            WorkerReport::Ready(worker, its) => ready[worker] = Some(its),
+            WorkerReport::Read => unreachable!("no worker knows its files yet"),
+            WorkerReport::Ended(result) => return result.map(|()| None),
+            WorkerReport::Unbegun(worker) => {
+                let ended = executors.swap_remove(worker).join();
+                let failure = |error| executor_failure(error, &from_workers.shared.config);
+                return ended.map(|()| None).map_err(failure);
+            }
+        }
+    }
+    Ok(Some(ready.into_iter().flatten().collect()))
+}
+
+/// Finds out what counts, has every worker read its shard back, and then lets all of them open their logs. `None` when
+/// one of them has ended in order.
+fn load(
+    found: recovery::Found,
+    from_workers: &FromWorkers<'_>,
+    shard_data: &[mpsc::Sender<recovery::ShardData>],
+    wakeups: &[OwnedFd],
+) -> Result<Option<recovery::Data>, Failure> {
+    let shared = from_workers.shared;
+    let mut data = found.prepare(&shared.loading)?;
+    watch_place(data.disk().clone())?;
+    let id_base_us = wall_clock_us().min(ID_MICROS_MAX).max(data.last_id_us() + 1);
+    shared.set_id_base(id_base_us);
+    for (index, sender) in shard_data.iter().enumerate() {
+        let _ = sender.send(data.shard(index)); // A worker that has ended says so by its report.
+        Net::unpark(wakeups[index].as_fd());
+    }
+    let mut unread = shard_data.len();
+    while unread > 0 {
+        match from_workers.next() {
+            WorkerReport::Read => unread -= 1,
+            WorkerReport::Ready(..) | WorkerReport::Unbegun(_) => {}
+            WorkerReport::Ended(result) => return result.map(|()| None),
+        }
+    }
+    data.settle(shared.config.discard_cut)?;
+    shared.loading.open_logs();
+    wakeups.iter().for_each(|wakeup| Net::unpark(wakeup.as_fd()));
+    Ok(Some(data))
 }
 
 /// Looks now and then whether the data directory is still at its place, for all that use this disk. The thread does
@@ -251,7 +274,7 @@ fn spawn_worker(
     let work = move || async move {
         let reports = reports.begin();
         let result = work(index, shared, mesh, inlets, &reports).await;
-        let _ = reports.send(WorkerReport::Ended(result)); // Nobody listens any more: the process is ending.
+        let _ = reports.send(WorkerReport::Ended(result)); // Not heard while the process is ending.
     };
     let executor = LocalExecutorBuilder::new(placement)
         .name(&format!("kvlite-{index}"))
