@@ -22,7 +22,8 @@ use wal::{
 use crate::clock::Clock;
 use crate::config::{Config, SyncMode};
 use crate::durability::compaction::CompactionPolicy;
-use crate::durability::journal::{Journal, printable};
+use crate::durability::journal::Journal;
+use crate::logging::printable;
 use crate::mesh::{Answer, Call, Mesh, RequestId, TransactionId};
 use crate::net::{Net, SocketId};
 

@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
 
 use crate::config::{CONNECTIONS_MAX, Config};
-use crate::durability::journal::UNSYNCED_FILES_MAX;
+use crate::durability::UNSYNCED_FILES_MAX;
 use crate::failure::Failure;
 use crate::net::{self, ACCEPTS_AT_ONCE, Net};
 use crate::worker::REFUSED_AT_ONCE_MAX;
