@@ -5,8 +5,11 @@ mod commit;
 pub mod commit_delay;
 pub mod compaction;
 mod disk_health;
+mod helper;
 pub mod journal;
 mod pending;
+mod segments;
+mod slices;
 pub mod snapshotter;
 mod uncommitted;
 
