@@ -120,6 +120,6 @@ mod tests {
         assert_eq!(siblings.expected(3 * COUNT_US), 0, "a pipeline");
         siblings.note(&mut counted_in[3], true);
         assert_eq!(siblings.expected(9 * COUNT_US), 1);
-        assert_eq!(siblings.expected(10 * COUNT_US), 0, "nobody comes any more");
+        assert_eq!(siblings.expected(10 * COUNT_US), 0, "no client comes any more");
     }
 }

@@ -21,7 +21,7 @@ use crate::shared::progress::Loading;
 use crate::txn::id::id_micros;
 use in_doubt::Resolution;
 use reshard::move_layout;
-use resolve::judge;
+use resolve::resolve;
 
 pub(crate) use restore::{ReplayError, apply};
 pub use restore::{Restoring, ShardData};
@@ -122,10 +122,10 @@ impl<D: Disk> Found<D> {
 
     /// What is to be loaded: [`Found::prepare`] and then [`ShardData::recover`] for every shard.
     pub fn loading(&self) -> Loading {
-        let of_verdict = |shards: u32| usize::from(shards > 1);
+        let of_resolution = |shards: u32| usize::from(shards > 1);
         let (own, old) = (self.shards, self.directory.layout().map(|layout| layout.shards));
-        let moving = old.filter(|old| *old != own).map_or(0, |old| of_verdict(old) + 1);
-        let steps = moving + of_verdict(own) + 1;
+        let moving = old.filter(|old| *old != own).map_or(0, |old| of_resolution(old) + 1);
+        let steps = moving + of_resolution(own) + 1;
         Loading::new(steps, own as usize, old.unwrap_or(own) as usize)
     }
 
@@ -150,7 +150,7 @@ impl<D: Disk> Found<D> {
                 new
             }
         };
-        let resolution = judge(&disk, &layout, segment_bytes, loading)?;
+        let resolution = resolve(&disk, &layout, segment_bytes, loading)?;
         let data = Data { directory, disk, layout, segment_bytes, resolution };
         loading.begin_step(shards as usize);
         Ok(data)

@@ -6,7 +6,7 @@ use shard::{Change, Clocks, Shard};
 use wal::{DataDir, Disk, Layout};
 
 use super::in_doubt::Resolution;
-use super::resolve::{expect_changes, judge};
+use super::resolve::{expect_changes, resolve};
 use super::restore::ShardData;
 use super::rewrite::{Target, write_all};
 use super::seeds::{random_seeds, random_tag};
@@ -26,7 +26,7 @@ pub(super) fn move_layout<D: Disk>(
     loading: &Loading,
 ) -> Result<Layout, Failure> {
     let failed = |error| Failure::Log { shard: None, error };
-    let resolution = judge(disk, old, segment_bytes, loading)?;
+    let resolution = resolve(disk, old, segment_bytes, loading)?;
     if old.shards == 1 {
         // There was nothing to compare, so it was not read yet.
         expect_changes(disk, old, 0)?;

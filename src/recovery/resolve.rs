@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::shared::progress::Loading;
 
 /// Finds out what counts of a layout's logs, and makes them say it. All of them are read before any is changed.
-pub(super) fn judge<D: Disk>(
+pub(super) fn resolve<D: Disk>(
     disk: &D,
     layout: &Layout,
     segment_bytes: u64,
@@ -38,7 +38,7 @@ pub(super) fn expect_changes<D: Disk>(disk: &D, layout: &Layout, index: u32) -> 
 
 /// Makes the logs say what the resolution says. First every log is marked with the transactions that do not count: after a
 /// crash from then on the same resolution is reached. Then the logs that end early are replaced by snapshots, so that what
-/// follows is not mistaken for part of what was cut.
+/// follows is not mistaken for part of what was truncated.
 fn carry_out<D: Disk>(
     disk: &D,
     layout: &Layout,

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-/// Seeds that nobody outside can know, from the randomness with which the standard library seeds its maps.
+/// Seeds that no client can know, from the randomness with which the standard library seeds its maps.
 pub(crate) fn random_seeds() -> [u64; 4] {
     std::array::from_fn(|index| RandomState::new().hash_one(index))
 }

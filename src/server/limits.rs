@@ -25,7 +25,7 @@ const MEMLOCK_MIN_BYTES: u64 = 512 * 1024;
 const EXECUTOR_PINNED_BYTES: u64 = 3 * EXECUTOR_IO_BYTES as u64 + (48 << 10);
 
 /// Descriptors that are set aside before any client gets one. For the process: the standard ones, the lock, signals, a
-/// backup, listeners, and the connections that the kernel has accepted there and nobody has looked at.
+/// backup, listeners, and the connections that the kernel has accepted there and no worker has looked at.
 const FILES_OF_PROCESS: u64 = 32 + LISTENERS_USUAL * (1 + ACCEPTS_AT_ONCE as u64);
 /// Two ports on two addresses, and a Unix socket.
 const LISTENERS_USUAL: u64 = 5;

@@ -1,4 +1,4 @@
-//! How far a start is with reading the files back: noted now and then by the threads that read, for whoever asks
+//! How far a start is with reading the files back: noted now and then by the threads that read, for clients that ask
 //! meanwhile. It reads no file itself.
 
 use std::ops::{Deref, DerefMut};
@@ -87,7 +87,7 @@ impl Loading {
         let shard = &self.shards[shard_index];
         let total_bytes = shard.total_bytes.load(Ordering::Relaxed);
         shard.note(total_bytes, total_bytes, keys);
-        // Whoever learns that nothing is left finds every worker with its shard.
+        // A thread that learns that nothing is left finds every worker with its shard.
         self.left.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
@@ -142,7 +142,7 @@ impl Progress {
     }
 }
 
-/// What a worker has from the moment on at which its shard is in memory. Until then nobody may ask for it: no
+/// What a worker has from the moment on at which its shard is in memory. Until then it is not to be asked for: no
 /// command on keys runs before every shard is there.
 #[derive(Debug)]
 pub struct Loaded<T>(Option<T>);

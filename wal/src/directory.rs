@@ -37,7 +37,7 @@ pub fn is_unfinished(path: &Path) -> bool {
     path.join(UNFINISHED_NAME).exists()
 }
 
-/// A data directory that is read and left as it is. While this lives, nobody else locks it.
+/// A data directory that is read and left as it is. While this lives, no other process locks it.
 #[derive(Debug)]
 pub struct Inspection<D: Disk> {
     directory: DataDir<D>,
@@ -72,7 +72,7 @@ impl<D: Disk> DataDir<D> {
     }
 
     /// Locks a directory that is empty, or is created, to be filled with data that exists elsewhere. Until
-    /// [`Self::activate`] has ended it is refused, since whoever opened it would find less. Blocks as [`Self::open`].
+    /// [`Self::activate`] has ended it is refused, since a server on it would find less. Blocks as [`Self::open`].
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::Io`].

@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_told_of_the_pieces_can_end_it() {
+    fn the_caller_that_is_told_of_the_pieces_can_end_it() {
         let (disk, _) = filled();
         let (images, _obsolete) = images_of_what_goes_on(&disk);
         let total: u64 = images.iter().map(Image::bytes).sum();

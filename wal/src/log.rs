@@ -444,7 +444,7 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Work that makes the next segment ready, when none is and nobody is at it. Without it a rotation
+    /// Work that makes the next segment ready, when none is ready or being made. Without it a rotation
     /// allocates a segment itself, which is quick, but the syncs in it are slower.
     pub fn prepare(&mut self) -> Option<Preparation<D>> {
         let turn = self.spare_turn()?;
@@ -676,7 +676,7 @@ impl<D: Disk> Log<D> {
         self.closed.iter().chain(self.current.as_ref().map(|current| &current.segment))
     }
 
-    /// The right to make a spare, unless there is one or somebody has that right.
+    /// The right to make a spare, unless there is one or that right is taken.
     fn spare_turn(&mut self) -> Option<Arc<()>> {
         if self.preparing.strong_count() > 0 {
             return None;

@@ -41,7 +41,7 @@ pub struct SnapshotWriter<D: Disk> {
 pub struct SnapshotEnd<D: Disk> {
     pub(crate) writer: SnapshotWriter<D>,
     pub(crate) log_end: u64,
-    /// The frames to be synced, when a sync has failed before and nobody else syncs frames.
+    /// The frames to be synced, when a sync has failed before and no other one brings frames to disk.
     ticket: Option<SyncTicket<D>>,
     /// The frames whose effects it may show are on disk, or `ticket` brings them there.
     pub(crate) is_covered: bool,
