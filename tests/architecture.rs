@@ -5,8 +5,8 @@
 //!   `docs/architecture.md` draws. A room uses rooms of lower groups only.
 //! - `shard/src/`, `wal/src/`: no circle of files, whatever the directories.
 //!
-//! `use a::b` is a use of the file that defines `b`: re-exports (`pub use`) are followed, and are no uses themselves. What
-//! stands under `#[cfg(test)]` may use anything.
+//! `use a::b` is a use of the file that defines `b`: re-exports (`pub use`) are followed, and are no uses themselves.
+//! What stands under `#[cfg(test)]` may use anything.
 
 #![allow(clippy::unwrap_used)]
 

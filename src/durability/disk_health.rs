@@ -1,5 +1,5 @@
-//! Whether the disk does what a shard asks of it: why commands that write are refused, what helps, and what waits for the
-//! disk meanwhile.
+//! Whether the disk does what a shard asks of it: why commands that write are refused, what helps, and what waits for
+//! the disk meanwhile.
 
 use std::fmt;
 use std::sync::Arc;

@@ -194,8 +194,8 @@ impl Snapshotter {
         self.helper.is_busy()
     }
 
-    /// Whether a snapshot can begin or end only at a quiescent point: while no transaction has a lock on this shard, so that
-    /// every one of which the snapshot shows anything is written by all shards that take part in it.
+    /// Whether a snapshot can begin or end only at a quiescent point: while no transaction has a lock on this shard, so
+    /// that every one of which the snapshot shows anything is written by all shards that take part in it.
     pub fn waits_for_quiescence(&self) -> bool {
         matches!(self.stage, Stage::Due | Stage::Written { .. })
     }
@@ -265,8 +265,8 @@ impl Snapshotter {
         }
     }
 
-    /// Begins or ends a snapshot at a quiescent point. `now_id` is greater than the id of every transaction that has run, and
-    /// less than that of every later one. All changes so far are in the log.
+    /// Begins or ends a snapshot at a quiescent point. `now_id` is greater than the id of every transaction that has
+    /// run, and less than that of every later one. All changes so far are in the log.
     pub fn on_quiescence(
         &mut self,
         now_id: TransactionId,

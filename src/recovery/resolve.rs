@@ -36,9 +36,9 @@ pub(super) fn expect_changes<D: Disk>(disk: &D, layout: &Layout, index: u32) -> 
     read.map(drop).map_err(|error| error.of_shard(index as usize))
 }
 
-/// Makes the logs say what the resolution says. First every log is marked with the transactions that do not count: after a
-/// crash from then on the same resolution is reached. Then the logs that end early are replaced by snapshots, so that what
-/// follows is not mistaken for part of what was truncated.
+/// Makes the logs say what the resolution says. First every log is marked with the transactions that do not count:
+/// after a crash from then on the same resolution is reached. Then the logs that end early are replaced by snapshots,
+/// so that what follows is not mistaken for part of what was truncated.
 fn carry_out<D: Disk>(
     disk: &D,
     layout: &Layout,

@@ -64,8 +64,8 @@ impl<D: Disk> ShardData<D> {
         Ok(Restoring { shard, replay, place, resolution: self.resolution.clone(), started: Instant::now() })
     }
 
-    /// The log that was [read back](ShardData::restore), open for what follows. Until this, no file of the shard is changed: it
-    /// waits until every shard is read. Blocks.
+    /// The log that was [read back](ShardData::restore), open for what follows. Until this, no file of the shard is
+    /// changed: it waits until every shard is read. Blocks.
     ///
     /// # Errors
     /// [`Failure::Log`].

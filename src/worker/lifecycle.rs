@@ -76,8 +76,8 @@ impl Lifecycle {
 }
 
 impl Worker {
-    /// Reads a part of the shard back, once it is known what counts; opens its log when every worker has read its own; and
-    /// begins to serve when every worker has its shard. Returns whether there is more to read.
+    /// Reads a part of the shard back, once it is known what counts; opens its log when every worker has read its own;
+    /// and begins to serve when every worker has its shard. Returns whether there is more to read.
     pub(super) fn go_on_loading(&mut self) -> Result<bool, Failure> {
         let (lifecycle, shared) = (&mut self.lifecycle, &self.shared);
         if let Ok(data) = lifecycle.files.data.try_recv() {

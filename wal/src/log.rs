@@ -200,8 +200,8 @@ impl<D: Disk> Log<D> {
 
     /// Adds a frame with `entries` changes whose payload ends with a part that was staged, `payload` standing before
     /// it. It is handed to the system at once where no other frame is waiting; where it cannot be, it waits for
-    /// [`Self::flush`] as all frames do, and the file is to be [given up](Self::give_up_staged). Returns whether the file
-    /// is a part of the log now.
+    /// [`Self::flush`] as all frames do, and the file is to be [given up](Self::give_up_staged). Returns whether the
+    /// file is a part of the log now.
     ///
     /// # Panics
     /// As [`Self::append`].
@@ -519,7 +519,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Looks whether the data directory is still at its place, as [`Disk::expect_lock`]. Blocks; it may run on any thread.
+    /// Looks whether the data directory is still at its place, as [`Disk::expect_lock`]. Blocks; it may run on any
+    /// thread.
     pub fn look_for_place(&self) -> impl FnOnce() + Send + use<D> {
         let disk = self.disk.clone();
         move || drop(disk.expect_lock())
@@ -539,8 +540,8 @@ impl<D: Disk> Log<D> {
         failed.error
     }
 
-    /// Work that removes what a snapshot has left that was dropped, or failed, before it had its name. No other one is to
-    /// be begun before it is done.
+    /// Work that removes what a snapshot has left that was dropped, or failed, before it had its name. No other one is
+    /// to be begun before it is done.
     pub fn give_up_snapshot(&self) -> Obsolete<D> {
         self.give_up(SNAPSHOT_TMP_NAME)
     }

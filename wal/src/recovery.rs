@@ -1,8 +1,8 @@
 //! Reading a shard's directory back: the newest snapshot, then the log; and where the log ends.
 //!
-//! A [`Replay`] is driven by its owner and only reads. [`settle()`] then cuts, removes and syncs, so that the directory holds exactly what
-//! was replayed; whole frames that are cut are kept aside. The rule for torn and damaged ends is in the crate's
-//! documentation.
+//! A [`Replay`] is driven by its owner and only reads. [`settle()`] then cuts, removes and syncs, so that the directory
+//! holds exactly what was replayed; whole frames that are cut are kept aside. The rule for torn and damaged ends is in
+//! the crate's documentation.
 
 mod end;
 mod settle;
@@ -235,9 +235,9 @@ impl<D: Disk> Replay<D> {
         Ok(replay)
     }
 
-    /// Reads on, until `bytes` more of the files are read: up to the end of a frame, and one frame at least. `on_record`
-    /// sees the snapshot's frames and then the log's; memory is bounded by the largest frame. Returns whether anything
-    /// may be left. Blocks.
+    /// Reads on, until `bytes` more of the files are read: up to the end of a frame, and one frame at least.
+    /// `on_record` sees the snapshot's frames and then the log's; memory is bounded by the largest frame. Returns
+    /// whether anything may be left. Blocks.
     ///
     /// # Errors
     /// Damage, [`Error::Io`], or what `on_record` returned; then it is not to be called again.
@@ -378,7 +378,8 @@ impl<D: Disk> Replay<D> {
         let mut leftovers: Vec<_> = dropped.into_iter().rev().chain(strays).map(|found| found.path).collect();
         leftovers.extend(segments.pop_if(|last| last.bytes == 0).map(|empty| empty.path));
         leftovers.extend(obsolete);
-        // Behind an empty segment, too: a write may have failed here that was to be repeated there, and left whole frames.
+        // Behind an empty segment, too: a write may have failed here that was to be repeated there, and left whole
+        // frames.
         if let Some(last) = segments.last_mut() {
             last.file_bytes = FILE_HEADER_BYTES as u64 + last.bytes;
         }
