@@ -190,3 +190,45 @@ pub(crate) fn apply(shard: &mut Shard, record: &Record<'_>) -> Result<(), Replay
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use shard::{Change, Changes};
+    use wal::{Kind, MemDisk};
+
+    use super::*;
+    use crate::recovery::open_on;
+
+    #[test]
+    fn a_shard_is_restored_in_steps_of_bounded_size_and_each_shows_how_far_it_is() {
+        const KEYS: usize = 2000;
+        let (disk, path) = (MemDisk::default(), Path::new("/data"));
+        let data = open_on(disk.clone(), path, 1, 1 << 20).unwrap();
+        let (_, mut log) = data.shard(0).recover().unwrap();
+        for number in 0..KEYS {
+            let mut changes = Changes::default();
+            let (key, value) = (number.to_le_bytes(), [7; 1000]);
+            changes.push(&Change::Put { key: &key, value: &value, deadline_ms: None });
+            log.append(Kind::Batch, 1, changes.bytes());
+            log.flush().unwrap();
+        }
+        drop((data, log));
+
+        let data = open_on(disk, path, 1, 1 << 20).unwrap().shard(0);
+        let loading = Loading::new(1, 1, 1);
+        let mut restoring = data.restore(Shard::new([0; 4])).unwrap();
+        let mut before = loading.extent();
+        while restoring.step().unwrap() {
+            restoring.note(&loading);
+            let now = loading.extent();
+            assert!(now.keys - before.keys <= STEP_BYTES / 1000, "{before:?}, then {now:?}");
+            assert!(now.read_bytes > before.read_bytes && now.read_bytes <= now.total_bytes);
+            before = now;
+        }
+        let (shard, replayed) = restoring.finish().unwrap();
+        assert_eq!((shard.key_count(), replayed.recovered.log_frames), (KEYS, KEYS as u64));
+        assert!(before.keys > KEYS as u64 / 2, "{before:?}");
+    }
+}
