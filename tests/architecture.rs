@@ -436,6 +436,16 @@ fn there_is_no_circle_in_the_log() {
     expect_none(&Tree::read("wal", "wal/src").circles());
 }
 
+#[test]
+fn the_document_names_files_that_exist() {
+    let document = std::fs::read_to_string(root().join(DOCUMENT)).unwrap();
+    let named = document.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs"));
+    let exists = |name: &str| root().join(name).is_file() || root().join("src").join(name).is_file();
+    let missing: Vec<String> =
+        named.filter(|name| !exists(name)).map(|name| format!("{DOCUMENT}: there is no {name}")).collect();
+    expect_none(&missing);
+}
+
 /// A tree of these files.
 fn made_up(sources: &[(&str, &str)]) -> Tree {
     let sources: Vec<_> =
