@@ -11,7 +11,7 @@ use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -221,6 +221,11 @@ impl Write for Line {
 /// Whether a character could begin another line, steer a terminal or change the order in which a line is shown.
 pub fn is_deceptive(char: char) -> bool {
     char.is_control() || matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text that fits in a line of a reply, whatever the names of files hold.
+pub fn printable(text: &str) -> Arc<str> {
+    text.chars().map(|char| if is_deceptive(char) { '?' } else { char }).collect::<String>().into()
 }
 
 /// One field of a line of text.

@@ -24,7 +24,7 @@ use shard::{Error, Reply};
 use wal::{Disk, Image, OsDisk, copy_images};
 
 use crate::config::Config;
-use crate::durability::journal::printable;
+use crate::logging::printable;
 use crate::mesh::{RequestId, ShardImage};
 use crate::net::Net;
 use crate::shared::Shared;

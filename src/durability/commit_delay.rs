@@ -1,6 +1,14 @@
 //! How many clients write to a worker at the same time, each with one command: those whose next command a sync may wait
 //! for. This module never looks at a clock.
 
+use std::time::{Duration, Instant};
+
+/// How long after a sync the next one waits for the commands of those clients that are expected to send one, for each of
+/// them and at most, and which part of them is enough.
+const DELAY_PER_SIBLING: Duration = Duration::from_micros(1);
+const COMMIT_DELAY_MAX: Duration = Duration::from_millis(1);
+const SIBLINGS_PERCENT: usize = 90;
+
 /// So long the clients are counted before the count is taken for what is to be expected.
 const COUNT_US: u64 = 10_000;
 
@@ -46,6 +54,51 @@ impl CommitSiblings {
     }
 }
 
+/// Until when a sync waits for the commands of clients that are about to send one.
+#[derive(Debug, Default)]
+pub struct CommitDelay {
+    siblings: usize,
+    /// For how long after a sync the next one waits.
+    delay: Duration,
+    /// Until when the next sync waits; `None` before the first sync has ended.
+    until: Option<Instant>,
+}
+
+impl CommitDelay {
+    /// So many clients, each with one command at a time, are expected to change something soon.
+    pub fn expect(&mut self, siblings: usize) {
+        self.siblings = siblings;
+        self.delay = (DELAY_PER_SIBLING * siblings as u32).min(COMMIT_DELAY_MAX);
+    }
+
+    /// A sync has ended.
+    pub fn begin(&mut self, now: Instant) {
+        self.until = Some(now + self.delay);
+    }
+
+    /// How many more commands are waited for when so many have come; `None` when these are enough.
+    pub fn awaited(&self, come: usize) -> Option<usize> {
+        (self.siblings * SIBLINGS_PERCENT / 100).checked_sub(come).filter(|awaited| *awaited > 0)
+    }
+
+    /// How much longer they are waited for.
+    pub fn left(&self, now: Instant) -> Duration {
+        self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    /// From the next sync on it takes so long.
+    #[cfg(test)]
+    pub fn set_delay(&mut self, delay: Duration) {
+        self.delay = delay;
+    }
+
+    /// It ends so much earlier or later.
+    #[cfg(test)]
+    pub fn move_end(&mut self, change: impl FnOnce(Instant) -> Instant) {
+        self.until = self.until.map(change);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +120,6 @@ mod tests {
         assert_eq!(siblings.expected(3 * COUNT_US), 0, "a pipeline");
         siblings.note(&mut counted_in[3], true);
         assert_eq!(siblings.expected(9 * COUNT_US), 1);
-        assert_eq!(siblings.expected(10 * COUNT_US), 0, "nobody comes any more");
+        assert_eq!(siblings.expected(10 * COUNT_US), 0, "no client comes any more");
     }
 }

@@ -8,41 +8,26 @@
 //!
 //! What the analytics have learnt is left in a note beside the log: with each snapshot, each hour, and at the end.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, mpsc};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::{fmt, io};
 
-use rustix::process::setpriority_process;
 use shard::analytics::load;
 use shard::{Change, Changes, Clocks, Reply, Shard};
 use wal::{
     DiskFile, FailedSnapshot, Kind, Log, Note, Obsolete, OsDisk, Snapshot, SnapshotEnd, SnapshotWriter, Spare,
 };
 
+use super::compaction::CompactionPolicy;
+use super::helper::Helper;
+use super::journal::Journal;
+use super::segments::Segments;
+use super::slices::{AfterSlice, Slices};
 use crate::clock::Clock;
 use crate::config::{Config, SyncMode};
-use crate::durability::compaction::CompactionPolicy;
-use crate::durability::journal::{Journal, printable};
+use crate::logging::printable;
 use crate::mesh::{Answer, Call, Mesh, RequestId, TransactionId};
-use crate::net::{Net, SocketId};
-
-/// How many keys one slice of a snapshot visits at most. A slice that was larger than a frame is followed by one of
-/// fewer keys, so that large values do not make long turns.
-const SLICE_KEYS_MAX: usize = 256;
-
-/// After so many bytes a snapshot pauses until they are on disk.
-const SYNC_BYTES: u64 = 8 * 1024 * 1024;
-
-/// How far the helper thread stands back behind the worker, whose core it shares: what it does is waited for by nobody,
-/// but segments have to be ready in time on a busy core, too.
-const HELPER_NICENESS: i32 = 5;
-
-/// How long the next try to make a segment ready waits after one that failed: a full disk stays full for a while.
-const PREPARE_AGAIN_MS: u64 = 1000;
-
-/// Unless each answer waits for a sync, a segment is filled with zeros only where the log grows by fewer bytes in a
-/// millisecond, about 64 MB in a second: above, what it costs to write everything twice is more than what it saves.
-const FILLED_BYTES_A_MS_MAX: u64 = 64 * 1024;
+use crate::net::SocketId;
 
 /// How long after the begin of a snapshot that a failed sync made necessary the next try may follow.
 const RESCUE_AGAIN_MS: u64 = 1000;
@@ -50,32 +35,16 @@ const RESCUE_AGAIN_MS: u64 = 1000;
 /// How often what the analytics have learnt is written down at least.
 const NOTE_INTERVAL_MS: u64 = 3_600_000;
 
-/// How many bytes of changes are gathered into one frame of a snapshot, about.
-const FRAME_BYTES: usize = 64 * 1024;
-
-/// A piece of blocking work.
-type Work = Box<dyn FnOnce() -> Ended + Send>;
-
 /// The snapshotter of one shard's log.
 pub struct Snapshotter {
-    /// Blocking work, to the helper thread, which ends with this.
-    to_helper: mpsc::Sender<Work>,
-    /// Blocking work that has ended.
-    ended: mpsc::Receiver<Ended>,
-    /// Pieces of blocking work that have not ended.
-    running: usize,
-    preparing: bool,
+    helper: Helper<Ended>,
+    segments: Segments,
     giving_up_staged: bool,
-    next_preparation_ms: u64,
-    /// When the last segment was begun to be made ready, and its size in bytes.
-    prepared: Option<(u64, u64)>,
-    /// Segments are filled with zeros however soon they are used up.
-    always_fills: bool,
     stage: Stage,
-    /// Who asked for a snapshot that was begun, and who asked since.
+    /// The askers for a snapshot that was begun, and those since.
     served: Vec<(usize, RequestId)>,
     asked: Vec<(usize, RequestId)>,
-    /// Somebody asked for a snapshot without waiting for it.
+    /// A snapshot was asked for without waiting for it.
     asked_unheard: bool,
     /// When the last snapshot was complete, in the server's time.
     saved_ms: Option<u64>,
@@ -94,17 +63,8 @@ enum Stage {
     Idle,
     /// A snapshot begins at the next quiescent point.
     Due,
-    /// Slices up to this position are written.
-    Writing {
-        writer: SnapshotWriter<OsDisk>,
-        position: u64,
-        changes: Changes,
-        /// How many keys the next slice visits.
-        slice_keys: usize,
-        /// How many bytes were synced, or will be when the sync under way ends.
-        synced_bytes: u64,
-        syncing: bool,
-    },
+    /// Slices are being written.
+    Writing(Slices),
     /// Every slice is written; the snapshot ends at the next quiescent point.
     Written {
         writer: SnapshotWriter<OsDisk>,
@@ -148,27 +108,10 @@ impl Snapshotter {
     /// # Errors
     /// When there can be no other thread.
     pub fn new(config: &Config, wakeup: OwnedFd) -> io::Result<Snapshotter> {
-        let (to_helper, all_work) = mpsc::channel::<Work>();
-        let (sender, ended) = mpsc::channel();
-        // Not the executor's own helper: glommio 0.9 panics where that cannot be started.
-        let help = move || {
-            // On Linux that of this thread alone. One that cannot stand back only delays its worker more.
-            let _ = setpriority_process(None, HELPER_NICENESS);
-            for work in all_work {
-                let _ = sender.send(work()); // The worker waits for it as long as it runs.
-                Net::unpark(wakeup.as_fd());
-            }
-        };
-        std::thread::Builder::new().name("kvlite-helper".to_owned()).spawn(help)?;
         Ok(Snapshotter {
-            to_helper,
-            ended,
-            running: 0,
-            preparing: false,
+            helper: Helper::new(wakeup)?,
+            segments: Segments::new(config.sync_mode == SyncMode::Always),
             giving_up_staged: false,
-            next_preparation_ms: 0,
-            prepared: None,
-            always_fills: config.sync_mode == SyncMode::Always,
             stage: Stage::Idle,
             served: Vec::new(),
             asked: Vec::new(),
@@ -208,7 +151,7 @@ impl Snapshotter {
     fn leave_note(&mut self, shard: &Shard, log: &Log<OsDisk>) {
         if let (Some(load), Some(classes)) = (self.policy.load_to_keep(), shard.analytics_to_keep()) {
             let note = log.note();
-            self.run(move || Ended::Noted(note.write(&[&load[..], &classes].concat())));
+            self.helper.run(move || Ended::Noted(note.write(&[&load[..], &classes].concat())));
         }
     }
 
@@ -217,7 +160,7 @@ impl Snapshotter {
         self.asked.push((origin, request_id));
     }
 
-    /// Asks for a snapshot of the state as it is now or later; nobody is answered.
+    /// Asks for a snapshot of the state as it is now or later; without an answer.
     pub fn ask_unheard(&mut self) {
         self.asked_unheard = true;
     }
@@ -248,22 +191,22 @@ impl Snapshotter {
 
     /// Whether blocking work is under way; the executor must not end before it.
     pub fn is_busy(&self) -> bool {
-        self.running > 0
+        self.helper.is_busy()
     }
 
-    /// Whether a snapshot can begin or end only at a quiescent point: while no transaction has a lock on this shard, so that
-    /// every one of which the snapshot shows anything is written by all shards that take part in it.
+    /// Whether a snapshot can begin or end only at a quiescent point: while no transaction has a lock on this shard, so
+    /// that every one of which the snapshot shows anything is written by all shards that take part in it.
     pub fn waits_for_quiescence(&self) -> bool {
         matches!(self.stage, Stage::Due | Stage::Written { .. })
     }
 
     /// Whether the next slice of a snapshot can be written at once.
     pub fn is_writing(&self) -> bool {
-        matches!(self.stage, Stage::Writing { syncing: false, .. })
+        matches!(&self.stage, Stage::Writing(slices) if slices.is_ready())
     }
 
     /// One slice of work. When the server is `stopping`, a snapshot that lacks slices is given up: the log has it
-    /// all, and nobody waits for the rest of a large keyspace.
+    /// all, and the rest of a large keyspace is not waited for.
     pub fn step(
         &mut self,
         stopping: bool,
@@ -274,9 +217,7 @@ impl Snapshotter {
         mesh: &mut Mesh,
     ) {
         let (uptime_ms, now_ms) = (uptime_us / 1000, clock.now_ms(uptime_us));
-        let all_ended: Vec<Ended> = self.ended.try_iter().collect();
-        for ended in all_ended {
-            self.running -= 1;
+        for ended in self.helper.take_ended() {
             self.take(ended, now_ms, journal, mesh);
         }
         if self.next_note_ms.is_some_and(|next_ms| stopping || uptime_ms >= next_ms) {
@@ -291,19 +232,8 @@ impl Snapshotter {
             }
             return;
         }
-        if !self.preparing
-            && uptime_ms >= self.next_preparation_ms
-            && let Some(preparation) = journal.log.prepare()
-        {
-            let grew_fast = self
-                .prepared
-                .is_some_and(|(since_ms, bytes)| bytes / FILLED_BYTES_A_MS_MAX > uptime_ms - since_ms);
-            self.preparing = true;
-            self.prepared = Some((uptime_ms, preparation.file_bytes()));
-            let unfilled = grew_fast && !self.always_fills;
-            let preparation = if unfilled { preparation.unfilled() } else { preparation };
-            self.next_preparation_ms = uptime_ms + PREPARE_AGAIN_MS;
-            self.run(move || Ended::Prepared(preparation.run()));
+        if let Some(preparation) = self.segments.next(uptime_ms, &mut journal.log) {
+            self.helper.run(move || Ended::Prepared(preparation.run()));
         }
         let unix_ms = clock.unix_ms(now_ms);
         self.policy.measure(|| shard.operations(), uptime_ms, now_ms, unix_ms);
@@ -316,7 +246,7 @@ impl Snapshotter {
         if wanted && matches!(self.stage, Stage::Idle) {
             self.stage = Stage::Elsewhere;
             let look = journal.log.look_for_place();
-            self.run(move || {
+            self.helper.run(move || {
                 look();
                 Ended::Looked
             });
@@ -329,14 +259,14 @@ impl Snapshotter {
     fn clear(&mut self) {
         match std::mem::replace(&mut self.stage, Stage::Elsewhere) {
             Stage::Obsolete { files } if !files.is_needed() => {
-                self.run(move || Ended::Cleared(files.clear()));
+                self.helper.run(move || Ended::Cleared(files.clear()));
             }
             stage => self.stage = stage,
         }
     }
 
-    /// Begins or ends a snapshot at a quiescent point. `now_id` is greater than the id of every transaction that has run, and
-    /// less than that of every later one. All changes so far are in the log.
+    /// Begins or ends a snapshot at a quiescent point. `now_id` is greater than the id of every transaction that has
+    /// run, and less than that of every later one. All changes so far are in the log.
     pub fn on_quiescence(
         &mut self,
         now_id: TransactionId,
@@ -373,7 +303,7 @@ impl Snapshotter {
                 }
                 match log.cover(&mut ending) {
                     Ok(true) if all_synced || log.needs_snapshot() => {
-                        self.run(move || Ended::Written(ending.finish()));
+                        self.helper.run(move || Ended::Written(ending.finish()));
                     }
                     Ok(_) => self.give_up(&"a shard could not bring its log to disk", log, mesh),
                     Err(error) => self.give_up(&error, log, mesh),
@@ -395,14 +325,7 @@ impl Snapshotter {
         });
         match begun {
             Ok(writer) => {
-                self.stage = Stage::Writing {
-                    writer,
-                    position: 0,
-                    changes: Changes::default(),
-                    slice_keys: SLICE_KEYS_MAX,
-                    synced_bytes: 0,
-                    syncing: false,
-                };
+                self.stage = Stage::Writing(Slices::new(writer));
             }
             Err(error) => {
                 self.give_up(&error, log, mesh);
@@ -412,58 +335,34 @@ impl Snapshotter {
     }
 
     fn write_slice(&mut self, now_ms: u64, shard: &Shard, log: &Log<OsDisk>, mesh: &mut Mesh) {
-        let Stage::Writing { writer, position, changes, slice_keys, synced_bytes, syncing } = &mut self.stage
-        else {
-            return;
-        };
-        if *syncing {
+        let Stage::Writing(slices) = &mut self.stage else { return };
+        if !slices.is_ready() {
             return;
         }
-        let (mut written, mut bytes) = (Ok(()), 0);
-        let next = shard.walk(*position, *slice_keys, now_ms, |key, value, deadline_ms| {
-            bytes += key.len() + value.len();
-            changes.push(&Change::Put { key, value, deadline_ms });
-            if changes.bytes().len() >= FRAME_BYTES && written.is_ok() {
-                written = append(writer, changes);
-            }
-        });
-        *slice_keys = (*slice_keys * FRAME_BYTES / bytes.max(1)).clamp(1, SLICE_KEYS_MAX);
-        if next.is_none() && written.is_ok() {
-            written = append(writer, changes);
-        }
-        match (next, written) {
-            (_, Err(error)) => self.give_up(&error, log, mesh),
-            (Some(next), Ok(())) => {
-                *position = next;
-                if writer.bytes() >= *synced_bytes + SYNC_BYTES {
-                    (*synced_bytes, *syncing) = (writer.bytes(), true);
-                    let file = writer.file().clone();
-                    self.run(move || Ended::Synced(file.sync_data()));
+        match slices.write_next(now_ms, shard) {
+            Ok(AfterSlice::Slice) => {}
+            Ok(AfterSlice::Sync(file)) => self.helper.run(move || Ended::Synced(file.sync_data())),
+            Ok(AfterSlice::End) => {
+                if let Stage::Writing(slices) = std::mem::replace(&mut self.stage, Stage::Elsewhere) {
+                    self.stage = Stage::Written { writer: slices.into_writer() };
                 }
             }
-            (None, Ok(())) => {
-                if let Stage::Writing { writer, .. } = std::mem::replace(&mut self.stage, Stage::Elsewhere) {
-                    self.stage = Stage::Written { writer };
-                }
-            }
+            Err(error) => self.give_up(&error, log, mesh),
         }
     }
 
     fn take(&mut self, ended: Ended, now_ms: u64, journal: &mut Journal, mesh: &mut Mesh) {
         match ended {
             Ended::Prepared(outcome) => {
-                self.preparing = false;
-                if outcome.is_ok() {
-                    self.next_preparation_ms = 0;
-                }
+                self.segments.on_prepared(outcome.is_ok());
                 journal.on_prepared(outcome.map(Some));
             }
             Ended::Looked => self.stage = Stage::Due,
             // A snapshot whose bytes may be lost cannot be saved by a later sync.
             Ended::Synced(Err(error)) => self.give_up(&error, &journal.log, mesh),
             Ended::Synced(Ok(())) => {
-                if let Stage::Writing { syncing, .. } = &mut self.stage {
-                    *syncing = false;
+                if let Stage::Writing(slices) = &mut self.stage {
+                    slices.on_synced();
                 }
             }
             Ended::Written(Ok(snapshot)) => {
@@ -504,7 +403,7 @@ impl Snapshotter {
     pub fn give_up_staged(&mut self, log: &Log<OsDisk>) {
         self.giving_up_staged = true;
         let files = log.give_up_staged();
-        self.run(move || Ended::StagedGivenUp(files.clear()));
+        self.helper.run(move || Ended::StagedGivenUp(files.clear()));
     }
 
     /// Whether what is left of a staged value is being removed.
@@ -512,7 +411,7 @@ impl Snapshotter {
         self.giving_up_staged
     }
 
-    /// Those who asked are told at once. The room that the snapshot has taken of a disk that is full, maybe, is given
+    /// The askers are told at once. The room that the snapshot has taken of a disk that is full, maybe, is given
     /// back before another one may begin.
     fn give_up(&mut self, error: &dyn fmt::Display, log: &Log<OsDisk>, mesh: &mut Mesh) {
         let failure = printable(&error.to_string());
@@ -532,18 +431,4 @@ impl Snapshotter {
             mesh.to(origin).answer(request_id, Answer::Part(reply.clone()));
         }
     }
-
-    /// Runs blocking work on the helper thread.
-    fn run(&mut self, work: impl FnOnce() -> Ended + Send + 'static) {
-        self.running += 1;
-        self.to_helper.send(Box::new(work)).expect("the helper takes work as long as this is there");
-    }
-}
-
-fn append(writer: &mut SnapshotWriter<OsDisk>, changes: &mut Changes) -> Result<(), wal::Error> {
-    if !changes.is_empty() {
-        writer.append(Kind::Batch, changes.count() as u32, changes.bytes())?;
-        changes.clear(2 * FRAME_BYTES);
-    }
-    Ok(())
 }

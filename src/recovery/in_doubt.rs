@@ -2,10 +2,10 @@
 //!
 //! A transaction over several shards leaves a frame with its id in the log of each. It counts if every participant
 //! has its part: a frame in the log, or a snapshot that was begun after it. Otherwise it was cut short, and it is
-//! left out everywhere.
+//! aborted: none of its parts is applied.
 //!
 //! - Its keys stay locked until every shard has written its frame. When a process dies, a transaction that was cut
-//!   short was seen by nobody, and nothing in any log builds on it.
+//!   short was not seen by any client, and nothing in any log builds on it.
 //! - A power cut may take a participant's frame back although the process had gone on. Then a later frame in another
 //!   log may have changed a key of the transaction, and builds on it: that log ends before that frame. What it
 //!   loses is not older than what the participant lost. Parts of other transactions may be among it; so the resolution
@@ -14,12 +14,12 @@
 //!   has a lock on its shard, and counts only after the other shards have synced their logs.
 //!
 //! For the comparison with snapshots ids carry the time, and two kinds of frames have no participants: in a snapshot
-//! the id is the time at which it was begun; in a log it marks a transaction that was left out before. A start marks
-//! the transactions that it leaves out before anything else is written: what follows a mark builds on none of them.
+//! the id is the time at which it was begun; in a log it marks a transaction that was aborted before. A start marks
+//! the transactions that it aborts before anything else is written: what follows a mark builds on none of them.
 //!
 //! Only a power cut takes a part back, and only before it was on disk. A log whose part is missing although another log
 //! knows that it had been there ([`Standing::settled_seq`]), or although the machine has run ever since, was damaged:
-//! then nothing is cut off another log for its sake, and the start is refused ([`Contradiction`]).
+//! then no other log is truncated for its sake, and the start is refused ([`Contradiction`]).
 //!
 //! Where frames are lost to damage, as repair finds it, a missing part proves nothing: the transaction counts.
 
@@ -27,13 +27,14 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use shard::Change;
-use wal::{Disk, Kind, Layout, Record};
+use wal::{Disk, Kind, Layout, Record, Replay};
 
+use super::restore::STEP_BYTES;
 use crate::failure::{Contradiction, Failure};
 use crate::mesh::TransactionId;
 use crate::shared::progress::Loading;
 
-/// What of the logs counts.
+/// The resolution of what is in doubt: what of the logs counts.
 #[derive(Debug, Default)]
 pub struct Resolution {
     /// Transactions that do not count.
@@ -67,9 +68,9 @@ impl Resolution {
         if record.in_snapshot {
             return true;
         }
-        let cut = self.truncations.get(shard_index as usize).copied().flatten();
+        let end = self.truncations.get(shard_index as usize).copied().flatten();
         let aborted = matches!(record.kind, Kind::Transaction { id, .. } if self.aborted.contains(&id));
-        !aborted && cut.is_none_or(|cut| record.seq < cut)
+        !aborted && end.is_none_or(|end| record.seq < end)
     }
 
     /// Itself, unless it cannot be.
@@ -96,7 +97,7 @@ struct Traces {
     parts: HashMap<TransactionId, (u64, Box<[u32]>)>,
     /// When the snapshot was begun, as an id.
     snapshot_begun: TransactionId,
-    /// Transactions that were left out before.
+    /// Transactions that were aborted before.
     aborted: HashSet<TransactionId>,
     standing: Standing,
 }
@@ -104,7 +105,7 @@ struct Traces {
 /// What a shard's records are handed to, in order.
 pub type OnRecord<'a> = dyn FnMut(Record<'_>) + 'a;
 
-/// Reads all logs of a layout and judges.
+/// Reads all logs of a layout and resolves what is in doubt.
 ///
 /// # Errors
 /// [`Failure::Log`] where a log is damaged.
@@ -122,12 +123,20 @@ pub fn reach_noting<D: Disk>(disk: &D, layout: &Layout, loading: &Loading) -> Re
         loading.begin_step(layout.shards as usize);
     }
     reach_by(layout.shards, |shard_index, on_record| {
-        let read = wal::check(disk, &layout.shard_dir(shard_index), layout.place(shard_index), |record| {
-            loading.note(shard_index as usize, &record, 0);
-            on_record(record);
-            Ok(())
-        });
-        let recovered = read.map_err(|error| Failure::log(shard_index as usize, error))?;
+        let failed = |error| Failure::log(shard_index as usize, error);
+        let place = layout.place(shard_index);
+        let mut replay = Replay::open(disk, &layout.shard_dir(shard_index), place).map_err(failed)?;
+        loop {
+            let goes_on = replay.step(STEP_BYTES, |record| {
+                on_record(record);
+                Ok(())
+            });
+            loading.note(shard_index as usize, replay.read_bytes(), replay.total_bytes(), 0);
+            if !goes_on.map_err(failed)? {
+                break;
+            }
+        }
+        let recovered = replay.finish().map_err(failed)?.recovered;
         Ok(Standing {
             has_lost: false,
             settled_seq: recovered.settled_seq,
@@ -136,7 +145,7 @@ pub fn reach_noting<D: Disk>(disk: &D, layout: &Layout, loading: &Loading) -> Re
     })
 }
 
-/// Judges by the records that `read` finds of each shard; it tells how far they can be relied on.
+/// Resolves what is in doubt by the records that `read` finds of each shard; it tells how far they can be relied on.
 /// Every shard is read by a thread of its own, up to once for each round.
 ///
 /// # Errors
@@ -163,9 +172,10 @@ pub fn reach_by(
         let truncations = on_every_shard(shards, |index| {
             first_dependent(|on_record| read(index, on_record), &so_far.aborted)
         })?;
-        // A cut only moves towards the log's begin, so this ends. The frame at it may be a part of a transaction,
-        // which is left out from now on: the next look by itself would not end the log there again.
-        let earlier = |(so_far, cut): (&Option<u64>, Option<u64>)| so_far.iter().copied().chain(cut).min();
+        // A truncation only moves towards the log's begin, so this ends. The frame at it may be a part of a transaction,
+        // which is aborted from now on: the next look by itself would not end the log there again.
+        let earlier =
+            |(so_far, found): (&Option<u64>, Option<u64>)| so_far.iter().copied().chain(found).min();
         let truncations: Vec<_> = resolution.truncations.iter().zip(truncations).map(earlier).collect();
         if truncations == resolution.truncations {
             break;
@@ -195,7 +205,7 @@ fn on_every_shard<T: Send>(
     })
 }
 
-/// Whether a frame says of a transaction that a start left it out.
+/// Whether a frame says of a transaction that a start aborted it.
 pub fn is_mark(record: &Record<'_>) -> bool {
     !record.in_snapshot && matches!(record.kind, Kind::Transaction { participants: [], .. })
 }
@@ -214,16 +224,17 @@ fn trace(read: impl FnOnce(&mut OnRecord<'_>) -> Result<Standing, Failure>) -> R
     Ok(traces)
 }
 
-/// The transactions that do not count when each log ends at its cut; and how many count in spite of a missing part.
+/// The transactions that do not count when each log ends at its truncation; and how many count in spite of a missing
+/// part.
 fn aborted(traces: &[Traces], truncations: &[Option<u64>]) -> (HashSet<TransactionId>, usize) {
     // `None` where damage hides it.
     let has_part = |participant: u32, id: &TransactionId| {
         let participant = participant as usize;
-        let (Some(traces), Some(cut)) = (traces.get(participant), truncations.get(participant)) else {
+        let (Some(traces), Some(end)) = (traces.get(participant), truncations.get(participant)) else {
             return Some(false);
         };
         match traces.parts.get(id) {
-            Some((seq, _)) => Some(cut.is_none_or(|cut| *seq < cut)),
+            Some((seq, _)) => Some(end.is_none_or(|end| *seq < end)),
             None if traces.snapshot_begun >= *id => Some(true),
             None => (!traces.standing.has_lost).then_some(false),
         }
@@ -242,19 +253,19 @@ fn aborted(traces: &[Traces], truncations: &[Option<u64>]) -> (HashSet<Transacti
     (aborted, in_doubt)
 }
 
-/// Where a transaction that does not count had all its parts on disk, or where what builds on one cannot be cut off.
+/// Where a transaction that does not count had all its parts on disk, or where what builds on one cannot be truncated.
 fn contradiction(traces: &[Traces], resolution: &Resolution) -> Option<Contradiction> {
-    for (shard, (of, cut)) in traces.iter().zip(&resolution.truncations).enumerate() {
+    for (shard, (of, end)) in traces.iter().zip(&resolution.truncations).enumerate() {
         let is_settled = |seq: u64| seq <= of.standing.settled_seq;
         for (id, (seq, participants)) in &of.parts {
-            // One that is marked was left out by a start that knew better.
+            // One that is marked was aborted by a start that knew better.
             if !resolution.aborted.contains(id) || of.aborted.contains(id) {
                 continue;
             }
             let Some(lacking) = lacking(traces, resolution, id, participants, traces.len()) else { continue };
             let stays = of.standing.is_same_boot && traces[lacking].standing.is_same_boot;
-            let cut = cut.filter(|cut| seq < cut && (is_settled(*cut) || stays));
-            if let Some(seq) = cut.or(is_settled(*seq).then_some(*seq)) {
+            let end = end.filter(|end| seq < end && (is_settled(*end) || stays));
+            if let Some(seq) = end.or(is_settled(*seq).then_some(*seq)) {
                 return Some(Contradiction { shard, seq, lacking, directory: PathBuf::new() });
             }
         }
@@ -263,14 +274,14 @@ fn contradiction(traces: &[Traces], resolution: &Resolution) -> Option<Contradic
 }
 
 /// The shard for whose sake a transaction does not count: one that lacks its part, and of which it is not known that
-/// damage took it. Where a part is only cut off, it is the shard for whose sake that was done. Each cut follows from an
-/// earlier one, of which there is one for each shard at most.
+/// damage took it. Where a part is only truncated, it is the shard for whose sake that was done. Each truncation follows
+/// from an earlier one, of which there is one for each shard at most.
 fn lacking(
     traces: &[Traces],
     resolution: &Resolution,
     id: &TransactionId,
     participants: &[u32],
-    cuts_max: usize,
+    truncations_max: usize,
 ) -> Option<usize> {
     let known = || participants.iter().map(|it| *it as usize).filter(|it| *it < traces.len());
     let lacks = |participant: &usize| {
@@ -278,11 +289,11 @@ fn lacking(
         !of.standing.has_lost && !of.parts.contains_key(id) && of.snapshot_begun < *id
     };
     let for_whose_sake = |participant: usize| {
-        let (of, cut) = (&traces[participant], resolution.truncations.get(participant).copied()??);
-        let is_cut = of.parts.get(id).is_some_and(|(seq, _)| *seq >= cut);
-        let causes = of.parts.iter().filter(|(id, (seq, _))| *seq < cut && resolution.aborted.contains(id));
-        is_cut.then_some(causes)?.find_map(|(id, (_, participants))| {
-            lacking(traces, resolution, id, participants, cuts_max.checked_sub(1)?)
+        let (of, end) = (&traces[participant], resolution.truncations.get(participant).copied()??);
+        let is_truncated = of.parts.get(id).is_some_and(|(seq, _)| *seq >= end);
+        let causes = of.parts.iter().filter(|(id, (seq, _))| *seq < end && resolution.aborted.contains(id));
+        is_truncated.then_some(causes)?.find_map(|(id, (_, participants))| {
+            lacking(traces, resolution, id, participants, truncations_max.checked_sub(1)?)
         })
     };
     known().find(lacks).or_else(|| known().find_map(for_whose_sake))
@@ -295,15 +306,15 @@ fn first_dependent(
 ) -> Result<Option<u64>, Failure> {
     let mut touched: HashSet<Box<[u8]>> = HashSet::new();
     let mut all_touched = false;
-    let mut cut = None;
+    let mut end = None;
     read(&mut |record| {
-        if record.in_snapshot || cut.is_some() {
+        if record.in_snapshot || end.is_some() {
             return;
         }
-        let is_left_out = match record.kind {
+        let is_aborted = match record.kind {
             Kind::Batch => false,
             Kind::Transaction { participants: [], .. } => {
-                // Whoever wrote what follows this mark had left out what is before it.
+                // The process that wrote what follows this mark had aborted what is before it.
                 touched.clear();
                 all_touched = false;
                 return;
@@ -312,7 +323,7 @@ fn first_dependent(
         };
         // A payload that is not a run of changes is refused when it is replayed.
         for change in shard::decode(record.payload).flatten() {
-            match (is_left_out, change) {
+            match (is_aborted, change) {
                 (_, Change::Clocks(_)) => {}
                 (true, Change::Clear) => all_touched = true,
                 (true, change) => touched.extend(change.key().map(Box::from)),
@@ -322,13 +333,13 @@ fn first_dependent(
                         None => !touched.is_empty(),
                     };
                     if all_touched || builds_on {
-                        cut = Some(record.seq);
+                        end = Some(record.seq);
                     }
                 }
             }
         }
     })?;
-    Ok(cut)
+    Ok(end)
 }
 
 #[cfg(test)]
@@ -418,7 +429,7 @@ mod tests {
         }
     }
 
-    /// Shard 0 builds on a transaction whose other part nobody finds.
+    /// Shard 0 builds on a transaction whose other part is missing.
     fn half(logs: &mut [Log<MemDisk>]) {
         alone(&mut logs[0], &put("before", "1"));
         part(&mut logs[0], 1, &[0, 1], &put("left", "1"));
@@ -534,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_cut_short_is_left_out_and_nothing_else() {
+    fn one_that_was_cut_short_is_aborted_and_nothing_else() {
         let disk = written(|logs| {
             alone(&mut logs[0], &put("a", "0"));
             part(&mut logs[0], 1, &[0, 1], &put("a", "1"));
@@ -544,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_after_a_transaction_was_left_out_stays() {
+    fn what_is_written_after_a_transaction_was_aborted_stays() {
         let disk = written(|logs| {
             alone(&mut logs[0], &put("a", "0"));
             part(&mut logs[0], 1, &[0, 1], &put("a", "1"));
@@ -569,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_cut_takes_from_one_log_is_left_out_of_the_others() {
+    fn what_a_truncation_takes_from_one_log_is_aborted_in_the_others() {
         let disk = written(|logs| {
             part(&mut logs[0], 1, &[0, 1], &put("a", "1")); // Shard 1 lost its part.
             alone(&mut logs[0], &put("a", "builds on it"));
@@ -583,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_that_builds_on_a_lost_one_is_left_out_too() {
+    fn a_transaction_that_builds_on_a_lost_one_is_aborted_too() {
         let disk = written(|logs| {
             alone(&mut logs[0], &put("kept", "1"));
             part(&mut logs[0], 1, &[0, 1], &put("a", "1")); // Shard 1 lost its part.

@@ -2,58 +2,32 @@
 //!
 //! It starts the workers and waits; it is never on the way of a command.
 
+mod limits;
+mod listeners;
 mod signals;
 
-use std::collections::HashSet;
-use std::io::ErrorKind;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement, PoolPlacement};
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
-use rustix::thread::{sched_getaffinity, sched_setaffinity};
 use wal::{Disk, OsDisk};
 
 use crate::clock::wall_clock_us;
-use crate::config::{CONNECTIONS_MAX, Config};
-use crate::durability::journal::UNSYNCED_FILES_MAX;
+use crate::config::Config;
 use crate::failure::Failure;
 use crate::mesh::{Mesh, QUEUE_CAPACITY};
 use crate::net::listener::Endpoint;
-use crate::net::{self, ACCEPTS_AT_ONCE, Doorbell, Net};
+use crate::net::{Doorbell, Net};
 use crate::shared::Shared;
 use crate::txn::id::ID_MICROS_MAX;
-use crate::worker::{REFUSED_AT_ONCE_MAX, Ready, ShardFiles, Worker, WorkerReport};
+use crate::worker::{Ready, ShardFiles, Worker, WorkerReport};
 use crate::{logging, recovery};
-
-/// What an executor pins for its own file I/O; sockets have the network ring's buffers.
-const EXECUTOR_IO_BYTES: usize = 64 * 1024;
-
-/// The least locked memory with which an executor starts.
-const MEMLOCK_MIN_BYTES: u64 = 512 * 1024;
-
-/// What an executor pins: its buffers, registered with each of its three rings, and on kernels that count them the
-/// queues of these.
-const EXECUTOR_PINNED_BYTES: u64 = 3 * EXECUTOR_IO_BYTES as u64 + (48 << 10);
-
-/// Descriptors that are set aside before any client gets one. For the process: the standard ones, the lock, signals, a
-/// backup, listeners, and the connections that the kernel has accepted there and nobody has looked at.
-const FILES_OF_PROCESS: u64 = 32 + LISTENERS_USUAL * (1 + ACCEPTS_AT_ONCE as u64);
-/// Two ports on two addresses, and a Unix socket.
-const LISTENERS_USUAL: u64 = 5;
-/// For each shard: rings and wake-ups, its directory, the files of its log and its snapshot.
-const FILES_PER_SHARD: u64 = 24 + UNSYNCED_FILES_MAX as u64;
-
-/// How long an address that is in use is tried again, and how often.
-const BIND_PATIENCE: Duration = Duration::from_secs(1);
-const BIND_RETRY: Duration = Duration::from_millis(20);
+use limits::{EXECUTOR_IO_BYTES, ring_failure};
+use listeners::Listeners;
+use signals::{Running, Stoppable};
 
 /// A worker that begins no turn for so long is woken.
 const STANDSTILL: Duration = Duration::from_millis(500);
@@ -64,55 +38,6 @@ const PLACE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the progress of loading is logged.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-const UNIX_SOCKET: &str = "--unix-socket";
-
-/// The server as far as signals are concerned: what there is to stop, as the start goes on.
-#[derive(Default)]
-struct Stoppable {
-    /// The file of the Unix socket that is listened on.
-    unix_socket: OnceLock<SocketFile>,
-    running: OnceLock<Running>,
-}
-
-struct Running {
-    shared: Arc<Shared>,
-    /// Where the workers are woken.
-    wakeups: Vec<OwnedFd>,
-}
-
-impl Stoppable {
-    fn remove_unix_socket(&self) {
-        if let Some(file) = self.unix_socket.get() {
-            file.remove();
-        }
-    }
-}
-
-/// The file of a Unix socket as it was bound. Meanwhile another server may have put its own in its place.
-struct SocketFile {
-    path: PathBuf,
-    /// As long as it is open, no other file has its number.
-    file: OwnedFd,
-}
-
-impl SocketFile {
-    fn open(path: &Path) -> std::io::Result<SocketFile> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(SocketFile { path: path.to_owned(), file })
-    }
-
-    /// Removes it, if it is still there.
-    fn remove(&self) {
-        let (Ok(own), Ok(found)) = (rustix::fs::fstat(&self.file), rustix::fs::lstat(&self.path)) else {
-            return;
-        };
-        if (own.st_dev, own.st_ino) == (found.st_dev, found.st_ino) {
-            let _ = std::fs::remove_file(&self.path); // Gone already is as good.
-        }
-    }
-}
-
 /// What the workers report; while it is waited for, those that stand still are woken.
 ///
 /// A worker whose thread gets no CPU just when its executor looks for work parks with that work undone (glommio 0.9:
@@ -122,7 +47,7 @@ impl SocketFile {
 struct FromWorkers<'a> {
     shared: &'a Shared,
     reports: mpsc::Receiver<WorkerReport>,
-    /// Never dropped: with its executor gone, nobody is left to whom the last one could be given back.
+    /// Never dropped: once its executor is gone, the last one could not be given back.
     wakers: Vec<ManuallyDrop<Waker>>,
 }
 
@@ -164,12 +89,12 @@ impl Reports {
 impl Drop for Reports {
     fn drop(&mut self) {
         if let Some(to_server) = self.to_server.take() {
-            let _ = to_server.send(WorkerReport::Unbegun(self.index)); // Nobody listens any more: the process is ending.
+            let _ = to_server.send(WorkerReport::Unbegun(self.index)); // Not heard while the process is ending.
         }
     }
 }
 
-/// Serves until a signal ends it; see [`signals`].
+/// Serves until a signal ends it.
 ///
 /// # Errors
 /// Why it did not start, or had to end; see [`Failure::exit_status`].
@@ -177,13 +102,13 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
     let started = Instant::now();
     exit_on_panic();
     config.ignored_variables().iter().for_each(|variable| tracing::warn!("{variable}"));
-    let stoppable = stop_on_signal()?;
-    expect_system_calls(&mut config)?;
-    config.max_connections = set_files_aside(&config)?;
-    raise_locked_memory(&config)?;
-    probe_io_uring(&config)?;
+    let stoppable: Arc<Stoppable> = signals::stop_on_signal()?;
+    limits::expect_system_calls(&mut config)?;
+    config.max_connections = limits::set_files_aside(&config)?;
+    limits::raise_locked_memory(&config)?;
+    limits::probe_io_uring(&config)?;
     let found = recovery::lock(&config)?;
-    let Listeners { sockets, resp_port, socket_file } = listen(&config)?;
+    let Listeners { sockets, resp_port, socket_file } = listeners::listen(&config)?;
     if let Some(file) = socket_file {
         stoppable.unix_socket.get_or_init(|| file);
     }
@@ -220,19 +145,7 @@ fn serve(
         let reports = Reports { index, to_server: Some(reports.clone()) };
         executors.push(spawn_worker(shared.clone(), mesh, inlets, reports)?);
     }
-    let mut ready: Vec<Option<Ready>> = (0..shards).map(|_| None).collect();
-    while ready.iter().any(Option::is_none) {
-        match from_workers.next() {
-            WorkerReport::Ready(worker, its) => ready[worker] = Some(its),
-            WorkerReport::Read => unreachable!("no worker knows its files yet"),
-            WorkerReport::Ended(result) => return result,
-            WorkerReport::Unbegun(worker) => {
-                let ended = executors.swap_remove(worker).join();
-                return ended.map_err(|error| executor_failure(error, &shared.config));
-            }
-        }
-    }
-    let ready: Vec<Ready> = ready.into_iter().flatten().collect();
+    let Some(ready) = await_ready(&from_workers, executors)? else { return Ok(()) };
     let doorbells: Arc<[Doorbell]> = ready.iter().map(|ready| ready.doorbell.clone()).collect();
     let (wakeups, wakers) = ready.into_iter().map(|it| (it.wakeup, ManuallyDrop::new(it.waker))).unzip();
     from_workers.wakers = wakers;
@@ -241,25 +154,8 @@ fn serve(
         let _ = start.send(doorbells.clone()); // A worker that has ended says so by its report.
     }
     log_progress(shared.clone())?;
-    let mut data = found.prepare(&shared.loading)?;
-    watch_place(data.disk().clone())?;
-    let id_base_us = wall_clock_us().min(ID_MICROS_MAX).max(data.last_id_us() + 1);
-    shared.set_id_base(id_base_us);
-    for (index, sender) in shard_data.iter().enumerate() {
-        let _ = sender.send(data.shard(index)); // As above.
-        Net::unpark(running.wakeups[index].as_fd());
-    }
-    let mut unread = shards;
-    while unread > 0 {
-        match from_workers.next() {
-            WorkerReport::Read => unread -= 1,
-            WorkerReport::Ready(..) | WorkerReport::Unbegun(_) => {}
-            WorkerReport::Ended(result) => return result,
-        }
-    }
-    data.settle(shared.config.discard_cut)?;
-    shared.loading.open_logs();
-    running.wakeups.iter().for_each(|wakeup| Net::unpark(wakeup.as_fd()));
+    let loaded = load(found, &from_workers, &shard_data, &running.wakeups)?;
+    let Some(data) = loaded else { return Ok(()) };
     (0..shards).try_for_each(|_| {
         loop {
             if let WorkerReport::Ended(result) = from_workers.next() {
@@ -268,6 +164,58 @@ fn serve(
         }
     })?;
     data.disk().expect_lock().map_err(|error| Failure::Log { shard: None, error })
+}
+
+/// Waits until every worker can be woken. `None` when one of them has ended in order.
+fn await_ready(
+    from_workers: &FromWorkers<'_>,
+    mut executors: Vec<ExecutorJoinHandle<()>>,
+) -> Result<Option<Vec<Ready>>, Failure> {
+    let mut ready: Vec<Option<Ready>> = executors.iter().map(|_| None).collect();
+    while ready.iter().any(Option::is_none) {
+        match from_workers.next() {
+            WorkerReport::Ready(worker, its) => ready[worker] = Some(its),
+            WorkerReport::Read => unreachable!("no worker knows its files yet"),
+            WorkerReport::Ended(result) => return result.map(|()| None),
+            WorkerReport::Unbegun(worker) => {
+                let ended = executors.swap_remove(worker).join();
+                let failure = |error| executor_failure(error, &from_workers.shared.config);
+                return ended.map(|()| None).map_err(failure);
+            }
+        }
+    }
+    Ok(Some(ready.into_iter().flatten().collect()))
+}
+
+/// Finds out what counts, has every worker read its shard back, and then lets all of them open their logs. `None` when
+/// one of them has ended in order.
+fn load(
+    found: recovery::Found,
+    from_workers: &FromWorkers<'_>,
+    shard_data: &[mpsc::Sender<recovery::ShardData>],
+    wakeups: &[OwnedFd],
+) -> Result<Option<recovery::Data>, Failure> {
+    let shared = from_workers.shared;
+    let mut data = found.prepare(&shared.loading)?;
+    watch_place(data.disk().clone())?;
+    let id_base_us = wall_clock_us().min(ID_MICROS_MAX).max(data.last_id_us() + 1);
+    shared.set_id_base(id_base_us);
+    for (index, sender) in shard_data.iter().enumerate() {
+        let _ = sender.send(data.shard(index)); // A worker that has ended says so by its report.
+        Net::unpark(wakeups[index].as_fd());
+    }
+    let mut unread = shard_data.len();
+    while unread > 0 {
+        match from_workers.next() {
+            WorkerReport::Read => unread -= 1,
+            WorkerReport::Ready(..) | WorkerReport::Unbegun(_) => {}
+            WorkerReport::Ended(result) => return result.map(|()| None),
+        }
+    }
+    data.settle(shared.config.discard_cut)?;
+    shared.loading.open_logs();
+    wakeups.iter().for_each(|wakeup| Net::unpark(wakeup.as_fd()));
+    Ok(Some(data))
 }
 
 /// Looks now and then whether the data directory is still at its place, for all that use this disk. The thread does
@@ -326,7 +274,7 @@ fn spawn_worker(
     let work = move || async move {
         let reports = reports.begin();
         let result = work(index, shared, mesh, inlets, &reports).await;
-        let _ = reports.send(WorkerReport::Ended(result)); // Nobody listens any more: the process is ending.
+        let _ = reports.send(WorkerReport::Ended(result)); // Not heard while the process is ending.
     };
     let executor = LocalExecutorBuilder::new(placement)
         .name(&format!("kvlite-{index}"))
@@ -343,20 +291,6 @@ fn executor_failure(error: GlommioError<()>, config: &Config) -> Failure {
         }
         error => Failure::Executor(error.to_string()),
     }
-}
-
-/// Why a ring could not be made, where the kernel allows it in principle.
-fn ring_failure(error: std::io::Error, config: &Config) -> Failure {
-    match (error.raw_os_error(), getrlimit(Resource::Memlock).current) {
-        (Some(libc::ENOMEM), Some(limit)) => Failure::Memlock { limit, needed: pinned_bytes(config) },
-        _ => Failure::IoUring(error),
-    }
-}
-
-/// What all workers pin of the memory that a user may lock, and the probe, which the kernel counts for a while longer.
-fn pinned_bytes(config: &Config) -> u64 {
-    let shards = config.shard_count() as u64;
-    net::PINNED_BYTES + shards * (net::PINNED_BYTES + EXECUTOR_PINNED_BYTES)
 }
 
 async fn work(
@@ -391,185 +325,6 @@ fn exit_on_panic() {
         backtrace.lines().for_each(|line| tracing::error!("{line}"));
         logging::exit(70); // EX_SOFTWARE
     }));
-}
-
-/// Finds out whether system calls are allowed whose failures later would not tell their names. Where threads cannot be
-/// bound to CPUs they are not, unless `--cpus` asks for it.
-fn expect_system_calls(config: &mut Config) -> Result<(), Failure> {
-    // These limits contradict each other: where the call is allowed it fails in another way, and changes nothing.
-    let limits = prlimit(None, Resource::Nofile, Rlimit { current: Some(1), maximum: Some(0) });
-    expect_allowed("prlimit64", "tells the limits of the process", limits.err())?;
-    expect_allowed("eventfd2", "wakes threads", eventfd(0, EventfdFlags::CLOEXEC).err())?;
-    if config.cpu_of(0).is_some() {
-        let bound = sched_getaffinity(None).and_then(|cpus| sched_setaffinity(None, &cpus));
-        let effect =
-            if config.cpus_are_explicit() { "binds shards to --cpus" } else { "binds shards to CPUs" };
-        match expect_allowed("sched_setaffinity", effect, bound.err()) {
-            Err(failure) if config.cpus_are_explicit() => return Err(failure),
-            Err(failure) => {
-                tracing::warn!("shards are not bound to CPUs: {failure}");
-                config.bind_none();
-            }
-            Ok(()) => {}
-        }
-    }
-    Ok(())
-}
-
-fn expect_allowed(call: &'static str, effect: &'static str, failed: Option<Errno>) -> Result<(), Failure> {
-    match failed {
-        Some(error @ (Errno::PERM | Errno::ACCESS | Errno::NOSYS)) => {
-            Err(Failure::SystemCall { call, effect, error: error.into() })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Raises the limit of open files as far as it is needed and allowed, and sets aside what the server needs itself: a
-/// client that takes the descriptor of a log file would have writes refused. Returns how many clients there may be.
-fn set_files_aside(config: &Config) -> Result<u32, Failure> {
-    let asked = config.max_connections;
-    let own = FILES_OF_PROCESS + REFUSED_AT_ONCE_MAX as u64 + config.shard_count() as u64 * FILES_PER_SHARD;
-    let wanted = own + u64::from(asked);
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current.is_some_and(|current| current < wanted) {
-        let raised = maximum.map_or(wanted, |maximum| maximum.min(wanted));
-        // Where it stays as it is, fewer clients are served.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum });
-    }
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    if limit <= own {
-        return Err(Failure::OpenFiles { limit, needed: own + 1 });
-    }
-    let clients = asked.min(u32::try_from(limit - own).unwrap_or(u32::MAX));
-    if clients < asked && asked == CONNECTIONS_MAX {
-        tracing::info!("max-connections is {clients}, as many as the limit of open files ({limit}) allows");
-    } else if clients < asked {
-        tracing::warn!(
-            "max-connections is {clients} and not {asked}: the limit of open files is {limit}, and {own} are set \
-             aside for the log, snapshots and the like; raise it to {wanted}: ulimit -n, LimitNOFILE= of systemd, \
-             --ulimit nofile= of a container"
-        );
-    }
-    Ok(clients)
-}
-
-fn raise_locked_memory(config: &Config) -> Result<(), Failure> {
-    let Rlimit { current, maximum } = getrlimit(Resource::Memlock);
-    if current != maximum {
-        // The soft limit is the one that counts; where it stays low, the check below tells.
-        let _ = setrlimit(Resource::Memlock, Rlimit { current: maximum, maximum });
-    }
-    // Whether more is needed for all shards depends on the kernel and on the right to lock memory beyond the limit:
-    // that shows when their rings are made, before anything is read.
-    match getrlimit(Resource::Memlock).current {
-        Some(limit) if limit < MEMLOCK_MIN_BYTES => {
-            Err(Failure::Memlock { limit, needed: pinned_bytes(config) })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Finds out whether rings can be made and used before an executor panics for want of them.
-fn probe_io_uring(config: &Config) -> Result<(), Failure> {
-    let probed = Net::new().and_then(|mut net| net.wait(Duration::ZERO));
-    probed.map_err(|error| ring_failure(error, config))
-}
-
-/// The sockets that are listened on, and the port of RESP if it is spoken over TCP.
-struct Listeners {
-    sockets: Vec<(OwnedFd, Endpoint)>,
-    resp_port: Option<u16>,
-    socket_file: Option<SocketFile>,
-}
-
-fn listen(config: &Config) -> Result<Listeners, Failure> {
-    let tcp = |port: u16, flag, endpoint: Endpoint| {
-        let address = format!("{}:{port}", config.host);
-        let sockets = bind_with_patience(|| net::bind_tcp(&config.host, port));
-        let sockets = sockets.map_err(|error| Failure::Listen { address, flag, error })?;
-        Ok(sockets.into_iter().map(move |(socket, _)| (socket, endpoint)))
-    };
-    let mut listeners = Listeners { sockets: Vec::new(), resp_port: None, socket_file: None };
-    if config.port != 0 {
-        listeners.sockets.extend(tcp(config.port, "--port", Endpoint::Text)?);
-    }
-    let has_others = config.port != 0 || config.unix_socket.is_some();
-    let is_needed = |failure: &Failure| {
-        let is_taken =
-            matches!(failure, Failure::Listen { error, .. } if error.kind() == ErrorKind::AddrInUse);
-        config.resp_port_is_explicit() || !is_taken || !has_others
-    };
-    if config.resp_port != 0 {
-        match tcp(config.resp_port, "--resp-port", Endpoint::Resp) {
-            Ok(sockets) => {
-                listeners.sockets.extend(sockets);
-                listeners.resp_port = Some(config.resp_port);
-            }
-            Err(failure) if is_needed(&failure) => return Err(failure),
-            Err(failure) => tracing::warn!("{failure}; serving without RESP over TCP"),
-        }
-    }
-    if let Some(path) = &config.unix_socket {
-        let failed =
-            |error| Failure::Listen { address: path.display().to_string(), flag: UNIX_SOCKET, error };
-        let bound = bind_with_patience(|| net::bind_unix(path));
-        let (socket, file) =
-            bound.and_then(|socket| Ok((socket, SocketFile::open(path)?))).map_err(failed)?;
-        listeners.sockets.push((socket, Endpoint::Unix));
-        listeners.socket_file = Some(file);
-    }
-    Ok(listeners)
-}
-
-/// Tries again for a while when an address is in use: after a kill, the kernel still holds the sockets of the killed
-/// process until it has cancelled what was submitted on them.
-fn bind_with_patience<T>(bind: impl Fn() -> std::io::Result<T>) -> std::io::Result<T> {
-    let started = Instant::now();
-    loop {
-        match bind() {
-            Err(error) if error.kind() == ErrorKind::AddrInUse && started.elapsed() < BIND_PATIENCE => {
-                std::thread::sleep(BIND_RETRY);
-            }
-            done => return done,
-        }
-    }
-}
-
-/// Ends the server at a signal that is to end it; at a second one, at once. Before it runs or while it is loading the
-/// first one ends it at once too: nothing was acknowledged, and a start that is cut short leaves the files whole. Other
-/// signals that would end the process are ignored, and logged when they come for the first time.
-fn stop_on_signal() -> Result<Arc<Stoppable>, Failure> {
-    let stoppable: Arc<Stoppable> = Arc::default();
-    let stopped = stoppable.clone();
-    let mut signals = signals::awaited().map_err(Failure::Signals)?;
-    let wait = move || {
-        let mut ignored = HashSet::new();
-        for signal in signals.forever() {
-            let name = signals::name(signal);
-            if !signals::ENDING.contains(&signal) {
-                if ignored.insert(signal) {
-                    tracing::warn!("{name} changes nothing and is ignored, further ones without a word");
-                }
-                continue;
-            }
-            let loaded = stopped.running.get().filter(|running| running.shared.loading.is_over());
-            let Some(Running { shared, wakeups }) = loaded else {
-                tracing::info!("stopped by {name} before the data was loaded");
-                stopped.remove_unix_socket();
-                logging::exit(0)
-            };
-            if shared.stop() {
-                tracing::warn!("stopped at once by a second signal, {name}");
-                stopped.remove_unix_socket();
-                logging::exit(128 + signal);
-            }
-            tracing::info!("stopping at {name}; a second signal ends at once");
-            wakeups.iter().for_each(|wakeup| Net::unpark(wakeup.as_fd()));
-        }
-    };
-    let thread = std::thread::Builder::new().name("kvlite-signals".to_owned()).spawn(wait);
-    thread.map(|_| stoppable).map_err(Failure::Thread)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use shard::Error;
 
-/// How the backup goes that is being made, and how the last one went; for whoever asks.
+/// How the backup goes that is being made, and how the last one went; for clients that ask.
 #[derive(Debug, Default)]
 pub struct Backups {
     running: AtomicBool,
@@ -35,7 +35,7 @@ impl Backups {
     /// Takes the right to make a backup, which only one has.
     ///
     /// # Errors
-    /// When somebody has it.
+    /// When it is taken.
     pub fn begin(&self) -> Result<(), Error> {
         match self.running.swap(true, Ordering::Acquire) {
             true => Err(Error::Unavailable("a backup is being made already")),

@@ -62,7 +62,7 @@ pub struct Shared {
     pub clients_accepted: Gauge,
     /// Clients that were one too many.
     pub connections_refused: Gauge,
-    /// Changes of the rules for times to live, by whichever worker.
+    /// Changes of the rules for TTLs, by any worker.
     pub auto_ttl_versions: Gauge,
     /// Workers with nothing left to do at the end.
     pub drained: Gauge,

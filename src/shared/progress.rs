@@ -1,11 +1,9 @@
-//! How far a start is with reading the files back: noted now and then by the threads that read, for whoever asks
+//! How far a start is with reading the files back: noted now and then by the threads that read, for clients that ask
 //! meanwhile. It reads no file itself.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
-
-use wal::Record;
 
 /// The loading of all shards. It is over when the last one is in memory: then all begin to serve.
 ///
@@ -69,9 +67,9 @@ impl Loading {
         self.steps_begun.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes that everything before `record` of a shard was read, and that it gave so many keys.
-    pub fn note(&self, shard_index: usize, record: &Record<'_>, keys: usize) {
-        self.shards[shard_index].note(record.read_bytes, record.total_bytes, keys);
+    /// Notes that so many bytes of a shard's files are read, of how many, and that they gave so many keys.
+    pub fn note(&self, shard_index: usize, read_bytes: u64, total_bytes: u64, keys: usize) {
+        self.shards[shard_index].note(read_bytes, total_bytes, keys);
     }
 
     /// Notes that the files of every shard are read back and found sound. None of them is changed before.
@@ -89,7 +87,7 @@ impl Loading {
         let shard = &self.shards[shard_index];
         let total_bytes = shard.total_bytes.load(Ordering::Relaxed);
         shard.note(total_bytes, total_bytes, keys);
-        // Whoever learns that nothing is left finds every worker with its shard.
+        // A thread that learns that nothing is left finds every worker with its shard.
         self.left.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
@@ -144,7 +142,7 @@ impl Progress {
     }
 }
 
-/// What a worker has from the moment on at which its shard is in memory. Until then nobody may ask for it: no
+/// What a worker has from the moment on at which its shard is in memory. Until then it is not to be asked for: no
 /// command on keys runs before every shard is there.
 #[derive(Debug)]
 pub struct Loaded<T>(Option<T>);
@@ -191,35 +189,26 @@ impl<T> DerefMut for Loaded<T> {
 
 #[cfg(test)]
 mod tests {
-    use wal::Kind;
-
     use super::*;
-
-    fn note(loading: &Loading, shard_index: usize, read_bytes: u64, total_bytes: u64, keys: usize) {
-        let (kind, payload) = (Kind::Batch, &[][..]);
-        let record =
-            Record { seq: 1, kind, entries: 0, payload, in_snapshot: false, read_bytes, total_bytes };
-        loading.note(shard_index, &record, keys);
-    }
 
     #[test]
     fn percent_is_of_all_steps_and_never_whole_before_the_end() {
         let loading = Loading::new(2, 2, 3);
         assert_eq!((loading.percent(), loading.is_over()), (0, false));
         loading.begin_step(3);
-        note(&loading, 2, 150, 200, 0);
+        loading.note(2, 150, 200, 0);
         assert_eq!(loading.percent(), 12);
         loading.begin_step(2);
         assert_eq!(loading.percent(), 50);
-        note(&loading, 0, 50, 100, 5);
-        note(&loading, 1, 30, 300, 3);
+        loading.note(0, 50, 100, 5);
+        loading.note(1, 30, 300, 3);
         let expected = Extent { step: 2, read_bytes: 80, total_bytes: 400, keys: 8 };
         assert_eq!((loading.extent(), loading.percent()), (expected, 65));
-        note(&loading, 0, 0, 100, 5);
+        loading.note(0, 0, 100, 5);
         assert_eq!(loading.percent(), 65, "it never goes back");
         assert!(!loading.finish(1, 4));
         assert_eq!((loading.percent(), loading.is_over()), (75, false));
-        note(&loading, 0, 100, 100, 9);
+        loading.note(0, 100, 100, 9);
         assert_eq!((loading.percent(), loading.is_over()), (99, false));
         assert!(loading.finish(0, 9), "the last one ends it");
         assert!(loading.is_over());

@@ -13,7 +13,7 @@ use wal::{Error, Evidence, Inspection, Layout, ReadOnlyDisk, Record, Recovered};
 use super::{Finding, Progress, ToolError, file_name, inspect, read, salvage};
 use crate::config::Boot;
 use crate::failure::{Contradiction, damage_remedy};
-use crate::recovery::{Replay, in_doubt};
+use crate::recovery::{ReplayError, in_doubt};
 
 #[derive(Clone, Debug, Args)]
 pub struct Options {
@@ -198,13 +198,13 @@ fn check_shard(
         progress.at(&record);
         let count = if record.in_snapshot { &mut counts.snapshot_entries } else { &mut counts.changes };
         *count += u64::from(record.entries);
-        let malformed = |error| Replay::Malformed { seq: record.seq, error };
+        let malformed = |error| ReplayError::Malformed { seq: record.seq, error };
         shard::decode(record.payload).try_for_each(|change| change.map(drop).map_err(malformed))
     });
     let report = match checked {
-        Err(Replay::Log(error)) if error.is_forbidden() => return Err(error.into()),
+        Err(ReplayError::Log(error)) if error.is_forbidden() => return Err(error.into()),
         Ok(recovered) => ShardReport::sound(index, &recovered, &counts),
-        Err(Replay::Log(Error::Io { source, .. })) if source.kind() == std::io::ErrorKind::NotFound => {
+        Err(ReplayError::Log(Error::Io { source, .. })) if source.kind() == std::io::ErrorKind::NotFound => {
             ShardReport::damaged(
                 disk,
                 layout,
@@ -212,8 +212,8 @@ fn check_shard(
                 Damage::of(&Error::MissingDirectory { path: directory }),
             )
         }
-        Err(Replay::Log(error)) => ShardReport::damaged(disk, layout, index, Damage::of(&error)),
-        Err(Replay::Malformed { seq, error }) => {
+        Err(ReplayError::Log(error)) => ShardReport::damaged(disk, layout, index, Damage::of(&error)),
+        Err(ReplayError::Malformed { seq, error }) => {
             let damage = Damage {
                 file: directory.display().to_string(),
                 offset: None,

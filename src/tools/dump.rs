@@ -22,7 +22,7 @@ use crate::config::Boot;
 use crate::failure::Failure;
 use crate::protocol::LINE_BYTES_MAX;
 use crate::recovery::in_doubt::{self, Resolution};
-use crate::recovery::{self, Replay};
+use crate::recovery::{self, ReplayError};
 
 /// How many keys are printed at a time.
 const PRINT_KEYS: usize = 1024;
@@ -76,7 +76,7 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
                 Ok(())
             }
         });
-        read.map_err(|error: Replay| error.of_shard(index))?;
+        read.map_err(|error: ReplayError| error.of_shard(index))?;
         let reading = Reading::take_at_start(started);
         let clock = Clock::resume(last, boot, reading);
         shard.set_wall_ahead(clock.wall_ahead_ms());
@@ -102,14 +102,14 @@ fn last_clocks(
                 return Ok(());
             }
             for change in shard::decode(record.payload) {
-                let change = change.map_err(|error| Replay::Malformed { seq: record.seq, error })?;
+                let change = change.map_err(|error| ReplayError::Malformed { seq: record.seq, error })?;
                 if let Change::Clocks(clocks) = change {
                     last = Some(clocks);
                 }
             }
             Ok(())
         });
-        read.map_err(|error: Replay| error.of_shard(index))?;
+        read.map_err(|error: ReplayError| error.of_shard(index))?;
         newest = newest.into_iter().chain(last).max_by_key(|clocks| clocks.now_ms);
     }
     Ok(newest)

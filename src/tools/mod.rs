@@ -127,9 +127,9 @@ impl Tool {
     /// exit status of the process.
     pub fn run(&self) -> i32 {
         let mut out = BufWriter::new(io::stdout().lock());
-        let done = self.run_to(&mut out).and_then(|verdict| {
+        let done = self.run_to(&mut out).and_then(|finding| {
             out.flush()?;
-            Ok(verdict)
+            Ok(finding)
         });
         match done {
             Ok(Finding::Sound) => 0,
@@ -137,7 +137,7 @@ impl Tool {
             Err(error) => {
                 // What was found before stands before the error.
                 let _ = out.flush();
-                // Whoever closed the pipe has seen enough.
+                // The reader that closed the pipe has seen enough.
                 if !matches!(&error, ToolError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe) {
                     eprintln!("error: {error}");
                 }

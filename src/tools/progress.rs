@@ -8,7 +8,7 @@ pub struct Progress(ProgressBar);
 
 impl Progress {
     pub fn new() -> Progress {
-        // The target hides the bar where nobody looks at it.
+        // The target hides the bar where it is not seen.
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}");
         Progress(bar.with_style(style.expect("the template names only what indicatif knows")))

@@ -5,7 +5,7 @@
 //!
 //! Behind lost frames of a log a key may have an older value than the log's next changes expect. What such a
 //! change sets as a whole counts; an append to a value of which nothing tells that it is the right one is
-//! left out, so that no value comes out that never was.
+//! skipped, so that no value comes out that never was.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -21,7 +21,7 @@ use super::{Finding, LOCK_WAIT, Progress, ToolError, inspect};
 use crate::config::Boot;
 use crate::failure::Failure;
 use crate::recovery::in_doubt::{self, Resolution, Standing};
-use crate::recovery::{self, Replay, Target};
+use crate::recovery::{self, ReplayError, Target};
 use crate::slots;
 
 #[derive(Clone, Debug, Args)]
@@ -34,10 +34,10 @@ pub struct Options {
     #[arg(long, value_name = "NEW")]
     to: PathBuf,
 
-    /// Also bring back commands over several shards that a start left out after a crash, where all of their parts are
+    /// Also bring back commands over several shards that a start aborted after a crash, where all of their parts are
     /// there by now
     #[arg(long)]
-    with_left_out: bool,
+    with_aborted: bool,
 
     #[command(flatten)]
     boot: Boot,
@@ -58,7 +58,7 @@ struct Restored {
     /// Since frames were lost: the keys that were set as a whole since. `None` while every value is the right
     /// one.
     known: Option<HashSet<Box<[u8]>>>,
-    appends_left_out: u64,
+    appends_skipped: u64,
     malformed_seqs: Vec<u64>,
     /// Changes of keys that other shards own: a file of one of them lies here, and its header does not say so any more.
     strange: u64,
@@ -86,7 +86,7 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
     progress.say("comparing the shards");
     let mut shortened = HashSet::new();
     let resolution = loop {
-        let resolution = compare(&sources, &shortened, options.with_left_out)?;
+        let resolution = compare(&sources, &shortened, options.with_aborted)?;
         // A log that seems whole and lacks what another one knows of has lost its end.
         let Some(contradiction) = resolution.contradiction else { break resolution };
         shortened.insert(contradiction.lacking);
@@ -123,17 +123,17 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
 }
 
 /// What counts of all shards; those of which damage has taken something, and those that are `shortened`, may lack
-/// parts. `with_left_out`: what a start has said of transactions does not count.
+/// parts. `with_aborted`: what a start has said of transactions does not count.
 fn compare(
     sources: &[Source<'_>],
     shortened: &HashSet<usize>,
-    with_left_out: bool,
+    with_aborted: bool,
 ) -> Result<Resolution, ToolError> {
     let resolution = in_doubt::reach_by(sources.len() as u32, |index, on_record| {
         let source = &sources[index as usize];
         let read = source.read(|salvaged| {
             if let Salvaged::Record(record) = salvaged
-                && !(with_left_out && in_doubt::is_mark(&record))
+                && !(with_aborted && in_doubt::is_mark(&record))
             {
                 on_record(record);
             }
@@ -217,7 +217,7 @@ impl Source<'_> {
         let checked = source.read(|salvaged| {
             let Salvaged::Record(record) = salvaged else { return Ok(()) };
             progress.at(&record);
-            let malformed = |error| Replay::Malformed { seq: record.seq, error };
+            let malformed = |error| ReplayError::Malformed { seq: record.seq, error };
             shard::decode(record.payload).try_for_each(|change| change.map(drop).map_err(malformed))
         });
         if checked.is_ok() {
@@ -245,11 +245,15 @@ impl Source<'_> {
 }
 
 impl Restored {
-    fn from(source: &Source<'_>, resolution: &Resolution, progress: &Progress) -> Result<Restored, Replay> {
+    fn from(
+        source: &Source<'_>,
+        resolution: &Resolution,
+        progress: &Progress,
+    ) -> Result<Restored, ReplayError> {
         let mut restored = Restored {
             shard: Shard::new(recovery::random_seeds()),
             known: None,
-            appends_left_out: 0,
+            appends_skipped: 0,
             malformed_seqs: Vec::new(),
             strange: 0,
         };
@@ -263,7 +267,7 @@ impl Restored {
                     }
                 }
             }
-            Ok::<_, Replay>(())
+            Ok::<_, ReplayError>(())
         })?;
         Ok(restored)
     }
@@ -281,7 +285,7 @@ impl Restored {
             } else if self.is_trusted(&change) {
                 self.shard.apply(&change);
             } else {
-                self.appends_left_out += 1;
+                self.appends_skipped += 1;
             }
         }
     }
@@ -301,7 +305,7 @@ impl Restored {
     }
 
     fn has_lost(&self, source: &Source<'_>) -> bool {
-        let aborted = self.appends_left_out + self.strange;
+        let aborted = self.appends_skipped + self.strange;
         !source.losses().is_empty() || aborted > 0 || !self.malformed_seqs.is_empty()
     }
 
@@ -343,8 +347,8 @@ fn print(
         let count = restored.strange;
         writeln!(out, "  lost: {count} changes of keys that belong to other shards, whose file lies here")?;
     }
-    if restored.appends_left_out > 0 {
-        let count = restored.appends_left_out;
+    if restored.appends_skipped > 0 {
+        let count = restored.appends_skipped;
         writeln!(out, "  left out: {count} changes to a part of a value whose other parts are lost")?;
     }
     if restored.known.is_some() {

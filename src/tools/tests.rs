@@ -602,7 +602,7 @@ fn what_was_cut_and_kept_aside_is_brought_back_by_a_repair() {
 }
 
 #[test]
-fn what_was_left_out_is_brought_back_by_a_repair_that_is_told_so() {
+fn what_was_aborted_is_brought_back_by_a_repair_that_is_told_so() {
     let directory = Directory::filled();
     let other = directory.path().join("layout-1/shard-1");
     let [good, without] = ["good", "without"].map(|name| directory.temporary.path().join(name));
@@ -626,7 +626,7 @@ fn what_was_left_out_is_brought_back_by_a_repair_that_is_told_so() {
     assert!(recovered(&directory.to()).unwrap() == filled_state(0, &[]), "{text}");
     fs::remove_dir_all(directory.to()).unwrap();
     let (from, to) = (directory.path(), directory.to());
-    let args = [from.to_str().unwrap(), "--to", to.to_str().unwrap(), "--with-left-out"];
+    let args = [from.to_str().unwrap(), "--to", to.to_str().unwrap(), "--with-aborted"];
     let (finding, text) = run("repair", &args).unwrap();
     assert_eq!(finding, Finding::Sound, "{text}");
     let mut all = filled_state(0, &[]);

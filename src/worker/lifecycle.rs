@@ -9,7 +9,7 @@ use wal::{OsDisk, Replayed};
 use super::runtime::ShardRuntime;
 use super::{Worker, WorkerReport};
 use crate::failure::Failure;
-use crate::recovery::{self, ShardData};
+use crate::recovery::{self, Restoring, ShardData};
 use crate::shared::Shared;
 
 /// How long a shutdown waits for what is under way.
@@ -27,6 +27,8 @@ pub(super) struct Lifecycle {
     /// Some shard is not in memory yet: commands that need keys or files are refused.
     loading: bool,
     files: ShardFiles,
+    /// The shard on its way into memory.
+    restoring: Option<(ShardData, Restoring)>,
     /// Its log, read back, until those of all shards are.
     read_back: Option<(ShardData, Replayed<OsDisk>)>,
     stopping_since: Option<Instant>,
@@ -35,7 +37,14 @@ pub(super) struct Lifecycle {
 
 impl Lifecycle {
     pub(super) fn new(files: ShardFiles) -> Lifecycle {
-        Lifecycle { loading: true, files, read_back: None, stopping_since: None, drained: false }
+        Lifecycle {
+            loading: true,
+            files,
+            restoring: None,
+            read_back: None,
+            stopping_since: None,
+            drained: false,
+        }
     }
 
     #[inline]
@@ -67,28 +76,31 @@ impl Lifecycle {
 }
 
 impl Worker {
-    /// Reads the shard back once it is known what counts, taking a turn now and then; opens its log when every worker
-    /// has read its own; and begins to serve when every worker has its shard.
-    pub(super) fn go_on_loading(&mut self) -> Result<(), Failure> {
-        if let Ok(data) = self.lifecycle.files.data.try_recv() {
-            let (index, shared) = (self.index, self.shared.clone());
-            let mut turned = Ok(true);
+    /// Reads a part of the shard back, once it is known what counts; opens its log when every worker has read its own;
+    /// and begins to serve when every worker has its shard. Returns whether there is more to read.
+    pub(super) fn go_on_loading(&mut self) -> Result<bool, Failure> {
+        let (lifecycle, shared) = (&mut self.lifecycle, &self.shared);
+        if let Ok(data) = lifecycle.files.data.try_recv() {
             let mut empty = Shard::new(recovery::random_seeds());
             if shared.config.enable_analytics {
                 empty = empty.with_analytics(self.clock.now().now_ms);
             }
-            let (shard, replayed) = data.read(empty, |record, keys| {
-                shared.loading.note(index, record, keys);
-                if turned.is_ok() {
-                    turned = self.turn();
-                }
-            })?;
-            turned?;
+            let restoring = data.restore(empty)?;
+            lifecycle.restoring = Some((data, restoring));
+        }
+        if let Some((_, restoring)) = &mut lifecycle.restoring
+            && restoring.step()?
+        {
+            restoring.note(&shared.loading);
+            return Ok(true);
+        }
+        if let Some((data, restoring)) = lifecycle.restoring.take() {
+            let (shard, replayed) = restoring.finish()?;
             let note = shared.config.enable_analytics.then(|| data.note());
             self.runtime.take_up(shard, note.as_ref());
             shared.clock.learn(self.runtime.clocks());
-            self.lifecycle.read_back = Some((data, replayed));
-            let _ = self.lifecycle.files.read.send(WorkerReport::Read); // The process may be ending.
+            lifecycle.read_back = Some((data, replayed));
+            let _ = lifecycle.files.read.send(WorkerReport::Read); // The process may be ending.
         }
         if self.lifecycle.open_log(&mut self.runtime, &self.shared)? {
             let clock = self.shared.clock.resume(self.shared.started, self.shared.config.boot);
@@ -97,7 +109,7 @@ impl Worker {
             let (runtime, turn) = self.runtime_and_turn();
             runtime.write_down_progress(&turn);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Whether the server stops and this worker has nothing left to do. All workers end together: until then

@@ -146,10 +146,8 @@ impl Worker {
         self.spawn_ticker(tick).map_err(Failure::NetworkRing)?;
         let mut idle_since = None;
         loop {
-            if self.lifecycle.is_loading() {
-                self.go_on_loading()?;
-            }
-            let progressed = self.turn()?;
+            let reads_back = self.lifecycle.is_loading() && self.go_on_loading()?;
+            let progressed = self.turn()? || reads_back;
             if self.is_finished() {
                 break;
             }

@@ -6,22 +6,19 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::disk::names_in;
 use crate::header::{CUT_SUFFIX, SEGMENT_SUFFIX, SNAPSHOT_SUFFIX, SYNCED_NAME};
-use crate::snapshot::sync_directory;
-use crate::{Disk, DiskFile, Error, ManifestFault, Place, recovery, salvage, synced};
+use crate::layout::{Layout, MANIFEST_VERSION, layout_id, layout_of_slots};
+use crate::sync::sync_directory;
+use crate::{Disk, DiskFile, Error, ManifestFault, recovery, salvage, synced};
 
 const LOCK_NAME: &str = "LOCK";
 const MANIFEST_NAME: &str = "MANIFEST";
 const MANIFEST_TMP_NAME: &str = "MANIFEST.tmp";
 /// Lies in a directory that is being filled with data that exists elsewhere, from before its first file until it counts.
 const UNFINISHED_NAME: &str = "UNFINISHED";
-/// From version 2 on, what is known of each log stands beside it; from version 3 on, the files of a layout have a tag.
-const MANIFEST_VERSION: u32 = 3;
 /// A manifest that is larger is none.
 const MANIFEST_BYTES_MAX: usize = 4096;
-const LAYOUT_PREFIX: &str = "layout-";
-const SHARD_PREFIX: &str = "shard-";
-const SLOTS_SUFFIX: &str = ".synced";
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// A data directory that this process has locked.
@@ -35,74 +32,18 @@ pub struct DataDir<D: Disk> {
     _lock: D::Lock,
 }
 
-/// The data directory that this file or directory belongs to, by the names alone.
-pub fn data_dir_of(path: &Path) -> Option<&Path> {
-    let is_layout =
-        |path: &&Path| path.file_name().is_some_and(|name| layout_id(&name.to_string_lossy()).is_some());
-    path.ancestors().find(is_layout).unwrap_or(path).parent()
-}
-
 /// Whether this is a data directory that was [begun](DataDir::begin) and not completed. Blocks.
 pub fn is_unfinished(path: &Path) -> bool {
     path.join(UNFINISHED_NAME).exists()
 }
 
-/// A set of shard directories.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
-    /// Its number; a later layout has a higher one.
-    pub id: u64,
-    /// The number of shards.
-    pub shards: u32,
-    /// See [`Place::tag`].
-    pub tag: u32,
-    path: PathBuf,
-    /// The version of the manifest that names it.
-    version: u32,
-}
-
-/// A data directory that is read and left as it is. While this lives, nobody else locks it.
+/// A data directory that is read and left as it is. While this lives, no other process locks it.
 #[derive(Debug)]
 pub struct Inspection<D: Disk> {
     directory: DataDir<D>,
     /// The layout that the manifest names; `None` in a directory without one and without a log file. The
     /// shards' directories need not exist.
     pub layout: Result<Option<Layout>, Error>,
-}
-
-impl Layout {
-    /// The directory of one shard.
-    pub fn shard_dir(&self, shard_index: u32) -> PathBuf {
-        self.path.join(format!("{SHARD_PREFIX}{shard_index}"))
-    }
-
-    /// The place of one shard.
-    pub fn place(&self, shard_index: u32) -> Place {
-        Place { shard_index, shard_count: self.shards, tag: self.tag }
-    }
-
-    /// Demands that something is known of the log of this shard, where the layout is not older than that.
-    ///
-    /// # Errors
-    /// [`Error::MissingSynced`]; [`Error::WrongShard`], [`Error::NewerVersion`], [`Error::Io`].
-    pub fn expect_synced<D: Disk>(&self, disk: &D, shard_index: u32) -> Result<(), Error> {
-        let directory = self.shard_dir(shard_index);
-        let is_known = synced::read(disk, &directory, self.place(shard_index))?.synced.is_some();
-        if is_known || self.version == 1 {
-            return Ok(());
-        }
-        Err(Error::MissingSynced { path: directory.join(SYNCED_NAME), copy: self.slots_path() })
-    }
-
-    /// Beside the layout's directory: what is known of the logs in it, once more.
-    pub(crate) fn slots_path(&self) -> PathBuf {
-        self.path.with_extension(&SLOTS_SUFFIX[1..])
-    }
-
-    pub(crate) fn new(root: &Path, id: u64, shards: u32, tag: u32) -> Layout {
-        let path = root.join(format!("{LAYOUT_PREFIX}{id}"));
-        Layout { id, shards, tag, path, version: MANIFEST_VERSION }
-    }
 }
 
 impl<D: Disk> DataDir<D> {
@@ -131,7 +72,7 @@ impl<D: Disk> DataDir<D> {
     }
 
     /// Locks a directory that is empty, or is created, to be filled with data that exists elsewhere. Until
-    /// [`Self::activate`] has ended it is refused, since whoever opened it would find less. Blocks as [`Self::open`].
+    /// [`Self::activate`] has ended it is refused, since a server on it would find less. Blocks as [`Self::open`].
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::Io`].
@@ -426,33 +367,6 @@ fn lock<D: Disk>(disk: &D, path: &Path, wait: Duration) -> Result<D::Lock, Error
         std::thread::sleep(LOCK_RETRY);
         waited += LOCK_RETRY;
     }
-}
-
-fn layout_id(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix(LAYOUT_PREFIX)?;
-    digits.parse().ok().filter(|id: &u64| id.to_string() == digits)
-}
-
-/// The names in a directory; none in what is no directory, which somebody else has put there.
-pub(crate) fn names_in<D: Disk>(disk: &D, path: &Path) -> Result<Vec<String>, Error> {
-    match disk.list(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => Ok(Vec::new()),
-        listed => listed.map_err(Error::io("list", path)),
-    }
-}
-
-/// The layout to which a file of slots belongs, by its name.
-fn layout_of_slots(name: &str) -> Option<u64> {
-    layout_id(name.strip_suffix(SLOTS_SUFFIX)?)
-}
-
-/// The layout that a shard's directory belongs to, by the names alone, which do not tell the number of shards.
-pub(crate) fn layout_of_shard(directory: &Path) -> Option<Layout> {
-    let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
-    let layout = directory.parent()?;
-    let is_shard = name(directory)?.starts_with(SHARD_PREFIX);
-    let id = layout_id(&name(layout)?).filter(|_| is_shard)?;
-    Some(Layout::new(layout.parent()?, id, 0, 0))
 }
 
 fn manifest_text(layout: &Layout) -> String {

@@ -49,11 +49,11 @@ pub trait Disk: Clone + Debug + Send + Sync + 'static {
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     /// Removes a directory with all that is in it.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
-    /// Locks a file, which is created if it is missing; `None` when somebody else holds the lock.
+    /// Locks a file, which is created if it is missing; `None` when another process holds the lock.
     fn try_lock(&self, path: &Path) -> io::Result<Option<Self::Lock>>;
     /// Demands that the file that was locked last still has its name. From when that was found not to be so until it is
     /// found to be so again, this disk and its clones create, rename and remove nothing: the names may be another
-    /// process's by now. Disks whose names nobody else changes need not look.
+    /// process's by now. Disks whose names no other process changes need not look.
     ///
     /// # Errors
     /// [`Error::Displaced`]; [`Error::Io`] where it cannot be told.
@@ -98,4 +98,12 @@ pub trait DiskFile: Clone + Debug + Send + 'static {
     fn sync_data(&self) -> io::Result<()>;
     /// As [`Self::sync_data`], and with all metadata; on a directory: its names.
     fn sync_all(&self) -> io::Result<()>;
+}
+
+/// The names in a directory; none in what is no directory, which another program has put there.
+pub(crate) fn names_in<D: Disk>(disk: &D, path: &Path) -> Result<Vec<String>, Error> {
+    match disk.list(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(Vec::new()),
+        listed => listed.map_err(Error::io("list", path)),
+    }
 }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::header::{FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SNAPSHOT_MAGIC, SNAPSHOT_SUFFIX};
-use crate::log::Segment;
-use crate::snapshot::sync_directory;
+use crate::segment::Segment;
+use crate::sync::sync_directory;
 use crate::synced::Synced;
 use crate::{DataDir, Disk, DiskFile, Error, Place, Snapshot, recovery, synced};
 
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_told_of_the_pieces_can_end_it() {
+    fn the_caller_that_is_told_of_the_pieces_can_end_it() {
         let (disk, _) = filled();
         let (images, _obsolete) = images_of_what_goes_on(&disk);
         let total: u64 = images.iter().map(Image::bytes).sum();

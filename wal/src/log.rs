@@ -16,7 +16,9 @@ use crate::header::{
     FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_TMP_NAME, STAGED_NAME, numbered,
 };
 use crate::recovery::{self, Record, Recovered, Replayed};
-use crate::snapshot::{Snapshot, sync_directory};
+use crate::segment::{BLOCK_BYTES, Segment};
+use crate::snapshot::Snapshot;
+use crate::sync::{SyncTicket, sync_directory};
 use crate::synced::{Synced, Witness};
 use crate::{
     BootId, Disk, DiskFile, Error, FailedSnapshot, Image, Kind, Note, Obsolete, Place, Preparation,
@@ -28,8 +30,6 @@ const BUFFER_KEEP_BYTES: usize = 4 << 20;
 /// The first segment after a start has this size at most; each that follows a full one is twice as large, up to the
 /// size that is asked for. So what an idle log takes of the disk ahead of need is small, whatever that size is.
 const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
-/// Segments that are larger than usual, for one large batch, have a multiple of this size.
-pub(crate) const BLOCK_BYTES: u64 = 4096;
 
 /// The log of one shard.
 #[derive(Debug)]
@@ -82,20 +82,6 @@ pub struct Log<D: Disk> {
 }
 
 #[derive(Debug)]
-pub(crate) struct Segment<F> {
-    pub generation: u64,
-    pub path: PathBuf,
-    /// Open as long as it has to be synced.
-    pub file: Option<F>,
-    pub first_seq: u64,
-    pub last_seq: u64,
-    /// Bytes of its frames.
-    pub bytes: u64,
-    pub entries: u64,
-    pub file_bytes: u64,
-}
-
-#[derive(Debug)]
 struct Current<F> {
     segment: Segment<F>,
     file: F,
@@ -104,53 +90,6 @@ struct Current<F> {
     broken: bool,
     /// Its room was only allocated: what is not used of it is given back when the segment ends before it is full.
     is_sparse: bool,
-}
-
-/// Files to sync, and the sequence number up to which the log is durable when that is done.
-///
-/// Either [`Self::run`] it on a thread that may wait, or sync the [`files`](Self::files) and the
-/// [`directory`](Self::directory) by other means. Then tell the log: [`Log::finish_sync`] or
-/// [`Log::fail_sync`].
-#[derive(Debug)]
-pub struct SyncTicket<D: Disk> {
-    files: Vec<D::File>,
-    directory: Option<D::File>,
-    covers_seq: u64,
-    covers_generation: u64,
-    /// How many syncs had failed when this was begun.
-    sync_failures: u64,
-    path: Arc<Path>,
-}
-
-impl<D: Disk> SyncTicket<D> {
-    /// The segments whose data has to be synced (`fdatasync`).
-    pub fn files(&self) -> &[D::File] {
-        &self.files
-    }
-
-    /// The directory, when a new segment's name has to be synced too (`fsync`; once per segment).
-    pub fn directory(&self) -> Option<&D::File> {
-        self.directory.as_ref()
-    }
-
-    /// The sequence number up to which frames are durable after the sync.
-    pub fn covers_seq(&self) -> u64 {
-        self.covers_seq
-    }
-
-    /// Syncs all of it. Blocks.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn run(&self) -> Result<(), Error> {
-        for file in &self.files {
-            file.sync_data().map_err(Error::io("sync a segment in", &self.path))?;
-        }
-        match &self.directory {
-            Some(directory) => directory.sync_all().map_err(Error::io("sync", &self.path)),
-            None => Ok(()),
-        }
-    }
 }
 
 impl<D: Disk> Log<D> {
@@ -261,8 +200,8 @@ impl<D: Disk> Log<D> {
 
     /// Adds a frame with `entries` changes whose payload ends with a part that was staged, `payload` standing before
     /// it. It is handed to the system at once where no other frame is waiting; where it cannot be, it waits for
-    /// [`Self::flush`] as all frames do, and the file is to be [given up](Self::give_up_staged). Returns whether the file
-    /// is a part of the log now.
+    /// [`Self::flush`] as all frames do, and the file is to be [given up](Self::give_up_staged). Returns whether the
+    /// file is a part of the log now.
     ///
     /// # Panics
     /// As [`Self::append`].
@@ -505,7 +444,7 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Work that makes the next segment ready, when none is and nobody is at it. Without it a rotation
+    /// Work that makes the next segment ready, when none is ready or being made. Without it a rotation
     /// allocates a segment itself, which is quick, but the syncs in it are slower.
     pub fn prepare(&mut self) -> Option<Preparation<D>> {
         let turn = self.spare_turn()?;
@@ -580,7 +519,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Looks whether the data directory is still at its place, as [`Disk::expect_lock`]. Blocks; it may run on any thread.
+    /// Looks whether the data directory is still at its place, as [`Disk::expect_lock`]. Blocks; it may run on any
+    /// thread.
     pub fn look_for_place(&self) -> impl FnOnce() + Send + use<D> {
         let disk = self.disk.clone();
         move || drop(disk.expect_lock())
@@ -600,8 +540,8 @@ impl<D: Disk> Log<D> {
         failed.error
     }
 
-    /// Work that removes what a snapshot has left that was dropped, or failed, before it had its name. No other one is to
-    /// be begun before it is done.
+    /// Work that removes what a snapshot has left that was dropped, or failed, before it had its name. No other one is
+    /// to be begun before it is done.
     pub fn give_up_snapshot(&self) -> Obsolete<D> {
         self.give_up(SNAPSHOT_TMP_NAME)
     }
@@ -737,7 +677,7 @@ impl<D: Disk> Log<D> {
         self.closed.iter().chain(self.current.as_ref().map(|current| &current.segment))
     }
 
-    /// The right to make a spare, unless there is one or somebody has that right.
+    /// The right to make a spare, unless there is one or that right is taken.
     fn spare_turn(&mut self) -> Option<Arc<()>> {
         if self.preparing.strong_count() > 0 {
             return None;

@@ -1,4 +1,4 @@
-//! A note beside the log of a shard: bytes that are worth keeping over a restart and that nobody misses when they
+//! A note beside the log of a shard: bytes that are worth keeping over a restart and that are not missed when they
 //! are lost. Nothing that a client was told depends on it. This module never looks into them, and nothing else
 //! looks at its file.
 //!
@@ -29,7 +29,7 @@ const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 28;
 const HEADER_BYTES_V1: usize = 20;
 
-/// A longer body is refused: whoever writes one has lost the measure.
+/// A longer body is refused: its writer has lost the measure.
 pub const NOTE_BYTES_MAX: usize = 1 << 20;
 
 /// Where the note of one shard is kept. Cheap to clone.

@@ -1,21 +1,30 @@
 //! Reading a shard's directory back: the newest snapshot, then the log; and where the log ends.
 //!
-//! [`replay`] only reads. [`settle`] then cuts, removes and syncs, so that the directory holds exactly what
-//! was replayed; whole frames that are cut are kept aside. The rule for torn and damaged ends is in the crate's
-//! documentation.
+//! A [`Replay`] is driven by its owner and only reads. [`settle()`] then cuts, removes and syncs, so that the directory
+//! holds exactly what was replayed; whole frames that are cut are kept aside. The rule for torn and damaged ends is in
+//! the crate's documentation.
+
+mod end;
+mod settle;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::frame::{self, Content, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameReader, Remains};
+use crate::frame::{Content, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameReader};
 use crate::header::{
-    CUT_SUFFIX, FILE_HEADER_BYTES, FileHeader, RESERVE_NAME, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_SUFFIX,
+    FILE_HEADER_BYTES, FileHeader, RESERVE_NAME, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_SUFFIX,
     SNAPSHOT_TMP_NAME, SPARE_NAME, STAGED_NAME, number_of,
 };
-use crate::log::Segment;
-use crate::snapshot::{self, Snapshot, sync_directory};
-use crate::synced::{Synced, Witness};
-use crate::{Disk, DiskFile, Error, Fault, Kind, Place, Proof, synced};
+use crate::segment::Segment;
+use crate::snapshot::{self, Snapshot};
+use crate::synced::{Synced, Witness, Witnesses};
+use crate::{Disk, DiskFile, Error, Kind, Place, synced};
+use end::{End, Found, Rest, uncut};
+
+pub use end::Cut;
+pub(crate) use end::cut_path;
+pub use settle::discard_cut;
+pub(crate) use settle::{copy, settle};
 
 /// A frame that is replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,23 +70,6 @@ pub struct Recovered {
     pub lacking_synced: Option<PathBuf>,
 }
 
-/// The torn end of a log: bytes that were written and never synced as a whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
-    /// The segment that ends too early.
-    pub path: PathBuf,
-    /// Where it is cut, in bytes from its start.
-    pub offset: u64,
-    /// The sequence number that the first lost frame had.
-    pub seq: u64,
-    /// The number of bytes that are cut, as far as it can be told, over all segments.
-    pub bytes: u64,
-    /// Whole frames among them: they were behind the tear.
-    pub frames: u64,
-    /// Where a start keeps the segments with these frames, as they were found: beside them.
-    pub kept: Vec<PathBuf>,
-}
-
 /// A log that was read back: what counts, and what has to be done to the files, of which none was changed.
 /// [`Log::open`](crate::Log::open) goes on with it.
 #[derive(Debug)]
@@ -100,26 +92,6 @@ pub struct Replayed<D: Disk> {
     aside: Vec<(PathBuf, PathBuf)>,
     /// Files without a place in the log, in the order in which they have to go.
     leftovers: Vec<PathBuf>,
-}
-
-/// Files are copied in pieces of this size.
-const COPY_BYTES: usize = 1 << 20;
-
-/// A segment file as it was found. It is not kept open: there may be more of them than descriptors.
-#[derive(Debug)]
-struct Found {
-    generation: u64,
-    path: PathBuf,
-    file_bytes: u64,
-    header: Option<FileHeader>,
-}
-
-/// Where the log ends in its last segment, and what stands there.
-#[derive(Clone, Copy, Debug)]
-struct End {
-    offset: u64,
-    fault: Fault,
-    torn: Option<FrameHeader>,
 }
 
 /// Reads a shard's directory as [`Log::recover`](crate::Log::recover) does and changes nothing.
@@ -146,227 +118,311 @@ pub fn replay<D: Disk, E: From<Error>>(
     place: Place,
     mut on_record: impl FnMut(Record<'_>) -> Result<(), E>,
 ) -> Result<Replayed<D>, E> {
-    let mut survey = survey(disk, directory, place)?;
-    let synced::Found { synced, lacking: lacking_synced, witnesses } = synced::read(disk, directory, place)?;
-    let known = synced.unwrap_or_default();
-    let is_same_boot = known.boot.is_some() && known.boot == disk.boot();
-    let newest = survey.snapshots.last();
-    if newest.map_or(0, |(position, _)| *position) < known.snapshot {
-        let (position, newest) = (known.snapshot, newest.map(|(_, path)| path.clone()));
-        return Err(Error::MissingSnapshot { directory: directory.to_owned(), position, newest }.into());
-    }
-    let mut read_bytes = 0;
-    let mut snapshot = None;
-    if let Some((position, path)) = survey.snapshots.pop() {
-        let (found, generation) = snapshot::replay(disk, &path, position, place, |frame, read_bytes| {
-            let Content::Payload(kind) = frame.content else { return Ok(()) };
-            let (seq, entries, payload) = (frame.seq, frame.entries, frame.payload);
-            let total_bytes = survey.total_bytes;
-            on_record(Record { seq, kind, entries, payload, in_snapshot: true, read_bytes, total_bytes })
-        })?;
-        read_bytes = found.bytes;
-        survey.newest_generation = survey.newest_generation.max(generation);
-        snapshot = Some(found);
-    }
-    let (position, log_end) = snapshot.as_ref().map_or((1, 1), |found| (found.position, found.log_end));
-    // Of what was only written, nothing is known to be on disk.
-    let synced_seq = known.header.synced_seq.max(log_end - 1);
-    let written_seq = if is_same_boot { known.written_seq } else { 0 };
-
-    let (chain, strays) = survey.segments.into_iter().partition::<Vec<_>, _>(|found| found.header.is_some());
-    let first_seq = |found: &Found| found.header.map_or(0, |header| header.first_seq);
-    let (mut chain, obsolete) =
-        chain.into_iter().partition::<Vec<_>, _>(|found| first_seq(found) >= position);
-
-    let mut next_seq = position;
-    let mut proven_seq = synced_seq;
-    let mut last_frame = None;
-    let mut segments: Vec<Segment<D::File>> = Vec::new();
-    let mut end = None;
-    while end.is_none() && segments.len() < chain.len() && first_seq(&chain[segments.len()]) == next_seq {
-        let found = &chain[segments.len()];
-        let successor_seq = chain.get(segments.len() + 1).map(first_seq);
-        let (segment, its_end) = found.replay(disk, next_seq, successor_seq, |frame, offset| {
-            proven_seq = proven_seq.max(frame.synced_seq);
-            if let Some(expected) = witnesses.contradict(frame.seq, frame.crc) {
-                let (path, seq, found) = (found.path.clone(), frame.seq, frame.crc);
-                return Err(Error::OtherFrame { path, seq, expected, found }.into());
-            }
-            last_frame = Some(Witness { seq: frame.seq, crc: frame.crc });
-            let Content::Payload(kind) = frame.content else { return Ok(()) };
-            let (seq, entries, payload) = (frame.seq, frame.entries, frame.payload);
-            let (read_bytes, total_bytes) = (read_bytes + offset, survey.total_bytes);
-            on_record(Record { seq, kind, entries, payload, in_snapshot: false, read_bytes, total_bytes })
-        })?;
-        read_bytes += found.file_bytes;
-        next_seq = segment.last_seq + 1;
-        segments.push(segment);
-        end = its_end;
-    }
-
-    let dropped = chain.split_off(segments.len());
-    let rest = Rest {
-        disk,
-        directory,
-        last: chain.last().zip(end),
-        dropped: &dropped,
-        strays: &strays,
-        synced: known.header,
-        is_same_boot,
-    };
-    let cut = rest.judge(next_seq, synced_seq, written_seq)?;
-    let aside: Vec<_> =
-        cut.iter().flat_map(|cut| cut.kept.iter()).map(|kept| (uncut(kept), kept.clone())).collect();
-    // The newest go first: should only some of the removals reach the disk, no gap appears before their end.
-    let mut leftovers: Vec<_> = dropped.into_iter().rev().map(|found| found.path).collect();
-    leftovers.extend(strays.into_iter().chain(obsolete).map(|found| found.path));
-    leftovers.extend(segments.pop_if(|last| last.bytes == 0).map(|empty| empty.path));
-    // Behind an empty segment, too: a write may have failed here that was to be repeated there, and left whole frames.
-    if let Some(last) = segments.last_mut() {
-        last.file_bytes = FILE_HEADER_BYTES as u64 + last.bytes;
-    }
-    leftovers.extend(survey.snapshots.into_iter().map(|(_, path)| path));
-    leftovers.extend(survey.unfinished);
-    leftovers.retain(|path| aside.iter().all(|(from, _)| from != path));
-    let recovered = Recovered {
-        next_seq,
-        snapshot: snapshot.clone(),
-        segments: segments.len() as u64,
-        log_bytes: segments.iter().map(|segment| segment.bytes).sum(),
-        snapshot_frames: snapshot.as_ref().map_or(0, |found| found.frames),
-        log_frames: next_seq - position,
-        cut,
-        settled_seq: known.settled_seq,
-        is_same_boot,
-        lacking_synced,
-    };
-    Ok(Replayed {
-        recovered,
-        disk: disk.clone(),
-        directory: directory.to_owned(),
-        place,
-        segments,
-        snapshot,
-        newest_generation: survey.newest_generation,
-        synced: known,
-        last_frame,
-        proven_seq,
-        aside,
-        leftovers,
-    })
+    let mut replay = Replay::open(disk, directory, place)?;
+    while replay.step(u64::MAX, &mut on_record)? {}
+    Ok(replay.finish()?)
 }
 
-/// Makes the files be what was replayed, durably. A crash in between is as good as one before.
-pub(crate) fn settle<D: Disk>(replayed: &Replayed<D>) -> Result<(), Error> {
-    let (disk, directory) = (&replayed.disk, &replayed.directory);
-    // The last segment with a place in the log is copied, since its good part stays; the others are renamed.
-    for (from, to) in &replayed.aside {
-        match replayed.segments.iter().any(|segment| segment.path == *from) {
-            true => copy(disk, from, to)?,
-            false => disk.rename(from, to).map_err(Error::io("rename", from))?,
-        }
-    }
-    // The snapshot's name may not be on disk yet, if its writer died just then: it goes before what it replaces.
-    sync_directory(disk, directory)?;
-    for path in &replayed.leftovers {
-        disk.remove_file(path).map_err(Error::io("remove", path))?;
-    }
-    sync_directory(disk, directory)?;
-    for segment in &replayed.segments {
-        let file = disk.open(&segment.path).map_err(Error::io("open", &segment.path))?;
-        if segment.file_bytes < file.len().map_err(Error::io("measure", &segment.path))? {
-            file.truncate(segment.file_bytes).map_err(Error::io("cut", &segment.path))?;
-        }
-        if segment.last_seq > replayed.proven_seq {
-            write_again(&file, segment, replayed.proven_seq)?;
-        }
-        file.sync_data().map_err(Error::io("sync", &segment.path))?;
-    }
-    Ok(())
-}
-
-/// Copies a file and syncs the copy. A copy that fails is removed.
-pub(crate) fn copy<D: Disk>(disk: &D, from: &Path, to: &Path) -> Result<(), Error> {
-    let copied = copy_bytes(disk, from, to);
-    if copied.is_err() {
-        let _ = disk.remove_file(to);
-    }
-    copied
-}
-
-fn copy_bytes<D: Disk>(disk: &D, from: &Path, to: &Path) -> Result<(), Error> {
-    let source = disk.open(from).map_err(Error::io("open", from))?;
-    let target = disk.create(to).map_err(Error::io("create", to))?;
-    let mut buffer = vec![0; COPY_BYTES];
-    let mut at = 0;
-    loop {
-        let read = source.read_at(&mut buffer, at).map_err(Error::io("read", from))?;
-        if read == 0 {
-            return target.sync_data().map_err(Error::io("sync", to));
-        }
-        target.write_all_at(&buffer[..read], at).map_err(Error::io("write", to))?;
-        at += read as u64;
-    }
-}
-
-/// The name under which a file of the log is kept whose frames from `seq` on are cut.
-pub(crate) fn cut_path(path: &Path, seq: u64) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{seq}{CUT_SUFFIX}"));
-    name.into()
-}
-
-/// The file that [`cut_path`] was made of.
-fn uncut(path: &Path) -> PathBuf {
-    path.with_extension("").with_extension("")
-}
-
-/// Removes what earlier starts have cut off the logs of a shard and kept aside. Returns how many files that were.
+/// A shard's directory on its way to be [`Replayed`], as far as its owner lets it go on. It changes nothing.
 ///
-/// # Errors
-/// [`Error::Io`].
-pub fn discard_cut<D: Disk>(disk: &D, directory: &Path) -> Result<usize, Error> {
-    let names = disk.list(directory).map_err(Error::io("list", directory))?;
-    let kept = names.iter().filter(|name| name.ends_with(CUT_SUFFIX)).map(|name| directory.join(name));
-    let mut count = 0;
-    for path in kept {
-        disk.remove_file(&path).map_err(Error::io("remove", &path))?;
-        count += 1;
-    }
-    if count > 0 {
-        sync_directory(disk, directory)?;
-    }
-    Ok(count)
+/// ```text
+/// let mut replay = Replay::open(disk, directory, place)?;
+/// while replay.step(bytes, &mut on_record)? { /* other work */ }
+/// let replayed = replay.finish()?;
+/// ```
+#[derive(Debug)]
+pub struct Replay<D: Disk> {
+    disk: D,
+    directory: PathBuf,
+    place: Place,
+    /// What is known of the log, and what is wrong with the places that tell it.
+    known: Synced,
+    witnesses: Witnesses,
+    lacking_synced: Option<PathBuf>,
+    is_same_boot: bool,
+    stage: Stage<D::File>,
+    /// Of the files that are read.
+    read_bytes: u64,
+    total_bytes: u64,
+    /// The snapshot, once it is read, and the sequence number from which the log goes on after it.
+    snapshot: Option<Snapshot>,
+    position: u64,
+    /// Segments by generation, whose frames follow the snapshot's position.
+    chain: Vec<Found>,
+    /// The first of them, with their frames, as far as they are read.
+    segments: Vec<Segment<D::File>>,
+    next_seq: u64,
+    newest_generation: u64,
+    last_frame: Option<Witness>,
+    /// Frames up to this one were synced, as the snapshot and the file `synced` say, and as the frames say as well.
+    synced_seq: u64,
+    proven_seq: u64,
+    /// Files whose header is not that of their name.
+    strays: Vec<Found>,
+    /// Files that the snapshot replaces, and unfinished ones.
+    obsolete: Vec<PathBuf>,
 }
 
-/// Writes the frames after `proven_seq` once more, as they are. If a sync of them failed before the last
-/// process died, the system still shows them but may have given up writing them; only then would a sync
-/// prove nothing.
-fn write_again<F: DiskFile>(file: &F, segment: &Segment<F>, proven_seq: u64) -> Result<(), Error> {
-    let mut reader = FrameReader::new(file.clone(), &segment.path, 0)?;
-    let header = reader.peek(FILE_HEADER_BYTES)?;
-    file.write_all_at(header, 0).map_err(Error::io("write", &segment.path))?;
-    reader.skip(FILE_HEADER_BYTES);
-    for seq in segment.first_seq..=segment.last_seq {
-        let offset = reader.offset();
-        match reader.next(segment.generation, seq)? {
-            Ok(frame) if seq > proven_seq => {
-                file.write_all_at(frame.bytes, offset).map_err(Error::io("write", &segment.path))?;
-            }
-            Ok(_) => {}
-            Err(fault) => {
-                let path = segment.path.clone();
-                return Err(Error::DamagedFrame {
-                    path,
-                    offset,
-                    seq,
-                    fault,
-                    proof: Proof::Written(segment.last_seq),
-                });
+/// What is read next.
+#[derive(Debug)]
+enum Stage<F> {
+    Snapshot(snapshot::Reading<F>),
+    /// The segment behind those that are read.
+    Segment(SegmentReading<F>),
+    /// The log ends in the last segment; `None` where there is no segment.
+    End(Option<End>),
+}
+
+/// A segment that is being read.
+#[derive(Debug)]
+struct SegmentReading<F> {
+    reader: FrameReader<F>,
+    first_seq: u64,
+    entries: u64,
+    /// The first frame of the next segment: this one ends there, whatever bytes follow.
+    successor_seq: Option<u64>,
+}
+
+impl<D: Disk> Replay<D> {
+    /// Looks what files there are, and reads no frame. Blocks.
+    ///
+    /// # Errors
+    /// Damage, [`Error::Io`].
+    pub fn open(disk: &D, directory: &Path, place: Place) -> Result<Replay<D>, Error> {
+        let Survey { mut snapshots, segments, unfinished, newest_generation, total_bytes } =
+            survey(disk, directory, place)?;
+        let synced::Found { synced, lacking, witnesses } = synced::read(disk, directory, place)?;
+        let known = synced.unwrap_or_default();
+        let newest = snapshots.pop();
+        if newest.as_ref().map_or(0, |(position, _)| *position) < known.snapshot {
+            let (position, newest) = (known.snapshot, newest.map(|(_, path)| path));
+            return Err(Error::MissingSnapshot { directory: directory.to_owned(), position, newest });
+        }
+        let position = newest.as_ref().map_or(1, |(position, _)| *position);
+        let (chain, strays): (Vec<_>, Vec<_>) =
+            segments.into_iter().partition(|found| found.header.is_some());
+        let (chain, before): (Vec<_>, Vec<_>) =
+            chain.into_iter().partition(|found| found.first_seq() >= position);
+        let paths = before.into_iter().map(|found| found.path);
+        let obsolete = paths.chain(snapshots.into_iter().map(|(_, path)| path)).chain(unfinished).collect();
+        let mut replay = Replay {
+            disk: disk.clone(),
+            directory: directory.to_owned(),
+            place,
+            known,
+            witnesses,
+            lacking_synced: lacking,
+            is_same_boot: known.boot.is_some() && known.boot == disk.boot(),
+            stage: Stage::End(None),
+            read_bytes: 0,
+            total_bytes,
+            snapshot: None,
+            position,
+            chain,
+            segments: Vec::new(),
+            next_seq: position,
+            newest_generation,
+            last_frame: None,
+            synced_seq: known.header.synced_seq,
+            proven_seq: known.header.synced_seq,
+            strays,
+            obsolete,
+        };
+        replay.stage = match newest {
+            Some((_, path)) => Stage::Snapshot(snapshot::Reading::open(disk, &path, position, place)?),
+            None => replay.next_segment()?,
+        };
+        Ok(replay)
+    }
+
+    /// Reads on, until `bytes` more of the files are read: up to the end of a frame, and one frame at least.
+    /// `on_record` sees the snapshot's frames and then the log's; memory is bounded by the largest frame. Returns
+    /// whether anything may be left. Blocks.
+    ///
+    /// # Errors
+    /// Damage, [`Error::Io`], or what `on_record` returned; then it is not to be called again.
+    pub fn step<E: From<Error>>(
+        &mut self,
+        bytes: u64,
+        mut on_record: impl FnMut(Record<'_>) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let stop_at = self.read_bytes().saturating_add(bytes.max(1));
+        while self.read_bytes() < stop_at {
+            match &mut self.stage {
+                Stage::Snapshot(reading) => match reading.next()? {
+                    snapshot::Next::Frame(frame, offset) => {
+                        if let Some(record) = record_of(&frame, true, offset, self.total_bytes) {
+                            on_record(record)?;
+                        }
+                    }
+                    snapshot::Next::End(found) => {
+                        self.newest_generation = self.newest_generation.max(reading.generation());
+                        self.read_bytes = found.bytes;
+                        self.synced_seq = self.synced_seq.max(found.log_end - 1);
+                        self.proven_seq = self.synced_seq;
+                        self.snapshot = Some(found);
+                        self.stage = self.next_segment()?;
+                    }
+                },
+                Stage::Segment(_) => self.step_in_segment(&mut on_record)?,
+                Stage::End(_) => return Ok(false),
             }
         }
+        Ok(true)
     }
-    Ok(())
+
+    /// Reads the next frame of a segment, or finds that it has no more.
+    fn step_in_segment<E: From<Error>>(
+        &mut self,
+        on_record: &mut impl FnMut(Record<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Stage::Segment(reading) = &mut self.stage else { unreachable!("a segment is being read") };
+        let found = &self.chain[self.segments.len()];
+        let offset = reading.reader.offset();
+        if reading.successor_seq == Some(self.next_seq) {
+            self.end_segment();
+            self.stage = self.next_segment()?;
+            return Ok(());
+        }
+        let frame = match reading.reader.next(found.generation, self.next_seq)? {
+            Ok(frame) => frame,
+            Err(fault) => {
+                let torn = reading.reader.peek(FRAME_HEADER_BYTES)?.first_chunk().map(FrameHeader::decode);
+                let torn = torn.filter(|header| header.generation == found.generation);
+                self.end_segment();
+                self.stage = Stage::End(Some(End { offset, fault, torn }));
+                return Ok(());
+            }
+        };
+        self.next_seq += 1;
+        reading.entries += u64::from(frame.entries);
+        self.proven_seq = self.proven_seq.max(frame.synced_seq);
+        if let Some(expected) = self.witnesses.contradict(frame.seq, frame.crc) {
+            let (path, seq, found) = (found.path.clone(), frame.seq, frame.crc);
+            return Err(Error::OtherFrame { path, seq, expected, found }.into());
+        }
+        self.last_frame = Some(Witness { seq: frame.seq, crc: frame.crc });
+        let record = record_of(&frame, false, self.read_bytes + offset, self.total_bytes);
+        record.map_or(Ok(()), on_record)
+    }
+
+    /// The segment that is being read has no more frames.
+    fn end_segment(&mut self) {
+        let Stage::Segment(reading) = &self.stage else { unreachable!("a segment is being read") };
+        let found = &self.chain[self.segments.len()];
+        self.segments.push(Segment {
+            generation: found.generation,
+            path: found.path.clone(),
+            file: None,
+            first_seq: reading.first_seq,
+            last_seq: self.next_seq - 1,
+            bytes: reading.reader.offset() - FILE_HEADER_BYTES as u64,
+            entries: reading.entries,
+            file_bytes: found.file_bytes,
+        });
+        self.read_bytes += found.file_bytes;
+    }
+
+    /// Opens the segment in which the log goes on.
+    fn next_segment(&self) -> Result<Stage<D::File>, Error> {
+        let mut left = self.chain[self.segments.len()..].iter();
+        let Some(found) = left.next().filter(|found| found.first_seq() == self.next_seq) else {
+            return Ok(Stage::End(None));
+        };
+        let reader = FrameReader::new(found.open(&self.disk)?, &found.path, FILE_HEADER_BYTES as u64)?;
+        let (first_seq, successor_seq) = (self.next_seq, left.next().map(Found::first_seq));
+        Ok(Stage::Segment(SegmentReading { reader, first_seq, entries: 0, successor_seq }))
+    }
+
+    /// Bytes of files that were read, unused room included.
+    pub fn read_bytes(&self) -> u64 {
+        match &self.stage {
+            Stage::Snapshot(reading) => reading.read_bytes(),
+            Stage::Segment(reading) => self.read_bytes + reading.reader.offset(),
+            Stage::End(_) => self.read_bytes,
+        }
+    }
+
+    /// Bytes of all files, unused room included.
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+
+    /// Finds out what stands behind the end of the log, of which it reads everything: torn, or damaged. Blocks.
+    ///
+    /// # Errors
+    /// Damage, [`Error::Io`].
+    ///
+    /// # Panics
+    /// When [`Self::step`] has not come to the end.
+    pub fn finish(self) -> Result<Replayed<D>, Error> {
+        let Replay { known, snapshot, position, mut chain, mut segments, strays, obsolete, next_seq, .. } =
+            self;
+        let Stage::End(end) = self.stage else { panic!("the log was not read to its end") };
+        let written_seq = if self.is_same_boot { known.written_seq } else { 0 };
+        let dropped = chain.split_off(segments.len());
+        let rest = Rest {
+            disk: &self.disk,
+            directory: &self.directory,
+            last: chain.last().zip(end),
+            dropped: &dropped,
+            strays: &strays,
+            synced: known.header,
+            is_same_boot: self.is_same_boot,
+        };
+        // Of what was only written, nothing is known to be on disk.
+        let cut = rest.judge(next_seq, self.synced_seq, written_seq)?;
+        let aside: Vec<_> =
+            cut.iter().flat_map(|cut| cut.kept.iter()).map(|kept| (uncut(kept), kept.clone())).collect();
+        // The newest go first: should only some of the removals reach the disk, no gap appears before their end.
+        let mut leftovers: Vec<_> = dropped.into_iter().rev().chain(strays).map(|found| found.path).collect();
+        leftovers.extend(segments.pop_if(|last| last.bytes == 0).map(|empty| empty.path));
+        leftovers.extend(obsolete);
+        // Behind an empty segment, too: a write may have failed here that was to be repeated there, and left whole
+        // frames.
+        if let Some(last) = segments.last_mut() {
+            last.file_bytes = FILE_HEADER_BYTES as u64 + last.bytes;
+        }
+        leftovers.retain(|path| aside.iter().all(|(from, _)| from != path));
+        let recovered = Recovered {
+            next_seq,
+            snapshot: snapshot.clone(),
+            segments: segments.len() as u64,
+            log_bytes: segments.iter().map(|segment| segment.bytes).sum(),
+            snapshot_frames: snapshot.as_ref().map_or(0, |found| found.frames),
+            log_frames: next_seq - position,
+            cut,
+            settled_seq: known.settled_seq,
+            is_same_boot: self.is_same_boot,
+            lacking_synced: self.lacking_synced,
+        };
+        Ok(Replayed {
+            recovered,
+            disk: self.disk,
+            directory: self.directory,
+            place: self.place,
+            segments,
+            snapshot,
+            newest_generation: self.newest_generation,
+            synced: known,
+            last_frame: self.last_frame,
+            proven_seq: self.proven_seq,
+            aside,
+            leftovers,
+        })
+    }
+}
+
+/// The record that a frame is, unless it holds no changes.
+fn record_of<'a>(
+    frame: &Frame<'a>,
+    in_snapshot: bool,
+    read_bytes: u64,
+    total_bytes: u64,
+) -> Option<Record<'a>> {
+    let Content::Payload(kind) = frame.content else { return None };
+    let Frame { seq, entries, payload, .. } = *frame;
+    Some(Record { seq, kind, entries, payload, in_snapshot, read_bytes, total_bytes })
 }
 
 #[derive(Debug)]
@@ -414,157 +470,4 @@ fn survey<D: Disk>(disk: &D, directory: &Path, place: Place) -> Result<Survey, E
         survey.total_bytes += file.len().map_err(Error::io("measure", path))?;
     }
     Ok(survey)
-}
-
-impl Found {
-    fn open<D: Disk>(&self, disk: &D) -> Result<D::File, Error> {
-        disk.open(&self.path).map_err(Error::io("open", &self.path))
-    }
-
-    /// Reads the frames from `first_seq` up to the first frame of the next segment, or to the end of the log.
-    fn replay<D: Disk, E: From<Error>>(
-        &self,
-        disk: &D,
-        first_seq: u64,
-        successor_seq: Option<u64>,
-        mut on_frame: impl FnMut(Frame<'_>, u64) -> Result<(), E>,
-    ) -> Result<(Segment<D::File>, Option<End>), E> {
-        let mut reader = FrameReader::new(self.open(disk)?, &self.path, FILE_HEADER_BYTES as u64)?;
-        let mut next_seq = first_seq;
-        let mut entries = 0;
-        let end = loop {
-            let offset = reader.offset();
-            if successor_seq == Some(next_seq) {
-                break None;
-            }
-            match reader.next(self.generation, next_seq)? {
-                Ok(frame) => {
-                    next_seq += 1;
-                    entries += u64::from(frame.entries);
-                    on_frame(frame, offset)?;
-                }
-                Err(fault) => {
-                    let torn = reader.peek(FRAME_HEADER_BYTES)?.first_chunk().map(FrameHeader::decode);
-                    let torn = torn.filter(|header| header.generation == self.generation);
-                    break Some(End { offset, fault, torn });
-                }
-            }
-        };
-        let segment = Segment {
-            generation: self.generation,
-            path: self.path.clone(),
-            file: None,
-            first_seq,
-            last_seq: next_seq - 1,
-            bytes: reader.offset() - FILE_HEADER_BYTES as u64,
-            entries,
-            file_bytes: self.file_bytes,
-        };
-        Ok((segment, end))
-    }
-}
-
-/// Everything behind the end of the log.
-#[derive(Debug)]
-struct Rest<'a, D> {
-    disk: &'a D,
-    directory: &'a Path,
-    /// The last segment with a place in the log; `None` when there is no segment.
-    last: Option<(&'a Found, End)>,
-    /// Segments behind the end.
-    dropped: &'a [Found],
-    /// Files whose header is not that of their name: never used, or torn, or damaged.
-    strays: &'a [Found],
-    synced: FileHeader,
-    is_same_boot: bool,
-}
-
-impl<D: Disk> Rest<'_, D> {
-    /// Whether the log is torn at frame `seq`, which is cut, or damaged there, which is refused.
-    /// `synced_seq` is what the snapshot and the file `synced` say was synced, `written_seq` what the latter says was
-    /// written in this run of the machine.
-    fn judge(&self, seq: u64, synced_seq: u64, written_seq: u64) -> Result<Option<Cut>, Error> {
-        let search = |found: &Found, offset| {
-            frame::search(&found.open(self.disk)?, &found.path, offset, found.generation, seq)
-        };
-        let behind = match &self.last {
-            Some((found, end)) => search(found, end.offset)?,
-            None => Remains::default(),
-        };
-        let mut synced_seq = synced_seq.max(behind.synced_seq);
-        let mut last_seq = behind.last_seq;
-        let mut kept = Vec::new();
-        if let Some((found, _)) = self.last.filter(|_| behind.frames > 0) {
-            kept.push(cut_path(&found.path, seq));
-        }
-        let (mut bytes, mut frames) = (self.torn_bytes(&behind), behind.frames);
-        let mut beheaded = None;
-        for found in self.dropped.iter().chain(self.strays) {
-            let remains = search(found, 0)?;
-            let header_seq = found.header.map_or(0, |header| header.synced_seq);
-            synced_seq = synced_seq.max(remains.synced_seq).max(header_seq);
-            if remains.frames > 0 {
-                bytes += remains.end;
-                frames += remains.frames;
-                last_seq = last_seq.max(remains.last_seq);
-                kept.push(cut_path(&found.path, seq));
-                if found.header.is_none() {
-                    beheaded = beheaded.or(Some(found));
-                }
-            }
-        }
-        // While the machine runs, a write takes nothing back of earlier ones, and none stands before its predecessor.
-        let written_seq = if self.is_same_boot { written_seq.max(last_seq) } else { 0 };
-        let proof = match (synced_seq >= seq, written_seq >= seq) {
-            (true, _) => Proof::Synced(synced_seq),
-            (false, true) => Proof::Written(written_seq),
-            (false, false) => {
-                let (path, offset) = match &self.last {
-                    Some((found, end)) => (found.path.clone(), end.offset),
-                    None => (self.directory.to_owned(), 0),
-                };
-                return Ok((bytes > 0).then_some(Cut { path, offset, seq, bytes, frames, kept }));
-            }
-        };
-        Err(self.damage(seq, proof, &behind, beheaded))
-    }
-
-    fn damage(&self, seq: u64, proof: Proof, behind: &Remains, beheaded: Option<&Found>) -> Error {
-        if let Some((found, end)) = &self.last {
-            let at_file_end = end.fault == Fault::End && end.torn.is_none();
-            let unused = matches!(end.fault, Fault::Empty | Fault::Generation { .. }) || at_file_end;
-            let next_is_here = self.dropped.is_empty() && beheaded.is_none() && !self.lacks_newest(seq);
-            if !unused || behind.frames > 0 || next_is_here {
-                let (path, offset, fault) = (found.path.clone(), end.offset, end.fault);
-                return Error::DamagedFrame { path, offset, seq, fault, proof };
-            }
-        }
-        if let Some(found) = beheaded {
-            let (path, fault) = (found.path.clone(), Fault::FileHeader);
-            return Error::DamagedFrame { path, offset: 0, seq, fault, proof };
-        }
-        let next = self.dropped.first().and_then(|found| Some((found.path.clone(), found.header?.first_seq)));
-        Error::MissingFrames { directory: self.directory.to_owned(), seq, next, proof }
-    }
-
-    /// Whether frame `seq` was in the newest segment that `synced` names, and it is not there.
-    fn lacks_newest(&self, seq: u64) -> bool {
-        let newest = self.last.map_or(0, |(found, _)| found.generation);
-        newest < self.synced.generation && self.synced.first_seq <= seq
-    }
-
-    /// The bytes behind the end in the last segment that were part of the log. Stale bytes of a recycled
-    /// file do not count; a few bytes of a torn header over stale bytes cannot be told from them.
-    fn torn_bytes(&self, behind: &Remains) -> u64 {
-        let Some((_, end)) = &self.last else { return 0 };
-        let nonzero = behind.nonzero_end.saturating_sub(end.offset);
-        if behind.frames > 0 {
-            return behind.end - end.offset;
-        }
-        match &end.torn {
-            Some(header) => nonzero.min(header.frame_bytes()),
-            None if nonzero < FRAME_HEADER_BYTES as u64 => nonzero,
-            None => 0,
-        }
-    }
 }

@@ -12,7 +12,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::directory::names_in;
+use crate::disk::names_in;
 use crate::frame::{self, Content, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameReader};
 use crate::header::{
     FILE_HEADER_BYTES, FileHeader, SEGMENT_MAGIC, SEGMENT_SUFFIX, SNAPSHOT_MAGIC, SNAPSHOT_SUFFIX,
@@ -341,8 +341,9 @@ impl<D: Disk> Salvage<D> {
             let (position, source) = &snapshots[index];
             let goes_on = index + 1 == snapshots.len()
                 || segments.iter().any(|segment| segment.first_seq() == Some(*position));
-            let whole = match snapshot::replay(disk, &source.path, *position, place, |_, _| Ok(())) {
-                Ok((snapshot, _)) if goes_on => snapshot,
+            let reading = snapshot::Reading::open(disk, &source.path, *position, place);
+            let whole = match reading.and_then(snapshot::Reading::check) {
+                Ok(snapshot) if goes_on => snapshot,
                 Ok(_) | Err(Error::DamagedSnapshot { .. } | Error::NewerVersion { .. }) => continue,
                 Err(error) => return Err(error),
             };

@@ -10,7 +10,8 @@ use crate::header::{
     FILE_HEADER_BYTES, FileHeader, NUMBER_MAX, SNAPSHOT_MAGIC, SNAPSHOT_SUFFIX, SNAPSHOT_TMP_NAME, numbered,
     u32_at, u64_at,
 };
-use crate::{Disk, DiskFile, Error, Fault, Kind, Place, SyncTicket};
+use crate::sync::{SyncTicket, sync_directory};
+use crate::{Disk, DiskFile, Error, Fault, Kind, Place};
 
 /// Frames are handed to the system in pieces of about this size.
 const WRITE_BYTES: usize = 256 << 10;
@@ -40,7 +41,7 @@ pub struct SnapshotWriter<D: Disk> {
 pub struct SnapshotEnd<D: Disk> {
     pub(crate) writer: SnapshotWriter<D>,
     pub(crate) log_end: u64,
-    /// The frames to be synced, when a sync has failed before and nobody else syncs frames.
+    /// The frames to be synced, when a sync has failed before and no other one brings frames to disk.
     ticket: Option<SyncTicket<D>>,
     /// The frames whose effects it may show are on disk, or `ticket` brings them there.
     pub(crate) is_covered: bool,
@@ -228,63 +229,123 @@ impl<D: Disk> SnapshotEnd<D> {
     }
 }
 
-pub(crate) fn sync_directory<D: Disk>(disk: &D, path: &Path) -> Result<(), Error> {
-    let directory = disk.open_dir(path).map_err(Error::io("open", path))?;
-    directory.sync_all().map_err(Error::io("sync", path))
+/// A snapshot that is being read back, from its first to its last frame. A frame is handed on before what follows it is
+/// looked at: after an error nothing of it counts.
+#[derive(Debug)]
+pub(crate) struct Reading<F> {
+    reader: FrameReader<F>,
+    path: PathBuf,
+    position: u64,
+    generation: u64,
+    /// Of the checksums of the frames so far.
+    crc: crc32fast::Hasher,
+    frames: u64,
+    entries: u64,
 }
 
-/// Reads a snapshot from its first to its last frame. A frame was handed on before what follows it was
-/// looked at: after an error nothing of it counts. `on_frame` also gets the frame's offset. Returns the
-/// snapshot and its generation.
-pub(crate) fn replay<D: Disk, E: From<Error>>(
-    disk: &D,
-    path: &Path,
-    position: u64,
-    place: Place,
-    mut on_frame: impl FnMut(Frame<'_>, u64) -> Result<(), E>,
-) -> Result<(Snapshot, u64), E> {
-    let file = disk.open(path).map_err(Error::io("open", path))?;
-    let mut reader = FrameReader::new(file, path, 0)?;
-    let damaged = |offset, fault| Error::DamagedSnapshot { path: path.to_owned(), offset, fault };
-    let header = FileHeader::decode(reader.peek(FILE_HEADER_BYTES)?, SNAPSHOT_MAGIC, place, path)?;
-    let header = header.filter(|header| header.first_seq == position && position > 0);
-    let header = header.ok_or_else(|| damaged(0, Fault::FileHeader))?;
-    reader.skip(FILE_HEADER_BYTES);
-    let mut crc = crc32fast::Hasher::new();
-    let (mut frames, mut entries) = (0, 0);
-    loop {
-        let offset = reader.offset();
-        let frame = match reader.next(header.generation, frames + 1)? {
-            Ok(frame) => frame,
-            Err(fault) => return Err(damaged(offset, fault).into()),
-        };
+/// What comes next in a snapshot.
+#[derive(Debug)]
+pub(crate) enum Next<'a> {
+    /// A frame, and its offset in the file.
+    Frame(Frame<'a>, u64),
+    /// The snapshot is whole; nothing comes any more.
+    End(Snapshot),
+}
+
+impl<F: DiskFile> Reading<F> {
+    /// Reads the file's header.
+    ///
+    /// # Errors
+    /// [`Error::DamagedSnapshot`], those of a header, [`Error::Io`].
+    pub fn open<D: Disk<File = F>>(
+        disk: &D,
+        path: &Path,
+        position: u64,
+        place: Place,
+    ) -> Result<Reading<F>, Error> {
+        let file = disk.open(path).map_err(Error::io("open", path))?;
+        let mut reader = FrameReader::new(file, path, 0)?;
+        let header = FileHeader::decode(reader.peek(FILE_HEADER_BYTES)?, SNAPSHOT_MAGIC, place, path)?;
+        let header = header.filter(|header| header.first_seq == position && position > 0);
+        let header = header.ok_or_else(|| damaged(path, 0, Fault::FileHeader))?;
+        reader.skip(FILE_HEADER_BYTES);
+        Ok(Reading {
+            reader,
+            path: path.to_owned(),
+            position,
+            generation: header.generation,
+            crc: crc32fast::Hasher::new(),
+            frames: 0,
+            entries: 0,
+        })
+    }
+
+    /// The generation of the file.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The bytes that were read so far.
+    pub fn read_bytes(&self) -> u64 {
+        self.reader.offset()
+    }
+
+    /// The next frame with a payload, or the end.
+    ///
+    /// # Errors
+    /// [`Error::DamagedSnapshot`], [`Error::Io`].
+    pub fn next(&mut self) -> Result<Next<'_>, Error> {
+        let Reading { reader, path, position, generation, crc, frames, entries } = self;
+        let (offset, file_bytes) = (reader.offset(), reader.file_bytes());
+        let frame = reader.next(*generation, *frames + 1)?.map_err(|fault| damaged(path, offset, fault))?;
         match frame.content {
             Content::Payload(_) => {
-                frames += 1;
-                entries += u64::from(frame.entries);
+                *frames += 1;
+                *entries += u64::from(frame.entries);
                 crc.update(&frame.crc.to_le_bytes());
-                on_frame(frame, offset)?;
+                Ok(Next::Frame(frame, offset))
             }
-            Content::Mark => return Err(damaged(offset, Fault::Kind { found: 2 }).into()),
+            Content::Mark => Err(damaged(path, offset, Fault::Kind { found: 2 })),
             Content::Trailer => {
                 let trailer = frame.payload.first_chunk::<TRAILER_BYTES>();
                 let fits = |trailer: &&[u8; TRAILER_BYTES]| {
                     frame.payload.len() == TRAILER_BYTES
-                        && u64_at(*trailer, 0) == frames
-                        && u64_at(*trailer, 8) == entries
-                        && (position..=NUMBER_MAX).contains(&u64_at(*trailer, 16))
+                        && u64_at(*trailer, 0) == *frames
+                        && u64_at(*trailer, 8) == *entries
+                        && (*position..=NUMBER_MAX).contains(&u64_at(*trailer, 16))
                         && u32_at(*trailer, 24) == crc.clone().finalize()
                 };
-                let trailer = trailer.filter(fits).ok_or_else(|| damaged(offset, Fault::Trailer))?;
-                let log_end = u64_at(trailer, 16);
-                let (end, bytes) = (reader.offset(), reader.file_bytes());
-                if end != bytes {
-                    return Err(damaged(end, Fault::Surplus).into());
+                let trailer = trailer.filter(fits).ok_or_else(|| damaged(path, offset, Fault::Trailer))?;
+                let end = offset + frame.bytes.len() as u64;
+                if end != file_bytes {
+                    return Err(damaged(path, end, Fault::Surplus));
                 }
-                let path = path.to_owned();
-                let snapshot = Snapshot { path, position, log_end, bytes, frames, entries, failures: 0 };
-                return Ok((snapshot, header.generation));
+                Ok(Next::End(Snapshot {
+                    path: path.clone(),
+                    position: *position,
+                    log_end: u64_at(trailer, 16),
+                    bytes: file_bytes,
+                    frames: *frames,
+                    entries: *entries,
+                    failures: 0,
+                }))
             }
         }
     }
+
+    /// Reads the rest.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn check(mut self) -> Result<Snapshot, Error> {
+        loop {
+            if let Next::End(snapshot) = self.next()? {
+                return Ok(snapshot);
+            }
+        }
+    }
+}
+
+fn damaged(path: &Path, offset: u64, fault: Fault) -> Error {
+    Error::DamagedSnapshot { path: path.to_owned(), offset, fault }
 }

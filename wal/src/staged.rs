@@ -1,8 +1,8 @@
 //! The large end of a frame's payload, written piece by piece before its frame exists, while the log goes on.
 //!
 //! It owns a file of its own. When the frame is appended only its head is missing, and the file becomes the next
-//! segment. A staged part that is not used leaves its file behind, for [`Log::give_up_staged`](crate::Log::give_up_staged)
-//! to remove, or the next start.
+//! segment. A staged part that is not used leaves its file behind, for
+//! [`Log::give_up_staged`](crate::Log::give_up_staged) to remove, or the next start.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::frame::FRAME_HEADER_BYTES;
 use crate::header::{FILE_HEADER_BYTES, STAGED_NAME};
-use crate::log::BLOCK_BYTES;
+use crate::segment::BLOCK_BYTES;
 use crate::{Disk, DiskFile, Error};
 
 /// A part of a payload on its way to the disk. There is one at a time.

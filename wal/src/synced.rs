@@ -13,12 +13,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::directory::{Layout, layout_of_shard};
 use crate::header::{
     FILE_HEADER_BYTES, FileHeader, NUMBER_MAX, SNAPSHOT_SUFFIX, SYNCED_MAGIC, SYNCED_NAME, number_of, u32_at,
     u64_at,
 };
-use crate::snapshot::sync_directory;
+use crate::layout::{Layout, layout_of_shard};
+use crate::sync::sync_directory;
 use crate::{BootId, Disk, DiskFile, Error, Place};
 
 const BYTES: usize = 112;
@@ -260,6 +260,21 @@ pub(crate) fn begin<D: Disk>(disk: &D, layout: &Layout) -> Result<(), Error> {
         sync_directory(disk, &directory)?;
     }
     sync_file(disk, &layout.slots_path())
+}
+
+impl Layout {
+    /// Demands that something is known of the log of this shard, where the layout is not older than that.
+    ///
+    /// # Errors
+    /// [`Error::MissingSynced`]; [`Error::WrongShard`], [`Error::NewerVersion`], [`Error::Io`].
+    pub fn expect_synced<D: Disk>(&self, disk: &D, shard_index: u32) -> Result<(), Error> {
+        let directory = self.shard_dir(shard_index);
+        let is_known = read(disk, &directory, self.place(shard_index))?.synced.is_some();
+        if is_known || self.version == 1 {
+            return Ok(());
+        }
+        Err(Error::MissingSynced { path: directory.join(SYNCED_NAME), copy: self.slots_path() })
+    }
 }
 
 /// The places that tell what is known of the log in this directory.

@@ -105,6 +105,37 @@ fn what_was_flushed_is_replayed_over_several_segments() {
 }
 
 #[test]
+fn a_replay_reads_no_further_than_each_step_lets_it() {
+    let disk = empty_disk();
+    let (mut log, ..) = open(&disk, 1024);
+    write(&mut log, 10);
+    take_snapshot(&mut log, b"state");
+    write(&mut log, 40);
+    drop(log);
+    let (_, whole, records) = open(&disk, 1024);
+    for step_bytes in [0, 1, 100, 1 << 20, u64::MAX] {
+        let mut replay = wal::Replay::open(&disk, &dir(), PLACE).unwrap();
+        let (mut read, mut steps) = (Replay::new(), 0);
+        loop {
+            let (before, from) = (read.len(), replay.read_bytes());
+            let goes_on = replay.step(step_bytes, |record| {
+                assert!(record.read_bytes >= from && record.read_bytes - from < step_bytes.max(1));
+                read.push((if record.in_snapshot { 0 } else { record.seq }, record.payload.to_vec()));
+                Ok::<_, Error>(())
+            });
+            assert!(step_bytes > 1 || read.len() <= before + 1, "one frame is the least");
+            if !goes_on.unwrap() {
+                break;
+            }
+            steps += 1;
+        }
+        assert_eq!((replay.read_bytes(), &read), (replay.total_bytes(), &records), "{step_bytes} a step");
+        assert!(step_bytes > 100 || steps >= 10, "{steps} steps of {step_bytes}");
+        assert_eq!(replay.finish().unwrap().recovered, whole);
+    }
+}
+
+#[test]
 fn the_kind_and_the_participants_of_a_frame_are_replayed() {
     let disk = empty_disk();
     let (mut log, ..) = open(&disk, 4096);

@@ -6,6 +6,7 @@ use shard::{Change, Dialect, Span};
 use wal::Place;
 
 use super::*;
+use crate::durability::disk_health::SLOW_SYNC;
 use crate::net::SocketId;
 
 const REQUEST_ID: RequestId = RequestId { socket: SocketId { index: 0, generation: 0 }, sequence: 0 };
@@ -36,7 +37,7 @@ fn answers(mesh: &mut Mesh, net: &mut Net) -> Vec<Answer> {
 }
 
 fn end_sync(journal: &mut Journal, net: &mut Net, mesh: &mut Mesh) {
-    for _ in 0..journal.files_left {
+    for _ in 0..journal.commit.files_left() {
         journal.on_synced(Ok(()), net, mesh);
     }
 }
@@ -61,7 +62,7 @@ fn what_changes_during_a_sync_is_written_and_synced_together_after_it() {
     for _ in 0..3 {
         journal.changes.push(&Change::Put { key: b"key", value: b"value", deadline_ms: None });
         journal.answer(journal.frame_behind_all(), 0, REQUEST_ID, Answer::Part(Reply::Ok), &mut mesh);
-        assert!(journal.gathers(), "nobody waits for these before the sync has ended");
+        assert!(journal.gathers(), "no client waits for these before the sync has ended");
     }
     assert!(answers(&mut mesh, &mut net).is_empty());
     end_sync(&mut journal, &mut net, &mut mesh);
@@ -75,7 +76,7 @@ fn what_changes_during_a_sync_is_written_and_synced_together_after_it() {
         journal.changes.push(&Change::Put { key: b"key", value: &value, deadline_ms: None });
         assert!(!journal.gathers(), "what gathers is bounded");
         journal.write(&mut net, &mut mesh);
-        assert_eq!(journal.log.buffered_bytes(), 0, "whoever asks for a write gets it, in a sync too");
+        assert_eq!(journal.log.buffered_bytes(), 0, "a write that is asked for happens, in a sync too");
     }
 }
 
@@ -90,7 +91,7 @@ fn a_sync_waits_for_those_who_were_answered_after_the_last_one_but_not_for_long(
     };
     let later = Duration::from_secs(3600);
     journal.expect_siblings(10);
-    journal.commit_delay = later;
+    journal.commit_delay.set_delay(later);
     assert_eq!(journal.awaited_siblings(), None, "a sync is under way");
     change(&mut journal, &mut mesh);
     end_sync(&mut journal, &mut net, &mut mesh);
@@ -98,25 +99,25 @@ fn a_sync_waits_for_those_who_were_answered_after_the_last_one_but_not_for_long(
 
     // Enough of them come.
     for awaited in (1..9).rev() {
-        assert!(journal.gathers() && journal.sync.is_none());
+        assert!(journal.gathers() && !journal.commit.is_under_way());
         assert_eq!(journal.awaited_siblings().map(|(count, _)| count), Some(awaited));
         change(&mut journal, &mut mesh);
     }
     assert!(!journal.gathers() && journal.awaited_siblings().is_none());
     journal.write(&mut net, &mut mesh);
-    assert!(journal.sync.is_some());
+    assert!(journal.commit.is_under_way());
     end_sync(&mut journal, &mut net, &mut mesh);
     assert_eq!(answers(&mut mesh, &mut net).len(), 9);
 
-    // Nobody comes, or too few.
-    journal.commit_delay_until -= later;
+    // None come, or too few.
+    journal.commit_delay.move_end(|end| end - later);
     assert_eq!(journal.awaited_siblings(), None, "there is nothing to write");
     change(&mut journal, &mut mesh);
     assert_eq!(journal.awaited_siblings(), Some((8, Duration::ZERO)), "it is to be written now");
     assert!(!journal.gathers());
 
-    // There is nobody to wait for.
-    journal.commit_delay_until += later;
+    // One client alone is not waited for.
+    journal.commit_delay.move_end(|end| end + later);
     journal.expect_siblings(1);
     assert!(!journal.gathers() && journal.awaited_siblings().is_none());
 }
@@ -141,7 +142,7 @@ fn in_everysec_a_slow_sync_makes_those_wait_who_change_something() {
     };
     assert_eq!(turn(&mut journal, &mut net, &mut mesh, true), 1);
     journal.begin_sync(&mut net);
-    assert_eq!(turn(&mut journal, &mut net, &mut mesh, true), 1, "a sync under way holds nobody up");
+    assert_eq!(turn(&mut journal, &mut net, &mut mesh, true), 1, "a sync under way holds no writer up");
     journal.watch(2 * SLOW_SYNC, &mut mesh); // What had passed before it began says nothing of it.
     assert_eq!(turn(&mut journal, &mut net, &mut mesh, true), 1, "it has just begun");
     journal.watch(2 * SLOW_SYNC, &mut mesh);
@@ -161,7 +162,7 @@ fn a_part_of_a_transaction_that_comes_after_a_failed_sync_frees_its_locks() {
     let directory = tempfile::tempdir().unwrap();
     let (mut net, mut mesh) = (Net::new().unwrap(), Mesh::connect_all(1, 4).remove(0));
     let mut journal = syncing(directory.path(), &mut net, &mut mesh);
-    for _ in 0..journal.files_left {
+    for _ in 0..journal.commit.files_left() {
         journal.on_synced(Err(io::ErrorKind::Other.into()), &mut net, &mut mesh);
     }
     answers(&mut mesh, &mut net);
@@ -180,9 +181,9 @@ fn the_end_of_a_log_does_not_pass_over_a_sync_that_is_under_way() {
     let (mut net, mut mesh) = (Net::new().unwrap(), Mesh::connect_all(1, 4).remove(0));
     let mut journal = syncing(directory.path(), &mut net, &mut mesh);
     assert!(journal.awaits_sync());
-    let timeout = journal.disk_timeout;
+    let timeout = journal.health.timeout();
     (0..2).for_each(|_| assert!(!journal.watch(2 * timeout, &mut mesh)));
-    assert!(!journal.awaits_sync(), "it hangs, and nobody waits for ever");
+    assert!(!journal.awaits_sync(), "it hangs, and is not waited for any more");
     assert!(matches!(journal.close(), Err(wal::Error::SyncFailedBefore { .. })));
 }
 
@@ -194,7 +195,7 @@ fn after_a_failed_sync_only_a_snapshot_makes_the_log_durable() {
     assert!(answers(&mut mesh, &mut net).is_empty(), "the answer waits for the sync");
     assert_eq!(journal.refusal(), None);
 
-    for _ in 0..journal.files_left {
+    for _ in 0..journal.commit.files_left() {
         journal.on_synced(Err(io::ErrorKind::Other.into()), &mut net, &mut mesh);
     }
     let given = answers(&mut mesh, &mut net);
@@ -204,7 +205,7 @@ fn after_a_failed_sync_only_a_snapshot_makes_the_log_durable() {
     let given = answers(&mut mesh, &mut net);
     assert!(matches!(given[..], [Answer::Part(Reply::Error(Error::NotOnDisk { .. }))]), "{given:?}");
     journal.write(&mut net, &mut mesh);
-    assert!(journal.sync.is_none() && journal.refusal().is_some(), "the sync is not repeated");
+    assert!(!journal.commit.is_under_way() && journal.refusal().is_some(), "the sync is not repeated");
 
     let writer = journal.log.begin_snapshot().unwrap();
     let snapshot = journal.log.finish_snapshot(writer).unwrap();

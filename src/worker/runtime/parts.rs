@@ -7,7 +7,7 @@ use shard::{Error, OwnedRequest, Reply, Request, Waiter};
 use wal::Kind;
 
 use super::{Deferred, ShardRuntime};
-use crate::durability::journal::printable;
+use crate::logging::printable;
 use crate::mesh::{Answer, RequestId, ShardImage, TransactionId};
 use crate::txn::id::id_micros;
 use crate::worker::turn::Turn;

@@ -189,7 +189,7 @@ impl MemDisk {
         Ok(state.files[&id].live.clone())
     }
 
-    /// Replaces the bytes of an existing or new file, as damage done by somebody else: the bytes are at once
+    /// Replaces the bytes of an existing or new file, as damage done from outside: the bytes are at once
     /// on disk, and the operation is not counted.
     pub fn damage(&self, path: &Path, bytes: &[u8]) {
         let mut state = self.lock();

@@ -26,7 +26,7 @@ impl ReadOnlyDisk {
 
 impl Disk for ReadOnlyDisk {
     type File = Arc<File>;
-    /// `None` when there is no such file, so that nobody can hold its lock.
+    /// `None` when there is no such file, so that no process can hold its lock.
     type Lock = Option<File>;
 
     fn boot(&self) -> Option<BootId> {

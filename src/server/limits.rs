@@ -1,0 +1,130 @@
+//! What the system lets this process do: found out, raised where that is allowed, and set aside before any client gets
+//! it.
+
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use rustix::thread::{sched_getaffinity, sched_setaffinity};
+
+use crate::config::{CONNECTIONS_MAX, Config};
+use crate::durability::UNSYNCED_FILES_MAX;
+use crate::failure::Failure;
+use crate::net::{self, ACCEPTS_AT_ONCE, Net};
+use crate::worker::REFUSED_AT_ONCE_MAX;
+
+/// What an executor pins for its own file I/O; sockets have the network ring's buffers.
+pub(super) const EXECUTOR_IO_BYTES: usize = 64 * 1024;
+
+/// The least locked memory with which an executor starts.
+const MEMLOCK_MIN_BYTES: u64 = 512 * 1024;
+
+/// What an executor pins: its buffers, registered with each of its three rings, and on kernels that count them the
+/// queues of these.
+const EXECUTOR_PINNED_BYTES: u64 = 3 * EXECUTOR_IO_BYTES as u64 + (48 << 10);
+
+/// Descriptors that are set aside before any client gets one. For the process: the standard ones, the lock, signals, a
+/// backup, listeners, and the connections that the kernel has accepted there and no worker has looked at.
+const FILES_OF_PROCESS: u64 = 32 + LISTENERS_USUAL * (1 + ACCEPTS_AT_ONCE as u64);
+/// Two ports on two addresses, and a Unix socket.
+const LISTENERS_USUAL: u64 = 5;
+/// For each shard: rings and wake-ups, its directory, the files of its log and its snapshot.
+const FILES_PER_SHARD: u64 = 24 + UNSYNCED_FILES_MAX as u64;
+
+/// Finds out whether system calls are allowed whose failures later would not tell their names. Where threads cannot be
+/// bound to CPUs they are not, unless `--cpus` asks for it.
+pub(super) fn expect_system_calls(config: &mut Config) -> Result<(), Failure> {
+    // These limits contradict each other: where the call is allowed it fails in another way, and changes nothing.
+    let limits = prlimit(None, Resource::Nofile, Rlimit { current: Some(1), maximum: Some(0) });
+    expect_allowed("prlimit64", "tells the limits of the process", limits.err())?;
+    expect_allowed("eventfd2", "wakes threads", eventfd(0, EventfdFlags::CLOEXEC).err())?;
+    if config.cpu_of(0).is_some() {
+        let bound = sched_getaffinity(None).and_then(|cpus| sched_setaffinity(None, &cpus));
+        let effect =
+            if config.cpus_are_explicit() { "binds shards to --cpus" } else { "binds shards to CPUs" };
+        match expect_allowed("sched_setaffinity", effect, bound.err()) {
+            Err(failure) if config.cpus_are_explicit() => return Err(failure),
+            Err(failure) => {
+                tracing::warn!("shards are not bound to CPUs: {failure}");
+                config.bind_none();
+            }
+            Ok(()) => {}
+        }
+    }
+    Ok(())
+}
+
+fn expect_allowed(call: &'static str, effect: &'static str, failed: Option<Errno>) -> Result<(), Failure> {
+    match failed {
+        Some(error @ (Errno::PERM | Errno::ACCESS | Errno::NOSYS)) => {
+            Err(Failure::SystemCall { call, effect, error: error.into() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Raises the limit of open files as far as it is needed and allowed, and sets aside what the server needs itself: a
+/// client that takes the descriptor of a log file would have writes refused. Returns how many clients there may be.
+pub(super) fn set_files_aside(config: &Config) -> Result<u32, Failure> {
+    let asked = config.max_connections;
+    let own = FILES_OF_PROCESS + REFUSED_AT_ONCE_MAX as u64 + config.shard_count() as u64 * FILES_PER_SHARD;
+    let wanted = own + u64::from(asked);
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_some_and(|current| current < wanted) {
+        let raised = maximum.map_or(wanted, |maximum| maximum.min(wanted));
+        // Where it stays as it is, fewer clients are served.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum });
+    }
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if limit <= own {
+        return Err(Failure::OpenFiles { limit, needed: own + 1 });
+    }
+    let clients = asked.min(u32::try_from(limit - own).unwrap_or(u32::MAX));
+    if clients < asked && asked == CONNECTIONS_MAX {
+        tracing::info!("max-connections is {clients}, as many as the limit of open files ({limit}) allows");
+    } else if clients < asked {
+        tracing::warn!(
+            "max-connections is {clients} and not {asked}: the limit of open files is {limit}, and {own} are set \
+             aside for the log, snapshots and the like; raise it to {wanted}: ulimit -n, LimitNOFILE= of systemd, \
+             --ulimit nofile= of a container"
+        );
+    }
+    Ok(clients)
+}
+
+pub(super) fn raise_locked_memory(config: &Config) -> Result<(), Failure> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Memlock);
+    if current != maximum {
+        // The soft limit is the one that counts; where it stays low, the check below tells.
+        let _ = setrlimit(Resource::Memlock, Rlimit { current: maximum, maximum });
+    }
+    // Whether more is needed for all shards depends on the kernel and on the right to lock memory beyond the limit:
+    // that shows when their rings are made, before anything is read.
+    match getrlimit(Resource::Memlock).current {
+        Some(limit) if limit < MEMLOCK_MIN_BYTES => {
+            Err(Failure::Memlock { limit, needed: pinned_bytes(config) })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Finds out whether rings can be made and used before an executor panics for want of them.
+pub(super) fn probe_io_uring(config: &Config) -> Result<(), Failure> {
+    let probed = Net::new().and_then(|mut net| net.wait(Duration::ZERO));
+    probed.map_err(|error| ring_failure(error, config))
+}
+
+/// Why a ring could not be made, where the kernel allows it in principle.
+pub(super) fn ring_failure(error: std::io::Error, config: &Config) -> Failure {
+    match (error.raw_os_error(), getrlimit(Resource::Memlock).current) {
+        (Some(libc::ENOMEM), Some(limit)) => Failure::Memlock { limit, needed: pinned_bytes(config) },
+        _ => Failure::IoUring(error),
+    }
+}
+
+/// What all workers pin of the memory that a user may lock, and the probe, which the kernel counts for a while longer.
+fn pinned_bytes(config: &Config) -> u64 {
+    let shards = config.shard_count() as u64;
+    net::PINNED_BYTES + shards * (net::PINNED_BYTES + EXECUTOR_PINNED_BYTES)
+}
