@@ -6,8 +6,7 @@
 //! - `command` the table: one row a command, which every other part of the server reads, too
 //! - `commands` what each command does, and its test beside it
 //! - `shard` [`Shard`]: executes requests, applies changes, expires, walks
-//! - `keyspace` the table of keys, over `buckets` (hashes), `arena` (memory), `entry` (the bytes of a
-//!   key), `shared_values` and `expiry`
+//! - `store` the table of keys, and where names, values and deadlines lie in memory
 //! - `analytics` [`Analytics`](analytics::Analytics): how the keys are used, and what to do about it
 //! - `auto_ttl` the time to live of keys that are written without one
 //! - `clock` the clocks that deadlines go by
@@ -20,27 +19,22 @@
 #![forbid(unsafe_code)]
 
 pub mod analytics;
-mod arena;
 pub mod auto_ttl;
-mod buckets;
 mod change;
 pub mod clock;
 pub mod command;
 mod commands;
-mod entry;
 mod error;
-mod expiry;
 mod glob;
 mod integer;
-mod keyspace;
 mod locks;
 mod reply;
 mod request;
 mod room;
 mod scan;
 mod shard;
-mod shared_values;
 mod stats;
+mod store;
 pub mod timestamp;
 
 pub use auto_ttl::AutoTtl;

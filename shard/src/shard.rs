@@ -8,10 +8,10 @@ use bytes::Bytes;
 use crate::analytics::Analytics;
 use crate::analytics::inquiry::{Findings, Inquiry, Question};
 use crate::command::{Access, Run};
-use crate::entry::{Entry, Usage};
-use crate::keyspace::{Found, Keyspace, Probe};
 use crate::scan::{KEY_STEPS, Scan};
 use crate::stats::Stats;
+use crate::store::entry::{Entry, Usage};
+use crate::store::keyspace::{Found, Keyspace, Probe};
 use crate::{AutoTtl, Change, Changes, Clocks, Reply, Request, clock};
 
 /// The longest value, in bytes.

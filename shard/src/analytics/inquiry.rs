@@ -14,9 +14,9 @@ use super::hot::{By, HotKey};
 use super::intervals::{Histogram, Refusal, suggest};
 use super::reuse::{Curve, hit_ratio};
 use crate::auto_ttl::Rule;
-use crate::entry::Entry;
-use crate::keyspace::Keyspace;
 use crate::scan::{KEY_STEPS, steps_of};
+use crate::store::entry::Entry;
+use crate::store::keyspace::Keyspace;
 use crate::{Dialect, Error, Reply, Request, Stats, integer, timestamp};
 
 /// So many items are listed when the client does not say.

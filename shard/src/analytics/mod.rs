@@ -34,8 +34,8 @@ mod tests;
 
 use std::collections::HashMap;
 
-use crate::entry::{Entry, Usage};
-use crate::keyspace::{Found, Keyspace, Probe, TABLE_BYTES_A_KEY};
+use crate::store::entry::{Entry, Usage};
+use crate::store::keyspace::{Found, Keyspace, Probe, TABLE_BYTES_A_KEY};
 use crate::{Stats, clock};
 use anomalies::{Detector, Measure, SeriesId};
 use classes::{ClassId, Classes, OTHER_ID};
@@ -496,5 +496,6 @@ impl Analytics {
 
 /// The memory of a key, in bytes, its share of the tables included.
 fn footprint_bytes(key_len: usize, value_len: usize, deadline_ms: Option<u64>) -> usize {
-    crate::entry::entry_len(crate::entry::body_len(key_len, true), value_len, deadline_ms) + TABLE_BYTES_A_KEY
+    crate::store::entry::entry_len(crate::store::entry::body_len(key_len, true), value_len, deadline_ms)
+        + TABLE_BYTES_A_KEY
 }

@@ -2,8 +2,8 @@
 
 use super::expiry::{TimeUnit, deadline_of};
 use super::{count, integer};
-use crate::entry::Entry;
 use crate::integer::Digits;
+use crate::store::entry::Entry;
 use crate::{Changes, Error, Reply, Request, Shard, has_room_for};
 
 /// The most bytes of values in one reply: to name a large value takes a few bytes, to show it that many.

@@ -21,11 +21,11 @@ use std::hash::{BuildHasher, Hasher};
 use ahash::RandomState;
 use bytes::Bytes;
 
-use crate::arena::{Arena, Handle, Moved};
-use crate::buckets::Buckets;
-use crate::entry::{self, Entry, Usage};
-use crate::expiry::Expiry;
-use crate::shared_values::SharedValues;
+use super::arena::{Arena, Handle, Moved};
+use super::buckets::Buckets;
+use super::entry::{self, Entry, Usage};
+use super::expiry::Expiry;
+use super::objects::SharedValues;
 
 /// A segment with this many keys, all that 128 buckets have room for, is split.
 const SEGMENT_LEN_MAX: usize = 896;
