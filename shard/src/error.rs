@@ -38,9 +38,9 @@ pub enum Error {
     UnsupportedOption(Box<[u8]>),
     /// Options of EXPIRE exclude each other; these, e.g. `GT and LT`.
     IncompatibleOptions(&'static str),
-    /// A time to live that is zero, negative or too large.
+    /// A TTL that is zero, negative or too large.
     InvalidExpire(&'static Command),
-    /// A time to live that is not an integer.
+    /// A TTL that is not an integer.
     ExpireNotAnInteger,
     /// A SCAN cursor that is not an unsigned integer.
     InvalidCursor,
@@ -59,7 +59,7 @@ pub enum Error {
     InvalidTarget,
     /// A question about the use of keys, of which nothing is counted.
     AnalyticsOff,
-    /// Too little is known to suggest a time to live.
+    /// Too little is known to suggest a TTL.
     InsufficientData(Refusal),
     /// SELECT of another database than 0: there is only one.
     DbIndexOutOfRange,

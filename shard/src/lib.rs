@@ -8,7 +8,7 @@
 //! - `shard` [`Shard`]: executes requests, applies changes, expires, walks
 //! - `store` the table of keys, and where names, values and deadlines lie in memory
 //! - `analytics` [`Analytics`](analytics::Analytics): how the keys are used, and what to do about it
-//! - `auto_ttl` the time to live of keys that are written without one
+//! - `auto_ttl` the TTL of keys that are written without one
 //! - `clock` the clocks that deadlines go by
 //! - `change` what goes to the log; `request`, `reply`, `error`, `stats` what goes in and out
 //! - `locks` who may use which keys while a request touches several shards

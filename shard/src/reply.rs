@@ -19,7 +19,7 @@ pub enum Reply<'a> {
     Bool(bool),
     /// A value: any bytes.
     Bulk(Cow<'a, [u8]>),
-    /// A large value, as [`Reply::Bulk`]; its memory is counted, and lives for as long as anybody keeps it.
+    /// A large value, as [`Reply::Bulk`]; its memory is counted, and lives for as long as a reader keeps it.
     Shared(&'a Bytes),
     /// No such value.
     Nil,

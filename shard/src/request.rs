@@ -1,4 +1,4 @@
-//! A request: a row of the command table and argument slices that lie in somebody else's buffer.
+//! A request: a row of the command table and argument slices that lie in the caller's buffer.
 
 use bytes::Bytes;
 
@@ -52,7 +52,7 @@ pub struct Request<'a> {
     pub dialect: Dialect,
     buffer: &'a [u8],
     args: &'a [Span],
-    /// The buffer, where whoever wants it may share it.
+    /// The buffer, where the shard may share it.
     memory: Option<&'a Bytes>,
 }
 

@@ -25,7 +25,7 @@ const EXPIRED_AHEAD: usize = 32;
 pub struct Shard {
     keyspace: Keyspace,
     /// Keyspaces that were cleared and wait for [`Shard::reclaim`].
-    graveyard: Vec<Keyspace>,
+    lazy_free: Vec<Keyspace>,
     stats: Stats,
     /// How the keys are used, where that is counted.
     analytics: Option<Box<Analytics>>,
@@ -40,11 +40,11 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// An empty shard. The seeds have to be random and secret, so that nobody can choose keys that collide.
+    /// An empty shard. The seeds have to be random and secret, so that no client can choose keys that collide.
     pub fn new(seeds: [u64; 4]) -> Self {
         Shard {
             keyspace: Keyspace::new(seeds),
-            graveyard: Vec::new(),
+            lazy_free: Vec::new(),
             stats: Stats::default(),
             analytics: None,
             auto_ttl: Arc::default(),
@@ -120,8 +120,8 @@ impl Shard {
     ///
     /// A look-up waits for memory two or three times, one after the other; here the waits of several keys
     /// overlap. It pays where the keys do not fit into the processor's caches.
-    pub fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        self.keyspace.warm(keys);
+    pub fn prefetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        self.keyspace.prefetch(keys);
     }
 
     /// Applies a change of the log, in recovery. Nothing expires here: later changes may refer to a key whose
@@ -134,7 +134,7 @@ impl Shard {
         let Some(key) = change.key() else {
             match change {
                 Change::Clocks(clocks) => self.apply_clocks(*clocks),
-                _ => self.bury(),
+                _ => self.free_lazily(),
             }
             return;
         };
@@ -175,7 +175,7 @@ impl Shard {
         let mut removed = 0;
         while removed < keys_max {
             if removed.is_multiple_of(EXPIRED_AHEAD) {
-                self.keyspace.warm_due(now_ms, wall_ms, EXPIRED_AHEAD.min(keys_max - removed));
+                self.keyspace.prefetch_due(now_ms, wall_ms, EXPIRED_AHEAD.min(keys_max - removed));
             }
             let Some(due) = self.keyspace.next_due(now_ms, wall_ms) else { break };
             self.keyspace.remove(due);
@@ -206,12 +206,12 @@ impl Shard {
     /// left.
     pub fn reclaim(&mut self, steps_max: usize) -> bool {
         for _ in 0..steps_max {
-            let Some(keyspace) = self.graveyard.last_mut() else { return false };
+            let Some(keyspace) = self.lazy_free.last_mut() else { return false };
             if !keyspace.dismantle() {
-                self.graveyard.pop();
+                self.lazy_free.pop();
             }
         }
-        !self.graveyard.is_empty()
+        !self.lazy_free.is_empty()
     }
 
     /// Visits keys, values and deadlines from `position` (at first 0) on until `at_least` were seen. Returns
@@ -262,12 +262,12 @@ impl Shard {
         visited
     }
 
-    /// Which time to live keys get from now on that are written without one.
+    /// Which TTL keys get from now on that are written without one.
     pub fn set_auto_ttl(&mut self, auto_ttl: Arc<AutoTtl>) {
         self.auto_ttl = auto_ttl;
     }
 
-    /// Which time to live keys get that are written without one.
+    /// Which TTL keys get that are written without one.
     pub fn auto_ttl(&self) -> &Arc<AutoTtl> {
         &self.auto_ttl
     }
@@ -316,7 +316,7 @@ impl Shard {
 
     /// The memory of the keys, their tables and indexes, in bytes, as the allocator was asked for it.
     pub fn memory_bytes(&self) -> usize {
-        self.keyspace.memory_bytes() + self.graveyard.iter().map(Keyspace::memory_bytes).sum::<usize>()
+        self.keyspace.memory_bytes() + self.lazy_free.iter().map(Keyspace::memory_bytes).sum::<usize>()
     }
 
     /// How many requests were executed.
@@ -511,7 +511,7 @@ impl Shard {
         if let Some(analytics) = &mut self.analytics {
             analytics.on_clear();
         }
-        self.bury();
+        self.free_lazily();
         changes.push(&Change::Clear);
     }
 
@@ -522,9 +522,9 @@ impl Shard {
         }
     }
 
-    fn bury(&mut self) {
+    fn free_lazily(&mut self) {
         if self.keyspace.len() > 0 {
-            self.graveyard.push(self.keyspace.take());
+            self.lazy_free.push(self.keyspace.take());
         }
     }
 }
@@ -536,7 +536,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::commands::script;
+    use crate::commands::transcript;
     use crate::{Dialect, decode};
 
     fn shard_of(count: u32) -> Shard {
@@ -560,7 +560,7 @@ mod tests {
         assert_eq!(shard.next_deadline_ms(), Some(1501));
         assert_eq!((shard.key_count(), shard.stats().keys_with_deadline), (2500, 500));
         assert_eq!((shard.stats().ttl_expired, shard.stats().ttl_checks), (500, 500));
-        assert_eq!(script::content(&shard, 0).iter().filter_map(|(_, _, ms)| *ms).min(), Some(1501));
+        assert_eq!(transcript::content(&shard, 0).iter().filter_map(|(_, _, ms)| *ms).min(), Some(1501));
     }
 
     #[test]
@@ -609,7 +609,7 @@ mod tests {
                 shard.scan(&mut scan, 10, &mut { usize::MAX }, now_ms, |key| keys.push(key.to_vec()));
             }
             keys.sort();
-            let walked = script::content(shard, now_ms).into_iter().map(|(key, _, _)| key);
+            let walked = transcript::content(shard, now_ms).into_iter().map(|(key, _, _)| key);
             assert!(walked.eq(keys.iter().cloned()));
             String::from_utf8(keys.join(&b' ')).unwrap()
         };
@@ -649,7 +649,7 @@ mod tests {
         let mut shard = shard_of(2);
         for request in ["GET 1", "GET nope", "EXISTS 1 1 nope", "SET a b", "DEL nope"] {
             let words: Vec<_> = request.split(' ').map(|word| word.as_bytes().to_vec()).collect();
-            script::execute(&mut shard, Dialect::Text, &words, 0, &mut Changes::default());
+            transcript::execute(&mut shard, Dialect::Text, &words, 0, &mut Changes::default());
         }
         let stats = shard.stats();
         assert_eq!((stats.reads, stats.writes, stats.hits, stats.misses), (3, 2, 3, 2));
@@ -661,11 +661,11 @@ mod tests {
     #[test]
     fn reading_ahead_changes_nothing() {
         let shard = shard_of(1000);
-        let (stats, content) = (shard.stats(), script::content(&shard, 0));
+        let (stats, content) = (shard.stats(), transcript::content(&shard, 0));
         let keys: Vec<_> = (950..1050).map(|number: u32| number.to_string()).collect();
-        shard.warm(keys.iter().map(String::as_bytes));
-        shard.warm(std::iter::empty());
-        assert_eq!((shard.stats(), script::content(&shard, 0)), (stats, content));
+        shard.prefetch(keys.iter().map(String::as_bytes));
+        shard.prefetch(std::iter::empty());
+        assert_eq!((shard.stats(), transcript::content(&shard, 0)), (stats, content));
     }
 
     #[test]
@@ -689,12 +689,12 @@ mod tests {
             "PERSIST s:9",
         ] {
             let words: Vec<_> = request.split(' ').map(|word| word.as_bytes().to_vec()).collect();
-            script::execute(&mut shard, Dialect::Resp2, &words, 1000, &mut log);
+            transcript::execute(&mut shard, Dialect::Resp2, &words, 1000, &mut log);
         }
         let mut recovered = shard_of(0);
         decode(log.bytes()).for_each(|change| recovered.apply(&change.unwrap()));
         for shard in [&shard, &recovered] {
-            let content = script::content(shard, 1000);
+            let content = transcript::content(shard, 1000);
             let deadlines =
                 content.iter().map(|(key, _, ms)| (String::from_utf8_lossy(key).into_owned(), *ms));
             let deadlines: BTreeMap<_, _> = deadlines.collect();
@@ -720,7 +720,7 @@ mod tests {
         shard.apply(&Change::Put { key: b"k", value: b"abcdef", deadline_ms: Some(7) });
         shard.apply(&Change::Put { key: b"k", value: b"a", deadline_ms: Some(7) });
         shard.apply(&Change::Splice { key: b"k", offset: 4, bytes: b"x" });
-        assert_eq!(script::content(&shard, 0), [(b"k".to_vec(), b"a\0\0\0x".to_vec(), Some(7))]);
+        assert_eq!(transcript::content(&shard, 0), [(b"k".to_vec(), b"a\0\0\0x".to_vec(), Some(7))]);
     }
 
     /// A request in numbers: command, key, argument.
@@ -762,7 +762,7 @@ mod tests {
                 now_ms += 50;
                 let mut unlogged = Changes::default();
                 let changes = if index < begin { &mut unlogged } else { &mut log };
-                script::execute(&mut shard, Dialect::Resp2, &request_words(*request), now_ms, changes);
+                transcript::execute(&mut shard, Dialect::Resp2, &request_words(*request), now_ms, changes);
                 if let Some(from) = position.filter(|_| index >= begin) {
                     position = shard.walk(from, step, now_ms, |key, value, deadline_ms| {
                         recovered.apply(&Change::Put { key, value, deadline_ms });
@@ -775,10 +775,10 @@ mod tests {
                 });
             }
             decode(log.bytes()).for_each(|change| recovered.apply(&change.unwrap()));
-            prop_assert_eq!(script::content(&recovered, now_ms), script::content(&shard, now_ms));
+            prop_assert_eq!(transcript::content(&recovered, now_ms), transcript::content(&shard, now_ms));
             decode(log.bytes()).for_each(|change| recovered.apply(&change.unwrap()));
-            prop_assert_eq!(script::content(&recovered, now_ms), script::content(&shard, now_ms));
-            let live = script::content(&recovered, now_ms).len();
+            prop_assert_eq!(transcript::content(&recovered, now_ms), transcript::content(&shard, now_ms));
+            let live = transcript::content(&recovered, now_ms).len();
             recovered.expire(now_ms, usize::MAX);
             prop_assert_eq!(recovered.key_count(), live);
         }
@@ -794,7 +794,7 @@ mod tests {
                 model.retain(|_, (_, deadline_ms)| deadline_ms.is_none_or(|ms| ms > now_ms));
                 let words = request_words(request);
                 let (key, argument) = (words[1].clone(), words.get(2).cloned().unwrap_or_default());
-                script::execute(&mut shard, Dialect::Resp2, &words, now_ms, &mut Changes::default());
+                transcript::execute(&mut shard, Dialect::Resp2, &words, now_ms, &mut Changes::default());
                 match request.0 {
                     0 => drop(model.insert(key, (argument, None))),
                     1 => drop(model.insert(key, (argument, Some(now_ms + 300)))),
@@ -813,7 +813,7 @@ mod tests {
                     _ => {}
                 }
                 let expected: Vec<_> = model.iter().map(|(k, (v, ms))| (k.clone(), v.clone(), *ms)).collect();
-                prop_assert_eq!(script::content(&shard, now_ms), expected);
+                prop_assert_eq!(transcript::content(&shard, now_ms), expected);
             }
         }
     }

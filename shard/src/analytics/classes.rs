@@ -134,7 +134,7 @@ impl Default for Classes {
             points: vec![0],
             free: Vec::new(),
             nodes: HashTable::new(),
-            // Learnt prefixes are so few that nobody can make their table slow.
+            // Learnt prefixes are so few that no client can make their table slow.
             hasher: RandomState::with_seeds(1, 2, 3, 4),
         }
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::inquiry::{Findings, Question};
 use super::*;
-use crate::commands::script;
+use crate::commands::transcript;
 use crate::{Changes, Dialect, Reply, Request, Shard, Span, command};
 
 const EPOCH_MS: u64 = 1_768_473_000_000;
@@ -17,7 +17,7 @@ fn counting() -> Shard {
 
 fn run(shard: &mut Shard, request: &str, now_ms: u64) -> Reply<'static> {
     let words: Vec<_> = request.split(' ').map(|word| word.as_bytes().to_vec()).collect();
-    script::execute(shard, Dialect::Resp3, &words, now_ms, &mut Changes::default()).into_owned()
+    transcript::execute(shard, Dialect::Resp3, &words, now_ms, &mut Changes::default()).into_owned()
 }
 
 /// What the shards answer together to a question, asked as a client does.

@@ -1,4 +1,4 @@
-//! Commands on deadlines. A time to live is a duration, a deadline the moment at which it ends: by the server's time,
+//! Commands on deadlines. A TTL is a duration, a deadline the moment at which it ends: by the server's time,
 //! unless the client names a moment of the wall clock.
 
 use crate::clock::deadline_by_wall_clock;
@@ -64,7 +64,7 @@ pub(super) fn deadline_of(
         .ok_or(Error::InvalidExpire(request.command))
 }
 
-/// The text protocol calls any time to live that it cannot use invalid; RESP tells a text that is no integer
+/// The text protocol calls any TTL that it cannot use invalid; RESP tells a text that is no integer
 /// from one that is.
 fn time_argument(request: &Request<'_>, amount: &[u8]) -> Result<i64, Error> {
     integer::parse(amount).ok_or(match request.dialect {
@@ -231,11 +231,11 @@ fn time_to_live_ms(shard: &mut Shard, key: &[u8], now_ms: u64) -> i64 {
 mod tests {
     use super::TimeUnit;
     use crate::Dialect;
-    use crate::commands::script;
+    use crate::commands::transcript;
 
     #[test]
     fn setex_sets_value_and_deadline_at_once() {
-        script::run(
+        transcript::run(
             r#"> SETEX a 10 x
                OK
                ! put a=x until 11000
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn expire_sets_a_deadline_on_a_key_that_exists() {
-        script::run(
+        transcript::run(
             "> EXPIRE a 10
              0
              !
@@ -276,13 +276,13 @@ mod tests {
     #[test]
     fn expire_in_the_past_removes_the_key() {
         for seconds in ["0", "-1", "-9223372036854775"] {
-            script::run(&format!("> SET a x\nOK\n> EXPIRE a {seconds}\n1\n! remove a\n> EXISTS a\n0"));
+            transcript::run(&format!("> SET a x\nOK\n> EXPIRE a {seconds}\n1\n! remove a\n> EXISTS a\n0"));
         }
     }
 
     #[test]
     fn expire_holds_to_its_conditions() {
-        script::run(
+        transcript::run(
             "> SET a x
              OK
              > EXPIRE a 10 XX
@@ -328,14 +328,14 @@ mod tests {
             ("1 LT GT", "IncompatibleOptions(\"GT and LT\")"),
             ("x AB", "UnsupportedOption([65, 66])"),
         ] {
-            script::run(&format!("> SET a 1\nOK\n> EXPIRE a {arguments}\n{refusal}\n!\n> TTL a\n-1"));
+            transcript::run(&format!("> SET a 1\nOK\n> EXPIRE a {arguments}\n{refusal}\n!\n> TTL a\n-1"));
         }
     }
 
     #[test]
     fn the_text_protocol_takes_only_times_to_come() {
         for seconds in ["0", "-1", "ten", "1.5", "9223372036854775807"] {
-            let script = format!(
+            let transcript = format!(
                 "> SET a x
                  OK
                  > EXPIRE a {seconds}
@@ -348,13 +348,13 @@ mod tests {
                  > TTL a
                  -1",
             );
-            script::run_in(Dialect::Text, &script);
+            transcript::run_in(Dialect::Text, &transcript);
         }
     }
 
     #[test]
     fn persist_removes_a_deadline() {
-        script::run(
+        transcript::run(
             "> SETEX a 10 x
              OK
              > PERSIST a
@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn times_to_live_run_on_when_the_wall_clock_is_set_and_moments_follow_it() {
-        script::run(
+        transcript::run(
             "> SET lock x PX 1500
              OK
              ! put lock=x until 2500
@@ -427,7 +427,7 @@ mod tests {
 
     #[test]
     fn ttl_rounds_to_the_nearest_second() {
-        script::run(
+        transcript::run(
             "> TTL a
              -2
              > PTTL a

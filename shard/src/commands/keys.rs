@@ -82,11 +82,11 @@ pub(crate) fn clear<'s>(
 
 #[cfg(test)]
 mod tests {
-    use crate::commands::script;
+    use crate::commands::transcript;
 
     #[test]
     fn del_counts_the_keys_that_there_were() {
-        script::run(
+        transcript::run(
             "> MSET a 1 b 2 c 3
              OK
              > DEL a nope b a
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn del_of_an_expired_key_finds_nothing() {
-        script::run(
+        transcript::run(
             "> SETEX a 1 x
              OK
              @ 2000
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn exists_counts_repeated_keys() {
-        script::run(
+        transcript::run(
             "> SET a 1
              OK
              > EXISTS a a nope
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn flushing_takes_a_mode_and_nothing_else() {
-        script::run(
+        transcript::run(
             "> MSET a 1 b 2
              OK
              > FLUSHALL ASYNC SYNC

@@ -7,7 +7,7 @@ mod keys;
 mod strings;
 
 #[cfg(test)]
-pub(crate) mod script;
+pub(crate) mod transcript;
 
 pub(crate) use analytics::analyze;
 pub(crate) use expiry::{expire, persist, pttl, setex, ttl};

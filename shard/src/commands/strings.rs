@@ -277,11 +277,11 @@ fn too_large<'s>(shard: &Shard) -> Reply<'s> {
 
 #[cfg(test)]
 mod tests {
-    use crate::commands::script;
+    use crate::commands::transcript;
 
     #[test]
     fn get_returns_the_value_and_nil_without_one() {
-        script::run(
+        transcript::run(
             r#"> GET a
                nil
                > SET a "x y"
@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn get_finds_no_expired_key() {
-        script::run(
+        transcript::run(
             r#"> SETEX a 1 x
                OK
                @ 1999
@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn strlen_creates_nothing() {
-        script::run(
+        transcript::run(
             "> STRLEN nope
              0
              > SET a abc
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn mget_answers_in_order_of_its_keys() {
-        script::run(
+        transcript::run(
             r#"> MSET a 1 b 2
                OK
                > SETEX c 1 3
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn mset_needs_pairs_and_the_last_of_equal_keys_counts() {
-        script::run(
+        transcript::run(
             r#"> MSET a 1 a 2
                OK
                ! put a=1, put a=2
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn set_replaces_value_and_deadline() {
-        script::run(
+        transcript::run(
             r#"> SET a 1 EX 10
                OK
                ! put a=1 until 11000
@@ -396,7 +396,7 @@ mod tests {
 
     #[test]
     fn set_on_condition_says_nil_when_it_does_nothing() {
-        script::run(
+        transcript::run(
             r#"> SET a 1 XX
                nil
                !
@@ -418,7 +418,7 @@ mod tests {
 
     #[test]
     fn set_with_get_answers_the_old_value() {
-        script::run(
+        transcript::run(
             r#"> SET a 1 GET
                nil
                ! put a=1
@@ -438,7 +438,7 @@ mod tests {
 
     #[test]
     fn set_in_the_past_leaves_no_key() {
-        script::run(
+        transcript::run(
             r#"> SET a 1
                OK
                > SET a 2 PXAT 1000
@@ -468,14 +468,14 @@ mod tests {
             ("PX 9223372036854775807", "InvalidExpire SET"),
             ("EXAT 9223372036854775807", "InvalidExpire SET"),
         ] {
-            script::run(&format!("> SET a 1\nOK\n> SET a 2 {options}\n{refusal}\n!\n> GET a\n\"1\""));
+            transcript::run(&format!("> SET a 1\nOK\n> SET a 2 {options}\n{refusal}\n!\n> GET a\n\"1\""));
         }
-        script::run("> SET a 1 EX 1 EX 2\nOK\n! put a=1 until 3000\n> SET a 1 NX NX\nnil");
+        transcript::run("> SET a 1 EX 1 EX 2\nOK\n! put a=1 until 3000\n> SET a 1 NX NX\nnil");
     }
 
     #[test]
     fn setnx_never_overwrites() {
-        script::run(
+        transcript::run(
             r#"> SETNX a 1
                1
                > SETNX a 2
@@ -489,7 +489,7 @@ mod tests {
 
     #[test]
     fn append_logs_only_the_new_bytes() {
-        script::run(
+        transcript::run(
             r#"> APPEND a ab
                2
                ! put a=ab
@@ -521,7 +521,7 @@ mod tests {
     fn a_value_never_grows_past_its_limit() {
         let half = "x".repeat(1 << 15);
         let refused = "ValueTooLarge { limit: 65536 }";
-        script::run(&format!(
+        transcript::run(&format!(
             "> SET a {half}
              OK
              > APPEND a {half}
@@ -546,7 +546,7 @@ mod tests {
 
     #[test]
     fn counting_keeps_the_deadline() {
-        script::run(
+        transcript::run(
             r#"> INCR a
                1
                ! put a=1
@@ -570,7 +570,7 @@ mod tests {
 
     #[test]
     fn counting_never_wraps() {
-        script::run(
+        transcript::run(
             r#"> SET a 9223372036854775806
                OK
                > INCR a
@@ -596,7 +596,7 @@ mod tests {
     #[test]
     fn counting_takes_only_integers() {
         for text in ["", "x", "1 ", " 1", "+1", "01", "1.0", "9223372036854775808"] {
-            script::run(&format!(
+            transcript::run(&format!(
                 "> SET a \"{text}\"
                  OK
                  > INCR a

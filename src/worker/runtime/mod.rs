@@ -202,7 +202,7 @@ impl ShardRuntime {
     /// Reads ahead for requests on these keys.
     #[inline]
     pub(super) fn prefetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        self.shard.warm(keys);
+        self.shard.prefetch(keys);
     }
 
     /// Whether another thread works on the log, and will wake the worker by its executor.
