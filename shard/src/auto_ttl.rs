@@ -3,7 +3,8 @@
 //! A write gets its deadline when it happens, and that is logged like any other: the reader of the log needs to know
 //! nothing of this.
 
-use crate::{Error, Glob, Matching};
+use crate::error::Error;
+use crate::glob::{Glob, Matching};
 
 /// The most rules.
 pub const RULES_MAX: usize = 64;

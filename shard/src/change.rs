@@ -22,7 +22,10 @@
 
 use bytes::Bytes;
 
-use crate::{Clocks, VALUE_LEN_MAX};
+use crate::clock::Clocks;
+
+/// The longest value, in bytes.
+pub const VALUE_LEN_MAX: usize = 512 << 20;
 
 /// One effect on the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::analytics::intervals::Refusal;
-use crate::command::Command;
+use crate::command::spec::Command;
 
 /// The reason for which a request was refused; nothing was changed by it, except where the variant says so.
 #[derive(Clone, Debug, PartialEq)]

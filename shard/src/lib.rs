@@ -3,8 +3,9 @@
 //! It does no I/O, reads no clock, starts no thread and draws no random numbers: time and seeds are
 //! arguments. In reading order:
 //!
-//! - `command` the table: one row a command, which every other part of the server reads, too
-//! - `commands` what each command does, and its test beside it
+//! - `command` what is said of each command, and the table of all, which every other part of the server reads, too
+//! - `commands` the families of commands: their rows, what they do, and the transcripts that show it
+//! - `context` what a command works with: look-ups, changes, time
 //! - `shard` [`Shard`]: executes requests, applies changes, expires, walks
 //! - `store` the table of keys, and where names, values and deadlines lie in memory
 //! - `analytics` [`Analytics`](analytics::Analytics): how the keys are used, and what to do about it
@@ -24,6 +25,7 @@ mod change;
 pub mod clock;
 pub mod command;
 mod commands;
+mod context;
 mod error;
 mod glob;
 mod integer;
@@ -38,7 +40,7 @@ mod store;
 pub mod timestamp;
 
 pub use auto_ttl::AutoTtl;
-pub use change::{Change, Changes, MalformedChange, decode};
+pub use change::{Change, Changes, MalformedChange, VALUE_LEN_MAX, decode};
 pub use clock::Clocks;
 pub use command::Command;
 pub use error::Error;
@@ -49,5 +51,5 @@ pub use reply::Reply;
 pub use request::{Dialect, OwnedRequest, Request, SHARED_LEN_MIN, Span};
 pub use room::{PROBED_BYTES_MIN, has_room_for};
 pub use scan::Scan;
-pub use shard::{Shard, VALUE_LEN_MAX};
+pub use shard::Shard;
 pub use stats::Stats;

@@ -39,6 +39,20 @@ impl<'a> Reply<'a> {
         Reply::Bulk(Cow::Borrowed(bytes))
     }
 
+    /// A length or a number of things.
+    pub fn count(count: usize) -> Self {
+        Reply::Integer(i64::try_from(count).expect("nothing in memory is counted past 2^63"))
+    }
+
+    /// The length of a value, in bytes; 0 of any other reply.
+    pub fn value_len(&self) -> usize {
+        match self {
+            Reply::Bulk(bytes) => bytes.len(),
+            Reply::Shared(bytes) => bytes.len(),
+            _ => 0,
+        }
+    }
+
     /// 1 or 0, as Redis answers yes and no in RESP2 and RESP3 alike.
     pub fn one_or_zero(yes: bool) -> Self {
         Reply::Integer(i64::from(yes))

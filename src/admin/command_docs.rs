@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use shard::command::{self, Access};
+use shard::command;
 use shard::{Command, Error, Reply, Request};
 
 /// The version of kvlite that had every command of the table first.
@@ -47,23 +47,13 @@ pub(super) fn describe_commands(request: &Request<'_>) -> Result<Reply<'static>,
 /// key, last key, step, and four lists (categories, tips, key specifications, subcommands) that are empty here.
 pub(crate) fn command_info(row: &Command) -> Reply<'static> {
     let arity = row.args_min as i64 + 1;
-    let keys = row.keys;
-    let (first, last, step) = match (keys.any, keys.step) {
-        (false, _) => (0, 0, 0),
-        (true, 0) => (keys.first as i64 + 1, keys.first as i64 + 1, 1),
-        (true, step) => (keys.first as i64 + 1, -1, step as i64),
-    };
-    let flag = match row.access {
-        Access::Read => "readonly",
-        Access::Write => "write",
-        Access::Admin => "admin",
-    };
+    let [first, last, step] = row.keys.as_redis_shows_them();
     let name = Reply::Bulk(Cow::Owned(row.name.to_ascii_lowercase().into_bytes()));
     let empty = || Reply::Array(Vec::new());
     Reply::Array(vec![
         name,
         Reply::Integer(if row.args_min == row.args_max { arity } else { -arity }),
-        Reply::Array(vec![Reply::Simple(flag)]),
+        Reply::Array(row.flags.names().map(Reply::Simple).collect()),
         Reply::Integer(first),
         Reply::Integer(last),
         Reply::Integer(step),
@@ -82,7 +72,7 @@ pub(crate) fn command_docs(rows: &[&Command]) -> Reply<'static> {
         Reply::Map(vec![
             ("summary".into(), text(row.summary)),
             ("since".into(), text(FIRST_VERSION)),
-            ("group".into(), text(row.group())),
+            ("group".into(), text(row.group.name())),
             ("usage".into(), text(row.usage)),
         ])
     };

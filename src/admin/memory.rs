@@ -12,7 +12,7 @@ use crate::metrics::Report;
 pub(super) fn memory_command(request: &Request<'_>) -> Result<Next, Error> {
     let (subcommand, args) = (request.arg(0), request.arg_count() - 1);
     let is = |name: &str| subcommand.eq_ignore_ascii_case(name.as_bytes());
-    let row = &command::MEMORY_USAGE;
+    let [row] = command::subcommands(request.command) else { unreachable!("MEMORY has one") };
     match args {
         _ if is("USAGE") && !(row.args_min..=row.args_max).contains(&args) => {
             Err(Error::WrongSubcommandArity(request.command, "usage"))

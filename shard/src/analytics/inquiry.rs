@@ -14,10 +14,15 @@ use super::hot::{By, HotKey};
 use super::intervals::{Histogram, Refusal, suggest};
 use super::reuse::{Curve, hit_ratio};
 use crate::auto_ttl::Rule;
+use crate::error::Error;
+use crate::integer;
+use crate::reply::Reply;
+use crate::request::{Dialect, Request};
 use crate::scan::{KEY_STEPS, steps_of};
+use crate::stats::Stats;
 use crate::store::entry::Entry;
 use crate::store::keyspace::Keyspace;
-use crate::{Dialect, Error, Reply, Request, Stats, integer, timestamp};
+use crate::timestamp;
 
 /// So many items are listed when the client does not say.
 const COUNT_DEFAULT: usize = 10;

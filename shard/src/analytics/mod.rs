@@ -34,9 +34,11 @@ mod tests;
 
 use std::collections::HashMap;
 
+use crate::clock;
+use crate::stats::Stats;
 use crate::store::entry::{Entry, Usage};
 use crate::store::keyspace::{Found, Keyspace, Probe, TABLE_BYTES_A_KEY};
-use crate::{Stats, clock};
+
 use anomalies::{Detector, Measure, SeriesId};
 use classes::{ClassId, Classes, OTHER_ID};
 use hot::{By, Counted, Observation, TopKeys, Touch};

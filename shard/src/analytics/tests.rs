@@ -523,7 +523,9 @@ proptest! {
             let mut counted = BTreeMap::new();
             for number in 0..5 {
                 let key = format!("k{number}");
-                let Some(entry) = shard.peek(key.as_bytes()) else { continue };
+                let keyspace = shard.keyspace();
+                let Some(found) = keyspace.find(keyspace.probe(key.as_bytes())) else { continue };
+                let entry = keyspace.entry(found);
                 if entry.deadline_ms().is_some_and(|deadline_ms| deadline_ms <= now_ms) {
                     continue;
                 }

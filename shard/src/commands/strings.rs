@@ -1,103 +1,113 @@
-//! Commands on values: bytes, and integers written as such.
+//! Commands on values that are strings.
 
-use super::expiry::{TimeUnit, deadline_of};
-use super::{count, integer};
-use crate::integer::Digits;
-use crate::store::entry::Entry;
-use crate::{Changes, Error, Reply, Request, Shard, has_room_for};
+use super::deadline::{TimeUnit, deadline_of};
+use crate::command::row::{Row, on_shard};
+use crate::command::spec::{Command, Flags, Group, Keys, Merge, Run};
+use crate::context::Context;
+use crate::error::Error;
+use crate::reply::Reply;
+use crate::request::Request;
+use crate::room::has_room_for;
 
 /// The most bytes of values in one reply: to name a large value takes a few bytes, to show it that many.
 const REPLY_BYTES_MAX: usize = 1 << 30;
 
+const READ: Command =
+    Command { group: Group::String, flags: Flags::READONLY.and(Flags::FAST), ..Command::OF_KEY };
+const WRITE: Command = Command { flags: Flags::WRITE.and(Flags::DENYOOM), ..READ };
+const FAST_WRITE: Flags = WRITE.flags.and(Flags::FAST);
+
+#[rustfmt::skip] // A row is a paragraph.
+pub(super) const ROWS: &[Row] = &[
+    on_shard(append, Command {
+        name: "APPEND", args_min: 2, args_max: 2, flags: FAST_WRITE, rest_of_line: Some(1),
+        needs: "key and value", usage: "key value",
+        summary: "Appends bytes to the value of a key and returns the new length", ..WRITE
+    }),
+    on_shard(get, Command { name: "GET", summary: "Returns the value of a key", ..READ }),
+    on_shard(mget, Command {
+        name: "MGET", args_max: Command::MANY, keys: Keys::ALL, flags: READ.flags.and(Flags::LISTS),
+        run: Run::Keys(Merge::ByKey), needs: "at least one key", usage: "key [key ...]",
+        summary: "Returns the values of keys, all of the same moment", ..READ
+    }),
+    on_shard(mset, Command {
+        name: "MSET", args_min: 2, args_max: Command::MANY, keys: Keys::PAIRS, flags: WRITE.flags.and(Flags::LISTS),
+        run: Run::Keys(Merge::AllOk), needs: "key value pairs", usage: "key value [key value ...]",
+        summary: "Sets keys, all at the same moment", ..WRITE
+    }),
+    on_shard(set, Command {
+        name: "SET", args_min: 2, args_max: Command::MANY, flags: WRITE.flags.and(Flags::STORES_ARG),
+        rest_of_line: Some(1), needs: "key and value",
+        usage: "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL]",
+        summary: "Sets the value of a key", ..WRITE
+    }),
+    on_shard(setex, Command {
+        name: "SETEX", args_min: 3, args_max: 3, flags: WRITE.flags.and(Flags::STORES_ARG), rest_of_line: Some(2),
+        needs: "key, seconds and value", usage: "key seconds value",
+        summary: "Sets the value of a key with a TTL in seconds", ..WRITE
+    }),
+    on_shard(setnx, Command {
+        name: "SETNX", args_min: 2, args_max: 2, flags: FAST_WRITE.and(Flags::STORES_ARG), rest_of_line: Some(1),
+        needs: "key and value", usage: "key value",
+        summary: "Sets the value of a key that does not exist yet", ..WRITE
+    }),
+    on_shard(strlen, Command { name: "STRLEN", summary: "Returns the length of the value of a key in bytes", ..READ }),
+];
+
 /// `GET key`.
-#[inline]
-pub(crate) fn get<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    _changes: &mut Changes,
-) -> Reply<'s> {
-    match shard.look_up(request.arg(0), now_ms) {
-        Some(found) => shown(shard.entry(found)),
+fn get<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    Ok(match context.look_up_string(request.arg(0))? {
+        Some(found) => context.into_reply(found),
         None => Reply::Nil,
-    }
+    })
 }
 
 /// `STRLEN key`.
-pub(crate) fn strlen<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    _changes: &mut Changes,
-) -> Reply<'s> {
-    let found = shard.look_up(request.arg(0), now_ms);
-    Reply::Integer(found.map_or(0, |found| count(shard.entry(found).value().len())))
+fn strlen<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let found = context.look_up_string(request.arg(0))?;
+    Ok(Reply::count(found.map_or(0, |found| context.string(found).len())))
 }
 
 /// `MGET key [key ...]`.
-pub(crate) fn mget<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    _changes: &mut Changes,
-) -> Reply<'s> {
+fn mget<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     // Removing an expired key moves other entries, so all of them go before any place is noted.
     for key in request.keys() {
-        shard.look_up(key, now_ms);
+        context.look_up(key);
     }
-    let shard: &'s Shard = shard;
     let (mut values, mut bytes) = (Vec::with_capacity(request.arg_count()), 0);
-    for key in request.keys() {
-        let entry = shard.peek(key);
-        bytes += entry.map_or(0, |entry| entry.value().len());
+    for value in context.into_strings(request.keys()) {
+        bytes += value.as_ref().map_or(0, Reply::value_len);
         if bytes > REPLY_BYTES_MAX {
-            return Error::ReplyTooLarge { limit: REPLY_BYTES_MAX }.into();
+            return Err(Error::ReplyTooLarge { limit: REPLY_BYTES_MAX });
         }
-        values.push(entry.map_or(Reply::Nil, shown));
+        values.push(value.unwrap_or(Reply::Nil));
     }
-    Reply::Array(values)
-}
-
-#[inline]
-fn shown(entry: Entry<'_>) -> Reply<'_> {
-    match entry.shared() {
-        None => Reply::bytes(entry.value()),
-        Some(value) => Reply::Shared(value),
-    }
+    Ok(Reply::Array(values))
 }
 
 /// `SET key value [option ...]`, with the conditions NX and XX, the reply GET, and the times EX, PX, EXAT,
 /// PXAT and KEEPTTL.
-#[inline]
-pub(crate) fn set<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Reply<'s> {
+fn set<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     let (key, value) = (request.arg(0), request.arg(1));
-    let options = match SetOptions::parse(request, now_ms) {
-        Ok(options) => options,
-        Err(error) => return error.into(),
-    };
-    if value.len() > shard.value_len_max() {
-        return too_large(shard);
-    }
-    let found = if options.get { shard.look_up(key, now_ms) } else { shard.find(key, now_ms) };
-    let old = match found {
-        Some(found) if options.get => Some(shown(shard.entry(found)).into_owned()),
-        None if options.get => Some(Reply::Nil),
-        _ => None,
+    let options = SetOptions::parse(request, context.now_ms())?;
+    context.check_value_len(value.len())?;
+    let (found, old) = match options.get {
+        false => (context.find(key), None),
+        true => {
+            let found = context.look_up_string(key)?;
+            let old = found.map_or(Reply::Nil, |found| Reply::Bulk(context.string(found).to_vec().into()));
+            (found.map(Into::into), Some(old))
+        }
     };
     if found.is_some() && options.only_new || found.is_none() && options.only_present {
-        return old.unwrap_or(Reply::Nil);
+        return Ok(old.unwrap_or(Reply::Nil));
     }
     let deadline_ms = match found {
-        Some(found) if options.keep_deadline => shard.entry(found).deadline_ms(),
+        Some(found) if options.keep_deadline => context.deadline_ms(found),
         _ => options.deadline_ms,
     };
-    shard.put_arg(found, key, (request, 1), deadline_ms, changes);
-    old.unwrap_or(Reply::Ok)
+    context.put_arg(found, key, (request, 1), deadline_ms);
+    Ok(old.unwrap_or(Reply::Ok))
 }
 
 /// What stands behind the value of SET.
@@ -122,7 +132,6 @@ impl SetOptions {
         let mut args = request.args().skip(2);
         while let Some(arg) = args.next() {
             let is = |name: &str| arg.eq_ignore_ascii_case(name.as_bytes());
-            let unit = TimeUnit::ALL.into_iter().find(|unit| is(unit.option()));
             if is("NX") && !options.only_present {
                 options.only_new = true;
             } else if is("XX") && !options.only_new {
@@ -131,7 +140,7 @@ impl SetOptions {
                 options.get = true;
             } else if is("KEEPTTL") && time.is_none() {
                 options.keep_deadline = true;
-            } else if let Some(unit) = unit
+            } else if let Some(unit) = TimeUnit::of_option(arg)
                 && !options.keep_deadline
                 && time.is_none_or(|(other, _)| other == unit)
             {
@@ -148,131 +157,55 @@ impl SetOptions {
 }
 
 /// `SETNX key value`.
-pub(crate) fn setnx<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Reply<'s> {
+fn setnx<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     let (key, value) = (request.arg(0), request.arg(1));
-    if value.len() > shard.value_len_max() {
-        return too_large(shard);
-    }
-    let found = shard.find(key, now_ms);
+    context.check_value_len(value.len())?;
+    let found = context.find(key);
     if found.is_none() {
-        shard.put_arg(None, key, (request, 1), None, changes);
+        context.put_arg(found, key, (request, 1), None);
     }
-    Reply::one_or_zero(found.is_none())
+    Ok(Reply::one_or_zero(found.is_none()))
+}
+
+/// `SETEX key seconds value`.
+fn setex<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let (key, value) = (request.arg(0), request.arg(2));
+    let deadline_ms = deadline_of(request, TimeUnit::Seconds, request.arg(1), context.now_ms())?;
+    context.check_value_len(value.len())?;
+    let found = context.find(key);
+    context.put_arg(found, key, (request, 2), Some(deadline_ms));
+    Ok(Reply::Ok)
 }
 
 /// `MSET key value [key value ...]`. The last value of a key that is named twice counts.
-pub(crate) fn mset<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Reply<'s> {
+fn mset<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     if !request.arg_count().is_multiple_of(2) {
-        return Error::WrongArity(request.command).into();
+        return Err(Error::WrongArity(request.command));
     }
-    if request.args().skip(1).step_by(2).any(|value| value.len() > shard.value_len_max()) {
-        return too_large(shard);
-    }
+    request.args().skip(1).step_by(2).try_for_each(|value| context.check_value_len(value.len()))?;
     for (pair, key) in request.keys().enumerate() {
-        let found = shard.find(key, now_ms);
-        shard.put_arg(found, key, (request, 2 * pair + 1), None, changes);
+        let found = context.find(key);
+        context.put_arg(found, key, (request, 2 * pair + 1), None);
     }
-    Reply::Ok
+    Ok(Reply::Ok)
 }
 
 /// `APPEND key value`. The log gets the new bytes only, and the key keeps its deadline.
-pub(crate) fn append<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Reply<'s> {
+fn append<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     let (key, bytes) = (request.arg(0), request.arg(1));
-    let found = shard.find(key, now_ms);
-    let before = found.map_or(0, |found| shard.entry(found).value().len());
-    if before + bytes.len() > shard.value_len_max() {
-        return too_large(shard);
-    }
+    let found = context.find_string(key)?;
+    let before = found.map_or(0, |found| context.string(found).len());
+    context.check_value_len(before + bytes.len())?;
     // The grown value, and the old one until it is copied there.
     if !has_room_for(2 * (before + bytes.len())) {
-        return Error::OutOfMemory.into();
+        return Err(Error::OutOfMemory);
     }
     match found {
         Some(_) if bytes.is_empty() => {}
-        Some(found) => shard.append(found, key, bytes, changes),
-        None => shard.put_arg(None, key, (request, 1), None, changes),
+        Some(found) => context.append(found, key, bytes),
+        None => context.put_arg(found, key, (request, 1), None),
     }
-    Reply::Integer(count(before + bytes.len()))
-}
-
-/// `INCR key`.
-pub(crate) fn incr<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Reply<'s> {
-    add(shard, request.arg(0), 1, now_ms, changes).into()
-}
-
-/// `DECR key`.
-pub(crate) fn decr<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Reply<'s> {
-    add(shard, request.arg(0), -1, now_ms, changes).into()
-}
-
-/// `INCRBY key increment`.
-pub(crate) fn incrby<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Reply<'s> {
-    let increment = integer(request.arg(1));
-    increment.and_then(|increment| add(shard, request.arg(0), increment, now_ms, changes)).into()
-}
-
-/// `DECRBY key decrement`.
-pub(crate) fn decrby<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Reply<'s> {
-    let increment =
-        integer(request.arg(1)).and_then(|decrement| decrement.checked_neg().ok_or(Error::DecrementOverflow));
-    increment.and_then(|increment| add(shard, request.arg(0), increment, now_ms, changes)).into()
-}
-
-/// Adds to the integer that a value is; a key that is not there counts as 0. The key keeps its deadline.
-fn add<'s>(
-    shard: &'s mut Shard,
-    key: &[u8],
-    increment: i64,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<Reply<'s>, Error> {
-    let found = shard.find(key, now_ms);
-    let (before, deadline_ms) = match found.map(|found| shard.entry(found)) {
-        Some(entry) => (integer(entry.value())?, entry.deadline_ms()),
-        None => (0, None),
-    };
-    let sum = before.checked_add(increment).ok_or(Error::Overflow)?;
-    shard.put(found, key, Digits::of(sum).as_bytes(), deadline_ms, changes);
-    Ok(Reply::Integer(sum))
-}
-
-fn too_large<'s>(shard: &Shard) -> Reply<'s> {
-    Error::ValueTooLarge { limit: shard.value_len_max() }.into()
+    Ok(Reply::count(before + bytes.len()))
 }
 
 #[cfg(test)]
@@ -474,6 +407,27 @@ mod tests {
     }
 
     #[test]
+    fn setex_sets_value_and_deadline_at_once() {
+        transcript::run(
+            r#"> SETEX a 10 x
+               OK
+               ! put a=x until 11000
+               > SETEX a 0 y
+               InvalidExpire SETEX
+               !
+               > SETEX a -1 y
+               InvalidExpire SETEX
+               > SETEX a ten y
+               ExpireNotAnInteger
+               > SETEX a 9223372036854775807 y
+               InvalidExpire SETEX
+               > GET a
+               "x"
+               "#,
+        );
+    }
+
+    #[test]
     fn setnx_never_overwrites() {
         transcript::run(
             r#"> SETNX a 1
@@ -542,73 +496,5 @@ mod tests {
              > STRLEN a
              65536",
         ));
-    }
-
-    #[test]
-    fn counting_keeps_the_deadline() {
-        transcript::run(
-            r#"> INCR a
-               1
-               ! put a=1
-               > EXPIRE a 9
-               1
-               > INCRBY a 41
-               42
-               ! put a=42 until 10000
-               > DECRBY a 50
-               -8
-               > DECR a
-               -9
-               > GET a
-               "-9"
-               @ 10000
-               > DECR a
-               -1
-               ! put a=-1"#,
-        );
-    }
-
-    #[test]
-    fn counting_never_wraps() {
-        transcript::run(
-            r#"> SET a 9223372036854775806
-               OK
-               > INCR a
-               9223372036854775807
-               > INCR a
-               Overflow
-               !
-               > INCRBY a 1
-               Overflow
-               > GET a
-               "9223372036854775807"
-               > DECRBY a -9223372036854775808
-               DecrementOverflow
-               > SET a -9223372036854775808
-               OK
-               > DECR a
-               Overflow
-               > DECRBY a 1
-               Overflow"#,
-        );
-    }
-
-    #[test]
-    fn counting_takes_only_integers() {
-        for text in ["", "x", "1 ", " 1", "+1", "01", "1.0", "9223372036854775808"] {
-            transcript::run(&format!(
-                "> SET a \"{text}\"
-                 OK
-                 > INCR a
-                 NotAnInteger
-                 !
-                 > INCRBY b \"{text}\"
-                 NotAnInteger
-                 > DECRBY b \"{text}\"
-                 NotAnInteger
-                 > EXISTS b
-                 0",
-            ));
-        }
     }
 }

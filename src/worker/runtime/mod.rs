@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shard::analytics::inquiry::{Inquiry, Question};
-use shard::command::{Access, Run};
+use shard::command::{Flags, Run};
 use shard::{
     AutoTtl, Clocks, Dialect, Error, LockKeys, LockTable, OwnedRequest, Reply, Request, Scan, Shard, Waiter,
 };
@@ -254,7 +254,7 @@ impl ShardRuntime {
     /// The error for a command that writes, while the log takes no changes.
     #[inline]
     pub(super) fn refusal(&self, request: &Request<'_>) -> Option<Error> {
-        if request.command.access == Access::Write { self.journal.refusal() } else { None }
+        if request.command.has(Flags::WRITE) { self.journal.refusal() } else { None }
     }
 
     /// Whether a request has to wait for a transaction.
@@ -264,7 +264,7 @@ impl ShardRuntime {
     }
 
     fn conflicts(&self, request: &Request<'_>) -> bool {
-        let exclusive = request.command.access == Access::Write;
+        let exclusive = request.command.has(Flags::WRITE);
         if matches!(request.command.run, Run::EveryShard(..)) {
             // Only counted, not changed, outside of a transaction.
             return false;
@@ -281,11 +281,11 @@ impl ShardRuntime {
 
     /// What a request locks, and whether for itself alone.
     pub(super) fn locks_of(&self, request: &Request<'_>) -> (LockKeys, bool) {
-        let keys = match request.command.keys.any {
+        let keys = match request.command.keys.any() {
             true => LockKeys::Each(request.keys().map(|key| self.locks.hash(key)).collect()),
             false => LockKeys::Whole,
         };
-        (keys, request.command.access == Access::Write)
+        (keys, request.command.has(Flags::WRITE))
     }
 
     /// Runs a request for a worker, now or as soon as no transaction has its keys.
