@@ -1,8 +1,8 @@
 //! Why a request was refused. A variant names the fault and carries the evidence; the protocols word it.
 
+use std::fmt;
 use std::sync::Arc;
 
-use crate::analytics::intervals::Refusal;
 use crate::command::spec::Command;
 
 /// The reason for which a request was refused; nothing was changed by it, except where the variant says so.
@@ -60,7 +60,7 @@ pub enum Error {
     /// A question about the use of keys, of which nothing is counted.
     AnalyticsOff,
     /// Too little is known to suggest a TTL.
-    InsufficientData(Refusal),
+    InsufficientData(InsufficientData),
     /// SELECT of another database than 0: there is only one.
     DbIndexOutOfRange,
     /// A database index that is not an integer.
@@ -126,4 +126,39 @@ pub enum Error {
     OutOfRange(&'static str),
     /// The server cannot do this, and the text says why and what to do.
     Unavailable(&'static str),
+}
+
+/// Why too little is known of how keys are used to suggest a TTL.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum InsufficientData {
+    /// The target does not lie between 0 and 1.
+    Target,
+    /// Too few re-accesses were seen.
+    FewObservations {
+        /// How many it takes for this target.
+        needed: u64,
+        /// How many there are.
+        have: u64,
+    },
+    /// Keys were watched for too short a time in comparison with the TTL.
+    ShortTime {
+        /// For how many seconds they have to be watched.
+        needed_s: u64,
+        /// For how many they were.
+        have_s: u64,
+    },
+}
+
+impl fmt::Display for InsufficientData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InsufficientData::FewObservations { needed, have } => {
+                write!(f, "{have} re-accesses were seen, {needed} are needed")
+            }
+            InsufficientData::ShortTime { needed_s, have_s } => {
+                write!(f, "{have_s} seconds were watched, {needed_s} are needed")
+            }
+            InsufficientData::Target => write!(f, "the target is not between 0 and 1"),
+        }
+    }
 }

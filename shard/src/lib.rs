@@ -43,7 +43,7 @@ pub use auto_ttl::AutoTtl;
 pub use change::{Change, Changes, MalformedChange, VALUE_LEN_MAX, decode};
 pub use clock::Clocks;
 pub use command::Command;
-pub use error::Error;
+pub use error::{Error, InsufficientData};
 pub use glob::{Glob, Matching, PATTERN_LEN_MAX};
 pub use integer::parse as parse_integer;
 pub use locks::{LockKeys, LockTable, Waiter};

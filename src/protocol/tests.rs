@@ -3,7 +3,7 @@
 //! The RESP tables hold what Redis 7.0.15 does with the same bytes, except where a comment says otherwise.
 
 use proptest::prelude::*;
-use shard::analytics::intervals::Refusal;
+use shard::InsufficientData;
 use shard::command::find;
 
 use super::*;
@@ -667,7 +667,7 @@ fn errors_in_the_words_of_each_protocol() {
             "analytics not enabled; start the server with --enable-analytics",
         ),
         (
-            Error::InsufficientData(Refusal::FewObservations { needed: 9, have: 2 }),
+            Error::InsufficientData(InsufficientData::FewObservations { needed: 9, have: 2 }),
             "analytics not enabled or insufficient data: 2 re-accesses were seen, 9 are needed",
             "insufficient data: 2 re-accesses were seen, 9 are needed",
         ),

@@ -22,6 +22,7 @@
 use ahash::RandomState;
 use hashbrown::HashTable;
 
+use super::class_id::{ClassId, OTHER_ID};
 use super::intervals::Histogram;
 
 /// The most classes that are told apart, the rest not counted.
@@ -61,13 +62,6 @@ static KINDS: [u8; 256] = {
     }
     kinds
 };
-
-/// Names a class of one shard. Once the class is given up, it names that of the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClassId(u32);
-
-/// The class of the rest.
-pub const OTHER_ID: ClassId = ClassId(0);
 
 /// What is known of a class. Its user counts.
 #[derive(Clone, Debug, PartialEq)]

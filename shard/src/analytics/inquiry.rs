@@ -9,12 +9,13 @@ use std::collections::HashMap;
 
 use super::Analytics;
 use super::anomalies::Finding;
-use super::classes::{Class, ClassId, OTHER};
+use super::class_id::ClassId;
+use super::classes::{Class, OTHER};
 use super::hot::{By, HotKey};
-use super::intervals::{Histogram, Refusal, suggest};
+use super::intervals::{Histogram, suggest};
 use super::reuse::{Curve, hit_ratio};
 use crate::auto_ttl::Rule;
-use crate::error::Error;
+use crate::error::{Error, InsufficientData};
 use crate::integer;
 use crate::reply::Reply;
 use crate::request::{Dialect, Request};
@@ -586,7 +587,7 @@ impl Findings {
         let of_classes = self.intervals.iter().filter(|it| !it.of_key);
         let most = of_classes.max_by_key(|it| (it.class != OTHER, it.closed.count()));
         let Some(of_class) = most else {
-            let refusal = Refusal::FewObservations { needed: 1, have: 0 };
+            let refusal = InsufficientData::FewObservations { needed: 1, have: 0 };
             return refused(refusal, None, explain, dialect);
         };
         // The history of the key itself counts where it is long enough, else that of its class.
@@ -670,7 +671,12 @@ fn keep_best<T>(
 }
 
 /// Without an explanation, RESP says null, and the text protocol the reason, which it has a line for.
-fn refused(refusal: Refusal, class: Option<&[u8]>, explain: bool, dialect: Dialect) -> Reply<'static> {
+fn refused(
+    refusal: InsufficientData,
+    class: Option<&[u8]>,
+    explain: bool,
+    dialect: Dialect,
+) -> Reply<'static> {
     match (explain, dialect) {
         (false, Dialect::Text) => Reply::Error(Error::InsufficientData(refusal)),
         (false, Dialect::Resp2 | Dialect::Resp3) => Reply::Nil,

@@ -21,6 +21,7 @@
 //! It changes no key, and nothing of it is logged.
 
 pub mod anomalies;
+pub mod class_id;
 pub mod classes;
 mod gate;
 pub mod hot;
@@ -40,7 +41,8 @@ use crate::store::entry::{Entry, Usage};
 use crate::store::keyspace::{Found, Keyspace, Probe, TABLE_BYTES_A_KEY};
 
 use anomalies::{Detector, Measure, SeriesId};
-use classes::{ClassId, Classes, OTHER_ID};
+use class_id::{ClassId, OTHER_ID};
+use classes::Classes;
 use hot::{By, Counted, Observation, TopKeys, Touch};
 use intervals::{Histogram, Histories, Tracker};
 use reuse::MissRatio;
