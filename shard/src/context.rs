@@ -5,6 +5,7 @@
 //! read a value or to change a part of it takes a [`FoundString`], which only [`Context::find_string`] and
 //! [`Context::look_up_string`] give.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use crate::clock;
 use crate::error::Error;
 use crate::reply::Reply;
 use crate::request::Request;
+use crate::room::has_room_for;
 use crate::stats::Stats;
 use crate::store::entry::{Entry, Usage};
 use crate::store::keyspace::{Found, Keyspace, Probe};
@@ -109,6 +111,24 @@ impl<'s, 'c> Context<'s, 'c> {
     pub(crate) fn string_and_deadline_ms(&self, found: FoundString) -> (&[u8], Option<u64>) {
         let entry = self.parts.keyspace.entry(found.0);
         (entry.value(), entry.deadline_ms())
+    }
+
+    /// The bytes of a string, which to read is the last thing that the command does.
+    pub(crate) fn into_string(self, found: FoundString) -> &'s [u8] {
+        let parts: &'s Parts = self.parts;
+        parts.keyspace.entry(found.0).value()
+    }
+
+    /// A copy of a string as a reply, for a command that then changes the key.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]: there is no memory for it.
+    pub(crate) fn copied(&self, found: FoundString) -> Result<Reply<'static>, Error> {
+        let bytes = self.string(found);
+        if !has_room_for(bytes.len()) {
+            return Err(Error::OutOfMemory);
+        }
+        Ok(Reply::Bulk(Cow::Owned(bytes.to_vec())))
     }
 
     /// A string as a reply, which is the last thing that the command does.
@@ -207,23 +227,44 @@ impl<'s, 'c> Context<'s, 'c> {
         }
     }
 
-    /// Adds bytes at the end of a string. The log gets no more than these.
-    pub(crate) fn append(&mut self, found: FoundString, key: &[u8], bytes: &[u8]) {
-        let Parts { keyspace, .. } = self.parts;
-        let entry = keyspace.entry(found.0);
-        let (before, deadline_ms) = (entry.value().len(), entry.deadline_ms());
-        self.parts.count_write(key, found.0, before + bytes.len(), deadline_ms);
-        self.parts.keyspace.splice(found.0, before, bytes);
-        let offset = u32::try_from(before).expect("values are bounded below 4 GiB");
+    /// Writes bytes at an offset of a string, which keeps its deadline and grows, filled with zeros, where needed. A key
+    /// that was not found is made. The log gets no more than these bytes.
+    pub(crate) fn splice(&mut self, found: Option<FoundString>, key: &[u8], offset: usize, bytes: &[u8]) {
+        let end = offset + bytes.len();
+        let found = match found {
+            Some(FoundString(found)) => {
+                let entry = self.parts.keyspace.entry(found);
+                let (len, deadline_ms) = (entry.value().len().max(end), entry.deadline_ms());
+                self.parts.count_write(key, found, len, deadline_ms);
+                found
+            }
+            None => {
+                let deadline_ms = self.parts.auto_ttl.deadline_ms(key, self.parts.now_ms);
+                let (probe, usage) = self.parts.count_insert(key, end, deadline_ms);
+                self.changes.push(&Change::Put { key, value: b"", deadline_ms });
+                self.parts.keyspace.insert(probe, b"", deadline_ms, usage)
+            }
+        };
+        self.parts.keyspace.splice(found, offset, bytes);
+        let offset = u32::try_from(offset).expect("values are bounded below 4 GiB");
         self.changes.push(&Change::Splice { key, offset, bytes });
     }
 
-    /// Gives a key another deadline, or takes it away.
+    /// Gives a key another deadline, or takes it away. The log gets a deadline by the wall clock only together with the
+    /// value; see [`change`](crate::change).
     pub(crate) fn set_deadline(&mut self, found: impl Into<Found>, key: &[u8], deadline_ms: Option<u64>) {
         let found = found.into();
         self.parts.count_write(key, found, self.value_len(found), deadline_ms);
-        self.parts.keyspace.set_deadline(found, deadline_ms);
-        self.changes.push(&Change::Deadline { key, deadline_ms });
+        let found = self.parts.keyspace.set_deadline(found, deadline_ms);
+        let by_wall_clock = deadline_ms.filter(|deadline_ms| clock::unix_deadline_ms(*deadline_ms).is_some());
+        if by_wall_clock.is_none() {
+            return self.changes.push(&Change::Deadline { key, deadline_ms });
+        }
+        let entry = self.parts.keyspace.entry(found);
+        match entry.shared() {
+            None => self.changes.push(&Change::Put { key, value: entry.value(), deadline_ms }),
+            Some(value) => self.changes.push_shared(key, value.clone(), deadline_ms),
+        }
     }
 
     /// Removes a key.

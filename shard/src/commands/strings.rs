@@ -65,7 +65,7 @@ fn get<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<
 /// `STRLEN key`.
 fn strlen<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     let found = context.look_up_string(request.arg(0))?;
-    Ok(Reply::count(found.map_or(0, |found| context.string(found).len())))
+    Ok(Reply::count(found.map_or(0, |found| context.into_string(found).len())))
 }
 
 /// `MGET key [key ...]`.
@@ -95,8 +95,8 @@ fn set<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<
         false => (context.find(key), None),
         true => {
             let found = context.look_up_string(key)?;
-            let old = found.map_or(Reply::Nil, |found| Reply::Bulk(context.string(found).to_vec().into()));
-            (found.map(Into::into), Some(old))
+            let old = found.map(|found| context.copied(found)).transpose()?;
+            (found.map(Into::into), Some(old.unwrap_or(Reply::Nil)))
         }
     };
     if found.is_some() && options.only_new || found.is_none() && options.only_present {
@@ -202,7 +202,7 @@ fn append<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Rep
     }
     match found {
         Some(_) if bytes.is_empty() => {}
-        Some(found) => context.append(found, key, bytes),
+        Some(_) => context.splice(found, key, before, bytes),
         None => context.put_arg(found, key, (request, 1), None),
     }
     Ok(Reply::count(before + bytes.len()))

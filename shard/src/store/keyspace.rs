@@ -309,8 +309,8 @@ impl Keyspace {
         found
     }
 
-    /// Gives an entry another deadline.
-    pub(crate) fn set_deadline(&mut self, found: Found, deadline_ms: Option<u64>) {
+    /// Gives an entry another deadline. Returns where it lies now.
+    pub(crate) fn set_deadline(&mut self, found: Found, deadline_ms: Option<u64>) -> Found {
         let entry = Entry::of(self.arena.slot(found.handle));
         let before = entry.deadline_ms();
         let keep = entry.body_len() + entry.stored().len();
@@ -318,6 +318,7 @@ impl Keyspace {
         let found = self.resize(found, len, keep, 0);
         entry::frame(self.arena.slot_mut(found.handle), len, deadline_ms);
         self.reindex(found.hash, before, deadline_ms);
+        found
     }
 
     /// Writes `bytes` at `offset` of an entry's value, which grows, filled with zeros, where needed. A value that is
