@@ -443,6 +443,16 @@ const RESP: &[Script] = &[
     ),
     own("HEALTH", "HEALTH -> ~\"\\\"status\\\":\\\"healthy\\\"\"\n HEALTH -> ~\"\\\"wal_healthy\\\":true\""),
     script(
+        "GETDEL",
+        r#"
+        SET a 1 -> +OK
+        GETDEL a -> "1"
+        GETDEL a -> nil
+        EXISTS a -> 0
+        GETDEL a b -> -ERR wrong number of arguments for 'getdel' command
+        "#,
+    ),
+    script(
         "HELLO",
         r#"
         HELLO -> ["server", *, "version", *, "proto", 2, "id", *, "mode", *, "role", "master", "modules", []]
@@ -964,6 +974,7 @@ const TEXT: &[Script] = &[
     own("FLUSHALL", "MSET a 1 b 2 c 3 -> +OK\n FLUSHALL -> +OK\n DBSIZE -> 0"),
     own("FLUSHDB", "MSET a 1 b 2 c 3 -> +OK\n FLUSHDB -> +OK\n DBSIZE -> 0"),
     own("GET", "GET nope -> -ERR key not found\n SET a b -> +OK\n GET a -> b\n get a -> b\n GeT a -> b"),
+    own("GETDEL", "SET a one two -> +OK\n GETDEL a -> one two\n GETDEL a -> -ERR key not found\n EXISTS a -> 0"),
     own("HEALTH", "HEALTH -> {\"status\":\"healthy\",\"keys\":0,<..>\"wal_healthy\":true<..>}"),
     own("HELLO", "HELLO -> <..> | <rest>\n HELLO 99 -> -<..>\n PING -> +PONG"),
     own(

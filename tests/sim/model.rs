@@ -67,6 +67,11 @@ impl Model {
         let keys = &call.args;
         match call.row.name {
             "GET" => self.value(&keys[0], now_ms),
+            "GETDEL" => {
+                let value = self.value(&keys[0], now_ms);
+                self.remove(&keys[0], now_ms);
+                value
+            }
             "MGET" => Reply::Array(keys.iter().map(|key| self.value(key, now_ms)).collect()),
             "STRLEN" => number(self.find(&keys[0], now_ms).map_or(0, |(value, _)| value.len())),
             "EXISTS" => number(keys.iter().filter(|key| self.find(key, now_ms).is_some()).count()),

@@ -73,7 +73,9 @@ impl Mix {
 
     fn call_of(self, row: &'static Command, dice: &mut Dice) -> Call {
         let args = match row.name {
-            "GET" | "STRLEN" | "INCR" | "DECR" | "PERSIST" | "TTL" | "PTTL" => vec![self.key(dice)],
+            "GET" | "GETDEL" | "STRLEN" | "INCR" | "DECR" | "PERSIST" | "TTL" | "PTTL" => {
+                vec![self.key(dice)]
+            }
             "APPEND" | "SETNX" => vec![self.key(dice), value(dice)],
             "DECRBY" | "INCRBY" => vec![self.key(dice), integer(dice)],
             "DEL" | "DELETE" | "MDEL" | "EXISTS" | "MGET" => {

@@ -25,6 +25,10 @@ pub(super) const ROWS: &[Row] = &[
         summary: "Appends bytes to the value of a key and returns the new length", ..WRITE
     }),
     on_shard(get, Command { name: "GET", summary: "Returns the value of a key", ..READ }),
+    on_shard(getdel, Command {
+        name: "GETDEL", flags: Flags::WRITE.and(Flags::FAST),
+        summary: "Returns the value of a key and removes the key", ..READ
+    }),
     on_shard(mget, Command {
         name: "MGET", args_max: Command::MANY, keys: Keys::ALL, flags: READ.flags.and(Flags::LISTS),
         run: Run::Keys(Merge::ByKey), needs: "at least one key", usage: "key [key ...]",
@@ -60,6 +64,15 @@ fn get<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<
         Some(found) => context.into_reply(found),
         None => Reply::Nil,
     })
+}
+
+/// `GETDEL key`.
+fn getdel<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let key = request.arg(0);
+    let Some(found) = context.look_up_string(key)? else { return Ok(Reply::Nil) };
+    let value = context.copied(found)?;
+    context.remove(found, key);
+    Ok(value)
 }
 
 /// `STRLEN key`.
@@ -247,6 +260,26 @@ mod tests {
                @ 1000
                > GET a
                nil"#,
+        );
+    }
+
+    #[test]
+    fn getdel_answers_what_it_removes() {
+        transcript::run(
+            r#"> GETDEL a
+               nil
+               !
+               > SETEX a 1 x
+               OK
+               > GETDEL a
+               "x"
+               ! remove a
+               > SETEX a 1 x
+               OK
+               @ 2000
+               > GETDEL a
+               nil
+               !"#,
         );
     }
 
