@@ -453,6 +453,21 @@ const RESP: &[Script] = &[
         "#,
     ),
     script(
+        "GETRANGE",
+        r#"
+        SET a Hello -> +OK
+        GETRANGE a 0 -1 -> "Hello"
+        GETRANGE a 1 3 -> "ell"
+        GETRANGE a -3 -2 -> "ll"
+        GETRANGE a -9 0 -> "H"
+        GETRANGE a 5 9 -> ""
+        GETRANGE a -1 -2 -> ""
+        GETRANGE nope 0 -1 -> ""
+        GETRANGE a x 1 -> -ERR value is not an integer or out of range
+        GETRANGE a 0 -> -ERR wrong number of arguments for 'getrange' command
+        "#,
+    ),
+    script(
         "HELLO",
         r#"
         HELLO -> ["server", *, "version", *, "proto", 2, "id", *, "mode", *, "role", "master", "modules", []]
@@ -975,6 +990,7 @@ const TEXT: &[Script] = &[
     own("FLUSHDB", "MSET a 1 b 2 c 3 -> +OK\n FLUSHDB -> +OK\n DBSIZE -> 0"),
     own("GET", "GET nope -> -ERR key not found\n SET a b -> +OK\n GET a -> b\n get a -> b\n GeT a -> b"),
     own("GETDEL", "SET a one two -> +OK\n GETDEL a -> one two\n GETDEL a -> -ERR key not found\n EXISTS a -> 0"),
+    own("GETRANGE", "SET a Hello -> +OK\n GETRANGE a 1 -2 -> ell\n GETRANGE nope 0 -1 -> \"\""),
     own("HEALTH", "HEALTH -> {\"status\":\"healthy\",\"keys\":0,<..>\"wal_healthy\":true<..>}"),
     own("HELLO", "HELLO -> <..> | <rest>\n HELLO 99 -> -<..>\n PING -> +PONG"),
     own(

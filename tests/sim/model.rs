@@ -73,6 +73,7 @@ impl Model {
                 value
             }
             "MGET" => Reply::Array(keys.iter().map(|key| self.value(key, now_ms)).collect()),
+            "GETRANGE" => self.getrange(call, now_ms).into(),
             "STRLEN" => number(self.find(&keys[0], now_ms).map_or(0, |(value, _)| value.len())),
             "EXISTS" => number(keys.iter().filter(|key| self.find(key, now_ms).is_some()).count()),
             "DBSIZE" => number(self.live(now_ms).len()),
@@ -177,6 +178,17 @@ impl Model {
             _ if refused => Reply::Nil,
             _ => Reply::Ok,
         })
+    }
+
+    fn getrange(&self, call: &Call, now_ms: u64) -> Answer {
+        let (start, end) = (i128::from(integer(&call.args[1])?), i128::from(integer(&call.args[2])?));
+        let value = self.find(&call.args[0], now_ms).map_or(&[][..], |(value, _)| value);
+        let len = value.len() as i128;
+        let from_front = |index: i128| if index < 0 { (len + index).max(0) } else { index };
+        let (first, last) = (from_front(start), from_front(end).min(len - 1));
+        let none = start < 0 && end < 0 && start > end || first > last;
+        let part = if none { &[][..] } else { &value[first as usize..=last as usize] };
+        Ok(Reply::Bulk(Cow::Owned(part.to_vec())))
     }
 
     fn setnx(&mut self, call: &Call, now_ms: u64) -> Answer {

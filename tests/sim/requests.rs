@@ -81,6 +81,7 @@ impl Mix {
             "DEL" | "DELETE" | "MDEL" | "EXISTS" | "MGET" => {
                 (0..=dice.below(self.keys_per_request)).map(|_| self.key(dice)).collect()
             }
+            "GETRANGE" => vec![self.key(dice), index(dice), index(dice)],
             "MSET" => {
                 let pairs = 1 + dice.below(self.keys_per_request);
                 let surplus = usize::from(dice.one_in(10));
@@ -131,6 +132,15 @@ fn integer(dice: &mut Dice) -> Vec<u8> {
         _ => (dice.below(200) as i64 - 100).to_string(),
     }
     .into_bytes()
+}
+
+/// An index into a value.
+fn index(dice: &mut Dice) -> Vec<u8> {
+    match dice.below(8) {
+        0 => integer(dice),
+        1 => dice.pick(&["-401", "-400", "399", "400", "401"]).as_bytes().to_vec(),
+        _ => (dice.below(40) as i64 - 12).to_string().into_bytes(),
+    }
 }
 
 fn seconds(dice: &mut Dice) -> Vec<u8> {

@@ -29,6 +29,11 @@ pub(super) const ROWS: &[Row] = &[
         name: "GETDEL", flags: Flags::WRITE.and(Flags::FAST),
         summary: "Returns the value of a key and removes the key", ..READ
     }),
+    on_shard(getrange, Command {
+        name: "GETRANGE", args_min: 3, args_max: 3, flags: Flags::READONLY, needs: "key, start and end",
+        usage: "key start end",
+        summary: "Returns a part of the value of a key; negative indexes count from its end", ..READ
+    }),
     on_shard(mget, Command {
         name: "MGET", args_max: Command::MANY, keys: Keys::ALL, flags: READ.flags.and(Flags::LISTS),
         run: Run::Keys(Merge::ByKey), needs: "at least one key", usage: "key [key ...]",
@@ -73,6 +78,21 @@ fn getdel<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Rep
     let value = context.copied(found)?;
     context.remove(found, key);
     Ok(value)
+}
+
+/// `GETRANGE key start end`: the bytes from one index to the other, both included.
+fn getrange<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let (start, end) = (request.integer(1)?, request.integer(2)?);
+    let found = context.look_up_string(request.arg(0))?;
+    let value = found.map_or(&b""[..], |found| context.into_string(found));
+    // As Redis has it: what lies before the value counts as its first byte, but not if both do in the wrong order.
+    let index = |index: i64| match usize::try_from(index) {
+        Ok(index) => index,
+        Err(_) => value.len().saturating_sub(usize::try_from(index.unsigned_abs()).unwrap_or(usize::MAX)),
+    };
+    let past_end = index(end).saturating_add(1).min(value.len());
+    let is_empty = end < start && end < 0 && start < 0;
+    Ok(Reply::bytes(if is_empty { b"" } else { value.get(index(start)..past_end).unwrap_or_default() }))
 }
 
 /// `STRLEN key`.
@@ -280,6 +300,37 @@ mod tests {
                > GETDEL a
                nil
                !"#,
+        );
+    }
+
+    #[test]
+    fn getrange_shows_a_part() {
+        let transcript = "> SET a Hello\nOK\n".to_owned();
+        let parts = [
+            ("0 -1", "Hello"),
+            ("1 3", "ell"),
+            ("-3 -2", "ll"),
+            ("-9 0", "H"),
+            ("3 99", "lo"),
+            ("4 3", ""),
+            ("-1 -2", ""),
+            ("-8 -9", ""),
+            ("-9 -8", "H"),
+            ("5 9", ""),
+            ("9223372036854775807 9223372036854775807", ""),
+            ("-9223372036854775808 9223372036854775807", "Hello"),
+        ];
+        let asked = parts.map(|(range, part)| format!("> GETRANGE a {range}\n{part:?}\n!\n"));
+        transcript::run(&(transcript + &asked.concat()));
+        transcript::run(
+            "> GETRANGE nope 0 -1
+             \"\"
+             > EXISTS nope
+             0
+             > GETRANGE nope x 1
+             NotAnInteger
+             > GETRANGE nope 1 1.0
+             NotAnInteger",
         );
     }
 
