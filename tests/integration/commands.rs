@@ -793,6 +793,23 @@ const RESP: &[Script] = &[
         "SET a 1 -> +OK\n GET a -> \"1\"\n STATS -> [\"keys\", 1, \"connections\", *, \"wal_size\", *, ...]",
     ),
     script(
+        "SETRANGE",
+        r#"
+        SETRANGE a 0 Hello -> 5
+        SETRANGE a 1 ipp -> 5
+        GET a -> "Hippo"
+        SETRANGE a 7 x -> 8
+        GETRANGE a 5 6 -> "\x00\x00"
+        SETRANGE a 9 "" -> 8
+        SETRANGE nope 9 "" -> 0
+        EXISTS nope -> 0
+        SETRANGE a -1 x -> -ERR offset is out of range
+        SETRANGE a x x -> -ERR value is not an integer or out of range
+        SETRANGE a 536870912 x -> -ERR string exceeds maximum allowed size (proto-max-bulk-len)
+        SETRANGE a 1 -> -ERR wrong number of arguments for 'setrange' command
+        "#,
+    ),
+    script(
         "STRLEN",
         r#"
         STRLEN nope -> 0
@@ -1094,6 +1111,7 @@ const TEXT: &[Script] = &[
         "#,
     ),
     own("SETNX", "SETNX a one two -> 1\n SETNX a three -> 0\n GET a -> one two"),
+    own("SETRANGE", "SETRANGE a 0 one two -> 7\n SETRANGE a 4 six -> 7\n GET a -> one six"),
     own(
         "STATS",
         "SET a 1 -> +OK\n GET a -> 1\n \

@@ -83,6 +83,7 @@ impl Model {
             "SETNX" => self.setnx(call, now_ms).into(),
             "SETEX" => self.setex(call, now_ms).into(),
             "MSET" => self.mset(call).into(),
+            "SETRANGE" => self.setrange(call, now_ms).into(),
             "APPEND" => self.append(call, now_ms).into(),
             "INCR" => self.add(call, Ok(1), now_ms).into(),
             "DECR" => self.add(call, Ok(-1), now_ms).into(),
@@ -222,6 +223,22 @@ impl Model {
         value.extend_from_slice(&call.args[1]);
         bounded(value.len())?;
         self.put(&call.args[0], &value, deadline_ms);
+        Ok(number(value.len()))
+    }
+
+    fn setrange(&mut self, call: &Call, now_ms: u64) -> Answer {
+        let (key, bytes) = (&call.args[0], &call.args[2]);
+        let offset = integer(&call.args[1])?;
+        let offset = usize::try_from(offset).map_err(|_| Error::OutOfRange("offset is out of range"))?;
+        let (mut value, deadline_ms) = self.find(key, now_ms).cloned().unwrap_or_default();
+        if bytes.is_empty() {
+            return Ok(number(value.len()));
+        }
+        let end = offset.saturating_add(bytes.len());
+        bounded(end)?;
+        value.resize(value.len().max(end), 0);
+        value[offset..end].copy_from_slice(bytes);
+        self.put(key, &value, deadline_ms);
         Ok(number(value.len()))
     }
 

@@ -82,6 +82,7 @@ impl Mix {
                 (0..=dice.below(self.keys_per_request)).map(|_| self.key(dice)).collect()
             }
             "GETRANGE" => vec![self.key(dice), index(dice), index(dice)],
+            "SETRANGE" => vec![self.key(dice), index(dice), value(dice)],
             "MSET" => {
                 let pairs = 1 + dice.below(self.keys_per_request);
                 let surplus = usize::from(dice.one_in(10));

@@ -60,6 +60,11 @@ pub(super) const ROWS: &[Row] = &[
         needs: "key and value", usage: "key value",
         summary: "Sets the value of a key that does not exist yet", ..WRITE
     }),
+    on_shard(setrange, Command {
+        name: "SETRANGE", args_min: 3, args_max: 3, rest_of_line: Some(2), needs: "key, offset and value",
+        usage: "key offset value",
+        summary: "Overwrites a part of the value of a key, which grows where needed, and returns its length", ..WRITE
+    }),
     on_shard(strlen, Command { name: "STRLEN", summary: "Returns the length of the value of a key in bytes", ..READ }),
 ];
 
@@ -221,6 +226,29 @@ fn mset<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply
         context.put_arg(found, key, (request, 2 * pair + 1), None);
     }
     Ok(Reply::Ok)
+}
+
+/// `SETRANGE key offset value`. The log gets the new bytes only, and the key keeps its deadline.
+fn setrange<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let (key, offset, bytes) = (request.arg(0), request.integer(1)?, request.arg(2));
+    let offset = usize::try_from(offset).map_err(|_| Error::OutOfRange("offset is out of range"))?;
+    let found = context.find_string(key)?;
+    let before = found.map_or(0, |found| context.string(found).len());
+    if bytes.is_empty() {
+        return Ok(Reply::count(before));
+    }
+    let end = offset.saturating_add(bytes.len());
+    context.check_value_len(end)?;
+    let len = before.max(end);
+    // The new value, and the old one until it is copied there.
+    if !has_room_for(2 * len) {
+        return Err(Error::OutOfMemory);
+    }
+    match found {
+        None if offset == 0 => context.put_arg(found, key, (request, 2), None),
+        _ => context.splice(found, key, offset, bytes),
+    }
+    Ok(Reply::count(len))
 }
 
 /// `APPEND key value`. The log gets the new bytes only, and the key keeps its deadline.
@@ -552,6 +580,54 @@ mod tests {
                > APPEND b ""
                0
                ! put b="#,
+        );
+    }
+
+    #[test]
+    fn setrange_logs_only_the_new_bytes() {
+        transcript::run(
+            "> SETRANGE a 0 \"\"
+             0
+             !
+             > SETRANGE a 0 Hello
+             5
+             ! put a=Hello
+             > EXPIRE a 1
+             1
+             > SETRANGE a 1 ipp
+             5
+             ! splice a@1=ipp
+             > SETRANGE a 9 \"\"
+             5
+             !
+             > GET a
+             \"Hippo\"
+             > SETRANGE a 7 x
+             8
+             ! splice a@7=x
+             > GET a
+             \"Hippo\\0\\0x\"
+             > PTTL a
+             1000
+             > SETRANGE b 2 x
+             3
+             ! put b=, splice b@2=x
+             > GET b
+             \"\\0\\0x\"
+             > SETRANGE c -1 x
+             OutOfRange(\"offset is out of range\")
+             > SETRANGE c 1.0 x
+             NotAnInteger
+             > SETRANGE c 65536 x
+             ValueTooLarge { limit: 65536 }
+             > SETRANGE c 9223372036854775807 x
+             ValueTooLarge { limit: 65536 }
+             > SETRANGE c 9223372036854775807 \"\"
+             0
+             > SETRANGE c 65535 x
+             65536
+             > DEL c
+             1",
         );
     }
 
