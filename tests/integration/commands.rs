@@ -633,6 +633,20 @@ const RESP: &[Script] = &[
         "#,
     ),
     script(
+        "PSETEX",
+        r#"
+        PSETEX a 100000 v -> +OK
+        GET a -> "v"
+        PTTL a -> 90000..100000
+        PSETEX a 0 w -> -ERR invalid expire time in 'psetex' command
+        PSETEX a 9223372036854775807 w -> -ERR invalid expire time in 'psetex' command
+        PSETEX a ten w -> -ERR value is not an integer or out of range
+        PSETEX a 20 w -> +OK
+        eventually GET a -> nil
+        PSETEX a 10 -> -ERR wrong number of arguments for 'psetex' command
+        "#,
+    ),
+    script(
         "PTTL",
         r#"
         PTTL nope -> -2
@@ -1063,6 +1077,7 @@ const TEXT: &[Script] = &[
     own("KVLITE.SYNC", "SET a 1 -> +OK\n KVLITE.SYNC -> +OK"),
     own("RESET", "CLIENT SETNAME n -> +OK\n RESET -> +RESET\n CLIENT GETNAME -> -ERR key not found"),
     own("PING", "PING -> +PONG\n ping -> +PONG\n PING hello -> hello"),
+    own("PSETEX", "PSETEX s 100000 two words -> +OK\n GET s -> two words\n PSETEX s 0 v -> -ERR invalid TTL"),
     own(
         "PTTL",
         "PTTL nope -> -2\n SET a 1 -> +OK\n PTTL a -> -1\n SETEX a 100 1 -> +OK\n PTTL a -> <90000..100000>",

@@ -81,7 +81,8 @@ impl Model {
             "CLEAR" | "FLUSHALL" | "FLUSHDB" => self.clear(call),
             "SET" => self.set(call, now_ms).into(),
             "SETNX" => self.setnx(call, now_ms).into(),
-            "SETEX" => self.setex(call, now_ms).into(),
+            "SETEX" => self.setex(call, "EX", now_ms).into(),
+            "PSETEX" => self.setex(call, "PX", now_ms).into(),
             "MSET" => self.mset(call).into(),
             "SETRANGE" => self.setrange(call, now_ms).into(),
             "APPEND" => self.append(call, now_ms).into(),
@@ -201,8 +202,8 @@ impl Model {
         Ok(Reply::Integer(1))
     }
 
-    fn setex(&mut self, call: &Call, now_ms: u64) -> Answer {
-        let deadline_ms = deadline(call, "EX", &call.args[1], now_ms)?;
+    fn setex(&mut self, call: &Call, unit: &str, now_ms: u64) -> Answer {
+        let deadline_ms = deadline(call, unit, &call.args[1], now_ms)?;
         bounded(call.args[2].len())?;
         self.put(&call.args[0], &call.args[2], Some(deadline_ms));
         Ok(Reply::Ok)

@@ -91,6 +91,7 @@ impl Mix {
                     .collect()
             }
             "SET" => [vec![self.key(dice), value(dice)], set_options(dice)].concat(),
+            "PSETEX" => vec![self.key(dice), milliseconds(dice), value(dice)],
             "SETEX" => vec![self.key(dice), seconds(dice), value(dice)],
             "EXPIRE" => [vec![self.key(dice), seconds(dice)], expire_options(dice)].concat(),
             "CLEAR" | "FLUSHALL" | "FLUSHDB" if dice.one_in(2) => {
@@ -149,6 +150,13 @@ fn seconds(dice: &mut Dice) -> Vec<u8> {
         0 => integer(dice),
         1 => dice.pick(&["0", "-1", "-9223372036854775", "9223372036854775", "1.5"]).as_bytes().to_vec(),
         _ => (1 + dice.below(8)).to_string().into_bytes(),
+    }
+}
+
+fn milliseconds(dice: &mut Dice) -> Vec<u8> {
+    match dice.below(16) {
+        0 => integer(dice),
+        _ => (1 + dice.below(4000)).to_string().into_bytes(),
     }
 }
 

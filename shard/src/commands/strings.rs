@@ -44,6 +44,11 @@ pub(super) const ROWS: &[Row] = &[
         run: Run::Keys(Merge::AllOk), needs: "key value pairs", usage: "key value [key value ...]",
         summary: "Sets keys, all at the same moment", ..WRITE
     }),
+    on_shard(psetex, Command {
+        name: "PSETEX", args_min: 3, args_max: 3, flags: WRITE.flags.and(Flags::STORES_ARG), rest_of_line: Some(2),
+        needs: "key, milliseconds and value", usage: "key milliseconds value",
+        summary: "Sets the value of a key with a TTL in milliseconds", ..WRITE
+    }),
     on_shard(set, Command {
         name: "SET", args_min: 2, args_max: Command::MANY, flags: WRITE.flags.and(Flags::STORES_ARG),
         rest_of_line: Some(1), needs: "key and value",
@@ -206,9 +211,22 @@ fn setnx<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Repl
 }
 
 /// `SETEX key seconds value`.
-fn setex<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+fn setex<'s>(context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    set_with_ttl(context, request, TimeUnit::Seconds)
+}
+
+/// `PSETEX key milliseconds value`.
+fn psetex<'s>(context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    set_with_ttl(context, request, TimeUnit::Milliseconds)
+}
+
+fn set_with_ttl<'s>(
+    mut context: Context<'s, '_>,
+    request: &Request<'_>,
+    unit: TimeUnit,
+) -> Result<Reply<'s>, Error> {
     let (key, value) = (request.arg(0), request.arg(2));
-    let deadline_ms = deadline_of(request, TimeUnit::Seconds, request.arg(1), context.now_ms())?;
+    let deadline_ms = deadline_of(request, unit, request.arg(1), context.now_ms())?;
     context.check_value_len(value.len())?;
     let found = context.find(key);
     context.put_arg(found, key, (request, 2), Some(deadline_ms));
@@ -536,6 +554,27 @@ mod tests {
                > GET a
                "x"
                "#,
+        );
+    }
+
+    #[test]
+    fn psetex_takes_milliseconds() {
+        transcript::run(
+            "> PSETEX a 1500 x
+             OK
+             ! put a=x until 2500
+             > PTTL a
+             1500
+             > PSETEX a 0 y
+             InvalidExpire PSETEX
+             > PSETEX a 9223372036854775807 y
+             InvalidExpire PSETEX
+             > PSETEX a ten y
+             ExpireNotAnInteger
+             !
+             @ 2500
+             > GET a
+             nil",
         );
     }
 
