@@ -453,6 +453,32 @@ const RESP: &[Script] = &[
         "#,
     ),
     script(
+        "GETEX",
+        r#"
+        SET a 1 -> +OK
+        GETEX a EX 100 -> "1"
+        TTL a -> 99..100
+        GETEX a -> "1"
+        TTL a -> 99..100
+        GETEX a PERSIST -> "1"
+        TTL a -> -1
+        GETEX a EXAT 33000000000 -> "1"
+        TTL a -> 1..33000000000
+        GETEX a PX 20 -> "1"
+        eventually GETEX a -> nil
+        GETEX a EX 0 -> nil
+        SET a 2 -> +OK
+        GETEX a EX 0 -> -ERR invalid expire time in 'getex' command
+        GETEX a EX x -> -ERR value is not an integer or out of range
+        GETEX a EX 1 PX 1 -> -ERR syntax error
+        GETEX a PERSIST EX 1 -> -ERR syntax error
+        GETEX a KEEPTTL -> -ERR syntax error
+        GETEX a PXAT 1 -> "2"
+        EXISTS a -> 0
+        GETEX -> -ERR wrong number of arguments for 'getex' command
+        "#,
+    ),
+    script(
         "GETRANGE",
         r#"
         SET a Hello -> +OK
@@ -1021,6 +1047,7 @@ const TEXT: &[Script] = &[
     own("FLUSHDB", "MSET a 1 b 2 c 3 -> +OK\n FLUSHDB -> +OK\n DBSIZE -> 0"),
     own("GET", "GET nope -> -ERR key not found\n SET a b -> +OK\n GET a -> b\n get a -> b\n GeT a -> b"),
     own("GETDEL", "SET a one two -> +OK\n GETDEL a -> one two\n GETDEL a -> -ERR key not found\n EXISTS a -> 0"),
+    own("GETEX", "SET a one two -> +OK\n GETEX a EX 100 -> one two\n TTL a -> <99..100>\n GETEX nope -> -ERR key not found"),
     own("GETRANGE", "SET a Hello -> +OK\n GETRANGE a 1 -2 -> ell\n GETRANGE nope 0 -1 -> \"\""),
     own("HEALTH", "HEALTH -> {\"status\":\"healthy\",\"keys\":0,<..>\"wal_healthy\":true<..>}"),
     own("HELLO", "HELLO -> <..> | <rest>\n HELLO 99 -> -<..>\n PING -> +PONG"),

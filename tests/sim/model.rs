@@ -72,6 +72,7 @@ impl Model {
                 self.remove(&keys[0], now_ms);
                 value
             }
+            "GETEX" => self.getex(call, now_ms).into(),
             "MGET" => Reply::Array(keys.iter().map(|key| self.value(key, now_ms)).collect()),
             "GETRANGE" => self.getrange(call, now_ms).into(),
             "STRLEN" => number(self.find(&keys[0], now_ms).map_or(0, |(value, _)| value.len())),
@@ -180,6 +181,37 @@ impl Model {
             _ if refused => Reply::Nil,
             _ => Reply::Ok,
         })
+    }
+
+    fn getex(&mut self, call: &Call, now_ms: u64) -> Answer {
+        let key = &call.args[0];
+        let (mut persists, mut time) = (false, None);
+        let mut options = call.args[1..].iter();
+        while let Some(option) = options.next() {
+            match &option.to_ascii_uppercase()[..] {
+                b"PERSIST" if time.is_none() => persists = true,
+                name @ (b"EX" | b"PX" | b"EXAT" | b"PXAT") if !persists => {
+                    let name = std::str::from_utf8(name).expect("it is ASCII").to_owned();
+                    let amount = options.next().ok_or(Error::Syntax)?;
+                    if time.is_some_and(|(other, _)| other != name) {
+                        return Err(Error::Syntax);
+                    }
+                    time = Some((name, amount));
+                }
+                _ => return Err(Error::Syntax),
+            }
+        }
+        let Some((value, _)) = self.find(key, now_ms).cloned() else { return Ok(Reply::Nil) };
+        if persists {
+            self.put(key, &value, None);
+        } else if let Some((unit, amount)) = time {
+            let deadline_ms = deadline(call, &unit, amount, now_ms)?;
+            self.put(key, &value, Some(deadline_ms));
+            if due(deadline_ms) <= now_ms {
+                self.content.remove(key);
+            }
+        }
+        Ok(Reply::Bulk(Cow::Owned(value)))
     }
 
     fn getrange(&self, call: &Call, now_ms: u64) -> Answer {

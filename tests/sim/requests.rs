@@ -83,6 +83,7 @@ impl Mix {
             }
             "GETRANGE" => vec![self.key(dice), index(dice), index(dice)],
             "SETRANGE" => vec![self.key(dice), index(dice), value(dice)],
+            "GETEX" => [vec![self.key(dice)], getex_options(dice)].concat(),
             "MSET" => {
                 let pairs = 1 + dice.below(self.keys_per_request);
                 let surplus = usize::from(dice.one_in(10));
@@ -171,6 +172,20 @@ fn set_options(dice: &mut Dice) -> Vec<Vec<u8>> {
             // Simulated time is between one and some thousand seconds.
             8 => options.extend([b"exat".to_vec(), (900 + dice.below(400)).to_string().into_bytes()]),
             _ => options.extend([b"PXAT".to_vec(), (990_000 + dice.below(200_000)).to_string().into_bytes()]),
+        }
+    }
+    options
+}
+
+fn getex_options(dice: &mut Dice) -> Vec<Vec<u8>> {
+    let mut options = Vec::new();
+    while options.len() < 4 && dice.one_in(2) {
+        match dice.below(6) {
+            0 => options.push(dice.pick(&["PERSIST", "persist", "EX", "KEEPTTL"]).as_bytes().to_vec()),
+            1 | 2 => options.extend([b"EX".to_vec(), seconds(dice)]),
+            3 => options.extend([b"px".to_vec(), milliseconds(dice)]),
+            4 => options.extend([b"EXAT".to_vec(), (900 + dice.below(400)).to_string().into_bytes()]),
+            _ => options.extend([b"pxat".to_vec(), (990_000 + dice.below(200_000)).to_string().into_bytes()]),
         }
     }
     options

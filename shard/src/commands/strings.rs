@@ -29,6 +29,11 @@ pub(super) const ROWS: &[Row] = &[
         name: "GETDEL", flags: Flags::WRITE.and(Flags::FAST),
         summary: "Returns the value of a key and removes the key", ..READ
     }),
+    on_shard(getex, Command {
+        name: "GETEX", args_max: Command::MANY, flags: Flags::WRITE.and(Flags::FAST),
+        usage: "key [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | PERSIST]",
+        summary: "Returns the value of a key and changes its TTL", ..READ
+    }),
     on_shard(getrange, Command {
         name: "GETRANGE", args_min: 3, args_max: 3, flags: Flags::READONLY, needs: "key, start and end",
         usage: "key start end",
@@ -88,6 +93,55 @@ fn getdel<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Rep
     let value = context.copied(found)?;
     context.remove(found, key);
     Ok(value)
+}
+
+/// `GETEX key [option ...]`, with the times EX, PX, EXAT and PXAT, and PERSIST. A moment that has passed removes the key.
+fn getex<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let key = request.arg(0);
+    let change = TtlChange::parse(request)?;
+    let Some(found) = context.look_up_string(key)? else { return Ok(Reply::Nil) };
+    let deadline_ms = match change {
+        TtlChange::None => return Ok(context.into_reply(found)),
+        TtlChange::Persist if context.deadline_ms(found).is_none() => return Ok(context.into_reply(found)),
+        TtlChange::Persist => None,
+        TtlChange::Time(unit, amount) => Some(deadline_of(request, unit, amount, context.now_ms())?),
+    };
+    if deadline_ms.is_some_and(|deadline_ms| context.due_ms(deadline_ms) <= context.now_ms()) {
+        let value = context.copied(found)?;
+        context.remove(found, key);
+        return Ok(value);
+    }
+    context.set_deadline(found, key, deadline_ms);
+    // Its entry may lie elsewhere now.
+    let found = context.find_string(key)?;
+    Ok(found.map_or(Reply::Nil, |found| context.into_reply(found)))
+}
+
+/// What GETEX does to the TTL.
+enum TtlChange<'a> {
+    None,
+    Persist,
+    Time(TimeUnit, &'a [u8]),
+}
+
+impl<'a> TtlChange<'a> {
+    fn parse(request: &Request<'a>) -> Result<Self, Error> {
+        let mut change = TtlChange::None;
+        let mut args = request.args().skip(1);
+        while let Some(arg) = args.next() {
+            change = match (TimeUnit::of_option(arg), change) {
+                (Some(unit), TtlChange::None) => TtlChange::Time(unit, args.next().ok_or(Error::Syntax)?),
+                (Some(unit), TtlChange::Time(same, _)) if unit == same => {
+                    TtlChange::Time(unit, args.next().ok_or(Error::Syntax)?)
+                }
+                (None, TtlChange::None | TtlChange::Persist) if arg.eq_ignore_ascii_case(b"PERSIST") => {
+                    TtlChange::Persist
+                }
+                _ => return Err(Error::Syntax),
+            };
+        }
+        Ok(change)
+    }
 }
 
 /// `GETRANGE key start end`: the bytes from one index to the other, both included.
@@ -347,6 +401,67 @@ mod tests {
                nil
                !"#,
         );
+    }
+
+    #[test]
+    fn getex_changes_the_deadline_of_what_it_answers() {
+        transcript::run(
+            r#"> GETEX a
+               nil
+               > GETEX a EX 0
+               nil
+               > SET a x
+               OK
+               > GETEX a
+               "x"
+               !
+               > GETEX a persist
+               "x"
+               !
+               > GETEX a ex 10
+               "x"
+               ! deadline a until 11000
+               > GETEX a
+               "x"
+               !
+               > PTTL a
+               10000
+               > GETEX a PX 5
+               "x"
+               ! deadline a until 1005
+               > GETEX a PXAT 9000
+               "x"
+               ! put a=x until 9000 by the wall clock
+               > PTTL a
+               8000
+               > GETEX a PERSIST
+               "x"
+               ! deadline a
+               > GETEX a EXAT 1
+               "x"
+               ! remove a
+               > EXISTS a
+               0"#,
+        );
+    }
+
+    #[test]
+    fn getex_refuses_options_as_redis_does() {
+        for (options, refusal) in [
+            ("EX", "Syntax"),
+            ("EX 1 PX 1", "Syntax"),
+            ("EX 1 PERSIST", "Syntax"),
+            ("PERSIST EX 1", "Syntax"),
+            ("KEEPTTL", "Syntax"),
+            ("NX", "Syntax"),
+            ("EX x", "ExpireNotAnInteger"),
+            ("EX 0", "InvalidExpire GETEX"),
+            ("PXAT -1", "InvalidExpire GETEX"),
+            ("EX 9223372036854775", "InvalidExpire GETEX"),
+        ] {
+            transcript::run(&format!("> SET a 1\nOK\n> GETEX a {options}\n{refusal}\n!\n> PTTL a\n-1"));
+        }
+        transcript::run("> SET a 1\nOK\n> GETEX a EX 1 EX 2\n\"1\"\n! deadline a until 3000");
     }
 
     #[test]
