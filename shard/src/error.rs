@@ -28,6 +28,10 @@ pub enum Error {
     WrongSubcommandArity(&'static Command, &'static str),
     /// An argument that has to be a 64-bit signed decimal integer is not one; or the stored value is not.
     NotAnInteger,
+    /// An argument that has to be a float is not one; or the stored value is not.
+    NotAFloat,
+    /// A float plus its increment would be infinite, or no number; the value is unchanged.
+    NotFinite,
     /// An increment would leave the range of a 64-bit signed integer; the value is unchanged.
     Overflow,
     /// The amount of DECRBY cannot be negated.

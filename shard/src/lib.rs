@@ -15,7 +15,7 @@
 //! - `locks` who may use which keys while a request touches several shards
 //! - `scan` a walk over the keys in slices, which shows those that match a pattern
 //! - `room` whether memory for a large copy can be had
-//! - `glob`, `integer` how patterns and numbers are read
+//! - `glob`, `integer`, `long_double` how patterns and numbers are read
 
 #![forbid(unsafe_code)]
 
@@ -30,6 +30,7 @@ mod error;
 mod glob;
 mod integer;
 mod locks;
+pub mod long_double;
 mod reply;
 mod request;
 mod room;

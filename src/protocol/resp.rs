@@ -446,6 +446,8 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
         Error::NotAnInteger | Error::ExpireNotAnInteger | Error::InvalidDbIndex => {
             "-ERR value is not an integer or out of range"
         }
+        Error::NotAFloat => "-ERR value is not a valid float",
+        Error::NotFinite => "-ERR increment would produce NaN or Infinity",
         Error::Overflow => "-ERR increment or decrement would overflow",
         Error::DecrementOverflow => "-ERR decrement would overflow",
         Error::Syntax => "-ERR syntax error",

@@ -556,6 +556,23 @@ const RESP: &[Script] = &[
         "#,
     ),
     script(
+        "INCRBYFLOAT",
+        r#"
+        INCRBYFLOAT a 10.50 -> "10.5"
+        INCRBYFLOAT a 0.1 -> "10.6"
+        INCRBYFLOAT a -5 -> "5.6"
+        SET a 5.0e3 -> +OK
+        INCRBYFLOAT a 2.0e2 -> "5200"
+        INCRBYFLOAT a 0x1p-2 -> "5200.25"
+        INCRBYFLOAT a 1x -> -ERR value is not a valid float
+        INCRBYFLOAT a inf -> -ERR increment would produce NaN or Infinity
+        GET a -> "5200.25"
+        SET b one -> +OK
+        INCRBYFLOAT b 1 -> -ERR value is not a valid float
+        INCRBYFLOAT a -> -ERR wrong number of arguments for 'incrbyfloat' command
+        "#,
+    ),
+    script(
         "INFO",
         r##"
         INFO -> ~"# Server"
@@ -1064,6 +1081,7 @@ const TEXT: &[Script] = &[
         "#,
     ),
     own("INCRBY", "INCRBY a 5 -> 5\n INCRBY a -7 -> -2\n INCRBY a x -> -ERR <..>\n GET a -> -2"),
+    own("INCRBYFLOAT", "INCRBYFLOAT a 10.5 -> 10.5\n INCRBYFLOAT a 0.1 -> 10.6\n INCRBYFLOAT a x -> -ERR value is not a valid float"),
     own("INFO", "MSET a 1 b 2 c 3 -> +OK\n INFO -> +OK keys=3 connections=<1..> wal_size=<1..>"),
     own(
         "KEYS",

@@ -2,6 +2,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use shard::clock::{deadline_by_wall_clock, due_ms};
+use shard::long_double::LongDouble;
 use shard::{Command, Dialect, Error, Reply};
 
 use crate::requests::Call;
@@ -90,6 +91,7 @@ impl Model {
             "INCR" => self.add(call, Ok(1), now_ms).into(),
             "DECR" => self.add(call, Ok(-1), now_ms).into(),
             "INCRBY" => self.add(call, integer(&call.args[1]), now_ms).into(),
+            "INCRBYFLOAT" => self.add_float(call, now_ms).into(),
             "DECRBY" => {
                 let amount = integer(&call.args[1]);
                 let negated = amount.and_then(|by| by.checked_neg().ok_or(Error::DecrementOverflow));
@@ -284,6 +286,18 @@ impl Model {
         let sum = before.checked_add(amount).ok_or(Error::Overflow)?;
         self.put(&call.args[0], sum.to_string().as_bytes(), deadline_ms);
         Ok(Reply::Integer(sum))
+    }
+
+    /// How floats are read, added and shown is the shard's to say: it is compared with Redis, not with this.
+    fn add_float(&mut self, call: &Call, now_ms: u64) -> Answer {
+        let float = |text: &[u8]| LongDouble::parse(text).ok_or(Error::NotAFloat);
+        let (before, deadline_ms) = match self.find(&call.args[0], now_ms) {
+            Some((value, deadline_ms)) => (float(value)?, *deadline_ms),
+            None => (LongDouble::ZERO, None),
+        };
+        let sum = before.checked_add(float(&call.args[1])?).ok_or(Error::NotFinite)?.to_text();
+        self.put(&call.args[0], sum.as_bytes(), deadline_ms);
+        Ok(Reply::Bulk(Cow::Owned(sum.into_bytes())))
     }
 
     fn expire(&mut self, call: &Call, now_ms: u64) -> Answer {

@@ -84,6 +84,7 @@ impl Mix {
             "GETRANGE" => vec![self.key(dice), index(dice), index(dice)],
             "SETRANGE" => vec![self.key(dice), index(dice), value(dice)],
             "GETEX" => [vec![self.key(dice)], getex_options(dice)].concat(),
+            "INCRBYFLOAT" => vec![self.key(dice), float(dice)],
             "MSET" => {
                 let pairs = 1 + dice.below(self.keys_per_request);
                 let surplus = usize::from(dice.one_in(10));
@@ -135,6 +136,14 @@ fn integer(dice: &mut Dice) -> Vec<u8> {
         _ => (dice.below(200) as i64 - 100).to_string(),
     }
     .into_bytes()
+}
+
+fn float(dice: &mut Dice) -> Vec<u8> {
+    match dice.below(8) {
+        0 => integer(dice),
+        1 => dice.pick(&["inf", "1e4932", "-0x1p4", "5.0e3", "1e", " 1"]).as_bytes().to_vec(),
+        _ => format!("{}.{}", dice.below(200) as i64 - 100, dice.below(1000)).into_bytes(),
+    }
 }
 
 /// An index into a value.

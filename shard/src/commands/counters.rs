@@ -1,10 +1,13 @@
 //! Commands on strings that are numbers.
 
+use std::borrow::Cow;
+
 use crate::command::row::{Row, on_shard};
 use crate::command::spec::{Command, Flags, Group};
 use crate::context::Context;
 use crate::error::Error;
 use crate::integer::{self, Digits};
+use crate::long_double::LongDouble;
 use crate::reply::Reply;
 use crate::request::Request;
 
@@ -25,6 +28,10 @@ pub(super) const ROWS: &[Row] = &[
     on_shard(incrby, Command {
         name: "INCRBY", args_min: 2, args_max: 2, needs: "key and increment", usage: "key increment",
         summary: "Adds a number to the integer value of a key", ..COUNTER
+    }),
+    on_shard(incrbyfloat, Command {
+        name: "INCRBYFLOAT", args_min: 2, args_max: 2, needs: "key and increment", usage: "key increment",
+        summary: "Adds a number to the value of a key, a float", ..COUNTER
     }),
 ];
 
@@ -47,6 +54,23 @@ fn incrby<'s>(context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'
 fn decrby<'s>(context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     let increment = request.integer(1)?.checked_neg().ok_or(Error::DecrementOverflow)?;
     add(context, request.arg(0), increment)
+}
+
+/// `INCRBYFLOAT key increment`. The log gets the sum, so that it matters nowhere else how floats are added.
+fn incrbyfloat<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let key = request.arg(0);
+    let float = |text: &[u8]| LongDouble::parse(text).ok_or(Error::NotAFloat);
+    let found = context.find_string(key)?;
+    let (before, deadline_ms) = match found {
+        Some(found) => {
+            let (value, deadline_ms) = context.string_and_deadline_ms(found);
+            (float(value)?, deadline_ms)
+        }
+        None => (LongDouble::ZERO, None),
+    };
+    let sum = before.checked_add(float(request.arg(1))?).ok_or(Error::NotFinite)?.to_text();
+    context.put(found, key, sum.as_bytes(), deadline_ms);
+    Ok(Reply::Bulk(Cow::Owned(sum.into_bytes())))
 }
 
 /// Adds to the integer that a value is; a key that is not there counts as 0. The key keeps its deadline.
@@ -89,6 +113,39 @@ mod tests {
                > DECR a
                -1
                ! put a=-1"#,
+        );
+    }
+
+    #[test]
+    fn floats_are_added_and_the_deadline_kept() {
+        transcript::run(
+            r#"> INCRBYFLOAT a 10.50
+               "10.5"
+               ! put a=10.5
+               > EXPIRE a 9
+               1
+               > INCRBYFLOAT a 0.1
+               "10.6"
+               ! put a=10.6 until 10000
+               > INCRBYFLOAT a -5e0
+               "5.6"
+               > INCRBYFLOAT a x
+               NotAFloat
+               !
+               > INCRBYFLOAT a inf
+               NotFinite
+               !
+               > SET a " 1"
+               OK
+               > INCRBYFLOAT a 1
+               NotAFloat
+               !
+               > SET a 3
+               OK
+               > INCRBYFLOAT a 1
+               "4"
+               > INCR a
+               5"#,
         );
     }
 
