@@ -24,8 +24,6 @@ pub enum Error {
     },
     /// Too few or too many arguments.
     WrongArity(&'static Command),
-    /// Too few or too many arguments for a subcommand, e.g. `client` and `setname`.
-    WrongSubcommandArity(&'static Command, &'static str),
     /// An argument that has to be a 64-bit signed decimal integer is not one; or the stored value is not.
     NotAnInteger,
     /// An argument that has to be a float is not one; or the stored value is not.

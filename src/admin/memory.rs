@@ -2,27 +2,9 @@
 
 use std::borrow::Cow;
 
-use shard::{Error, Reply, Request, Stats, command};
+use shard::{Reply, Stats};
 
-use super::Next;
-use crate::mesh::Call;
 use crate::metrics::Report;
-
-/// What is to be done for a `MEMORY`.
-pub(super) fn memory_command(request: &Request<'_>) -> Result<Next, Error> {
-    let (subcommand, args) = (request.arg(0), request.arg_count() - 1);
-    let is = |name: &str| subcommand.eq_ignore_ascii_case(name.as_bytes());
-    let [row] = command::subcommands(request.command) else { unreachable!("MEMORY has one") };
-    match args {
-        _ if is("USAGE") && !(row.args_min..=row.args_max).contains(&args) => {
-            Err(Error::WrongSubcommandArity(request.command, "usage"))
-        }
-        _ if is("USAGE") => Ok(Next::AtOwner(row)),
-        0 if is("STATS") => Ok(Call::Report.into()),
-        _ if is("STATS") => Err(Error::WrongSubcommandArity(request.command, "stats")),
-        _ => Err(Error::UnknownSubcommand { command: request.command, name: subcommand.into() }),
-    }
-}
 
 /// What the memory is used for. The names are those of Redis where they mean the same.
 pub(super) fn memory_stats(report: &Report) -> Reply<'static> {

@@ -389,19 +389,12 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
         }
         Error::WrongArity(command) => {
             out.extend_from_slice(b"-ERR wrong number of arguments for '");
-            push_lowercase(command.name, out);
-            "' command"
-        }
-        Error::WrongSubcommandArity(command, subcommand) => {
-            out.extend_from_slice(b"-ERR wrong number of arguments for '");
-            push_lowercase(command.name, out);
-            out.push(b'|');
-            push_lowercase(subcommand, out);
+            out.extend_from_slice(command.full_name().as_bytes());
             "' command"
         }
         Error::InvalidExpire(command) => {
             out.extend_from_slice(b"-ERR invalid expire time in '");
-            push_lowercase(command.name, out);
+            out.extend_from_slice(command.full_name().as_bytes());
             "' command"
         }
         Error::HelloSyntax(option) => return echo(b"-ERR Syntax error in HELLO option '", option, b"'", out),
@@ -487,8 +480,4 @@ fn echo(before: &[u8], echoed: &[u8], after: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(before);
     push_echo(echoed, out);
     out.extend_from_slice(after);
-}
-
-fn push_lowercase(name: &str, out: &mut Vec<u8>) {
-    out.extend(name.bytes().map(|byte| byte.to_ascii_lowercase()));
 }

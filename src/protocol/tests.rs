@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 use shard::InsufficientData;
-use shard::command::find;
+use shard::command::{find, find_full};
 
 use super::*;
 
@@ -623,7 +623,7 @@ fn errors_in_the_words_of_each_protocol() {
             "wrong number of arguments for 'mset' command",
         ),
         (
-            Error::WrongSubcommandArity(row("CLIENT"), "SETNAME"),
+            Error::WrongArity(find_full(b"client|setname").unwrap()),
             "wrong number of arguments for 'client|setname' command",
             "wrong number of arguments for 'client|setname' command",
         ),

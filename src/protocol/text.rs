@@ -320,7 +320,7 @@ fn push_error(error: &Error, out: &mut Vec<u8>) {
             push_echo(name, out);
             "'"
         }
-        Error::WrongArity(command) => {
+        Error::WrongArity(command) if command.container.is_none() => {
             for part in ["-ERR ", command.name, " requires ", command.needs] {
                 out.extend_from_slice(part.as_bytes());
             }

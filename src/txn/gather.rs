@@ -68,7 +68,7 @@ impl Gather {
 
     /// Whether it was asked how the keys are used: nothing but the reply comes of it, and it may take long.
     pub fn is_of_findings(&self) -> bool {
-        matches!(self.request.command.run, Run::Server(shard::command::Server::Analytics))
+        matches!(self.request.command.run, Run::Server(shard::command::Server::Question(_)))
             && self.then.is_none()
     }
 

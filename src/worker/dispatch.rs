@@ -2,7 +2,7 @@
 //! job over several; and the answers that other workers give. Nothing here waits.
 
 use bytes::Bytes;
-use shard::command::{Flags, Run};
+use shard::command::{self, Flags, Run};
 use shard::{Error, OwnedRequest, PROBED_BYTES_MIN, Reply, Request, has_room_for};
 
 use super::Worker;
@@ -59,6 +59,15 @@ impl Worker {
             None => parser.request(input, command, client.dialect),
             Some(memory) => parser.request_in(memory, command, client.dialect),
         };
+        let request = match command::resolve(request) {
+            Ok(request) => request,
+            Err(error) => {
+                self.commands += 1;
+                answer(client, &request, &admin::unknown_subcommand(error));
+                return Flow::Taken;
+            }
+        };
+        let command = request.command;
         if let Err(error) = protocol::check_arity(command, request.arg_count()) {
             self.commands += 1;
             answer(client, &request, &Reply::Error(error));
@@ -113,13 +122,6 @@ impl Worker {
             Next::Nothing => {}
             Next::Ask(ask) => self.ask(client, request, ask),
             Next::Backup => self.begin_transaction(client, request),
-            Next::AtOwner(row) => {
-                let request = &request.subcommand(row);
-                match route(request, self.mesh.worker_count()) {
-                    Route::One(worker) if worker != self.index => self.run_there(worker, client, request),
-                    _ => self.run_here(client, request),
-                }
-            }
             Next::Listing(listing) => self.begin_job(client, Job::Listing(listing)),
             Next::Keys(pattern) => {
                 let walk = Walk::all(pattern, client.dialect, job_id(client), &mut self.mesh);

@@ -37,7 +37,7 @@ const RESP: &[Script] = &[
         HOTKEYS -> []
         ANALYZE a -> ["reads", 0, "writes", 1, ...]
         ANALYTICS NOPE -> -ERR unknown subcommand 'NOPE'. Try ANALYTICS HELP.
-        ANALYTICS HELP -> ["ANALYTICS <subcommand> [<arg> ...]. Subcommands are:", "STATUS", "RESET", "HELP"]
+        ANALYTICS HELP -> ["ANALYTICS <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", "RESET", *, "STATUS", *, "HELP", "    Prints this help."]
         "#,
     ),
     own(
@@ -226,11 +226,15 @@ const RESP: &[Script] = &[
         COMMAND LIST x -> -ERR syntax error
         COMMAND INFO get -> [["get", 2, *, 1, 1, 1, ...]]
         COMMAND INFO SET nope mset -> [["set", -3, *, 1, 1, 1, ...], nil, ["mset", -3, *, 1, -1, 2, ...]]
+        COMMAND INFO config|get Config|GET get|x -> [["config|get", -3, [+admin, +noscript, +loading, +stale], 0, 0, 0, ...], ["config|get", ...], nil]
+        COMMAND INFO memory|usage -> [["memory|usage", -3, [+readonly], 2, 2, 1, ...]]
+        COMMAND INFO client -> [["client", -2, [], 0, 0, 0, *, *, *, [[~"client|", ...], ...]]]
         COMMAND LIST -> [*, ...]
         COMMAND DOCS get -> ["get", ["summary", *, "since", *, "group", "string", ...]]
         COMMAND DOCS del echo -> ["del", [*, *, *, *, "group", "generic", ...], "echo", [*, *, *, *, "group", "connection", ...]]
         COMMAND DOCS flushall info -> ["flushall", [*, *, *, *, "group", "server", ...], "info", [*, *, *, *, "group", "server", ...]]
         COMMAND DOCS nope -> []
+        COMMAND DOCS config|get -> ["config|get", ["summary", *, "since", *, "group", "server", ...]]
         COMMAND NOPE -> -ERR unknown subcommand 'NOPE'. Try COMMAND HELP.
         COMMAND HELP -> [*, ...]
         "#,
@@ -246,7 +250,7 @@ const RESP: &[Script] = &[
         GET a -> "2"
         COMPACT WHEN -> ["reason", "short-log", "log_percent", 0, "load", *, "forecast", nil, "lowest", nil, "hour", nil, "hours_known", 0]
         COMPACT NOW -> -ERR unknown subcommand 'NOW'. Try COMPACT HELP.
-        COMPACT help -> ["COMPACT <subcommand> [<arg> ...]. Subcommands are:", "WHEN", "HELP"]
+        COMPACT help -> ["COMPACT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", "WHEN", *, "HELP", *]
         "#,
     ),
     script(
@@ -625,7 +629,7 @@ const RESP: &[Script] = &[
         MEMORY USAGE -> -ERR wrong number of arguments for 'memory|usage' command
         MEMORY STATS a -> -ERR wrong number of arguments for 'memory|stats' command
         MEMORY DOCTOR -> -ERR unknown subcommand 'DOCTOR'. Try MEMORY HELP.
-        MEMORY HELP -> ["MEMORY <subcommand> [<arg> ...]. Subcommands are:", "STATS", "USAGE key [SAMPLES count]", "HELP"]
+        MEMORY HELP -> ["MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", "STATS", *, "USAGE key [SAMPLES count]", *, "HELP", *]
         "#,
     ),
     script(

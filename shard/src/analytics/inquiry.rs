@@ -15,6 +15,7 @@ use super::hot::{By, HotKey};
 use super::intervals::{Histogram, suggest};
 use super::reuse::{Curve, hit_ratio};
 use crate::auto_ttl::Rule;
+use crate::command::spec::{Run, Server, Topic};
 use crate::error::{Error, InsufficientData};
 use crate::integer;
 use crate::reply::Reply;
@@ -96,26 +97,18 @@ impl Question {
     /// # Errors
     /// When its arguments are not those of its command.
     pub fn of(request: &Request<'_>) -> Result<Question, Error> {
-        let name = request.command.name;
-        match name {
-            "HOTKEYS" => hot_keys(request),
-            "COLDKEYS" => cold_keys(request),
-            "PREFIXES" => Ok(Question::Prefixes { count: count_argument(request, 0)? }),
-            "SUGGEST-TTL" => suggest_ttl(request),
-            "CACHE-ADVICE" => Ok(Question::Cache),
-            "ANOMALIES" => Ok(Question::Anomalies),
-            "ANALYTICS" => {
-                let is = |word: &str| request.arg(0).eq_ignore_ascii_case(word.as_bytes());
-                match () {
-                    () if is("STATUS") => Ok(Question::Status),
-                    () if is("RESET") => Ok(Question::Reset),
-                    () => Err(Error::UnknownSubcommand {
-                        command: request.command,
-                        name: request.arg(0).into(),
-                    }),
-                }
-            }
-            _ => unreachable!("{name} asks nothing about the use of keys"),
+        let Run::Server(Server::Question(topic)) = request.command.run else {
+            unreachable!("{} asks nothing about the use of keys", request.command.name);
+        };
+        match topic {
+            Topic::Anomalies => Ok(Question::Anomalies),
+            Topic::CacheAdvice => Ok(Question::Cache),
+            Topic::Coldkeys => cold_keys(request),
+            Topic::Hotkeys => hot_keys(request),
+            Topic::Prefixes => Ok(Question::Prefixes { count: count_argument(request, 0)? }),
+            Topic::Reset => Ok(Question::Reset),
+            Topic::Status => Ok(Question::Status),
+            Topic::SuggestTtl => suggest_ttl(request),
         }
     }
 

@@ -31,7 +31,7 @@ fn ask(shards: &mut [Shard], request: &str, now_ms: u64, keys_a_step: usize) -> 
     }
     let buffer = words.concat().into_bytes();
     let row = command::find(words[0].as_bytes()).expect("a command of the table");
-    let request = Request::new(row, Dialect::Resp3, &buffer, &spans[1..]);
+    let request = command::resolve(Request::new(row, Dialect::Resp3, &buffer, &spans[1..])).unwrap();
     let question = Question::of(&request).unwrap();
     let mut all: Option<Findings> = None;
     for (number, shard) in shards.iter_mut().enumerate() {

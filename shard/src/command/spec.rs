@@ -26,7 +26,7 @@ pub struct Command {
     pub rest_of_line: Option<usize>,
     /// What it needs, in the words of the text protocol's error: `SET requires key and value`.
     pub needs: &'static str,
-    /// The arguments, as the help and the documentation show them.
+    /// The arguments, as the help and the documentation show them; nothing where there are subcommands.
     pub usage: &'static str,
     /// What it does, in one sentence without a full stop.
     pub summary: &'static str,
@@ -82,6 +82,16 @@ impl Command {
     #[inline]
     pub const fn has(&self, flags: Flags) -> bool {
         self.flags.0 & flags.0 == flags.0
+    }
+
+    /// A container of subcommands, which does nothing without one.
+    pub(crate) const fn container(group: Group) -> Command {
+        Command {
+            args_min: 1,
+            args_max: Command::MANY,
+            needs: "a subcommand",
+            ..Command::of_server(Server::Container, group)
+        }
     }
 
     /// The name in small letters, behind that of the container: `get`, `config|get`.
@@ -291,22 +301,36 @@ pub enum Merge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // Each is named as its command, whose row says what it does.
 pub enum Server {
-    Analytics,
     Backup,
     Bgrewriteaof,
     Bgsave,
-    Client,
+    ClientGetname,
+    ClientId,
+    ClientInfo,
+    ClientList,
+    ClientSetinfo,
+    ClientSetname,
     Command,
+    CommandCount,
+    CommandDocs,
+    CommandInfo,
+    CommandList,
     Compact,
-    Config,
+    CompactWhen,
+    ConfigGet,
+    ConfigSet,
+    /// A container, which does nothing without a subcommand.
+    Container,
     Echo,
     Health,
     Hello,
     Info,
     Keys,
     Lastsave,
-    Memory,
+    MemoryStats,
     Ping,
+    /// What is asked about the use of keys.
+    Question(Topic),
     Quit,
     Replication,
     Reset,
@@ -315,7 +339,23 @@ pub enum Server {
     Select,
     Stats,
     Sync,
+    /// SYNC, by which replicas of Redis mean another thing than the text protocol.
+    SyncOfText,
     Waitaof,
+}
+
+/// What can be asked about the use of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Each is named as its command, whose row says what it does.
+pub enum Topic {
+    Anomalies,
+    CacheAdvice,
+    Coldkeys,
+    Hotkeys,
+    Prefixes,
+    Reset,
+    Status,
+    SuggestTtl,
 }
 
 /// How the text protocol shows a reply.

@@ -129,6 +129,52 @@ pub fn find(name: &[u8]) -> Option<&'static Command> {
     }
 }
 
+/// The row of the command, or of the subcommand, with this [full name](Command::full_name), in any case.
+pub fn find_full(name: &[u8]) -> Option<&'static Command> {
+    match name.iter().position(|byte| *byte == b'|') {
+        None => find(name),
+        Some(at) => subcommand(find(&name[..at])?, &name[at + 1..]),
+    }
+}
+
+/// The request with the row of its subcommand and the arguments behind that, if its command has subcommands and it has
+/// arguments; else as it is.
+///
+/// # Errors
+/// [`Error::UnknownSubcommand`]
+#[inline]
+pub fn resolve<'a>(request: Request<'a>) -> Result<Request<'a>, Error> {
+    let command = request.command;
+    if command.place.subcommand_count == 0 || request.arg_count() == 0 {
+        return Ok(request);
+    }
+    let name = request.arg(0);
+    let row =
+        subcommand(command, name).ok_or_else(|| Error::UnknownSubcommand { command, name: name.into() })?;
+    Ok(request.subcommand(row))
+}
+
+/// The row of the subcommand with this name, in any case.
+fn subcommand(command: &Command, name: &[u8]) -> Option<&'static Command> {
+    subcommands(command).iter().find(|row| row.name.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// The arguments of a command as the documentation shows them; of a container its subcommands with theirs.
+pub fn usage(command: &Command) -> String {
+    let subcommands = subcommands(command);
+    if subcommands.is_empty() {
+        return command.usage.to_owned();
+    }
+    let listed: Vec<_> = subcommands.iter().map(call).collect();
+    let listed = listed.join(" | ");
+    if command.args_min == 0 { format!("[{listed}]") } else { listed }
+}
+
+/// Name and arguments.
+pub fn call(command: &Command) -> String {
+    format!("{} {}", command.name, usage(command)).trim_end().to_owned()
+}
+
 /// The rows of the subcommands of a command.
 pub fn subcommands(command: &Command) -> &'static [Command] {
     let Place { first_subcommand, subcommand_count, .. } = command.place;
@@ -173,6 +219,7 @@ const fn index_place(name: &[u8]) -> usize {
 mod tests {
     use super::*;
     use crate::command::spec::{Flags, Keys, Run};
+    use crate::request::{Dialect, Span};
 
     #[test]
     fn the_table_is_sorted_by_unique_names_in_capitals() {
@@ -206,6 +253,27 @@ mod tests {
         for name in ["", " ", "GE", "GETT", "GET ", "\u{7}ET", "GETSETGETSETGETSET", "\0"] {
             assert_eq!(find(name.as_bytes()), None, "{name:?}");
         }
+    }
+
+    #[test]
+    fn subcommands_are_found_behind_their_containers() {
+        let config_get = find_full(b"Config|get").unwrap();
+        assert_eq!((config_get.full_name().as_str(), config_get.args_min), ("config|get", 1));
+        assert_eq!(find_full(b"dbsize"), find(b"DBSIZE"));
+        for name in [&b"config|"[..], b"config|nope", b"get|get", b"|get", b"config|get|get"] {
+            assert_eq!(find_full(name), None);
+        }
+        let (memory, buffer) = (find(b"MEMORY").unwrap(), b"usageab");
+        let spans = [(0, 5), (5, 1), (6, 1)].map(|(start, len)| Span { start, len });
+        let asked = |count| resolve(Request::new(memory, Dialect::Text, buffer, &spans[..count]));
+        let request = asked(2).unwrap();
+        assert_eq!((request.command.full_name().as_str(), request.arg(0)), ("memory|usage", &b"a"[..]));
+        assert_eq!(asked(0).unwrap().command, memory);
+        let unknown = resolve(Request::new(memory, Dialect::Text, buffer, &spans[1..]));
+        let name = b"a"[..].into();
+        assert_eq!(unknown.map(|_| ()), Err(Error::UnknownSubcommand { command: memory, name }));
+        assert_eq!(usage(memory), "STATS | USAGE key [SAMPLES count]");
+        assert_eq!(usage(find(b"COMPACT").unwrap()), "[WHEN]");
     }
 
     #[test]

@@ -3,16 +3,17 @@
 
 use std::borrow::Cow;
 
-use crate::command::row::{Row, on_server, on_shard};
-use crate::command::spec::{Command, Flags, Group, Server, TextForm};
+use crate::command::row::{Row, container, on_server, on_shard};
+use crate::command::spec::{Command, Flags, Group, Server, TextForm, Topic};
 use crate::context::Context;
 use crate::error::Error;
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::timestamp;
 
-const QUESTION: Command =
-    Command { flags: Flags::READONLY, ..Command::of_server(Server::Analytics, Group::Server) };
+const fn about(topic: Topic) -> Command {
+    Command { flags: Flags::READONLY, ..Command::of_server(Server::Question(topic), Group::Server) }
+}
 
 #[rustfmt::skip] // A row is a paragraph.
 pub(super) const ROWS: &[Row] = &[
@@ -20,36 +21,44 @@ pub(super) const ROWS: &[Row] = &[
         name: "ANALYZE", flags: Flags::READONLY, text_form: TextForm::Fields,
         summary: "Tells how a key has been used", ..Command::OF_KEY
     }),
-    on_server(Command {
-        name: "ANALYTICS", args_min: 1, args_max: 1, flags: Flags::ADMIN, text_form: TextForm::Fields,
-        needs: "STATUS or RESET", usage: "STATUS | RESET",
-        summary: "Tells how much is known of the use of the keys, or forgets it", ..QUESTION
-    }),
+    container(Command {
+        name: "ANALYTICS", flags: Flags::ADMIN, needs: "STATUS or RESET",
+        summary: "Tells how much is known of the use of the keys, or forgets it", ..Command::container(Group::Server)
+    }, &[
+        on_server(Command {
+            name: "RESET", flags: Flags::ADMIN,
+            summary: "Forgets what is known of the use of the keys", ..about(Topic::Reset)
+        }),
+        on_server(Command {
+            name: "STATUS", flags: Flags::ADMIN, text_form: TextForm::Fields,
+            summary: "Tells how much is known of the use of the keys", ..about(Topic::Status)
+        }),
+    ]),
     on_server(Command {
         name: "ANOMALIES", text_form: TextForm::Sentences,
-        summary: "Tells which rates, ratios and keys are not as usual, and since when", ..QUESTION
+        summary: "Tells which rates, ratios and keys are not as usual, and since when", ..about(Topic::Anomalies)
     }),
     on_server(Command {
         name: "CACHE-ADVICE",
-        summary: "Tells the hit ratio to expect with less and with more memory", ..QUESTION
+        summary: "Tells the hit ratio to expect with less and with more memory", ..about(Topic::CacheAdvice)
     }),
     on_server(Command {
         name: "COLDKEYS", args_min: 1, args_max: 2, needs: "seconds", usage: "seconds [count]",
-        summary: "Lists the largest keys that have not been used for so long", ..QUESTION
+        summary: "Lists the largest keys that have not been used for so long", ..about(Topic::Coldkeys)
     }),
     on_server(Command {
         name: "HOTKEYS", args_max: Command::MANY, needs: "at most a count",
         usage: "[count] [BY reads | writes | bytes] [TOTAL] [EXPLAIN]",
-        summary: "Lists the keys that are used most", ..QUESTION
+        summary: "Lists the keys that are used most", ..about(Topic::Hotkeys)
     }),
     on_server(Command {
         name: "PREFIXES", args_max: 1, needs: "at most a count", usage: "[count]",
-        summary: "Lists the classes of keys, such as user:*, with their size and use", ..QUESTION
+        summary: "Lists the classes of keys, such as user:*, with their size and use", ..about(Topic::Prefixes)
     }),
     on_server(Command {
         name: "SUGGEST-TTL", args_min: 1, args_max: Command::MANY, needs: "key",
         usage: "key | CLASS name [TARGET share] [EXPLAIN] [APPLY]",
-        summary: "Suggests a TTL in seconds that keeps most re-accesses hits", ..QUESTION
+        summary: "Suggests a TTL in seconds that keeps most re-accesses hits", ..about(Topic::SuggestTtl)
     }),
 ];
 

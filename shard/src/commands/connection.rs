@@ -1,6 +1,6 @@
 //! Commands about the connection of a client: their rows. The server runs them.
 
-use crate::command::row::{Row, on_server};
+use crate::command::row::{Row, container, on_server};
 use crate::command::spec::{Command, Flags, Group, Server};
 
 /// What runs at any time, for any client.
@@ -11,19 +11,43 @@ const ANY_TIME: Flags = Flags::NOSCRIPT
     .and(Flags::NO_AUTH)
     .and(Flags::ALLOW_BUSY);
 
+const CLIENT: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE);
+const FAST: Flags = Flags::LOADING.and(Flags::STALE).and(Flags::FAST);
+
 const fn of(server: Server) -> Command {
-    Command { flags: Flags::LOADING.and(Flags::STALE), ..Command::of_server(server, Group::Connection) }
+    Command::of_server(server, Group::Connection)
 }
 
 #[rustfmt::skip] // A row is a paragraph.
 pub(super) const ROWS: &[Row] = &[
+    container(Command {
+        name: "CLIENT", summary: "Names and describes this connection, or lists all",
+        ..Command::container(Group::Connection)
+    }, &[
+        on_server(Command {
+            name: "GETNAME", flags: CLIENT, summary: "Returns the name of this connection", ..of(Server::ClientGetname)
+        }),
+        on_server(Command {
+            name: "ID", flags: CLIENT, summary: "Returns the number of this connection", ..of(Server::ClientId)
+        }),
+        on_server(Command {
+            name: "INFO", flags: CLIENT, summary: "Describes this connection", ..of(Server::ClientInfo)
+        }),
+        on_server(Command {
+            name: "LIST", args_max: Command::MANY, flags: CLIENT.and(Flags::ADMIN),
+            summary: "Describes all connections", ..of(Server::ClientList)
+        }),
+        on_server(Command {
+            name: "SETINFO", args_min: 2, args_max: 2, flags: CLIENT, usage: "attribute value",
+            summary: "Notes the library of the client and its version", ..of(Server::ClientSetinfo)
+        }),
+        on_server(Command {
+            name: "SETNAME", args_min: 1, args_max: 1, flags: CLIENT, usage: "name",
+            summary: "Gives this connection a name", ..of(Server::ClientSetname)
+        }),
+    ]),
     on_server(Command {
-        name: "CLIENT", args_min: 1, args_max: Command::MANY, needs: "a subcommand",
-        usage: "SETNAME name | GETNAME | ID | SETINFO attribute value | INFO | LIST",
-        summary: "Names and describes this connection, or lists all", ..of(Server::Client)
-    }),
-    on_server(Command {
-        name: "ECHO", args_min: 1, args_max: 1, flags: Flags::LOADING.and(Flags::STALE).and(Flags::FAST),
+        name: "ECHO", args_min: 1, args_max: 1, flags: FAST,
         rest_of_line: Some(0), needs: "message", usage: "message",
         summary: "Returns its argument", ..of(Server::Echo)
     }),
@@ -33,7 +57,7 @@ pub(super) const ROWS: &[Row] = &[
         summary: "Switches the protocol version and describes the server", ..of(Server::Hello)
     }),
     on_server(Command {
-        name: "PING", args_max: 1, flags: Flags::LOADING.and(Flags::STALE).and(Flags::FAST), rest_of_line: Some(0),
+        name: "PING", args_max: 1, flags: FAST, rest_of_line: Some(0),
         needs: "at most one message", usage: "[message]",
         summary: "Returns PONG, or its argument", ..of(Server::Ping)
     }),
@@ -46,7 +70,7 @@ pub(super) const ROWS: &[Row] = &[
         summary: "Takes the connection back to the state of a new one", ..of(Server::Reset)
     }),
     on_server(Command {
-        name: "SELECT", args_min: 1, args_max: 1, flags: Flags::LOADING.and(Flags::STALE).and(Flags::FAST),
+        name: "SELECT", args_min: 1, args_max: 1, flags: FAST,
         needs: "database index", usage: "0",
         summary: "Selects the database, of which there is one", ..of(Server::Select)
     }),

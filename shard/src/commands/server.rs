@@ -14,6 +14,7 @@ const fn of(server: Server) -> Command {
 /// What tells how the server is, at any time.
 const REPORTS: Flags = Flags::LOADING.and(Flags::STALE);
 const SAVES: Flags = Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::NO_ASYNC_LOADING);
+const CONFIGURES: Flags = Flags::ADMIN.and(Flags::NOSCRIPT).and(REPORTS);
 const REPLICATES: Flags = Flags::ADMIN.and(Flags::NOSCRIPT);
 
 const CLEAR: Command = Command {
@@ -46,21 +47,50 @@ pub(super) const ROWS: &[Row] = &[
         summary: "Begins what COMPACT does and returns at once", ..of(Server::Bgsave)
     }),
     on_shard(clear, Command { name: "CLEAR", args_max: 1, usage: "", ..CLEAR }),
-    on_server(Command {
-        name: "COMMAND", args_max: Command::MANY, flags: REPORTS.and(Flags::LISTS),
-        usage: "[COUNT | DOCS [name ...] | INFO [name ...] | LIST]",
+    container(Command {
+        name: "COMMAND", args_max: Command::MANY, flags: REPORTS,
         summary: "Describes the commands of the server", ..of(Server::Command)
-    }),
-    on_server(Command {
-        name: "COMPACT", args_max: 1, text_form: TextForm::Fields, needs: "at most WHEN", usage: "[WHEN]",
+    }, &[
+        on_server(Command {
+            name: "COUNT", flags: REPORTS, summary: "Returns the number of commands", ..of(Server::CommandCount)
+        }),
+        on_server(Command {
+            name: "DOCS", args_max: Command::MANY, flags: REPORTS.and(Flags::LISTS), usage: "[name ...]",
+            summary: "Returns what the documentation says of commands", ..of(Server::CommandDocs)
+        }),
+        on_server(Command {
+            name: "INFO", args_max: Command::MANY, flags: REPORTS.and(Flags::LISTS), usage: "[name ...]",
+            summary: "Returns arity, flags and keys of commands", ..of(Server::CommandInfo)
+        }),
+        on_server(Command {
+            name: "LIST", args_max: Command::MANY, flags: REPORTS,
+            summary: "Returns the names of the commands", ..of(Server::CommandList)
+        }),
+    ]),
+    container(Command {
+        name: "COMPACT", args_max: Command::MANY, text_form: TextForm::Fields, needs: "at most WHEN",
         summary: "Writes a snapshot of every shard and drops the log that it replaces, or says when that will happen",
         ..of(Server::Compact)
-    }),
-    on_server(Command {
-        name: "CONFIG", args_min: 1, args_max: Command::MANY, flags: Flags::ADMIN.and(REPORTS).and(Flags::LISTS),
-        needs: "GET and an option", usage: "GET option [option ...] | SET auto-ttl pairs",
-        summary: "Shows the options of the server, or changes the one that can change", ..of(Server::Config)
-    }),
+    }, &[
+        on_server(Command {
+            name: "WHEN", text_form: TextForm::Fields,
+            summary: "Says when the log will be compacted", ..of(Server::CompactWhen)
+        }),
+    ]),
+    container(Command {
+        name: "CONFIG", needs: "GET and an option",
+        summary: "Shows the options of the server, or changes the one that can change",
+        ..Command::container(Group::Server)
+    }, &[
+        on_server(Command {
+            name: "GET", args_min: 1, args_max: Command::MANY, flags: CONFIGURES.and(Flags::LISTS),
+            usage: "option [option ...]", summary: "Shows options of the server", ..of(Server::ConfigGet)
+        }),
+        on_server(Command {
+            name: "SET", args_min: 2, args_max: 2, flags: CONFIGURES, usage: "auto-ttl pairs",
+            summary: "Changes the option that can change", ..of(Server::ConfigSet)
+        }),
+    ]),
     on_shard(dbsize, Command {
         name: "DBSIZE", args_max: 0, flags: Flags::READONLY.and(Flags::FAST), run: Run::EveryShard(Merge::Sum),
         usage: "", summary: "Returns the number of keys", ..CLEAR
@@ -84,12 +114,16 @@ pub(super) const ROWS: &[Row] = &[
         summary: "Returns the Unix time of the last snapshot of all shards, or of the start", ..of(Server::Lastsave)
     }),
     container(Command {
-        name: "MEMORY", args_min: 1, args_max: 4, flags: Flags::NONE, text_form: TextForm::Fields,
-        needs: "STATS, or USAGE and a key", usage: "STATS | USAGE key [SAMPLES count]",
-        summary: "Tells what the memory is used for, or how much of it a key takes", ..of(Server::Memory)
+        name: "MEMORY", needs: "STATS, or USAGE and a key",
+        summary: "Tells what the memory is used for, or how much of it a key takes",
+        ..Command::container(Group::Server)
     }, &[
+        on_server(Command {
+            name: "STATS", flags: Flags::NONE, text_form: TextForm::Fields,
+            summary: "Tells what the memory is used for", ..of(Server::MemoryStats)
+        }),
         on_shard(memory_usage, Command {
-            name: "USAGE", group: Group::Server, args_max: 3, flags: Flags::READONLY, usage: "key [SAMPLES count]",
+            name: "USAGE", group: Group::Server, args_max: Command::MANY, flags: Flags::READONLY, usage: "key [SAMPLES count]",
             summary: "Tells how many bytes of memory a key takes", ..Command::OF_KEY
         }),
     ]),
@@ -115,7 +149,7 @@ pub(super) const ROWS: &[Row] = &[
     on_server(Command {
         name: "SYNC", flags: REPLICATES.and(Flags::NO_ASYNC_LOADING).and(Flags::NO_MULTI),
         summary: "Does what KVLITE.SYNC does, on the text port only: replicas of Redis mean another thing by it",
-        ..of(Server::Sync)
+        ..of(Server::SyncOfText)
     }),
 ];
 
