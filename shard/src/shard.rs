@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::analytics::Analytics;
-use crate::analytics::inquiry::{Findings, Inquiry, Question};
+use crate::analytics::query::{Query, QueryResult, Question};
 use crate::auto_ttl::AutoTtl;
 use crate::change::{Change, Changes, VALUE_LEN_MAX};
 use crate::clock::Clocks;
@@ -258,20 +258,20 @@ impl Shard {
     }
 
     /// Begins to answer a question about the use of keys, at `now_ms`; [`Shard::advance`] goes on. `shard` is the
-    /// number by which the findings name this shard. `None` where nothing is counted.
-    pub fn ask(&mut self, question: Question, shard: usize, now_ms: u64) -> Option<Inquiry> {
+    /// number by which the result names this shard. `None` where nothing is counted.
+    pub fn ask(&mut self, question: Question, shard: usize, now_ms: u64) -> Option<Query> {
         let stats = self.stats();
         let analytics = self.parts.analytics.as_deref_mut()?;
         analytics.set_time(now_ms);
-        Some(Inquiry::begin(question, analytics, &self.parts.keyspace, stats, shard))
+        Some(Query::begin(question, analytics, &self.parts.keyspace, stats, shard))
     }
 
-    /// Goes on with an inquiry that this shard has begun: visits about `keys_max` keys. Returns what was found
+    /// Goes on with a query that this shard has begun: visits about `keys_max` keys. Returns what was found
     /// once there are no more to visit.
-    pub fn advance(&self, inquiry: &mut Inquiry, keys_max: usize) -> Option<Findings> {
+    pub fn advance(&self, query: &mut Query, keys_max: usize) -> Option<QueryResult> {
         let analytics =
-            self.parts.analytics.as_deref().expect("an inquiry begins only where something is counted");
-        inquiry.advance(keys_max, analytics, &self.parts.keyspace)
+            self.parts.analytics.as_deref().expect("a query begins only where something is counted");
+        query.advance(keys_max, analytics, &self.parts.keyspace)
     }
 
     /// Takes note of the last second, for what is found out over time. To be called about once a second;

@@ -15,7 +15,7 @@ mod scan;
 
 use std::sync::Arc;
 
-use shard::analytics::inquiry::Question;
+use shard::analytics::query::Question;
 use shard::command::{self, Merge, Server};
 use shard::{AutoTtl, Dialect, Error, Glob, Reply, Request, parse_integer};
 
@@ -254,8 +254,8 @@ fn set_auto_ttl(auto_ttl: AutoTtl, then: Reply<'static>, about: &About<'_>) -> A
 /// The reply to a question about the use of keys, out of what all shards have found.
 fn found(request: &Request<'_>, gather: &mut Gather) -> Reply<'static> {
     let question = Question::of(request).expect("it was understood before it was asked");
-    let mut all = gather.findings.drain(..);
-    let mut findings = all.next().expect("each worker has answered");
-    all.for_each(|more| findings.add(more, &question));
-    findings.reply(&question, request.dialect)
+    let mut all = gather.results.drain(..);
+    let mut result = all.next().expect("each worker has answered");
+    all.for_each(|more| result.add(more, &question));
+    result.reply(&question, request.dialect)
 }

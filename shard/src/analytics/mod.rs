@@ -8,7 +8,7 @@
 //! In reading order:
 //!
 //! - [`Analytics`] the accesses of one shard
-//! - `inquiry` what can be asked of it, and how the answers of several shards become one
+//! - `query` what can be asked of it, and how the answers of several shards become one
 //! - `hot` the keys that are used most
 //! - `classes` kinds of keys, learnt from their names
 //! - `intervals` how long keys rest between two uses, and the TTL that follows
@@ -25,10 +25,11 @@ pub mod class_id;
 pub mod classes;
 mod gate;
 pub mod hot;
-pub mod inquiry;
+
 pub mod intervals;
 mod kept;
 pub mod load;
+pub mod query;
 pub mod reuse;
 #[cfg(test)]
 mod tests;

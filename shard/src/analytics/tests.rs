@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::inquiry::{Findings, Question};
+use super::query::{QueryResult, Question};
 use super::*;
 use crate::commands::transcript;
 use crate::{Changes, Dialect, Reply, Request, Shard, Span, command};
@@ -33,10 +33,10 @@ fn ask(shards: &mut [Shard], request: &str, now_ms: u64, keys_a_step: usize) -> 
     let row = command::find(words[0].as_bytes()).expect("a command of the table");
     let request = command::resolve(Request::new(row, Dialect::Resp3, &buffer, &spans[1..])).unwrap();
     let question = Question::of(&request).unwrap();
-    let mut all: Option<Findings> = None;
+    let mut all: Option<QueryResult> = None;
     for (number, shard) in shards.iter_mut().enumerate() {
-        let mut inquiry = shard.ask(question.clone(), number, now_ms).unwrap();
-        let found = std::iter::from_fn(|| Some(shard.advance(&mut inquiry, keys_a_step))).flatten().next();
+        let mut query = shard.ask(question.clone(), number, now_ms).unwrap();
+        let found = std::iter::from_fn(|| Some(shard.advance(&mut query, keys_a_step))).flatten().next();
         let found = found.expect("a walk ends");
         match &mut all {
             Some(all) => all.add(found, &question),
@@ -359,7 +359,7 @@ fn a_time_to_live_is_suggested_from_the_rests_of_the_class() {
     assert_eq!(field(&of_key, "learnt_from"), "key", "{of_key:?}");
     assert!((61..=77).contains(&field(&of_key, "ttl").parse::<u32>().unwrap()), "{of_key:?}");
     let apply = Question::Ttl {
-        subject: inquiry::Subject::Class(b"session:*"[..].into()),
+        subject: query::Subject::Class(b"session:*"[..].into()),
         target: 0.99,
         explain: false,
         apply: true,

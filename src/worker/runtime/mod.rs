@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shard::analytics::inquiry::{Inquiry, Question};
+use shard::analytics::query::{Query, Question};
 use shard::command::{Flags, Run};
 use shard::{
     AutoTtl, Clocks, Dialect, Error, LockKeys, LockTable, OwnedRequest, Reply, Request, Scan, Shard, Waiter,
@@ -113,7 +113,7 @@ enum Deferred {
 /// A question about the use of keys, and its asker.
 struct Asked {
     asker: (usize, RequestId),
-    query: Inquiry,
+    query: Query,
 }
 
 /// A part of a walk over the shard's keys, on its way.
@@ -369,7 +369,7 @@ impl ShardRuntime {
         }
         if let Some(at) = self.queries.iter().position(|asked| asked.asker == asker) {
             self.queries.remove(at);
-            mesh.to(origin).answer(request_id, Answer::Findings(Box::default()));
+            mesh.to(origin).answer(request_id, Answer::QueryResult(Box::default()));
         }
         if self.unstage(asker) || self.drop_long_read(asker) {
             mesh.to(origin).answer_bytes(request_id, |_| {});
@@ -571,8 +571,8 @@ impl ShardRuntime {
     /// Goes on with the first question. Returns whether questions are left.
     fn query(&mut self, mesh: &mut Mesh) -> bool {
         let Some(Asked { asker, query }) = self.queries.front_mut() else { return false };
-        if let Some(findings) = self.shard.advance(query, QUERY_KEYS_PER_TURN) {
-            let ((origin, request_id), answer) = (*asker, Answer::Findings(Box::new(findings)));
+        if let Some(result) = self.shard.advance(query, QUERY_KEYS_PER_TURN) {
+            let ((origin, request_id), answer) = (*asker, Answer::QueryResult(Box::new(result)));
             let seq = self.journal.frame_behind_all();
             self.journal.answer(seq, origin, request_id, answer, mesh);
             self.queries.pop_front();
