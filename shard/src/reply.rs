@@ -17,6 +17,8 @@ pub enum Reply<'a> {
     Integer(i64),
     /// A yes or no that RESP2 and the text protocol show as 1 or 0, RESP3 as a boolean.
     Bool(bool),
+    /// A number with a fraction, in its digits. RESP2 has no such kind and shows a value.
+    Double(String),
     /// A value: any bytes.
     Bulk(Cow<'a, [u8]>),
     /// A large value, as [`Reply::Bulk`]; its memory is counted, and lives for as long as a reader keeps it.
@@ -65,6 +67,7 @@ impl<'a> Reply<'a> {
             Reply::Simple(text) => Reply::Simple(text),
             Reply::Integer(n) => Reply::Integer(n),
             Reply::Bool(yes) => Reply::Bool(yes),
+            Reply::Double(digits) => Reply::Double(digits),
             Reply::Bulk(bytes) => Reply::Bulk(Cow::Owned(bytes.into_owned())),
             Reply::Shared(bytes) => Reply::Bulk(Cow::Owned(bytes.to_vec())),
             Reply::Nil => Reply::Nil,

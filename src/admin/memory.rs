@@ -1,7 +1,5 @@
 //! What the memory is used for: `MEMORY STATS`.
 
-use std::borrow::Cow;
-
 use shard::{Reply, Stats};
 
 use crate::metrics::Report;
@@ -13,7 +11,7 @@ pub(super) fn memory_stats(report: &Report) -> Reply<'static> {
     let resident_bytes = resident_bytes();
     let fragmentation = resident_bytes.map(|resident| resident as f64 / allocated_bytes.max(1) as f64);
     let integer = |number: u64| Reply::Integer(number as i64);
-    let decimal = |number: f64| Reply::Bulk(Cow::Owned(format!("{number:.2}").into_bytes()));
+    let decimal = |number: f64| Reply::Double(format!("{number:.2}"));
     Reply::Map(vec![
         ("total.allocated".into(), integer(allocated_bytes)),
         ("dataset.bytes".into(), integer(memory_bytes)),

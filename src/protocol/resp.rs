@@ -321,6 +321,12 @@ pub(super) fn write_reply(reply: &Reply<'_>, dialect: Dialect, out: &mut Vec<u8>
             (false, true) => b":1\r\n",
             (false, false) => b":0\r\n",
         }),
+        Reply::Double(digits) if resp3 => {
+            out.push(b',');
+            out.extend_from_slice(digits.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        Reply::Double(digits) => write_bulk(digits.as_bytes(), out),
         Reply::Bulk(bytes) => write_bulk(bytes, out),
         Reply::Shared(bytes) => write_bulk(bytes, out),
         Reply::Nil if resp3 => out.extend_from_slice(b"_\r\n"),

@@ -494,6 +494,7 @@ fn replies_in_three_dialects() {
         ),
         (Reply::Bool(true), "1\n", ":1\r\n", "#t\r\n"),
         (Reply::Bool(false), "0\n", ":0\r\n", "#f\r\n"),
+        (Reply::Double("0.25".to_owned()), "0.25\n", "$4\r\n0.25\r\n", ",0.25\r\n"),
         (
             Reply::bytes(b"Hello, World!"),
             "Hello, World!\n",

@@ -257,6 +257,7 @@ fn push_scalar(reply: &Reply<'_>, out: &mut Vec<u8>) {
         }
         Reply::Integer(n) => push_integer(*n, out),
         Reply::Bool(yes) => push_integer(u8::from(*yes), out),
+        Reply::Double(digits) => out.extend_from_slice(digits.as_bytes()),
         Reply::Bulk(bytes) => push_value(bytes, out),
         Reply::Shared(bytes) => push_value(bytes, out),
         Reply::Text(text) => push_value(text.as_bytes(), out),

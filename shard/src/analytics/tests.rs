@@ -50,6 +50,7 @@ fn field(reply: &Reply<'_>, name: &str) -> String {
     let Reply::Map(fields) = reply else { panic!("{reply:?} is no map") };
     match fields.iter().find(|(known, _)| known == name).map(|(_, value)| value) {
         Some(Reply::Integer(number)) => number.to_string(),
+        Some(Reply::Double(digits)) => digits.clone(),
         Some(Reply::Bulk(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
         Some(Reply::Nil) => "nil".to_owned(),
         other => panic!("{name} is {other:?}"),

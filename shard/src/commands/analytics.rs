@@ -84,7 +84,7 @@ fn analyze<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Re
         ("size", Reply::count(context.value_len(found))),
         ("ttl", Reply::Integer(ttl_s)),
         ("idle", integer(analytics.idle_s(usage.last_access_s).into())),
-        ("rate", of_key.rate.map_or(Reply::Nil, |rate| owned(format!("{rate:.2}")))),
+        ("rate", of_key.rate.map_or(Reply::Nil, |rate| Reply::Double(format!("{rate:.2}")))),
         ("interval_p50_ms", optional(of_key.interval_p50_ms)),
         ("interval_p99_ms", optional(of_key.interval_p99_ms)),
         ("learnt_from", Reply::bytes(if of_key.has_history { b"key" } else { b"class" })),

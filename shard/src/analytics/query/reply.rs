@@ -214,8 +214,7 @@ fn text(bytes: &[u8]) -> Reply<'static> {
 
 fn decimal(number: f64) -> Reply<'static> {
     let digits = format!("{number:.4}");
-    let digits = digits.trim_end_matches('0').trim_end_matches('.');
-    text(digits.as_bytes())
+    Reply::Double(digits.trim_end_matches('0').trim_end_matches('.').to_owned())
 }
 
 fn optional(number: Option<u64>) -> Reply<'static> {
