@@ -3,7 +3,7 @@
 //! Holds no code of the server.
 
 use clap::CommandFactory;
-use shard::command::TABLE;
+use shard::command::{TABLE, call};
 
 use crate::config::Config;
 
@@ -30,7 +30,7 @@ fn the_readme_shows_every_option_with_its_variable_and_default() {
 fn the_protocol_reference_shows_every_command_as_its_row_has_it() {
     let reference = include_str!("../docs/protocol.md");
     for row in TABLE {
-        let call = format!("{} {}", row.name, row.usage).trim_end().replace('|', "\\|");
+        let call = call(row).replace('|', "\\|");
         let line = format!("| `{call}` | {} |", row.summary);
         assert!(reference.lines().any(|shown| shown == line), "docs/protocol.md lacks this line: {line}");
     }

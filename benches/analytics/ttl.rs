@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 
-use shard::analytics::classes::OTHER_ID;
-use shard::analytics::intervals::{Histogram, Refusal, Tracker, suggest};
+use shard::InsufficientData;
+use shard::analytics::class_id::OTHER_ID;
+use shard::analytics::intervals::{Histogram, Tracker, suggest};
 
 use crate::streams::{self, Load, Use, hash};
 use crate::{Extent, Section};
@@ -91,7 +92,7 @@ pub fn section(extent: Extent) -> Section {
 ///
 /// # Errors
 /// The refusal, if there was one.
-fn measure(uses: &[Use], target: f64) -> Result<Quality, Refusal> {
+fn measure(uses: &[Use], target: f64) -> Result<Quality, InsufficientData> {
     let (learnt, judged) = uses.split_at(uses.len() / 2);
     let (mut tracker, mut closed) = (Tracker::default(), Histogram::default());
     let mut used_ms: HashMap<u32, u64> = HashMap::new();

@@ -1,9 +1,10 @@
-//! The longest time to live of keys that are written without one, by what they are called.
+//! The longest TTL of keys that are written without one, by what they are called.
 //!
-//! A write gets its deadline when it happens, and that is logged like any other: whoever reads the log needs to know
+//! A write gets its deadline when it happens, and that is logged like any other: the reader of the log needs to know
 //! nothing of this.
 
-use crate::{Error, Glob, Matching};
+use crate::error::Error;
+use crate::glob::{Glob, Matching};
 
 /// The most rules.
 pub const RULES_MAX: usize = 64;
@@ -24,7 +25,7 @@ pub struct Rule {
     /// The pattern.
     pub pattern: Box<[u8]>,
     glob: Glob,
-    /// The time to live, in milliseconds; more than 0.
+    /// The TTL, in milliseconds; more than 0.
     pub ttl_ms: u64,
 }
 
@@ -41,7 +42,7 @@ impl Rule {
 impl AutoTtl {
     /// These rules, of which there are at most [`RULES_MAX`].
     pub fn new(rules: Vec<Rule>) -> AutoTtl {
-        assert!(rules.len() <= RULES_MAX, "whoever reads rules bounds them");
+        assert!(rules.len() <= RULES_MAX, "the reader of the rules bounds them");
         AutoTtl { rules }
     }
 
@@ -67,7 +68,7 @@ impl AutoTtl {
         if self.rules.is_empty() { None } else { self.matching(key).map(|ttl_ms| now_ms + ttl_ms) }
     }
 
-    /// The time to live of the first rule that matches; `None` also where more than [`STEPS_MAX`] are needed to tell.
+    /// The TTL of the first rule that matches; `None` also where more than [`STEPS_MAX`] are needed to tell.
     fn matching(&self, key: &[u8]) -> Option<u64> {
         let mut steps = STEPS_MAX;
         for rule in &self.rules {

@@ -22,7 +22,11 @@
 
 use bytes::Bytes;
 
-use crate::{Clocks, VALUE_LEN_MAX};
+use crate::clock::Clocks;
+use crate::integer::take;
+
+/// The longest value, in bytes.
+pub const VALUE_LEN_MAX: usize = 512 << 20;
 
 /// One effect on the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,15 +261,11 @@ fn decode_one<'a>(rest: &mut &'a [u8]) -> Option<Change<'a>> {
 }
 
 fn take_u32(rest: &mut &[u8]) -> Option<u32> {
-    let (head, tail) = rest.split_first_chunk()?;
-    *rest = tail;
-    Some(u32::from_le_bytes(*head))
+    take(rest).map(u32::from_le_bytes)
 }
 
 fn take_u64(rest: &mut &[u8]) -> Option<u64> {
-    let (head, tail) = rest.split_first_chunk()?;
-    *rest = tail;
-    Some(u64::from_le_bytes(*head))
+    take(rest).map(u64::from_le_bytes)
 }
 
 fn take_deadline(rest: &mut &[u8]) -> Option<Option<u64>> {

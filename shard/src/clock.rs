@@ -1,6 +1,6 @@
 //! The two clocks that deadlines go by, and how the log tells what they showed.
 //!
-//! A time to live runs by the server's own time, which goes on with what really elapses and which nobody can set. A
+//! A TTL runs by the server's own time, which goes on with what really elapses and which no administrator can set. A
 //! deadline that the client names as a moment (`EXAT`, `PXAT`) follows the wall clock, wherever that is set to. Both
 //! kinds stand in one word:
 //!

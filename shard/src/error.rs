@@ -1,9 +1,9 @@
 //! Why a request was refused. A variant names the fault and carries the evidence; the protocols word it.
 
+use std::fmt;
 use std::sync::Arc;
 
-use crate::analytics::intervals::Refusal;
-use crate::command::Command;
+use crate::command::spec::Command;
 
 /// The reason for which a request was refused; nothing was changed by it, except where the variant says so.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,10 +24,12 @@ pub enum Error {
     },
     /// Too few or too many arguments.
     WrongArity(&'static Command),
-    /// Too few or too many arguments for a subcommand, e.g. `client` and `setname`.
-    WrongSubcommandArity(&'static Command, &'static str),
     /// An argument that has to be a 64-bit signed decimal integer is not one; or the stored value is not.
     NotAnInteger,
+    /// An argument that has to be a float is not one; or the stored value is not.
+    NotAFloat,
+    /// A float plus its increment would be infinite, or no number; the value is unchanged.
+    NotFinite,
     /// An increment would leave the range of a 64-bit signed integer; the value is unchanged.
     Overflow,
     /// The amount of DECRBY cannot be negated.
@@ -38,9 +40,9 @@ pub enum Error {
     UnsupportedOption(Box<[u8]>),
     /// Options of EXPIRE exclude each other; these, e.g. `GT and LT`.
     IncompatibleOptions(&'static str),
-    /// A time to live that is zero, negative or too large.
+    /// A TTL that is zero, negative or too large.
     InvalidExpire(&'static Command),
-    /// A time to live that is not an integer.
+    /// A TTL that is not an integer.
     ExpireNotAnInteger,
     /// A SCAN cursor that is not an unsigned integer.
     InvalidCursor,
@@ -59,8 +61,8 @@ pub enum Error {
     InvalidTarget,
     /// A question about the use of keys, of which nothing is counted.
     AnalyticsOff,
-    /// Too little is known to suggest a time to live.
-    InsufficientData(Refusal),
+    /// Too little is known to suggest a TTL.
+    InsufficientData(InsufficientData),
     /// SELECT of another database than 0: there is only one.
     DbIndexOutOfRange,
     /// A database index that is not an integer.
@@ -126,4 +128,39 @@ pub enum Error {
     OutOfRange(&'static str),
     /// The server cannot do this, and the text says why and what to do.
     Unavailable(&'static str),
+}
+
+/// Why too little is known of how keys are used to suggest a TTL.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum InsufficientData {
+    /// The target does not lie between 0 and 1.
+    Target,
+    /// Too few re-accesses were seen.
+    FewObservations {
+        /// How many it takes for this target.
+        needed: u64,
+        /// How many there are.
+        have: u64,
+    },
+    /// Keys were watched for too short a time in comparison with the TTL.
+    ShortTime {
+        /// For how many seconds they have to be watched.
+        needed_s: u64,
+        /// For how many they were.
+        have_s: u64,
+    },
+}
+
+impl fmt::Display for InsufficientData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InsufficientData::FewObservations { needed, have } => {
+                write!(f, "{have} re-accesses were seen, {needed} are needed")
+            }
+            InsufficientData::ShortTime { needed_s, have_s } => {
+                write!(f, "{have_s} seconds were watched, {needed_s} are needed")
+            }
+            InsufficientData::Target => write!(f, "the target is not between 0 and 1"),
+        }
+    }
 }

@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 
-use crate::Error;
+use crate::error::Error;
 
 /// The longest pattern, in bytes: to read it takes a few milliseconds.
 pub const PATTERN_LEN_MAX: usize = 1 << 20;

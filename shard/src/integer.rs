@@ -1,4 +1,5 @@
-//! Decimal integers in arguments and values: one spelling for each number, as Redis reads them.
+//! How integers are read and written: decimal ones in arguments and values, with one spelling for each number, as Redis
+//! reads them; and those of fixed length in what is kept on disk.
 
 /// Reads a 64-bit signed integer. No plus sign, no leading zero, no blank, no `-0`: whatever is accepted is
 /// also what the number would be written as.
@@ -21,6 +22,13 @@ pub fn parse(text: &[u8]) -> Option<i64> {
         number = number.checked_mul(10)?.checked_sub(i64::from(digit - b'0'))?;
     }
     if negative { Some(number) } else { number.checked_neg() }
+}
+
+/// Takes the bytes of an integer, or of several, from the front, if they are there.
+pub(crate) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*head)
 }
 
 /// The digits of an integer.

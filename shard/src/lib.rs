@@ -3,51 +3,48 @@
 //! It does no I/O, reads no clock, starts no thread and draws no random numbers: time and seeds are
 //! arguments. In reading order:
 //!
-//! - `command` the table: one row a command, which every other part of the server reads, too
-//! - `commands` what each command does, and its test beside it
+//! - `command` what is said of each command, and the table of all, which every other part of the server reads, too
+//! - `commands` the families of commands: their rows, what they do, and the transcripts that show it
+//! - `context` what a command works with: look-ups, changes, time
 //! - `shard` [`Shard`]: executes requests, applies changes, expires, walks
-//! - `keyspace` the table of keys, over `buckets` (hashes), `arena` (memory), `entry` (the bytes of a
-//!   key), `shared_values` and `expiry`
+//! - `store` the table of keys, and where names, values and deadlines lie in memory
 //! - `analytics` [`Analytics`](analytics::Analytics): how the keys are used, and what to do about it
-//! - `auto_ttl` the time to live of keys that are written without one
+//! - `auto_ttl` the TTL of keys that are written without one
 //! - `clock` the clocks that deadlines go by
 //! - `change` what goes to the log; `request`, `reply`, `error`, `stats` what goes in and out
 //! - `locks` who may use which keys while a request touches several shards
 //! - `scan` a walk over the keys in slices, which shows those that match a pattern
 //! - `room` whether memory for a large copy can be had
-//! - `glob`, `integer` how patterns and numbers are read
+//! - `glob`, `integer`, `long_double` how patterns and numbers are read
 
 #![forbid(unsafe_code)]
 
 pub mod analytics;
-mod arena;
 pub mod auto_ttl;
-mod buckets;
 mod change;
 pub mod clock;
 pub mod command;
 mod commands;
-mod entry;
+mod context;
 mod error;
-mod expiry;
 mod glob;
 mod integer;
-mod keyspace;
 mod locks;
+pub mod long_double;
 mod reply;
 mod request;
 mod room;
 mod scan;
 mod shard;
-mod shared_values;
 mod stats;
+mod store;
 pub mod timestamp;
 
 pub use auto_ttl::AutoTtl;
-pub use change::{Change, Changes, MalformedChange, decode};
+pub use change::{Change, Changes, MalformedChange, VALUE_LEN_MAX, decode};
 pub use clock::Clocks;
 pub use command::Command;
-pub use error::Error;
+pub use error::{Error, InsufficientData};
 pub use glob::{Glob, Matching, PATTERN_LEN_MAX};
 pub use integer::parse as parse_integer;
 pub use locks::{LockKeys, LockTable, Waiter};
@@ -55,5 +52,5 @@ pub use reply::Reply;
 pub use request::{Dialect, OwnedRequest, Request, SHARED_LEN_MIN, Span};
 pub use room::{PROBED_BYTES_MIN, has_room_for};
 pub use scan::Scan;
-pub use shard::{Shard, VALUE_LEN_MAX};
+pub use shard::Shard;
 pub use stats::Stats;

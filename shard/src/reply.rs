@@ -17,9 +17,11 @@ pub enum Reply<'a> {
     Integer(i64),
     /// A yes or no that RESP2 and the text protocol show as 1 or 0, RESP3 as a boolean.
     Bool(bool),
+    /// A number with a fraction, in its digits. RESP2 has no such kind and shows a value.
+    Double(String),
     /// A value: any bytes.
     Bulk(Cow<'a, [u8]>),
-    /// A large value, as [`Reply::Bulk`]; its memory is counted, and lives for as long as anybody keeps it.
+    /// A large value, as [`Reply::Bulk`]; its memory is counted, and lives for as long as a reader keeps it.
     Shared(&'a Bytes),
     /// No such value.
     Nil,
@@ -39,6 +41,20 @@ impl<'a> Reply<'a> {
         Reply::Bulk(Cow::Borrowed(bytes))
     }
 
+    /// A length or a number of things.
+    pub fn count(count: usize) -> Self {
+        Reply::Integer(i64::try_from(count).expect("nothing in memory is counted past 2^63"))
+    }
+
+    /// The length of a value, in bytes; 0 of any other reply.
+    pub fn value_len(&self) -> usize {
+        match self {
+            Reply::Bulk(bytes) => bytes.len(),
+            Reply::Shared(bytes) => bytes.len(),
+            _ => 0,
+        }
+    }
+
     /// 1 or 0, as Redis answers yes and no in RESP2 and RESP3 alike.
     pub fn one_or_zero(yes: bool) -> Self {
         Reply::Integer(i64::from(yes))
@@ -51,6 +67,7 @@ impl<'a> Reply<'a> {
             Reply::Simple(text) => Reply::Simple(text),
             Reply::Integer(n) => Reply::Integer(n),
             Reply::Bool(yes) => Reply::Bool(yes),
+            Reply::Double(digits) => Reply::Double(digits),
             Reply::Bulk(bytes) => Reply::Bulk(Cow::Owned(bytes.into_owned())),
             Reply::Shared(bytes) => Reply::Bulk(Cow::Owned(bytes.to_vec())),
             Reply::Nil => Reply::Nil,

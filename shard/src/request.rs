@@ -1,8 +1,10 @@
-//! A request: a row of the command table and argument slices that lie in somebody else's buffer.
+//! A request: a row of the command table and argument slices that lie in the caller's buffer.
 
 use bytes::Bytes;
 
-use crate::command::Command;
+use crate::command::spec::Command;
+use crate::error::Error;
+use crate::integer;
 
 /// From this length on a value is not copied from the memory of its request.
 pub const SHARED_LEN_MIN: usize = 16 << 10;
@@ -52,7 +54,7 @@ pub struct Request<'a> {
     pub dialect: Dialect,
     buffer: &'a [u8],
     args: &'a [Span],
-    /// The buffer, where whoever wants it may share it.
+    /// The buffer, where the shard may share it.
     memory: Option<&'a Bytes>,
 }
 
@@ -114,6 +116,14 @@ impl<'a> Request<'a> {
         self.args[index].of(self.buffer)
     }
 
+    /// Argument `index` as a 64-bit signed decimal integer.
+    ///
+    /// # Errors
+    /// [`Error::NotAnInteger`]
+    pub(crate) fn integer(&self, index: usize) -> Result<i64, Error> {
+        integer::parse(self.arg(index)).ok_or(Error::NotAnInteger)
+    }
+
     /// The large argument that is nearly all that its memory holds, if there is one.
     #[inline]
     pub fn large_arg(&self) -> Option<Bytes> {
@@ -138,10 +148,9 @@ impl<'a> Request<'a> {
 
     /// The arguments that are keys, in order.
     pub fn keys(&self) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
-        let keys = self.command.keys;
-        let count = keys.end(self.args.len());
+        let (range, step) = self.command.keys.range(self.args.len());
         let buffer = self.buffer;
-        self.args[keys.first.min(count)..count].iter().step_by(keys.step.max(1)).map(move |s| s.of(buffer))
+        self.args[range].iter().step_by(step).map(move |span| span.of(buffer))
     }
 }
 

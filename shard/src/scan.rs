@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::{Glob, Matching};
+use crate::glob::{Glob, Matching};
 
 /// To visit a key takes as much time as so many steps of comparing: it is seldom in the processor's caches.
 pub(crate) const KEY_STEPS: usize = 128;

@@ -3,19 +3,20 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::analytics::Analytics;
-use crate::analytics::inquiry::{Findings, Inquiry, Question};
-use crate::command::{Access, Run};
-use crate::entry::{Entry, Usage};
-use crate::keyspace::{Found, Keyspace, Probe};
+use crate::analytics::query::{Query, QueryResult, Question};
+use crate::auto_ttl::AutoTtl;
+use crate::change::{Change, Changes, VALUE_LEN_MAX};
+use crate::clock::Clocks;
+use crate::command::spec::Flags;
+use crate::command::table;
+use crate::context::{Context, Parts};
+use crate::reply::Reply;
+use crate::request::Request;
 use crate::scan::{KEY_STEPS, Scan};
 use crate::stats::Stats;
-use crate::{AutoTtl, Change, Changes, Clocks, Reply, Request, clock};
-
-/// The longest value, in bytes.
-pub const VALUE_LEN_MAX: usize = 512 << 20;
+use crate::store::entry::Usage;
+use crate::store::keyspace::Keyspace;
 
 /// So many keys that are due are looked up ahead of their removal.
 const EXPIRED_AHEAD: usize = 32;
@@ -23,55 +24,49 @@ const EXPIRED_AHEAD: usize = 32;
 /// The keys of one shard, and what can be done with them.
 #[derive(Debug)]
 pub struct Shard {
-    keyspace: Keyspace,
-    /// Keyspaces that were cleared and wait for [`Shard::reclaim`].
-    graveyard: Vec<Keyspace>,
-    stats: Stats,
-    /// How the keys are used, where that is counted.
-    analytics: Option<Box<Analytics>>,
-    auto_ttl: Arc<AutoTtl>,
-    /// The time of the last request.
-    now_ms: u64,
-    /// How far the wall clock is ahead of the server's time.
-    wall_ahead_ms: i64,
+    /// What its commands work on.
+    parts: Parts,
     /// What the log last said of the clocks.
     clocks: Option<Clocks>,
-    value_len_max: usize,
 }
 
 impl Shard {
-    /// An empty shard. The seeds have to be random and secret, so that nobody can choose keys that collide.
+    /// An empty shard. The seeds have to be random and secret, so that no client can choose keys that collide.
     pub fn new(seeds: [u64; 4]) -> Self {
         Shard {
-            keyspace: Keyspace::new(seeds),
-            graveyard: Vec::new(),
-            stats: Stats::default(),
-            analytics: None,
-            auto_ttl: Arc::default(),
-            now_ms: 0,
-            wall_ahead_ms: 0,
+            parts: Parts {
+                keyspace: Keyspace::new(seeds),
+                lazy_free: Vec::new(),
+                stats: Stats::default(),
+                analytics: None,
+                auto_ttl: Arc::default(),
+                now_ms: 0,
+                wall_ahead_ms: 0,
+                value_len_max: VALUE_LEN_MAX,
+            },
             clocks: None,
-            value_len_max: VALUE_LEN_MAX,
         }
     }
 
     /// The same shard with another limit for the length of a value, in bytes; at most [`VALUE_LEN_MAX`].
     #[must_use]
-    pub fn with_value_len_max(self, value_len_max: usize) -> Self {
-        Shard { value_len_max: value_len_max.min(VALUE_LEN_MAX), ..self }
+    pub fn with_value_len_max(mut self, value_len_max: usize) -> Self {
+        self.parts.value_len_max = value_len_max.min(VALUE_LEN_MAX);
+        self
     }
 
     /// The same shard, which counts from `now_ms` on how its keys are used. It has to be empty.
     #[must_use]
-    pub fn with_analytics(self, now_ms: u64) -> Self {
-        assert_eq!(self.keyspace.len(), 0, "a key without counters would never get any");
-        Shard { analytics: Some(Box::new(Analytics::new(now_ms))), ..self }
+    pub fn with_analytics(mut self, now_ms: u64) -> Self {
+        assert_eq!(self.parts.keyspace.len(), 0, "a key without counters would never get any");
+        self.parts.analytics = Some(Box::new(Analytics::new(now_ms)));
+        self
     }
 
     /// The server's time is `now_ms` when the first request comes, in place of what [`Shard::with_analytics`] was
     /// told.
     pub fn start_counting(&mut self, now_ms: u64) {
-        if let Some(analytics) = &mut self.analytics {
+        if let Some(analytics) = &mut self.parts.analytics {
             analytics.start(now_ms);
         }
     }
@@ -79,8 +74,8 @@ impl Shard {
     /// From now on the wall clock is so far ahead of the server's time. Before it is set back, [`Shard::expire`] has to
     /// remove what is due: a key that has expired does not come back.
     pub fn set_wall_ahead(&mut self, wall_ahead_ms: i64) {
-        self.wall_ahead_ms = wall_ahead_ms;
-        if let Some(analytics) = &mut self.analytics {
+        self.parts.wall_ahead_ms = wall_ahead_ms;
+        if let Some(analytics) = &mut self.parts.analytics {
             analytics.set_wall_ahead(wall_ahead_ms);
         }
     }
@@ -98,21 +93,17 @@ impl Shard {
     /// If the command is one that the server answers itself.
     #[inline]
     pub fn execute<'s>(&'s mut self, request: &Request<'_>, now_ms: u64, changes: &mut Changes) -> Reply<'s> {
-        match request.command.access {
-            Access::Read => self.stats.reads += 1,
-            Access::Write => self.stats.writes += 1,
-            Access::Admin => {}
+        let parts = &mut self.parts;
+        if request.command.has(Flags::WRITE) {
+            parts.stats.writes += 1;
+        } else {
+            parts.stats.reads += 1;
         }
-        self.now_ms = now_ms;
-        if let Some(analytics) = &mut self.analytics {
+        parts.now_ms = now_ms;
+        if let Some(analytics) = &mut parts.analytics {
             analytics.set_time(now_ms);
         }
-        match request.command.run {
-            Run::Key(run) | Run::Keys(run, _) | Run::EveryShard(run, _) => {
-                run(self, request, now_ms, changes)
-            }
-            Run::Server(_) => unreachable!("the server answers {}", request.command.name),
-        }
+        table::function(request.command)(Context::new(parts, changes), request).into()
     }
 
     /// Reads ahead for requests on these keys, up to 64, that will be executed soon. Changes and counts
@@ -120,8 +111,8 @@ impl Shard {
     ///
     /// A look-up waits for memory two or three times, one after the other; here the waits of several keys
     /// overlap. It pays where the keys do not fit into the processor's caches.
-    pub fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        self.keyspace.warm(keys);
+    pub fn prefetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        self.parts.keyspace.prefetch(keys);
     }
 
     /// Applies a change of the log, in recovery. Nothing expires here: later changes may refer to a key whose
@@ -134,27 +125,27 @@ impl Shard {
         let Some(key) = change.key() else {
             match change {
                 Change::Clocks(clocks) => self.apply_clocks(*clocks),
-                _ => self.bury(),
+                _ => self.parts.free_lazily(),
             }
             return;
         };
-        let probe = self.keyspace.probe(key);
-        let found = self.keyspace.find(probe);
+        let probe = self.parts.keyspace.probe(key);
+        let found = self.parts.keyspace.find(probe);
         match (*change, found) {
             (Change::Put { value, deadline_ms, .. }, Some(found)) => {
-                self.keyspace.set_value(found, value, deadline_ms);
+                self.parts.keyspace.set_value(found, value, deadline_ms);
             }
             (Change::Put { value, deadline_ms, .. }, None) => {
-                let unused = self.analytics.is_some().then(Usage::default);
-                self.keyspace.insert(probe, value, deadline_ms, unused);
+                let unused = self.parts.analytics.is_some().then(Usage::default);
+                self.parts.keyspace.insert(probe, value, deadline_ms, unused);
             }
             (Change::Splice { offset, bytes, .. }, Some(found)) => {
-                self.keyspace.splice(found, offset as usize, bytes);
+                self.parts.keyspace.splice(found, offset as usize, bytes);
             }
             (Change::Deadline { deadline_ms, .. }, Some(found)) => {
-                self.keyspace.set_deadline(found, deadline_ms);
+                self.parts.keyspace.set_deadline(found, deadline_ms);
             }
-            (Change::Remove { .. }, Some(found)) => self.keyspace.remove(found),
+            (Change::Remove { .. }, Some(found)) => self.parts.keyspace.remove(found),
             (_, None) | (Change::Clear | Change::Clocks(_), _) => {}
         }
     }
@@ -162,8 +153,8 @@ impl Shard {
     /// What was due by these clocks had expired, and stays away whatever the clocks show now.
     fn apply_clocks(&mut self, clocks: Clocks) {
         self.clocks = Some(clocks);
-        while let Some(due) = self.keyspace.next_due(clocks.now_ms, clocks.wall_ms) {
-            self.keyspace.remove(due);
+        while let Some(due) = self.parts.keyspace.next_due(clocks.now_ms, clocks.wall_ms) {
+            self.parts.keyspace.remove(due);
         }
     }
 
@@ -171,47 +162,41 @@ impl Shard {
     /// returns how many. Fewer than `keys_max` means that no expired key is left. The log learns of it by
     /// [`Change::Clocks`].
     pub fn expire(&mut self, now_ms: u64, keys_max: usize) -> usize {
-        let wall_ms = now_ms.saturating_add_signed(self.wall_ahead_ms);
+        let wall_ms = now_ms.saturating_add_signed(self.parts.wall_ahead_ms);
         let mut removed = 0;
         while removed < keys_max {
             if removed.is_multiple_of(EXPIRED_AHEAD) {
-                self.keyspace.warm_due(now_ms, wall_ms, EXPIRED_AHEAD.min(keys_max - removed));
+                self.parts.keyspace.prefetch_due(now_ms, wall_ms, EXPIRED_AHEAD.min(keys_max - removed));
             }
-            let Some(due) = self.keyspace.next_due(now_ms, wall_ms) else { break };
-            self.keyspace.remove(due);
+            let Some(due) = self.parts.keyspace.next_due(now_ms, wall_ms) else { break };
+            self.parts.keyspace.remove(due);
             removed += 1;
         }
-        self.stats.ttl_checks += removed as u64;
-        self.stats.ttl_expired += removed as u64;
+        self.parts.stats.ttl_checks += removed as u64;
+        self.parts.stats.ttl_expired += removed as u64;
         removed
     }
 
     /// When the first key expires as the wall clock goes now; before that time [`Shard::expire`] has nothing to do.
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        self.keyspace.next_deadlines_ms().map(|deadline_ms| self.due_ms(deadline_ms)).min()
+        self.parts.keyspace.next_deadlines_ms().map(|deadline_ms| self.parts.due_ms(deadline_ms)).min()
     }
 
     /// How many keys have expired.
     pub fn expired_count(&self) -> u64 {
-        self.stats.ttl_expired
-    }
-
-    /// When a deadline comes in the server's time, as the wall clock goes now.
-    #[inline]
-    pub(crate) fn due_ms(&self, deadline_ms: u64) -> u64 {
-        clock::due_ms(deadline_ms, self.wall_ahead_ms)
+        self.parts.stats.ttl_expired
     }
 
     /// Frees memory of cleared keyspaces, in `steps_max` steps of some microseconds each; whether more is
     /// left.
     pub fn reclaim(&mut self, steps_max: usize) -> bool {
         for _ in 0..steps_max {
-            let Some(keyspace) = self.graveyard.last_mut() else { return false };
+            let Some(keyspace) = self.parts.lazy_free.last_mut() else { return false };
             if !keyspace.dismantle() {
-                self.graveyard.pop();
+                self.parts.lazy_free.pop();
             }
         }
-        !self.graveyard.is_empty()
+        !self.parts.lazy_free.is_empty()
     }
 
     /// Visits keys, values and deadlines from `position` (at first 0) on until `at_least` were seen. Returns
@@ -226,9 +211,9 @@ impl Shard {
         now_ms: u64,
         mut visit: impl FnMut(&[u8], &[u8], Option<u64>),
     ) -> Option<u64> {
-        self.keyspace.walk(position, at_least, |entry| {
+        self.parts.keyspace.walk(position, at_least, |entry| {
             let deadline_ms = entry.deadline_ms();
-            if deadline_ms.is_none_or(|deadline_ms| self.due_ms(deadline_ms) > now_ms) {
+            if deadline_ms.is_none_or(|deadline_ms| self.parts.due_ms(deadline_ms) > now_ms) {
                 visit(entry.key(), entry.value(), deadline_ms);
             }
         })
@@ -250,9 +235,9 @@ impl Shard {
         }
         let Some(from) = scan.position.filter(|_| keys_max > 0 && *steps > 0) else { return 0 };
         let mut visited = 0;
-        scan.position = self.keyspace.walk_while(from, keys_max, |entry| {
+        scan.position = self.parts.keyspace.walk_while(from, keys_max, |entry| {
             visited += 1;
-            if entry.deadline_ms().is_none_or(|deadline_ms| self.due_ms(deadline_ms) > now_ms) {
+            if entry.deadline_ms().is_none_or(|deadline_ms| self.parts.due_ms(deadline_ms) > now_ms) {
                 scan.take(entry.key(), steps, &mut emit);
             } else {
                 *steps = steps.saturating_sub(KEY_STEPS);
@@ -262,270 +247,93 @@ impl Shard {
         visited
     }
 
-    /// Which time to live keys get from now on that are written without one.
+    /// Which TTL keys get from now on that are written without one.
     pub fn set_auto_ttl(&mut self, auto_ttl: Arc<AutoTtl>) {
-        self.auto_ttl = auto_ttl;
+        self.parts.auto_ttl = auto_ttl;
     }
 
-    /// Which time to live keys get that are written without one.
+    /// Which TTL keys get that are written without one.
     pub fn auto_ttl(&self) -> &Arc<AutoTtl> {
-        &self.auto_ttl
+        &self.parts.auto_ttl
     }
 
     /// Begins to answer a question about the use of keys, at `now_ms`; [`Shard::advance`] goes on. `shard` is the
-    /// number by which the findings name this shard. `None` where nothing is counted.
-    pub fn ask(&mut self, question: Question, shard: usize, now_ms: u64) -> Option<Inquiry> {
+    /// number by which the result names this shard. `None` where nothing is counted.
+    pub fn ask(&mut self, question: Question, shard: usize, now_ms: u64) -> Option<Query> {
         let stats = self.stats();
-        let analytics = self.analytics.as_deref_mut()?;
+        let analytics = self.parts.analytics.as_deref_mut()?;
         analytics.set_time(now_ms);
-        Some(Inquiry::begin(question, analytics, &self.keyspace, stats, shard))
+        Some(Query::begin(question, analytics, &self.parts.keyspace, stats, shard))
     }
 
-    /// Goes on with an inquiry that this shard has begun: visits about `keys_max` keys. Returns what was found
+    /// Goes on with a query that this shard has begun: visits about `keys_max` keys. Returns what was found
     /// once there are no more to visit.
-    pub fn advance(&self, inquiry: &mut Inquiry, keys_max: usize) -> Option<Findings> {
-        let analytics = self.analytics.as_deref().expect("an inquiry begins only where something is counted");
-        inquiry.advance(keys_max, analytics, &self.keyspace)
+    pub fn advance(&self, query: &mut Query, keys_max: usize) -> Option<QueryResult> {
+        let analytics =
+            self.parts.analytics.as_deref().expect("a query begins only where something is counted");
+        query.advance(keys_max, analytics, &self.parts.keyspace)
     }
 
     /// Takes note of the last second, for what is found out over time. To be called about once a second;
     /// `latency_us` is how long requests took lately, if there were any.
     pub fn note_second(&mut self, now_ms: u64, latency_us: Option<f64>) {
         let stats = self.counters();
-        if let Some(analytics) = &mut self.analytics {
+        if let Some(analytics) = &mut self.parts.analytics {
             analytics.set_time(now_ms);
-            analytics.on_second(stats, latency_us, &self.keyspace);
+            analytics.on_second(stats, latency_us, &self.parts.keyspace);
         }
     }
 
     /// What is known of the use of keys and worth keeping over a restart; `None` where nothing is counted.
     pub fn analytics_to_keep(&self) -> Option<Vec<u8>> {
-        self.analytics.as_ref().map(|analytics| analytics.to_bytes())
+        self.parts.analytics.as_ref().map(|analytics| analytics.to_bytes())
     }
 
     /// Takes what [`Shard::analytics_to_keep`] gave an earlier process. To be called before the first request.
     /// `false` if these bytes are none of it; then nothing is changed.
     pub fn restore_analytics(&mut self, kept: &[u8]) -> bool {
-        self.analytics.as_mut().is_none_or(|analytics| analytics.restore(kept))
+        self.parts.analytics.as_mut().is_none_or(|analytics| analytics.restore(kept))
     }
 
     /// The number of keys, those that have expired but were not yet removed among them.
     pub fn key_count(&self) -> usize {
-        self.keyspace.len()
+        self.parts.keyspace.len()
     }
 
     /// The memory of the keys, their tables and indexes, in bytes, as the allocator was asked for it.
     pub fn memory_bytes(&self) -> usize {
-        self.keyspace.memory_bytes() + self.graveyard.iter().map(Keyspace::memory_bytes).sum::<usize>()
+        self.parts.keyspace.memory_bytes()
+            + self.parts.lazy_free.iter().map(Keyspace::memory_bytes).sum::<usize>()
     }
 
     /// How many requests were executed.
     pub fn operations(&self) -> u64 {
-        self.stats.reads + self.stats.writes
+        self.parts.stats.reads + self.parts.stats.writes
     }
 
     /// The counters, and the memory of the analytics, which takes milliseconds to count.
     pub fn stats(&self) -> Stats {
         Stats {
-            analytics_memory_bytes: self.analytics.as_ref().map_or(0, |it| it.memory_bytes() as u64),
+            analytics_memory_bytes: self.parts.analytics.as_ref().map_or(0, |it| it.memory_bytes() as u64),
             ..self.counters()
         }
     }
 
     fn counters(&self) -> Stats {
         Stats {
-            keys: self.keyspace.len() as u64,
-            keys_with_deadline: self.keyspace.deadline_count() as u64,
+            keys: self.parts.keyspace.len() as u64,
+            keys_with_deadline: self.parts.keyspace.deadline_count() as u64,
             memory_bytes: self.memory_bytes() as u64,
-            ..self.stats
+            ..self.parts.stats
         }
     }
+}
 
-    pub(crate) fn value_len_max(&self) -> usize {
-        self.value_len_max
-    }
-
-    /// Finds a key that exists; one that has expired is removed.
-    #[inline]
-    pub(crate) fn find(&mut self, key: &[u8], now_ms: u64) -> Option<Found> {
-        self.find_probe(self.keyspace.probe(key), now_ms)
-    }
-
-    #[inline]
-    fn find_probe(&mut self, probe: Probe<'_>, now_ms: u64) -> Option<Found> {
-        let (found, deadline_ms) = self.keyspace.find_with_deadline(probe)?;
-        if deadline_ms.is_some_and(|deadline_ms| self.due_ms(deadline_ms) <= now_ms) {
-            self.keyspace.remove(found);
-            self.stats.ttl_expired += 1;
-            return None;
-        }
-        Some(found)
-    }
-
-    /// As [`Shard::find`], for a command that reads: counts a hit or a miss.
-    #[inline]
-    pub(crate) fn look_up(&mut self, key: &[u8], now_ms: u64) -> Option<Found> {
-        let probe = self.keyspace.probe(key);
-        let found = self.find_probe(probe, now_ms);
-        match found {
-            Some(_) => self.stats.hits += 1,
-            None => self.stats.misses += 1,
-        }
-        if let Some(analytics) = &mut self.analytics {
-            analytics.on_read(probe, found, &mut self.keyspace);
-        }
-        found
-    }
-
-    /// Reads an entry that was found.
-    #[inline]
-    pub(crate) fn entry(&self, found: Found) -> Entry<'_> {
-        self.keyspace.entry(found)
-    }
-
-    /// The memory of a key that was found, in bytes.
-    pub(crate) fn footprint_bytes(&self, found: Found) -> usize {
-        self.keyspace.footprint_bytes(found)
-    }
-
-    /// Gives a key, which was or was not found, a value and a deadline.
-    #[inline]
-    pub(crate) fn put(
-        &mut self,
-        found: Option<Found>,
-        key: &[u8],
-        value: &[u8],
-        deadline_ms: Option<u64>,
-        changes: &mut Changes,
-    ) {
-        let deadline_ms = deadline_ms.or_else(|| self.auto_ttl.deadline_ms(key, self.now_ms));
-        match found {
-            Some(found) => {
-                self.count_write(key, found, value.len(), deadline_ms);
-                self.keyspace.set_value(found, value, deadline_ms);
-            }
-            None => {
-                let (probe, usage) = self.count_insert(key, value.len(), deadline_ms);
-                self.keyspace.insert(probe, value, deadline_ms, usage);
-            }
-        }
-        changes.push(&Change::Put { key, value, deadline_ms });
-    }
-
-    /// As [`Shard::put`], with an argument of a request, by its number, as the value: it is not copied if it is large
-    /// and its memory can be kept.
-    #[inline(always)] // It is one comparison before each write.
-    pub(crate) fn put_arg(
-        &mut self,
-        found: Option<Found>,
-        key: &[u8],
-        (request, index): (&Request<'_>, usize),
-        deadline_ms: Option<u64>,
-        changes: &mut Changes,
-    ) {
-        match request.shared_arg(index) {
-            None => self.put(found, key, request.arg(index), deadline_ms, changes),
-            Some(value) => self.put_shared(found, key, value, deadline_ms, changes),
-        }
-    }
-
-    #[inline(never)]
-    fn put_shared(
-        &mut self,
-        found: Option<Found>,
-        key: &[u8],
-        value: Bytes,
-        deadline_ms: Option<u64>,
-        changes: &mut Changes,
-    ) {
-        let deadline_ms = deadline_ms.or_else(|| self.auto_ttl.deadline_ms(key, self.now_ms));
-        changes.push_shared(key, value.clone(), deadline_ms);
-        match found {
-            Some(found) => {
-                self.count_write(key, found, value.len(), deadline_ms);
-                self.keyspace.set_shared(found, value, deadline_ms);
-            }
-            None => {
-                let (probe, usage) = self.count_insert(key, value.len(), deadline_ms);
-                self.keyspace.insert_shared(probe, value, deadline_ms, usage);
-            }
-        }
-    }
-
-    #[inline(always)] // What it returns would go through memory.
-    fn count_insert<'k>(
-        &mut self,
-        key: &'k [u8],
-        value_len: usize,
-        deadline_ms: Option<u64>,
-    ) -> (Probe<'k>, Option<Usage>) {
-        let probe = self.keyspace.probe(key);
-        let analytics = self.analytics.as_mut();
-        (probe, analytics.map(|analytics| analytics.on_insert(probe, value_len, deadline_ms)))
-    }
-
-    /// How the keys are used, if that is counted.
-    pub(crate) fn analytics(&self) -> Option<&Analytics> {
-        self.analytics.as_deref()
-    }
-
-    /// The entry of a key that is known not to have expired.
-    pub(crate) fn peek(&self, key: &[u8]) -> Option<Entry<'_>> {
-        self.keyspace.find(self.keyspace.probe(key)).map(|found| self.keyspace.entry(found))
-    }
-
-    /// Adds bytes at the end of a value.
-    pub(crate) fn append(&mut self, found: Found, key: &[u8], bytes: &[u8], changes: &mut Changes) {
-        let entry = self.entry(found);
-        let before = entry.value().len();
-        self.count_write(key, found, before + bytes.len(), entry.deadline_ms());
-        self.keyspace.splice(found, before, bytes);
-        let offset = u32::try_from(before).expect("values are bounded below 4 GiB");
-        changes.push(&Change::Splice { key, offset, bytes });
-    }
-
-    /// Gives a key another deadline.
-    pub(crate) fn set_deadline(
-        &mut self,
-        found: Found,
-        key: &[u8],
-        deadline_ms: Option<u64>,
-        changes: &mut Changes,
-    ) {
-        self.count_write(key, found, self.entry(found).value().len(), deadline_ms);
-        self.keyspace.set_deadline(found, deadline_ms);
-        changes.push(&Change::Deadline { key, deadline_ms });
-    }
-
-    /// Removes a key.
-    pub(crate) fn remove(&mut self, found: Found, key: &[u8], changes: &mut Changes) {
-        if let Some(analytics) = &mut self.analytics {
-            analytics.on_remove(key, found.hash);
-        }
-        self.keyspace.remove(found);
-        changes.push(&Change::Remove { key });
-    }
-
-    /// Removes every key, in no time.
-    pub(crate) fn clear(&mut self, changes: &mut Changes) {
-        if let Some(analytics) = &mut self.analytics {
-            analytics.on_clear();
-        }
-        self.bury();
-        changes.push(&Change::Clear);
-    }
-
-    #[inline]
-    fn count_write(&mut self, key: &[u8], found: Found, value_len: usize, deadline_ms: Option<u64>) {
-        if let Some(analytics) = &mut self.analytics {
-            analytics.on_write(key, found, value_len, deadline_ms, &mut self.keyspace);
-        }
-    }
-
-    fn bury(&mut self) {
-        if self.keyspace.len() > 0 {
-            self.graveyard.push(self.keyspace.take());
-        }
+#[cfg(test)]
+impl Shard {
+    /// The keys, for tests that look at entries.
+    pub(crate) fn keyspace(&self) -> &Keyspace {
+        &self.parts.keyspace
     }
 }
 
@@ -536,8 +344,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::commands::script;
-    use crate::{Dialect, decode};
+    use crate::commands::transcript;
+    use crate::{Dialect, clock, decode};
 
     fn shard_of(count: u32) -> Shard {
         let mut shard = Shard::new([1, 2, 3, 4]);
@@ -560,7 +368,7 @@ mod tests {
         assert_eq!(shard.next_deadline_ms(), Some(1501));
         assert_eq!((shard.key_count(), shard.stats().keys_with_deadline), (2500, 500));
         assert_eq!((shard.stats().ttl_expired, shard.stats().ttl_checks), (500, 500));
-        assert_eq!(script::content(&shard, 0).iter().filter_map(|(_, _, ms)| *ms).min(), Some(1501));
+        assert_eq!(transcript::content(&shard, 0).iter().filter_map(|(_, _, ms)| *ms).min(), Some(1501));
     }
 
     #[test]
@@ -609,7 +417,7 @@ mod tests {
                 shard.scan(&mut scan, 10, &mut { usize::MAX }, now_ms, |key| keys.push(key.to_vec()));
             }
             keys.sort();
-            let walked = script::content(shard, now_ms).into_iter().map(|(key, _, _)| key);
+            let walked = transcript::content(shard, now_ms).into_iter().map(|(key, _, _)| key);
             assert!(walked.eq(keys.iter().cloned()));
             String::from_utf8(keys.join(&b' ')).unwrap()
         };
@@ -649,7 +457,7 @@ mod tests {
         let mut shard = shard_of(2);
         for request in ["GET 1", "GET nope", "EXISTS 1 1 nope", "SET a b", "DEL nope"] {
             let words: Vec<_> = request.split(' ').map(|word| word.as_bytes().to_vec()).collect();
-            script::execute(&mut shard, Dialect::Text, &words, 0, &mut Changes::default());
+            transcript::execute(&mut shard, Dialect::Text, &words, 0, &mut Changes::default());
         }
         let stats = shard.stats();
         assert_eq!((stats.reads, stats.writes, stats.hits, stats.misses), (3, 2, 3, 2));
@@ -661,11 +469,11 @@ mod tests {
     #[test]
     fn reading_ahead_changes_nothing() {
         let shard = shard_of(1000);
-        let (stats, content) = (shard.stats(), script::content(&shard, 0));
+        let (stats, content) = (shard.stats(), transcript::content(&shard, 0));
         let keys: Vec<_> = (950..1050).map(|number: u32| number.to_string()).collect();
-        shard.warm(keys.iter().map(String::as_bytes));
-        shard.warm(std::iter::empty());
-        assert_eq!((shard.stats(), script::content(&shard, 0)), (stats, content));
+        shard.prefetch(keys.iter().map(String::as_bytes));
+        shard.prefetch(std::iter::empty());
+        assert_eq!((shard.stats(), transcript::content(&shard, 0)), (stats, content));
     }
 
     #[test]
@@ -689,12 +497,12 @@ mod tests {
             "PERSIST s:9",
         ] {
             let words: Vec<_> = request.split(' ').map(|word| word.as_bytes().to_vec()).collect();
-            script::execute(&mut shard, Dialect::Resp2, &words, 1000, &mut log);
+            transcript::execute(&mut shard, Dialect::Resp2, &words, 1000, &mut log);
         }
         let mut recovered = shard_of(0);
         decode(log.bytes()).for_each(|change| recovered.apply(&change.unwrap()));
         for shard in [&shard, &recovered] {
-            let content = script::content(shard, 1000);
+            let content = transcript::content(shard, 1000);
             let deadlines =
                 content.iter().map(|(key, _, ms)| (String::from_utf8_lossy(key).into_owned(), *ms));
             let deadlines: BTreeMap<_, _> = deadlines.collect();
@@ -720,7 +528,7 @@ mod tests {
         shard.apply(&Change::Put { key: b"k", value: b"abcdef", deadline_ms: Some(7) });
         shard.apply(&Change::Put { key: b"k", value: b"a", deadline_ms: Some(7) });
         shard.apply(&Change::Splice { key: b"k", offset: 4, bytes: b"x" });
-        assert_eq!(script::content(&shard, 0), [(b"k".to_vec(), b"a\0\0\0x".to_vec(), Some(7))]);
+        assert_eq!(transcript::content(&shard, 0), [(b"k".to_vec(), b"a\0\0\0x".to_vec(), Some(7))]);
     }
 
     /// A request in numbers: command, key, argument.
@@ -762,7 +570,7 @@ mod tests {
                 now_ms += 50;
                 let mut unlogged = Changes::default();
                 let changes = if index < begin { &mut unlogged } else { &mut log };
-                script::execute(&mut shard, Dialect::Resp2, &request_words(*request), now_ms, changes);
+                transcript::execute(&mut shard, Dialect::Resp2, &request_words(*request), now_ms, changes);
                 if let Some(from) = position.filter(|_| index >= begin) {
                     position = shard.walk(from, step, now_ms, |key, value, deadline_ms| {
                         recovered.apply(&Change::Put { key, value, deadline_ms });
@@ -775,10 +583,10 @@ mod tests {
                 });
             }
             decode(log.bytes()).for_each(|change| recovered.apply(&change.unwrap()));
-            prop_assert_eq!(script::content(&recovered, now_ms), script::content(&shard, now_ms));
+            prop_assert_eq!(transcript::content(&recovered, now_ms), transcript::content(&shard, now_ms));
             decode(log.bytes()).for_each(|change| recovered.apply(&change.unwrap()));
-            prop_assert_eq!(script::content(&recovered, now_ms), script::content(&shard, now_ms));
-            let live = script::content(&recovered, now_ms).len();
+            prop_assert_eq!(transcript::content(&recovered, now_ms), transcript::content(&shard, now_ms));
+            let live = transcript::content(&recovered, now_ms).len();
             recovered.expire(now_ms, usize::MAX);
             prop_assert_eq!(recovered.key_count(), live);
         }
@@ -794,7 +602,7 @@ mod tests {
                 model.retain(|_, (_, deadline_ms)| deadline_ms.is_none_or(|ms| ms > now_ms));
                 let words = request_words(request);
                 let (key, argument) = (words[1].clone(), words.get(2).cloned().unwrap_or_default());
-                script::execute(&mut shard, Dialect::Resp2, &words, now_ms, &mut Changes::default());
+                transcript::execute(&mut shard, Dialect::Resp2, &words, now_ms, &mut Changes::default());
                 match request.0 {
                     0 => drop(model.insert(key, (argument, None))),
                     1 => drop(model.insert(key, (argument, Some(now_ms + 300)))),
@@ -813,7 +621,7 @@ mod tests {
                     _ => {}
                 }
                 let expected: Vec<_> = model.iter().map(|(k, (v, ms))| (k.clone(), v.clone(), *ms)).collect();
-                prop_assert_eq!(script::content(&shard, now_ms), expected);
+                prop_assert_eq!(transcript::content(&shard, now_ms), expected);
             }
         }
     }

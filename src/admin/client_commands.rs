@@ -4,49 +4,29 @@ use std::borrow::Cow;
 
 use shard::{Dialect, Error, Reply, Request, parse_integer};
 
-use super::{About, REDIS_VERSION};
+use super::REDIS_VERSION;
 use crate::client::Client;
 
-pub(super) fn client_command(
-    client: &mut Client,
-    request: &Request<'_>,
-    about: &About<'_>,
-) -> Result<Reply<'static>, Error> {
-    let command = request.command;
-    let subcommand = request.arg(0).to_ascii_uppercase();
-    let arity = |count: usize, name: &'static str| match request.arg_count() == count + 1 {
-        true => Ok(()),
-        false => Err(Error::WrongSubcommandArity(command, name)),
-    };
-    match &subcommand[..] {
-        b"ID" => arity(0, "id").map(|()| Reply::Integer(client.id as i64)),
-        b"GETNAME" => {
-            arity(0, "getname")?;
-            let name = client.name.clone();
-            Ok(if name.is_empty() { Reply::Nil } else { Reply::Bulk(Cow::Owned(name)) })
-        }
-        b"SETNAME" => {
-            arity(1, "setname")?;
-            client.name = client_name(request.arg(1))?;
-            Ok(Reply::Ok)
-        }
-        b"SETINFO" => {
-            arity(2, "setinfo")?;
-            let attribute = request.arg(1).to_ascii_lowercase();
-            let known: [&[u8]; 2] = [b"lib-name", b"lib-ver"];
-            let Some(index) = known.into_iter().position(|name| name == attribute) else {
-                return Err(Error::UnknownClientAttribute(request.arg(1).into()));
-            };
-            client.library[index] = client_name(request.arg(2))?;
-            Ok(Reply::Ok)
-        }
-        b"INFO" => {
-            arity(0, "info")?;
-            Ok(Reply::Text(describe(client, "", about.worker)))
-        }
-        _ => Err(Error::UnknownSubcommand { command, name: request.arg(0).into() }),
-    }
+pub(super) fn name(client: &Client) -> Reply<'static> {
+    let name = client.name.clone();
+    if name.is_empty() { Reply::Nil } else { Reply::Bulk(Cow::Owned(name)) }
 }
+
+pub(super) fn set_name(client: &mut Client, request: &Request<'_>) -> Result<Reply<'static>, Error> {
+    client.name = client_name(request.arg(0))?;
+    Ok(Reply::Ok)
+}
+
+pub(super) fn set_info(client: &mut Client, request: &Request<'_>) -> Result<Reply<'static>, Error> {
+    let attribute = request.arg(0).to_ascii_lowercase();
+    let known: [&[u8]; 2] = [b"lib-name", b"lib-ver"];
+    let Some(index) = known.into_iter().position(|name| name == attribute) else {
+        return Err(Error::UnknownClientAttribute(request.arg(0).into()));
+    };
+    client.library[index] = client_name(request.arg(1))?;
+    Ok(Reply::Ok)
+}
+
 /// A line about a client, with some fields in the middle.
 pub(crate) fn describe(client: &Client, fields: &str, shard: usize) -> String {
     let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

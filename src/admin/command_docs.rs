@@ -2,89 +2,99 @@
 
 use std::borrow::Cow;
 
-use shard::command::{self, Access};
+use shard::command;
 use shard::{Command, Error, Reply, Request};
 
 /// The version of kvlite that had every command of the table first.
 const FIRST_VERSION: &str = "0.1.0";
 
-/// The answer to `HELP` behind a command that has subcommands, whose usage lists them.
-pub(super) fn subcommands(command: &Command) -> Reply<'static> {
-    let title = format!("{} <subcommand> [<arg> ...]. Subcommands are:", command.name);
-    let listed = command.usage.strip_prefix('[').and_then(|usage| usage.strip_suffix(']'));
-    let listed = listed.unwrap_or(command.usage).split(" | ").map(str::to_owned);
-    let lines = [title].into_iter().chain(listed).chain(["HELP".to_owned()]);
-    Reply::Array(lines.map(|line| Reply::Bulk(Cow::Owned(line.into_bytes()))).collect())
+/// The answer to `HELP` behind a command that has subcommands.
+pub(super) fn help(command: &Command) -> Reply<'static> {
+    let title = format!("{} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", command.name);
+    let rows = command::subcommands(command).iter();
+    let listed = rows.flat_map(|row| [command::call(row), format!("    {}.", row.summary)]);
+    let help = ["HELP".to_owned(), "    Prints this help.".to_owned()];
+    Reply::Array([title].into_iter().chain(listed).chain(help).map(text).collect())
 }
 
-pub(super) fn describe_commands(request: &Request<'_>) -> Result<Reply<'static>, Error> {
-    let table = command::TABLE;
-    let Some(subcommand) = request.args().next() else {
-        return Ok(Reply::Array(table.iter().map(command_info).collect()));
-    };
-    let names = request.args().skip(1);
-    let lower = |row: &Command| row.name.to_ascii_lowercase();
-    match &subcommand.to_ascii_uppercase()[..] {
-        b"COUNT" if request.arg_count() > 1 => Err(Error::WrongSubcommandArity(request.command, "count")),
-        b"COUNT" => Ok(Reply::Integer(table.len() as i64)),
-        b"LIST" if request.arg_count() > 1 => Err(Error::Syntax),
-        b"LIST" => Ok(Reply::Array(
-            table.iter().map(|row| Reply::Bulk(Cow::Owned(lower(row).into_bytes()))).collect(),
-        )),
-        b"INFO" if request.arg_count() == 1 => Ok(Reply::Array(table.iter().map(command_info).collect())),
-        b"INFO" => {
-            Ok(Reply::Array(names.map(|name| command::find(name).map_or(Reply::Nil, command_info)).collect()))
-        }
-        b"DOCS" => Ok(command_docs(&match request.arg_count() {
-            1 => table.iter().collect::<Vec<_>>(),
-            _ => names.filter_map(command::find).collect(),
-        })),
-        _ => Err(Error::UnknownSubcommand { command: request.command, name: subcommand.into() }),
+/// The reply to `COMMAND`, and to `COMMAND INFO` without names.
+pub(super) fn all_infos() -> Reply<'static> {
+    Reply::Array(command::TABLE.iter().map(command_info).collect())
+}
+
+/// `COMMAND INFO`.
+pub(super) fn infos(request: &Request<'_>) -> Reply<'static> {
+    if request.arg_count() == 0 {
+        return all_infos();
     }
+    let infos = request.args().map(|name| command::find_full(name).map_or(Reply::Nil, command_info));
+    Reply::Array(infos.collect())
+}
+
+/// `COMMAND DOCS`.
+pub(super) fn docs(request: &Request<'_>) -> Reply<'static> {
+    if request.arg_count() == 0 {
+        return command_docs(command::TABLE);
+    }
+    command_docs(request.args().filter_map(command::find_full))
+}
+
+/// `COMMAND LIST`: the names of all commands and their subcommands.
+pub(super) fn list(request: &Request<'_>) -> Result<Reply<'static>, Error> {
+    if request.arg_count() > 0 {
+        return Err(Error::Syntax);
+    }
+    let rows = command::TABLE.iter().flat_map(|row| std::iter::once(row).chain(command::subcommands(row)));
+    Ok(Reply::Array(rows.map(|row| text(row.full_name())).collect()))
 }
 
 /// A command as `COMMAND INFO` describes it: name, arity with the name counted (negative: at least), flags, first
-/// key, last key, step, and four lists (categories, tips, key specifications, subcommands) that are empty here.
+/// key, last key, step, three lists (categories, tips, key specifications) that are empty here, and its subcommands.
 pub(crate) fn command_info(row: &Command) -> Reply<'static> {
-    let arity = row.args_min as i64 + 1;
-    let keys = row.keys;
-    let (first, last, step) = match (keys.any, keys.step) {
-        (false, _) => (0, 0, 0),
-        (true, 0) => (keys.first as i64 + 1, keys.first as i64 + 1, 1),
-        (true, step) => (keys.first as i64 + 1, -1, step as i64),
+    // The names of a command and of its container count as arguments.
+    let arity = row.args_min as i64 + if row.container.is_some() { 2 } else { 1 };
+    let [first, last, step] = row.keys.as_redis_shows_them();
+    // Behind the name of a container everything stands one place further.
+    let (first, last) = match (row.container, first, last) {
+        (Some(_), 1.., 1..) => (first + 1, last + 1),
+        (Some(_), 1.., _) => (first + 1, last),
+        _ => (first, last),
     };
-    let flag = match row.access {
-        Access::Read => "readonly",
-        Access::Write => "write",
-        Access::Admin => "admin",
-    };
-    let name = Reply::Bulk(Cow::Owned(row.name.to_ascii_lowercase().into_bytes()));
     let empty = || Reply::Array(Vec::new());
     Reply::Array(vec![
-        name,
+        text(row.full_name()),
         Reply::Integer(if row.args_min == row.args_max { arity } else { -arity }),
-        Reply::Array(vec![Reply::Simple(flag)]),
+        Reply::Array(row.flags.names().map(Reply::Simple).collect()),
         Reply::Integer(first),
         Reply::Integer(last),
         Reply::Integer(step),
         empty(),
         empty(),
         empty(),
-        empty(),
+        Reply::Array(command::subcommands(row).iter().map(command_info).collect()),
     ])
 }
 
 /// The reply to `COMMAND DOCS` about these commands.
-pub(crate) fn command_docs(rows: &[&Command]) -> Reply<'static> {
-    let text = |text: &'static str| Reply::bytes(text.as_bytes());
+pub(crate) fn command_docs<'a>(rows: impl IntoIterator<Item = &'a Command>) -> Reply<'static> {
+    Reply::Map(rows.into_iter().map(|row| (row.full_name().into(), docs_of(row))).collect())
+}
+
+fn docs_of(row: &Command) -> Reply<'static> {
     // redis-cli crashes where a command has no group.
-    let docs = |row: &Command| {
-        Reply::Map(vec![
-            ("summary".into(), text(row.summary)),
-            ("since".into(), text(FIRST_VERSION)),
-            ("group".into(), text(row.group())),
-            ("usage".into(), text(row.usage)),
-        ])
-    };
-    Reply::Map(rows.iter().map(|row| (row.name.to_ascii_lowercase().into(), docs(row))).collect())
+    let mut docs = vec![
+        ("summary".into(), text(row.summary)),
+        ("since".into(), text(FIRST_VERSION)),
+        ("group".into(), text(row.group.name())),
+        ("usage".into(), text(command::usage(row))),
+    ];
+    let subcommands = command::subcommands(row);
+    if !subcommands.is_empty() {
+        docs.push(("subcommands".into(), command_docs(subcommands)));
+    }
+    Reply::Map(docs)
+}
+
+fn text(text: impl Into<String>) -> Reply<'static> {
+    Reply::Bulk(Cow::Owned(text.into().into_bytes()))
 }

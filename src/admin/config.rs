@@ -7,26 +7,20 @@ use shard::{AutoTtl, Dialect, Error, Glob, Reply, Request};
 use super::About;
 use crate::config::{InvalidValue, auto_ttl, auto_ttl_text, option_name};
 
-pub(super) fn config_command(about: &About<'_>, request: &Request<'_>) -> Result<Reply<'static>, Error> {
-    let subcommand = request.arg(0);
-    if !subcommand.eq_ignore_ascii_case(b"GET") {
-        return Err(Error::UnknownSubcommand { command: request.command, name: subcommand.into() });
-    }
-    if request.arg_count() < 2 {
-        return Err(Error::WrongSubcommandArity(request.command, "get"));
-    }
+/// `CONFIG GET`. In the text protocol the value alone, where no pattern is asked for.
+pub(super) fn get(about: &About<'_>, request: &Request<'_>) -> Result<Reply<'static>, Error> {
     let options = options(about);
     if request.dialect == Dialect::Text
-        && request.arg_count() == 2
-        && let name = option_name(request.arg(1))
+        && request.arg_count() == 1
+        && let name = option_name(request.arg(0))
         && !name.iter().any(|byte| b"*?[\\".contains(byte))
     {
         let option = options.into_iter().find(|(known, _)| known.as_bytes() == name);
-        let (_, value) = option.ok_or_else(|| Error::UnknownOption(request.arg(1).into()))?;
+        let (_, value) = option.ok_or_else(|| Error::UnknownOption(request.arg(0).into()))?;
         return Ok(Reply::Bulk(Cow::Owned(value.into_bytes())));
     }
     let mut shown = Vec::new();
-    mark_options(about, request.args().skip(1), &mut shown)?;
+    mark_options(about, request.args(), &mut shown)?;
     Ok(shown_options(about, &shown, request.dialect))
 }
 
@@ -51,16 +45,13 @@ pub(super) fn shown_options(about: &About<'_>, shown: &[bool], dialect: Dialect)
 
 /// What `CONFIG SET` asks for; of all options, one can change while the server runs.
 pub(super) fn setting(about: &About<'_>, request: &Request<'_>) -> Result<AutoTtl, Error> {
-    if request.arg_count() != 3 {
-        return Err(Error::WrongSubcommandArity(request.command, "set"));
-    }
-    let name = request.arg(1);
+    let name = request.arg(0);
     match about.shared.config.option(name) {
         Some(("auto-ttl", _)) => {}
         Some(_) => return Err(Error::FixedOption(name.into())),
         None => return Err(Error::UnknownSetting(name.into())),
     }
-    let rules = std::str::from_utf8(request.arg(2)).map_err(|_| InvalidValue::AutoTtl).and_then(auto_ttl);
+    let rules = std::str::from_utf8(request.arg(1)).map_err(|_| InvalidValue::AutoTtl).and_then(auto_ttl);
     rules.map_err(|error| Error::InvalidSetting("auto-ttl", error.to_string().into()))
 }
 

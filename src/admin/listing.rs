@@ -32,18 +32,18 @@ pub(crate) fn go_on(client: &mut Client, about: &About<'_>) -> bool {
     let reply = match found {
         Found::Infos => {
             client.replies.now(|out| {
-                let infos = names.map(|name| command::find(name).map_or(Reply::Nil, command_info));
+                let infos = names.map(|name| command::find_full(name).map_or(Reply::Nil, command_info));
                 infos.for_each(|info| protocol::write_item(&info, dialect, out));
             });
             None
         }
         Found::Docs(rows) => {
-            for row in names.filter_map(command::find) {
+            for row in names.filter_map(command::find_full) {
                 if !rows.contains(&row) {
                     rows.push(row);
                 }
             }
-            is_over.then(|| command_docs(rows))
+            is_over.then(|| command_docs(rows.iter().copied()))
         }
         Found::Options(shown) => {
             if let Err(error) = mark_options(about, names, shown) {

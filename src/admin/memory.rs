@@ -1,28 +1,8 @@
 //! What the memory is used for: `MEMORY STATS`.
 
-use std::borrow::Cow;
+use shard::{Reply, Stats};
 
-use shard::{Error, Reply, Request, Stats, command};
-
-use super::Next;
-use crate::mesh::Call;
 use crate::metrics::Report;
-
-/// What is to be done for a `MEMORY`.
-pub(super) fn memory_command(request: &Request<'_>) -> Result<Next, Error> {
-    let (subcommand, args) = (request.arg(0), request.arg_count() - 1);
-    let is = |name: &str| subcommand.eq_ignore_ascii_case(name.as_bytes());
-    let row = &command::MEMORY_USAGE;
-    match args {
-        _ if is("USAGE") && !(row.args_min..=row.args_max).contains(&args) => {
-            Err(Error::WrongSubcommandArity(request.command, "usage"))
-        }
-        _ if is("USAGE") => Ok(Next::AtOwner(row)),
-        0 if is("STATS") => Ok(Call::Report.into()),
-        _ if is("STATS") => Err(Error::WrongSubcommandArity(request.command, "stats")),
-        _ => Err(Error::UnknownSubcommand { command: request.command, name: subcommand.into() }),
-    }
-}
 
 /// What the memory is used for. The names are those of Redis where they mean the same.
 pub(super) fn memory_stats(report: &Report) -> Reply<'static> {
@@ -31,7 +11,7 @@ pub(super) fn memory_stats(report: &Report) -> Reply<'static> {
     let resident_bytes = resident_bytes();
     let fragmentation = resident_bytes.map(|resident| resident as f64 / allocated_bytes.max(1) as f64);
     let integer = |number: u64| Reply::Integer(number as i64);
-    let decimal = |number: f64| Reply::Bulk(Cow::Owned(format!("{number:.2}").into_bytes()));
+    let decimal = |number: f64| Reply::Double(format!("{number:.2}"));
     Reply::Map(vec![
         ("total.allocated".into(), integer(allocated_bytes)),
         ("dataset.bytes".into(), integer(memory_bytes)),

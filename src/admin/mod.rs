@@ -15,9 +15,9 @@ mod scan;
 
 use std::sync::Arc;
 
-use shard::analytics::inquiry::Question;
+use shard::analytics::query::Question;
 use shard::command::{self, Merge, Server};
-use shard::{AutoTtl, Command, Dialect, Error, Glob, Reply, Request, parse_integer};
+use shard::{AutoTtl, Dialect, Error, Glob, Reply, Request, parse_integer};
 
 use crate::client::listing::Listing;
 use crate::client::reply::answer;
@@ -67,8 +67,6 @@ pub(crate) enum Next {
     Keys(Arc<Glob>),
     /// Walk over a page of keys.
     Scan(ScanArguments),
-    /// Have the owner of the key run the command of this row, with the arguments behind the first one.
-    AtOwner(&'static Command),
     /// Go on with this in the turns to come.
     Listing(Listing),
 }
@@ -94,14 +92,20 @@ impl From<Call> for Next {
 pub(crate) fn run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Next {
     match try_run(client, request, about) {
         Ok(next) => next,
-        Err(Error::UnknownSubcommand { command, name }) if name.eq_ignore_ascii_case(b"HELP") => {
-            answer(client, request, &command_docs::subcommands(command));
-            Next::Nothing
-        }
         Err(error) => {
             answer(client, request, &Reply::Error(error));
             Next::Nothing
         }
+    }
+}
+
+/// The answer to a request whose subcommand has no row: each command that has subcommands has `HELP` among them.
+pub(crate) fn unknown_subcommand(error: Error) -> Reply<'static> {
+    match error {
+        Error::UnknownSubcommand { command, name } if name.eq_ignore_ascii_case(b"HELP") => {
+            command_docs::help(command)
+        }
+        error => Reply::Error(error),
     }
 }
 
@@ -111,7 +115,7 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
     };
     let config = &about.shared.config;
     let reply = match server {
-        Server::Analytics => {
+        Server::Question(_) => {
             let question = Question::of(request)?;
             return if config.enable_analytics {
                 Ok(Call::Ask(question).into())
@@ -119,19 +123,29 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
                 Err(Error::AnalyticsOff)
             };
         }
-        Server::Command | Server::Config if let Some(listing) = Listing::of(request, client) => {
+        Server::CommandDocs | Server::CommandInfo | Server::ConfigGet
+            if let Some(listing) = Listing::of(request, client) =>
+        {
             return Ok(Next::Listing(listing));
         }
-        Server::Client if request.arg(0).eq_ignore_ascii_case(b"LIST") => {
-            return if request.arg_count() > 1 { Err(Error::Syntax) } else { Ok(Call::Clients.into()) };
-        }
-        Server::Client => client_commands::client_command(client, request, about)?,
-        Server::Command => command_docs::describe_commands(request)?,
-        Server::Config if request.arg(0).eq_ignore_ascii_case(b"SET") => {
+        Server::ClientGetname => client_commands::name(client),
+        Server::ClientId => Reply::Integer(client.id as i64),
+        Server::ClientInfo => Reply::Text(client_commands::describe(client, "", about.worker)),
+        Server::ClientList if request.arg_count() > 0 => return Err(Error::Syntax),
+        Server::ClientList => return Ok(Call::Clients.into()),
+        Server::ClientSetinfo => client_commands::set_info(client, request)?,
+        Server::ClientSetname => client_commands::set_name(client, request)?,
+        Server::Command => command_docs::all_infos(),
+        Server::CommandCount => Reply::count(command::TABLE.len()),
+        Server::CommandDocs => command_docs::docs(request),
+        Server::CommandInfo => command_docs::infos(request),
+        Server::CommandList => command_docs::list(request)?,
+        Server::ConfigGet => config::get(about, request)?,
+        Server::ConfigSet => {
             let auto_ttl = config::setting(about, request)?;
             return Ok(Next::Ask(set_auto_ttl(auto_ttl, Reply::Ok, about)));
         }
-        Server::Config => config::config_command(about, request)?,
+        Server::Container => unreachable!("{} has a subcommand", request.command.name),
         Server::Echo => Reply::bytes(request.arg(0)),
         Server::Hello => client_commands::hello(client, request)?,
         Server::Ping => request.args().next().map_or(Reply::Simple("PONG"), Reply::bytes),
@@ -150,8 +164,12 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         }
         Server::Keys => return Ok(Next::Keys(Arc::new(Glob::new(request.arg(0))?))),
         Server::Scan => return Ok(Next::Scan(scan::scan_arguments(request)?)),
-        Server::Health | Server::Info | Server::Lastsave | Server::Stats => return Ok(Call::Report.into()),
-        Server::Memory => return memory::memory_command(request),
+        Server::CompactWhen
+        | Server::Health
+        | Server::Info
+        | Server::Lastsave
+        | Server::MemoryStats
+        | Server::Stats => return Ok(Call::Report.into()),
         Server::Backup
         | Server::Bgrewriteaof
         | Server::Bgsave
@@ -159,6 +177,7 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         | Server::Replication
         | Server::Save
         | Server::Sync
+        | Server::SyncOfText
         | Server::Waitaof => match persistence::run(client, request, server, about)? {
             Some(next) => return Ok(next),
             None => persistence::synced_count(0),
@@ -187,21 +206,21 @@ pub(crate) fn gathered(request: &Request<'_>, gather: &mut Gather, about: &About
         unreachable!("the shards run {}", request.command.name);
     };
     Gathered::Reply(match server {
-        Server::Analytics if gather.then.is_none() => {
+        Server::Question(_) if gather.then.is_none() => {
             let reply = found(request, gather);
             return follow_up(request, &reply, about)
                 .map_or(Gathered::Reply(reply), |ask| Gathered::Ask(Box::new(ask)));
         }
-        Server::Analytics | Server::Config => gather.then.take().expect("it was known from the start"),
-        Server::Client => gather.text(),
+        Server::Question(_) | Server::ConfigSet => gather.then.take().expect("it was known from the start"),
+        Server::ClientList => gather.text(),
         Server::Info if request.dialect == Dialect::Text => info::text_info(about, gather),
         Server::Info => info::info(about, request, gather),
         Server::Stats => info::stats(about, gather),
-        Server::Memory => memory::memory_stats(&gather.report),
+        Server::MemoryStats => memory::memory_stats(&gather.report),
         Server::Health => info::health(about, gather),
-        Server::Compact if request.arg_count() > 0 => persistence::compact_when(about, gather),
+        Server::CompactWhen => persistence::compact_when(about, gather),
         Server::Bgrewriteaof | Server::Bgsave => {
-            return persistence::begin_compaction(request, gather.report.compacting);
+            return persistence::begin_compaction(request, server, gather.report.compacting);
         }
         Server::Lastsave => Reply::Integer(gather.report.saved_s.unwrap_or_default() as i64),
         Server::Waitaof => match gather.merge(Merge::AllOk) {
@@ -235,8 +254,8 @@ fn set_auto_ttl(auto_ttl: AutoTtl, then: Reply<'static>, about: &About<'_>) -> A
 /// The reply to a question about the use of keys, out of what all shards have found.
 fn found(request: &Request<'_>, gather: &mut Gather) -> Reply<'static> {
     let question = Question::of(request).expect("it was understood before it was asked");
-    let mut all = gather.findings.drain(..);
-    let mut findings = all.next().expect("each worker has answered");
-    all.for_each(|more| findings.add(more, &question));
-    findings.reply(&question, request.dialect)
+    let mut all = gather.results.drain(..);
+    let mut result = all.next().expect("each worker has answered");
+    all.for_each(|more| result.add(more, &question));
+    result.reply(&question, request.dialect)
 }

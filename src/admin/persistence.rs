@@ -24,9 +24,7 @@ pub(super) fn run(
             return Err(Error::Syntax);
         }
         Server::Bgsave | Server::Bgrewriteaof => Call::Report.into(),
-        Server::Sync if client.dialect != Dialect::Text && request.command.name == "SYNC" => {
-            return Err(NO_REPLICATION);
-        }
+        Server::SyncOfText if client.dialect != Dialect::Text => return Err(NO_REPLICATION),
         Server::Replication => return Err(NO_REPLICATION),
         Server::Waitaof if waitaof_arguments(request)?.numlocal == 0 => return Ok(None),
         _ if about.some_hang => {
@@ -41,7 +39,6 @@ pub(super) fn run(
             let timeout_ms = Some(waitaof_arguments(request)?.timeout_ms).filter(|ms| *ms > 0);
             Next::Ask(Ask { call: Call::Sync, asks_hung: false, then: None, timeout_ms })
         }
-        Server::Compact if asks_when(request)? => Call::Report.into(),
         Server::Compact | Server::Save => Call::Compact.into(),
         _ => Call::Sync.into(),
     };
@@ -49,8 +46,8 @@ pub(super) fn run(
 }
 
 /// What comes of a `BGSAVE` or `BGREWRITEAOF`: a snapshot, which follows the one that is being written, if any.
-pub(super) fn begin_compaction(request: &Request<'_>, is_compacting: bool) -> Gathered {
-    let is_save = request.command.name == "BGSAVE";
+pub(super) fn begin_compaction(request: &Request<'_>, server: Server, is_compacting: bool) -> Gathered {
+    let is_save = server == Server::Bgsave;
     if is_save && is_compacting && request.arg_count() == 0 {
         return Gathered::Reply(Reply::Error(Error::SaveInProgress));
     }
@@ -109,13 +106,4 @@ fn waitaof_arguments(request: &Request<'_>) -> Result<WaitaofArguments, Error> {
     let timeout = timeout.ok_or(Error::OutOfRange("timeout is not an integer or out of range"))?;
     let timeout_ms = timeout.try_into().map_err(|_| Error::OutOfRange("timeout is negative"))?;
     Ok(WaitaofArguments { numlocal, timeout_ms })
-}
-
-/// Whether a `COMPACT` asks when it would happen.
-fn asks_when(request: &Request<'_>) -> Result<bool, Error> {
-    match request.args().next() {
-        None => Ok(false),
-        Some(word) if word.eq_ignore_ascii_case(b"WHEN") => Ok(true),
-        Some(word) => Err(Error::UnknownSubcommand { command: request.command, name: word.into() }),
-    }
 }

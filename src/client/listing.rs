@@ -1,6 +1,6 @@
 //! A description of very many things, on its way.
 
-use shard::command::{self, Command, Server};
+use shard::command::{Command, Run, Server};
 use shard::{OwnedRequest, Request};
 
 use super::Client;
@@ -33,16 +33,15 @@ impl Listing {
         if request.arg_count() <= NAMES_PER_TURN {
             return None;
         }
-        let is = |word: &str| request.arg(0).eq_ignore_ascii_case(word.as_bytes());
         let found = match request.command.run {
-            command::Run::Server(Server::Command) if is("INFO") => Found::Infos,
-            command::Run::Server(Server::Command) if is("DOCS") => Found::Docs(Vec::new()),
-            command::Run::Server(Server::Config) if is("GET") => Found::Options(Vec::new()),
+            Run::Server(Server::CommandInfo) => Found::Infos,
+            Run::Server(Server::CommandDocs) => Found::Docs(Vec::new()),
+            Run::Server(Server::ConfigGet) => Found::Options(Vec::new()),
             _ => return None,
         };
         if let Found::Infos = found {
-            client.replies.now(|out| protocol::begin_list(request.arg_count() - 1, client.dialect, out));
+            client.replies.now(|out| protocol::begin_list(request.arg_count(), client.dialect, out));
         }
-        Some(Listing { request: OwnedRequest::new(request), next: 1, found })
+        Some(Listing { request: OwnedRequest::new(request), next: 0, found })
     }
 }

@@ -319,7 +319,7 @@ impl Journal {
             return if waits { self.log.next_seq() } else { 0 };
         }
         let next_seq = self.log.next_seq();
-        match (changed, request.command.keys.any) {
+        match (changed, request.command.keys.any()) {
             (true, true) => {
                 request.keys().for_each(|key| self.uncommitted.note(Some(key), next_seq));
                 next_seq

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shard::analytics::inquiry::{Findings, Question};
+use shard::analytics::query::{QueryResult, Question};
 use shard::{AutoTtl, Command, Dialect, Glob, OwnedRequest, Reply, Request, Span};
 use wal::Image;
 
@@ -95,7 +95,7 @@ pub enum Call {
     Report,
     /// Describe the clients, a line each. Answered by `Part`.
     Clients,
-    /// Say how the keys are used. Answered by `Findings`.
+    /// Say how the keys are used. Answered by `QueryResult`.
     Ask(Question),
     /// The client is gone for which a `Scan` or an `Ask` was sent under the same id, or a command that takes
     /// several turns: what is left of it is not done, and what it is answered with will not be looked at.
@@ -141,7 +141,7 @@ pub enum Answer {
     /// The counters of a worker.
     Report(Box<Report>),
     /// How the keys of the shard are used.
-    Findings(Box<Findings>),
+    QueryResult(Box<QueryResult>),
 }
 
 /// A slice of the keyspace.

@@ -131,7 +131,7 @@ impl Mesh {
                     | Answer::Part(_)
                     | Answer::Committed(_)
                     | Answer::Page(_)
-                    | Answer::Findings(_) => {
+                    | Answer::QueryResult(_) => {
                         keep(worker, request_id, answer, open);
                     }
                     Answer::Failed(_)

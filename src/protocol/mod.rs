@@ -12,7 +12,7 @@ use std::{fmt, io::Write};
 use bytes::Bytes;
 use shard::{
     Command, Dialect, Error, Reply, Request, Span,
-    command::{self, Run, Server, TextForm},
+    command::{self, Flags, TextForm},
 };
 
 pub use resp::first_args;
@@ -405,14 +405,11 @@ impl ProtocolError {
 /// [`Error::WrongArity`]: too few, too many, or keys and values that do not pair up. [`Error::Syntax`]: more than
 /// [`OPTIONS_MAX`] where they are no list of keys or names.
 pub fn check_arity(command: &'static Command, arg_count: usize) -> Result<(), Error> {
-    let keys = command.keys;
-    let (first, step) = (keys.first.min(arg_count), keys.step);
-    let grouped = !keys.any || step < 2 || (arg_count - first).is_multiple_of(step);
-    if !grouped || !(command.args_min..=command.args_max).contains(&arg_count) {
+    let fits = (command.args_min..=command.args_max).contains(&arg_count);
+    if !fits || !command.keys.are_complete(arg_count) {
         return Err(Error::WrongArity(command));
     }
-    let lists = step > 0 || matches!(command.run, Run::Server(Server::Command | Server::Config));
-    if arg_count > OPTIONS_MAX && !lists { Err(Error::Syntax) } else { Ok(()) }
+    if arg_count > OPTIONS_MAX && !command.has(Flags::LISTS) { Err(Error::Syntax) } else { Ok(()) }
 }
 
 /// Appends the answer to a request of `arg_count` arguments; `command` is its row where it has one.

@@ -321,6 +321,12 @@ pub(super) fn write_reply(reply: &Reply<'_>, dialect: Dialect, out: &mut Vec<u8>
             (false, true) => b":1\r\n",
             (false, false) => b":0\r\n",
         }),
+        Reply::Double(digits) if resp3 => {
+            out.push(b',');
+            out.extend_from_slice(digits.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        Reply::Double(digits) => write_bulk(digits.as_bytes(), out),
         Reply::Bulk(bytes) => write_bulk(bytes, out),
         Reply::Shared(bytes) => write_bulk(bytes, out),
         Reply::Nil if resp3 => out.extend_from_slice(b"_\r\n"),
@@ -389,19 +395,12 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
         }
         Error::WrongArity(command) => {
             out.extend_from_slice(b"-ERR wrong number of arguments for '");
-            push_lowercase(command.name, out);
-            "' command"
-        }
-        Error::WrongSubcommandArity(command, subcommand) => {
-            out.extend_from_slice(b"-ERR wrong number of arguments for '");
-            push_lowercase(command.name, out);
-            out.push(b'|');
-            push_lowercase(subcommand, out);
+            out.extend_from_slice(command.full_name().as_bytes());
             "' command"
         }
         Error::InvalidExpire(command) => {
             out.extend_from_slice(b"-ERR invalid expire time in '");
-            push_lowercase(command.name, out);
+            out.extend_from_slice(command.full_name().as_bytes());
             "' command"
         }
         Error::HelloSyntax(option) => return echo(b"-ERR Syntax error in HELLO option '", option, b"'", out),
@@ -446,6 +445,8 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
         Error::NotAnInteger | Error::ExpireNotAnInteger | Error::InvalidDbIndex => {
             "-ERR value is not an integer or out of range"
         }
+        Error::NotAFloat => "-ERR value is not a valid float",
+        Error::NotFinite => "-ERR increment would produce NaN or Infinity",
         Error::Overflow => "-ERR increment or decrement would overflow",
         Error::DecrementOverflow => "-ERR decrement would overflow",
         Error::Syntax => "-ERR syntax error",
@@ -485,8 +486,4 @@ fn echo(before: &[u8], echoed: &[u8], after: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(before);
     push_echo(echoed, out);
     out.extend_from_slice(after);
-}
-
-fn push_lowercase(name: &str, out: &mut Vec<u8>) {
-    out.extend(name.bytes().map(|byte| byte.to_ascii_lowercase()));
 }

@@ -3,8 +3,8 @@
 //! The RESP tables hold what Redis 7.0.15 does with the same bytes, except where a comment says otherwise.
 
 use proptest::prelude::*;
-use shard::analytics::intervals::Refusal;
-use shard::command::find;
+use shard::InsufficientData;
+use shard::command::{find, find_full};
 
 use super::*;
 
@@ -494,6 +494,7 @@ fn replies_in_three_dialects() {
         ),
         (Reply::Bool(true), "1\n", ":1\r\n", "#t\r\n"),
         (Reply::Bool(false), "0\n", ":0\r\n", "#f\r\n"),
+        (Reply::Double("0.25".to_owned()), "0.25\n", "$4\r\n0.25\r\n", ",0.25\r\n"),
         (
             Reply::bytes(b"Hello, World!"),
             "Hello, World!\n",
@@ -623,7 +624,7 @@ fn errors_in_the_words_of_each_protocol() {
             "wrong number of arguments for 'mset' command",
         ),
         (
-            Error::WrongSubcommandArity(row("CLIENT"), "SETNAME"),
+            Error::WrongArity(find_full(b"client|setname").unwrap()),
             "wrong number of arguments for 'client|setname' command",
             "wrong number of arguments for 'client|setname' command",
         ),
@@ -667,7 +668,7 @@ fn errors_in_the_words_of_each_protocol() {
             "analytics not enabled; start the server with --enable-analytics",
         ),
         (
-            Error::InsufficientData(Refusal::FewObservations { needed: 9, have: 2 }),
+            Error::InsufficientData(InsufficientData::FewObservations { needed: 9, have: 2 }),
             "analytics not enabled or insufficient data: 2 re-accesses were seen, 9 are needed",
             "insufficient data: 2 re-accesses were seen, 9 are needed",
         ),

@@ -257,6 +257,7 @@ fn push_scalar(reply: &Reply<'_>, out: &mut Vec<u8>) {
         }
         Reply::Integer(n) => push_integer(*n, out),
         Reply::Bool(yes) => push_integer(u8::from(*yes), out),
+        Reply::Double(digits) => out.extend_from_slice(digits.as_bytes()),
         Reply::Bulk(bytes) => push_value(bytes, out),
         Reply::Shared(bytes) => push_value(bytes, out),
         Reply::Text(text) => push_value(text.as_bytes(), out),
@@ -320,7 +321,7 @@ fn push_error(error: &Error, out: &mut Vec<u8>) {
             push_echo(name, out);
             "'"
         }
-        Error::WrongArity(command) => {
+        Error::WrongArity(command) if command.container.is_none() => {
             for part in ["-ERR ", command.name, " requires ", command.needs] {
                 out.extend_from_slice(part.as_bytes());
             }

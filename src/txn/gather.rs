@@ -1,6 +1,6 @@
 //! One answer from every worker, gathered into one.
 
-use shard::analytics::inquiry::Findings;
+use shard::analytics::query::QueryResult;
 use shard::command::{Merge, Run};
 use shard::{OwnedRequest, Reply, Request};
 
@@ -15,7 +15,7 @@ pub struct Gather {
     /// The sum of the reports, where reports were asked for.
     pub report: Box<Report>,
     /// What each shard has found, where that was asked for.
-    pub findings: Vec<Findings>,
+    pub results: Vec<QueryResult>,
     /// What the client is answered once all is done, where that is known.
     pub then: Option<Reply<'static>>,
     /// Until when the client waits, in milliseconds from the start of the server; none for no end.
@@ -45,7 +45,7 @@ impl Gather {
         Gather {
             request: OwnedRequest::new(request),
             report: Box::default(),
-            findings: Vec::new(),
+            results: Vec::new(),
             then: None,
             deadline_ms: None,
             parts: Vec::new(),
@@ -59,7 +59,7 @@ impl Gather {
         match answer {
             Answer::Part(reply) => self.parts.push(reply),
             Answer::Report(report) => self.report.add(&report),
-            Answer::Findings(findings) => self.findings.push(*findings),
+            Answer::QueryResult(result) => self.results.push(*result),
             _ => unreachable!("no other answer is gathered"),
         }
         self.unanswered.retain(|worker| *worker != from);
@@ -67,8 +67,8 @@ impl Gather {
     }
 
     /// Whether it was asked how the keys are used: nothing but the reply comes of it, and it may take long.
-    pub fn is_of_findings(&self) -> bool {
-        matches!(self.request.command.run, Run::Server(shard::command::Server::Analytics))
+    pub fn is_of_results(&self) -> bool {
+        matches!(self.request.command.run, Run::Server(shard::command::Server::Question(_)))
             && self.then.is_none()
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shard::command::{Access, Keys, Merge, Run};
+use shard::command::{Flags, Merge, Run};
 use shard::{OwnedRequest, Reply, Request};
 
 use super::merge::merge_parts;
@@ -54,7 +54,7 @@ impl Transaction {
         for (number, key) in request.keys().enumerate() {
             keys_of[owner(key, workers)].push(number);
         }
-        let everywhere = !request.command.keys.any;
+        let everywhere = !request.command.keys.any();
         let parts: Vec<Part> = (keys_of.into_iter().enumerate())
             .filter(|(_, keys)| everywhere || !keys.is_empty())
             .map(|(worker, keys)| Part { worker, keys, locked: false, reply: None, image: None })
@@ -72,11 +72,11 @@ impl Transaction {
     fn lock(&self, part: usize, request_id: RequestId, mesh: &mut Mesh) {
         let Part { worker, keys, .. } = &self.parts[part];
         let request = self.request.request();
-        let Keys { first, step, any } = request.command.keys;
+        let spec = request.command.keys;
         let batch = mesh.to(*worker);
-        let args = if any {
-            let groups = keys.iter().map(|key| first + key * step..first + (key + 1) * step);
-            batch.args(groups.flatten().map(|index| request.arg(index)))
+        let args = if spec.any() {
+            let parts = keys.iter().map(|number| spec.part(*number));
+            batch.args(parts.flatten().map(|index| request.arg(index)))
         } else {
             batch.args(request.args())
         };
@@ -144,7 +144,7 @@ impl Transaction {
                 self.ascend(at + 1, request_id, mesh);
                 None
             }
-            Phase::Together | Phase::Ascending(_) if self.request.command.access == Access::Write => {
+            Phase::Together | Phase::Ascending(_) if self.request.command.has(Flags::WRITE) => {
                 self.phase = Phase::Running;
                 self.unanswered = self.parts.len();
                 for part in &self.parts {
@@ -199,8 +199,8 @@ impl Transaction {
 
     fn merge(&mut self) -> Reply<'static> {
         let merge = match self.request.command.run {
-            Run::Keys(_, merge) | Run::EveryShard(_, merge) => merge,
-            Run::Key(_) | Run::Server(_) => Merge::AllOk,
+            Run::Keys(merge) | Run::EveryShard(merge) => merge,
+            Run::Key | Run::Server(_) => Merge::AllOk,
         };
         let key_count = self.request.request().keys().count();
         let replies = self

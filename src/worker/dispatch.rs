@@ -2,7 +2,7 @@
 //! job over several; and the answers that other workers give. Nothing here waits.
 
 use bytes::Bytes;
-use shard::command::{Access, Run};
+use shard::command::{self, Flags, Run};
 use shard::{Error, OwnedRequest, PROBED_BYTES_MIN, Reply, Request, has_room_for};
 
 use super::Worker;
@@ -48,7 +48,7 @@ impl Worker {
     ) -> Flow {
         client.waits_for_last = false;
         let command = match parser.command() {
-            Some(command) if !client.is_in_multi || command.runs_in_multi() => command,
+            Some(command) if !client.is_in_multi || command.has(Flags::NOT_QUEUED) => command,
             _ => {
                 self.commands += 1;
                 refuse(parser, client, input);
@@ -59,6 +59,15 @@ impl Worker {
             None => parser.request(input, command, client.dialect),
             Some(memory) => parser.request_in(memory, command, client.dialect),
         };
+        let request = match command::resolve(request) {
+            Ok(request) => request,
+            Err(error) => {
+                self.commands += 1;
+                answer(client, &request, &admin::unknown_subcommand(error));
+                return Flow::Taken;
+            }
+        };
+        let command = request.command;
         if let Err(error) = protocol::check_arity(command, request.arg_count()) {
             self.commands += 1;
             answer(client, &request, &Reply::Error(error));
@@ -71,7 +80,7 @@ impl Worker {
             answer(client, &request, &Reply::Error(Error::OutOfMemory));
             return Flow::Taken;
         }
-        if self.lifecycle.is_loading() && !command.runs_while_loading() {
+        if self.lifecycle.is_loading() && !command.has(Flags::LOADING) {
             self.commands += 1;
             let percent = self.shared.loading.percent();
             answer(client, &request, &Reply::Error(Error::Loading { percent }));
@@ -79,7 +88,7 @@ impl Worker {
         }
         let single = self.mesh.worker_count() == 1;
         match command.run {
-            Run::Key(_) | Run::Keys(..) => match route(&request, self.mesh.worker_count()) {
+            Run::Key | Run::Keys(..) => match route(&request, self.mesh.worker_count()) {
                 Route::One(worker) if worker == self.index => self.run_here(client, &request),
                 Route::One(worker) if self.mesh.is_full(worker) && !self.watchdog.is_hung(worker) => {
                     client.waits_for = Some(worker);
@@ -95,7 +104,7 @@ impl Worker {
             Run::EveryShard(..) if single => self.run_here(client, &request),
             Run::EveryShard(..) | Run::Server(_) if !client.is_quiet() => return Flow::Later,
             Run::EveryShard(..) if self.watchdog.some_hang() => answer(client, &request, &hangs()),
-            Run::EveryShard(..) if command.access == Access::Write => {
+            Run::EveryShard(..) if command.has(Flags::WRITE) => {
                 self.begin_transaction(client, &request);
             }
             Run::EveryShard(..) => self.begin_gather(client, &request, self.responsive(), |batch| {
@@ -113,13 +122,6 @@ impl Worker {
             Next::Nothing => {}
             Next::Ask(ask) => self.ask(client, request, ask),
             Next::Backup => self.begin_transaction(client, request),
-            Next::AtOwner(row) => {
-                let request = &request.subcommand(row);
-                match route(request, self.mesh.worker_count()) {
-                    Route::One(worker) if worker != self.index => self.run_there(worker, client, request),
-                    _ => self.run_here(client, request),
-                }
-            }
             Next::Listing(listing) => self.begin_job(client, Job::Listing(listing)),
             Next::Keys(pattern) => {
                 let walk = Walk::all(pattern, client.dialect, job_id(client), &mut self.mesh);
@@ -362,7 +364,7 @@ impl Worker {
                 let request = gather.request.clone();
                 let request = request.request();
                 let gathered = match request.command.run {
-                    Run::EveryShard(_, merge) => Gathered::Reply(gather.merge(merge)),
+                    Run::EveryShard(merge) => Gathered::Reply(gather.merge(merge)),
                     _ => admin::gathered(&request, gather, &self.about()),
                 };
                 let reply = match self.conclude(gathered) {

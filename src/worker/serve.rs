@@ -228,7 +228,7 @@ impl Worker {
         let request_id = job_id(client);
         match client.job.as_deref_mut() {
             Some(Job::Walk(walk)) => self.mesh.to(walk.shard()).call(request_id, Call::Forget),
-            Some(Job::Gather(gather)) if gather.is_of_findings() => {
+            Some(Job::Gather(gather)) if gather.is_of_results() => {
                 gather
                     .unanswered()
                     .iter()

@@ -37,7 +37,7 @@ const RESP: &[Script] = &[
         HOTKEYS -> []
         ANALYZE a -> ["reads", 0, "writes", 1, ...]
         ANALYTICS NOPE -> -ERR unknown subcommand 'NOPE'. Try ANALYTICS HELP.
-        ANALYTICS HELP -> ["ANALYTICS <subcommand> [<arg> ...]. Subcommands are:", "STATUS", "RESET", "HELP"]
+        ANALYTICS HELP -> ["ANALYTICS <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", "RESET", *, "STATUS", *, "HELP", "    Prints this help."]
         "#,
     ),
     own(
@@ -226,11 +226,15 @@ const RESP: &[Script] = &[
         COMMAND LIST x -> -ERR syntax error
         COMMAND INFO get -> [["get", 2, *, 1, 1, 1, ...]]
         COMMAND INFO SET nope mset -> [["set", -3, *, 1, 1, 1, ...], nil, ["mset", -3, *, 1, -1, 2, ...]]
+        COMMAND INFO config|get Config|GET get|x -> [["config|get", -3, [+admin, +noscript, +loading, +stale], 0, 0, 0, ...], ["config|get", ...], nil]
+        COMMAND INFO memory|usage -> [["memory|usage", -3, [+readonly], 2, 2, 1, ...]]
+        COMMAND INFO client -> [["client", -2, [], 0, 0, 0, *, *, *, [[~"client|", ...], ...]]]
         COMMAND LIST -> [*, ...]
         COMMAND DOCS get -> ["get", ["summary", *, "since", *, "group", "string", ...]]
         COMMAND DOCS del echo -> ["del", [*, *, *, *, "group", "generic", ...], "echo", [*, *, *, *, "group", "connection", ...]]
         COMMAND DOCS flushall info -> ["flushall", [*, *, *, *, "group", "server", ...], "info", [*, *, *, *, "group", "server", ...]]
         COMMAND DOCS nope -> []
+        COMMAND DOCS config|get -> ["config|get", ["summary", *, "since", *, "group", "server", ...]]
         COMMAND NOPE -> -ERR unknown subcommand 'NOPE'. Try COMMAND HELP.
         COMMAND HELP -> [*, ...]
         "#,
@@ -246,7 +250,7 @@ const RESP: &[Script] = &[
         GET a -> "2"
         COMPACT WHEN -> ["reason", "short-log", "log_percent", 0, "load", *, "forecast", nil, "lowest", nil, "hour", nil, "hours_known", 0]
         COMPACT NOW -> -ERR unknown subcommand 'NOW'. Try COMPACT HELP.
-        COMPACT help -> ["COMPACT <subcommand> [<arg> ...]. Subcommands are:", "WHEN", "HELP"]
+        COMPACT help -> ["COMPACT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", "WHEN", *, "HELP", *]
         "#,
     ),
     script(
@@ -443,6 +447,57 @@ const RESP: &[Script] = &[
     ),
     own("HEALTH", "HEALTH -> ~\"\\\"status\\\":\\\"healthy\\\"\"\n HEALTH -> ~\"\\\"wal_healthy\\\":true\""),
     script(
+        "GETDEL",
+        r#"
+        SET a 1 -> +OK
+        GETDEL a -> "1"
+        GETDEL a -> nil
+        EXISTS a -> 0
+        GETDEL a b -> -ERR wrong number of arguments for 'getdel' command
+        "#,
+    ),
+    script(
+        "GETEX",
+        r#"
+        SET a 1 -> +OK
+        GETEX a EX 100 -> "1"
+        TTL a -> 99..100
+        GETEX a -> "1"
+        TTL a -> 99..100
+        GETEX a PERSIST -> "1"
+        TTL a -> -1
+        GETEX a EXAT 33000000000 -> "1"
+        TTL a -> 1..33000000000
+        GETEX a PX 20 -> "1"
+        eventually GETEX a -> nil
+        GETEX a EX 0 -> nil
+        SET a 2 -> +OK
+        GETEX a EX 0 -> -ERR invalid expire time in 'getex' command
+        GETEX a EX x -> -ERR value is not an integer or out of range
+        GETEX a EX 1 PX 1 -> -ERR syntax error
+        GETEX a PERSIST EX 1 -> -ERR syntax error
+        GETEX a KEEPTTL -> -ERR syntax error
+        GETEX a PXAT 1 -> "2"
+        EXISTS a -> 0
+        GETEX -> -ERR wrong number of arguments for 'getex' command
+        "#,
+    ),
+    script(
+        "GETRANGE",
+        r#"
+        SET a Hello -> +OK
+        GETRANGE a 0 -1 -> "Hello"
+        GETRANGE a 1 3 -> "ell"
+        GETRANGE a -3 -2 -> "ll"
+        GETRANGE a -9 0 -> "H"
+        GETRANGE a 5 9 -> ""
+        GETRANGE a -1 -2 -> ""
+        GETRANGE nope 0 -1 -> ""
+        GETRANGE a x 1 -> -ERR value is not an integer or out of range
+        GETRANGE a 0 -> -ERR wrong number of arguments for 'getrange' command
+        "#,
+    ),
+    script(
         "HELLO",
         r#"
         HELLO -> ["server", *, "version", *, "proto", 2, "id", *, "mode", *, "role", "master", "modules", []]
@@ -505,6 +560,23 @@ const RESP: &[Script] = &[
         "#,
     ),
     script(
+        "INCRBYFLOAT",
+        r#"
+        INCRBYFLOAT a 10.50 -> "10.5"
+        INCRBYFLOAT a 0.1 -> "10.6"
+        INCRBYFLOAT a -5 -> "5.6"
+        SET a 5.0e3 -> +OK
+        INCRBYFLOAT a 2.0e2 -> "5200"
+        INCRBYFLOAT a 0x1p-2 -> "5200.25"
+        INCRBYFLOAT a 1x -> -ERR value is not a valid float
+        INCRBYFLOAT a inf -> -ERR increment would produce NaN or Infinity
+        GET a -> "5200.25"
+        SET b one -> +OK
+        INCRBYFLOAT b 1 -> -ERR value is not a valid float
+        INCRBYFLOAT a -> -ERR wrong number of arguments for 'incrbyfloat' command
+        "#,
+    ),
+    script(
         "INFO",
         r##"
         INFO -> ~"# Server"
@@ -557,7 +629,7 @@ const RESP: &[Script] = &[
         MEMORY USAGE -> -ERR wrong number of arguments for 'memory|usage' command
         MEMORY STATS a -> -ERR wrong number of arguments for 'memory|stats' command
         MEMORY DOCTOR -> -ERR unknown subcommand 'DOCTOR'. Try MEMORY HELP.
-        MEMORY HELP -> ["MEMORY <subcommand> [<arg> ...]. Subcommands are:", "STATS", "USAGE key [SAMPLES count]", "HELP"]
+        MEMORY HELP -> ["MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", "STATS", *, "USAGE key [SAMPLES count]", *, "HELP", *]
         "#,
     ),
     script(
@@ -605,6 +677,20 @@ const RESP: &[Script] = &[
         PING "" -> ""
         ping -> +PONG
         PING a b -> -ERR wrong number of arguments for 'ping' command
+        "#,
+    ),
+    script(
+        "PSETEX",
+        r#"
+        PSETEX a 100000 v -> +OK
+        GET a -> "v"
+        PTTL a -> 90000..100000
+        PSETEX a 0 w -> -ERR invalid expire time in 'psetex' command
+        PSETEX a 9223372036854775807 w -> -ERR invalid expire time in 'psetex' command
+        PSETEX a ten w -> -ERR value is not an integer or out of range
+        PSETEX a 20 w -> +OK
+        eventually GET a -> nil
+        PSETEX a 10 -> -ERR wrong number of arguments for 'psetex' command
         "#,
     ),
     script(
@@ -766,6 +852,23 @@ const RESP: &[Script] = &[
     own(
         "STATS",
         "SET a 1 -> +OK\n GET a -> \"1\"\n STATS -> [\"keys\", 1, \"connections\", *, \"wal_size\", *, ...]",
+    ),
+    script(
+        "SETRANGE",
+        r#"
+        SETRANGE a 0 Hello -> 5
+        SETRANGE a 1 ipp -> 5
+        GET a -> "Hippo"
+        SETRANGE a 7 x -> 8
+        GETRANGE a 5 6 -> "\x00\x00"
+        SETRANGE a 9 "" -> 8
+        SETRANGE nope 9 "" -> 0
+        EXISTS nope -> 0
+        SETRANGE a -1 x -> -ERR offset is out of range
+        SETRANGE a x x -> -ERR value is not an integer or out of range
+        SETRANGE a 536870912 x -> -ERR string exceeds maximum allowed size (proto-max-bulk-len)
+        SETRANGE a 1 -> -ERR wrong number of arguments for 'setrange' command
+        "#,
     ),
     script(
         "STRLEN",
@@ -964,6 +1067,9 @@ const TEXT: &[Script] = &[
     own("FLUSHALL", "MSET a 1 b 2 c 3 -> +OK\n FLUSHALL -> +OK\n DBSIZE -> 0"),
     own("FLUSHDB", "MSET a 1 b 2 c 3 -> +OK\n FLUSHDB -> +OK\n DBSIZE -> 0"),
     own("GET", "GET nope -> -ERR key not found\n SET a b -> +OK\n GET a -> b\n get a -> b\n GeT a -> b"),
+    own("GETDEL", "SET a one two -> +OK\n GETDEL a -> one two\n GETDEL a -> -ERR key not found\n EXISTS a -> 0"),
+    own("GETEX", "SET a one two -> +OK\n GETEX a EX 100 -> one two\n TTL a -> <99..100>\n GETEX nope -> -ERR key not found"),
+    own("GETRANGE", "SET a Hello -> +OK\n GETRANGE a 1 -2 -> ell\n GETRANGE nope 0 -1 -> \"\""),
     own("HEALTH", "HEALTH -> {\"status\":\"healthy\",\"keys\":0,<..>\"wal_healthy\":true<..>}"),
     own("HELLO", "HELLO -> <..> | <rest>\n HELLO 99 -> -<..>\n PING -> +PONG"),
     own(
@@ -979,6 +1085,7 @@ const TEXT: &[Script] = &[
         "#,
     ),
     own("INCRBY", "INCRBY a 5 -> 5\n INCRBY a -7 -> -2\n INCRBY a x -> -ERR <..>\n GET a -> -2"),
+    own("INCRBYFLOAT", "INCRBYFLOAT a 10.5 -> 10.5\n INCRBYFLOAT a 0.1 -> 10.6\n INCRBYFLOAT a x -> -ERR value is not a valid float"),
     own("INFO", "MSET a 1 b 2 c 3 -> +OK\n INFO -> +OK keys=3 connections=<1..> wal_size=<1..>"),
     own(
         "KEYS",
@@ -1019,6 +1126,7 @@ const TEXT: &[Script] = &[
     own("KVLITE.SYNC", "SET a 1 -> +OK\n KVLITE.SYNC -> +OK"),
     own("RESET", "CLIENT SETNAME n -> +OK\n RESET -> +RESET\n CLIENT GETNAME -> -ERR key not found"),
     own("PING", "PING -> +PONG\n ping -> +PONG\n PING hello -> hello"),
+    own("PSETEX", "PSETEX s 100000 two words -> +OK\n GET s -> two words\n PSETEX s 0 v -> -ERR invalid TTL"),
     own(
         "PTTL",
         "PTTL nope -> -2\n SET a 1 -> +OK\n PTTL a -> -1\n SETEX a 100 1 -> +OK\n PTTL a -> <90000..100000>",
@@ -1067,6 +1175,7 @@ const TEXT: &[Script] = &[
         "#,
     ),
     own("SETNX", "SETNX a one two -> 1\n SETNX a three -> 0\n GET a -> one two"),
+    own("SETRANGE", "SETRANGE a 0 one two -> 7\n SETRANGE a 4 six -> 7\n GET a -> one six"),
     own(
         "STATS",
         "SET a 1 -> +OK\n GET a -> 1\n \

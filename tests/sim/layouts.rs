@@ -64,7 +64,7 @@ fn filled(dice: &mut Dice, shards: usize) -> (MemDisk, Model) {
     let mix = Mix { keys: 60, keys_per_request: 1 };
     let mortal = Call::new("SET", &[b"mortal", b"x", b"PX", b"1000"]);
     for call in (0..300).map(|_| mix.call(dice)).chain([mortal]) {
-        if !call.row.keys.any || call.row.name == "MSET" && call.args.len() > 2 {
+        if !call.row.keys.any() || call.row.name == "MSET" && call.args.len() > 2 {
             continue; // Here a request belongs to one shard.
         }
         let (shard, log) = &mut owners[slots::owner(&call.args[0], shards)];

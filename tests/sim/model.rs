@@ -2,6 +2,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use shard::clock::{deadline_by_wall_clock, due_ms};
+use shard::long_double::LongDouble;
 use shard::{Command, Dialect, Error, Reply};
 
 use crate::requests::Call;
@@ -67,7 +68,14 @@ impl Model {
         let keys = &call.args;
         match call.row.name {
             "GET" => self.value(&keys[0], now_ms),
+            "GETDEL" => {
+                let value = self.value(&keys[0], now_ms);
+                self.remove(&keys[0], now_ms);
+                value
+            }
+            "GETEX" => self.getex(call, now_ms).into(),
             "MGET" => Reply::Array(keys.iter().map(|key| self.value(key, now_ms)).collect()),
+            "GETRANGE" => self.getrange(call, now_ms).into(),
             "STRLEN" => number(self.find(&keys[0], now_ms).map_or(0, |(value, _)| value.len())),
             "EXISTS" => number(keys.iter().filter(|key| self.find(key, now_ms).is_some()).count()),
             "DBSIZE" => number(self.live(now_ms).len()),
@@ -75,12 +83,15 @@ impl Model {
             "CLEAR" | "FLUSHALL" | "FLUSHDB" => self.clear(call),
             "SET" => self.set(call, now_ms).into(),
             "SETNX" => self.setnx(call, now_ms).into(),
-            "SETEX" => self.setex(call, now_ms).into(),
+            "SETEX" => self.setex(call, "EX", now_ms).into(),
+            "PSETEX" => self.setex(call, "PX", now_ms).into(),
             "MSET" => self.mset(call).into(),
+            "SETRANGE" => self.setrange(call, now_ms).into(),
             "APPEND" => self.append(call, now_ms).into(),
             "INCR" => self.add(call, Ok(1), now_ms).into(),
             "DECR" => self.add(call, Ok(-1), now_ms).into(),
             "INCRBY" => self.add(call, integer(&call.args[1]), now_ms).into(),
+            "INCRBYFLOAT" => self.add_float(call, now_ms).into(),
             "DECRBY" => {
                 let amount = integer(&call.args[1]);
                 let negated = amount.and_then(|by| by.checked_neg().ok_or(Error::DecrementOverflow));
@@ -174,6 +185,48 @@ impl Model {
         })
     }
 
+    fn getex(&mut self, call: &Call, now_ms: u64) -> Answer {
+        let key = &call.args[0];
+        let (mut persists, mut time) = (false, None);
+        let mut options = call.args[1..].iter();
+        while let Some(option) = options.next() {
+            match &option.to_ascii_uppercase()[..] {
+                b"PERSIST" if time.is_none() => persists = true,
+                name @ (b"EX" | b"PX" | b"EXAT" | b"PXAT") if !persists => {
+                    let name = std::str::from_utf8(name).expect("it is ASCII").to_owned();
+                    let amount = options.next().ok_or(Error::Syntax)?;
+                    if time.is_some_and(|(other, _)| other != name) {
+                        return Err(Error::Syntax);
+                    }
+                    time = Some((name, amount));
+                }
+                _ => return Err(Error::Syntax),
+            }
+        }
+        let Some((value, _)) = self.find(key, now_ms).cloned() else { return Ok(Reply::Nil) };
+        if persists {
+            self.put(key, &value, None);
+        } else if let Some((unit, amount)) = time {
+            let deadline_ms = deadline(call, &unit, amount, now_ms)?;
+            self.put(key, &value, Some(deadline_ms));
+            if due(deadline_ms) <= now_ms {
+                self.content.remove(key);
+            }
+        }
+        Ok(Reply::Bulk(Cow::Owned(value)))
+    }
+
+    fn getrange(&self, call: &Call, now_ms: u64) -> Answer {
+        let (start, end) = (i128::from(integer(&call.args[1])?), i128::from(integer(&call.args[2])?));
+        let value = self.find(&call.args[0], now_ms).map_or(&[][..], |(value, _)| value);
+        let len = value.len() as i128;
+        let from_front = |index: i128| if index < 0 { (len + index).max(0) } else { index };
+        let (first, last) = (from_front(start), from_front(end).min(len - 1));
+        let none = start < 0 && end < 0 && start > end || first > last;
+        let part = if none { &[][..] } else { &value[first as usize..=last as usize] };
+        Ok(Reply::Bulk(Cow::Owned(part.to_vec())))
+    }
+
     fn setnx(&mut self, call: &Call, now_ms: u64) -> Answer {
         bounded(call.args[1].len())?;
         if self.find(&call.args[0], now_ms).is_some() {
@@ -183,8 +236,8 @@ impl Model {
         Ok(Reply::Integer(1))
     }
 
-    fn setex(&mut self, call: &Call, now_ms: u64) -> Answer {
-        let deadline_ms = deadline(call, "EX", &call.args[1], now_ms)?;
+    fn setex(&mut self, call: &Call, unit: &str, now_ms: u64) -> Answer {
+        let deadline_ms = deadline(call, unit, &call.args[1], now_ms)?;
         bounded(call.args[2].len())?;
         self.put(&call.args[0], &call.args[2], Some(deadline_ms));
         Ok(Reply::Ok)
@@ -208,6 +261,22 @@ impl Model {
         Ok(number(value.len()))
     }
 
+    fn setrange(&mut self, call: &Call, now_ms: u64) -> Answer {
+        let (key, bytes) = (&call.args[0], &call.args[2]);
+        let offset = integer(&call.args[1])?;
+        let offset = usize::try_from(offset).map_err(|_| Error::OutOfRange("offset is out of range"))?;
+        let (mut value, deadline_ms) = self.find(key, now_ms).cloned().unwrap_or_default();
+        if bytes.is_empty() {
+            return Ok(number(value.len()));
+        }
+        let end = offset.saturating_add(bytes.len());
+        bounded(end)?;
+        value.resize(value.len().max(end), 0);
+        value[offset..end].copy_from_slice(bytes);
+        self.put(key, &value, deadline_ms);
+        Ok(number(value.len()))
+    }
+
     fn add(&mut self, call: &Call, amount: Result<i64, Error>, now_ms: u64) -> Answer {
         let amount = amount?;
         let (before, deadline_ms) = match self.find(&call.args[0], now_ms) {
@@ -217,6 +286,18 @@ impl Model {
         let sum = before.checked_add(amount).ok_or(Error::Overflow)?;
         self.put(&call.args[0], sum.to_string().as_bytes(), deadline_ms);
         Ok(Reply::Integer(sum))
+    }
+
+    /// How floats are read, added and shown is the shard's to say: it is compared with Redis, not with this.
+    fn add_float(&mut self, call: &Call, now_ms: u64) -> Answer {
+        let float = |text: &[u8]| LongDouble::parse(text).ok_or(Error::NotAFloat);
+        let (before, deadline_ms) = match self.find(&call.args[0], now_ms) {
+            Some((value, deadline_ms)) => (float(value)?, *deadline_ms),
+            None => (LongDouble::ZERO, None),
+        };
+        let sum = before.checked_add(float(&call.args[1])?).ok_or(Error::NotFinite)?.to_text();
+        self.put(&call.args[0], sum.as_bytes(), deadline_ms);
+        Ok(Reply::Bulk(Cow::Owned(sum.into_bytes())))
     }
 
     fn expire(&mut self, call: &Call, now_ms: u64) -> Answer {

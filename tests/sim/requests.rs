@@ -73,12 +73,18 @@ impl Mix {
 
     fn call_of(self, row: &'static Command, dice: &mut Dice) -> Call {
         let args = match row.name {
-            "GET" | "STRLEN" | "INCR" | "DECR" | "PERSIST" | "TTL" | "PTTL" => vec![self.key(dice)],
+            "GET" | "GETDEL" | "STRLEN" | "INCR" | "DECR" | "PERSIST" | "TTL" | "PTTL" => {
+                vec![self.key(dice)]
+            }
             "APPEND" | "SETNX" => vec![self.key(dice), value(dice)],
             "DECRBY" | "INCRBY" => vec![self.key(dice), integer(dice)],
             "DEL" | "DELETE" | "MDEL" | "EXISTS" | "MGET" => {
                 (0..=dice.below(self.keys_per_request)).map(|_| self.key(dice)).collect()
             }
+            "GETRANGE" => vec![self.key(dice), index(dice), index(dice)],
+            "SETRANGE" => vec![self.key(dice), index(dice), value(dice)],
+            "GETEX" => [vec![self.key(dice)], getex_options(dice)].concat(),
+            "INCRBYFLOAT" => vec![self.key(dice), float(dice)],
             "MSET" => {
                 let pairs = 1 + dice.below(self.keys_per_request);
                 let surplus = usize::from(dice.one_in(10));
@@ -87,6 +93,7 @@ impl Mix {
                     .collect()
             }
             "SET" => [vec![self.key(dice), value(dice)], set_options(dice)].concat(),
+            "PSETEX" => vec![self.key(dice), milliseconds(dice), value(dice)],
             "SETEX" => vec![self.key(dice), seconds(dice), value(dice)],
             "EXPIRE" => [vec![self.key(dice), seconds(dice)], expire_options(dice)].concat(),
             "CLEAR" | "FLUSHALL" | "FLUSHDB" if dice.one_in(2) => {
@@ -131,11 +138,35 @@ fn integer(dice: &mut Dice) -> Vec<u8> {
     .into_bytes()
 }
 
+fn float(dice: &mut Dice) -> Vec<u8> {
+    match dice.below(8) {
+        0 => integer(dice),
+        1 => dice.pick(&["inf", "1e4932", "-0x1p4", "5.0e3", "1e", " 1"]).as_bytes().to_vec(),
+        _ => format!("{}.{}", dice.below(200) as i64 - 100, dice.below(1000)).into_bytes(),
+    }
+}
+
+/// An index into a value.
+fn index(dice: &mut Dice) -> Vec<u8> {
+    match dice.below(8) {
+        0 => integer(dice),
+        1 => dice.pick(&["-401", "-400", "399", "400", "401"]).as_bytes().to_vec(),
+        _ => (dice.below(40) as i64 - 12).to_string().into_bytes(),
+    }
+}
+
 fn seconds(dice: &mut Dice) -> Vec<u8> {
     match dice.below(16) {
         0 => integer(dice),
         1 => dice.pick(&["0", "-1", "-9223372036854775", "9223372036854775", "1.5"]).as_bytes().to_vec(),
         _ => (1 + dice.below(8)).to_string().into_bytes(),
+    }
+}
+
+fn milliseconds(dice: &mut Dice) -> Vec<u8> {
+    match dice.below(16) {
+        0 => integer(dice),
+        _ => (1 + dice.below(4000)).to_string().into_bytes(),
     }
 }
 
@@ -150,6 +181,20 @@ fn set_options(dice: &mut Dice) -> Vec<Vec<u8>> {
             // Simulated time is between one and some thousand seconds.
             8 => options.extend([b"exat".to_vec(), (900 + dice.below(400)).to_string().into_bytes()]),
             _ => options.extend([b"PXAT".to_vec(), (990_000 + dice.below(200_000)).to_string().into_bytes()]),
+        }
+    }
+    options
+}
+
+fn getex_options(dice: &mut Dice) -> Vec<Vec<u8>> {
+    let mut options = Vec::new();
+    while options.len() < 4 && dice.one_in(2) {
+        match dice.below(6) {
+            0 => options.push(dice.pick(&["PERSIST", "persist", "EX", "KEEPTTL"]).as_bytes().to_vec()),
+            1 | 2 => options.extend([b"EX".to_vec(), seconds(dice)]),
+            3 => options.extend([b"px".to_vec(), milliseconds(dice)]),
+            4 => options.extend([b"EXAT".to_vec(), (900 + dice.below(400)).to_string().into_bytes()]),
+            _ => options.extend([b"pxat".to_vec(), (990_000 + dice.below(200_000)).to_string().into_bytes()]),
         }
     }
     options

@@ -76,7 +76,7 @@ impl Measure {
     }
 
     /// The least standard deviation that is assumed around a normal value, however quiet the series was: less
-    /// than some of it interests nobody.
+    /// than some of it counts for nothing.
     fn least_deviation(self, normal: f32) -> f32 {
         let (absolute, relative) = match self {
             Measure::Rate => (10.0, 0.1),

@@ -22,6 +22,7 @@
 use ahash::RandomState;
 use hashbrown::HashTable;
 
+use super::class_id::{ClassId, OTHER_ID};
 use super::intervals::Histogram;
 
 /// The most classes that are told apart, the rest not counted.
@@ -61,13 +62,6 @@ static KINDS: [u8; 256] = {
     }
     kinds
 };
-
-/// Names a class of one shard. Once the class is given up, it names that of the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClassId(u32);
-
-/// The class of the rest.
-pub const OTHER_ID: ClassId = ClassId(0);
 
 /// What is known of a class. Its user counts.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,7 +128,7 @@ impl Default for Classes {
             points: vec![0],
             free: Vec::new(),
             nodes: HashTable::new(),
-            // Learnt prefixes are so few that nobody can make their table slow.
+            // Learnt prefixes are so few that no client can make their table slow.
             hasher: RandomState::with_seeds(1, 2, 3, 4),
         }
     }

@@ -24,7 +24,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use crate::entry::Usage;
+use crate::store::entry::Usage;
 
 /// After this time, in milliseconds, an observation counts half.
 pub const HALF_LIFE_MS: u64 = 60_000;

@@ -24,9 +24,10 @@
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use super::classes::ClassId;
+use super::class_id::ClassId;
 use super::gate::Gate;
-use super::kept::take;
+use crate::error::InsufficientData;
+use crate::integer::take;
 
 /// Buckets of a histogram: one for each millisecond below 8, then four for each doubling, up to 2^32 ms.
 pub const BUCKETS: usize = 124;
@@ -339,41 +340,6 @@ pub struct Suggestion {
     pub idle_share: f64,
 }
 
-/// Why no TTL can be suggested.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Refusal {
-    /// The target does not lie between 0 and 1.
-    Target,
-    /// Too few re-accesses were seen.
-    FewObservations {
-        /// How many it takes for this target.
-        needed: u64,
-        /// How many there are.
-        have: u64,
-    },
-    /// Keys were watched for too short a time in comparison with the TTL.
-    ShortTime {
-        /// For how many seconds they have to be watched.
-        needed_s: u64,
-        /// For how many they were.
-        have_s: u64,
-    },
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Refusal::FewObservations { needed, have } => {
-                write!(f, "{have} re-accesses were seen, {needed} are needed")
-            }
-            Refusal::ShortTime { needed_s, have_s } => {
-                write!(f, "{have_s} seconds were watched, {needed_s} are needed")
-            }
-            Refusal::Target => write!(f, "the target is not between 0 and 1"),
-        }
-    }
-}
-
 /// The shortest TTL, in whole seconds, that keeps the share `target` of re-accesses hits, by the closed and
 /// the open rests of a key or a class that was watched for `watched_ms`.
 ///
@@ -384,19 +350,19 @@ pub fn suggest(
     open: &Histogram,
     target: f64,
     watched_ms: u64,
-) -> Result<Suggestion, Refusal> {
+) -> Result<Suggestion, InsufficientData> {
     if !(target > 0.0 && target < 1.0) {
-        return Err(Refusal::Target);
+        return Err(InsufficientData::Target);
     }
     let (needed, have) = (observations_needed(target), closed.observations());
     if have < needed {
-        return Err(Refusal::FewObservations { needed, have });
+        return Err(InsufficientData::FewObservations { needed, have });
     }
     let over = LifeTable::new(closed, open);
     let ttl_s = over.time_ms(target).div_ceil(1000).max(1);
     let needed_s = (ttl_s as f64 * WATCHED_TTLS_MIN).ceil() as u64;
     if watched_ms < needed_s * 1000 {
-        return Err(Refusal::ShortTime { needed_s, have_s: watched_ms / 1000 });
+        return Err(InsufficientData::ShortTime { needed_s, have_s: watched_ms / 1000 });
     }
     let beyond: u64 = (bucket(ttl_s * 1000)..BUCKETS).map(|bucket| u64::from(open.counts[bucket])).sum();
     Ok(Suggestion {
@@ -458,7 +424,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::analytics::classes::OTHER_ID;
+    use crate::analytics::class_id::OTHER_ID;
 
     /// A hash that is spread as the keyspace's are.
     fn hash(number: u32) -> u32 {
@@ -591,13 +557,13 @@ mod tests {
         let mut closed = Histogram::default();
         let open = Histogram::default();
         let ask = |closed: &Histogram, target, watched_ms| suggest(closed, &open, target, watched_ms);
-        assert_eq!(ask(&closed, 0.99, 0), Err(Refusal::FewObservations { needed: 200, have: 0 }));
-        assert_eq!(ask(&closed, 0.9, 0), Err(Refusal::FewObservations { needed: 865, have: 0 }));
+        assert_eq!(ask(&closed, 0.99, 0), Err(InsufficientData::FewObservations { needed: 200, have: 0 }));
+        assert_eq!(ask(&closed, 0.9, 0), Err(InsufficientData::FewObservations { needed: 865, have: 0 }));
         for target in [0.0, 1.0, -1.0, f64::NAN] {
-            assert_eq!(ask(&closed, target, 0), Err(Refusal::Target));
+            assert_eq!(ask(&closed, target, 0), Err(InsufficientData::Target));
         }
         (0..1000).for_each(|_| closed.record(20_000, 1));
-        let Err(Refusal::ShortTime { needed_s, have_s: 50 }) = ask(&closed, 0.99, 50_000) else {
+        let Err(InsufficientData::ShortTime { needed_s, have_s: 50 }) = ask(&closed, 0.99, 50_000) else {
             panic!("50 seconds are too short");
         };
         assert!((150..200).contains(&needed_s), "{needed_s} s");

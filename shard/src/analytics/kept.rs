@@ -13,6 +13,7 @@
 
 use super::classes::{Class, Classes};
 use super::intervals::Histogram;
+use crate::integer::take;
 
 const VERSION: u8 = 1;
 
@@ -55,13 +56,6 @@ pub(super) fn from_bytes(mut bytes: &[u8]) -> Option<(Classes, u64)> {
         classes.restore(&Class { name, reads, writes, hits, misses, intervals, ttls }, points, whole != 0);
     }
     bytes.is_empty().then_some((classes, watched_ms))
-}
-
-/// Takes so many bytes from the front, if they are there.
-pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
-    let (head, rest) = bytes.split_first_chunk()?;
-    *bytes = rest;
-    Some(*head)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! In reading order:
 //!
 //! - [`Analytics`] the accesses of one shard
-//! - `inquiry` what can be asked of it, and how the answers of several shards become one
+//! - `query` what can be asked of it, and how the answers of several shards become one
 //! - `hot` the keys that are used most
 //! - `classes` kinds of keys, learnt from their names
 //! - `intervals` how long keys rest between two uses, and the TTL that follows
@@ -21,24 +21,29 @@
 //! It changes no key, and nothing of it is logged.
 
 pub mod anomalies;
+pub mod class_id;
 pub mod classes;
 mod gate;
 pub mod hot;
-pub mod inquiry;
+
 pub mod intervals;
 mod kept;
 pub mod load;
+pub mod query;
 pub mod reuse;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 
-use crate::entry::{Entry, Usage};
-use crate::keyspace::{Found, Keyspace, Probe, TABLE_BYTES_A_KEY};
-use crate::{Stats, clock};
+use crate::clock;
+use crate::stats::Stats;
+use crate::store::entry::{Entry, Usage};
+use crate::store::keyspace::{Found, Keyspace, Probe, TABLE_BYTES_A_KEY};
+
 use anomalies::{Detector, Measure, SeriesId};
-use classes::{ClassId, Classes, OTHER_ID};
+use class_id::{ClassId, OTHER_ID};
+use classes::Classes;
 use hot::{By, Counted, Observation, TopKeys, Touch};
 use intervals::{Histogram, Histories, Tracker};
 use reuse::MissRatio;
@@ -496,5 +501,6 @@ impl Analytics {
 
 /// The memory of a key, in bytes, its share of the tables included.
 fn footprint_bytes(key_len: usize, value_len: usize, deadline_ms: Option<u64>) -> usize {
-    crate::entry::entry_len(crate::entry::body_len(key_len, true), value_len, deadline_ms) + TABLE_BYTES_A_KEY
+    crate::store::entry::entry_len(crate::store::entry::body_len(key_len, true), value_len, deadline_ms)
+        + TABLE_BYTES_A_KEY
 }

@@ -136,7 +136,7 @@ impl MissRatio {
                 self.place(index, bytes.unwrap_or(own as usize));
             }
             (None, Some(bytes)) => {
-                // The shard had the key before it was followed: a hit, at a distance that nobody knows.
+                // The shard had the key before it was followed: a hit, at a distance that is not known.
                 self.counts.unknown_sum += weight;
                 self.follow(hash, bytes, NEVER);
             }

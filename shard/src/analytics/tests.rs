@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::inquiry::{Findings, Question};
+use super::query::{QueryResult, Question};
 use super::*;
-use crate::commands::script;
+use crate::commands::transcript;
 use crate::{Changes, Dialect, Reply, Request, Shard, Span, command};
 
 const EPOCH_MS: u64 = 1_768_473_000_000;
@@ -17,7 +17,7 @@ fn counting() -> Shard {
 
 fn run(shard: &mut Shard, request: &str, now_ms: u64) -> Reply<'static> {
     let words: Vec<_> = request.split(' ').map(|word| word.as_bytes().to_vec()).collect();
-    script::execute(shard, Dialect::Resp3, &words, now_ms, &mut Changes::default()).into_owned()
+    transcript::execute(shard, Dialect::Resp3, &words, now_ms, &mut Changes::default()).into_owned()
 }
 
 /// What the shards answer together to a question, asked as a client does.
@@ -31,12 +31,12 @@ fn ask(shards: &mut [Shard], request: &str, now_ms: u64, keys_a_step: usize) -> 
     }
     let buffer = words.concat().into_bytes();
     let row = command::find(words[0].as_bytes()).expect("a command of the table");
-    let request = Request::new(row, Dialect::Resp3, &buffer, &spans[1..]);
+    let request = command::resolve(Request::new(row, Dialect::Resp3, &buffer, &spans[1..])).unwrap();
     let question = Question::of(&request).unwrap();
-    let mut all: Option<Findings> = None;
+    let mut all: Option<QueryResult> = None;
     for (number, shard) in shards.iter_mut().enumerate() {
-        let mut inquiry = shard.ask(question.clone(), number, now_ms).unwrap();
-        let found = std::iter::from_fn(|| Some(shard.advance(&mut inquiry, keys_a_step))).flatten().next();
+        let mut query = shard.ask(question.clone(), number, now_ms).unwrap();
+        let found = std::iter::from_fn(|| Some(shard.advance(&mut query, keys_a_step))).flatten().next();
         let found = found.expect("a walk ends");
         match &mut all {
             Some(all) => all.add(found, &question),
@@ -50,6 +50,7 @@ fn field(reply: &Reply<'_>, name: &str) -> String {
     let Reply::Map(fields) = reply else { panic!("{reply:?} is no map") };
     match fields.iter().find(|(known, _)| known == name).map(|(_, value)| value) {
         Some(Reply::Integer(number)) => number.to_string(),
+        Some(Reply::Double(digits)) => digits.clone(),
         Some(Reply::Bulk(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
         Some(Reply::Nil) => "nil".to_owned(),
         other => panic!("{name} is {other:?}"),
@@ -359,7 +360,7 @@ fn a_time_to_live_is_suggested_from_the_rests_of_the_class() {
     assert_eq!(field(&of_key, "learnt_from"), "key", "{of_key:?}");
     assert!((61..=77).contains(&field(&of_key, "ttl").parse::<u32>().unwrap()), "{of_key:?}");
     let apply = Question::Ttl {
-        subject: inquiry::Subject::Class(b"session:*"[..].into()),
+        subject: query::Subject::Class(b"session:*"[..].into()),
         target: 0.99,
         explain: false,
         apply: true,
@@ -523,7 +524,9 @@ proptest! {
             let mut counted = BTreeMap::new();
             for number in 0..5 {
                 let key = format!("k{number}");
-                let Some(entry) = shard.peek(key.as_bytes()) else { continue };
+                let keyspace = shard.keyspace();
+                let Some(found) = keyspace.find(keyspace.probe(key.as_bytes())) else { continue };
+                let entry = keyspace.entry(found);
                 if entry.deadline_ms().is_some_and(|deadline_ms| deadline_ms <= now_ms) {
                     continue;
                 }

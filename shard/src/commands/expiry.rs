@@ -1,132 +1,64 @@
-//! Commands on deadlines. A time to live is a duration, a deadline the moment at which it ends: by the server's time,
-//! unless the client names a moment of the wall clock.
+//! Commands on deadlines.
 
-use crate::clock::deadline_by_wall_clock;
-use crate::{Changes, Dialect, Error, Reply, Request, Shard, integer};
+use super::deadline::{TimeUnit, time_argument};
+use crate::command::row::{Row, on_shard};
+use crate::command::spec::{Command, Flags};
+use crate::context::Context;
+use crate::error::Error;
+use crate::reply::Reply;
+use crate::request::{Dialect, Request};
 
-/// In what a client gives the time at which a key expires.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TimeUnit {
-    /// Seconds from now.
-    Seconds,
-    /// Milliseconds from now.
-    Milliseconds,
-    /// Seconds since the Unix epoch.
-    UnixSeconds,
-    /// Milliseconds since the Unix epoch.
-    UnixMilliseconds,
-}
+const READ: Flags = Flags::READONLY.and(Flags::FAST);
+const WRITE: Flags = Flags::WRITE.and(Flags::FAST);
 
-impl TimeUnit {
-    /// Every unit.
-    pub(super) const ALL: [TimeUnit; 4] =
-        [TimeUnit::Seconds, TimeUnit::Milliseconds, TimeUnit::UnixSeconds, TimeUnit::UnixMilliseconds];
-
-    /// The option of SET that takes a time in this unit.
-    pub(super) fn option(self) -> &'static str {
-        match self {
-            TimeUnit::Seconds => "EX",
-            TimeUnit::Milliseconds => "PX",
-            TimeUnit::UnixSeconds => "EXAT",
-            TimeUnit::UnixMilliseconds => "PXAT",
-        }
-    }
-
-    /// Whether the time is a moment of the wall clock.
-    fn is_moment(self) -> bool {
-        matches!(self, TimeUnit::UnixSeconds | TimeUnit::UnixMilliseconds)
-    }
-
-    /// The moment that this amount means, in milliseconds of the clock that it goes by; `None` if it is out of range.
-    fn deadline_ms(self, amount: i64, now_ms: u64) -> Option<i64> {
-        let now_ms = i64::try_from(now_ms).ok()?;
-        match self {
-            TimeUnit::Seconds => amount.checked_mul(1000)?.checked_add(now_ms),
-            TimeUnit::Milliseconds => amount.checked_add(now_ms),
-            TimeUnit::UnixSeconds => amount.checked_mul(1000),
-            TimeUnit::UnixMilliseconds => Some(amount),
-        }
-    }
-}
-
-/// The deadline that a request gives to a new value, which has to be a positive time.
-pub(super) fn deadline_of(
-    request: &Request<'_>,
-    unit: TimeUnit,
-    amount: &[u8],
-    now_ms: u64,
-) -> Result<u64, Error> {
-    let amount = time_argument(request, amount)?;
-    let deadline_ms = unit.deadline_ms(amount, now_ms).filter(|_| amount > 0);
-    deadline_ms
-        .and_then(|deadline_ms| u64::try_from(deadline_ms).ok())
-        .map(|deadline_ms| if unit.is_moment() { deadline_by_wall_clock(deadline_ms) } else { deadline_ms })
-        .ok_or(Error::InvalidExpire(request.command))
-}
-
-/// The text protocol calls any time to live that it cannot use invalid; RESP tells a text that is no integer
-/// from one that is.
-fn time_argument(request: &Request<'_>, amount: &[u8]) -> Result<i64, Error> {
-    integer::parse(amount).ok_or(match request.dialect {
-        Dialect::Text => Error::InvalidExpire(request.command),
-        Dialect::Resp2 | Dialect::Resp3 => Error::ExpireNotAnInteger,
-    })
-}
-
-/// `SETEX key seconds value`.
-pub(crate) fn setex<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Reply<'s> {
-    let (key, value) = (request.arg(0), request.arg(2));
-    let deadline_ms = match deadline_of(request, TimeUnit::Seconds, request.arg(1), now_ms) {
-        Ok(deadline_ms) => deadline_ms,
-        Err(error) => return error.into(),
-    };
-    if value.len() > shard.value_len_max() {
-        return Error::ValueTooLarge { limit: shard.value_len_max() }.into();
-    }
-    let found = shard.find(key, now_ms);
-    shard.put_arg(found, key, (request, 2), Some(deadline_ms), changes);
-    Reply::Ok
-}
+#[rustfmt::skip] // A row is a paragraph.
+pub(super) const ROWS: &[Row] = &[
+    on_shard(expire, Command {
+        name: "EXPIRE", args_min: 2, args_max: Command::MANY, flags: WRITE, needs: "key and seconds",
+        usage: "key seconds [NX | XX | GT | LT]",
+        summary: "Sets the TTL of a key in seconds", ..Command::OF_KEY
+    }),
+    on_shard(persist, Command {
+        name: "PERSIST", flags: WRITE,
+        summary: "Removes the TTL of a key", ..Command::OF_KEY
+    }),
+    on_shard(pttl, Command {
+        name: "PTTL", flags: READ,
+        summary: "Returns the TTL of a key in milliseconds", ..Command::OF_KEY
+    }),
+    on_shard(ttl, Command {
+        name: "TTL", flags: READ,
+        summary: "Returns the TTL of a key in seconds", ..Command::OF_KEY
+    }),
+];
 
 /// `EXPIRE key seconds [NX | XX | GT | LT]`. In RESP a deadline that has passed removes the key; the text
 /// protocol takes only times to come.
-pub(crate) fn expire<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Reply<'s> {
-    set_deadline(shard, request, TimeUnit::Seconds, now_ms, changes).into()
+fn expire<'s>(context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    set_deadline(context, request, TimeUnit::Seconds)
 }
 
 fn set_deadline<'s>(
-    shard: &'s mut Shard,
+    mut context: Context<'s, '_>,
     request: &Request<'_>,
     unit: TimeUnit,
-    now_ms: u64,
-    changes: &mut Changes,
 ) -> Result<Reply<'s>, Error> {
-    let key = request.arg(0);
+    let (key, now_ms) = (request.arg(0), context.now_ms());
     let condition = ExpireCondition::parse(request.args().skip(2))?;
     let amount = time_argument(request, request.arg(1))?;
     let in_range = |deadline_ms: &i64| request.dialect != Dialect::Text || *deadline_ms > now_ms as i64;
     let deadline_ms = unit.deadline_ms(amount, now_ms).filter(in_range);
     let deadline_ms = deadline_ms.ok_or(Error::InvalidExpire(request.command))?;
-    let Some(found) = shard.find(key, now_ms) else { return Ok(Reply::Integer(0)) };
+    let Some(found) = context.find(key) else { return Ok(Reply::Integer(0)) };
     let deadline_ms = u64::try_from(deadline_ms).unwrap_or(0);
-    let before_ms = shard.entry(found).deadline_ms().map(|before_ms| shard.due_ms(before_ms));
+    let before_ms = context.deadline_ms(found).map(|before_ms| context.due_ms(before_ms));
     if !condition.holds(before_ms, deadline_ms) {
         return Ok(Reply::Integer(0));
     }
     if deadline_ms <= now_ms {
-        shard.remove(found, key, changes);
+        context.remove(found, key);
     } else {
-        shard.set_deadline(found, key, Some(deadline_ms), changes);
+        context.set_deadline(found, key, Some(deadline_ms));
     }
     Ok(Reply::Integer(1))
 }
@@ -179,84 +111,49 @@ impl ExpireCondition {
 }
 
 /// `PERSIST key`.
-pub(crate) fn persist<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Reply<'s> {
+fn persist<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     let key = request.arg(0);
-    match shard.find(key, now_ms) {
-        Some(found) if shard.entry(found).deadline_ms().is_some() => {
-            shard.set_deadline(found, key, None, changes);
-            Reply::Integer(1)
+    match context.find(key) {
+        Some(found) if context.deadline_ms(found).is_some() => {
+            context.set_deadline(found, key, None);
+            Ok(Reply::Integer(1))
         }
-        _ => Reply::Integer(0),
+        _ => Ok(Reply::Integer(0)),
     }
 }
 
 /// `TTL key`: to the nearest second.
-pub(crate) fn ttl<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    _changes: &mut Changes,
-) -> Reply<'s> {
-    Reply::Integer(match time_to_live_ms(shard, request.arg(0), now_ms) {
+fn ttl<'s>(context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    Ok(Reply::Integer(match ttl_ms(context, request.arg(0)) {
         ms @ ..0 => ms,
         ms => ms.saturating_add(500) / 1000,
-    })
+    }))
 }
 
 /// `PTTL key`.
-pub(crate) fn pttl<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    _changes: &mut Changes,
-) -> Reply<'s> {
-    Reply::Integer(time_to_live_ms(shard, request.arg(0), now_ms))
+fn pttl<'s>(context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    Ok(Reply::Integer(ttl_ms(context, request.arg(0))))
 }
 
 /// Milliseconds until the deadline; -1 if there is none, -2 if there is no key.
-fn time_to_live_ms(shard: &mut Shard, key: &[u8], now_ms: u64) -> i64 {
-    let Some(found) = shard.look_up(key, now_ms) else { return -2 };
-    match shard.entry(found).deadline_ms() {
-        Some(deadline_ms) => i64::try_from(shard.due_ms(deadline_ms) - now_ms).unwrap_or(i64::MAX),
+fn ttl_ms(mut context: Context<'_, '_>, key: &[u8]) -> i64 {
+    let Some(found) = context.look_up(key) else { return -2 };
+    match context.deadline_ms(found) {
+        Some(deadline_ms) => {
+            i64::try_from(context.due_ms(deadline_ms) - context.now_ms()).unwrap_or(i64::MAX)
+        }
         None => -1,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::TimeUnit;
     use crate::Dialect;
-    use crate::commands::script;
-
-    #[test]
-    fn setex_sets_value_and_deadline_at_once() {
-        script::run(
-            r#"> SETEX a 10 x
-               OK
-               ! put a=x until 11000
-               > SETEX a 0 y
-               InvalidExpire SETEX
-               !
-               > SETEX a -1 y
-               InvalidExpire SETEX
-               > SETEX a ten y
-               ExpireNotAnInteger
-               > SETEX a 9223372036854775807 y
-               InvalidExpire SETEX
-               > GET a
-               "x"
-               "#,
-        );
-    }
+    use crate::commands::transcript;
 
     #[test]
     fn expire_sets_a_deadline_on_a_key_that_exists() {
-        script::run(
+        transcript::run(
             "> EXPIRE a 10
              0
              !
@@ -276,13 +173,13 @@ mod tests {
     #[test]
     fn expire_in_the_past_removes_the_key() {
         for seconds in ["0", "-1", "-9223372036854775"] {
-            script::run(&format!("> SET a x\nOK\n> EXPIRE a {seconds}\n1\n! remove a\n> EXISTS a\n0"));
+            transcript::run(&format!("> SET a x\nOK\n> EXPIRE a {seconds}\n1\n! remove a\n> EXISTS a\n0"));
         }
     }
 
     #[test]
     fn expire_holds_to_its_conditions() {
-        script::run(
+        transcript::run(
             "> SET a x
              OK
              > EXPIRE a 10 XX
@@ -328,14 +225,14 @@ mod tests {
             ("1 LT GT", "IncompatibleOptions(\"GT and LT\")"),
             ("x AB", "UnsupportedOption([65, 66])"),
         ] {
-            script::run(&format!("> SET a 1\nOK\n> EXPIRE a {arguments}\n{refusal}\n!\n> TTL a\n-1"));
+            transcript::run(&format!("> SET a 1\nOK\n> EXPIRE a {arguments}\n{refusal}\n!\n> TTL a\n-1"));
         }
     }
 
     #[test]
     fn the_text_protocol_takes_only_times_to_come() {
         for seconds in ["0", "-1", "ten", "1.5", "9223372036854775807"] {
-            let script = format!(
+            let transcript = format!(
                 "> SET a x
                  OK
                  > EXPIRE a {seconds}
@@ -348,13 +245,13 @@ mod tests {
                  > TTL a
                  -1",
             );
-            script::run_in(Dialect::Text, &script);
+            transcript::run_in(Dialect::Text, &transcript);
         }
     }
 
     #[test]
     fn persist_removes_a_deadline() {
-        script::run(
+        transcript::run(
             "> SETEX a 10 x
              OK
              > PERSIST a
@@ -378,7 +275,7 @@ mod tests {
 
     #[test]
     fn times_to_live_run_on_when_the_wall_clock_is_set_and_moments_follow_it() {
-        script::run(
+        transcript::run(
             "> SET lock x PX 1500
              OK
              ! put lock=x until 2500
@@ -427,7 +324,7 @@ mod tests {
 
     #[test]
     fn ttl_rounds_to_the_nearest_second() {
-        script::run(
+        transcript::run(
             "> TTL a
              -2
              > PTTL a
@@ -453,11 +350,5 @@ mod tests {
              > PTTL a
              -1",
         );
-    }
-
-    #[test]
-    fn every_unit_means_its_moment() {
-        let moments = TimeUnit::ALL.map(|unit| unit.deadline_ms(3, 10));
-        assert_eq!(moments, [Some(3010), Some(13), Some(3000), Some(3)]);
     }
 }

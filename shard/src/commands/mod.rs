@@ -1,27 +1,27 @@
-//! What each command of the keyspace does: one function a row of the command table, which has checked the
-//! number of arguments. A function that refuses a request has changed nothing.
+//! What the commands do, one file a family: its rows in the command table, the functions that a shard runs, and the
+//! transcripts that show what they answer and what they write to the log. A new command is added in its family's file.
 
 mod analytics;
+mod connection;
+mod counters;
+mod deadline;
 mod expiry;
-mod keys;
+mod generic;
+mod server;
 mod strings;
 
 #[cfg(test)]
-pub(crate) mod script;
+pub(crate) mod transcript;
 
-pub(crate) use analytics::analyze;
-pub(crate) use expiry::{expire, persist, pttl, setex, ttl};
-pub(crate) use keys::{clear, dbsize, del, exists, memory_usage};
-pub(crate) use strings::{append, decr, decrby, get, incr, incrby, mget, mset, set, setnx, strlen};
+use crate::command::row::Row;
 
-use crate::{Error, integer};
-
-/// Reads an argument that has to be an integer.
-fn integer(text: &[u8]) -> Result<i64, Error> {
-    integer::parse(text).ok_or(Error::NotAnInteger)
-}
-
-/// A length or a number of keys as a reply's integer.
-fn count(count: usize) -> i64 {
-    i64::try_from(count).expect("nothing in memory is counted past 2^63")
-}
+/// The rows of every family.
+pub(crate) const FAMILIES: [&[Row]; 7] = [
+    analytics::ROWS,
+    connection::ROWS,
+    counters::ROWS,
+    expiry::ROWS,
+    generic::ROWS,
+    server::ROWS,
+    strings::ROWS,
+];

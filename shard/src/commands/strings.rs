@@ -1,103 +1,210 @@
-//! Commands on values: bytes, and integers written as such.
+//! Commands on values that are strings.
 
-use super::expiry::{TimeUnit, deadline_of};
-use super::{count, integer};
-use crate::entry::Entry;
-use crate::integer::Digits;
-use crate::{Changes, Error, Reply, Request, Shard, has_room_for};
+use super::deadline::{TimeUnit, deadline_of};
+use crate::command::row::{Row, on_shard};
+use crate::command::spec::{Command, Flags, Group, Keys, Merge, Run};
+use crate::context::Context;
+use crate::error::Error;
+use crate::reply::Reply;
+use crate::request::Request;
+use crate::room::has_room_for;
 
 /// The most bytes of values in one reply: to name a large value takes a few bytes, to show it that many.
 const REPLY_BYTES_MAX: usize = 1 << 30;
 
+const READ: Command =
+    Command { group: Group::String, flags: Flags::READONLY.and(Flags::FAST), ..Command::OF_KEY };
+const WRITE: Command = Command { flags: Flags::WRITE.and(Flags::DENYOOM), ..READ };
+const FAST_WRITE: Flags = WRITE.flags.and(Flags::FAST);
+
+#[rustfmt::skip] // A row is a paragraph.
+pub(super) const ROWS: &[Row] = &[
+    on_shard(append, Command {
+        name: "APPEND", args_min: 2, args_max: 2, flags: FAST_WRITE, rest_of_line: Some(1),
+        needs: "key and value", usage: "key value",
+        summary: "Appends bytes to the value of a key and returns the new length", ..WRITE
+    }),
+    on_shard(get, Command { name: "GET", summary: "Returns the value of a key", ..READ }),
+    on_shard(getdel, Command {
+        name: "GETDEL", flags: Flags::WRITE.and(Flags::FAST),
+        summary: "Returns the value of a key and removes the key", ..READ
+    }),
+    on_shard(getex, Command {
+        name: "GETEX", args_max: Command::MANY, flags: Flags::WRITE.and(Flags::FAST),
+        usage: "key [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | PERSIST]",
+        summary: "Returns the value of a key and changes its TTL", ..READ
+    }),
+    on_shard(getrange, Command {
+        name: "GETRANGE", args_min: 3, args_max: 3, flags: Flags::READONLY, needs: "key, start and end",
+        usage: "key start end",
+        summary: "Returns a part of the value of a key; negative indexes count from its end", ..READ
+    }),
+    on_shard(mget, Command {
+        name: "MGET", args_max: Command::MANY, keys: Keys::ALL, flags: READ.flags.and(Flags::LISTS),
+        run: Run::Keys(Merge::ByKey), needs: "at least one key", usage: "key [key ...]",
+        summary: "Returns the values of keys, all of the same moment", ..READ
+    }),
+    on_shard(mset, Command {
+        name: "MSET", args_min: 2, args_max: Command::MANY, keys: Keys::PAIRS, flags: WRITE.flags.and(Flags::LISTS),
+        run: Run::Keys(Merge::AllOk), needs: "key value pairs", usage: "key value [key value ...]",
+        summary: "Sets keys, all at the same moment", ..WRITE
+    }),
+    on_shard(psetex, Command {
+        name: "PSETEX", args_min: 3, args_max: 3, flags: WRITE.flags.and(Flags::STORES_ARG), rest_of_line: Some(2),
+        needs: "key, milliseconds and value", usage: "key milliseconds value",
+        summary: "Sets the value of a key with a TTL in milliseconds", ..WRITE
+    }),
+    on_shard(set, Command {
+        name: "SET", args_min: 2, args_max: Command::MANY, flags: WRITE.flags.and(Flags::STORES_ARG),
+        rest_of_line: Some(1), needs: "key and value",
+        usage: "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL]",
+        summary: "Sets the value of a key", ..WRITE
+    }),
+    on_shard(setex, Command {
+        name: "SETEX", args_min: 3, args_max: 3, flags: WRITE.flags.and(Flags::STORES_ARG), rest_of_line: Some(2),
+        needs: "key, seconds and value", usage: "key seconds value",
+        summary: "Sets the value of a key with a TTL in seconds", ..WRITE
+    }),
+    on_shard(setnx, Command {
+        name: "SETNX", args_min: 2, args_max: 2, flags: FAST_WRITE.and(Flags::STORES_ARG), rest_of_line: Some(1),
+        needs: "key and value", usage: "key value",
+        summary: "Sets the value of a key that does not exist yet", ..WRITE
+    }),
+    on_shard(setrange, Command {
+        name: "SETRANGE", args_min: 3, args_max: 3, rest_of_line: Some(2), needs: "key, offset and value",
+        usage: "key offset value",
+        summary: "Overwrites a part of the value of a key, which grows where needed, and returns its length", ..WRITE
+    }),
+    on_shard(strlen, Command { name: "STRLEN", summary: "Returns the length of the value of a key in bytes", ..READ }),
+];
+
 /// `GET key`.
-#[inline]
-pub(crate) fn get<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    _changes: &mut Changes,
-) -> Reply<'s> {
-    match shard.look_up(request.arg(0), now_ms) {
-        Some(found) => shown(shard.entry(found)),
+fn get<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    Ok(match context.look_up_string(request.arg(0))? {
+        Some(found) => context.into_reply(found),
         None => Reply::Nil,
+    })
+}
+
+/// `GETDEL key`.
+fn getdel<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let key = request.arg(0);
+    let Some(found) = context.look_up_string(key)? else { return Ok(Reply::Nil) };
+    let value = context.copied(found)?;
+    context.remove(found, key);
+    Ok(value)
+}
+
+/// `GETEX key [option ...]`, with the times EX, PX, EXAT and PXAT, and PERSIST. A moment that has passed removes the key.
+fn getex<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let key = request.arg(0);
+    let change = TtlChange::parse(request)?;
+    let Some(found) = context.look_up_string(key)? else { return Ok(Reply::Nil) };
+    let deadline_ms = match change {
+        TtlChange::None => return Ok(context.into_reply(found)),
+        TtlChange::Persist if context.deadline_ms(found).is_none() => return Ok(context.into_reply(found)),
+        TtlChange::Persist => None,
+        TtlChange::Time(unit, amount) => Some(deadline_of(request, unit, amount, context.now_ms())?),
+    };
+    if deadline_ms.is_some_and(|deadline_ms| context.due_ms(deadline_ms) <= context.now_ms()) {
+        let value = context.copied(found)?;
+        context.remove(found, key);
+        return Ok(value);
     }
+    context.set_deadline(found, key, deadline_ms);
+    // Its entry may lie elsewhere now.
+    let found = context.find_string(key)?;
+    Ok(found.map_or(Reply::Nil, |found| context.into_reply(found)))
+}
+
+/// What GETEX does to the TTL.
+enum TtlChange<'a> {
+    None,
+    Persist,
+    Time(TimeUnit, &'a [u8]),
+}
+
+impl<'a> TtlChange<'a> {
+    fn parse(request: &Request<'a>) -> Result<Self, Error> {
+        let mut change = TtlChange::None;
+        let mut args = request.args().skip(1);
+        while let Some(arg) = args.next() {
+            change = match (TimeUnit::of_option(arg), change) {
+                (Some(unit), TtlChange::None) => TtlChange::Time(unit, args.next().ok_or(Error::Syntax)?),
+                (Some(unit), TtlChange::Time(same, _)) if unit == same => {
+                    TtlChange::Time(unit, args.next().ok_or(Error::Syntax)?)
+                }
+                (None, TtlChange::None | TtlChange::Persist) if arg.eq_ignore_ascii_case(b"PERSIST") => {
+                    TtlChange::Persist
+                }
+                _ => return Err(Error::Syntax),
+            };
+        }
+        Ok(change)
+    }
+}
+
+/// `GETRANGE key start end`: the bytes from one index to the other, both included.
+fn getrange<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let (start, end) = (request.integer(1)?, request.integer(2)?);
+    let found = context.look_up_string(request.arg(0))?;
+    let value = found.map_or(&b""[..], |found| context.into_string(found));
+    // As Redis has it: what lies before the value counts as its first byte, but not if both do in the wrong order.
+    let index = |index: i64| match usize::try_from(index) {
+        Ok(index) => index,
+        Err(_) => value.len().saturating_sub(usize::try_from(index.unsigned_abs()).unwrap_or(usize::MAX)),
+    };
+    let past_end = index(end).saturating_add(1).min(value.len());
+    let is_empty = end < start && end < 0 && start < 0;
+    Ok(Reply::bytes(if is_empty { b"" } else { value.get(index(start)..past_end).unwrap_or_default() }))
 }
 
 /// `STRLEN key`.
-pub(crate) fn strlen<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    _changes: &mut Changes,
-) -> Reply<'s> {
-    let found = shard.look_up(request.arg(0), now_ms);
-    Reply::Integer(found.map_or(0, |found| count(shard.entry(found).value().len())))
+fn strlen<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let found = context.look_up_string(request.arg(0))?;
+    Ok(Reply::count(found.map_or(0, |found| context.into_string(found).len())))
 }
 
 /// `MGET key [key ...]`.
-pub(crate) fn mget<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    _changes: &mut Changes,
-) -> Reply<'s> {
+fn mget<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     // Removing an expired key moves other entries, so all of them go before any place is noted.
     for key in request.keys() {
-        shard.look_up(key, now_ms);
+        context.look_up(key);
     }
-    let shard: &'s Shard = shard;
     let (mut values, mut bytes) = (Vec::with_capacity(request.arg_count()), 0);
-    for key in request.keys() {
-        let entry = shard.peek(key);
-        bytes += entry.map_or(0, |entry| entry.value().len());
+    for value in context.into_strings(request.keys()) {
+        bytes += value.as_ref().map_or(0, Reply::value_len);
         if bytes > REPLY_BYTES_MAX {
-            return Error::ReplyTooLarge { limit: REPLY_BYTES_MAX }.into();
+            return Err(Error::ReplyTooLarge { limit: REPLY_BYTES_MAX });
         }
-        values.push(entry.map_or(Reply::Nil, shown));
+        values.push(value.unwrap_or(Reply::Nil));
     }
-    Reply::Array(values)
-}
-
-#[inline]
-fn shown(entry: Entry<'_>) -> Reply<'_> {
-    match entry.shared() {
-        None => Reply::bytes(entry.value()),
-        Some(value) => Reply::Shared(value),
-    }
+    Ok(Reply::Array(values))
 }
 
 /// `SET key value [option ...]`, with the conditions NX and XX, the reply GET, and the times EX, PX, EXAT,
 /// PXAT and KEEPTTL.
-#[inline]
-pub(crate) fn set<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Reply<'s> {
+fn set<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     let (key, value) = (request.arg(0), request.arg(1));
-    let options = match SetOptions::parse(request, now_ms) {
-        Ok(options) => options,
-        Err(error) => return error.into(),
-    };
-    if value.len() > shard.value_len_max() {
-        return too_large(shard);
-    }
-    let found = if options.get { shard.look_up(key, now_ms) } else { shard.find(key, now_ms) };
-    let old = match found {
-        Some(found) if options.get => Some(shown(shard.entry(found)).into_owned()),
-        None if options.get => Some(Reply::Nil),
-        _ => None,
+    let options = SetOptions::parse(request, context.now_ms())?;
+    context.check_value_len(value.len())?;
+    let (found, old) = match options.get {
+        false => (context.find(key), None),
+        true => {
+            let found = context.look_up_string(key)?;
+            let old = found.map(|found| context.copied(found)).transpose()?;
+            (found.map(Into::into), Some(old.unwrap_or(Reply::Nil)))
+        }
     };
     if found.is_some() && options.only_new || found.is_none() && options.only_present {
-        return old.unwrap_or(Reply::Nil);
+        return Ok(old.unwrap_or(Reply::Nil));
     }
     let deadline_ms = match found {
-        Some(found) if options.keep_deadline => shard.entry(found).deadline_ms(),
+        Some(found) if options.keep_deadline => context.deadline_ms(found),
         _ => options.deadline_ms,
     };
-    shard.put_arg(found, key, (request, 1), deadline_ms, changes);
-    old.unwrap_or(Reply::Ok)
+    context.put_arg(found, key, (request, 1), deadline_ms);
+    Ok(old.unwrap_or(Reply::Ok))
 }
 
 /// What stands behind the value of SET.
@@ -122,7 +229,6 @@ impl SetOptions {
         let mut args = request.args().skip(2);
         while let Some(arg) = args.next() {
             let is = |name: &str| arg.eq_ignore_ascii_case(name.as_bytes());
-            let unit = TimeUnit::ALL.into_iter().find(|unit| is(unit.option()));
             if is("NX") && !options.only_present {
                 options.only_new = true;
             } else if is("XX") && !options.only_new {
@@ -131,7 +237,7 @@ impl SetOptions {
                 options.get = true;
             } else if is("KEEPTTL") && time.is_none() {
                 options.keep_deadline = true;
-            } else if let Some(unit) = unit
+            } else if let Some(unit) = TimeUnit::of_option(arg)
                 && !options.keep_deadline
                 && time.is_none_or(|(other, _)| other == unit)
             {
@@ -148,140 +254,100 @@ impl SetOptions {
 }
 
 /// `SETNX key value`.
-pub(crate) fn setnx<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Reply<'s> {
+fn setnx<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     let (key, value) = (request.arg(0), request.arg(1));
-    if value.len() > shard.value_len_max() {
-        return too_large(shard);
-    }
-    let found = shard.find(key, now_ms);
+    context.check_value_len(value.len())?;
+    let found = context.find(key);
     if found.is_none() {
-        shard.put_arg(None, key, (request, 1), None, changes);
+        context.put_arg(found, key, (request, 1), None);
     }
-    Reply::one_or_zero(found.is_none())
+    Ok(Reply::one_or_zero(found.is_none()))
+}
+
+/// `SETEX key seconds value`.
+fn setex<'s>(context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    set_with_ttl(context, request, TimeUnit::Seconds)
+}
+
+/// `PSETEX key milliseconds value`.
+fn psetex<'s>(context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    set_with_ttl(context, request, TimeUnit::Milliseconds)
+}
+
+fn set_with_ttl<'s>(
+    mut context: Context<'s, '_>,
+    request: &Request<'_>,
+    unit: TimeUnit,
+) -> Result<Reply<'s>, Error> {
+    let (key, value) = (request.arg(0), request.arg(2));
+    let deadline_ms = deadline_of(request, unit, request.arg(1), context.now_ms())?;
+    context.check_value_len(value.len())?;
+    let found = context.find(key);
+    context.put_arg(found, key, (request, 2), Some(deadline_ms));
+    Ok(Reply::Ok)
 }
 
 /// `MSET key value [key value ...]`. The last value of a key that is named twice counts.
-pub(crate) fn mset<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Reply<'s> {
+fn mset<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     if !request.arg_count().is_multiple_of(2) {
-        return Error::WrongArity(request.command).into();
+        return Err(Error::WrongArity(request.command));
     }
-    if request.args().skip(1).step_by(2).any(|value| value.len() > shard.value_len_max()) {
-        return too_large(shard);
-    }
+    request.args().skip(1).step_by(2).try_for_each(|value| context.check_value_len(value.len()))?;
     for (pair, key) in request.keys().enumerate() {
-        let found = shard.find(key, now_ms);
-        shard.put_arg(found, key, (request, 2 * pair + 1), None, changes);
+        let found = context.find(key);
+        context.put_arg(found, key, (request, 2 * pair + 1), None);
     }
-    Reply::Ok
+    Ok(Reply::Ok)
+}
+
+/// `SETRANGE key offset value`. The log gets the new bytes only, and the key keeps its deadline.
+fn setrange<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let (key, offset, bytes) = (request.arg(0), request.integer(1)?, request.arg(2));
+    let offset = usize::try_from(offset).map_err(|_| Error::OutOfRange("offset is out of range"))?;
+    let found = context.find_string(key)?;
+    let before = found.map_or(0, |found| context.string(found).len());
+    if bytes.is_empty() {
+        return Ok(Reply::count(before));
+    }
+    let end = offset.saturating_add(bytes.len());
+    context.check_value_len(end)?;
+    let len = before.max(end);
+    // The new value, and the old one until it is copied there.
+    if !has_room_for(2 * len) {
+        return Err(Error::OutOfMemory);
+    }
+    match found {
+        None if offset == 0 => context.put_arg(found, key, (request, 2), None),
+        _ => context.splice(found, key, offset, bytes),
+    }
+    Ok(Reply::count(len))
 }
 
 /// `APPEND key value`. The log gets the new bytes only, and the key keeps its deadline.
-pub(crate) fn append<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Reply<'s> {
+fn append<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     let (key, bytes) = (request.arg(0), request.arg(1));
-    let found = shard.find(key, now_ms);
-    let before = found.map_or(0, |found| shard.entry(found).value().len());
-    if before + bytes.len() > shard.value_len_max() {
-        return too_large(shard);
-    }
+    let found = context.find_string(key)?;
+    let before = found.map_or(0, |found| context.string(found).len());
+    context.check_value_len(before + bytes.len())?;
     // The grown value, and the old one until it is copied there.
     if !has_room_for(2 * (before + bytes.len())) {
-        return Error::OutOfMemory.into();
+        return Err(Error::OutOfMemory);
     }
     match found {
         Some(_) if bytes.is_empty() => {}
-        Some(found) => shard.append(found, key, bytes, changes),
-        None => shard.put_arg(None, key, (request, 1), None, changes),
+        Some(_) => context.splice(found, key, before, bytes),
+        None => context.put_arg(found, key, (request, 1), None),
     }
-    Reply::Integer(count(before + bytes.len()))
-}
-
-/// `INCR key`.
-pub(crate) fn incr<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Reply<'s> {
-    add(shard, request.arg(0), 1, now_ms, changes).into()
-}
-
-/// `DECR key`.
-pub(crate) fn decr<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Reply<'s> {
-    add(shard, request.arg(0), -1, now_ms, changes).into()
-}
-
-/// `INCRBY key increment`.
-pub(crate) fn incrby<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Reply<'s> {
-    let increment = integer(request.arg(1));
-    increment.and_then(|increment| add(shard, request.arg(0), increment, now_ms, changes)).into()
-}
-
-/// `DECRBY key decrement`.
-pub(crate) fn decrby<'s>(
-    shard: &'s mut Shard,
-    request: &Request<'_>,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Reply<'s> {
-    let increment =
-        integer(request.arg(1)).and_then(|decrement| decrement.checked_neg().ok_or(Error::DecrementOverflow));
-    increment.and_then(|increment| add(shard, request.arg(0), increment, now_ms, changes)).into()
-}
-
-/// Adds to the integer that a value is; a key that is not there counts as 0. The key keeps its deadline.
-fn add<'s>(
-    shard: &'s mut Shard,
-    key: &[u8],
-    increment: i64,
-    now_ms: u64,
-    changes: &mut Changes,
-) -> Result<Reply<'s>, Error> {
-    let found = shard.find(key, now_ms);
-    let (before, deadline_ms) = match found.map(|found| shard.entry(found)) {
-        Some(entry) => (integer(entry.value())?, entry.deadline_ms()),
-        None => (0, None),
-    };
-    let sum = before.checked_add(increment).ok_or(Error::Overflow)?;
-    shard.put(found, key, Digits::of(sum).as_bytes(), deadline_ms, changes);
-    Ok(Reply::Integer(sum))
-}
-
-fn too_large<'s>(shard: &Shard) -> Reply<'s> {
-    Error::ValueTooLarge { limit: shard.value_len_max() }.into()
+    Ok(Reply::count(before + bytes.len()))
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::commands::script;
+    use crate::commands::transcript;
 
     #[test]
     fn get_returns_the_value_and_nil_without_one() {
-        script::run(
+        transcript::run(
             r#"> GET a
                nil
                > SET a "x y"
@@ -301,7 +367,7 @@ mod tests {
 
     #[test]
     fn get_finds_no_expired_key() {
-        script::run(
+        transcript::run(
             r#"> SETEX a 1 x
                OK
                @ 1999
@@ -318,8 +384,120 @@ mod tests {
     }
 
     #[test]
+    fn getdel_answers_what_it_removes() {
+        transcript::run(
+            r#"> GETDEL a
+               nil
+               !
+               > SETEX a 1 x
+               OK
+               > GETDEL a
+               "x"
+               ! remove a
+               > SETEX a 1 x
+               OK
+               @ 2000
+               > GETDEL a
+               nil
+               !"#,
+        );
+    }
+
+    #[test]
+    fn getex_changes_the_deadline_of_what_it_answers() {
+        transcript::run(
+            r#"> GETEX a
+               nil
+               > GETEX a EX 0
+               nil
+               > SET a x
+               OK
+               > GETEX a
+               "x"
+               !
+               > GETEX a persist
+               "x"
+               !
+               > GETEX a ex 10
+               "x"
+               ! deadline a until 11000
+               > GETEX a
+               "x"
+               !
+               > PTTL a
+               10000
+               > GETEX a PX 5
+               "x"
+               ! deadline a until 1005
+               > GETEX a PXAT 9000
+               "x"
+               ! put a=x until 9000 by the wall clock
+               > PTTL a
+               8000
+               > GETEX a PERSIST
+               "x"
+               ! deadline a
+               > GETEX a EXAT 1
+               "x"
+               ! remove a
+               > EXISTS a
+               0"#,
+        );
+    }
+
+    #[test]
+    fn getex_refuses_options_as_redis_does() {
+        for (options, refusal) in [
+            ("EX", "Syntax"),
+            ("EX 1 PX 1", "Syntax"),
+            ("EX 1 PERSIST", "Syntax"),
+            ("PERSIST EX 1", "Syntax"),
+            ("KEEPTTL", "Syntax"),
+            ("NX", "Syntax"),
+            ("EX x", "ExpireNotAnInteger"),
+            ("EX 0", "InvalidExpire GETEX"),
+            ("PXAT -1", "InvalidExpire GETEX"),
+            ("EX 9223372036854775", "InvalidExpire GETEX"),
+        ] {
+            transcript::run(&format!("> SET a 1\nOK\n> GETEX a {options}\n{refusal}\n!\n> PTTL a\n-1"));
+        }
+        transcript::run("> SET a 1\nOK\n> GETEX a EX 1 EX 2\n\"1\"\n! deadline a until 3000");
+    }
+
+    #[test]
+    fn getrange_shows_a_part() {
+        let transcript = "> SET a Hello\nOK\n".to_owned();
+        let parts = [
+            ("0 -1", "Hello"),
+            ("1 3", "ell"),
+            ("-3 -2", "ll"),
+            ("-9 0", "H"),
+            ("3 99", "lo"),
+            ("4 3", ""),
+            ("-1 -2", ""),
+            ("-8 -9", ""),
+            ("-9 -8", "H"),
+            ("5 9", ""),
+            ("9223372036854775807 9223372036854775807", ""),
+            ("-9223372036854775808 9223372036854775807", "Hello"),
+        ];
+        let asked = parts.map(|(range, part)| format!("> GETRANGE a {range}\n{part:?}\n!\n"));
+        transcript::run(&(transcript + &asked.concat()));
+        transcript::run(
+            "> GETRANGE nope 0 -1
+             \"\"
+             > EXISTS nope
+             0
+             > GETRANGE nope x 1
+             NotAnInteger
+             > GETRANGE nope 1 1.0
+             NotAnInteger",
+        );
+    }
+
+    #[test]
     fn strlen_creates_nothing() {
-        script::run(
+        transcript::run(
             "> STRLEN nope
              0
              > SET a abc
@@ -333,7 +511,7 @@ mod tests {
 
     #[test]
     fn mget_answers_in_order_of_its_keys() {
-        script::run(
+        transcript::run(
             r#"> MSET a 1 b 2
                OK
                > SETEX c 1 3
@@ -350,7 +528,7 @@ mod tests {
 
     #[test]
     fn mset_needs_pairs_and_the_last_of_equal_keys_counts() {
-        script::run(
+        transcript::run(
             r#"> MSET a 1 a 2
                OK
                ! put a=1, put a=2
@@ -367,7 +545,7 @@ mod tests {
 
     #[test]
     fn set_replaces_value_and_deadline() {
-        script::run(
+        transcript::run(
             r#"> SET a 1 EX 10
                OK
                ! put a=1 until 11000
@@ -396,7 +574,7 @@ mod tests {
 
     #[test]
     fn set_on_condition_says_nil_when_it_does_nothing() {
-        script::run(
+        transcript::run(
             r#"> SET a 1 XX
                nil
                !
@@ -418,7 +596,7 @@ mod tests {
 
     #[test]
     fn set_with_get_answers_the_old_value() {
-        script::run(
+        transcript::run(
             r#"> SET a 1 GET
                nil
                ! put a=1
@@ -438,7 +616,7 @@ mod tests {
 
     #[test]
     fn set_in_the_past_leaves_no_key() {
-        script::run(
+        transcript::run(
             r#"> SET a 1
                OK
                > SET a 2 PXAT 1000
@@ -468,14 +646,56 @@ mod tests {
             ("PX 9223372036854775807", "InvalidExpire SET"),
             ("EXAT 9223372036854775807", "InvalidExpire SET"),
         ] {
-            script::run(&format!("> SET a 1\nOK\n> SET a 2 {options}\n{refusal}\n!\n> GET a\n\"1\""));
+            transcript::run(&format!("> SET a 1\nOK\n> SET a 2 {options}\n{refusal}\n!\n> GET a\n\"1\""));
         }
-        script::run("> SET a 1 EX 1 EX 2\nOK\n! put a=1 until 3000\n> SET a 1 NX NX\nnil");
+        transcript::run("> SET a 1 EX 1 EX 2\nOK\n! put a=1 until 3000\n> SET a 1 NX NX\nnil");
+    }
+
+    #[test]
+    fn setex_sets_value_and_deadline_at_once() {
+        transcript::run(
+            r#"> SETEX a 10 x
+               OK
+               ! put a=x until 11000
+               > SETEX a 0 y
+               InvalidExpire SETEX
+               !
+               > SETEX a -1 y
+               InvalidExpire SETEX
+               > SETEX a ten y
+               ExpireNotAnInteger
+               > SETEX a 9223372036854775807 y
+               InvalidExpire SETEX
+               > GET a
+               "x"
+               "#,
+        );
+    }
+
+    #[test]
+    fn psetex_takes_milliseconds() {
+        transcript::run(
+            "> PSETEX a 1500 x
+             OK
+             ! put a=x until 2500
+             > PTTL a
+             1500
+             > PSETEX a 0 y
+             InvalidExpire PSETEX
+             > PSETEX a 9223372036854775807 y
+             InvalidExpire PSETEX
+             > PSETEX a ten y
+             ExpireNotAnInteger
+             !
+             @ 2500
+             > GET a
+             nil",
+        );
     }
 
     #[test]
     fn setnx_never_overwrites() {
-        script::run(
+        transcript::run(
             r#"> SETNX a 1
                1
                > SETNX a 2
@@ -489,7 +709,7 @@ mod tests {
 
     #[test]
     fn append_logs_only_the_new_bytes() {
-        script::run(
+        transcript::run(
             r#"> APPEND a ab
                2
                ! put a=ab
@@ -518,10 +738,58 @@ mod tests {
     }
 
     #[test]
+    fn setrange_logs_only_the_new_bytes() {
+        transcript::run(
+            "> SETRANGE a 0 \"\"
+             0
+             !
+             > SETRANGE a 0 Hello
+             5
+             ! put a=Hello
+             > EXPIRE a 1
+             1
+             > SETRANGE a 1 ipp
+             5
+             ! splice a@1=ipp
+             > SETRANGE a 9 \"\"
+             5
+             !
+             > GET a
+             \"Hippo\"
+             > SETRANGE a 7 x
+             8
+             ! splice a@7=x
+             > GET a
+             \"Hippo\\0\\0x\"
+             > PTTL a
+             1000
+             > SETRANGE b 2 x
+             3
+             ! put b=, splice b@2=x
+             > GET b
+             \"\\0\\0x\"
+             > SETRANGE c -1 x
+             OutOfRange(\"offset is out of range\")
+             > SETRANGE c 1.0 x
+             NotAnInteger
+             > SETRANGE c 65536 x
+             ValueTooLarge { limit: 65536 }
+             > SETRANGE c 9223372036854775807 x
+             ValueTooLarge { limit: 65536 }
+             > SETRANGE c 9223372036854775807 \"\"
+             0
+             > SETRANGE c 65535 x
+             65536
+             > DEL c
+             1",
+        );
+    }
+
+    #[test]
     fn a_value_never_grows_past_its_limit() {
         let half = "x".repeat(1 << 15);
         let refused = "ValueTooLarge { limit: 65536 }";
-        script::run(&format!(
+        transcript::run(&format!(
             "> SET a {half}
              OK
              > APPEND a {half}
@@ -542,73 +810,5 @@ mod tests {
              > STRLEN a
              65536",
         ));
-    }
-
-    #[test]
-    fn counting_keeps_the_deadline() {
-        script::run(
-            r#"> INCR a
-               1
-               ! put a=1
-               > EXPIRE a 9
-               1
-               > INCRBY a 41
-               42
-               ! put a=42 until 10000
-               > DECRBY a 50
-               -8
-               > DECR a
-               -9
-               > GET a
-               "-9"
-               @ 10000
-               > DECR a
-               -1
-               ! put a=-1"#,
-        );
-    }
-
-    #[test]
-    fn counting_never_wraps() {
-        script::run(
-            r#"> SET a 9223372036854775806
-               OK
-               > INCR a
-               9223372036854775807
-               > INCR a
-               Overflow
-               !
-               > INCRBY a 1
-               Overflow
-               > GET a
-               "9223372036854775807"
-               > DECRBY a -9223372036854775808
-               DecrementOverflow
-               > SET a -9223372036854775808
-               OK
-               > DECR a
-               Overflow
-               > DECRBY a 1
-               Overflow"#,
-        );
-    }
-
-    #[test]
-    fn counting_takes_only_integers() {
-        for text in ["", "x", "1 ", " 1", "+1", "01", "1.0", "9223372036854775808"] {
-            script::run(&format!(
-                "> SET a \"{text}\"
-                 OK
-                 > INCR a
-                 NotAnInteger
-                 !
-                 > INCRBY b \"{text}\"
-                 NotAnInteger
-                 > DECRBY b \"{text}\"
-                 NotAnInteger
-                 > EXISTS b
-                 0",
-            ));
-        }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use shard::command::{Access, Run};
+use shard::command::Flags;
 use shard::{OwnedRequest, Request};
 use wal::{OsDisk, Staged};
 
@@ -36,10 +36,7 @@ pub(super) struct Staging {
 #[inline]
 pub(in crate::worker) fn is_staged(request: &Request<'_>) -> bool {
     request.large_arg().is_some_and(|value| value.len() >= STAGED_BYTES_MIN)
-        && request.command.access == Access::Write
-        && matches!(request.command.run, Run::Key(_))
-        // The log gets its bytes as a part of a value.
-        && request.command.name != "APPEND"
+        && request.command.has(Flags::STORES_ARG)
 }
 
 impl ShardRuntime {

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use ahash::RandomState;
-use shard::command::{Access, Merge, Run};
+use shard::command::{Flags, Merge, Run};
 use shard::{Error, OwnedRequest, Reply, Request};
 
 use super::{Executed, ShardRuntime};
@@ -62,14 +62,14 @@ pub(super) struct Reading {
 #[inline]
 pub(in crate::worker) fn is_long_read(request: &Request<'_>) -> bool {
     request.arg_count() > KEYS_AT_ONCE_MAX
-        && request.command.access == Access::Read
+        && request.command.has(Flags::READONLY)
         && matches!(request.command.run, Run::Keys(..))
 }
 
 impl Reading {
     fn new(origin: usize, request_id: RequestId, request: &Request<'_>) -> Reading {
         let mut items = Vec::new();
-        if let Run::Keys(_, Merge::ByKey) = request.command.run {
+        if let Run::Keys(Merge::ByKey) = request.command.run {
             protocol::begin_list(request.arg_count(), request.dialect, &mut items);
         }
         let hashes = (request.arg_count() * HASHES_PER_KEY).min(HASHES_MAX);
@@ -141,7 +141,7 @@ impl ShardRuntime {
     /// Has those reads come to their end that a request would change something of.
     #[inline]
     pub(in crate::worker) fn settle_long_reads(&mut self, request: &Request<'_>, now: Now, mesh: &mut Mesh) {
-        if !self.long_reads.is_empty() && request.command.access == Access::Write {
+        if !self.long_reads.is_empty() && request.command.has(Flags::WRITE) {
             self.settle_readings_of(request, now, mesh);
         }
     }
@@ -152,7 +152,7 @@ impl ShardRuntime {
         for _ in 0..self.long_reads.len() {
             let mut reading = self.long_reads.pop_front().expect("there are as many as were counted");
             // Without keys it changes all of them.
-            if request.command.keys.any && !request.keys().any(|key| reading.has_seen(key)) {
+            if request.command.keys.any() && !request.keys().any(|key| reading.has_seen(key)) {
                 self.long_reads.push_back(reading);
                 continue;
             }
@@ -203,7 +203,7 @@ impl ShardRuntime {
         self.journal.answer_bytes(seq, (origin, request_id), mesh, |out| {
             match (error, request.command.run) {
                 (Some(error), _) => write_reply(&Reply::Error(error), &request, out),
-                (None, Run::Keys(_, Merge::ByKey)) => out.extend_from_slice(&items),
+                (None, Run::Keys(Merge::ByKey)) => out.extend_from_slice(&items),
                 (None, _) => write_reply(&Reply::Integer(sum), &request, out),
             }
         });

@@ -11,8 +11,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shard::analytics::inquiry::{Inquiry, Question};
-use shard::command::{Access, Run};
+use shard::analytics::query::{Query, Question};
+use shard::command::{Flags, Run};
 use shard::{
     AutoTtl, Clocks, Dialect, Error, LockKeys, LockTable, OwnedRequest, Reply, Request, Scan, Shard, Waiter,
 };
@@ -113,7 +113,7 @@ enum Deferred {
 /// A question about the use of keys, and its asker.
 struct Asked {
     asker: (usize, RequestId),
-    query: Inquiry,
+    query: Query,
 }
 
 /// A part of a walk over the shard's keys, on its way.
@@ -202,7 +202,7 @@ impl ShardRuntime {
     /// Reads ahead for requests on these keys.
     #[inline]
     pub(super) fn prefetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        self.shard.warm(keys);
+        self.shard.prefetch(keys);
     }
 
     /// Whether another thread works on the log, and will wake the worker by its executor.
@@ -254,7 +254,7 @@ impl ShardRuntime {
     /// The error for a command that writes, while the log takes no changes.
     #[inline]
     pub(super) fn refusal(&self, request: &Request<'_>) -> Option<Error> {
-        if request.command.access == Access::Write { self.journal.refusal() } else { None }
+        if request.command.has(Flags::WRITE) { self.journal.refusal() } else { None }
     }
 
     /// Whether a request has to wait for a transaction.
@@ -264,7 +264,7 @@ impl ShardRuntime {
     }
 
     fn conflicts(&self, request: &Request<'_>) -> bool {
-        let exclusive = request.command.access == Access::Write;
+        let exclusive = request.command.has(Flags::WRITE);
         if matches!(request.command.run, Run::EveryShard(..)) {
             // Only counted, not changed, outside of a transaction.
             return false;
@@ -281,11 +281,11 @@ impl ShardRuntime {
 
     /// What a request locks, and whether for itself alone.
     pub(super) fn locks_of(&self, request: &Request<'_>) -> (LockKeys, bool) {
-        let keys = match request.command.keys.any {
+        let keys = match request.command.keys.any() {
             true => LockKeys::Each(request.keys().map(|key| self.locks.hash(key)).collect()),
             false => LockKeys::Whole,
         };
-        (keys, request.command.access == Access::Write)
+        (keys, request.command.has(Flags::WRITE))
     }
 
     /// Runs a request for a worker, now or as soon as no transaction has its keys.
@@ -369,7 +369,7 @@ impl ShardRuntime {
         }
         if let Some(at) = self.queries.iter().position(|asked| asked.asker == asker) {
             self.queries.remove(at);
-            mesh.to(origin).answer(request_id, Answer::Findings(Box::default()));
+            mesh.to(origin).answer(request_id, Answer::QueryResult(Box::default()));
         }
         if self.unstage(asker) || self.drop_long_read(asker) {
             mesh.to(origin).answer_bytes(request_id, |_| {});
@@ -571,8 +571,8 @@ impl ShardRuntime {
     /// Goes on with the first question. Returns whether questions are left.
     fn query(&mut self, mesh: &mut Mesh) -> bool {
         let Some(Asked { asker, query }) = self.queries.front_mut() else { return false };
-        if let Some(findings) = self.shard.advance(query, QUERY_KEYS_PER_TURN) {
-            let ((origin, request_id), answer) = (*asker, Answer::Findings(Box::new(findings)));
+        if let Some(result) = self.shard.advance(query, QUERY_KEYS_PER_TURN) {
+            let ((origin, request_id), answer) = (*asker, Answer::QueryResult(Box::new(result)));
             let seq = self.journal.frame_behind_all();
             self.journal.answer(seq, origin, request_id, answer, mesh);
             self.queries.pop_front();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shard::command::{Access, Run};
+use shard::command::{Flags, Run};
 use shard::{Error, OwnedRequest, Reply, Request, Waiter};
 use wal::Kind;
 
@@ -46,7 +46,7 @@ impl ShardRuntime {
     fn locked(&mut self, transaction: TransactionId, turn: &mut Turn<'_>) {
         let part = &self.prepared[&transaction];
         let (origin, request_id) = (part.origin, part.request_id);
-        if part.request.command.access == Access::Write {
+        if part.request.command.has(Flags::WRITE) {
             let refusal = self.journal.refusal().map(|error| Answer::Part(Reply::Error(error)));
             turn.mesh.to(origin).answer(request_id, refusal.unwrap_or(Answer::Locked));
             return;

@@ -1,18 +1,18 @@
-//! Large values whose memory came with their requests, by number. Who reads one may keep it for longer than its key
-//! does. It knows no key.
+//! Values that stand outside of the arena, by the number that stands in their entries: large strings whose memory came
+//! with their requests. A reader may keep one for longer than its key does. It knows no key.
 
 use bytes::Bytes;
 
 /// The values of one keyspace.
 #[derive(Debug, Default)]
-pub(crate) struct SharedValues {
+pub(crate) struct Objects {
     /// Those of free numbers are empty.
     values: Vec<Bytes>,
     free: Vec<u32>,
     bytes: usize,
 }
 
-impl SharedValues {
+impl Objects {
     /// Takes a value and returns its number.
     pub(crate) fn add(&mut self, value: Bytes) -> u32 {
         self.bytes += value.len();
@@ -56,7 +56,7 @@ mod tests {
 
     use super::*;
 
-    impl SharedValues {
+    impl Objects {
         /// Asserts what has to be true between two operations, when these numbers are in use.
         pub(crate) fn check(&self, used: &BTreeSet<u32>) {
             assert_eq!(used.len() + self.free.len(), self.values.len());

@@ -1,4 +1,4 @@
-//! Scripts for the tests of commands: requests and the replies that they must get, line by line.
+//! Transcripts for the tests of commands: requests and the replies that they must get, line by line.
 //!
 //! ```text
 //! > SET k "a b"        a request; words may be quoted
@@ -8,28 +8,28 @@
 //! ! put k=a b          the changes of the last request, in full
 //! ```
 //!
-//! Whatever a script does, its changes applied to an empty shard must give the same keys.
+//! Whatever a transcript does, its changes applied to an empty shard must give the same keys.
 
 use crate::clock::unix_deadline_ms;
 use crate::{Change, Changes, Dialect, Reply, Request, Shard, Span, command, decode};
 
-/// Runs a script against an empty shard, as RESP requests.
-pub(crate) fn run(script: &str) {
-    run_in(Dialect::Resp2, script);
+/// Runs a transcript against an empty shard, as RESP requests.
+pub(crate) fn run(transcript: &str) {
+    run_in(Dialect::Resp2, transcript);
 }
 
-/// Runs a script against an empty shard.
-pub(crate) fn run_in(dialect: Dialect, script: &str) {
+/// Runs a transcript against an empty shard.
+pub(crate) fn run_in(dialect: Dialect, transcript: &str) {
     let mut shard = Shard::new([1, 2, 3, 4]).with_value_len_max(1 << 16);
     let mut replica = Shard::new([5, 6, 7, 8]);
     let (mut now_ms, mut latest_ms) = (1000, 1000);
     let (mut reply, mut effects) = (String::new(), String::new());
-    for (line, text) in script.lines().map(str::trim).enumerate().filter(|(_, text)| !text.is_empty()) {
+    for (line, text) in transcript.lines().map(str::trim).enumerate().filter(|(_, text)| !text.is_empty()) {
         if let Some(time) = text.strip_prefix("@ ") {
             now_ms = time.parse().unwrap();
             latest_ms = now_ms.max(latest_ms);
         } else if let Some(wall_ahead_ms) = text.strip_prefix("~ ") {
-            // As whoever sets it has to.
+            // As the caller that sets it has to.
             shard.expire(now_ms, usize::MAX);
             replica.expire(now_ms, usize::MAX);
             shard.set_wall_ahead(wall_ahead_ms.parse().unwrap());

@@ -7,7 +7,7 @@
 //!          bit  4      the deadline is there
 //!          bit  5      key_len takes four bytes, not one
 //!          bit  6      the usage is there
-//!          bit  7      the value stands elsewhere; in its place stand the four bytes of its number
+//!          bit  7      the value is an object outside of the arena; in its place stand the four bytes of its number
 //! usage    bits 0..=27  reads    28..=55  last access    56..=83  writes    84..=111  created
 //! ```
 //!
@@ -23,7 +23,7 @@ const SLACK: u8 = 0b00_1111;
 const DEADLINE: u8 = 0b01_0000;
 const LONG_KEY: u8 = 0b10_0000;
 const USAGE: u8 = 0b100_0000;
-const SHARED: u8 = 0b1000_0000;
+const OBJECT: u8 = 0b1000_0000;
 const DEADLINE_LEN: usize = 8;
 const USAGE_LEN: usize = 14;
 const USAGE_BITS: u32 = 28;
@@ -100,13 +100,13 @@ pub(crate) struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// The entry that fills this slot. A value that stands elsewhere has to be given before it is read.
+    /// The entry that fills this slot. A value that is an object has to be given before it is read.
     #[inline]
     pub(crate) fn of(slot: &'a [u8]) -> Self {
         Entry { slot, shared: None }
     }
 
-    /// The same entry with its value, which stands elsewhere.
+    /// The same entry with its value, which is an object.
     #[inline]
     pub(crate) fn with_shared(self, value: &'a Bytes) -> Self {
         Entry { shared: Some(value), ..self }
@@ -132,28 +132,28 @@ impl<'a> Entry<'a> {
         match self.shared {
             Some(value) => value,
             None => {
-                debug_assert!(!self.is_shared(), "the value stands elsewhere");
+                debug_assert!(!self.is_object(), "the value is an object");
                 self.stored()
             }
         }
     }
 
-    /// The value, if it stands elsewhere.
+    /// The value, if it is an object: bytes that are shared.
     #[inline]
     pub(crate) fn shared(self) -> Option<&'a Bytes> {
         self.shared
     }
 
-    /// Whether the value stands elsewhere.
+    /// Whether the value is an object.
     #[inline]
-    pub(crate) fn is_shared(self) -> bool {
-        self.slot[0] & SHARED != 0
+    pub(crate) fn is_object(self) -> bool {
+        self.slot[0] & OBJECT != 0
     }
 
-    /// The number of the value, if it stands elsewhere.
+    /// The number of the value, if it is an object.
     #[inline]
-    pub(crate) fn shared_number(self) -> Option<u32> {
-        if !self.is_shared() {
+    pub(crate) fn object_number(self) -> Option<u32> {
+        if !self.is_object() {
             return None;
         }
         let (number, _) = self.stored().split_first_chunk().expect("the flag says so");
@@ -289,16 +289,16 @@ pub(crate) fn frame(slot: &mut [u8], len: usize, deadline_ms: Option<u64>) {
     let slack = slot.len() - len;
     debug_assert!(slack <= SLACK_MAX);
     let deadline = if deadline_ms.is_some() { DEADLINE } else { 0 };
-    slot[0] = (slot[0] & (LONG_KEY | USAGE | SHARED)) | deadline | slack as u8;
+    slot[0] = (slot[0] & (LONG_KEY | USAGE | OBJECT)) | deadline | slack as u8;
     if let Some(deadline_ms) = deadline_ms {
         slot[len - DEADLINE_LEN..len].copy_from_slice(&deadline_ms.to_le_bytes());
     }
 }
 
-/// Says whether the value of the entry in `slot` stands elsewhere, so that its number takes its place.
+/// Says whether the value of the entry in `slot` is an object, so that its number takes its place.
 #[inline]
-pub(crate) fn set_shared(slot: &mut [u8], yes: bool) {
-    slot[0] = if yes { slot[0] | SHARED } else { slot[0] & !SHARED };
+pub(crate) fn set_object(slot: &mut [u8], yes: bool) {
+    slot[0] = if yes { slot[0] | OBJECT } else { slot[0] & !OBJECT };
 }
 
 /// What stands in the slot for the value of its entry, for writing.
@@ -348,17 +348,17 @@ mod tests {
     #[test]
     fn a_value_that_stands_elsewhere_leaves_its_number() {
         let mut slot = written(2, b"ab", &7u32.to_le_bytes(), Some(0x0102), None);
-        set_shared(&mut slot, true);
+        set_object(&mut slot, true);
         assert_eq!(slot, b"\x92\x02ab\x07\0\0\0\x02\x01\0\0\0\0\0\0\xee\xee");
         let value = Bytes::from_static(b"a long value");
         let entry = Entry::of(&slot).with_shared(&value);
-        assert_eq!((entry.shared_number(), entry.value()), (Some(7), &b"a long value"[..]));
+        assert_eq!((entry.object_number(), entry.value()), (Some(7), &b"a long value"[..]));
         assert_eq!((entry.key(), entry.deadline_ms()), (&b"ab"[..], Some(0x0102)));
         // It stays elsewhere with another deadline.
         let len = entry_len(body_len(2, false), 4, None);
         frame(&mut slot[..len], len, None);
-        assert_eq!(Entry::of(&slot[..len]).shared_number(), Some(7));
-        set_shared(&mut slot, false);
+        assert_eq!(Entry::of(&slot[..len]).object_number(), Some(7));
+        set_object(&mut slot, false);
         assert_eq!(Entry::of(&slot[..len]).value(), 7u32.to_le_bytes());
     }
 

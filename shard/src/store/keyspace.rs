@@ -21,11 +21,11 @@ use std::hash::{BuildHasher, Hasher};
 use ahash::RandomState;
 use bytes::Bytes;
 
-use crate::arena::{Arena, Handle, Moved};
-use crate::buckets::Buckets;
-use crate::entry::{self, Entry, Usage};
-use crate::expiry::Expiry;
-use crate::shared_values::SharedValues;
+use super::arena::{Arena, Handle, Moved};
+use super::buckets::Buckets;
+use super::entry::{self, Entry, Usage};
+use super::expiry::Expiry;
+use super::objects::Objects;
 
 /// A segment with this many keys, all that 128 buckets have room for, is split.
 const SEGMENT_LEN_MAX: usize = 896;
@@ -45,7 +45,7 @@ pub(crate) const TABLE_BYTES_A_KEY: usize = 12;
 const CACHE_LINE_BYTES: usize = 64;
 
 /// At most this many keys are brought into the caches at once.
-const WARM_KEYS_MAX: usize = 64;
+const PREFETCHED_KEYS_MAX: usize = 64;
 
 /// A key and its hash.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,7 @@ pub(crate) struct Keyspace {
     deepest: usize,
     arena: Arena,
     /// Values that stand outside of the arena.
-    shared: SharedValues,
+    objects: Objects,
     expiry: Expiry,
     len: usize,
     /// Memory of the segments' buckets.
@@ -104,7 +104,7 @@ impl Keyspace {
             free_segments: Vec::new(),
             deepest: 1,
             arena: Arena::new(),
-            shared: SharedValues::default(),
+            objects: Objects::default(),
             expiry: Expiry::default(),
             len: 0,
             table_bytes: 0,
@@ -122,7 +122,7 @@ impl Keyspace {
         // What was allocated last goes first, so that the allocator gives memory back step by step: what lies
         // at the end of its heap would keep all the rest back until one long last step.
         self.directory = Vec::new();
-        let (value, pages, segment) = (self.shared.dismantle(), self.arena.dismantle(), self.segments.pop());
+        let (value, pages, segment) = (self.objects.dismantle(), self.arena.dismantle(), self.segments.pop());
         value || pages || segment.is_some() || self.expiry.dismantle()
     }
 
@@ -139,7 +139,7 @@ impl Keyspace {
     /// The memory that the keyspace holds, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.arena.memory_bytes()
-            + self.shared.memory_bytes()
+            + self.objects.memory_bytes()
             + self.expiry.memory_bytes()
             + self.table_bytes
             + self.directory.capacity() * size_of::<u32>()
@@ -181,28 +181,28 @@ impl Keyspace {
     }
 
     /// Brings what [`Keyspace::find_with_deadline`] will read of these keys into the processor's caches.
-    pub(crate) fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        self.warm_hashes(keys.map(|key| self.probe(key).hash));
+    pub(crate) fn prefetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        self.prefetch_hashes(keys.map(|key| self.probe(key).hash));
     }
 
     /// Brings the next keys that are due, at most `count`, into the processor's caches.
-    pub(crate) fn warm_due(&self, now_ms: u64, wall_ms: u64, count: usize) {
-        self.warm_hashes(self.expiry.due(now_ms, wall_ms).map(|(_, hash)| hash).take(count));
+    pub(crate) fn prefetch_due(&self, now_ms: u64, wall_ms: u64, count: usize) {
+        self.prefetch_hashes(self.expiry.due(now_ms, wall_ms).map(|(_, hash)| hash).take(count));
     }
 
     /// Loops whose rounds do not wait for each other, so that the memory serves several keys at once: where their
     /// buckets are, what stands in these, and the entries. Short rounds, so that the processor is in many of them at
     /// once.
-    fn warm_hashes(&self, hashes: impl Iterator<Item = u32>) {
-        let mut wanted = [(0, &0); WARM_KEYS_MAX];
+    fn prefetch_hashes(&self, hashes: impl Iterator<Item = u32>) {
+        let mut wanted = [(0, &0); PREFETCHED_KEYS_MAX];
         let mut count = 0;
-        for hash in hashes.take(WARM_KEYS_MAX) {
+        for hash in hashes.take(PREFETCHED_KEYS_MAX) {
             wanted[count] = (hash, self.buckets(hash).line(hash).unwrap_or(&0));
             count += 1;
         }
         let wanted = &wanted[..count];
         std::hint::black_box(wanted.iter().fold(0, |sum, (_, line)| sum ^ **line));
-        let mut handles = [Handle(0); WARM_KEYS_MAX];
+        let mut handles = [Handle(0); PREFETCHED_KEYS_MAX];
         let mut found = 0;
         for (hash, _) in wanted {
             if let Some(handle) = self.buckets(*hash).find(*hash, |_| true) {
@@ -227,13 +227,13 @@ impl Keyspace {
     #[inline(always)] // Each read of a key comes here.
     fn entry_at(&self, handle: Handle) -> Entry<'_> {
         let entry = Entry::of(self.arena.slot(handle));
-        if entry.is_shared() { self.with_shared_value(entry) } else { entry }
+        if entry.is_object() { self.with_shared_value(entry) } else { entry }
     }
 
     #[cold]
     fn with_shared_value<'a>(&'a self, entry: Entry<'a>) -> Entry<'a> {
-        let number = entry.shared_number().expect("its value stands elsewhere");
-        entry.with_shared(self.shared.value(number))
+        let number = entry.object_number().expect("its value is an object");
+        entry.with_shared(self.objects.value(number))
     }
 
     /// The memory of an entry that was found, in bytes, with its share of the tables.
@@ -274,25 +274,25 @@ impl Keyspace {
         deadline_ms: Option<u64>,
         usage: Option<Usage>,
     ) {
-        let number = self.shared.add(value);
+        let number = self.objects.add(value);
         let found = self.insert(probe, &number.to_le_bytes(), deadline_ms, usage);
-        entry::set_shared(self.arena.slot_mut(found.handle), true);
+        entry::set_object(self.arena.slot_mut(found.handle), true);
     }
 
     /// As [`Keyspace::set_value`], with a value that is not copied.
     pub(crate) fn set_shared(&mut self, found: Found, value: Bytes, deadline_ms: Option<u64>) {
-        let number = self.shared.add(value);
+        let number = self.objects.add(value);
         let found = self.set_value(found, &number.to_le_bytes(), deadline_ms);
-        entry::set_shared(self.arena.slot_mut(found.handle), true);
+        entry::set_object(self.arena.slot_mut(found.handle), true);
     }
 
     /// Gives an entry another value and deadline. Returns where it lies now.
     #[inline]
     pub(crate) fn set_value(&mut self, found: Found, value: &[u8], deadline_ms: Option<u64>) -> Found {
         let slot = self.arena.slot_mut(found.handle);
-        if let Some(number) = Entry::of(slot).shared_number() {
-            entry::set_shared(slot, false);
-            self.shared.remove(number);
+        if let Some(number) = Entry::of(slot).object_number() {
+            entry::set_object(slot, false);
+            self.objects.remove(number);
         }
         let entry = Entry::of(slot);
         let (body_len, before) = (entry.body_len(), entry.deadline_ms());
@@ -309,8 +309,8 @@ impl Keyspace {
         found
     }
 
-    /// Gives an entry another deadline.
-    pub(crate) fn set_deadline(&mut self, found: Found, deadline_ms: Option<u64>) {
+    /// Gives an entry another deadline. Returns where it lies now.
+    pub(crate) fn set_deadline(&mut self, found: Found, deadline_ms: Option<u64>) -> Found {
         let entry = Entry::of(self.arena.slot(found.handle));
         let before = entry.deadline_ms();
         let keep = entry.body_len() + entry.stored().len();
@@ -318,6 +318,7 @@ impl Keyspace {
         let found = self.resize(found, len, keep, 0);
         entry::frame(self.arena.slot_mut(found.handle), len, deadline_ms);
         self.reindex(found.hash, before, deadline_ms);
+        found
     }
 
     /// Writes `bytes` at `offset` of an entry's value, which grows, filled with zeros, where needed. A value that is
@@ -358,8 +359,8 @@ impl Keyspace {
     pub(crate) fn remove(&mut self, found: Found) {
         let entry = Entry::of(self.arena.slot(found.handle));
         let deadline_ms = entry.deadline_ms();
-        if let Some(number) = entry.shared_number() {
-            self.shared.remove(number);
+        if let Some(number) = entry.object_number() {
+            self.objects.remove(number);
         }
         let id = self.segment_id(found.hash);
         let buckets = &mut self.segments[id].buckets;
@@ -659,12 +660,12 @@ mod tests {
                     assert_eq!(probe.hash, found.hash);
                     assert_eq!(self.segment_id(probe.hash), *id as usize);
                     assert_eq!(self.find(probe).map(|found| found.handle), Some(found.handle));
-                    let is_new = entry.shared_number().is_none_or(|number| shared.insert(number));
-                    assert!(is_new && entry.shared_number().is_some() == entry.shared().is_some());
+                    let is_new = entry.object_number().is_none_or(|number| shared.insert(number));
+                    assert!(is_new && entry.object_number().is_some() == entry.shared().is_some());
                     dues.extend(entry.deadline_ms().map(|ms| (ms, found.hash)));
                 }
             }
-            self.shared.check(&shared);
+            self.objects.check(&shared);
             assert_eq!(count, self.len);
             assert_eq!(count, self.arena.check());
             assert_eq!(table_bytes, self.table_bytes);

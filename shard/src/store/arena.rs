@@ -6,7 +6,7 @@
 //! when they go. Longer slots are allocations of their own. A slot is named by a [`Handle`] of four bytes.
 //! The arena never looks into a slot.
 
-use crate::entry::{ENTRY_LEN_MIN, SLACK_MAX};
+use super::entry::{ENTRY_LEN_MIN, SLACK_MAX};
 
 /// The longest slot that lies in a page, in bytes.
 const SMALL_MAX: usize = 1024;

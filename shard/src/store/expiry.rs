@@ -1,7 +1,7 @@
 //! Which keys expire when: an exact index, so that expiring never looks at a key that is not due.
 //!
 //! It holds pairs of a deadline and a key's hash, in order. One pair stands for every key with that hash and
-//! that deadline: whoever takes a deadline from a key looks whether another such key remains. The index never
+//! that deadline: the caller that takes a deadline from a key looks whether another such key remains. The index never
 //! holds more pairs than there are keys with a deadline, and knows no key.
 
 use std::collections::BTreeSet;

@@ -10,7 +10,7 @@
 
 use wide::u32x8;
 
-use crate::arena::Handle;
+use super::arena::Handle;
 
 /// Hashes and handles that fill a cache line.
 const BUCKET_LEN: usize = 8;

@@ -1,0 +1,77 @@
+//! Commands about the connection of a client: their rows. The server runs them.
+
+use crate::command::row::{Row, container, on_server};
+use crate::command::spec::{Command, Flags, Group, Server};
+
+/// What runs at any time, for any client.
+const ANY_TIME: Flags = Flags::NOSCRIPT
+    .and(Flags::LOADING)
+    .and(Flags::STALE)
+    .and(Flags::FAST)
+    .and(Flags::NO_AUTH)
+    .and(Flags::ALLOW_BUSY);
+
+const CLIENT: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE);
+const FAST: Flags = Flags::LOADING.and(Flags::STALE).and(Flags::FAST);
+
+const fn of(server: Server) -> Command {
+    Command::of_server(server, Group::Connection)
+}
+
+#[rustfmt::skip] // A row is a paragraph.
+pub(super) const ROWS: &[Row] = &[
+    container(Command {
+        name: "CLIENT", summary: "Names and describes this connection, or lists all",
+        ..Command::container(Group::Connection)
+    }, &[
+        on_server(Command {
+            name: "GETNAME", flags: CLIENT, summary: "Returns the name of this connection", ..of(Server::ClientGetname)
+        }),
+        on_server(Command {
+            name: "ID", flags: CLIENT, summary: "Returns the number of this connection", ..of(Server::ClientId)
+        }),
+        on_server(Command {
+            name: "INFO", flags: CLIENT, summary: "Describes this connection", ..of(Server::ClientInfo)
+        }),
+        on_server(Command {
+            name: "LIST", args_max: Command::MANY, flags: CLIENT.and(Flags::ADMIN),
+            summary: "Describes all connections", ..of(Server::ClientList)
+        }),
+        on_server(Command {
+            name: "SETINFO", args_min: 2, args_max: 2, flags: CLIENT, usage: "attribute value",
+            summary: "Notes the library of the client and its version", ..of(Server::ClientSetinfo)
+        }),
+        on_server(Command {
+            name: "SETNAME", args_min: 1, args_max: 1, flags: CLIENT, usage: "name",
+            summary: "Gives this connection a name", ..of(Server::ClientSetname)
+        }),
+    ]),
+    on_server(Command {
+        name: "ECHO", args_min: 1, args_max: 1, flags: FAST,
+        rest_of_line: Some(0), needs: "message", usage: "message",
+        summary: "Returns its argument", ..of(Server::Echo)
+    }),
+    on_server(Command {
+        name: "HELLO", args_max: Command::MANY, flags: ANY_TIME, needs: "a protocol version",
+        usage: "[2 | 3 [SETNAME name]]",
+        summary: "Switches the protocol version and describes the server", ..of(Server::Hello)
+    }),
+    on_server(Command {
+        name: "PING", args_max: 1, flags: FAST, rest_of_line: Some(0),
+        needs: "at most one message", usage: "[message]",
+        summary: "Returns PONG, or its argument", ..of(Server::Ping)
+    }),
+    on_server(Command {
+        name: "QUIT", args_max: Command::MANY, flags: ANY_TIME.and(Flags::NOT_QUEUED),
+        summary: "Closes the connection", ..of(Server::Quit)
+    }),
+    on_server(Command {
+        name: "RESET", flags: ANY_TIME.and(Flags::NOT_QUEUED),
+        summary: "Takes the connection back to the state of a new one", ..of(Server::Reset)
+    }),
+    on_server(Command {
+        name: "SELECT", args_min: 1, args_max: 1, flags: FAST,
+        needs: "database index", usage: "0",
+        summary: "Selects the database, of which there is one", ..of(Server::Select)
+    }),
+];

@@ -1,0 +1,217 @@
+//! Commands about the server, its files and all keys together.
+
+use crate::command::row::{Row, container, on_server, on_shard};
+use crate::command::spec::{Command, Flags, Group, Keys, Merge, Run, Server, TextForm};
+use crate::context::Context;
+use crate::error::Error;
+use crate::reply::Reply;
+use crate::request::Request;
+
+const fn of(server: Server) -> Command {
+    Command { flags: Flags::ADMIN, ..Command::of_server(server, Group::Server) }
+}
+
+/// What tells how the server is, at any time.
+const REPORTS: Flags = Flags::LOADING.and(Flags::STALE);
+const SAVES: Flags = Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::NO_ASYNC_LOADING);
+const CONFIGURES: Flags = Flags::ADMIN.and(Flags::NOSCRIPT).and(REPORTS);
+const REPLICATES: Flags = Flags::ADMIN.and(Flags::NOSCRIPT);
+
+const CLEAR: Command = Command {
+    group: Group::Server,
+    args_min: 0,
+    args_max: Command::MANY,
+    keys: Keys::None,
+    flags: Flags::WRITE,
+    run: Run::EveryShard(Merge::AllOk),
+    needs: "no arguments",
+    usage: "[ASYNC | SYNC]",
+    summary: "Removes every key",
+    ..Command::OF_KEY
+};
+
+#[rustfmt::skip] // A row is a paragraph.
+pub(super) const ROWS: &[Row] = &[
+    on_server(Command {
+        name: "BACKUP", args_min: 1, args_max: 1, text_form: TextForm::Fields, rest_of_line: Some(0),
+        needs: "path", usage: "path",
+        summary: "Copies all shards as of one moment below --backup-dir, and returns once that is on disk",
+        ..of(Server::Backup)
+    }),
+    on_server(Command {
+        name: "BGREWRITEAOF", flags: SAVES,
+        summary: "Begins what COMPACT does and returns at once", ..of(Server::Bgrewriteaof)
+    }),
+    on_server(Command {
+        name: "BGSAVE", args_max: 1, flags: SAVES, needs: "at most SCHEDULE", usage: "[SCHEDULE]",
+        summary: "Begins what COMPACT does and returns at once", ..of(Server::Bgsave)
+    }),
+    on_shard(clear, Command { name: "CLEAR", args_max: 1, usage: "", ..CLEAR }),
+    container(Command {
+        name: "COMMAND", args_max: Command::MANY, flags: REPORTS,
+        summary: "Describes the commands of the server", ..of(Server::Command)
+    }, &[
+        on_server(Command {
+            name: "COUNT", flags: REPORTS, summary: "Returns the number of commands", ..of(Server::CommandCount)
+        }),
+        on_server(Command {
+            name: "DOCS", args_max: Command::MANY, flags: REPORTS.and(Flags::LISTS), usage: "[name ...]",
+            summary: "Returns what the documentation says of commands", ..of(Server::CommandDocs)
+        }),
+        on_server(Command {
+            name: "INFO", args_max: Command::MANY, flags: REPORTS.and(Flags::LISTS), usage: "[name ...]",
+            summary: "Returns arity, flags and keys of commands", ..of(Server::CommandInfo)
+        }),
+        on_server(Command {
+            name: "LIST", args_max: Command::MANY, flags: REPORTS,
+            summary: "Returns the names of the commands", ..of(Server::CommandList)
+        }),
+    ]),
+    container(Command {
+        name: "COMPACT", args_max: Command::MANY, text_form: TextForm::Fields, needs: "at most WHEN",
+        summary: "Writes a snapshot of every shard and drops the log that it replaces, or says when that will happen",
+        ..of(Server::Compact)
+    }, &[
+        on_server(Command {
+            name: "WHEN", text_form: TextForm::Fields,
+            summary: "Says when the log will be compacted", ..of(Server::CompactWhen)
+        }),
+    ]),
+    container(Command {
+        name: "CONFIG", needs: "GET and an option",
+        summary: "Shows the options of the server, or changes the one that can change",
+        ..Command::container(Group::Server)
+    }, &[
+        on_server(Command {
+            name: "GET", args_min: 1, args_max: Command::MANY, flags: CONFIGURES.and(Flags::LISTS),
+            usage: "option [option ...]", summary: "Shows options of the server", ..of(Server::ConfigGet)
+        }),
+        on_server(Command {
+            name: "SET", args_min: 2, args_max: 2, flags: CONFIGURES, usage: "auto-ttl pairs",
+            summary: "Changes the option that can change", ..of(Server::ConfigSet)
+        }),
+    ]),
+    on_shard(dbsize, Command {
+        name: "DBSIZE", args_max: 0, flags: Flags::READONLY.and(Flags::FAST), run: Run::EveryShard(Merge::Sum),
+        usage: "", summary: "Returns the number of keys", ..CLEAR
+    }),
+    on_shard(clear, Command { name: "FLUSHALL", ..CLEAR }),
+    on_shard(clear, Command { name: "FLUSHDB", ..CLEAR }),
+    on_server(Command {
+        name: "HEALTH", flags: REPORTS,
+        summary: "Returns the state of the server as a line of JSON", ..of(Server::Health)
+    }),
+    on_server(Command {
+        name: "INFO", args_max: Command::MANY, flags: REPORTS, text_form: TextForm::Fields, usage: "[section ...]",
+        summary: "Describes the server and its counters", ..of(Server::Info)
+    }),
+    on_server(Command {
+        name: "KVLITE.SYNC",
+        summary: "Returns once everything acknowledged before it is on disk", ..of(Server::Sync)
+    }),
+    on_server(Command {
+        name: "LASTSAVE", flags: REPORTS.and(Flags::FAST),
+        summary: "Returns the Unix time of the last snapshot of all shards, or of the start", ..of(Server::Lastsave)
+    }),
+    container(Command {
+        name: "MEMORY", needs: "STATS, or USAGE and a key",
+        summary: "Tells what the memory is used for, or how much of it a key takes",
+        ..Command::container(Group::Server)
+    }, &[
+        on_server(Command {
+            name: "STATS", flags: Flags::NONE, text_form: TextForm::Fields,
+            summary: "Tells what the memory is used for", ..of(Server::MemoryStats)
+        }),
+        on_shard(memory_usage, Command {
+            name: "USAGE", group: Group::Server, args_max: Command::MANY, flags: Flags::READONLY, usage: "key [SAMPLES count]",
+            summary: "Tells how many bytes of memory a key takes", ..Command::OF_KEY
+        }),
+    ]),
+    on_server(Command {
+        name: "PSYNC", args_min: 2, args_max: Command::MANY,
+        flags: REPLICATES.and(Flags::NO_ASYNC_LOADING).and(Flags::NO_MULTI),
+        needs: "a replication id and an offset", usage: "replicationid offset",
+        summary: "Is refused: there is no replication yet", ..of(Server::Replication)
+    }),
+    on_server(Command {
+        name: "REPLCONF", args_max: Command::MANY, flags: REPLICATES.and(Flags::ALLOW_BUSY),
+        usage: "[option value ...]",
+        summary: "Is refused: there is no replication yet", ..of(Server::Replication)
+    }),
+    on_server(Command {
+        name: "SAVE", flags: SAVES.and(Flags::NO_MULTI),
+        summary: "Writes a snapshot of every shard and drops the log that it replaces", ..of(Server::Save)
+    }),
+    on_server(Command {
+        name: "STATS", flags: REPORTS, text_form: TextForm::Fields,
+        summary: "Returns the counters of the server", ..of(Server::Stats)
+    }),
+    on_server(Command {
+        name: "SYNC", flags: REPLICATES.and(Flags::NO_ASYNC_LOADING).and(Flags::NO_MULTI),
+        summary: "Does what KVLITE.SYNC does, on the text port only: replicas of Redis mean another thing by it",
+        ..of(Server::SyncOfText)
+    }),
+];
+
+/// `MEMORY USAGE key [SAMPLES count]`. A value is never a sum over samples here, so that the count changes nothing.
+/// It does not count as a use of the key.
+fn memory_usage<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    match request.arg_count() {
+        1 => {}
+        3 if request.arg(1).eq_ignore_ascii_case(b"SAMPLES") && request.integer(2)? >= 0 => {}
+        _ => return Err(Error::Syntax),
+    }
+    let found = context.find(request.arg(0));
+    Ok(found.map_or(Reply::Nil, |found| Reply::count(context.footprint_bytes(found))))
+}
+
+/// `DBSIZE`.
+#[expect(clippy::needless_pass_by_value, reason = "every command function takes the context so")]
+fn dbsize<'s>(context: Context<'s, '_>, _request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    Ok(Reply::count(context.key_count()))
+}
+
+/// `FLUSHALL [ASYNC | SYNC]`, also as `FLUSHDB` and `CLEAR`. The memory is freed in the background either
+/// way.
+fn clear<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let known = |mode: &[u8]| mode.eq_ignore_ascii_case(b"ASYNC") || mode.eq_ignore_ascii_case(b"SYNC");
+    if request.arg_count() > 1 || !request.args().all(known) {
+        return Err(Error::Syntax);
+    }
+    context.clear();
+    Ok(Reply::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::commands::transcript;
+
+    #[test]
+    fn flushing_takes_a_mode_and_nothing_else() {
+        transcript::run(
+            "> MSET a 1 b 2
+             OK
+             > FLUSHALL ASYNC SYNC
+             Syntax
+             !
+             > FLUSHALL now
+             Syntax
+             !
+             > DBSIZE
+             2
+             > FLUSHALL async
+             OK
+             ! clear
+             > DBSIZE
+             0
+             > SET a 1
+             OK
+             > FLUSHDB SYNC
+             OK
+             > GET a
+             nil
+             > CLEAR
+             OK",
+        );
+    }
+}

@@ -1,0 +1,402 @@
+//! What a command function gets: the parts of its shard, and where its changes go. It finds keys, reads values, and
+//! changes them in such a way that the log, the statistics and the analytics hear of it.
+//!
+//! A key that was [found](Context::find) has a value of any kind, which may be replaced, given a deadline or removed. To
+//! read a value or to change a part of it takes a [`FoundString`], which only [`Context::find_string`] and
+//! [`Context::look_up_string`] give.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::analytics::Analytics;
+use crate::auto_ttl::AutoTtl;
+use crate::change::{Change, Changes};
+use crate::clock;
+use crate::error::Error;
+use crate::reply::Reply;
+use crate::request::Request;
+use crate::room::has_room_for;
+use crate::stats::Stats;
+use crate::store::entry::{Entry, Usage};
+use crate::store::keyspace::{Found, Keyspace, Probe};
+
+/// The parts of a shard that commands work on.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) keyspace: Keyspace,
+    /// Keyspaces that were cleared; they are freed in the background.
+    pub(crate) lazy_free: Vec<Keyspace>,
+    pub(crate) stats: Stats,
+    /// How the keys are used, where that is counted.
+    pub(crate) analytics: Option<Box<Analytics>>,
+    pub(crate) auto_ttl: Arc<AutoTtl>,
+    /// The server's time of the last request.
+    pub(crate) now_ms: u64,
+    /// How far the wall clock is ahead of the server's time.
+    pub(crate) wall_ahead_ms: i64,
+    /// The longest value, in bytes.
+    pub(crate) value_len_max: usize,
+}
+
+/// The surroundings of one command.
+#[derive(Debug)]
+pub(crate) struct Context<'s, 'c> {
+    parts: &'s mut Parts,
+    changes: &'c mut Changes,
+}
+
+/// A key that exists and whose value is a string.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FoundString(Found);
+
+impl From<FoundString> for Found {
+    #[inline]
+    fn from(found: FoundString) -> Found {
+        found.0
+    }
+}
+
+impl<'s, 'c> Context<'s, 'c> {
+    #[inline]
+    pub(crate) fn new(parts: &'s mut Parts, changes: &'c mut Changes) -> Self {
+        Context { parts, changes }
+    }
+
+    /// The server's time, in milliseconds.
+    #[inline]
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.parts.now_ms
+    }
+
+    /// Finds a key that exists; one that has expired is removed.
+    #[inline]
+    pub(crate) fn find(&mut self, key: &[u8]) -> Option<Found> {
+        self.parts.find_probe(self.parts.keyspace.probe(key))
+    }
+
+    /// As [`Context::find`], for a command that reads: counts a hit or a miss.
+    #[inline]
+    pub(crate) fn look_up(&mut self, key: &[u8]) -> Option<Found> {
+        self.parts.look_up(key)
+    }
+
+    /// As [`Context::find`], for a command on strings.
+    ///
+    /// # Errors
+    /// The value is not a string. Today every value is one.
+    #[inline]
+    pub(crate) fn find_string(&mut self, key: &[u8]) -> Result<Option<FoundString>, Error> {
+        Ok(self.find(key).map(FoundString))
+    }
+
+    /// As [`Context::look_up`], for a command on strings.
+    ///
+    /// # Errors
+    /// As [`Context::find_string`].
+    #[inline]
+    pub(crate) fn look_up_string(&mut self, key: &[u8]) -> Result<Option<FoundString>, Error> {
+        Ok(self.look_up(key).map(FoundString))
+    }
+
+    /// The bytes of a string.
+    #[inline]
+    pub(crate) fn string(&self, found: FoundString) -> &[u8] {
+        self.parts.keyspace.entry(found.0).value()
+    }
+
+    /// The bytes of a string, and the deadline of its key, which is not due yet.
+    #[inline]
+    pub(crate) fn string_and_deadline_ms(&self, found: FoundString) -> (&[u8], Option<u64>) {
+        let entry = self.parts.keyspace.entry(found.0);
+        (entry.value(), entry.deadline_ms())
+    }
+
+    /// The bytes of a string, which to read is the last thing that the command does.
+    pub(crate) fn into_string(self, found: FoundString) -> &'s [u8] {
+        let parts: &'s Parts = self.parts;
+        parts.keyspace.entry(found.0).value()
+    }
+
+    /// A copy of a string as a reply, for a command that then changes the key.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]: there is no memory for it.
+    pub(crate) fn copied(&self, found: FoundString) -> Result<Reply<'static>, Error> {
+        let bytes = self.string(found);
+        if !has_room_for(bytes.len()) {
+            return Err(Error::OutOfMemory);
+        }
+        Ok(Reply::Bulk(Cow::Owned(bytes.to_vec())))
+    }
+
+    /// A string as a reply, which is the last thing that the command does.
+    #[inline]
+    pub(crate) fn into_reply(self, found: FoundString) -> Reply<'s> {
+        let parts: &'s Parts = self.parts;
+        shown(parts.keyspace.entry(found.0))
+    }
+
+    /// The values of keys that are known not to have expired, read as the last thing that the command does: a string,
+    /// or nothing.
+    pub(crate) fn into_strings<'k>(
+        self,
+        keys: impl Iterator<Item = &'k [u8]>,
+    ) -> impl Iterator<Item = Option<Reply<'s>>> {
+        let parts: &'s Parts = self.parts;
+        keys.map(move |key| {
+            let found = parts.keyspace.find(parts.keyspace.probe(key))?;
+            Some(shown(parts.keyspace.entry(found)))
+        })
+    }
+
+    /// The deadline of a key, which is not due yet.
+    #[inline]
+    pub(crate) fn deadline_ms(&self, found: impl Into<Found>) -> Option<u64> {
+        self.parts.keyspace.entry(found.into()).deadline_ms()
+    }
+
+    /// When a deadline comes in the server's time, as the wall clock goes now.
+    pub(crate) fn due_ms(&self, deadline_ms: u64) -> u64 {
+        self.parts.due_ms(deadline_ms)
+    }
+
+    /// The length of a value, in bytes.
+    pub(crate) fn value_len(&self, found: impl Into<Found>) -> usize {
+        self.parts.keyspace.entry(found.into()).value().len()
+    }
+
+    /// The memory of a key, in bytes.
+    pub(crate) fn footprint_bytes(&self, found: Found) -> usize {
+        self.parts.keyspace.footprint_bytes(found)
+    }
+
+    /// How a key has been used.
+    pub(crate) fn usage(&self, found: Found) -> Usage {
+        self.parts.keyspace.entry(found).usage().unwrap_or_default()
+    }
+
+    /// How the keys are used, if that is counted.
+    pub(crate) fn analytics(&self) -> Option<&Analytics> {
+        self.parts.analytics.as_deref()
+    }
+
+    /// The number of keys, those that have expired but were not yet removed among them.
+    pub(crate) fn key_count(&self) -> usize {
+        self.parts.keyspace.len()
+    }
+
+    /// Whether a value may have so many bytes.
+    ///
+    /// # Errors
+    /// [`Error::ValueTooLarge`]
+    #[inline]
+    pub(crate) fn check_value_len(&self, len: usize) -> Result<(), Error> {
+        let limit = self.parts.value_len_max;
+        if len > limit { Err(Error::ValueTooLarge { limit }) } else { Ok(()) }
+    }
+
+    /// Gives a key, which was or was not found, a string and a deadline. Without one it gets that of its rule, if it
+    /// has one.
+    #[inline]
+    pub(crate) fn put(
+        &mut self,
+        found: Option<impl Into<Found>>,
+        key: &[u8],
+        value: &[u8],
+        deadline_ms: Option<u64>,
+    ) {
+        self.parts.put(found.map(Into::into), key, value, deadline_ms, self.changes);
+    }
+
+    /// As [`Context::put`], with an argument of a request, by its number, as the value: it is not copied if it is large
+    /// and its memory can be kept.
+    #[inline(always)] // It is one comparison before each write.
+    pub(crate) fn put_arg(
+        &mut self,
+        found: Option<impl Into<Found>>,
+        key: &[u8],
+        (request, index): (&Request<'_>, usize),
+        deadline_ms: Option<u64>,
+    ) {
+        let found = found.map(Into::into);
+        match request.shared_arg(index) {
+            None => self.parts.put(found, key, request.arg(index), deadline_ms, self.changes),
+            Some(value) => self.parts.put_shared(found, key, value, deadline_ms, self.changes),
+        }
+    }
+
+    /// Writes bytes at an offset of a string, which keeps its deadline and grows, filled with zeros, where needed. A key
+    /// that was not found is made. The log gets no more than these bytes.
+    pub(crate) fn splice(&mut self, found: Option<FoundString>, key: &[u8], offset: usize, bytes: &[u8]) {
+        let end = offset + bytes.len();
+        let found = match found {
+            Some(FoundString(found)) => {
+                let entry = self.parts.keyspace.entry(found);
+                let (len, deadline_ms) = (entry.value().len().max(end), entry.deadline_ms());
+                self.parts.count_write(key, found, len, deadline_ms);
+                found
+            }
+            None => {
+                let deadline_ms = self.parts.auto_ttl.deadline_ms(key, self.parts.now_ms);
+                let (probe, usage) = self.parts.count_insert(key, end, deadline_ms);
+                self.changes.push(&Change::Put { key, value: b"", deadline_ms });
+                self.parts.keyspace.insert(probe, b"", deadline_ms, usage)
+            }
+        };
+        self.parts.keyspace.splice(found, offset, bytes);
+        let offset = u32::try_from(offset).expect("values are bounded below 4 GiB");
+        self.changes.push(&Change::Splice { key, offset, bytes });
+    }
+
+    /// Gives a key another deadline, or takes it away. The log gets a deadline by the wall clock only together with the
+    /// value; see [`change`](crate::change).
+    pub(crate) fn set_deadline(&mut self, found: impl Into<Found>, key: &[u8], deadline_ms: Option<u64>) {
+        let found = found.into();
+        self.parts.count_write(key, found, self.value_len(found), deadline_ms);
+        let found = self.parts.keyspace.set_deadline(found, deadline_ms);
+        let by_wall_clock = deadline_ms.filter(|deadline_ms| clock::unix_deadline_ms(*deadline_ms).is_some());
+        if by_wall_clock.is_none() {
+            return self.changes.push(&Change::Deadline { key, deadline_ms });
+        }
+        let entry = self.parts.keyspace.entry(found);
+        match entry.shared() {
+            None => self.changes.push(&Change::Put { key, value: entry.value(), deadline_ms }),
+            Some(value) => self.changes.push_shared(key, value.clone(), deadline_ms),
+        }
+    }
+
+    /// Removes a key.
+    pub(crate) fn remove(&mut self, found: impl Into<Found>, key: &[u8]) {
+        let found = found.into();
+        if let Some(analytics) = &mut self.parts.analytics {
+            analytics.on_remove(key, found.hash);
+        }
+        self.parts.keyspace.remove(found);
+        self.changes.push(&Change::Remove { key });
+    }
+
+    /// Removes every key, in no time.
+    pub(crate) fn clear(&mut self) {
+        if let Some(analytics) = &mut self.parts.analytics {
+            analytics.on_clear();
+        }
+        self.parts.free_lazily();
+        self.changes.push(&Change::Clear);
+    }
+}
+
+/// A string as a reply.
+#[inline]
+fn shown(entry: Entry<'_>) -> Reply<'_> {
+    match entry.shared() {
+        None => Reply::bytes(entry.value()),
+        Some(value) => Reply::Shared(value),
+    }
+}
+
+impl Parts {
+    /// When a deadline comes in the server's time, as the wall clock goes now.
+    #[inline]
+    pub(crate) fn due_ms(&self, deadline_ms: u64) -> u64 {
+        clock::due_ms(deadline_ms, self.wall_ahead_ms)
+    }
+
+    #[inline]
+    fn find_probe(&mut self, probe: Probe<'_>) -> Option<Found> {
+        let (found, deadline_ms) = self.keyspace.find_with_deadline(probe)?;
+        if deadline_ms.is_some_and(|deadline_ms| self.due_ms(deadline_ms) <= self.now_ms) {
+            self.keyspace.remove(found);
+            self.stats.ttl_expired += 1;
+            return None;
+        }
+        Some(found)
+    }
+
+    #[inline]
+    fn look_up(&mut self, key: &[u8]) -> Option<Found> {
+        let probe = self.keyspace.probe(key);
+        let found = self.find_probe(probe);
+        match found {
+            Some(_) => self.stats.hits += 1,
+            None => self.stats.misses += 1,
+        }
+        if let Some(analytics) = &mut self.analytics {
+            analytics.on_read(probe, found, &mut self.keyspace);
+        }
+        found
+    }
+
+    #[inline]
+    fn put(
+        &mut self,
+        found: Option<Found>,
+        key: &[u8],
+        value: &[u8],
+        deadline_ms: Option<u64>,
+        changes: &mut Changes,
+    ) {
+        let deadline_ms = deadline_ms.or_else(|| self.auto_ttl.deadline_ms(key, self.now_ms));
+        match found {
+            Some(found) => {
+                self.count_write(key, found, value.len(), deadline_ms);
+                self.keyspace.set_value(found, value, deadline_ms);
+            }
+            None => {
+                let (probe, usage) = self.count_insert(key, value.len(), deadline_ms);
+                self.keyspace.insert(probe, value, deadline_ms, usage);
+            }
+        }
+        changes.push(&Change::Put { key, value, deadline_ms });
+    }
+
+    #[inline(never)]
+    fn put_shared(
+        &mut self,
+        found: Option<Found>,
+        key: &[u8],
+        value: Bytes,
+        deadline_ms: Option<u64>,
+        changes: &mut Changes,
+    ) {
+        let deadline_ms = deadline_ms.or_else(|| self.auto_ttl.deadline_ms(key, self.now_ms));
+        changes.push_shared(key, value.clone(), deadline_ms);
+        match found {
+            Some(found) => {
+                self.count_write(key, found, value.len(), deadline_ms);
+                self.keyspace.set_shared(found, value, deadline_ms);
+            }
+            None => {
+                let (probe, usage) = self.count_insert(key, value.len(), deadline_ms);
+                self.keyspace.insert_shared(probe, value, deadline_ms, usage);
+            }
+        }
+    }
+
+    #[inline]
+    fn count_write(&mut self, key: &[u8], found: Found, value_len: usize, deadline_ms: Option<u64>) {
+        if let Some(analytics) = &mut self.analytics {
+            analytics.on_write(key, found, value_len, deadline_ms, &mut self.keyspace);
+        }
+    }
+
+    #[inline(always)] // What it returns would go through memory.
+    fn count_insert<'k>(
+        &mut self,
+        key: &'k [u8],
+        value_len: usize,
+        deadline_ms: Option<u64>,
+    ) -> (Probe<'k>, Option<Usage>) {
+        let probe = self.keyspace.probe(key);
+        let analytics = self.analytics.as_mut();
+        (probe, analytics.map(|analytics| analytics.on_insert(probe, value_len, deadline_ms)))
+    }
+
+    /// An empty keyspace takes the place of this one, whose memory is freed in the background.
+    pub(crate) fn free_lazily(&mut self) {
+        if self.keyspace.len() > 0 {
+            self.lazy_free.push(self.keyspace.take());
+        }
+    }
+}
