@@ -426,7 +426,6 @@ fn rooms_use_only_what_stands_below_them() {
 }
 
 #[test]
-#[ignore = "there are some left"]
 fn there_is_no_circle_in_the_shard() {
     expect_none(&Tree::read("shard", "shard/src").circles());
 }

@@ -3,7 +3,7 @@
 //! It knows no other series: what all of them have in common it is told.
 
 use super::super::load::{HOURS, hour_of_week};
-use super::{Finding, Measure, Scope, SeriesId};
+use super::finding::{Finding, Measure, Scope, SeriesId};
 
 /// Observations that make up the recent past, and how many there have to be before anything is judged by them.
 const RECENT: usize = 120;
