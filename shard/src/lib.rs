@@ -12,7 +12,6 @@
 //! - `auto_ttl` the TTL of keys that are written without one
 //! - `clock` the clocks that deadlines go by
 //! - `change` what goes to the log; `request`, `reply`, `error`, `stats` what goes in and out
-//! - `locks` who may use which keys while a request touches several shards
 //! - `scan` a walk over the keys in slices, which shows those that match a pattern
 //! - `room` whether memory for a large copy can be had
 //! - `glob`, `integer`, `long_double` how patterns and numbers are read
@@ -29,7 +28,6 @@ mod context;
 mod error;
 mod glob;
 mod integer;
-mod locks;
 pub mod long_double;
 mod reply;
 mod request;
@@ -47,7 +45,6 @@ pub use command::Command;
 pub use error::{Error, InsufficientData};
 pub use glob::{Glob, Matching, PATTERN_LEN_MAX};
 pub use integer::parse as parse_integer;
-pub use locks::{LockKeys, LockTable, Waiter};
 pub use reply::Reply;
 pub use request::{Dialect, OwnedRequest, Request, SHARED_LEN_MIN, Span};
 pub use room::{PROBED_BYTES_MIN, has_room_for};

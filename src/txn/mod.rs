@@ -13,6 +13,7 @@
 
 pub mod gather;
 pub mod id;
+pub mod locks;
 mod merge;
 pub mod scan;
 pub mod transaction;

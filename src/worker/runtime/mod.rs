@@ -13,9 +13,7 @@ use std::time::{Duration, Instant};
 
 use shard::analytics::query::{Query, Question};
 use shard::command::{Flags, Run};
-use shard::{
-    AutoTtl, Clocks, Dialect, Error, LockKeys, LockTable, OwnedRequest, Reply, Request, Scan, Shard, Waiter,
-};
+use shard::{AutoTtl, Clocks, Dialect, Error, OwnedRequest, Reply, Request, Scan, Shard};
 use wal::{Log, Note, OsDisk};
 
 use super::turn::{Now, Turn};
@@ -33,6 +31,7 @@ use crate::shared::Shared;
 use crate::shared::progress::Loaded;
 use crate::slots::SHARDS_MAX;
 use crate::txn::id::transaction_id;
+use crate::txn::locks::{LockKeys, LockTable, Waiter};
 use crate::{protocol, recovery};
 use large_values::Stagings;
 use long_reads::Readings;

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use shard::command::{Flags, Run};
-use shard::{Error, OwnedRequest, Reply, Request, Waiter};
+use shard::{Error, OwnedRequest, Reply, Request};
 use wal::Kind;
 
 use super::{Deferred, ShardRuntime};
 use crate::logging::printable;
 use crate::mesh::{Answer, RequestId, ShardImage, TransactionId};
 use crate::txn::id::id_micros;
+use crate::txn::locks::Waiter;
 use crate::worker::turn::Turn;
 
 /// A part of a transaction at the shard that holds its keys.

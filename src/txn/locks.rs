@@ -1,7 +1,7 @@
 //! Locks on keys of one shard, for requests that touch several shards at the same moment.
 //!
-//! A transaction locks its keys on every shard, runs, and releases them. Whoever finds a key locked waits;
-//! waiters are served in the order in which they came, and nobody overtakes a waiter that wants one of the
+//! A transaction locks its keys on every shard, runs, and releases them. A request that finds a key locked waits;
+//! waiters are served in the order in which they came, and none overtakes a waiter that wants one of the
 //! same keys incompatibly: a client's requests keep their order. Nearly always there are no locks and no
 //! waiters, which [`LockTable::is_idle`] tells at the cost of two comparisons. The table decides only who
 //! may go on. It runs nothing, and does not look for deadlocks: transactions that wait have to ask the
@@ -24,12 +24,12 @@ pub enum LockKeys {
     Each(Vec<u64>),
 }
 
-/// Somebody who has to wait for locks of others.
+/// A request or a part that has to wait for locks of others.
 #[derive(Debug)]
 pub struct Waiter<W> {
     /// The keys that are needed.
     pub keys: LockKeys,
-    /// Whether nobody else may have them meanwhile.
+    /// Whether no other may have them meanwhile.
     pub exclusive: bool,
     /// What is handed back when the waiter's turn comes.
     pub payload: W,
@@ -305,7 +305,7 @@ mod tests {
         table.wait(waiter(each("a b"), true, 10, Some(2)));
         table.wait(waiter(each("b"), true, 11, None));
         assert_eq!(released(&mut table, 2), [11]);
-        assert_eq!(released(&mut table, 1), []);
+        assert_eq!(released(&mut table, 1), [0_u32; 0]);
         assert!(table.is_idle() && table.claims.is_empty());
     }
 
