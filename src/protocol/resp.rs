@@ -442,6 +442,23 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
             out.extend_from_slice(b"-ERR ");
             reason
         }
+        Error::InsufficientData(refusal) => {
+            write!(out, "-ERR insufficient data: {refusal}").expect("writing to memory succeeds");
+            return;
+        }
+        Error::BackupFailed { cause } => {
+            out.extend_from_slice(b"-ERR no backup was made: ");
+            out.extend_from_slice(cause.as_bytes());
+            return;
+        }
+        other => fixed_text(other),
+    };
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// The line of an error that carries nothing.
+fn fixed_text(error: &Error) -> &'static str {
+    match error {
         Error::NotAnInteger | Error::ExpireNotAnInteger | Error::InvalidDbIndex => {
             "-ERR value is not an integer or out of range"
         }
@@ -455,10 +472,6 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
         Error::InvalidSeconds => "-ERR invalid number of seconds",
         Error::InvalidTarget => "-ERR the target is a share above 0 and below 1, such as 0.99",
         Error::AnalyticsOff => "-ERR analytics not enabled; start the server with --enable-analytics",
-        Error::InsufficientData(refusal) => {
-            write!(out, "-ERR insufficient data: {refusal}").expect("writing to memory succeeds");
-            return;
-        }
         Error::DbIndexOutOfRange => "-ERR DB index is out of range",
         Error::ExecAborted => "-EXECABORT Transaction discarded because of previous errors.",
         Error::NoProtocol => "-NOPROTO unsupported protocol version",
@@ -468,18 +481,33 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
         }
         Error::ValueTooLarge { .. } => "-ERR string exceeds maximum allowed size (proto-max-bulk-len)",
         Error::ConnectionLimit => "-ERR max number of clients reached",
-        Error::BackupFailed { cause } => {
-            out.extend_from_slice(b"-ERR no backup was made: ");
-            out.extend_from_slice(cause.as_bytes());
-            return;
-        }
         Error::OutOfMemory => {
             "-OOM there is no memory for this request; send less at a time, or give the server more memory"
         }
         Error::SaveInProgress => "-ERR Background save already in progress",
         Error::Loading { .. } => "-LOADING Redis is loading the dataset in memory",
-    };
-    out.extend_from_slice(text.as_bytes());
+        // These carry something, and have their own lines.
+        Error::UnknownCommand { .. }
+        | Error::UnknownSubcommand { .. }
+        | Error::WrongArity(..)
+        | Error::InvalidExpire(..)
+        | Error::HelloSyntax(..)
+        | Error::IncompatibleOptions(..)
+        | Error::UnsupportedOption(..)
+        | Error::UnknownClientAttribute(..)
+        | Error::UnknownSetting(..)
+        | Error::FixedOption(..)
+        | Error::InvalidSetting(..)
+        | Error::ReplyTooLarge { .. }
+        | Error::PatternTooLong { .. }
+        | Error::UnknownOption(..)
+        | Error::WritesRefused { .. }
+        | Error::NotOnDisk { .. }
+        | Error::OutOfRange(..)
+        | Error::Unavailable(..)
+        | Error::InsufficientData(..)
+        | Error::BackupFailed { .. } => "-ERR",
+    }
 }
 
 fn echo(before: &[u8], echoed: &[u8], after: &[u8], out: &mut Vec<u8>) {

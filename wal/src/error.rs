@@ -262,14 +262,13 @@ impl Error {
 
     /// What is wrong with the files; `None` when nothing is, and the system refused an operation on them.
     pub fn evidence(&self) -> Option<Evidence<'_>> {
-        let of_shard = |(index, count): &(u32, u32)| format!("a file of shard {index} of {count}");
-        let (path, offset, expected, found) = match self {
-            Error::Io { .. }
-            | Error::Locked { .. }
-            | Error::Displaced { .. }
-            | Error::IncompleteCopy { .. }
-            | Error::SyncFailedBefore { .. }
-            | Error::SnapshotOvertaken { .. } => return None,
+        let (path, offset, expected, found) = self.of_content().or_else(|| self.of_absence())?;
+        Some(Evidence { path, offset, expected, found })
+    }
+
+    /// As [`Error::evidence`], where a file or a part of it is missing.
+    fn of_absence(&self) -> Option<(&Path, Option<u64>, String, String)> {
+        Some(match self {
             Error::Unfinished { path } => (
                 path,
                 None,
@@ -282,12 +281,6 @@ impl Error {
                 format!("a manifest, since {} exists", found.display()),
                 "no such file".to_owned(),
             ),
-            Error::DamagedManifest { path, fault: ManifestFault::Syntax } => {
-                (path, None, "the lines of a manifest".to_owned(), "another text".to_owned())
-            }
-            Error::DamagedManifest { path, fault: ManifestFault::Checksum { expected, found } } => {
-                (path, None, format!("the checksum {expected:08x}"), format!("{found:08x}"))
-            }
             Error::MissingDirectory { path } => (
                 path,
                 None,
@@ -315,6 +308,27 @@ impl Error {
                     None => "no snapshot".to_owned(),
                 },
             ),
+            Error::MissingFrames { directory, seq, next, .. } => {
+                let found = match next {
+                    Some((path, first)) => format!("{}, which begins with frame {first}", path.display()),
+                    None => "the end of the log".to_owned(),
+                };
+                (directory, None, format!("a segment with frame {seq} of the log"), found)
+            }
+            _ => return None,
+        })
+    }
+
+    /// As [`Error::evidence`], where a file is not as it should be.
+    fn of_content(&self) -> Option<(&Path, Option<u64>, String, String)> {
+        let of_shard = |(index, count): &(u32, u32)| format!("a file of shard {index} of {count}");
+        Some(match self {
+            Error::DamagedManifest { path, fault: ManifestFault::Syntax } => {
+                (path, None, "the lines of a manifest".to_owned(), "another text".to_owned())
+            }
+            Error::DamagedManifest { path, fault: ManifestFault::Checksum { expected, found } } => {
+                (path, None, format!("the checksum {expected:08x}"), format!("{found:08x}"))
+            }
             Error::NewerVersion { path, found, supported } => {
                 (path, None, format!("format version {supported} or lower"), format!("version {found}"))
             }
@@ -337,18 +351,23 @@ impl Error {
             Error::DamagedFrame { path, offset, seq, fault, .. } => {
                 (path, Some(*offset), format!("frame {seq} of the log"), fault.to_string())
             }
-            Error::MissingFrames { directory, seq, next, .. } => {
-                let found = match next {
-                    Some((path, first)) => format!("{}, which begins with frame {first}", path.display()),
-                    None => "the end of the log".to_owned(),
-                };
-                (directory, None, format!("a segment with frame {seq} of the log"), found)
-            }
             Error::DamagedSnapshot { path, offset, fault } => {
                 (path, Some(*offset), "the next frame of a whole snapshot".to_owned(), fault.to_string())
             }
-        };
-        Some(Evidence { path, offset, expected, found })
+            Error::Io { .. }
+            | Error::Locked { .. }
+            | Error::Displaced { .. }
+            | Error::IncompleteCopy { .. }
+            | Error::SyncFailedBefore { .. }
+            | Error::SnapshotOvertaken { .. }
+            | Error::MissingDirectory { .. }
+            | Error::MissingFrames { .. }
+            | Error::MissingManifest { .. }
+            | Error::MissingSnapshot { .. }
+            | Error::MissingSynced { .. }
+            | Error::NewerLayout { .. }
+            | Error::Unfinished { .. } => return None,
+        })
     }
 
     /// Whether a file may be as it was written, and this process must not look.
