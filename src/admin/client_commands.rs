@@ -2,10 +2,44 @@
 
 use std::borrow::Cow;
 
+use shard::command::Server;
 use shard::{Dialect, Error, Reply, Request, parse_integer};
 
 use super::REDIS_VERSION;
-use crate::client::Client;
+use crate::client::{Client, Stage};
+
+/// The reply to a command about the connection.
+pub(super) fn run<'r>(
+    client: &mut Client,
+    request: &Request<'r>,
+    server: Server,
+    worker: usize,
+) -> Result<Reply<'r>, Error> {
+    Ok(match server {
+        Server::ClientGetname => name(client),
+        Server::ClientId => Reply::Integer(client.id as i64),
+        Server::ClientInfo => Reply::Text(describe(client, "", worker)),
+        Server::ClientSetinfo => set_info(client, request)?,
+        Server::ClientSetname => set_name(client, request)?,
+        Server::Echo => Reply::bytes(request.arg(0)),
+        Server::Hello => hello(client, request)?,
+        Server::Ping => request.args().next().map_or(Reply::Simple("PONG"), Reply::bytes),
+        Server::Select => match parse_integer(request.arg(0)) {
+            Some(0) => Reply::Ok,
+            Some(_) => return Err(Error::DbIndexOutOfRange),
+            None => return Err(Error::InvalidDbIndex),
+        },
+        Server::Quit => {
+            client.stage = Stage::Closing;
+            if client.dialect == Dialect::Text { Reply::Simple("OK goodbye") } else { Reply::Ok }
+        }
+        Server::Reset => {
+            client.reset();
+            Reply::Simple("RESET")
+        }
+        _ => unreachable!("{} is not about the connection", request.command.name),
+    })
+}
 
 pub(super) fn name(client: &Client) -> Reply<'static> {
     let name = client.name.clone();

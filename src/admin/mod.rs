@@ -17,11 +17,11 @@ use std::sync::Arc;
 
 use shard::analytics::query::Question;
 use shard::command::{self, Merge, Server};
-use shard::{AutoTtl, Dialect, Error, Glob, Reply, Request, parse_integer};
+use shard::{AutoTtl, Dialect, Error, Glob, Reply, Request};
 
+use crate::client::Client;
 use crate::client::listing::Listing;
 use crate::client::reply::answer;
-use crate::client::{Client, Stage};
 use crate::clock::Clock;
 use crate::config::InvalidValue;
 use crate::mesh::Call;
@@ -128,13 +128,8 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         {
             return Ok(Next::Listing(listing));
         }
-        Server::ClientGetname => client_commands::name(client),
-        Server::ClientId => Reply::Integer(client.id as i64),
-        Server::ClientInfo => Reply::Text(client_commands::describe(client, "", about.worker)),
         Server::ClientList if request.arg_count() > 0 => return Err(Error::Syntax),
         Server::ClientList => return Ok(Call::Clients.into()),
-        Server::ClientSetinfo => client_commands::set_info(client, request)?,
-        Server::ClientSetname => client_commands::set_name(client, request)?,
         Server::Command => command_docs::all_infos(),
         Server::CommandCount => Reply::count(command::TABLE.len()),
         Server::CommandDocs => command_docs::docs(request),
@@ -146,22 +141,17 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
             return Ok(Next::Ask(set_auto_ttl(auto_ttl, Reply::Ok, about)));
         }
         Server::Container => unreachable!("{} has a subcommand", request.command.name),
-        Server::Echo => Reply::bytes(request.arg(0)),
-        Server::Hello => client_commands::hello(client, request)?,
-        Server::Ping => request.args().next().map_or(Reply::Simple("PONG"), Reply::bytes),
-        Server::Select => match parse_integer(request.arg(0)) {
-            Some(0) => Reply::Ok,
-            Some(_) => return Err(Error::DbIndexOutOfRange),
-            None => return Err(Error::InvalidDbIndex),
-        },
-        Server::Quit => {
-            client.stage = Stage::Closing;
-            if client.dialect == Dialect::Text { Reply::Simple("OK goodbye") } else { Reply::Ok }
-        }
-        Server::Reset => {
-            client.reset();
-            Reply::Simple("RESET")
-        }
+        Server::ClientGetname
+        | Server::ClientId
+        | Server::ClientInfo
+        | Server::ClientSetinfo
+        | Server::ClientSetname
+        | Server::Echo
+        | Server::Hello
+        | Server::Ping
+        | Server::Quit
+        | Server::Reset
+        | Server::Select => client_commands::run(client, request, server, about.worker)?,
         Server::Keys => return Ok(Next::Keys(Arc::new(Glob::new(request.arg(0))?))),
         Server::Scan => return Ok(Next::Scan(scan::scan_arguments(request)?)),
         Server::CompactWhen

@@ -9,6 +9,7 @@
 //! that no request could hold is refused at once; so is the start of a TLS handshake. More lenient: a NUL
 //! byte in an inline request is a byte like any other, where Redis waits for more.
 
+use std::fmt;
 use std::io::Write;
 
 use shard::{Dialect, Error, Reply};
@@ -419,19 +420,16 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
             return echo(before, name, b"') - can't set immutable config", out);
         }
         Error::InvalidSetting(name, reason) => {
-            write!(out, "-ERR CONFIG SET failed (possibly related to argument '{name}') - ")
-                .expect("writing to memory succeeds");
+            let what = "CONFIG SET failed (possibly related to argument";
+            put(format_args!("-ERR {what} '{name}') - "), out);
             return push_echo(reason.as_bytes(), out);
         }
         Error::ReplyTooLarge { limit } => {
-            write!(out, "-ERR the reply would exceed {limit} bytes; ask for fewer keys at a time")
-                .expect("writing to memory succeeds");
-            return;
+            let what = "ask for fewer keys at a time";
+            return put(format_args!("-ERR the reply would exceed {limit} bytes; {what}"), out);
         }
         Error::PatternTooLong { limit } => {
-            write!(out, "-ERR pattern too long; it may have {limit} bytes")
-                .expect("writing to memory succeeds");
-            return;
+            return put(format_args!("-ERR pattern too long; it may have {limit} bytes"), out);
         }
         Error::UnknownOption(name) => return echo(b"-ERR unknown option '", name, b"'", out),
         Error::WritesRefused { .. } | Error::NotOnDisk { .. } => {
@@ -443,8 +441,7 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
             reason
         }
         Error::InsufficientData(refusal) => {
-            write!(out, "-ERR insufficient data: {refusal}").expect("writing to memory succeeds");
-            return;
+            return put(format_args!("-ERR insufficient data: {refusal}"), out);
         }
         Error::BackupFailed { cause } => {
             out.extend_from_slice(b"-ERR no backup was made: ");
@@ -508,6 +505,10 @@ fn fixed_text(error: &Error) -> &'static str {
         | Error::InsufficientData(..)
         | Error::BackupFailed { .. } => "-ERR",
     }
+}
+
+fn put(text: fmt::Arguments<'_>, out: &mut Vec<u8>) {
+    out.write_fmt(text).expect("writing to memory succeeds");
 }
 
 fn echo(before: &[u8], echoed: &[u8], after: &[u8], out: &mut Vec<u8>) {

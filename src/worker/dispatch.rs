@@ -59,60 +59,64 @@ impl Worker {
             None => parser.request(input, command, client.dialect),
             Some(memory) => parser.request_in(memory, command, client.dialect),
         };
-        let request = match command::resolve(request) {
-            Ok(request) => request,
-            Err(error) => {
-                self.commands += 1;
-                answer(client, &request, &admin::unknown_subcommand(error));
-                return Flow::Taken;
+        let flow = match self.admit(request, input.len()) {
+            Ok(request) => self.run_request(client, &request),
+            Err(reply) => {
+                answer(client, &request, &reply);
+                Flow::Taken
             }
         };
+        self.commands += u64::from(matches!(flow, Flow::Taken));
+        flow
+    }
+
+    /// The request with its subcommand's row, or why it cannot run.
+    #[inline]
+    fn admit<'r>(&self, request: Request<'r>, request_bytes: usize) -> Result<Request<'r>, Reply<'static>> {
+        let request = command::resolve(request).map_err(admin::unknown_subcommand)?;
         let command = request.command;
-        if let Err(error) = protocol::check_arity(command, request.arg_count()) {
-            self.commands += 1;
-            answer(client, &request, &Reply::Error(error));
-            return Flow::Taken;
-        }
+        protocol::check_arity(command, request.arg_count())?;
         let is_shared = request.large_arg().is_some() && !matches!(command.run, Run::Server(_));
-        let copied_bytes = if input.len() < PROBED_BYTES_MIN || is_shared { 0 } else { input.len() };
+        let copied_bytes = if request_bytes < PROBED_BYTES_MIN || is_shared { 0 } else { request_bytes };
         if !has_room_for(COPIES * copied_bytes) {
-            self.commands += 1;
-            answer(client, &request, &Reply::Error(Error::OutOfMemory));
-            return Flow::Taken;
+            return Err(Error::OutOfMemory.into());
         }
         if self.lifecycle.is_loading() && !command.has(Flags::LOADING) {
-            self.commands += 1;
-            let percent = self.shared.loading.percent();
-            answer(client, &request, &Reply::Error(Error::Loading { percent }));
-            return Flow::Taken;
+            return Err(Error::Loading { percent: self.shared.loading.percent() }.into());
         }
+        Ok(request)
+    }
+
+    /// Has a request run where its keys live, or by the server.
+    #[inline]
+    fn run_request(&mut self, client: &mut Client, request: &Request<'_>) -> Flow {
+        let command = request.command;
         let single = self.mesh.worker_count() == 1;
         match command.run {
-            Run::Key | Run::Keys(..) => match route(&request, self.mesh.worker_count()) {
-                Route::One(worker) if worker == self.index => self.run_here(client, &request),
+            Run::Key | Run::Keys(..) => match route(request, self.mesh.worker_count()) {
+                Route::One(worker) if worker == self.index => self.run_here(client, request),
                 Route::One(worker) if self.mesh.is_full(worker) && !self.watchdog.is_hung(worker) => {
                     client.waits_for = Some(worker);
                     return Flow::Later;
                 }
-                Route::One(worker) => self.run_there(worker, client, &request),
+                Route::One(worker) => self.run_there(worker, client, request),
                 Route::Several if !client.is_quiet() => return Flow::Later,
                 Route::Several => match self.watchdog.any_hangs(request.keys()) {
-                    true => answer(client, &request, &hangs()),
-                    false => self.begin_transaction(client, &request),
+                    true => answer(client, request, &hangs()),
+                    false => self.begin_transaction(client, request),
                 },
             },
-            Run::EveryShard(..) if single => self.run_here(client, &request),
+            Run::EveryShard(..) if single => self.run_here(client, request),
             Run::EveryShard(..) | Run::Server(_) if !client.is_quiet() => return Flow::Later,
-            Run::EveryShard(..) if self.watchdog.some_hang() => answer(client, &request, &hangs()),
+            Run::EveryShard(..) if self.watchdog.some_hang() => answer(client, request, &hangs()),
             Run::EveryShard(..) if command.has(Flags::WRITE) => {
-                self.begin_transaction(client, &request);
+                self.begin_transaction(client, request);
             }
-            Run::EveryShard(..) => self.begin_gather(client, &request, self.responsive(), |batch| {
+            Run::EveryShard(..) => self.begin_gather(client, request, self.responsive(), |batch| {
                 Call::RunPart { command: request.command, args: batch.args(request.args()) }
             }),
-            Run::Server(_) => self.run_server_command(client, &request),
+            Run::Server(_) => self.run_server_command(client, request),
         }
-        self.commands += 1;
         Flow::Taken
     }
 
