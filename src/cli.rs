@@ -33,8 +33,8 @@ impl Call {
     }
 }
 
-/// The server's command line. The tools and the load generator are in it for the help's sake: a command line that begins
-/// with one never comes here.
+/// The server's command line. The tools and the load generator are in it for the help's sake: a command line that
+/// begins with one never comes here.
 fn server_command() -> clap::Command {
     let server = Config::command();
     let about = server.get_about().cloned();

@@ -1,7 +1,7 @@
 //! The commands that the server answers outside the keyspace: about the connection, the server and its files.
 //!
-//! Each is answered at once, or says by [`Next`] what its worker has to do for it. Where all workers have to be asked, the
-//! command comes back here with what they have answered ([`gathered`]).
+//! Each is answered at once, or says by [`Next`] what its worker has to do for it. Where all workers have to be asked,
+//! the command comes back here with what they have answered ([`gathered`]).
 
 pub(crate) mod backup;
 pub(crate) mod client_commands;

@@ -1,4 +1,4 @@
-//! One client: its session state, what it sent and was not run yet, and its replies, which leave in the order
+//! One client: what it has said of itself, what it sent and was not run yet, and its replies, which leave in the order
 //! of its requests. It does no I/O; the worker moves bytes between it and the network ring.
 
 pub mod job;

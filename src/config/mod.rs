@@ -146,8 +146,8 @@ pub struct Config {
     #[arg(help_heading = PERSISTENCE)]
     pub sync_mode: SyncMode,
 
-    /// How long a disk may hang or fail before the clients that wait for it are told that the outcome is unknown; 100ms to
-    /// 24h
+    /// How long a disk may hang or fail before the clients that wait for it are told that the outcome is unknown; 100ms
+    /// to 24h
     #[arg(long, env = "KVLITE_DISK_TIMEOUT", default_value = "10s", value_name = "DURATION")]
     #[arg(value_parser = |text: &str| units::duration_within(text, DISK_TIMEOUT_BOUNDS))]
     #[arg(help_heading = PERSISTENCE)]

@@ -1,10 +1,10 @@
-//! How many clients write to a worker at the same time, each with one command: those whose next command a sync may wait
-//! for. This module never looks at a clock.
+//! In the mode `always`: how many clients write to a worker at the same time, each with one command, and how long a
+//! sync waits for their next commands.
 
 use std::time::{Duration, Instant};
 
-/// How long after a sync the next one waits for the commands of those clients that are expected to send one, for each of
-/// them and at most, and which part of them is enough.
+/// How long after a sync the next one waits for the commands of those clients that are expected to send one, for each
+/// of them and at most, and which part of them is enough.
 const DELAY_PER_SIBLING: Duration = Duration::from_micros(1);
 const COMMIT_DELAY_MAX: Duration = Duration::from_millis(1);
 const SIBLINGS_PERCENT: usize = 90;

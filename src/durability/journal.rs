@@ -120,8 +120,8 @@ impl Journal {
         self.log.stage(Changes::put_head_bytes(key), value).ok()
     }
 
-    /// As [`Self::seal`], for the changes of the request whose value was staged. If they are what was foreseen, they are
-    /// handed to the kernel at once. Returns whether the file with the value is a part of the log now.
+    /// As [`Self::seal`], for the changes of the request whose value was staged. If they are what was foreseen, they
+    /// are handed to the kernel at once. Returns whether the file with the value is a part of the log now.
     pub fn seal_staged(&mut self, staged: Staged<OsDisk>) -> bool {
         let is_foreseen = match self.changes.shared() {
             [(at, value)] => {
@@ -278,8 +278,8 @@ impl Journal {
         fails && self.health.is_unwritten() && self.mode != SyncMode::Always
     }
 
-    /// Answers what waits for the disk with the error that the outcome is unknown: parts of transactions where they must
-    /// not wait, and where `others_too` all others.
+    /// Answers what waits for the disk with the error that the outcome is unknown: parts of transactions where they
+    /// must not wait, and where `others_too` all others.
     fn give_up(&mut self, others_too: bool, mesh: &mut Mesh) {
         let parts_too = self.log.needs_snapshot() && !self.health.is_unwritten();
         self.pending.give_up(&self.health.not_on_disk(), parts_too, others_too, mesh);

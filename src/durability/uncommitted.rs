@@ -6,8 +6,8 @@ use ahash::RandomState;
 use shard::Request;
 
 /// Which frame last changed a key, for frames that a crash could take back: in the mode `always` those that are not
-/// on disk, otherwise those that could not be written. Keys are known by their hash: where two share one, a reader waits
-/// for a frame that does not concern it, at worst.
+/// on disk, otherwise those that could not be written. Keys are known by their hash: where two share one, a reader
+/// waits for a frame that does not concern it, at worst.
 pub(super) struct Uncommitted {
     hasher: RandomState,
     frame_of: HashMap<u64, u64, RandomState>,

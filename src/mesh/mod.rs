@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn mail_stays_open_while_the_queue_is_full() {
+    fn a_batch_stays_open_while_the_queue_is_full() {
         let mut ends = connected(2, 1);
         let [(alice, alice_net), (bob, bob_net)] = &mut ends[..] else { unreachable!() };
         for sequence in 0..10 {
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_gets_its_own_mail() {
+    fn a_worker_gets_its_own_batch() {
         let mut ends = connected(1, 4);
         let (mesh, net) = &mut ends[0];
         assert!(mesh.fall_asleep());
@@ -430,21 +430,21 @@ mod tests {
     fn workers_that_flood_each_other_are_all_answered() {
         for (workers, capacity, total) in [(2, 1, 100_000), (3, 1, 50_000), (3, QUEUE_CAPACITY, 50_000)] {
             let finished = AtomicUsize::new(0);
-            let (endpoints, at_doors) = std::sync::mpsc::channel();
+            let (doorbells_out, doorbells_in) = std::sync::mpsc::channel();
             thread::scope(|scope| {
                 let mut doorbells_to = Vec::new();
                 for (own, mut mesh) in Mesh::connect_all(workers, capacity).into_iter().enumerate() {
                     let (to_worker, doorbells) = std::sync::mpsc::channel::<Vec<Doorbell>>();
                     doorbells_to.push(to_worker);
-                    let (endpoints, finished) = (endpoints.clone(), &finished);
+                    let (doorbells_out, finished) = (doorbells_out.clone(), &finished);
                     scope.spawn(move || {
                         let net = Net::new().unwrap();
-                        endpoints.send((own, net.doorbell())).unwrap();
+                        doorbells_out.send((own, net.doorbell())).unwrap();
                         mesh.connect(&doorbells.recv().unwrap());
                         flood(own, mesh, net, total, finished);
                     });
                 }
-                let mut known: Vec<_> = (0..workers).map(|_| at_doors.recv().unwrap()).collect();
+                let mut known: Vec<_> = (0..workers).map(|_| doorbells_in.recv().unwrap()).collect();
                 known.sort_by_key(|(own, _)| *own);
                 let known: Vec<_> = known.into_iter().map(|(_, doorbell)| doorbell).collect();
                 doorbells_to.iter().for_each(|to_worker| to_worker.send(known.clone()).unwrap());

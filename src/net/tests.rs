@@ -1113,7 +1113,7 @@ fn thousands_of_connections_leave_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let unix = folder.path().join("socket");
     let stop = AtomicBool::new(false);
-    let (endpoints, at_doors) = mpsc::channel();
+    let (doorbells_out, doorbells_in) = mpsc::channel();
     let (mut to_rings, mut at_rings) = (Vec::new(), Vec::new());
     for _ in 0..RINGS {
         let (to_ring, at_ring) = mpsc::channel();
@@ -1123,7 +1123,8 @@ fn thousands_of_connections_leave_nothing_behind() {
     thread::scope(|scope| {
         let mut doorbells_to = Vec::new();
         for (index, at_ring) in at_rings.into_iter().enumerate() {
-            let (to_rings, endpoints, unix, stop) = (to_rings.clone(), endpoints.clone(), &unix, &stop);
+            let (to_rings, doorbells_out, unix, stop) =
+                (to_rings.clone(), doorbells_out.clone(), &unix, &stop);
             let (to_ring, doorbells) = mpsc::channel::<Vec<Doorbell>>();
             doorbells_to.push(to_ring);
             scope.spawn(move || {
@@ -1133,14 +1134,14 @@ fn thousands_of_connections_leave_nothing_behind() {
                     ring.listen_tcp()
                 });
                 let wakeup = ring.net.wakeup().try_clone_to_owned().unwrap();
-                endpoints.send((index, ring.net.doorbell(), wakeup, tcp)).unwrap();
+                doorbells_out.send((index, ring.net.doorbell(), wakeup, tcp)).unwrap();
                 let others: Vec<_> = to_rings.into_iter().zip(doorbells.recv().unwrap()).collect();
                 let mut ring = serve_stress(ring, &at_ring, &others, stop);
                 ring.settle();
                 ring.assert_empty();
             });
         }
-        let mut known: Vec<_> = (0..RINGS).map(|_| at_doors.recv_timeout(PATIENCE).unwrap()).collect();
+        let mut known: Vec<_> = (0..RINGS).map(|_| doorbells_in.recv_timeout(PATIENCE).unwrap()).collect();
         known.sort_by_key(|(index, ..)| *index);
         let tcp = known[0].3.unwrap();
         let doorbells: Vec<_> = known.iter().map(|(_, doorbell, ..)| doorbell.clone()).collect();
@@ -1157,7 +1158,7 @@ fn thousands_of_connections_leave_nothing_behind() {
         known.iter().for_each(|(_, _, wakeup, _)| Net::unpark(wakeup.as_fd()));
         ended.into_iter().for_each(|client| client.unwrap());
     });
-    drop((to_rings, endpoints, at_doors));
+    drop((to_rings, doorbells_out, doorbells_in));
     drop(folder);
     assert_eq!(descriptors(), before, "a descriptor is left");
 }

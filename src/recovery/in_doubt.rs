@@ -172,8 +172,8 @@ pub fn reach_by(
         let truncations = on_every_shard(shards, |index| {
             first_dependent(|on_record| read(index, on_record), &so_far.aborted)
         })?;
-        // A truncation only moves towards the log's begin, so this ends. The frame at it may be a part of a transaction,
-        // which is aborted from now on: the next look by itself would not end the log there again.
+        // A truncation only moves towards the log's begin, so this ends. The frame at it may be a part of a
+        // transaction, which is aborted from now on: the next look by itself would not end the log there again.
         let earlier =
             |(so_far, found): (&Option<u64>, Option<u64>)| so_far.iter().copied().chain(found).min();
         let truncations: Vec<_> = resolution.truncations.iter().zip(truncations).map(earlier).collect();
@@ -274,8 +274,8 @@ fn contradiction(traces: &[Traces], resolution: &Resolution) -> Option<Contradic
 }
 
 /// The shard for whose sake a transaction does not count: one that lacks its part, and of which it is not known that
-/// damage took it. Where a part is only truncated, it is the shard for whose sake that was done. Each truncation follows
-/// from an earlier one, of which there is one for each shard at most.
+/// damage took it. Where a part is only truncated, it is the shard for whose sake that was done. Each truncation
+/// follows from an earlier one, of which there is one for each shard at most.
 fn lacking(
     traces: &[Traces],
     resolution: &Resolution,

@@ -59,7 +59,7 @@ fn carry_out<D: Disk>(
         tracing::warn!(
             shard = index,
             transactions = ids.len(),
-            "commands over several shards that a crash cut short were left out"
+            "commands over several shards that a crash cut short are aborted"
         );
         let (_, mut log) = shard(index).recover()?;
         for id in ids {

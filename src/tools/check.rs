@@ -40,7 +40,7 @@ struct Report {
     shards: Vec<ShardReport>,
     /// Commands over several shards that a crash cut short, and which a start leaves out. `None` where damage
     /// hides it.
-    transactions_left_out: Option<usize>,
+    transactions_aborted: Option<usize>,
     total: Total,
 }
 
@@ -145,7 +145,7 @@ fn examine(
         manifest_damage,
         layout: layout.as_ref().map(|layout| layout.id),
         shards: Vec::new(),
-        transactions_left_out: None,
+        transactions_aborted: None,
         total: Total::default(),
     };
     let Some(layout) = layout else {
@@ -171,7 +171,7 @@ fn examine(
         report.sound = false;
         return Ok(report);
     }
-    report.transactions_left_out = Some(resolution.aborted.len());
+    report.transactions_aborted = Some(resolution.aborted.len());
     for (shard, cut) in report.shards.iter_mut().zip(&resolution.truncations) {
         let frames = |first_seq| shard.log.last_seq.map_or(0, |last_seq| last_seq + 1 - first_seq);
         shard.lost_ground = cut.map(|first_seq| LostGround { first_seq, frames: frames(first_seq) });
@@ -347,7 +347,7 @@ fn print(report: &Report, out: &mut impl Write) -> Result<(), ToolError> {
         "total: {snapshot_entries} snapshot entries; {frames} frames, {changes} changes, {log_bytes} bytes \
          of log"
     )?;
-    if let Some(count @ 1..) = report.transactions_left_out {
+    if let Some(count @ 1..) = report.transactions_aborted {
         writeln!(
             out,
             "{count} commands over several shards were cut short by a crash; a start leaves them out"

@@ -145,7 +145,7 @@ fn print_shard(
     Ok(())
 }
 
-/// Prints a record as commands of the text protocol. A time to live is in milliseconds; it is rounded up to
+/// Prints a record as commands of the text protocol. A TTL is in milliseconds; it is rounded up to
 /// seconds, which that protocol speaks. A key that expires gets its value in one command, or else its
 /// deadline only when the value is whole: an import never makes a half value.
 fn print_record(

@@ -109,7 +109,7 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
     directory.activate(new).map_err(failed)?;
     if !resolution.aborted.is_empty() {
         let count = resolution.aborted.len();
-        writeln!(out, "{count} commands over several shards were cut short by a crash and are left out")?;
+        writeln!(out, "{count} commands over several shards were cut short by a crash and are aborted")?;
     }
     if resolution.in_doubt > 0 {
         let count = resolution.in_doubt;

@@ -504,7 +504,7 @@ fn behind_lost_frames_no_value_comes_out_that_never_was() {
 }
 
 #[test]
-fn transactions_are_kept_or_left_out_as_recovery_does_and_lost_parts_are_said() {
+fn transactions_are_kept_or_aborted_as_recovery_does_and_lost_parts_are_said() {
     let directory = Directory::filled();
     let id = |number| transaction_id(number, 0);
     let part = |writer: &mut Writer, number: u64, key: &[u8], value: &[u8]| {
@@ -547,7 +547,7 @@ fn what_builds_on_a_lost_part_is_told_and_left_out_as_a_start_does() {
     assert!(text.contains("3 frames build on what another shard lost"), "{text}");
     assert!(text.contains("1 commands over several shards were cut short"), "{text}");
     let json = directory.check_json().1;
-    assert_eq!((&json["shards"][0]["lost_ground"], &json["transactions_left_out"]), (&().into(), &1.into()));
+    assert_eq!((&json["shards"][0]["lost_ground"], &json["transactions_aborted"]), (&().into(), &1.into()));
     assert_eq!(json["shards"][1]["lost_ground"]["frames"], 3, "the mark of the close is one");
     let (_, dump) = directory.dump(&[]).unwrap();
     assert_eq!(dump.lines().count(), kept.len());

@@ -15,6 +15,8 @@ use std::collections::VecDeque;
 use ahash::RandomState;
 use hashbrown::HashMap;
 
+use crate::mesh::TransactionId;
+
 /// What is to be locked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LockKeys {
@@ -34,7 +36,7 @@ pub struct Waiter<W> {
     /// What is handed back when the waiter's turn comes.
     pub payload: W,
     /// The transaction that gets the locks when its turn comes; `None` for a request that then runs at once.
-    pub lock_for: Option<u64>,
+    pub lock_for: Option<TransactionId>,
 }
 
 /// The locks of one shard. `W` is what its user knows a waiter by.
@@ -51,7 +53,7 @@ pub struct LockTable<W> {
 
 #[derive(Debug)]
 struct Lock {
-    tx: u64,
+    transaction: TransactionId,
     keys: LockKeys,
     exclusive: bool,
 }
@@ -90,7 +92,7 @@ impl<W> LockTable<W> {
         }
     }
 
-    /// Whether there are neither locks nor waiters: everybody may go on.
+    /// Whether there are neither locks nor waiters: all may go on.
     #[inline]
     pub fn is_idle(&self) -> bool {
         self.held.is_empty() && self.waiters.is_empty()
@@ -101,9 +103,9 @@ impl<W> LockTable<W> {
         self.hasher.hash_one(key)
     }
 
-    /// Whether a request that uses the keys with these hashes has to wait: one of them is locked incompatibly, or somebody
-    /// who came earlier waits for it incompatibly. A request that uses the whole shard has to wait unless
-    /// all is idle.
+    /// Whether a request that uses the keys with these hashes has to wait: one of them is locked incompatibly, or a
+    /// waiter who came earlier waits for it incompatibly. A request that uses the whole shard has to wait unless all is
+    /// idle.
     pub fn conflicts(&self, mut hashes: impl Iterator<Item = u64>, exclusive: bool) -> bool {
         if self.is_idle() {
             return false;
@@ -114,42 +116,42 @@ impl<W> LockTable<W> {
 
     /// Locks all of these keys for a transaction, or none; whether it did. A transaction that has locks here
     /// must not ask for more: its own would be in its way.
-    pub fn try_lock(&mut self, tx: u64, keys: LockKeys, exclusive: bool) -> bool {
+    pub fn try_lock(&mut self, transaction: TransactionId, keys: LockKeys, exclusive: bool) -> bool {
         let keys = without_repeats(keys);
         if self.excluded(&keys, exclusive) {
             return false;
         }
-        self.lock(tx, keys, exclusive);
+        self.lock(transaction, keys, exclusive);
         true
     }
 
-    /// Puts somebody at the end of the queue, after [`LockTable::conflicts`] or [`LockTable::try_lock`] said
+    /// Puts a waiter at the end of the queue, after [`LockTable::conflicts`] or [`LockTable::try_lock`] said
     /// that it cannot go on now.
     pub fn wait(&mut self, waiter: Waiter<W>) {
         let waiter = Waiter { keys: without_repeats(waiter.keys), ..waiter };
-        debug_assert!(self.excluded(&waiter.keys, waiter.exclusive), "a waiter waits for somebody");
+        debug_assert!(self.excluded(&waiter.keys, waiter.exclusive), "a waiter waits for another");
         self.claim_waiting(&waiter.keys, waiter.exclusive);
         self.waiters.push_back(waiter);
     }
 
     /// Frees the locks of a transaction, if it has any, and takes it out of the queue, if it waits. Adds to
-    /// `granted` everybody whose turn has come, in the order in which they have to run; transactions
+    /// `granted` all whose turn has come, in the order in which they have to run; transactions
     /// among them have their locks.
-    pub fn release(&mut self, tx: u64, granted: &mut Vec<W>) {
-        while let Some(index) = self.held.iter().position(|lock| lock.tx == tx) {
+    pub fn release(&mut self, transaction: TransactionId, granted: &mut Vec<W>) {
+        while let Some(index) = self.held.iter().position(|lock| lock.transaction == transaction) {
             let lock = self.held.swap_remove(index);
             self.unlock(&lock);
         }
         if self.waiters.is_empty() {
             return;
         }
-        // Everybody queues up anew, in the old order: whoever is not excluded by those before leaves the
+        // All queue up anew, in the old order: one that is not excluded by those before leaves the
         // queue.
         let waiters = std::mem::take(&mut self.waiters);
         self.forget_waiting();
         for waiter in waiters {
             let Waiter { keys, exclusive, payload, lock_for } = waiter;
-            if lock_for == Some(tx) {
+            if lock_for == Some(transaction) {
                 continue;
             }
             if self.excluded(&keys, exclusive) {
@@ -157,8 +159,8 @@ impl<W> LockTable<W> {
                 self.waiters.push_back(Waiter { keys, exclusive, payload, lock_for });
                 continue;
             }
-            if let Some(tx) = lock_for {
-                self.lock(tx, keys, exclusive);
+            if let Some(transaction) = lock_for {
+                self.lock(transaction, keys, exclusive);
             }
             granted.push(payload);
         }
@@ -171,7 +173,7 @@ impl<W> LockTable<W> {
         }
     }
 
-    fn lock(&mut self, tx: u64, keys: LockKeys, exclusive: bool) {
+    fn lock(&mut self, transaction: TransactionId, keys: LockKeys, exclusive: bool) {
         match &keys {
             LockKeys::Whole => self.whole_held = true,
             LockKeys::Each(each) => {
@@ -181,7 +183,7 @@ impl<W> LockTable<W> {
                 }
             }
         }
-        self.held.push(Lock { tx, keys, exclusive });
+        self.held.push(Lock { transaction, keys, exclusive });
     }
 
     fn unlock(&mut self, lock: &Lock) {
@@ -251,9 +253,9 @@ mod tests {
         Waiter { keys, exclusive, payload, lock_for }
     }
 
-    fn released(table: &mut LockTable<u32>, tx: u64) -> Vec<u32> {
+    fn released(table: &mut LockTable<u32>, transaction: u64) -> Vec<u32> {
         let mut granted = Vec::new();
-        table.release(tx, &mut granted);
+        table.release(transaction, &mut granted);
         granted
     }
 
@@ -266,7 +268,7 @@ mod tests {
         assert!(!table.conflicts([hash("d")].into_iter(), true), "a refused lock leaves nothing behind");
         assert!(table.try_lock(4, each("d d"), true));
         assert!(table.conflicts([hash("d")].into_iter(), false));
-        assert!([1, 2, 4].iter().all(|tx| released(&mut table, *tx).is_empty()));
+        assert!([1, 2, 4].iter().all(|transaction| released(&mut table, *transaction).is_empty()));
         assert!(table.is_idle() && table.claims.is_empty());
     }
 
@@ -309,7 +311,7 @@ mod tests {
         assert!(table.is_idle() && table.claims.is_empty());
     }
 
-    /// What somebody wants: a set of keys, one bit each; all bits stand for the whole shard.
+    /// What is wanted: a set of keys, one bit each; all bits stand for the whole shard.
     #[derive(Clone, Copy, Debug)]
     struct Want {
         id: u32,
@@ -356,7 +358,7 @@ mod tests {
                     let excluded = holding.iter().chain(&waiting).any(|other| other.excludes(want));
                     let lock_for = want.locks.then_some(u64::from(want.id));
                     let goes_on = match (lock_for, want.lock_keys()) {
-                        (Some(tx), keys) => table.try_lock(tx, keys, want.exclusive),
+                        (Some(transaction), keys) => table.try_lock(transaction, keys, want.exclusive),
                         (None, LockKeys::Whole) => table.is_idle(),
                         (None, LockKeys::Each(keys)) => {
                             !table.conflicts(keys.into_iter(), want.exclusive)
@@ -376,12 +378,12 @@ mod tests {
                     let index = usize::from(releases.next().unwrap_or(0));
                     let transactions = holding.iter().chain(waiting.iter().filter(|want| want.locks));
                     let ids: Vec<u32> = transactions.map(|want| want.id).collect();
-                    let Some(&tx) = ids.get(index % ids.len().max(1)) else { continue };
-                    let granted = released(&mut table, tx.into());
-                    holding.retain(|want| want.id != tx);
+                    let Some(&transaction) = ids.get(index % ids.len().max(1)) else { continue };
+                    let granted = released(&mut table, transaction.into());
+                    holding.retain(|want| want.id != transaction);
                     let mut expected = Vec::new();
                     let mut still_waiting: Vec<Want> = Vec::new();
-                    for want in waiting.into_iter().filter(|want| want.id != tx) {
+                    for want in waiting.into_iter().filter(|want| want.id != transaction) {
                         if holding.iter().chain(&still_waiting).any(|other| other.excludes(want)) {
                             still_waiting.push(want);
                         } else {
@@ -393,7 +395,7 @@ mod tests {
                     prop_assert_eq!(granted, expected);
                 }
             }
-            prop_assert!(waiting.is_empty(), "everybody gets a turn");
+            prop_assert!(waiting.is_empty(), "each gets a turn");
             prop_assert!(table.is_idle() && table.claims.is_empty());
         }
     }

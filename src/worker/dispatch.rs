@@ -180,8 +180,7 @@ impl Worker {
             client.waits_for_last = true;
             runtime.begin_long_read(index, id, request);
         } else {
-            runtime.settle_long_reads(request, now, mesh);
-            let Executed { reply, seq, journal, siblings } = runtime.execute(request, now);
+            let Executed { reply, seq, journal, siblings } = runtime.execute(request, now, mesh);
             if journal.holds_back(seq) {
                 let is_alone = client.is_quiet();
                 siblings.note(&mut client.counted_in, is_alone);
@@ -221,6 +220,10 @@ impl Worker {
         (0..self.mesh.worker_count()).filter(|worker| !self.watchdog.is_hung(*worker)).collect()
     }
 
+    fn workers_for(&self, ask: &Ask) -> Vec<usize> {
+        if ask.asks_hung { (0..self.mesh.worker_count()).collect() } else { self.responsive() }
+    }
+
     fn begin_gather(
         &mut self,
         client: &mut Client,
@@ -235,7 +238,7 @@ impl Worker {
 
     /// Asks workers for a command of the server.
     fn ask(&mut self, client: &mut Client, request: &Request<'_>, ask: Ask) {
-        let workers = if ask.asks_hung { (0..self.mesh.worker_count()).collect() } else { self.responsive() };
+        let workers = self.workers_for(&ask);
         self.begin_gather(client, request, workers, |_| ask.call.clone());
         if let Some(Job::Gather(gather)) = client.job.as_deref_mut() {
             gather.then = ask.then;
@@ -374,8 +377,8 @@ impl Worker {
                 let reply = match self.conclude(gathered) {
                     Ok(reply) => reply,
                     Err(ask) => {
+                        let workers = self.workers_for(&ask);
                         let Ask { call, then, .. } = *ask;
-                        let workers = (0..self.mesh.worker_count()).collect();
                         *gather =
                             Gather::begin(workers, &request, request_id, &mut self.mesh, |_| call.clone());
                         gather.then = then;

@@ -227,10 +227,11 @@ impl Worker {
     fn turn(&mut self) -> Result<bool, Failure> {
         self.choose_gathering();
         let mut events = std::mem::take(&mut self.events);
+        let mut trace = Trace::begin();
         let mut progressed = self.net.turn(&mut events).map_err(Failure::NetworkRing)?;
+        trace.end_part("net_us");
         let began = self.clock.begin_turn();
         self.shared.beat(self.index, self.clock.now().uptime_ms);
-        let mut trace = Trace::begin(began);
         let commands_so_far = self.commands;
         for event in events.drain(..) {
             self.on_event(event);
@@ -317,7 +318,8 @@ impl Worker {
 
     // ---- the log ----
 
-    /// Holds replies back that show what could not be written in this turn, and lets them go once it is.
+    /// Holds replies back that show what could not be written, and lets them go once it is. To be called behind
+    /// whatever may have written the log: replies that are given later do not depend on it.
     fn follow_outcomes(&mut self) {
         for outcome in self.runtime.take_outcomes() {
             match outcome {
@@ -385,6 +387,8 @@ impl Worker {
     /// One slice of each kind of work that no client waits for. Returns whether more is left.
     fn background(&mut self) -> bool {
         let (runtime, mut turn) = self.runtime_and_turn();
-        runtime.background(&mut turn)
+        let has_more = runtime.background(&mut turn);
+        self.follow_outcomes();
+        has_more
     }
 }

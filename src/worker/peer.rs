@@ -21,6 +21,7 @@ impl Worker {
             self.runtime.prefetch(batch.first_args(rest.as_slice().iter().take(READ_AHEAD_MAX)));
             for (request_id, call) in rest.by_ref().take(READ_AHEAD_MAX) {
                 self.on_call(from, request_id, call, &batch);
+                self.follow_outcomes();
             }
         }
         drop(rest);

@@ -25,8 +25,8 @@ const COMMANDS_PER_TURN_MAX: usize = 256;
 const ARGS_PER_TURN_MAX: usize = 2048;
 
 /// A turn that has served others serves clients that had sent more than a turn takes, all of them together, for as long
-/// as it has served the others, and at least for this time: no client waits for long for a pipeline that has no end. After
-/// so many commands the clock is read.
+/// as it has served the others, and at least for this time: no client waits for long for a pipeline that has no end.
+/// After so many commands the clock is read.
 pub(super) const BACKLOG_TIME_MIN: Duration = Duration::from_micros(60);
 const COMMANDS_PER_LOOK: usize = 16;
 

@@ -355,8 +355,8 @@ fn a_turn_reads_a_bounded_part_of_very_many_keys_and_all_as_of_one_moment() {
                 turns(worker, |worker| worker.runtime.key_count() == KEYS);
                 send_all(worker, &mut client, long_read.as_bytes());
                 turns(worker, |worker| worker.runtime.long_reads(b"").0 == 1);
-                // Of the first key, the old value was read; one of the last is read behind the change. Keys are known by
-                // hashes, and one that shares its hash with a key that was read would count as read.
+                // Of the first key, the old value was read; one of the last is read behind the change. Keys are known
+                // by hashes, and one that shares its hash with a key that was read would count as read.
                 let is_unread = |key: &&String| worker.runtime.long_reads(key.as_bytes()).1 == 0;
                 let key = match changed {
                     None => None,

@@ -171,9 +171,10 @@ pub(super) struct Trace {
 
 impl Trace {
     #[inline]
-    pub(super) fn begin(began: Instant) -> Trace {
+    pub(super) fn begin() -> Trace {
         let is_told = tracing::enabled!(tracing::Level::DEBUG);
-        Trace { began: is_told.then_some((began, began)), parts: Vec::new() }
+        let began = is_told.then(Instant::now);
+        Trace { began: began.map(|began| (began, began)), parts: Vec::new() }
     }
 
     /// Ends a part of the turn.

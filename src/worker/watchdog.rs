@@ -1,9 +1,9 @@
 //! Workers that hang in their disks, and what clients that wait for one are told. Nothing that was begun is undone
 //! here: it goes on without them.
 //!
-//! A worker whose thread computes, or is not given a CPU, does not hang: clients wait for it. Neither does a worker hang
-//! while the whole process is not run. So what counts is the time that was seen to pass, in small steps, and what the
-//! system says of the thread.
+//! A worker whose thread computes, or is not given a CPU, does not hang: clients wait for it. Neither does a worker
+//! hang while the whole process is not run. So what counts is the time that was seen to pass, in small steps, and what
+//! the system says of the thread.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Writes and syncs that do not come back, for a while: the other shard serves on, clients that wait are told in time that
-//! the outcome is unknown, and when the disk goes on so does the shard.
+//! Writes and syncs that do not come back, for a while: the other shard serves on, clients that wait are told in time
+//! that the outcome is unknown, and when the disk goes on so does the shard.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,8 @@ use crate::words::words;
 /// No request of the other shard takes longer, on a busy machine in a debug build.
 const LATENCY_MAX: Duration = Duration::from_millis(700);
 
-/// A client that waits for the sick disk hears of it within this time: the disk timeout of one second, some ticks, and what a
-/// busy machine takes.
+/// A client that waits for the sick disk hears of it within this time: the disk timeout of one second, some ticks, and
+/// what a busy machine takes.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
 /// The other shard serves as if nothing had happened.

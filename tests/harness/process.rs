@@ -59,8 +59,8 @@ fn command_under(under: &[String]) -> Command {
     command
 }
 
-/// A loopback port that was free a moment ago, and that no other test in this process is given. It lies below those that
-/// the system gives to clients and to programs that ask for any.
+/// A loopback port that was free a moment ago, and that no other test in this process is given. It lies below those
+/// that the system gives to clients and to programs that ask for any.
 pub fn free_port() -> u16 {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;

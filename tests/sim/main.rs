@@ -4,9 +4,9 @@
 //!
 //! Nothing here does real I/O, reads a clock or draws a random number but the first fresh seed and the tags of layouts,
 //! on which nothing else depends. A failure prints the seed and the step, and
-//! `KVLITE_SIM_SEED=<seed> cargo test --test sim <test>` repeats it. Each run takes the same seeds as the one before, and
-//! as many fresh ones, from a number on that it prints. `KVLITE_SIM_SEEDS=<count>` runs
-//! so many of either sort in place of the 80 that a usual run takes; tests that usually take fewer do so then.
+//! `KVLITE_SIM_SEED=<seed> cargo test --test sim <test>` repeats it. Each run takes the same seeds as the one before,
+//! and as many fresh ones, from a number on that it prints. `KVLITE_SIM_SEEDS=<count>` runs so many of either sort in
+//! place of the 80 that a usual run takes; tests that usually take fewer do so then.
 
 // Clippy takes only functions marked as tests for tests; this whole program is one.
 #![allow(clippy::unwrap_used)]

@@ -15,7 +15,8 @@ use crate::{Disk, DiskFile, Error, ManifestFault, recovery, salvage, synced};
 const LOCK_NAME: &str = "LOCK";
 const MANIFEST_NAME: &str = "MANIFEST";
 const MANIFEST_TMP_NAME: &str = "MANIFEST.tmp";
-/// Lies in a directory that is being filled with data that exists elsewhere, from before its first file until it counts.
+/// Lies in a directory that is being filled with data that exists elsewhere, from before its first file until it
+/// counts.
 const UNFINISHED_NAME: &str = "UNFINISHED";
 /// A manifest that is larger is none.
 const MANIFEST_BYTES_MAX: usize = 4096;

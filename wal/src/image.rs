@@ -113,8 +113,9 @@ impl Image {
 }
 
 /// Makes a data directory on the disk `target` out of the images of all shards, in order, whose files are on `source`:
-/// `path` is created, or empty. Its layout gets this tag, which is to be random: what goes on from the copy is told from
-/// what goes on from the original. It counts as one, durably, only when this returns; before that nothing opens it.
+/// `path` is created, or empty. Its layout gets this tag, which is to be random: what goes on from the copy is told
+/// from what goes on from the original. It counts as one, durably, only when this returns; before that nothing opens
+/// it.
 /// `on_piece` is told the bytes of every piece, and can end it. Blocks for as long as it takes.
 ///
 /// # Errors

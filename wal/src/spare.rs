@@ -144,8 +144,8 @@ impl<D: Disk> Preparation<D> {
     }
 }
 
-/// Files that do not count: those that a newer snapshot replaces, or a file in the making that was given up. They may be
-/// left in place too: recovery ignores and removes them.
+/// Files that do not count: those that a newer snapshot replaces, or a file in the making that was given up. They may
+/// be left in place too: recovery ignores and removes them.
 #[derive(Debug)]
 pub struct Obsolete<D: Disk> {
     pub(crate) disk: D,

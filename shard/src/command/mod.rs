@@ -1,4 +1,4 @@
-//! The commands: what is said of each, and the table of all. Both protocols, the router, the statistics and `COMMAND`
+//! The commands: what is said of each, and the table of all. Both protocols, the worker, the statistics and `COMMAND`
 //! read it. What they do is in [`commands`](crate::commands), the rows of a family beside its functions.
 //!
 //! - `spec` what a row says; below everything else

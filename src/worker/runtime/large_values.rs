@@ -1,5 +1,5 @@
-//! Commands with very large values: the value is handed to the log's disk piece by piece, over many turns, and only then
-//! does the command run. What it adds to the log is small by then, so no turn is long and no other client waits.
+//! Commands with very large values: the value is handed to the log's disk piece by piece, over many turns, and only
+//! then does the command run. What it adds to the log is small by then, so no turn is long and no other client waits.
 //!
 //! Until then nothing of the command has happened. Its client runs no other command meanwhile; those of others run
 //! before it.

@@ -38,10 +38,10 @@ const HASHES_PER_KEY: usize = 16;
 const HASHES_MAX: usize = 1 << 26;
 
 /// Reads that are under way; they take turns. Each client has one at most.
-pub(super) type Readings = VecDeque<Reading>;
+pub(super) type LongReads = VecDeque<LongRead>;
 
 /// A read on its way.
-pub(super) struct Reading {
+pub(super) struct LongRead {
     origin: usize,
     request_id: RequestId,
     request: OwnedRequest,
@@ -66,14 +66,14 @@ pub(in crate::worker) fn is_long_read(request: &Request<'_>) -> bool {
         && matches!(request.command.run, Run::Keys(..))
 }
 
-impl Reading {
-    fn new(origin: usize, request_id: RequestId, request: &Request<'_>) -> Reading {
+impl LongRead {
+    fn new(origin: usize, request_id: RequestId, request: &Request<'_>) -> LongRead {
         let mut items = Vec::new();
         if let Run::Keys(Merge::ByKey) = request.command.run {
             protocol::begin_list(request.arg_count(), request.dialect, &mut items);
         }
         let hashes = (request.arg_count() * HASHES_PER_KEY).min(HASHES_MAX);
-        Reading {
+        LongRead {
             origin,
             request_id,
             request: OwnedRequest::new(request),
@@ -102,7 +102,7 @@ impl Reading {
     }
 
     pub(in crate::worker) fn has_seen(&self, key: &[u8]) -> bool {
-        let (word, bit) = Reading::bit(&self.hasher, self.seen.len(), key);
+        let (word, bit) = LongRead::bit(&self.hasher, self.seen.len(), key);
         self.seen[word] & bit != 0
     }
 }
@@ -114,7 +114,7 @@ impl ShardRuntime {
         request_id: RequestId,
         request: &Request<'_>,
     ) {
-        self.long_reads.push_back(Reading::new(origin, request_id, request));
+        self.long_reads.push_back(LongRead::new(origin, request_id, request));
     }
 
     /// Drops a read of this worker's client. Returns whether it was still under way.
@@ -124,14 +124,14 @@ impl ShardRuntime {
     }
 
     /// Goes on with the first read. Returns whether any is left.
-    pub(in crate::worker) fn go_on_reading(&mut self, now: Now, mesh: &mut Mesh) -> bool {
+    pub(in crate::worker) fn go_on_long_reads(&mut self, now: Now, mesh: &mut Mesh) -> bool {
         let Some(mut reading) = self.long_reads.pop_front() else { return false };
         let end = (reading.read + KEYS_PER_TURN, reading.items.len() + BYTES_PER_TURN);
         while !reading.is_over() && reading.read < end.0 && reading.items.len() < end.1 {
-            self.read_on(&mut reading, now);
+            self.read_on(&mut reading, now, mesh);
         }
         if reading.is_over() {
-            self.answer_reading(reading, mesh);
+            self.answer_long_read(reading, mesh);
         } else {
             self.long_reads.push_back(reading);
         }
@@ -140,14 +140,14 @@ impl ShardRuntime {
 
     /// Has those reads come to their end that a request would change something of.
     #[inline]
-    pub(in crate::worker) fn settle_long_reads(&mut self, request: &Request<'_>, now: Now, mesh: &mut Mesh) {
+    pub(super) fn settle_long_reads(&mut self, request: &Request<'_>, now: Now, mesh: &mut Mesh) {
         if !self.long_reads.is_empty() && request.command.has(Flags::WRITE) {
-            self.settle_readings_of(request, now, mesh);
+            self.settle_long_reads_of(request, now, mesh);
         }
     }
 
     #[cold]
-    fn settle_readings_of(&mut self, request: &Request<'_>, now: Now, mesh: &mut Mesh) {
+    fn settle_long_reads_of(&mut self, request: &Request<'_>, now: Now, mesh: &mut Mesh) {
         let (mut keys_left, mut bytes_left) = (KEYS_TO_END_MAX, BYTES_TO_END_MAX);
         for _ in 0..self.long_reads.len() {
             let mut reading = self.long_reads.pop_front().expect("there are as many as were counted");
@@ -164,25 +164,25 @@ impl ShardRuntime {
                     break;
                 }
                 let before = (reading.read, reading.items.len());
-                self.read_on(&mut reading, now);
+                self.read_on(&mut reading, now, mesh);
                 keys_left -= reading.read - before.0;
                 bytes_left = bytes_left.saturating_sub(reading.items.len() - before.1);
             }
-            self.answer_reading(reading, mesh);
+            self.answer_long_read(reading, mesh);
         }
     }
 
     /// Reads the next keys.
-    fn read_on(&mut self, reading: &mut Reading, now: Now) {
-        let Reading { request, read, seen, hasher, seq, sum, items, error, .. } = reading;
+    fn read_on(&mut self, reading: &mut LongRead, now: Now, mesh: &mut Mesh) {
+        let LongRead { request, read, seen, hasher, seq, sum, items, error, .. } = reading;
         let request = request.request();
         let keys = request.args_from(*read, KEYS_PER_LOOK);
         *read += keys.arg_count();
         for key in keys.args() {
-            let (word, bit) = Reading::bit(hasher, seen.len(), key);
+            let (word, bit) = LongRead::bit(hasher, seen.len(), key);
             seen[word] |= bit;
         }
-        let Executed { reply, seq: seq_of_keys, .. } = self.execute(&keys, now);
+        let Executed { reply, seq: seq_of_keys, .. } = self.execute(&keys, now, mesh);
         match reply {
             Reply::Integer(count) => *sum += count,
             Reply::Array(values) => {
@@ -197,8 +197,8 @@ impl ShardRuntime {
         *seq = (*seq).max(seq_of_keys);
     }
 
-    fn answer_reading(&mut self, reading: Reading, mesh: &mut Mesh) {
-        let Reading { origin, request_id, request, seq, sum, items, error, .. } = reading;
+    fn answer_long_read(&mut self, reading: LongRead, mesh: &mut Mesh) {
+        let LongRead { origin, request_id, request, seq, sum, items, error, .. } = reading;
         let request = request.request();
         self.journal.answer_bytes(seq, (origin, request_id), mesh, |out| {
             match (error, request.command.run) {

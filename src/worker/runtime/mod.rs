@@ -1,5 +1,6 @@
 //! A worker's shard, its log, and what is under way on them: requests that wait for locks, parts of transactions, and
-//! work that takes several turns. Clients are not known here; answers go to the workers that asked, this one among them.
+//! work that takes several turns. Clients are not known here; answers go to the workers that asked, this one among
+//! them.
 
 mod large_values;
 mod long_reads;
@@ -34,7 +35,7 @@ use crate::txn::id::transaction_id;
 use crate::txn::locks::{LockKeys, LockTable, Waiter};
 use crate::{protocol, recovery};
 use large_values::Stagings;
-use long_reads::Readings;
+use long_reads::LongReads;
 use settling::Settling;
 
 pub(super) use large_values::is_staged;
@@ -58,8 +59,8 @@ const WALK_STEPS_PER_TURN: usize = 64 << 10;
 /// By so much a wall clock has to be set for a line in the server's log: one that is only corrected is not worth it.
 const TOLD_STEP_MS: u64 = 1000;
 
-/// In the mode `always`, what arrives during a sync waits for more where turns serve fewer commands than this and several
-/// clients wait.
+/// In the mode `always`, what arrives during a sync waits for more where turns serve fewer commands than this and
+/// several clients wait.
 const GATHERING_COMMANDS_MAX: u64 = 16;
 
 /// How long `everysec` leaves data unsynced.
@@ -85,7 +86,7 @@ pub(super) struct ShardRuntime {
     /// Walks of `SCAN` and `KEYS`, which take turns. Each client has one at most.
     walks: VecDeque<Walking>,
     /// Reads of very many keys.
-    long_reads: Readings,
+    long_reads: LongReads,
     /// Commands that wait until their large values are written.
     stagings: Stagings,
     /// Expired keys are left to be removed.
@@ -158,7 +159,7 @@ impl ShardRuntime {
             settling: Settling::default(),
             queries: VecDeque::new(),
             walks: VecDeque::new(),
-            long_reads: Readings::new(),
+            long_reads: LongReads::new(),
             stagings: Stagings::new(),
             expiring: false,
             auto_ttl_version: 0,
@@ -228,7 +229,13 @@ impl ShardRuntime {
 
     /// Runs a request on the shard. This is the one place where requests of clients meet the journal.
     #[inline]
-    pub(super) fn execute<'s>(&'s mut self, request: &Request<'_>, now: Now) -> Executed<'s> {
+    pub(super) fn execute<'s>(
+        &'s mut self,
+        request: &Request<'_>,
+        now: Now,
+        mesh: &mut Mesh,
+    ) -> Executed<'s> {
+        self.settle_long_reads(request, now, mesh);
         let ShardRuntime { shard, journal, siblings, .. } = self;
         let journal = &mut **journal;
         journal.bound_frame();
@@ -245,8 +252,7 @@ impl ShardRuntime {
         now: Now,
         mesh: &mut Mesh,
     ) -> (Reply<'static>, u64) {
-        self.settle_long_reads(request, now, mesh);
-        let Executed { reply, seq, .. } = self.execute(request, now);
+        let Executed { reply, seq, .. } = self.execute(request, now, mesh);
         (reply.into_owned(), seq)
     }
 
@@ -295,7 +301,9 @@ impl ShardRuntime {
         request: &Request<'_>,
         turn: &mut Turn<'_>,
     ) {
-        if self.has_to_wait(request) {
+        if let Some(error) = self.refusal(request) {
+            turn.mesh.to(origin).answer(request_id, Answer::Failed(error));
+        } else if self.has_to_wait(request) {
             self.defer(origin, request_id, request);
         } else {
             self.run_for(origin, request_id, request, turn);
@@ -310,7 +318,7 @@ impl ShardRuntime {
         request: OwnedRequest,
         turn: &mut Turn<'_>,
     ) {
-        if is_staged(&request.request()) {
+        if is_staged(&request.request()) && self.refusal(&request.request()).is_none() {
             self.stage(origin, request_id, request);
         } else {
             self.take(origin, request_id, &request.request(), turn);
@@ -331,8 +339,7 @@ impl ShardRuntime {
         if let Some(error) = self.refusal(request) {
             return turn.mesh.to(origin).answer(request_id, Answer::Failed(error));
         }
-        self.settle_long_reads(request, turn.now, turn.mesh);
-        let Executed { reply, seq, journal, .. } = self.execute(request, turn.now);
+        let Executed { reply, seq, journal, .. } = self.execute(request, turn.now, turn.mesh);
         if let Some(value) = protocol::lone_value(&reply, request.dialect)
             && !journal.holds_back(seq)
         {
@@ -513,7 +520,7 @@ impl ShardRuntime {
         }
         let freeing = self.shard.reclaim(LAZY_FREE_STEPS_PER_TURN);
         let (walking, querying) = (self.walk(turn.now, turn.mesh), self.query(turn.mesh));
-        let (staging, reading) = (self.go_on_staging(turn), self.go_on_reading(turn.now, turn.mesh));
+        let (staging, reading) = (self.go_on_staging(turn), self.go_on_long_reads(turn.now, turn.mesh));
         if self.snapshotter.is_compacting() {
             // A snapshot counts the frames so far: whatever its slices show must be in one of them.
             self.journal.seal();

@@ -22,7 +22,8 @@ pub(in crate::worker) struct Prepared {
 }
 
 impl ShardRuntime {
-    /// Locks the keys of a part. Where they are not free, the part waits for them or, unless it is to `wait`, is refused.
+    /// Locks the keys of a part. Where they are not free, the part waits for them or, unless it is to `wait`, is
+    /// refused.
     pub(in crate::worker) fn lock_part(
         &mut self,
         transaction: TransactionId,

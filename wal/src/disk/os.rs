@@ -42,7 +42,8 @@ struct LockedFile {
     path: PathBuf,
     /// Its device and its inode.
     identity: (u64, u64),
-    /// The directory that it is in, open: whatever becomes of that directory's name, its files are reached by this path.
+    /// The directory that it is in, open: whatever becomes of that directory's name, its files are reached by this
+    /// path.
     directory: Option<(File, PathBuf)>,
 }
 
