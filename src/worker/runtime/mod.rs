@@ -3,6 +3,7 @@
 //! them.
 
 mod large_values;
+mod loaded;
 mod long_reads;
 mod parts;
 mod settling;
@@ -29,12 +30,12 @@ use crate::mesh::{Answer, Mesh, Page, RequestId, TransactionId};
 use crate::metrics::Report;
 use crate::net::Net;
 use crate::shared::Shared;
-use crate::shared::progress::Loaded;
 use crate::slots::SHARDS_MAX;
 use crate::txn::id::transaction_id;
 use crate::txn::locks::{LockKeys, LockTable, Waiter};
 use crate::{protocol, recovery};
 use large_values::Stagings;
+use loaded::Loaded;
 use long_reads::LongReads;
 use settling::Settling;
 
