@@ -8,8 +8,8 @@ use crate::error::Error;
 use crate::reply::Reply;
 use crate::request::{Dialect, Request};
 
-const READ: Flags = Flags::READONLY.and(Flags::FAST);
-const WRITE: Flags = Flags::WRITE.and(Flags::FAST);
+const READ: Flags = Flags::READONLY.with(Flags::FAST);
+const WRITE: Flags = Flags::WRITE.with(Flags::FAST);
 
 #[rustfmt::skip] // A row is a paragraph.
 pub(super) const ROWS: &[Row] = &[

@@ -13,9 +13,9 @@ use crate::room::has_room_for;
 const REPLY_BYTES_MAX: usize = 1 << 30;
 
 const READ: Command =
-    Command { group: Group::String, flags: Flags::READONLY.and(Flags::FAST), ..Command::OF_KEY };
-const WRITE: Command = Command { flags: Flags::WRITE.and(Flags::DENYOOM), ..READ };
-const FAST_WRITE: Flags = WRITE.flags.and(Flags::FAST);
+    Command { group: Group::String, flags: Flags::READONLY.with(Flags::FAST), ..Command::OF_KEY };
+const WRITE: Command = Command { flags: Flags::WRITE.with(Flags::DENYOOM), ..READ };
+const FAST_WRITE: Flags = WRITE.flags.with(Flags::FAST);
 
 #[rustfmt::skip] // A row is a paragraph.
 pub(super) const ROWS: &[Row] = &[
@@ -26,11 +26,11 @@ pub(super) const ROWS: &[Row] = &[
     }),
     on_shard(get, Command { name: "GET", summary: "Returns the value of a key", ..READ }),
     on_shard(getdel, Command {
-        name: "GETDEL", flags: Flags::WRITE.and(Flags::FAST),
+        name: "GETDEL", flags: Flags::WRITE.with(Flags::FAST),
         summary: "Returns the value of a key and removes the key", ..READ
     }),
     on_shard(getex, Command {
-        name: "GETEX", args_max: Command::MANY, flags: Flags::WRITE.and(Flags::FAST),
+        name: "GETEX", args_max: Command::MANY, flags: Flags::WRITE.with(Flags::FAST),
         usage: "key [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | PERSIST]",
         summary: "Returns the value of a key and changes its TTL", ..READ
     }),
@@ -40,33 +40,33 @@ pub(super) const ROWS: &[Row] = &[
         summary: "Returns a part of the value of a key; negative indexes count from its end", ..READ
     }),
     on_shard(mget, Command {
-        name: "MGET", args_max: Command::MANY, keys: Keys::ALL, flags: READ.flags.and(Flags::LISTS),
+        name: "MGET", args_max: Command::MANY, keys: Keys::ALL, flags: READ.flags.with(Flags::LISTS),
         run: Run::Keys(Merge::ByKey), needs: "at least one key", usage: "key [key ...]",
         summary: "Returns the values of keys, all of the same moment", ..READ
     }),
     on_shard(mset, Command {
-        name: "MSET", args_min: 2, args_max: Command::MANY, keys: Keys::PAIRS, flags: WRITE.flags.and(Flags::LISTS),
+        name: "MSET", args_min: 2, args_max: Command::MANY, keys: Keys::PAIRS, flags: WRITE.flags.with(Flags::LISTS),
         run: Run::Keys(Merge::AllOk), needs: "key value pairs", usage: "key value [key value ...]",
         summary: "Sets keys, all at the same moment", ..WRITE
     }),
     on_shard(psetex, Command {
-        name: "PSETEX", args_min: 3, args_max: 3, flags: WRITE.flags.and(Flags::STORES_ARG), rest_of_line: Some(2),
+        name: "PSETEX", args_min: 3, args_max: 3, flags: WRITE.flags.with(Flags::STORES_ARG), rest_of_line: Some(2),
         needs: "key, milliseconds and value", usage: "key milliseconds value",
         summary: "Sets the value of a key with a TTL in milliseconds", ..WRITE
     }),
     on_shard(set, Command {
-        name: "SET", args_min: 2, args_max: Command::MANY, flags: WRITE.flags.and(Flags::STORES_ARG),
+        name: "SET", args_min: 2, args_max: Command::MANY, flags: WRITE.flags.with(Flags::STORES_ARG),
         rest_of_line: Some(1), needs: "key and value",
         usage: "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL]",
         summary: "Sets the value of a key", ..WRITE
     }),
     on_shard(setex, Command {
-        name: "SETEX", args_min: 3, args_max: 3, flags: WRITE.flags.and(Flags::STORES_ARG), rest_of_line: Some(2),
+        name: "SETEX", args_min: 3, args_max: 3, flags: WRITE.flags.with(Flags::STORES_ARG), rest_of_line: Some(2),
         needs: "key, seconds and value", usage: "key seconds value",
         summary: "Sets the value of a key with a TTL in seconds", ..WRITE
     }),
     on_shard(setnx, Command {
-        name: "SETNX", args_min: 2, args_max: 2, flags: FAST_WRITE.and(Flags::STORES_ARG), rest_of_line: Some(1),
+        name: "SETNX", args_min: 2, args_max: 2, flags: FAST_WRITE.with(Flags::STORES_ARG), rest_of_line: Some(1),
         needs: "key and value", usage: "key value",
         summary: "Sets the value of a key that does not exist yet", ..WRITE
     }),
