@@ -1,8 +1,8 @@
 //! What a command function gets: the parts of its shard, and where its changes go. It finds keys, reads values, and
 //! changes them in such a way that the log, the statistics and the analytics hear of it.
 //!
-//! A key that was [found](Context::find) has a value of any kind, which may be replaced, given a deadline or removed. To
-//! read a value or to change a part of it takes a [`FoundString`], which only [`Context::find_string`] and
+//! A key that was [found](Context::find) has a value of any kind, which may be replaced, given a deadline or removed.
+//! To read a value or to change a part of it takes a [`FoundString`], which only [`Context::find_string`] and
 //! [`Context::look_up_string`] give.
 
 use std::borrow::Cow;
@@ -119,16 +119,16 @@ impl<'s, 'c> Context<'s, 'c> {
         parts.keyspace.entry(found.0).value()
     }
 
-    /// A copy of a string as a reply, for a command that then changes the key.
+    /// A string as a reply, for a command that then changes the key: one that is shared is counted, any other copied.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`]: there is no memory for it.
-    pub(crate) fn copied(&self, found: FoundString) -> Result<Reply<'static>, Error> {
-        let bytes = self.string(found);
-        if !has_room_for(bytes.len()) {
+    pub(crate) fn kept(&self, found: FoundString) -> Result<Reply<'static>, Error> {
+        let entry = self.parts.keyspace.entry(found.0);
+        if entry.shared().is_none() && !has_room_for(entry.value().len()) {
             return Err(Error::OutOfMemory);
         }
-        Ok(Reply::Bulk(Cow::Owned(bytes.to_vec())))
+        Ok(shown(entry).into_owned())
     }
 
     /// A string as a reply, which is the last thing that the command does.
@@ -165,6 +165,11 @@ impl<'s, 'c> Context<'s, 'c> {
     /// The length of a value, in bytes.
     pub(crate) fn value_len(&self, found: impl Into<Found>) -> usize {
         self.parts.keyspace.entry(found.into()).value().len()
+    }
+
+    /// Whether a string would be copied to be changed, because its memory is shared.
+    pub(crate) fn is_shared(&self, found: FoundString) -> bool {
+        self.parts.keyspace.entry(found.0).shared().is_some()
     }
 
     /// The memory of a key, in bytes.
@@ -227,8 +232,8 @@ impl<'s, 'c> Context<'s, 'c> {
         }
     }
 
-    /// Writes bytes at an offset of a string, which keeps its deadline and grows, filled with zeros, where needed. A key
-    /// that was not found is made. The log gets no more than these bytes.
+    /// Writes bytes at an offset of a string, which keeps its deadline and grows, filled with zeros, where needed. A
+    /// key that was not found is made. The log gets no more than these bytes.
     pub(crate) fn splice(&mut self, found: Option<FoundString>, key: &[u8], offset: usize, bytes: &[u8]) {
         let end = offset + bytes.len();
         let found = match found {
@@ -250,21 +255,47 @@ impl<'s, 'c> Context<'s, 'c> {
         self.changes.push(&Change::Splice { key, offset, bytes });
     }
 
-    /// Gives a key another deadline, or takes it away. The log gets a deadline by the wall clock only together with the
-    /// value; see [`change`](crate::change).
-    pub(crate) fn set_deadline(&mut self, found: impl Into<Found>, key: &[u8], deadline_ms: Option<u64>) {
+    /// Gives a key another deadline, or takes it away. Returns where it lies now. The log gets a deadline by the wall
+    /// clock only together with the value; see [`change`](crate::change).
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]: the value would have to be copied to the log, and there is no memory for that. Nothing
+    /// has changed then.
+    pub(crate) fn set_deadline(
+        &mut self,
+        found: impl Into<Found>,
+        key: &[u8],
+        deadline_ms: Option<u64>,
+    ) -> Result<Found, Error> {
         let found = found.into();
+        let logs_value =
+            deadline_ms.is_some_and(|deadline_ms| clock::unix_deadline_ms(deadline_ms).is_some());
+        let entry = self.parts.keyspace.entry(found);
+        if logs_value && entry.shared().is_none() && !has_room_for(entry.value().len()) {
+            return Err(Error::OutOfMemory);
+        }
         self.parts.count_write(key, found, self.value_len(found), deadline_ms);
         let found = self.parts.keyspace.set_deadline(found, deadline_ms);
-        let by_wall_clock = deadline_ms.filter(|deadline_ms| clock::unix_deadline_ms(*deadline_ms).is_some());
-        if by_wall_clock.is_none() {
-            return self.changes.push(&Change::Deadline { key, deadline_ms });
-        }
         let entry = self.parts.keyspace.entry(found);
         match entry.shared() {
+            _ if !logs_value => self.changes.push(&Change::Deadline { key, deadline_ms }),
             None => self.changes.push(&Change::Put { key, value: entry.value(), deadline_ms }),
             Some(value) => self.changes.push_shared(key, value.clone(), deadline_ms),
         }
+        Ok(found)
+    }
+
+    /// As [`Context::set_deadline`]: a string stays one.
+    ///
+    /// # Errors
+    /// As [`Context::set_deadline`].
+    pub(crate) fn set_string_deadline(
+        &mut self,
+        found: FoundString,
+        key: &[u8],
+        deadline_ms: Option<u64>,
+    ) -> Result<FoundString, Error> {
+        self.set_deadline(found, key, deadline_ms).map(FoundString)
     }
 
     /// Removes a key.
@@ -292,7 +323,7 @@ impl<'s, 'c> Context<'s, 'c> {
 fn shown(entry: Entry<'_>) -> Reply<'_> {
     match entry.shared() {
         None => Reply::bytes(entry.value()),
-        Some(value) => Reply::Shared(value),
+        Some(value) => Reply::Shared(Cow::Borrowed(value)),
     }
 }
 

@@ -28,7 +28,7 @@ mod context;
 mod error;
 mod glob;
 mod integer;
-pub mod long_double;
+mod long_double;
 mod reply;
 mod request;
 mod room;

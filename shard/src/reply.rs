@@ -22,7 +22,7 @@ pub enum Reply<'a> {
     /// A value: any bytes.
     Bulk(Cow<'a, [u8]>),
     /// A large value, as [`Reply::Bulk`]; its memory is counted, and lives for as long as a reader keeps it.
-    Shared(&'a Bytes),
+    Shared(Cow<'a, Bytes>),
     /// No such value.
     Nil,
     /// An ordered list.
@@ -60,7 +60,7 @@ impl<'a> Reply<'a> {
         Reply::Integer(i64::from(yes))
     }
 
-    /// The same reply with its own copy of every value, free of the shard.
+    /// The same reply with its own copy of every value, or its count of a shared one, free of the shard.
     pub fn into_owned(self) -> Reply<'static> {
         match self {
             Reply::Ok => Reply::Ok,
@@ -69,7 +69,7 @@ impl<'a> Reply<'a> {
             Reply::Bool(yes) => Reply::Bool(yes),
             Reply::Double(digits) => Reply::Double(digits),
             Reply::Bulk(bytes) => Reply::Bulk(Cow::Owned(bytes.into_owned())),
-            Reply::Shared(bytes) => Reply::Bulk(Cow::Owned(bytes.to_vec())),
+            Reply::Shared(bytes) => Reply::Shared(Cow::Owned(bytes.into_owned())),
             Reply::Nil => Reply::Nil,
             Reply::Array(items) => Reply::Array(items.into_iter().map(Reply::into_owned).collect()),
             Reply::Map(fields) => Reply::Map(fields.into_iter().map(|(k, v)| (k, v.into_owned())).collect()),

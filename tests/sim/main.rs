@@ -14,6 +14,9 @@
 /// Seeds, and what is drawn from them.
 mod dice;
 
+/// Sums of floats by exact fractions.
+mod floats;
+
 /// What a shard has to be.
 mod model;
 

@@ -2,9 +2,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use shard::clock::{deadline_by_wall_clock, due_ms};
-use shard::long_double::LongDouble;
 use shard::{Command, Dialect, Error, Reply};
 
+use crate::floats;
 use crate::requests::Call;
 
 /// The longest value in the simulation, in bytes: short, so that the limit is met.
@@ -288,14 +288,10 @@ impl Model {
         Ok(Reply::Integer(sum))
     }
 
-    /// How floats are read, added and shown is the shard's to say: it is compared with Redis, not with this.
     fn add_float(&mut self, call: &Call, now_ms: u64) -> Answer {
-        let float = |text: &[u8]| LongDouble::parse(text).ok_or(Error::NotAFloat);
-        let (before, deadline_ms) = match self.find(&call.args[0], now_ms) {
-            Some((value, deadline_ms)) => (float(value)?, *deadline_ms),
-            None => (LongDouble::ZERO, None),
-        };
-        let sum = before.checked_add(float(&call.args[1])?).ok_or(Error::NotFinite)?.to_text();
+        let found = self.find(&call.args[0], now_ms);
+        let deadline_ms = found.and_then(|(_, deadline_ms)| *deadline_ms);
+        let sum = floats::sum(found.map(|(value, _)| &value[..]), &call.args[1])?;
         self.put(&call.args[0], sum.as_bytes(), deadline_ms);
         Ok(Reply::Bulk(Cow::Owned(sum.into_bytes())))
     }

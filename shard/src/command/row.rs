@@ -29,7 +29,8 @@ pub(crate) const fn on_server(command: Command) -> Row {
     Row { command, function: None, subcommands: &[] }
 }
 
-/// A command with subcommands, in the order of their names. Without one the server answers it, if it takes no arguments.
+/// A command with subcommands, in the order of their names. Without one the server answers it, if it takes no
+/// arguments.
 pub(crate) const fn container(command: Command, subcommands: &'static [Row]) -> Row {
     Row { command, function: None, subcommands }
 }

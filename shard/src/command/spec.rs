@@ -263,7 +263,7 @@ impl Flags {
 
     /// These flags and others.
     #[must_use]
-    pub const fn and(self, other: Flags) -> Flags {
+    pub const fn with(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
     }
 

@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_that_redis_has_are_in_its_groups() {
+    fn commands_that_redis_has_are_in_its_groups_and_all_others_are_known() {
         let groups = [
             ("connection", "CLIENT ECHO HELLO PING QUIT RESET SELECT"),
             ("generic", "DEL EXISTS EXPIRE KEYS PERSIST PTTL SCAN TTL WAITAOF"),
@@ -286,13 +286,20 @@ mod tests {
                 "BGREWRITEAOF BGSAVE COMMAND CONFIG DBSIZE FLUSHALL FLUSHDB INFO LASTSAVE MEMORY PSYNC",
             ),
             ("server", "REPLCONF SAVE SYNC"),
-            ("string", "APPEND DECR DECRBY GET INCR INCRBY MGET MSET SET SETEX SETNX STRLEN"),
+            ("string", "APPEND DECR DECRBY GET GETDEL GETEX GETRANGE INCR INCRBY INCRBYFLOAT MGET MSET"),
+            ("string", "PSETEX SET SETEX SETNX SETRANGE STRLEN"),
         ];
+        let own = "ANALYTICS ANALYZE ANOMALIES BACKUP CACHE-ADVICE CLEAR COLDKEYS COMPACT DELETE HEALTH HOTKEYS \
+                   KVLITE.SYNC MDEL PREFIXES STATS SUGGEST-TTL";
+        let mut known: Vec<_> = own.split(' ').collect();
         for (group, names) in groups {
             for name in names.split(' ') {
                 assert_eq!(find(name.as_bytes()).unwrap().group.name(), group, "{name}");
+                known.push(name);
             }
         }
+        known.sort_unstable();
+        assert_eq!(TABLE.iter().map(|row| row.name).collect::<Vec<_>>(), known);
     }
 
     #[test]
@@ -305,7 +312,7 @@ mod tests {
             let is_of_server = matches!(row.run, Run::Server(_));
             assert_eq!(SORTED[usize::from(row.place.index)].function.is_none(), is_of_server, "{name}");
             assert_eq!(row.keys == Keys::None, !matches!(row.run, Run::Key | Run::Keys(_)), "{name}");
-            assert!(!row.has(Flags::WRITE.and(Flags::READONLY)), "{name}");
+            assert!(!row.has(Flags::WRITE.with(Flags::READONLY)), "{name}");
             assert!(is_of_server || row.has(Flags::WRITE) || row.has(Flags::READONLY), "{name}");
             assert!(!row.has(Flags::STORES_ARG) || row.has(Flags::WRITE) && row.run == Run::Key, "{name}");
             assert!(!row.summary.is_empty() && !row.summary.ends_with('.'), "{name}");

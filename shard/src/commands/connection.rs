@@ -5,14 +5,14 @@ use crate::command::spec::{Command, Flags, Group, Server};
 
 /// What runs at any time, for any client.
 const ANY_TIME: Flags = Flags::NOSCRIPT
-    .and(Flags::LOADING)
-    .and(Flags::STALE)
-    .and(Flags::FAST)
-    .and(Flags::NO_AUTH)
-    .and(Flags::ALLOW_BUSY);
+    .with(Flags::LOADING)
+    .with(Flags::STALE)
+    .with(Flags::FAST)
+    .with(Flags::NO_AUTH)
+    .with(Flags::ALLOW_BUSY);
 
-const CLIENT: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE);
-const FAST: Flags = Flags::LOADING.and(Flags::STALE).and(Flags::FAST);
+const CLIENT: Flags = Flags::NOSCRIPT.with(Flags::LOADING).with(Flags::STALE);
+const FAST: Flags = Flags::LOADING.with(Flags::STALE).with(Flags::FAST);
 
 const fn of(server: Server) -> Command {
     Command::of_server(server, Group::Connection)
@@ -34,7 +34,7 @@ pub(super) const ROWS: &[Row] = &[
             name: "INFO", flags: CLIENT, summary: "Describes this connection", ..of(Server::ClientInfo)
         }),
         on_server(Command {
-            name: "LIST", args_max: Command::MANY, flags: CLIENT.and(Flags::ADMIN),
+            name: "LIST", args_max: Command::MANY, flags: CLIENT.with(Flags::ADMIN),
             summary: "Describes all connections", ..of(Server::ClientList)
         }),
         on_server(Command {
@@ -62,11 +62,11 @@ pub(super) const ROWS: &[Row] = &[
         summary: "Returns PONG, or its argument", ..of(Server::Ping)
     }),
     on_server(Command {
-        name: "QUIT", args_max: Command::MANY, flags: ANY_TIME.and(Flags::NOT_QUEUED),
+        name: "QUIT", args_max: Command::MANY, flags: ANY_TIME.with(Flags::NOT_QUEUED),
         summary: "Closes the connection", ..of(Server::Quit)
     }),
     on_server(Command {
-        name: "RESET", flags: ANY_TIME.and(Flags::NOT_QUEUED),
+        name: "RESET", flags: ANY_TIME.with(Flags::NOT_QUEUED),
         summary: "Takes the connection back to the state of a new one", ..of(Server::Reset)
     }),
     on_server(Command {

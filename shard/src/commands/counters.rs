@@ -13,7 +13,7 @@ use crate::request::Request;
 
 const COUNTER: Command = Command {
     group: Group::String,
-    flags: Flags::WRITE.and(Flags::DENYOOM).and(Flags::FAST),
+    flags: Flags::WRITE.with(Flags::DENYOOM).with(Flags::FAST),
     ..Command::OF_KEY
 };
 

@@ -8,8 +8,8 @@ use crate::error::Error;
 use crate::reply::Reply;
 use crate::request::{Dialect, Request};
 
-const READ: Flags = Flags::READONLY.and(Flags::FAST);
-const WRITE: Flags = Flags::WRITE.and(Flags::FAST);
+const READ: Flags = Flags::READONLY.with(Flags::FAST);
+const WRITE: Flags = Flags::WRITE.with(Flags::FAST);
 
 #[rustfmt::skip] // A row is a paragraph.
 pub(super) const ROWS: &[Row] = &[
@@ -58,7 +58,7 @@ fn set_deadline<'s>(
     if deadline_ms <= now_ms {
         context.remove(found, key);
     } else {
-        context.set_deadline(found, key, Some(deadline_ms));
+        context.set_deadline(found, key, Some(deadline_ms))?;
     }
     Ok(Reply::Integer(1))
 }
@@ -115,7 +115,7 @@ fn persist<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Re
     let key = request.arg(0);
     match context.find(key) {
         Some(found) if context.deadline_ms(found).is_some() => {
-            context.set_deadline(found, key, None);
+            context.set_deadline(found, key, None)?;
             Ok(Reply::Integer(1))
         }
         _ => Ok(Reply::Integer(0)),

@@ -16,7 +16,7 @@ const OF_KEYS: Command = Command {
 };
 const DEL: Command = Command {
     name: "DEL",
-    flags: Flags::WRITE.and(Flags::LISTS),
+    flags: Flags::WRITE.with(Flags::LISTS),
     summary: "Removes keys and returns how many there were",
     ..OF_KEYS
 };
@@ -27,7 +27,7 @@ pub(super) const ROWS: &[Row] = &[
     on_shard(del, Command { name: "DELETE", text_form: TextForm::OkOrNotFound, ..DEL }),
     on_shard(del, Command { name: "MDEL", needs: "at least one key", ..DEL }),
     on_shard(exists, Command {
-        name: "EXISTS", flags: Flags::READONLY.and(Flags::FAST).and(Flags::LISTS),
+        name: "EXISTS", flags: Flags::READONLY.with(Flags::FAST).with(Flags::LISTS),
         summary: "Returns how many of the keys exist", ..OF_KEYS
     }),
     on_server(Command {

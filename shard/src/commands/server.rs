@@ -12,10 +12,10 @@ const fn of(server: Server) -> Command {
 }
 
 /// What tells how the server is, at any time.
-const REPORTS: Flags = Flags::LOADING.and(Flags::STALE);
-const SAVES: Flags = Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::NO_ASYNC_LOADING);
-const CONFIGURES: Flags = Flags::ADMIN.and(Flags::NOSCRIPT).and(REPORTS);
-const REPLICATES: Flags = Flags::ADMIN.and(Flags::NOSCRIPT);
+const REPORTS: Flags = Flags::LOADING.with(Flags::STALE);
+const SAVES: Flags = Flags::ADMIN.with(Flags::NOSCRIPT).with(Flags::NO_ASYNC_LOADING);
+const CONFIGURES: Flags = Flags::ADMIN.with(Flags::NOSCRIPT).with(REPORTS);
+const REPLICATES: Flags = Flags::ADMIN.with(Flags::NOSCRIPT);
 
 const CLEAR: Command = Command {
     group: Group::Server,
@@ -55,11 +55,11 @@ pub(super) const ROWS: &[Row] = &[
             name: "COUNT", flags: REPORTS, summary: "Returns the number of commands", ..of(Server::CommandCount)
         }),
         on_server(Command {
-            name: "DOCS", args_max: Command::MANY, flags: REPORTS.and(Flags::LISTS), usage: "[name ...]",
+            name: "DOCS", args_max: Command::MANY, flags: REPORTS.with(Flags::LISTS), usage: "[name ...]",
             summary: "Returns what the documentation says of commands", ..of(Server::CommandDocs)
         }),
         on_server(Command {
-            name: "INFO", args_max: Command::MANY, flags: REPORTS.and(Flags::LISTS), usage: "[name ...]",
+            name: "INFO", args_max: Command::MANY, flags: REPORTS.with(Flags::LISTS), usage: "[name ...]",
             summary: "Returns arity, flags and keys of commands", ..of(Server::CommandInfo)
         }),
         on_server(Command {
@@ -83,7 +83,7 @@ pub(super) const ROWS: &[Row] = &[
         ..Command::container(Group::Server)
     }, &[
         on_server(Command {
-            name: "GET", args_min: 1, args_max: Command::MANY, flags: CONFIGURES.and(Flags::LISTS),
+            name: "GET", args_min: 1, args_max: Command::MANY, flags: CONFIGURES.with(Flags::LISTS),
             usage: "option [option ...]", summary: "Shows options of the server", ..of(Server::ConfigGet)
         }),
         on_server(Command {
@@ -92,7 +92,7 @@ pub(super) const ROWS: &[Row] = &[
         }),
     ]),
     on_shard(dbsize, Command {
-        name: "DBSIZE", args_max: 0, flags: Flags::READONLY.and(Flags::FAST), run: Run::EveryShard(Merge::Sum),
+        name: "DBSIZE", args_max: 0, flags: Flags::READONLY.with(Flags::FAST), run: Run::EveryShard(Merge::Sum),
         usage: "", summary: "Returns the number of keys", ..CLEAR
     }),
     on_shard(clear, Command { name: "FLUSHALL", ..CLEAR }),
@@ -110,7 +110,7 @@ pub(super) const ROWS: &[Row] = &[
         summary: "Returns once everything acknowledged before it is on disk", ..of(Server::Sync)
     }),
     on_server(Command {
-        name: "LASTSAVE", flags: REPORTS.and(Flags::FAST),
+        name: "LASTSAVE", flags: REPORTS.with(Flags::FAST),
         summary: "Returns the Unix time of the last snapshot of all shards, or of the start", ..of(Server::Lastsave)
     }),
     container(Command {
@@ -129,17 +129,17 @@ pub(super) const ROWS: &[Row] = &[
     ]),
     on_server(Command {
         name: "PSYNC", args_min: 2, args_max: Command::MANY,
-        flags: REPLICATES.and(Flags::NO_ASYNC_LOADING).and(Flags::NO_MULTI),
+        flags: REPLICATES.with(Flags::NO_ASYNC_LOADING).with(Flags::NO_MULTI),
         needs: "a replication id and an offset", usage: "replicationid offset",
         summary: "Is refused: there is no replication yet", ..of(Server::Replication)
     }),
     on_server(Command {
-        name: "REPLCONF", args_max: Command::MANY, flags: REPLICATES.and(Flags::ALLOW_BUSY),
+        name: "REPLCONF", args_max: Command::MANY, flags: REPLICATES.with(Flags::ALLOW_BUSY),
         usage: "[option value ...]",
         summary: "Is refused: there is no replication yet", ..of(Server::Replication)
     }),
     on_server(Command {
-        name: "SAVE", flags: SAVES.and(Flags::NO_MULTI),
+        name: "SAVE", flags: SAVES.with(Flags::NO_MULTI),
         summary: "Writes a snapshot of every shard and drops the log that it replaces", ..of(Server::Save)
     }),
     on_server(Command {
@@ -147,7 +147,7 @@ pub(super) const ROWS: &[Row] = &[
         summary: "Returns the counters of the server", ..of(Server::Stats)
     }),
     on_server(Command {
-        name: "SYNC", flags: REPLICATES.and(Flags::NO_ASYNC_LOADING).and(Flags::NO_MULTI),
+        name: "SYNC", flags: REPLICATES.with(Flags::NO_ASYNC_LOADING).with(Flags::NO_MULTI),
         summary: "Does what KVLITE.SYNC does, on the text port only: replicas of Redis mean another thing by it",
         ..of(Server::SyncOfText)
     }),

@@ -13,9 +13,9 @@ use crate::room::has_room_for;
 const REPLY_BYTES_MAX: usize = 1 << 30;
 
 const READ: Command =
-    Command { group: Group::String, flags: Flags::READONLY.and(Flags::FAST), ..Command::OF_KEY };
-const WRITE: Command = Command { flags: Flags::WRITE.and(Flags::DENYOOM), ..READ };
-const FAST_WRITE: Flags = WRITE.flags.and(Flags::FAST);
+    Command { group: Group::String, flags: Flags::READONLY.with(Flags::FAST), ..Command::OF_KEY };
+const WRITE: Command = Command { flags: Flags::WRITE.with(Flags::DENYOOM), ..READ };
+const FAST_WRITE: Flags = WRITE.flags.with(Flags::FAST);
 
 #[rustfmt::skip] // A row is a paragraph.
 pub(super) const ROWS: &[Row] = &[
@@ -26,11 +26,11 @@ pub(super) const ROWS: &[Row] = &[
     }),
     on_shard(get, Command { name: "GET", summary: "Returns the value of a key", ..READ }),
     on_shard(getdel, Command {
-        name: "GETDEL", flags: Flags::WRITE.and(Flags::FAST),
+        name: "GETDEL", flags: Flags::WRITE.with(Flags::FAST),
         summary: "Returns the value of a key and removes the key", ..READ
     }),
     on_shard(getex, Command {
-        name: "GETEX", args_max: Command::MANY, flags: Flags::WRITE.and(Flags::FAST),
+        name: "GETEX", args_max: Command::MANY, flags: Flags::WRITE.with(Flags::FAST),
         usage: "key [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | PERSIST]",
         summary: "Returns the value of a key and changes its TTL", ..READ
     }),
@@ -40,33 +40,33 @@ pub(super) const ROWS: &[Row] = &[
         summary: "Returns a part of the value of a key; negative indexes count from its end", ..READ
     }),
     on_shard(mget, Command {
-        name: "MGET", args_max: Command::MANY, keys: Keys::ALL, flags: READ.flags.and(Flags::LISTS),
+        name: "MGET", args_max: Command::MANY, keys: Keys::ALL, flags: READ.flags.with(Flags::LISTS),
         run: Run::Keys(Merge::ByKey), needs: "at least one key", usage: "key [key ...]",
         summary: "Returns the values of keys, all of the same moment", ..READ
     }),
     on_shard(mset, Command {
-        name: "MSET", args_min: 2, args_max: Command::MANY, keys: Keys::PAIRS, flags: WRITE.flags.and(Flags::LISTS),
+        name: "MSET", args_min: 2, args_max: Command::MANY, keys: Keys::PAIRS, flags: WRITE.flags.with(Flags::LISTS),
         run: Run::Keys(Merge::AllOk), needs: "key value pairs", usage: "key value [key value ...]",
         summary: "Sets keys, all at the same moment", ..WRITE
     }),
     on_shard(psetex, Command {
-        name: "PSETEX", args_min: 3, args_max: 3, flags: WRITE.flags.and(Flags::STORES_ARG), rest_of_line: Some(2),
+        name: "PSETEX", args_min: 3, args_max: 3, flags: WRITE.flags.with(Flags::STORES_ARG), rest_of_line: Some(2),
         needs: "key, milliseconds and value", usage: "key milliseconds value",
         summary: "Sets the value of a key with a TTL in milliseconds", ..WRITE
     }),
     on_shard(set, Command {
-        name: "SET", args_min: 2, args_max: Command::MANY, flags: WRITE.flags.and(Flags::STORES_ARG),
+        name: "SET", args_min: 2, args_max: Command::MANY, flags: WRITE.flags.with(Flags::STORES_ARG),
         rest_of_line: Some(1), needs: "key and value",
         usage: "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL]",
         summary: "Sets the value of a key", ..WRITE
     }),
     on_shard(setex, Command {
-        name: "SETEX", args_min: 3, args_max: 3, flags: WRITE.flags.and(Flags::STORES_ARG), rest_of_line: Some(2),
+        name: "SETEX", args_min: 3, args_max: 3, flags: WRITE.flags.with(Flags::STORES_ARG), rest_of_line: Some(2),
         needs: "key, seconds and value", usage: "key seconds value",
         summary: "Sets the value of a key with a TTL in seconds", ..WRITE
     }),
     on_shard(setnx, Command {
-        name: "SETNX", args_min: 2, args_max: 2, flags: FAST_WRITE.and(Flags::STORES_ARG), rest_of_line: Some(1),
+        name: "SETNX", args_min: 2, args_max: 2, flags: FAST_WRITE.with(Flags::STORES_ARG), rest_of_line: Some(1),
         needs: "key and value", usage: "key value",
         summary: "Sets the value of a key that does not exist yet", ..WRITE
     }),
@@ -90,12 +90,13 @@ fn get<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<
 fn getdel<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     let key = request.arg(0);
     let Some(found) = context.look_up_string(key)? else { return Ok(Reply::Nil) };
-    let value = context.copied(found)?;
+    let value = context.kept(found)?;
     context.remove(found, key);
     Ok(value)
 }
 
-/// `GETEX key [option ...]`, with the times EX, PX, EXAT and PXAT, and PERSIST. A moment that has passed removes the key.
+/// `GETEX key [option ...]`, with the times EX, PX, EXAT and PXAT, and PERSIST. A moment that has passed removes the
+/// key.
 fn getex<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     let key = request.arg(0);
     let change = TtlChange::parse(request)?;
@@ -107,14 +108,12 @@ fn getex<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Repl
         TtlChange::Time(unit, amount) => Some(deadline_of(request, unit, amount, context.now_ms())?),
     };
     if deadline_ms.is_some_and(|deadline_ms| context.due_ms(deadline_ms) <= context.now_ms()) {
-        let value = context.copied(found)?;
+        let value = context.kept(found)?;
         context.remove(found, key);
         return Ok(value);
     }
-    context.set_deadline(found, key, deadline_ms);
-    // Its entry may lie elsewhere now.
-    let found = context.find_string(key)?;
-    Ok(found.map_or(Reply::Nil, |found| context.into_reply(found)))
+    let found = context.set_string_deadline(found, key, deadline_ms)?;
+    Ok(context.into_reply(found))
 }
 
 /// What GETEX does to the TTL.
@@ -192,7 +191,7 @@ fn set<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<
         false => (context.find(key), None),
         true => {
             let found = context.look_up_string(key)?;
-            let old = found.map(|found| context.copied(found)).transpose()?;
+            let old = found.map(|found| context.kept(found)).transpose()?;
             (found.map(Into::into), Some(old.unwrap_or(Reply::Nil)))
         }
     };
@@ -312,8 +311,9 @@ fn setrange<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<R
     let end = offset.saturating_add(bytes.len());
     context.check_value_len(end)?;
     let len = before.max(end);
-    // The new value, and the old one until it is copied there.
-    if !has_room_for(2 * len) {
+    // The new value, and the old one until it is copied there; or only the bytes in the log.
+    let is_copied = end > before || found.is_some_and(|found| context.is_shared(found));
+    if !has_room_for(if is_copied { 2 * len } else { bytes.len() }) {
         return Err(Error::OutOfMemory);
     }
     match found {
@@ -343,7 +343,12 @@ fn append<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Rep
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
+    use crate::clock::deadline_by_wall_clock;
     use crate::commands::transcript;
+    use crate::request::SHARED_LEN_MIN;
+    use crate::{Change, Changes, Dialect, Reply, Request, Shard, Span, command, decode};
 
     #[test]
     fn get_returns_the_value_and_nil_without_one() {
@@ -443,6 +448,64 @@ mod tests {
                > EXISTS a
                0"#,
         );
+    }
+
+    /// A shard in which `a` is a value that shares the memory of its request.
+    fn shard_with_shared_value() -> (Shard, Vec<u8>) {
+        let value = vec![b'x'; SHARED_LEN_MIN];
+        let memory = Bytes::from([b"a", &value[..]].concat());
+        let spans = [Span { start: 0, len: 1 }, Span { start: 1, len: value.len() as u32 }];
+        let mut shard = Shard::new([1, 2, 3, 4]);
+        let set = Request::in_memory(command::find(b"SET").unwrap(), Dialect::Resp2, &memory, &spans);
+        assert_eq!(shard.execute(&set, 1000, &mut Changes::default()), Reply::Ok);
+        (shard, value)
+    }
+
+    fn execute<'s>(shard: &'s mut Shard, request: &str, changes: &mut Changes) -> Reply<'s> {
+        let words: Vec<_> = request.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+        transcript::execute(shard, Dialect::Resp2, &words, 1000, changes)
+    }
+
+    #[test]
+    fn a_deadline_by_the_wall_clock_copies_no_shared_value_to_the_log() {
+        let (mut shard, value) = shard_with_shared_value();
+        for (request, deadline_ms) in [("GETEX a EXAT 9", 9000), ("GETEX a PXAT 9001", 9001)] {
+            let mut changes = Changes::default();
+            let reply = execute(&mut shard, request, &mut changes);
+            let Reply::Shared(shown) = reply else { panic!("{reply:?}") };
+            assert_eq!(**shown, value);
+            let [(offset, logged)] = changes.shared() else { panic!("{request} logs one shared value") };
+            assert_eq!((*offset, logged.as_ptr()), (Changes::put_head_bytes(b"a"), shown.as_ptr()));
+            let deadline_ms = Some(deadline_by_wall_clock(deadline_ms));
+            assert_eq!(transcript::content(&shard, 1000), [(b"a".to_vec(), value.clone(), deadline_ms)]);
+        }
+    }
+
+    #[test]
+    fn a_deadline_by_the_wall_clock_logs_a_spliced_value_as_it_is_now() {
+        let (mut shard, mut value) = shard_with_shared_value();
+        execute(&mut shard, "SETRANGE a 1 yz", &mut Changes::default());
+        value[1..3].copy_from_slice(b"yz");
+        let mut changes = Changes::default();
+        assert_eq!(execute(&mut shard, "GETEX a EXAT 9", &mut changes), Reply::bytes(&value));
+        assert!(changes.shared().is_empty());
+        let logged: Vec<_> = decode(changes.bytes()).map(Result::unwrap).collect();
+        let deadline_ms = Some(deadline_by_wall_clock(9000));
+        assert_eq!(logged, [Change::Put { key: b"a", value: &value, deadline_ms }]);
+    }
+
+    #[test]
+    fn a_shared_value_that_is_answered_and_then_gone_is_not_copied() {
+        for request in ["GETDEL a", "GETEX a EXAT 1", "SET a 1 GET"] {
+            let (mut shard, value) = shard_with_shared_value();
+            let Reply::Shared(before) = execute(&mut shard, "GET a", &mut Changes::default()).into_owned()
+            else {
+                panic!("it is shared");
+            };
+            let reply = execute(&mut shard, request, &mut Changes::default());
+            let Reply::Shared(shown) = reply else { panic!("{request}: {reply:?}") };
+            assert_eq!((shown.as_ptr(), &shown[..]), (before.as_ptr(), &value[..]));
+        }
     }
 
     #[test]
