@@ -350,7 +350,7 @@ fn print(report: &Report, out: &mut impl Write) -> Result<(), ToolError> {
     if let Some(count @ 1..) = report.transactions_aborted {
         writeln!(
             out,
-            "{count} commands over several shards were cut short by a crash; a start leaves them out"
+            "{count} commands over several shards were cut short by a crash; a start aborts them"
         )?;
     }
     match (report.sound, damaged_shards) {
@@ -390,14 +390,14 @@ fn print_shard(shard: &ShardReport, out: &mut impl Write) -> Result<(), ToolErro
         writeln!(
             out,
             "  torn end, as a crash leaves it: {file} from byte {offset} on, {bytes} bytes, {frames} whole \
-             frames; a start truncations it"
+             frames; a start cuts it off"
         )?;
     }
     if let Some(LostGround { first_seq, frames }) = shard.lost_ground {
         writeln!(
             out,
             "  from frame {first_seq} on, {frames} frames build on what another shard lost in a power cut; a \
-             start truncations them"
+             start cuts them off"
         )?;
     }
     if let Some(file) = &shard.lacking_synced {

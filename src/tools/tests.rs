@@ -280,7 +280,7 @@ fn a_torn_end_is_no_damage() {
     directory.damage(1, ".log", b"not-synced");
     let (resolution, text) = directory.check();
     assert_eq!(resolution, Finding::Sound, "{text}");
-    assert!(text.contains("torn end"), "{text}");
+    assert!(text.contains("torn end") && text.contains("a start cuts it off"), "{text}");
     let (resolution, text) = directory.repair().unwrap();
     assert_eq!(resolution, Finding::Sound, "{text}");
     let mut wanted = filled_state(0, &[]);
