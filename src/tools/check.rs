@@ -84,7 +84,7 @@ struct TornEnd {
     frames: u64,
 }
 
-/// The frames at the end of a log that build on what another shard lost in a power cut. A start cuts them off
+/// The frames at the end of a log that build on what another shard lost in a power cut. A start cuts them
 /// off.
 #[derive(Debug, Serialize)]
 struct LostGround {
