@@ -31,10 +31,10 @@ pub(super) fn run<'r>(
         },
         Server::Quit => {
             client.stage = Stage::Closing;
-            if client.dialect == Dialect::Text { Reply::Simple("OK goodbye") } else { Reply::Ok }
+            if client.session.dialect == Dialect::Text { Reply::Simple("OK goodbye") } else { Reply::Ok }
         }
         Server::Reset => {
-            client.reset();
+            client.session.reset();
             Reply::Simple("RESET")
         }
         _ => unreachable!("{} is not about the connection", request.command.name),
@@ -42,12 +42,12 @@ pub(super) fn run<'r>(
 }
 
 pub(super) fn name(client: &Client) -> Reply<'static> {
-    let name = client.name.clone();
+    let name = client.session.name.clone();
     if name.is_empty() { Reply::Nil } else { Reply::Bulk(Cow::Owned(name)) }
 }
 
 pub(super) fn set_name(client: &mut Client, request: &Request<'_>) -> Result<Reply<'static>, Error> {
-    client.name = client_name(request.arg(0))?;
+    client.session.name = client_name(request.arg(0))?;
     Ok(Reply::Ok)
 }
 
@@ -57,7 +57,7 @@ pub(super) fn set_info(client: &mut Client, request: &Request<'_>) -> Result<Rep
     let Some(index) = known.into_iter().position(|name| name == attribute) else {
         return Err(Error::UnknownClientAttribute(request.arg(0).into()));
     };
-    client.library[index] = client_name(request.arg(1))?;
+    client.session.library[index] = client_name(request.arg(1))?;
     Ok(Reply::Ok)
 }
 
@@ -67,10 +67,10 @@ pub(crate) fn describe(client: &Client, fields: &str, shard: usize) -> String {
     format!(
         "id={} name={} db=0{fields} resp={} lib-name={} lib-ver={} shard={shard}\n",
         client.id,
-        shown(&client.name),
-        if client.dialect == Dialect::Resp3 { 3 } else { 2 },
-        shown(&client.library[0]),
-        shown(&client.library[1]),
+        shown(&client.session.name),
+        if client.session.dialect == Dialect::Resp3 { 3 } else { 2 },
+        shown(&client.session.library[0]),
+        shown(&client.session.library[1]),
     )
 }
 
@@ -89,11 +89,11 @@ fn client_name(name: &[u8]) -> Result<Vec<u8>, Error> {
 }
 
 pub(super) fn hello(client: &mut Client, request: &Request<'_>) -> Result<Reply<'static>, Error> {
-    if client.dialect == Dialect::Text {
+    if client.session.dialect == Dialect::Text {
         return Err(Error::Unavailable("the text protocol has one version; RESP clients use the RESP port"));
     }
     let mut args = request.args();
-    let mut dialect = client.dialect;
+    let mut dialect = client.session.dialect;
     if let Some(version) = args.next() {
         dialect = match parse_integer(version).ok_or(Error::ProtocolNotAnInteger)? {
             2 => Dialect::Resp2,
@@ -106,9 +106,9 @@ pub(super) fn hello(client: &mut Client, request: &Request<'_>) -> Result<Reply<
             return Err(Error::HelloSyntax(option.into()));
         }
         let name = args.next().ok_or_else(|| Error::HelloSyntax(option.into()))?;
-        client.name = client_name(name)?;
+        client.session.name = client_name(name)?;
     }
-    client.dialect = dialect;
+    client.session.dialect = dialect;
     let text = |text: &'static str| Reply::bytes(text.as_bytes());
     Ok(Reply::Map(vec![
         ("server".into(), text("redis")),

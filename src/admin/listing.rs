@@ -28,7 +28,7 @@ pub(crate) fn go_on(client: &mut Client, about: &About<'_>) -> bool {
     let names = request.args().skip(*next).take(NAMES_PER_TURN);
     *next += names.len();
     let is_over = *next == request.arg_count();
-    let dialect = client.dialect;
+    let dialect = client.session.dialect;
     let reply = match found {
         Found::Infos => {
             client.replies.now(|out| {

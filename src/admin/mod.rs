@@ -175,7 +175,13 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
     };
     // HELLO and RESET have just changed the dialect in which they are answered themselves.
     client.replies.now(|out| {
-        protocol::write_reply(&reply, Some(request.command), request.arg_count(), client.dialect, out);
+        protocol::write_reply(
+            &reply,
+            Some(request.command),
+            request.arg_count(),
+            client.session.dialect,
+            out,
+        );
     });
     Ok(Next::Nothing)
 }

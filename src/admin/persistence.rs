@@ -24,7 +24,7 @@ pub(super) fn run(
             return Err(Error::Syntax);
         }
         Server::Bgsave | Server::Bgrewriteaof => Call::Report.into(),
-        Server::SyncOfText if client.dialect != Dialect::Text => return Err(NO_REPLICATION),
+        Server::SyncOfText if client.session.dialect != Dialect::Text => return Err(NO_REPLICATION),
         Server::Replication => return Err(NO_REPLICATION),
         Server::Waitaof if waitaof_arguments(request)?.numlocal == 0 => return Ok(None),
         _ if about.some_hang => {

@@ -5,16 +5,20 @@ pub mod job;
 pub mod listing;
 pub mod replies;
 pub mod reply;
+pub mod session;
+pub mod share;
 
 use std::collections::TryReserveError;
 
-use shard::{Dialect, SHARED_LEN_MIN};
+use shard::SHARED_LEN_MIN;
 
 use crate::net::SocketId;
 use crate::net::listener::Endpoint;
 use crate::protocol::Parser;
 use job::Job;
 use replies::Replies;
+use session::Session;
+use share::{Progress, TurnShare};
 
 /// Memory for a request is taken for at most so many times what has arrived of it: what the client claims may never
 /// come. A step that is not the last copies at most one part in so many of the request.
@@ -71,12 +75,8 @@ pub struct Client {
     pub endpoint: Endpoint,
     /// What it may take.
     pub limits: Limits,
-    /// How it is answered.
-    pub dialect: Dialect,
-    /// Its name, as it set it.
-    pub name: Vec<u8>,
-    /// The name of its library, as it set it.
-    pub library: [Vec<u8>; 2],
+    /// What it has said of itself, and how it is answered.
+    pub session: Session,
     /// Its replies.
     pub replies: Replies,
     /// A command that involves several shards or steps. No other command of this client runs meanwhile.
@@ -87,8 +87,6 @@ pub struct Client {
     pub given_up: Vec<(u32, Box<Job>)>,
     /// Its next request has to wait until this worker has fewer of them.
     pub waits_for: Option<usize>,
-    /// It has sent `MULTI`, which is unknown: no command of it runs up to `EXEC`, `DISCARD` or `RESET`.
-    pub is_in_multi: bool,
     /// None of its other requests runs before the last one is answered, which runs later than it was taken.
     pub waits_for_last: bool,
     /// How far it is on its way to its end.
@@ -99,19 +97,10 @@ pub struct Client {
     pub paused: bool,
     /// So many bytes of a large request have come early. It is not received from for the turns that they would take.
     pub early_bytes: usize,
-    /// When it last got on: something was received from it, answered, or taken by it. In milliseconds from the start of
-    /// the server.
-    pub progress_ms: u64,
-    /// What it had taken when that was last looked at.
-    pub taken_bytes: u64,
-    /// The log tells that it is not read from.
-    pub is_told_of: bool,
-    /// The last turn of the worker in which its requests were looked at, and how many were run in it.
-    pub last_turn: u64,
-    /// See `last_turn`.
-    pub commands_in_turn: usize,
-    /// How many arguments those had.
-    pub args_in_turn: usize,
+    /// When it last got on.
+    pub progress: Progress,
+    /// What it has had of this turn.
+    pub share: TurnShare,
     /// The last turn of the worker in which its replies showed what the worker's own shard holds.
     pub shown_in_turn: u64,
     /// Its replies stay here until the log holds the changes that they may show.
@@ -142,26 +131,19 @@ impl Connection {
             id,
             endpoint,
             limits,
-            dialect: endpoint.first_dialect(),
-            name: Vec::new(),
-            library: Default::default(),
+            session: Session::new(endpoint.first_dialect()),
             replies: Replies::default(),
             job: None,
             job_since_ms: 0,
             given_up: Vec::new(),
             waits_for: None,
-            is_in_multi: false,
             waits_for_last: false,
             stage: Stage::Open,
             refused: false,
             paused: false,
             early_bytes: 0,
-            progress_ms: 0,
-            taken_bytes: 0,
-            is_told_of: false,
-            last_turn: 0,
-            commands_in_turn: 0,
-            args_in_turn: 0,
+            progress: Progress::default(),
+            share: TurnShare::default(),
             shown_in_turn: 0,
             held_back: false,
             gathering_since_us: None,
@@ -231,13 +213,6 @@ impl Client {
             && (!self.waits_for_last || self.replies.all_in())
             && self.replies.size_bytes() < self.limits.reply_bytes
             && self.replies.may_wait_for_more()
-    }
-
-    /// Takes back what it has said about itself and how it wants to be answered.
-    pub fn reset(&mut self) {
-        self.dialect = self.endpoint.first_dialect();
-        self.name.clear();
-        self.is_in_multi = false;
     }
 
     /// Whether its last words were waited for in vain.

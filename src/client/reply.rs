@@ -41,6 +41,6 @@ pub(crate) fn write_reply(reply: &Reply<'_>, request: &Request<'_>, out: &mut Ve
 }
 
 pub(crate) fn answer_error(client: &mut Client, error: Error) {
-    let dialect = client.dialect;
+    let dialect = client.session.dialect;
     client.replies.now(|out| protocol::write_error(error, dialect, out));
 }

@@ -348,10 +348,7 @@ fn print(report: &Report, out: &mut impl Write) -> Result<(), ToolError> {
          of log"
     )?;
     if let Some(count @ 1..) = report.transactions_aborted {
-        writeln!(
-            out,
-            "{count} commands over several shards were cut short by a crash; a start aborts them"
-        )?;
+        writeln!(out, "{count} commands over several shards were cut short by a crash; a start aborts them")?;
     }
     match (report.sound, damaged_shards) {
         (true, _) => writeln!(out, "{} is sound", report.directory)?,

@@ -48,7 +48,7 @@ impl Worker {
     ) -> Flow {
         client.waits_for_last = false;
         let command = match parser.command() {
-            Some(command) if !client.is_in_multi || command.has(Flags::NOT_QUEUED) => command,
+            Some(command) if !client.session.is_in_multi || command.has(Flags::NOT_QUEUED) => command,
             _ => {
                 self.commands += 1;
                 refuse(parser, client, input);
@@ -56,8 +56,8 @@ impl Worker {
             }
         };
         let request = match memory {
-            None => parser.request(input, command, client.dialect),
-            Some(memory) => parser.request_in(memory, command, client.dialect),
+            None => parser.request(input, command, client.session.dialect),
+            Some(memory) => parser.request_in(memory, command, client.session.dialect),
         };
         let flow = match self.admit(request, input.len()) {
             Ok(request) => self.run_request(client, &request),
@@ -128,15 +128,15 @@ impl Worker {
             Next::Backup => self.begin_transaction(client, request),
             Next::Listing(listing) => self.begin_job(client, Job::Listing(listing)),
             Next::Keys(pattern) => {
-                let walk = Walk::all(pattern, client.dialect, job_id(client), &mut self.mesh);
+                let walk = Walk::all(pattern, client.session.dialect, job_id(client), &mut self.mesh);
                 self.begin_job(client, Job::Walk(walk));
             }
             Next::Scan(ScanArguments { cursor, count, pattern }) => {
                 let id = job_id(client);
-                match Walk::page(cursor, count, pattern, client.dialect, id, &mut self.mesh) {
+                match Walk::page(cursor, count, pattern, client.session.dialect, id, &mut self.mesh) {
                     Some(walk) => self.begin_job(client, Job::Walk(walk)),
                     // A cursor that no `SCAN` has returned names an empty last page.
-                    None => client.replies.now(|out| protocol::begin_page(0, 0, client.dialect, out)),
+                    None => client.replies.now(|out| protocol::begin_page(0, 0, client.session.dialect, out)),
                 }
             }
         }
@@ -314,7 +314,7 @@ impl Worker {
                 client.replies.fill_value(request_id.sequence, before, value.clone(), protocol::VALUE_END)
             }
             Answer::Failed(error) => {
-                let dialect = client.dialect;
+                let dialect = client.session.dialect;
                 client.replies.fill(request_id.sequence, |out| protocol::write_error(error, dialect, out))
             }
             part => {
@@ -359,8 +359,8 @@ impl Worker {
                 let Some(walked) = walk.answer(*page, request_id, &mut self.mesh) else { return false };
                 let Walked { items, count, cursor } = walked;
                 client.replies.now(|out| match walk.is_all() {
-                    true => protocol::begin_list(count, client.dialect, out),
-                    false => protocol::begin_page(cursor, count, client.dialect, out),
+                    true => protocol::begin_list(count, client.session.dialect, out),
+                    false => protocol::begin_page(cursor, count, client.session.dialect, out),
                 });
                 client.replies.now_sealed(items);
             }
@@ -399,16 +399,16 @@ impl Worker {
 /// have run as one must not run in part.
 fn refuse(parser: &Parser, client: &mut Client, input: &[u8]) {
     let is = |name: &str| parser.arg_count() == 0 && parser.name(input).eq_ignore_ascii_case(name.as_bytes());
-    let was_in_multi = std::mem::replace(&mut client.is_in_multi, is("MULTI"));
+    let was_in_multi = std::mem::replace(&mut client.session.is_in_multi, is("MULTI"));
     match was_in_multi {
         false => answer_error(client, parser.unknown_command(input)),
         true if is("EXEC") => answer_error(client, Error::ExecAborted),
         true if is("DISCARD") => {
-            let dialect = client.dialect;
+            let dialect = client.session.dialect;
             client.replies.now(|out| protocol::write_reply(&Reply::Ok, None, 0, dialect, out));
         }
         true => {
-            client.is_in_multi = true;
+            client.session.is_in_multi = true;
             answer_error(client, IN_MULTI);
         }
     }

@@ -18,12 +18,6 @@ use crate::net::SocketId;
 use crate::protocol::{self, Parsed, ProtocolError};
 use crate::slots;
 
-/// How many commands of one client a turn runs at most: a quarter of a millisecond of work.
-const COMMANDS_PER_TURN_MAX: usize = 256;
-
-/// After how many arguments of its commands a client's turn has come to its end: a key costs a fraction of a command.
-const ARGS_PER_TURN_MAX: usize = 2048;
-
 /// A turn that has served others serves clients that had sent more than a turn takes, all of them together, for as long
 /// as it has served the others, and at least for this time: no client waits for long for a pipeline that has no end.
 /// After so many commands the clock is read.
@@ -135,19 +129,16 @@ impl Worker {
         until: Option<Instant>,
     ) -> usize {
         let Connection { parser, client, input_needed, .. } = connection;
-        let (mut used, turn_number) = (0, self.clock.now().turn);
-        if client.last_turn != turn_number {
-            (client.last_turn, client.commands_in_turn, client.args_in_turn) = (turn_number, 0, 0);
-        }
+        let mut used = 0;
+        client.share.begin(self.clock.now().turn);
         *input_needed = 0;
         let mut until_ahead = 0;
         while used < bytes.len() {
             if matches!(client.stage, Stage::Closing | Stage::Lingering { .. } | Stage::Gone) {
                 return bytes.len();
             }
-            let count = client.commands_in_turn;
-            let enough = count == COMMANDS_PER_TURN_MAX
-                || client.args_in_turn >= ARGS_PER_TURN_MAX
+            let count = client.share.commands();
+            let enough = client.share.is_used_up()
                 || count > 0 && count.is_multiple_of(COMMANDS_PER_LOOK) && is_over(until);
             if !client.is_servable() || enough || self.shared.stopping() {
                 self.clients.add_to_backlog(client);
@@ -179,13 +170,12 @@ impl Worker {
                     if client.is_greeted_first && matches!(error, ProtocolError::RespOnTextPort { .. }) {
                         client.replies.discard(); // To a Redis client the greeting would be the reply.
                     }
-                    client.replies.now(|out| error.write(client.dialect, out));
+                    client.replies.now(|out| error.write(client.session.dialect, out));
                     client.stage = Stage::Closing;
                     return bytes.len();
                 }
             }
-            client.commands_in_turn += 1;
-            client.args_in_turn += parser.arg_count();
+            client.share.count(parser.arg_count());
         }
         used
     }
@@ -251,7 +241,7 @@ impl Worker {
         if let Some(job) = client.job.take() {
             client.given_up.push((client.replies.skip_number(), job));
         }
-        let dialect = client.dialect;
+        let dialect = client.session.dialect;
         client.replies.end_with(|out| protocol::write_error(error, dialect, out));
     }
 
@@ -261,7 +251,7 @@ impl Worker {
         let client = &mut connection.client;
         let id = client.socket;
         let now = self.clock.now();
-        client.progress_ms = now.uptime_ms;
+        client.progress.note(now.uptime_ms);
         if client.stage == Stage::Gone {
             self.abandon(client);
             let is_done = client.is_done();
@@ -287,7 +277,7 @@ impl Worker {
         let hold = full || client.early_bytes > 0;
         if hold != client.paused {
             client.paused = hold;
-            client.is_told_of &= hold;
+            client.progress.is_told_of &= hold;
             if hold { self.net.pause(id) } else { self.net.resume(id) }
         }
         if !client.is_quiet() || client.replies.is_ready() || self.net.is_sending(id) {

@@ -38,7 +38,8 @@ impl Told {
     fn add(&mut self, connection: &Connection) {
         let client = &connection.client;
         // A name consists of graphic characters of ASCII.
-        self.first.get_or_insert_with(|| (client.id, String::from_utf8_lossy(&client.name).into_owned()));
+        self.first
+            .get_or_insert_with(|| (client.id, String::from_utf8_lossy(&client.session.name).into_owned()));
         self.count += 1;
     }
 
@@ -61,11 +62,12 @@ impl Worker {
         let uptime_ms = self.clock.now().uptime_ms;
         let passed_ms = uptime_ms - std::mem::replace(&mut self.stuck_clients.last_look_ms, uptime_ms);
         if passed_ms > LOOK_MS_MAX {
-            return self.clients.iter_mut().for_each(|connection| connection.client.progress_ms = uptime_ms);
+            return self.clients.iter_mut().for_each(|connection| connection.client.progress.note(uptime_ms));
         }
         let mut unread = Told::default();
         let (mut closed_unread, mut closed_half) = (Told::default(), Told::default());
-        let is_stalled = |connection: &Connection| uptime_ms >= connection.client.progress_ms + STALLED_MS;
+        let is_stalled =
+            |connection: &Connection| connection.client.progress.stalled_ms(uptime_ms) >= STALLED_MS;
         for id in self.clients.those(is_stalled) {
             let mut connection = self.clients.take_out(id).expect("it is there");
             if let Some(stall) = self.stall(&connection)
@@ -75,7 +77,9 @@ impl Worker {
                 match stall {
                     Stall::Replies if is_over => closed_unread.add(&connection),
                     Stall::Request if is_over => closed_half.add(&connection),
-                    Stall::Replies if !std::mem::replace(&mut connection.client.is_told_of, true) => {
+                    Stall::Replies
+                        if !std::mem::replace(&mut connection.client.progress.is_told_of, true) =>
+                    {
                         unread.add(&connection);
                     }
                     Stall::Replies | Stall::Request => {}
@@ -102,7 +106,7 @@ impl Worker {
             let client = &connection.client;
             let fields = format!(
                 " idle={} qbuf={} omem={} events={}{}",
-                (uptime_ms - client.progress_ms) / 1000,
+                client.progress.stalled_ms(uptime_ms) / 1000,
                 connection.unserved_bytes(),
                 client.replies.size_bytes() + self.net.unsent_bytes(client.socket),
                 if client.paused { "" } else { "r" },
@@ -128,18 +132,13 @@ impl Worker {
 
     /// Whether the client has taken anything since the last look.
     fn goes_on(&mut self, id: SocketId, connection: &mut Connection) -> bool {
-        let client = &mut connection.client;
         let taken = self.net.taken_bytes(id).unwrap_or(0);
-        let goes_on = taken != std::mem::replace(&mut client.taken_bytes, taken);
-        if goes_on {
-            client.progress_ms = self.clock.now().uptime_ms;
-        }
-        goes_on
+        connection.client.progress.takes(taken, self.clock.now().uptime_ms)
     }
 
     fn is_over(&self, connection: &Connection) -> bool {
         let timeout_ms = self.shared.config.request_timeout.as_millis() as u64;
-        timeout_ms > 0 && self.clock.now().uptime_ms >= connection.client.progress_ms + timeout_ms
+        timeout_ms > 0 && connection.client.progress.stalled_ms(self.clock.now().uptime_ms) >= timeout_ms
     }
 
     fn let_go(&mut self, connection: &mut Connection, stall: Stall) {

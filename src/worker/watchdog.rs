@@ -183,7 +183,7 @@ impl Worker {
         let Watchdog { hung, peers, disk_timeout_ms, .. } = &self.watchdog;
         let uptime_ms = self.clock.now().uptime_ms;
         let Some(before_ms) = uptime_ms.checked_sub(disk_timeout_ms + ANSWER_SLACK_MS) else { return };
-        let dialect = client.dialect;
+        let dialect = client.session.dialect;
         let is_busy = |worker: usize| !sick.contains(&worker) && peers[worker].is_in_long_turn();
         client.replies.give_up(before_ms, is_busy, |worker, out| {
             let error = Error::NotOnDisk { cause: no_answer(&[worker], sick) };

@@ -1,0 +1,37 @@
+//! What a client has said of itself and how it wants to be answered: the state that `HELLO`, `CLIENT`, `MULTI` and
+//! `RESET` change.
+
+use shard::Dialect;
+
+/// The state of a client's session.
+pub struct Session {
+    /// How it is answered.
+    pub dialect: Dialect,
+    /// Its name, as it set it.
+    pub name: Vec<u8>,
+    /// The name of its library and that one's version, as it set them.
+    pub library: [Vec<u8>; 2],
+    /// It has sent `MULTI`, which is unknown: no command of it runs up to `EXEC`, `DISCARD` or `RESET`.
+    pub is_in_multi: bool,
+    first_dialect: Dialect,
+}
+
+impl Session {
+    /// That of a client that has said nothing yet.
+    pub fn new(dialect: Dialect) -> Session {
+        Session {
+            dialect,
+            name: Vec::new(),
+            library: Default::default(),
+            is_in_multi: false,
+            first_dialect: dialect,
+        }
+    }
+
+    /// Takes back what it has said about itself and how it wants to be answered.
+    pub fn reset(&mut self) {
+        self.dialect = self.first_dialect;
+        self.name.clear();
+        self.is_in_multi = false;
+    }
+}
