@@ -1,7 +1,7 @@
 //! The server's own log lines: where they go and in which form. Never what they say.
 //!
-//! A thread that logs waits for nobody: its lines go into a bounded queue, and a thread of its own writes them to
-//! standard error. Whoever reads that may be slow, or stop: clients are served as before. Lines for which there is no
+//! A thread that logs does not wait: its lines go into a bounded queue, and a thread of its own writes them to
+//! standard error. Its reader may be slow, or stop: clients are served as before. Lines for which there is no
 //! room are dropped and counted, and a later line tells how many. [`exit`] ends the process, and lets the lines that
 //! wait leave first.
 //!
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_nobody_reads_are_dropped_and_counted_and_the_others_come_whole() {
+    fn lines_that_are_not_read_are_dropped_and_counted_and_the_others_come_whole() {
         static QUEUE: Queue = Queue::new();
         static TOLD: AtomicUsize = AtomicUsize::new(0);
         let (reader, writer) = io::pipe().unwrap();

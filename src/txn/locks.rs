@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_overtakes_a_waiter() {
+    fn a_waiter_is_not_overtaken() {
         let mut table = table();
         assert!(table.try_lock(1, each("a"), false));
         table.wait(waiter(each("a b"), true, 10, Some(2)));

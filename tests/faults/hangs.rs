@@ -48,7 +48,7 @@ fn assert_nothing_came(resp: &mut Resp) {
 }
 
 #[test]
-fn a_sync_that_hangs_holds_up_nobody_else_and_is_told_in_time() {
+fn a_sync_that_hangs_holds_up_no_other_client_and_is_told_in_time() {
     let Some(mut rig) = Rig::start("hanging sync", "always") else { return };
     let mut resp = rig.client_at(WELL);
     let changed = key(SICK, "changed");

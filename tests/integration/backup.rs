@@ -408,7 +408,7 @@ fn a_server_that_stops_gives_its_backup_up() {
 }
 
 #[test]
-fn a_disk_that_takes_no_backup_harms_nobody() {
+fn a_disk_that_takes_no_backup_harms_no_client() {
     let (server, root) = start(1, &[]);
     fill(&server, 2000);
     let mut resp = server.resp();

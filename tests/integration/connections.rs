@@ -199,7 +199,7 @@ fn two_thousand_idle_connections_cost_little() {
 }
 
 #[test]
-fn half_requests_held_open_disturb_nobody() {
+fn half_requests_held_open_disturb_no_other_client() {
     let server = Server::start(2, &[]);
     let mut held: Vec<Wire> = (0..100)
         .map(|index| {

@@ -207,7 +207,7 @@ fn a_snapshot_that_was_not_written_shows_until_the_next_one_is() {
 }
 
 #[test]
-fn a_compaction_that_nobody_asked_for_and_that_failed_shows_too() {
+fn a_compaction_that_no_client_asked_for_and_that_failed_shows_too() {
     let server = Server::start(2, &["--max-wal-entries", "10", "--compact-interval", "10ms"]);
     let mut resp = server.resp();
     without_snapshots(&server, || {

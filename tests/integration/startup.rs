@@ -113,7 +113,7 @@ fn an_address_of_another_machine_is_told_by_its_flag() {
 }
 
 #[test]
-fn a_server_that_nobody_could_reach_does_not_start() {
+fn a_server_that_no_client_could_reach_does_not_start() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 6379));
     let directory = tempfile::tempdir().unwrap();
     let mut command = command();

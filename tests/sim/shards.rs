@@ -85,7 +85,7 @@ impl Server {
         Ok(())
     }
 
-    /// A snapshot of one shard takes the place of its log, as the upkeep does it.
+    /// A snapshot of one shard takes the place of its log, as the snapshotter does it.
     fn compact(&mut self, owner: usize, now_id: u64) -> Outcome {
         let (shard, log) = &mut self.owners[owner];
         let mut writer = log.begin_snapshot()?;

@@ -73,7 +73,7 @@ impl History {
     }
 }
 
-/// Where the upkeep of the log is.
+/// How far the snapshotter is.
 enum Stage {
     Idle,
     Writing { writer: SnapshotWriter<MemDisk>, position: u64, changes: Changes },
@@ -152,7 +152,7 @@ impl Worker {
         Worker::recover(disk, habits, &history, 0, now_ms, seed).unwrap()
     }
 
-    /// One turn: some requests, what they changed into the log, upkeep, syncs. The error is the last of
+    /// One turn: some requests, what they changed into the log, a step of the snapshotter, syncs. The error is the last of
     /// several that the disk made; a worker goes on after it.
     pub fn turn(&mut self, dice: &mut Dice) -> Result<(), Error> {
         self.pass_time(dice);
@@ -173,14 +173,14 @@ impl Worker {
         if dice.one_in(3) {
             self.walk_slice(dice);
         }
-        let upkeep = self.upkeep(dice);
+        let stepped = self.step_snapshot(dice);
         let written = match self.habits.always {
             true => self.log.sync().map(drop),
             false => self.log.flush().map(drop),
         };
         let synced = self.sync(dice);
         self.history.forget_before(self.log.durable_seq().min(self.history.last_seq()));
-        upkeep.and(written).and(synced)
+        stepped.and(written).and(synced)
     }
 
     /// Closes the log in order; whether that came to its end, the state is that of the history's last frame.
@@ -259,7 +259,7 @@ impl Worker {
     }
 
     /// A step of what keeps the log in shape.
-    fn upkeep(&mut self, dice: &mut Dice) -> Result<(), Error> {
+    fn step_snapshot(&mut self, dice: &mut Dice) -> Result<(), Error> {
         if self.preparation.is_none() && dice.one_in(10) {
             self.preparation = self.log.prepare();
         } else if dice.one_in(4)

@@ -1194,7 +1194,7 @@ fn one_of_the_two_places_that_tell_of_a_log_will_do_and_the_other_is_written_aga
     }
 }
 
-/// Somebody's other files among the directories harm nothing, and do not stay where a layout is removed.
+/// Other programs' files among the directories harm nothing, and do not stay where a layout is removed.
 #[test]
 fn a_stray_file_where_directories_belong_does_no_harm() {
     let (disk, layout) = two_logs();
