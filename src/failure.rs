@@ -70,8 +70,8 @@ pub enum Failure {
         /// Why.
         error: shard::MalformedChange,
     },
-    /// The network ring failed.
-    NetworkRing(std::io::Error),
+    /// The network of a worker failed.
+    Network(std::io::Error),
     /// A worker could not be started.
     Executor(String),
     /// Signals cannot be awaited.
@@ -158,7 +158,7 @@ impl fmt::Display for Failure {
             Failure::Replay { shard, seq, error } => {
                 write!(f, "shard {shard}: frame {seq} of the log: {error}; it was written by something else")
             }
-            Failure::NetworkRing(error) => write!(f, "the network ring failed: {error}"),
+            Failure::Network(error) => write!(f, "the network failed: {error}"),
             Failure::Executor(error) => write!(f, "cannot start a worker: {error}"),
             Failure::Signals(error) => write!(f, "cannot await signals: {error}"),
         }

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use kvlite::mesh::{Answer, Batch, Call, Mesh, QUEUE_CAPACITY, RequestId};
-use kvlite::net::{Net, SocketId};
+use kvlite::net::{Backend, Net, SocketId};
 use kvlite::{protocol, slots};
 use shard::{Changes, Command, Dialect, Reply, Request, Shard, Span};
 
@@ -104,7 +104,7 @@ impl<'a> Worker<'a> {
         let find = |name: &[u8]| shard::command::find(name).expect("a command of the table");
         let mut worker = Worker {
             in_flight: vec![0; mesh.worker_count()],
-            net: Net::new()?,
+            net: Net::new(Backend::IoUring)?,
             shard: Shard::new([1, 2, 3, 4]),
             changes: Changes::default(),
             keys,

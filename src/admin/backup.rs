@@ -26,7 +26,7 @@ use wal::{Disk, Image, OsDisk, copy_images};
 use crate::config::Config;
 use crate::logging::printable;
 use crate::mesh::{RequestId, ShardImage};
-use crate::net::Net;
+use crate::net;
 use crate::shared::Shared;
 use crate::{logging, recovery};
 use beneath::Beneath;
@@ -131,7 +131,7 @@ impl Backup {
             let outcome =
                 outcome.map_err(|failure| Error::BackupFailed { cause: printable(&failure.to_string()) });
             let _ = sender.send(outcome); // The worker waits for it as long as it runs.
-            Net::unpark(wakeup.as_fd());
+            net::unpark(wakeup.as_fd());
         };
         match std::thread::Builder::new().name("kvlite-backup".to_owned()).spawn(work) {
             Ok(_) => Ok(Backup { outcome, request_id }),

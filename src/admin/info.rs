@@ -66,7 +66,7 @@ pub(super) fn health(about: &About<'_>, gather: &Gather) -> Reply<'static> {
     let percent = (!loading.is_over()).then(|| format!(",\"loading_percent\":{}", loading.percent()));
     let json = format!(
         "{{\"status\":\"{status}\",\"keys\":{},\"connections\":{},\"wal_size\":{},\"wal_healthy\":{}{},\
-         \"snapshot_healthy\":{}{},\"needs_compaction\":{},\"shards\":{},\"uptime_seconds\":{}{}}}",
+         \"snapshot_healthy\":{}{},\"needs_compaction\":{},\"shards\":{},\"io_backend\":\"{}\",\"uptime_seconds\":{}{}}}",
         report.shard.keys,
         about.shared.connections.count(),
         report.wal_size_bytes,
@@ -76,6 +76,7 @@ pub(super) fn health(about: &About<'_>, gather: &Gather) -> Reply<'static> {
         error("snapshot_error", &report.snapshot_fault),
         report.needs_compaction,
         about.workers,
+        about.shared.io,
         about.shared.started.elapsed().as_secs(),
         percent.unwrap_or_default(),
     );
@@ -123,6 +124,7 @@ fn server(about: &About<'_>) -> Lines {
         ("kvlite_version", env!("CARGO_PKG_VERSION").to_owned()),
         ("process_id", std::process::id().to_string()),
         ("tcp_port", about.shared.resp_port.unwrap_or(0).to_string()),
+        ("io_backend", about.shared.io.to_string()),
         ("text_port", about.shared.config.port.to_string()),
         ("shards", about.workers.to_string()),
         ("uptime_in_seconds", uptime.to_string()),

@@ -15,7 +15,7 @@ use super::options::{Kind, Options, Protocol};
 use super::replies::{Answer, ReplyReader};
 use super::requests::RequestWriter;
 use super::schedule::{Cursor, Schedule};
-use crate::net::{Event, Net};
+use crate::net::{Backend, Event, Net};
 
 /// Latencies are kept from this one up to the greatest one, in nanoseconds, to three digits.
 const LATENCY_NS_MIN: u64 = 64;
@@ -48,6 +48,8 @@ pub enum Plan {
 /// What the threads of one phase share.
 #[derive(Debug)]
 pub struct Shared {
+    /// By what the kernel is asked.
+    pub backend: Backend,
     /// What is sent, and when.
     pub plan: Plan,
     /// Requests that each connection sends ahead of their replies.
@@ -189,7 +191,7 @@ impl<'a> Generator<'a> {
         thread: u64,
         connections: Vec<Connection>,
     ) -> Result<Generator<'a>, Failure> {
-        let mut net = Net::new().map_err(Failure::ring)?;
+        let mut net = Net::new(shared.backend).map_err(Failure::ring)?;
         let (mut clients, mut sockets) = (Vec::new(), Vec::new());
         let threads = u64::from(options.threads);
         for (position, Connection { socket, shard }) in connections.into_iter().enumerate() {
@@ -245,13 +247,13 @@ impl<'a> Generator<'a> {
             if self.waiting == 0 && self.is_over(now_ns) {
                 return Ok(self.tally);
             }
-            if !self.net.turn(&mut events).map_err(Failure::ring_broke)? {
-                self.check_silence(now_ns)?;
-                self.sleep(now_ns)?;
-                continue;
-            }
+            let progressed = self.net.turn(&mut events).map_err(Failure::ring_broke)?;
             for event in events.drain(..) {
                 self.handle(event)?;
+            }
+            if !progressed {
+                self.check_silence(now_ns)?;
+                self.sleep(now_ns)?;
             }
         }
         Err(Failure::Stopped)

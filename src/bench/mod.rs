@@ -20,6 +20,8 @@ use std::{fmt, io};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::config::Io;
+use crate::net::Backend;
 use generator::{Connection, Generator, Plan, Shared, Tally};
 use replies::Malformed;
 use requests::{Keys, RequestWriter};
@@ -172,12 +174,18 @@ fn drive(
     pipeline: usize,
     duration: Duration,
 ) -> Result<Tally, Failure> {
+    let backend = match options.io {
+        Io::Auto if Backend::IoUring.probe().is_err() => Backend::Epoll,
+        Io::Auto | Io::IoUring => Backend::IoUring,
+        Io::Epoll => Backend::Epoll,
+    };
     let threads = options.threads as usize;
     let mut connections: Vec<Vec<Connection>> = (0..threads).map(|_| Vec::new()).collect();
     for client in 0..options.clients as usize {
         connections[client % threads].push(connect::connect(options)?);
     }
     let shared = Shared {
+        backend,
         plan,
         pipeline,
         duration,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 
-use crate::config::{self, HELP_COLUMNS, InvalidValue};
+use crate::config::{self, HELP_COLUMNS, InvalidValue, Io};
 
 /// The most requests that one run sends, and the longest that it takes.
 const REQUESTS_MAX: u64 = 100_000_000_000;
@@ -62,6 +62,11 @@ pub struct Options {
     #[arg(long, default_value = "10s", value_name = "DURATION", help_heading = SERVER)]
     #[arg(value_parser = duration)]
     pub timeout: Duration,
+
+    /// How the kernel is asked: io_uring, epoll, or auto (io_uring where the system allows it, else epoll)
+    #[arg(long, env = "KVLITE_IO", default_value = "auto", value_name = "BACKEND", help_heading = LOAD)]
+    #[arg(value_enum, hide_possible_values = true, hide_env_values = true)]
+    pub io: Io,
 
     /// Connections, 1 to 10000
     #[arg(short, long, default_value_t = 50, value_name = "N", help_heading = LOAD)]

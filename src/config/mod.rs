@@ -36,6 +36,18 @@ pub enum SyncMode {
     No,
 }
 
+/// By what the kernel is asked for the network and for syncs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Io {
+    /// By io_uring where the system allows it, else by epoll.
+    Auto,
+    /// By io_uring.
+    #[value(name = "io_uring", alias = "io-uring")]
+    IoUring,
+    /// By epoll.
+    Epoll,
+}
+
 /// The form of the server's own log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -119,6 +131,12 @@ pub struct Config {
     #[arg(value_parser = |text: &str| units::duration_within(text, REQUEST_TIMEOUT_BOUNDS))]
     #[arg(help_heading = NETWORK)]
     pub request_timeout: Duration,
+
+    /// How the kernel is asked for network and syncs: io_uring, epoll, or auto (io_uring where the system allows it,
+    /// else epoll)
+    #[arg(long, env = "KVLITE_IO", default_value = "auto", value_name = "BACKEND", help_heading = NETWORK)]
+    #[arg(value_enum, hide_possible_values = true)]
+    pub io: Io,
 
     /// Directory of the log and the snapshots
     #[arg(long, env = "KVLITE_WAL_PATH", default_value = "./kvlite-data", value_name = "DIR")]
@@ -450,6 +468,7 @@ impl Config {
             ("disk-timeout", units::duration_text(self.disk_timeout)),
             ("enable-analytics", self.enable_analytics.to_string()),
             ("host", self.host.clone()),
+            ("io", value_name(self.io)),
             ("log-format", value_name(self.log_format)),
             ("log-level", self.log_level.clone()),
             ("max-connections", self.max_connections.to_string()),

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 
 use rustix::process::setpriority_process;
 
-use crate::net::Net;
+use crate::net;
 
 /// How far the thread stands back behind the worker, whose core it shares: no client waits for what it does, but
 /// segments have to be ready in time on a busy core, too.
@@ -37,7 +37,7 @@ impl<T: Send + 'static> Helper<T> {
             let _ = setpriority_process(None, NICENESS);
             for work in all_work {
                 let _ = sender.send(work()); // The worker waits for it as long as it runs.
-                Net::unpark(wakeup.as_fd());
+                net::unpark(wakeup.as_fd());
             }
         };
         std::thread::Builder::new().name("kvlite-helper".to_owned()).spawn(help)?;

@@ -238,14 +238,14 @@ mod tests {
     use shard::{Dialect, Span};
 
     use super::*;
-    use crate::net::SocketId;
+    use crate::net::{Backend, SocketId};
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
     /// A mesh with its rings, all on this thread.
     fn connected(workers: usize, capacity: usize) -> Vec<(Mesh, Net)> {
         let ends = Mesh::connect_all(workers, capacity).into_iter();
-        let mut ends: Vec<_> = ends.map(|mesh| (mesh, Net::new().unwrap())).collect();
+        let mut ends: Vec<_> = ends.map(|mesh| (mesh, Net::new(Backend::of_test()).unwrap())).collect();
         let doorbells: Vec<_> = ends.iter().map(|(_, net)| net.doorbell()).collect();
         ends.iter_mut().for_each(|(mesh, _)| mesh.connect(&doorbells));
         ends
@@ -438,7 +438,7 @@ mod tests {
                     doorbells_to.push(to_worker);
                     let (doorbells_out, finished) = (doorbells_out.clone(), &finished);
                     scope.spawn(move || {
-                        let net = Net::new().unwrap();
+                        let net = Net::new(Backend::of_test()).unwrap();
                         doorbells_out.send((own, net.doorbell())).unwrap();
                         mesh.connect(&doorbells.recv().unwrap());
                         flood(own, mesh, net, total, finished);

@@ -1,7 +1,9 @@
 //! The buffers that the kernel receives into, shared by all sockets of one ring.
 //!
 //! Contract: a buffer belongs to the kernel from `give` until a receive completion names it, and to one
-//! [`Chunk`] from then until that is dropped. No Rust reference is formed to a buffer the kernel owns.
+//! [`Filled`] from then until that is dropped. No Rust reference is formed to a buffer the kernel owns.
+
+#![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::Cell;
@@ -71,10 +73,10 @@ impl Buffers {
     /// # Safety
     /// A receive completion must just have handed this buffer over, with this length, and this must be the
     /// only chunk made of it.
-    pub(super) unsafe fn take(self: &Rc<Self>, id: u16, len: u32) -> Chunk {
+    pub(super) unsafe fn take(self: &Rc<Self>, id: u16, len: u32) -> Filled {
         debug_assert!(id < CHUNK_COUNT && len as usize <= CHUNK_BYTES);
         self.free_count.set(self.free_count.get() - 1);
-        Chunk { buffers: self.clone(), id, len }
+        Filled { buffers: self.clone(), id, len }
     }
 
     /// Hands buffer `id` to the kernel.
@@ -114,13 +116,13 @@ impl Drop for Buffers {
 
 /// Received bytes in a buffer of the kernel's pool, which goes back to the pool when the chunk is dropped.
 /// Chunks are few ([`CHUNK_COUNT`] a ring): copy what has to stay.
-pub struct Chunk {
+pub struct Filled {
     buffers: Rc<Buffers>,
     id: u16,
     len: u32,
 }
 
-impl Deref for Chunk {
+impl Deref for Filled {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -132,14 +134,8 @@ impl Deref for Chunk {
     }
 }
 
-impl Drop for Chunk {
+impl Drop for Filled {
     fn drop(&mut self) {
         self.buffers.give(self.id);
-    }
-}
-
-impl std::fmt::Debug for Chunk {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Chunk({} bytes)", self.len)
     }
 }

@@ -1,80 +1,94 @@
-//! The network ring of one worker: a second `io_uring` beside the executor's, for sockets, wake-ups between
-//! workers and the syncing of files. It owns the sockets and every buffer that the kernel reads or writes.
-//! It never parses, never blocks, and knows nothing of commands.
+//! The network of one worker: its sockets and listeners, wake-ups by other threads, and the syncing of files. It owns
+//! the sockets and every buffer that the kernel reads or writes. It never parses, never blocks but where it is told to
+//! wait, and knows nothing of commands.
 //!
-//! This is the only module with unsafe code. The contract that makes its API safe:
-//!
-//! 1. The kernel writes into provided buffers alone ([`Chunk`]); see `buffers.rs`.
-//! 2. The kernel reads from a buffer that was moved into [`Net::send`], and that comes back in
-//!    [`Event::Sent`] once the kernel is done with it, or from one that is shared and that is not changed. A
-//!    socket's slot, its descriptor and that buffer live until every operation on the socket has completed,
-//!    whatever the caller does with the socket meanwhile.
-//! 3. Dropping the ring first ends every operation on a socket and reaps its completion, then frees the
-//!    memory. Closing the ring's descriptor would not do: doorbells keep the ring alive in the kernel.
-//!
-//! One turn is one system call for all sockets: [`Net::turn`] submits what was queued and reaps what
-//! completed. Syncs have a second, small ring, which is submitted to at once.
+//! There are two backends behind one API: `ring.rs` on io_uring, and `epoll.rs` where that is forbidden. This is the
+//! only room with unsafe code: the ring's buffers and system calls, and one socket option.
 
-#![allow(unsafe_code)]
+/// The same call for the backend there is.
+macro_rules! of_backend {
+    ($net:expr, $backend:ident => $call:expr) => {
+        match $net {
+            Kind::Ring($backend) => $call,
+            Kind::Epoll($backend) => $call,
+        }
+    };
+}
 
 mod buffers;
+mod epoll;
 pub mod listener;
+mod pool;
+mod ring;
+mod sockets;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::rc::Rc;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use glommio::io::BufferedFile;
-use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
-use buffers::Buffers;
+use epoll::Epoll;
+use ring::Ring;
+use sockets::Outgoing;
 
-pub use buffers::{CHUNK_BYTES, CHUNK_COUNT, Chunk};
 pub use listener::{bind_tcp, bind_unix, prepare_tcp};
+pub use ring::PINNED_BYTES;
 
-/// Entries of the submission queue: what one turn may queue before it is submitted early.
-const SUBMISSIONS: u32 = 2048;
-
-/// Entries of the completion queue: what the kernel may complete before it has to wait for a turn.
-const COMPLETIONS: u32 = 8192;
-
-/// Entries of the disk ring's queue; what is queued is submitted at once.
-const SYNC_SUBMISSIONS: u32 = 16;
-
-/// How many connections of one listener the kernel accepts at most before a turn looks at them. A multishot accept
-/// would know no bound: a storm of connections could take every descriptor that the log's files need.
+/// How many connections of one listener are accepted at most before a turn looks at them. Without a bound a storm of
+/// connections could take every descriptor that the log's files need.
 pub const ACCEPTS_AT_ONCE: usize = 8;
 
-/// What one ring pins of the memory that a user may lock, on kernels that count it (6.14 and newer): the queues of
-/// both rings and the ring of buffers.
-pub const PINNED_BYTES: u64 = 284 << 10;
-
-/// How much one send hands to the kernel at most; the rest follows as after any short send. The kernel gives
-/// a send that has to wait more than some hundred times for a slow reader a blocked thread of its own: a
-/// bound on the size keeps sends below that.
+/// How much one send hands to the kernel at most; the rest follows as after any short send. To a ring the kernel gives
+/// a blocked thread of its own for a send that has to wait more than some hundred times for a slow reader: a bound on
+/// the size keeps sends below that. With epoll, other sockets come first.
 const SEND_BYTES_MAX: usize = 256 * 1024;
 
-/// How often a ring that is dropped cancels what is left, and how long it waits for an answer each time.
-const DRAIN_ROUNDS_MAX: usize = 500;
-const DRAIN_ROUND_NS: u32 = 10_000_000;
+/// What the kernel is asked by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// `io_uring`, with the worker as a task of an executor.
+    IoUring,
+    /// `epoll`, with the worker on a plain thread.
+    Epoll,
+}
 
-/// The group under which the provided buffers are registered.
-const BUFFER_GROUP: u16 = 0;
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Backend::IoUring => "io_uring",
+            Backend::Epoll => "epoll",
+        })
+    }
+}
 
-/// `IORING_ENTER_GETEVENTS`: run deferred completions even where nothing is waited for.
-const ENTER_GETEVENTS: u32 = 1;
+impl Backend {
+    /// The one that `KVLITE_TEST_IO` asks for.
+    #[cfg(test)]
+    pub fn of_test() -> Backend {
+        let asked = std::env::var("KVLITE_TEST_IO").unwrap_or_default();
+        if asked == "epoll" { Backend::Epoll } else { Backend::IoUring }
+    }
 
-/// Names one socket of one ring. A name comes back only after its index has served 2^24 sockets.
+    /// Finds out whether the kernel allows it.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn probe(self) -> io::Result<()> {
+        Net::new(self)?.wait(Duration::ZERO)
+    }
+}
+
+/// Names one socket of one network. A name comes back only after its index has served 2^24 sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SocketId {
     /// A small number, free again for a later socket once this one is closed: for tables indexed by socket.
@@ -86,7 +100,7 @@ pub struct SocketId {
 /// What one turn found.
 #[derive(Debug)]
 pub enum Event {
-    /// A connection was accepted. It is served by whichever ring it is [attached](Net::attach) to.
+    /// A connection was accepted. It is served by whichever network it is [attached](Net::attach) to.
     Accepted {
         /// The number that [`Net::listen`] returned.
         listener: usize,
@@ -112,6 +126,32 @@ pub enum Event {
     Synced(io::Result<()>),
 }
 
+/// Received bytes in a buffer of the backend's, which goes back to it when the chunk is dropped. Chunks are few: copy
+/// what has to stay.
+pub enum Chunk {
+    /// Of the ring's pool, from which the kernel picked it.
+    Ring(buffers::Filled),
+    /// Of the pool of the epoll backend.
+    Pooled(pool::PooledChunk),
+}
+
+impl Deref for Chunk {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Chunk::Ring(chunk) => chunk,
+            Chunk::Pooled(chunk) => chunk,
+        }
+    }
+}
+
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Chunk({} bytes)", self.len())
+    }
+}
+
 /// What of a file is brought to disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncOf {
@@ -120,37 +160,6 @@ pub enum SyncOf {
     /// Everything, the names in a directory for one (`fsync`).
     Everything,
 }
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Operation {
-    Accept = 1,
-    Receive,
-    Send,
-    Sync,
-    Woken,
-    Ignored,
-}
-
-impl Operation {
-    fn of(user_data: u64) -> Operation {
-        match (user_data >> 56) as u8 {
-            1 => Operation::Accept,
-            2 => Operation::Receive,
-            3 => Operation::Send,
-            4 => Operation::Sync,
-            5 => Operation::Woken,
-            _ => Operation::Ignored,
-        }
-    }
-
-    /// `operation:8 generation:24 index:32`
-    fn tag(self, generation: u32, index: u32) -> u64 {
-        (self as u64) << 56 | u64::from(generation) << 32 | u64::from(index)
-    }
-}
-
-const GENERATION_MASK: u32 = 0xff_ffff;
 
 /// Bytes to be sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -184,648 +193,174 @@ impl From<Bytes> for Outbound {
     }
 }
 
-#[derive(Debug)]
-struct Outgoing {
-    bytes: Outbound,
-    sent: usize,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Receiving {
-    /// The kernel delivers what arrives.
-    Armed,
-    /// The kernel is being asked to stop; chunks may still arrive.
-    Stopping,
-    /// Nothing is received: paused, or out of buffers.
-    Idle,
-    /// Nothing is received any more: the end was reported.
-    Ended,
-}
-
-struct Socket {
-    descriptor: OwnedFd,
-    receiving: Receiving,
-    /// The caller wants to receive: it has not paused or closed the socket.
-    wanted: bool,
-    sending: Option<Outgoing>,
-    /// The caller has closed it; the slot stays until the kernel is done.
-    closed: bool,
-}
-
-#[derive(Default)]
-struct Slot {
-    generation: u32,
-    socket: Option<Socket>,
-}
-
-struct Listener {
-    descriptor: OwnedFd,
-    /// Accepts that are queued or in the kernel.
-    accepting: usize,
-    /// Accepting failed: no more are queued until the caller wants them.
-    resting: bool,
-}
-
-/// The doorbell of a ring, for other threads.
+/// The doorbell of a network, for those of other threads: of a ring the ring itself, else what makes its wait end.
 #[derive(Clone, Debug)]
 pub struct Doorbell(Arc<OwnedFd>);
 
-/// The network ring. It belongs to the thread that made it.
-pub struct Net {
-    ring: IoUring,
-    /// A ring for syncs alone: it can be waited for without waking for every packet.
-    disk: IoUring,
-    /// How many syncs are under way there.
-    syncs_apart: usize,
-    /// How long what arrives at sockets may gather while one is.
-    gathering: Duration,
-    buffers: Rc<Buffers>,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    listeners: Vec<Listener>,
-    /// Files that are being synced: open until it is done.
-    syncs: Vec<Option<Arc<File>>>,
-    /// Sockets that found no free buffer, and receive again when there are some.
-    starved: VecDeque<SocketId>,
-    doorbell: Doorbell,
-    /// Signalled by the kernel when something completes while [`Net::park`] waits.
-    wakeup: OwnedFd,
-    completions: Vec<cqueue::Entry>,
-}
+/// The network of one worker. It belongs to the thread that made it.
+pub struct Net(Kind);
 
-impl Socket {
-    /// Whether an operation on the socket is queued or in the kernel.
-    fn is_busy(&self) -> bool {
-        matches!(self.receiving, Receiving::Armed | Receiving::Stopping) || self.sending.is_some()
-    }
+enum Kind {
+    Ring(Box<Ring>),
+    Epoll(Box<Epoll>),
 }
 
 impl Net {
-    /// A ring without sockets. Needs Linux 6.1 or newer.
-    pub fn new() -> io::Result<Net> {
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_coop_taskrun()
-            .setup_taskrun_flag()
-            .setup_submit_all()
-            .setup_cqsize(COMPLETIONS)
-            .build(SUBMISSIONS)?;
-        let buffers = Buffers::new();
-        // SAFETY: 1. the address is that of `CHUNK_COUNT` entries, aligned to a page; 2. they live as long as
-        // `buffers`, which is freed once no operation takes buffers from them any more.
-        unsafe {
-            ring.submitter().register_buf_ring_with_flags(
-                buffers.ring_address(),
-                CHUNK_COUNT,
-                BUFFER_GROUP,
-                0,
-            )?;
-        }
-        let wakeup = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
-        ring.submitter().register_eventfd(wakeup.as_raw_fd())?;
-        let disk = IoUring::new(SYNC_SUBMISSIONS)?;
-        disk.submitter().register_eventfd(wakeup.as_raw_fd())?;
-        // SAFETY: 1. the ring's descriptor is open while `ring` lives, and the borrow ends before that.
-        let doorbell = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }.try_clone_to_owned()?;
-        let mut net = Net {
-            ring,
-            disk,
-            syncs_apart: 0,
-            gathering: Duration::ZERO,
-            buffers,
-            slots: Vec::new(),
-            free: Vec::new(),
-            listeners: Vec::new(),
-            syncs: Vec::new(),
-            starved: VecDeque::new(),
-            doorbell: Doorbell(Arc::new(doorbell)),
-            wakeup,
-            completions: Vec::new(),
-        };
-        net.unparked();
-        Ok(net)
+    /// A network without sockets.
+    ///
+    /// # Errors
+    /// The kernel refuses what the backend needs; a ring needs Linux 6.1 or newer.
+    pub fn new(backend: Backend) -> io::Result<Net> {
+        Ok(Net(match backend {
+            Backend::IoUring => Kind::Ring(Box::new(Ring::new()?)),
+            Backend::Epoll => Kind::Epoll(Box::new(Epoll::new()?)),
+        }))
     }
 
-    /// The means by which other rings wake this one.
+    /// The means by which other threads' networks wake this one.
     pub fn doorbell(&self) -> Doorbell {
-        self.doorbell.clone()
+        of_backend!(&self.0, net => net.doorbell())
     }
 
-    /// Wakes the ring that has this doorbell. The bell rings with the next turn's submission.
+    /// Wakes the network that has this doorbell, which has the same backend: at once, or with the next turn.
     pub fn ring_doorbell(&mut self, peer: &Doorbell) {
-        let bell =
-            opcode::MsgRingData::new(types::Fd(peer.0.as_raw_fd()), 0, Operation::Woken.tag(0, 0), None);
-        self.push(&bell.build().flags(squeue::Flags::SKIP_SUCCESS).user_data(Operation::Ignored.tag(0, 0)));
+        match &mut self.0 {
+            Kind::Ring(ring) => ring.ring_doorbell(peer),
+            Kind::Epoll(_) => unpark(std::os::fd::AsFd::as_fd(&*peer.0)),
+        }
     }
 
     /// Starts to accept on a listening socket. Returns the number under which events name it.
     pub fn listen(&mut self, descriptor: OwnedFd) -> usize {
-        self.listeners.push(Listener { descriptor, accepting: 0, resting: false });
-        self.accept(self.listeners.len() - 1);
-        self.listeners.len() - 1
+        of_backend!(&mut self.0, net => net.listen(descriptor))
     }
 
     /// Accepts again after [`Event::AcceptFailed`]. Does nothing while the listener accepts.
     pub fn accept(&mut self, listener: usize) {
-        let Listener { descriptor, accepting, resting } = &mut self.listeners[listener];
-        *resting = false;
-        let missing = ACCEPTS_AT_ONCE - std::mem::replace(accepting, ACCEPTS_AT_ONCE);
-        let fd = types::Fd(descriptor.as_raw_fd());
-        let accept = opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut());
-        let entry = accept.flags(libc::SOCK_CLOEXEC).build();
-        let entry = entry.user_data(Operation::Accept.tag(0, listener as u32));
-        (0..missing).for_each(|_| self.push(&entry));
+        of_backend!(&mut self.0, net => net.accept(listener));
     }
 
     /// Serves a connected socket that is in blocking mode, as accepted ones are: what arrives comes as
     /// [`Event::Received`].
     pub fn attach(&mut self, descriptor: OwnedFd) -> SocketId {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            self.slots.len() as u32 - 1
-        });
-        let slot = &mut self.slots[index as usize];
-        debug_assert!(slot.socket.is_none(), "a free slot has no socket");
-        slot.socket = Some(Socket {
-            descriptor,
-            receiving: Receiving::Idle,
-            wanted: true,
-            sending: None,
-            closed: false,
-        });
-        let id = SocketId { index, generation: slot.generation };
-        self.receive(id);
-        id
+        of_backend!(&mut self.0, net => net.attach(descriptor))
     }
 
     /// Stops receiving; what the peer sends stays in the kernel and slows the peer down. Chunks that are on
     /// their way still arrive.
     pub fn pause(&mut self, id: SocketId) {
-        let Some(socket) = self.open(id) else { return };
-        socket.wanted = false;
-        if socket.receiving == Receiving::Armed {
-            socket.receiving = Receiving::Stopping;
-            let target = Operation::Receive.tag(id.generation, id.index);
-            self.push(&opcode::AsyncCancel::new(target).build().user_data(Operation::Ignored.tag(0, 0)));
-        }
+        of_backend!(&mut self.0, net => net.pause(id));
     }
 
     /// Receives again after [`Net::pause`]. Does nothing once the end was reported.
     pub fn resume(&mut self, id: SocketId) {
-        let Some(socket) = self.open(id) else { return };
-        socket.wanted = true;
-        if socket.receiving == Receiving::Idle {
-            self.receive(id);
-        }
+        of_backend!(&mut self.0, net => net.resume(id));
     }
 
     /// Sends all of `bytes`, which comes back in [`Event::Sent`]. One send at a time: while
     /// [`Net::is_sending`], or on a socket that is closed, it returns the bytes.
     pub fn send(&mut self, id: SocketId, bytes: impl Into<Outbound>) -> Result<(), Outbound> {
-        let bytes = bytes.into();
-        match self.open(id) {
-            Some(socket) if socket.sending.is_none() => socket.sending = Some(Outgoing { bytes, sent: 0 }),
-            _ => return Err(bytes),
-        }
-        self.push_send(id);
-        Ok(())
+        of_backend!(&mut self.0, net => net.send(id, bytes.into()))
+    }
+
+    fn sending(&self, id: SocketId) -> Option<&Outgoing> {
+        of_backend!(&self.0, net => net.sending(id))
     }
 
     /// Whether a send is on its way.
     pub fn is_sending(&self, id: SocketId) -> bool {
-        self.slot(id).and_then(|slot| slot.socket.as_ref()).is_some_and(|socket| socket.sending.is_some())
+        self.sending(id).is_some()
     }
 
     /// How many bytes of the send on its way have not left.
     pub fn unsent_bytes(&self, id: SocketId) -> usize {
-        let sending = self.slot(id).and_then(|slot| slot.socket.as_ref()?.sending.as_ref());
-        sending.map_or(0, |sending| sending.bytes.len() - sending.sent)
+        self.sending(id).map_or(0, |sending| sending.rest().len())
     }
 
     /// How many bytes the peer has taken, to see whether it goes on: those it has acknowledged over TCP; over a Unix
     /// socket, which has no such count, those of the send on its way that have left.
     pub fn taken_bytes(&self, id: SocketId) -> Option<u64> {
-        /// Where `tcpi_bytes_acked` lies in the kernel's `struct tcp_info`, whose fields keep their places for ever.
-        const BYTES_ACKED_AT: usize = 120;
-        const WORD: usize = size_of::<u64>();
-        let socket = self.slot(id)?.socket.as_ref()?;
-        let mut info = [0u64; BYTES_ACKED_AT / WORD + 1];
-        let mut len = size_of_val(&info) as libc::socklen_t;
-        // SAFETY: 1. the kernel writes at most `len` bytes to `info`, which is as long; 2. the descriptor is open.
-        let result = unsafe {
-            libc::getsockopt(
-                socket.descriptor.as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_INFO,
-                info.as_mut_ptr().cast(),
-                &raw mut len,
-            )
-        };
-        if result == 0 && len as usize == size_of_val(&info) {
-            return Some(info[BYTES_ACKED_AT / WORD]);
-        }
-        socket.sending.as_ref().map(|sending| sending.sent as u64)
+        of_backend!(&self.0, net => net.taken_bytes(id))
     }
 
     /// Tells the peer that nothing more will be sent; what it sends still arrives.
     pub fn shutdown_write(&mut self, id: SocketId) {
-        if let Some(socket) = self.open(id) {
-            // A peer that is gone already needs not be told.
-            let _ = rustix::net::shutdown(&socket.descriptor, rustix::net::Shutdown::Write);
-        }
+        of_backend!(&mut self.0, net => net.shutdown_write(id));
     }
 
     /// Closes the socket. No later turn's event names it; the descriptor is closed once the kernel is done
     /// with it. A send that is on its way is cut off.
     pub fn close(&mut self, id: SocketId) {
-        let Some(socket) = self.open(id) else { return };
-        socket.closed = true;
-        socket.wanted = false;
-        // Ends a receive and a send that are on their way.
-        let _ = rustix::net::shutdown(&socket.descriptor, rustix::net::Shutdown::Both);
-        self.release(id);
+        of_backend!(&mut self.0, net => net.close(id));
     }
 
-    /// Brings a file to disk, on a thread of the kernel; [`Event::Synced`] tells the end.
+    /// Brings a file to disk, on another thread; [`Event::Synced`] tells the end.
     pub fn sync(&mut self, file: Arc<File>, of: SyncOf) {
-        let index = self.syncs.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.syncs.push(None);
-            self.syncs.len() - 1
-        });
-        let flags = match of {
-            SyncOf::Data => types::FsyncFlags::DATASYNC,
-            SyncOf::Everything => types::FsyncFlags::empty(),
-        };
-        let entry = opcode::Fsync::new(types::Fd(file.as_raw_fd())).flags(flags).build();
-        let entry = entry.user_data(Operation::Sync.tag(0, index as u32));
-        self.syncs[index] = Some(file);
-        if self.gathering.is_zero() {
-            return self.push(&entry);
-        }
-        self.syncs_apart += 1;
-        // SAFETY: 1. a sync names no memory; 2. the file is open until its completion is reaped.
-        while unsafe { self.disk.submission().push(&entry) }.is_err() {
-            self.submit_syncs();
-        }
-        self.submit_syncs();
+        of_backend!(&mut self.0, net => net.sync(file, of));
     }
 
-    /// What the kernel does not take now, for want of memory, the next turn submits.
-    fn submit_syncs(&mut self) {
-        let _ = self.disk.submit();
-    }
-
-    /// Submits what was queued, reaps what completed, and appends it to `events`: one system call, and none
-    /// when there is nothing to submit and nothing has completed. Returns whether anything completed.
+    /// Finds out what has happened, and appends it to `events`. Returns whether a wait would be out of place: false
+    /// when nothing was found but sends that have ended, of which this tells as well.
     pub fn turn(&mut self, events: &mut Vec<Event>) -> io::Result<bool> {
-        self.feed_starved();
-        if !self.ready() {
-            return Ok(false);
-        }
-        if self.network_ready() {
-            self.enter()?;
-        }
-        if !self.disk.submission().is_empty() {
-            self.submit_syncs();
-        }
-        let mut completions = std::mem::take(&mut self.completions);
-        completions.extend(self.ring.completion());
-        let network_count = completions.len();
-        completions.extend(self.disk.completion()); // Last: the next sync serves what arrived with them as well.
-        self.syncs_apart -= completions.len() - network_count;
-        let progressed = !completions.is_empty();
-        for completion in completions.drain(..) {
-            self.complete(&completion, events);
-        }
-        self.completions = completions;
-        Ok(progressed)
+        of_backend!(&mut self.0, net => net.turn(events))
     }
 
-    /// Whether a turn would submit or reap something.
+    /// Whether a turn would find something, as far as is known without a system call.
     pub fn ready(&mut self) -> bool {
-        self.network_ready() || !self.disk.completion().is_empty() || !self.disk.submission().is_empty()
-    }
-
-    fn network_ready(&mut self) -> bool {
-        let submissions = self.ring.submission();
-        if !submissions.is_empty() || submissions.taskrun() || submissions.cq_overflow() {
-            return true;
-        }
-        drop(submissions);
-        let fed = !self.starved.is_empty() && self.buffers.free_count() > 0;
-        fed || !self.ring.completion().is_empty()
+        of_backend!(&mut self.0, net => net.ready())
     }
 
     /// How long [`Net::wait`] lets what arrives at sockets gather while a sync is under way that begins from now on;
     /// at first not at all.
     pub fn gather_for(&mut self, gathering: Duration) {
-        self.gathering = gathering;
+        of_backend!(&mut self.0, net => net.gather_for(gathering));
     }
 
-    /// Submits what was queued and blocks the thread until something completes, at most for `patience`.
+    /// Blocks the thread until something has happened, at most for `patience`.
     pub fn wait(&mut self, patience: Duration) -> io::Result<()> {
         self.wait_for(1, patience)
     }
 
-    /// As [`Net::wait`], but until so many operations have completed; while a sync is under way, until one has.
+    /// As [`Net::wait`], but until so much has happened; while a sync is under way, until one thing has.
     pub fn wait_for(&mut self, count: usize, patience: Duration) -> io::Result<()> {
-        if self.syncs_apart > 0 {
-            return self.wait_for_both(patience);
-        }
-        let patience = types::Timespec::from(patience);
-        let args = types::SubmitArgs::new().timespec(&patience);
-        match self.ring.submitter().submit_with_args(count, &args) {
-            Ok(_) => Ok(()),
-            Err(error) if error.raw_os_error() == Some(libc::ETIME) || is_passing(&error) => Ok(()),
-            Err(error) => Err(error),
+        of_backend!(&mut self.0, net => net.wait_for(count, patience))
+    }
+
+    /// A file that becomes readable (8 bytes) by [`unpark`], and when something completes between [`Net::parking`] and
+    /// [`Net::unparked`]: an executor can sleep on it, and still serves its timers and tasks. There is none where
+    /// [`Net::wait`] hears [`unpark`].
+    pub fn wakeup_file(&self) -> io::Result<Option<BufferedFile>> {
+        match &self.0 {
+            Kind::Ring(ring) => ring.wakeup_file().map(Some),
+            Kind::Epoll(_) => Ok(None),
         }
     }
 
-    /// As [`Net::wait`], while a sync is under way.
-    fn wait_for_both(&mut self, patience: Duration) -> io::Result<()> {
-        if !self.ring.submission().is_empty() {
-            self.enter()?;
-        }
-        if !self.gathering.is_zero() {
-            // SAFETY: 1. the descriptor is open while the ring lives, and the borrow ends before that.
-            let disk = unsafe { BorrowedFd::borrow_raw(self.disk.as_raw_fd()) };
-            if is_readable_within(disk, self.gathering)? {
-                return Ok(());
-            }
-        }
-        // The descriptor of the network ring would not do: it does not tell of completions that wait to be run.
-        self.parking();
-        if !self.ready() && is_readable_within(self.wakeup.as_fd(), patience)? {
-            rustix::io::read(&self.wakeup, &mut [0; 8])?;
-        }
-        self.unparked();
-        Ok(())
-    }
-
-    /// A file that becomes readable (8 bytes) when something completes between [`Net::parking`] and
-    /// [`Net::unparked`]: the executor sleeps on it, and still serves its timers and tasks.
-    pub fn wakeup_file(&self) -> io::Result<BufferedFile> {
-        let descriptor = self.wakeup.try_clone()?.into_raw_fd();
-        // SAFETY: 1. the descriptor is open; 2. nothing else owns it.
-        Ok(unsafe { BufferedFile::from_raw_fd(descriptor) })
-    }
-
-    /// Lets completions signal the wake-up file. Call [`Net::ready`] after it, and sleep only when that is
+    /// Lets what completes make the wake-up file readable. Call [`Net::ready`] after it, and sleep only when that is
     /// false.
     pub fn parking(&mut self) {
-        self.ring.completion().enable_eventfd();
-        self.disk.completion().enable_eventfd();
-        // The kernel reads the flag after it publishes a completion; this side publishes the flag, then reads
-        // the completions. Without a full fence both could miss each other.
-        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        if let Kind::Ring(ring) = &mut self.0 {
+            ring.parking();
+        }
     }
 
     /// Ends [`Net::parking`].
     pub fn unparked(&mut self) {
-        self.ring.completion().disable_eventfd();
-        self.disk.completion().disable_eventfd();
+        if let Kind::Ring(ring) = &mut self.0 {
+            ring.unparked();
+        }
     }
 
-    /// Makes the wake-up file readable, so that a parked executor takes a turn.
-    pub fn unpark(wakeup: BorrowedFd<'_>) {
-        // The counter overflows only after 2^64 wake-ups that are not read; the executor is awake then.
-        let _ = rustix::io::write(wakeup, &1u64.to_ne_bytes());
-    }
-
-    /// The descriptor behind [`Net::wakeup_file`].
+    /// What other threads wake the worker by; see [`unpark`].
     pub fn wakeup(&self) -> BorrowedFd<'_> {
-        self.wakeup.as_fd()
-    }
-
-    fn slot(&self, id: SocketId) -> Option<&Slot> {
-        self.slots.get(id.index as usize).filter(|slot| slot.generation == id.generation)
-    }
-
-    /// The socket, unless it was closed.
-    fn open(&mut self, id: SocketId) -> Option<&mut Socket> {
-        let slot = self.slots.get_mut(id.index as usize)?;
-        slot.socket.as_mut().filter(|socket| slot.generation == id.generation && !socket.closed)
-    }
-
-    fn receive(&mut self, id: SocketId) {
-        let Some(socket) = self.open(id) else { return };
-        socket.receiving = Receiving::Armed;
-        let fd = types::Fd(socket.descriptor.as_raw_fd());
-        let entry = opcode::RecvMulti::new(fd, BUFFER_GROUP).build();
-        self.push(&entry.user_data(Operation::Receive.tag(id.generation, id.index)));
-    }
-
-    fn push_send(&mut self, id: SocketId) {
-        let Some(Socket { descriptor, sending: Some(outgoing), .. }) =
-            self.slots[id.index as usize].socket.as_ref()
-        else {
-            return;
-        };
-        let rest = &outgoing.bytes[outgoing.sent..];
-        let len = rest.len().min(SEND_BYTES_MAX) as u32;
-        let entry = opcode::Send::new(types::Fd(descriptor.as_raw_fd()), rest.as_ptr(), len)
-            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
-            .build();
-        self.push(&entry.user_data(Operation::Send.tag(id.generation, id.index)));
-    }
-
-    fn push(&mut self, entry: &squeue::Entry) {
-        // SAFETY: 1. receives name no memory, they take provided buffers; 2. the memory that a send names is
-        // the heap memory of `Outgoing::bytes`, which stays where it is and untouched until the completion is
-        // reaped: shared bytes cannot be changed; `sending` is not handed out before, `release` and `drop` wait
-        // for it; 3. no other operation names memory: an accept asks for no address. Sockets, listeners and files
-        // keep their descriptors open; a doorbell that is closed too early rings nothing, and the number in its
-        // entry is only ever sent a message.
-        while unsafe { self.ring.submission().push(entry) }.is_err() {
-            // The queue is full: hand over what there is. The kernel takes it all at once, unless it is out
-            // of memory, and then there is nothing better than to ask again.
-            let _ = self.ring.submit();
-        }
-    }
-
-    fn enter(&mut self) -> io::Result<()> {
-        let count = self.ring.submission().len() as u32;
-        // SAFETY: 1. no argument is passed besides the flags, so the kernel reads no memory of ours.
-        match unsafe { self.ring.submitter().enter::<libc::sigset_t>(count, 0, ENTER_GETEVENTS, None) } {
-            Ok(_) => Ok(()),
-            Err(error) if is_passing(&error) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn feed_starved(&mut self) {
-        if self.buffers.free_count() == 0 {
-            return;
-        }
-        while let Some(id) = self.starved.pop_front() {
-            if self.open(id).is_some_and(|socket| socket.wanted && socket.receiving == Receiving::Idle) {
-                self.receive(id);
-            }
-        }
-    }
-
-    fn complete(&mut self, completion: &cqueue::Entry, events: &mut Vec<Event>) {
-        let user_data = completion.user_data();
-        let index = user_data as u32;
-        let id = SocketId { index, generation: (user_data >> 32) as u32 & GENERATION_MASK };
-        match Operation::of(user_data) {
-            Operation::Accept => self.accepted(index as usize, completion, events),
-            Operation::Receive => self.received(id, completion, events),
-            Operation::Send => self.sent(id, completion.result(), events),
-            Operation::Sync => {
-                self.syncs[index as usize] = None;
-                events.push(Event::Synced(outcome(completion.result()).map(drop)));
-            }
-            Operation::Woken | Operation::Ignored => {}
-        }
-    }
-
-    fn accepted(&mut self, index: usize, completion: &cqueue::Entry, events: &mut Vec<Event>) {
-        let listener = &mut self.listeners[index];
-        listener.accepting -= 1;
-        match outcome(completion.result()) {
-            Ok(descriptor) => {
-                // SAFETY: 1. a successful accept returns a new open descriptor; 2. it is returned once, so
-                // nothing else owns it.
-                let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
-                events.push(Event::Accepted { listener: index, socket });
-            }
-            // The peer gave up while it waited.
-            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {}
-            Err(error) => {
-                if !std::mem::replace(&mut listener.resting, true) {
-                    events.push(Event::AcceptFailed { listener: index, error });
-                }
-            }
-        }
-        if !self.listeners[index].resting {
-            self.accept(index);
-        }
-    }
-
-    fn received(&mut self, id: SocketId, completion: &cqueue::Entry, events: &mut Vec<Event>) {
-        let result = completion.result();
-        let chunk = cqueue::buffer_select(completion.flags()).map(|buffer| {
-            // SAFETY: 1. this completion hands the buffer over, with this length, or with none when it
-            // failed; 2. a completion is reaped once, and the kernel names the buffer again only after it was
-            // given back.
-            unsafe { self.buffers.take(buffer, result.max(0) as u32) }
-        });
-        let socket = self.slots[id.index as usize].socket.as_mut().expect("a slot outlives its operations");
-        if !cqueue::more(completion.flags()) {
-            socket.receiving = Receiving::Idle;
-        }
-        let idle = socket.receiving == Receiving::Idle;
-        if socket.closed {
-            drop(chunk);
-            self.release(id);
-            return;
-        }
-        match outcome(result) {
-            Ok(0) => {
-                socket.receiving = Receiving::Ended;
-                events.push(Event::Ended(id, None));
-            }
-            Ok(_) => {
-                let chunk = chunk.expect("received bytes lie in a provided buffer");
-                events.push(Event::Received(id, chunk));
-                if idle && socket.wanted {
-                    self.receive(id);
-                }
-            }
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => self.starved.push_back(id),
-            // Paused; or resumed before the pause took effect.
-            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {
-                if socket.wanted {
-                    self.receive(id);
-                }
-            }
-            Err(error) => {
-                socket.receiving = Receiving::Ended;
-                events.push(Event::Ended(id, Some(error)));
-            }
-        }
-    }
-
-    fn sent(&mut self, id: SocketId, result: i32, events: &mut Vec<Event>) {
-        let socket = self.slots[id.index as usize].socket.as_mut().expect("a slot outlives its operations");
-        let mut outgoing = socket.sending.take().expect("a send completes once");
-        if socket.closed {
-            self.release(id);
-            return;
-        }
-        match outcome(result) {
-            Ok(count) => {
-                outgoing.sent += count as usize;
-                if outgoing.sent < outgoing.bytes.len() {
-                    socket.sending = Some(outgoing);
-                    self.push_send(id);
-                } else {
-                    let mut buffer = match outgoing.bytes {
-                        Outbound::Owned(buffer) => buffer,
-                        Outbound::Shared(_) => Vec::new(),
-                    };
-                    buffer.clear();
-                    events.push(Event::Sent(id, buffer));
-                }
-            }
-            Err(error) => events.push(Event::SendFailed(id, error)),
-        }
-    }
-
-    /// Frees the slot of a closed socket once no operation names it any more.
-    fn release(&mut self, id: SocketId) {
-        let slot = &mut self.slots[id.index as usize];
-        if slot.socket.as_ref().is_some_and(|socket| socket.closed && !socket.is_busy()) {
-            slot.socket = None;
-            slot.generation = (slot.generation + 1) & GENERATION_MASK;
-            self.free.push(id.index);
-        }
+        of_backend!(&self.0, net => net.wakeup())
     }
 }
 
-impl Net {
-    /// Ends every operation on a socket and reaps its completion. Returns whether all of them have ended.
-    fn drain(&mut self) -> bool {
-        // Also ends what a thread of the kernel is blocked in, and has `complete` free the slots.
-        for index in 0..self.slots.len() {
-            self.close(SocketId { index: index as u32, generation: self.slots[index].generation });
-        }
-        // Doorbells that were rung last have to be heard.
-        let _ = self.ring.submit();
-        let mut events = Vec::new();
-        for _ in 0..DRAIN_ROUNDS_MAX {
-            let serving = self.slots.iter().any(|slot| slot.socket.is_some());
-            if !serving && !self.listeners.iter().any(|listener| listener.accepting > 0) {
-                return true;
-            }
-            // Only what was submitted can be cancelled. Nothing may be left to cancel, when all that is
-            // missing is the reaping; and whatever fails here is tried again.
-            let _ = self.ring.submit();
-            let all = types::CancelBuilder::any().all();
-            let _ = self.ring.submitter().register_sync_cancel(None, all);
-            let patience = types::Timespec::new().nsec(DRAIN_ROUND_NS);
-            let _ = self.ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&patience));
-            let completions: Vec<_> = self.ring.completion().collect();
-            for completion in &completions {
-                self.complete(completion, &mut events);
-            }
-            // Closes connections that were accepted meanwhile, and gives buffers back.
-            events.clear();
-        }
-        false
-    }
-}
-
-impl Drop for Net {
-    fn drop(&mut self) {
-        if !self.drain() {
-            // The kernel may still use the memory: better to lose it than to share it.
-            std::mem::forget(self.buffers.clone());
-            std::mem::forget(std::mem::take(&mut self.slots));
-        }
-    }
+/// Wakes the worker that sleeps on its [`Net::wakeup`].
+pub fn unpark(wakeup: BorrowedFd<'_>) {
+    // The counter overflows only after 2^64 wake-ups that are not read.
+    let _ = rustix::io::write(wakeup, &1u64.to_ne_bytes());
 }
 
 /// Waits until the descriptor can be read; false after `patience`, or an interruption.
@@ -836,13 +371,4 @@ fn is_readable_within(descriptor: BorrowedFd<'_>, patience: Duration) -> io::Res
         Err(Errno::INTR) => Ok(false),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Interrupted, or too many completions wait: what is there is reaped, and the next turn goes on.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN))
-}
-
-fn outcome(result: i32) -> io::Result<i32> {
-    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
 }

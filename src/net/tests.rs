@@ -1,23 +1,29 @@
-//! The network ring against real sockets. Every wait is bounded and ends with its condition; a ring that
-//! waits does so parked, so that a wake-up that gets lost fails a test.
+//! Both backends against real sockets. Every wait is bounded and ends with its condition; a ring that waits does so
+//! parked, so that a wake-up that gets lost fails a test.
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use io_uring::opcode;
+use rustix::event::poll;
 use rustix::net::sockopt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::buffers::CHUNK_COUNT;
+use super::ring::{COMPLETIONS, Operation, Receiving};
+use super::sockets::GENERATION_MASK;
 use super::*;
 
 /// How long anything may take before a test fails.
@@ -25,6 +31,40 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Marks a process that a test started from its own program.
 const CHILD: &str = "KVLITE_NET_TEST_CHILD";
+
+/// Makes a test for each backend of a function.
+macro_rules! on_both {
+    ($($test:ident),* $(,)?) => {
+        mod ring {
+            $(#[test] fn $test() { super::$test(super::Backend::IoUring) })*
+        }
+        mod epoll {
+            $(#[test] fn $test() { super::$test(super::Backend::Epoll) })*
+        }
+    };
+}
+
+on_both! {
+    tcp_bytes_come_back_in_order,
+    unix_bytes_come_back_in_order,
+    nothing_is_lost_when_the_buffers_run_out,
+    a_slow_reader_gets_a_large_buffer_whole,
+    a_peer_that_sends_no_more_still_gets_replies,
+    shutting_down_one_side_leaves_the_other,
+    a_reset_ends_receiving_and_sending,
+    generations_wrap_around,
+    accepting_goes_on_when_descriptors_are_free_again,
+    a_storm_of_connections_is_accepted_a_few_at_a_time,
+    nothing_arrives_while_paused_and_everything_after,
+    pausing_and_resuming_loses_nothing,
+    a_doorbell_wakes_a_sleeping_network_every_time,
+    bytes_wake_a_sleeping_network_every_time,
+    a_sync_reports_its_end,
+    a_wait_for_a_sync_hears_sockets,
+    a_sync_ends_the_wait_for_it,
+    dropping_a_network_ends_what_is_under_way,
+    thousands_of_connections_leave_nothing_behind,
+}
 
 /// A `SplitMix64` generator (Steele, Lea and Flood, 2014).
 #[derive(Clone)]
@@ -67,15 +107,37 @@ impl Random {
     }
 }
 
-/// A ring and its events that were not looked at yet.
-struct Ring {
+/// What a network receives into.
+enum Memory {
+    Buffers(Rc<buffers::Buffers>),
+    Pool(Rc<pool::Pool>),
+}
+
+impl Memory {
+    fn free_count(&self) -> usize {
+        match self {
+            Memory::Buffers(buffers) => buffers.free_count().into(),
+            Memory::Pool(pool) => pool.free_count(),
+        }
+    }
+
+    fn owner_count(&self) -> usize {
+        match self {
+            Memory::Buffers(buffers) => Rc::strong_count(buffers),
+            Memory::Pool(pool) => Rc::strong_count(pool),
+        }
+    }
+}
+
+/// A network and its events that were not looked at yet.
+struct Rig {
     net: Net,
     events: VecDeque<Event>,
 }
 
-impl Ring {
-    fn new() -> Ring {
-        Ring { net: Net::new().unwrap(), events: VecDeque::new() }
+impl Rig {
+    fn new(backend: Backend) -> Rig {
+        Rig { net: Net::new(backend).unwrap(), events: VecDeque::new() }
     }
 
     /// Takes one turn, and parks first when there is nothing to do unless `awake` says otherwise.
@@ -84,11 +146,7 @@ impl Ring {
         if !self.net.ready() && !awake() {
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "waited in vain: {what}");
-            let left = Timespec { tv_sec: left.as_secs() as i64 + 1, tv_nsec: 0 };
-            let mut wakeup = [PollFd::new(&self.net.wakeup, PollFlags::IN)];
-            if poll(&mut wakeup, Some(&left)).unwrap() > 0 {
-                rustix::io::read(&self.net.wakeup, &mut [0; 8]).unwrap();
-            }
+            self.sleep(left);
         }
         self.net.unparked();
         let mut events = Vec::new();
@@ -96,8 +154,19 @@ impl Ring {
         self.events.extend(events);
     }
 
+    /// Sleeps as a worker does whose executor has other work, or that has no executor.
+    fn sleep(&mut self, patience: Duration) {
+        if let Kind::Epoll(_) = &self.net.0 {
+            return self.net.wait(patience).unwrap();
+        }
+        let patience = Timespec { tv_sec: patience.as_secs() as i64 + 1, tv_nsec: 0 };
+        if poll(&mut [PollFd::new(&self.net.wakeup(), PollFlags::IN)], Some(&patience)).unwrap() > 0 {
+            rustix::io::read(self.net.wakeup(), &mut [0; 8]).unwrap();
+        }
+    }
+
     /// Takes turns until `done`.
-    fn until(&mut self, what: &str, mut done: impl FnMut(&mut Ring) -> bool) {
+    fn until(&mut self, what: &str, mut done: impl FnMut(&mut Rig) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !done(self) {
             self.turn(deadline, what, || false);
@@ -106,7 +175,7 @@ impl Ring {
 
     /// The next event.
     fn next(&mut self, what: &str) -> Event {
-        self.until(what, |ring| !ring.events.is_empty());
+        self.until(what, |rig| !rig.events.is_empty());
         self.events.pop_front().unwrap()
     }
 
@@ -120,7 +189,7 @@ impl Ring {
         }
     }
 
-    /// A socket of the ring, and its peer.
+    /// A socket of the network, and its peer.
     fn unix_pair(&mut self) -> (SocketId, UnixStream) {
         let (own, peer) = UnixStream::pair().unwrap();
         peer.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -141,17 +210,50 @@ impl Ring {
         address
     }
 
-    fn socket(&self, id: SocketId) -> &Socket {
-        self.net.slot(id).unwrap().socket.as_ref().unwrap()
+    /// The backend, where it is the ring.
+    fn ring(&mut self) -> Option<&mut Ring> {
+        match &mut self.net.0 {
+            Kind::Ring(ring) => Some(ring),
+            Kind::Epoll(_) => None,
+        }
+    }
+
+    fn descriptor(&self, id: SocketId) -> BorrowedFd<'_> {
+        match &self.net.0 {
+            Kind::Ring(ring) => ring.sockets.get(id).unwrap().descriptor.as_fd(),
+            Kind::Epoll(epoll) => epoll.sockets.get(id).unwrap().descriptor.as_fd(),
+        }
+    }
+
+    fn has_no_sockets(&self) -> bool {
+        of_backend!(&self.net.0, net => net.sockets.is_empty())
+    }
+
+    fn memory(&self) -> Memory {
+        match &self.net.0 {
+            Kind::Ring(ring) => Memory::Buffers(ring.buffers.clone()),
+            Kind::Epoll(epoll) => Memory::Pool(epoll.pool.clone()),
+        }
+    }
+
+    /// Notes that so many syncs are under way that do not end.
+    fn set_syncs(&mut self, count: usize) {
+        match &mut self.net.0 {
+            Kind::Ring(ring) => ring.syncs_apart = count,
+            Kind::Epoll(epoll) => epoll.syncs.untold = count,
+        }
     }
 
     /// Fails when a slot, a buffer or a file is in use.
     #[track_caller]
     fn assert_empty(&self) {
-        assert!(self.net.slots.iter().all(|slot| slot.socket.is_none()), "a socket is left");
-        assert_eq!(self.net.free.len(), self.net.slots.len(), "a slot is lost or free twice");
-        assert_eq!(self.net.buffers.free_count(), CHUNK_COUNT, "a buffer is lost or free twice");
-        assert!(self.net.syncs.iter().all(Option::is_none), "a file is left");
+        assert!(self.has_no_sockets(), "a socket is left, or a slot is lost or free twice");
+        assert_eq!(self.memory().free_count(), usize::from(CHUNK_COUNT), "a buffer is lost or free twice");
+        let files_left = match &self.net.0 {
+            Kind::Ring(ring) => ring.syncs.iter().flatten().count(),
+            Kind::Epoll(epoll) => epoll.syncs.untold,
+        };
+        assert_eq!(files_left, 0, "a file is left");
     }
 }
 
@@ -173,11 +275,12 @@ fn assert_error(error: &io::Error, expected: &[i32]) {
 
 /// Runs the calling test again in a process of its own, where limits and descriptors are its own too. Returns
 /// false there, and true where the child has passed.
-fn passed_in_child(test: &str) -> bool {
+fn passed_in_child(backend: Backend, test: &str) -> bool {
     if std::env::var_os(CHILD).is_some() {
         return false;
     }
-    let path = format!("{}::{test}", module_path!().split_once("::").unwrap().1);
+    let of = if backend == Backend::IoUring { "ring" } else { "epoll" };
+    let path = format!("{}::{of}::{test}", module_path!().split_once("::").unwrap().1);
     let mut child = Command::new(std::env::current_exe().unwrap());
     let output = child.args(["--exact", &path, "--nocapture"]).env(CHILD, "1").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -245,7 +348,7 @@ impl Echo {
 
 /// Echoes `clients` streams of random bytes, in writes of random sizes, and compares what comes back.
 fn echo<S: Read + Write + Send + 'static>(
-    ring: &mut Ring,
+    rig: &mut Rig,
     clients: usize,
     connect: impl Fn() -> S,
     try_clone: impl Fn(&S) -> S,
@@ -279,33 +382,31 @@ fn echo<S: Read + Write + Send + 'static>(
     }
     let mut echo = Echo::default();
     while echo.closed < clients {
-        let event = ring.next("the next event of an echo");
-        echo.on(&mut ring.net, event);
+        let event = rig.next("the next event of an echo");
+        echo.on(&mut rig.net, event);
     }
     let mut streams = threads.into_iter().map(|thread| thread.join().unwrap());
     while let Some(received) = streams.next() {
         assert!(received == streams.next().unwrap(), "the bytes that came back differ");
     }
-    ring.settle();
-    ring.assert_empty();
+    rig.settle();
+    rig.assert_empty();
 }
 
-#[test]
-fn tcp_bytes_come_back_in_order() {
-    let mut ring = Ring::new();
-    let address = ring.listen_tcp();
+fn tcp_bytes_come_back_in_order(backend: Backend) {
+    let mut rig = Rig::new(backend);
+    let address = rig.listen_tcp();
     let end = |stream: &TcpStream| stream.shutdown(Shutdown::Write).unwrap();
-    echo(&mut ring, 3, || connect(address), |stream| stream.try_clone().unwrap(), end);
+    echo(&mut rig, 3, || connect(address), |stream| stream.try_clone().unwrap(), end);
 }
 
-#[test]
-fn unix_bytes_come_back_in_order() {
+fn unix_bytes_come_back_in_order(backend: Backend) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
-    let mut ring = Ring::new();
-    ring.net.listen(bind_unix(&path).unwrap());
+    let mut rig = Rig::new(backend);
+    rig.net.listen(bind_unix(&path).unwrap());
     let end = |stream: &UnixStream| stream.shutdown(Shutdown::Write).unwrap();
-    echo(&mut ring, 3, || UnixStream::connect(&path).unwrap(), |stream| stream.try_clone().unwrap(), end);
+    echo(&mut rig, 3, || UnixStream::connect(&path).unwrap(), |stream| stream.try_clone().unwrap(), end);
 }
 
 #[test]
@@ -322,16 +423,15 @@ fn a_unix_path_is_taken_over_from_the_dead_only() {
     assert_eq!(std::fs::read(&path).unwrap(), b"kept");
 }
 
-#[test]
-fn nothing_is_lost_when_the_buffers_run_out() {
+fn nothing_is_lost_when_the_buffers_run_out(backend: Backend) {
     const SOCKETS: usize = 4;
     const BYTES: usize = 5 * 1024 * 1024;
     let mut random = Random::new("buffers");
-    let mut ring = Ring::new();
+    let mut rig = Rig::new(backend);
     let mut expected = HashMap::new();
     let mut threads = Vec::new();
     for _ in 0..SOCKETS {
-        let (id, mut peer) = ring.unix_pair();
+        let (id, mut peer) = rig.unix_pair();
         let bytes = random.bytes(BYTES);
         expected.insert(id, bytes.clone());
         threads.push(thread::spawn(move || peer.write_all(&bytes).unwrap()));
@@ -340,21 +440,21 @@ fn nothing_is_lost_when_the_buffers_run_out() {
     let mut positions: HashMap<SocketId, usize> = HashMap::new();
     let (mut open, mut droughts) = (SOCKETS, 0);
     while open > 0 {
-        match ring.next("a chunk or an end") {
+        match rig.next("a chunk or an end") {
             Event::Received(id, chunk) => {
                 let position = positions.entry(id).or_default();
                 let start = std::mem::replace(position, *position + chunk.len());
                 held.push((id, start, chunk));
             }
             Event::Ended(id, None) => {
-                ring.net.close(id);
+                rig.net.close(id);
                 open -= 1;
             }
             other => panic!("{other:?}"),
         }
         if held.len() == usize::from(CHUNK_COUNT) {
-            ring.settle();
-            assert!(ring.events.iter().all(|event| matches!(event, Event::Ended(..))), "out of buffers");
+            rig.settle();
+            assert!(rig.events.iter().all(|event| matches!(event, Event::Ended(..))), "out of buffers");
             droughts += 1;
         }
         if held.len() == usize::from(CHUNK_COUNT) || open == 0 {
@@ -368,22 +468,21 @@ fn nothing_is_lost_when_the_buffers_run_out() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert!(positions.values().all(|position| *position == BYTES), "{positions:?}");
     assert!(droughts > 2, "the buffers ran out {droughts} times only");
-    ring.settle();
-    ring.assert_empty();
+    rig.settle();
+    rig.assert_empty();
 }
 
-#[test]
-fn a_slow_reader_gets_a_large_buffer_whole() {
+fn a_slow_reader_gets_a_large_buffer_whole(backend: Backend) {
     const BYTES: usize = 8 * 1024 * 1024;
     let bytes = Random::new("slow reader").bytes(BYTES);
-    let mut ring = Ring::new();
-    let (id, mut peer) = ring.tcp_pair();
-    sockopt::set_socket_send_buffer_size(&ring.socket(id).descriptor, 16 * 1024).unwrap();
+    let mut rig = Rig::new(backend);
+    let (id, mut peer) = rig.tcp_pair();
+    sockopt::set_socket_send_buffer_size(rig.descriptor(id), 16 * 1024).unwrap();
     sockopt::set_socket_recv_buffer_size(&peer, 16 * 1024).unwrap();
-    ring.net.send(id, bytes.clone()).unwrap();
-    ring.settle();
-    assert!(ring.net.is_sending(id), "more was sent than fits");
-    assert_eq!(ring.net.send(id, b"second".to_vec()), Err(b"second".to_vec().into()));
+    rig.net.send(id, bytes.clone()).unwrap();
+    rig.settle();
+    assert!(rig.net.is_sending(id), "more was sent than fits");
+    assert_eq!(rig.net.send(id, b"second".to_vec()), Err(b"second".to_vec().into()));
     let reader = thread::spawn(move || {
         let mut received = Vec::with_capacity(BYTES);
         while received.len() < BYTES {
@@ -393,7 +492,7 @@ fn a_slow_reader_gets_a_large_buffer_whole() {
         }
         (received, peer)
     });
-    let Event::Sent(sent, buffer) = ring.next("the end of the send") else { panic!("not sent") };
+    let Event::Sent(sent, buffer) = rig.next("the end of the send") else { panic!("not sent") };
     assert!(sent == id && buffer.is_empty() && buffer.capacity() >= BYTES);
     // Threads that the kernel runs operations on bear the number of the thread they work for.
     let workers = format!("iou-wrk-{}", rustix::thread::gettid().as_raw_nonzero());
@@ -402,107 +501,110 @@ fn a_slow_reader_gets_a_large_buffer_whole() {
     assert_eq!(names.filter(|name| name.trim() == workers).count(), 0, "the send took a thread");
     let (received, mut peer) = reader.join().unwrap();
     assert!(received == bytes, "the bytes that arrived differ");
-    ring.net.send(id, b"second".to_vec()).unwrap();
-    ring.net.shutdown_write(id);
-    // What was queued before the shutdown, but not submitted, is refused; nothing else can follow either.
-    assert!(matches!(ring.next("the refusal"), Event::SendFailed(failed, _) if failed == id));
+    rig.net.send(id, b"second".to_vec()).unwrap();
+    rig.net.shutdown_write(id);
+    if backend == Backend::IoUring {
+        // What was queued before the shutdown, but not submitted, is refused; nothing else can follow either.
+        assert!(matches!(rig.next("the refusal"), Event::SendFailed(failed, _) if failed == id));
+    } else {
+        assert!(matches!(rig.next("the end of the send"), Event::Sent(sent, _) if sent == id));
+        peer.read_exact(&mut [0; 6]).unwrap();
+    }
     assert_eq!(peer.read(&mut [0]).unwrap(), 0);
 }
 
-#[test]
-fn a_peer_that_sends_no_more_still_gets_replies() {
-    let mut ring = Ring::new();
-    let (id, mut peer) = ring.tcp_pair();
+fn a_peer_that_sends_no_more_still_gets_replies(backend: Backend) {
+    let mut rig = Rig::new(backend);
+    let (id, mut peer) = rig.tcp_pair();
     peer.write_all(b"request").unwrap();
     peer.shutdown(Shutdown::Write).unwrap();
-    assert!(matches!(ring.next("the request"), Event::Received(_, chunk) if *chunk == *b"request"));
-    assert!(matches!(ring.next("the end"), Event::Ended(ended, None) if ended == id));
-    ring.net.pause(id);
-    ring.net.resume(id);
-    ring.settle();
-    assert!(ring.events.is_empty(), "the end is told once: {:?}", ring.events);
+    assert!(matches!(rig.next("the request"), Event::Received(_, chunk) if *chunk == *b"request"));
+    assert!(matches!(rig.next("the end"), Event::Ended(ended, None) if ended == id));
+    rig.net.pause(id);
+    rig.net.resume(id);
+    rig.settle();
+    assert!(rig.events.is_empty(), "the end is told once: {:?}", rig.events);
     for reply in ["one", "two"] {
-        ring.net.send(id, reply.as_bytes().to_vec()).unwrap();
-        assert!(matches!(ring.next("a reply"), Event::Sent(..)));
+        rig.net.send(id, reply.as_bytes().to_vec()).unwrap();
+        assert!(matches!(rig.next("a reply"), Event::Sent(..)));
     }
-    ring.net.close(id);
+    rig.net.close(id);
     let mut replies = String::new();
     peer.read_to_string(&mut replies).unwrap();
     assert_eq!(replies, "onetwo");
-    ring.settle();
-    ring.assert_empty();
+    rig.settle();
+    rig.assert_empty();
 }
 
-#[test]
-fn shutting_down_one_side_leaves_the_other() {
-    let mut ring = Ring::new();
-    let (id, mut peer) = ring.unix_pair();
-    ring.net.shutdown_write(id);
+fn shutting_down_one_side_leaves_the_other(backend: Backend) {
+    let mut rig = Rig::new(backend);
+    let (id, mut peer) = rig.unix_pair();
+    rig.net.shutdown_write(id);
     assert_eq!(peer.read(&mut [0]).unwrap(), 0);
     peer.write_all(b"last words").unwrap();
-    assert!(matches!(ring.next("the last words"), Event::Received(_, chunk) if *chunk == *b"last words"));
+    assert!(matches!(rig.next("the last words"), Event::Received(_, chunk) if *chunk == *b"last words"));
     drop(peer);
-    assert!(matches!(ring.next("the end"), Event::Ended(_, None)));
+    assert!(matches!(rig.next("the end"), Event::Ended(_, None)));
 }
 
-#[test]
-fn a_reset_ends_receiving_and_sending() {
-    let mut ring = Ring::new();
-    let (receiving, peer) = ring.tcp_pair();
-    ring.settle();
+fn a_reset_ends_receiving_and_sending(backend: Backend) {
+    let mut rig = Rig::new(backend);
+    let (receiving, peer) = rig.tcp_pair();
+    rig.settle();
     reset_on_close(&peer);
     drop(peer);
-    match ring.next("the reset") {
+    match rig.next("the reset") {
         Event::Ended(id, Some(error)) if id == receiving => assert_error(&error, &[libc::ECONNRESET]),
         other => panic!("{other:?}"),
     }
 
-    let (sending, peer) = ring.tcp_pair();
-    ring.net.pause(sending);
-    ring.net.send(sending, vec![0; 64 * 1024 * 1024]).unwrap();
-    ring.settle();
-    assert!(ring.net.is_sending(sending));
+    let (sending, peer) = rig.tcp_pair();
+    rig.net.pause(sending);
+    rig.net.send(sending, vec![0; 64 * 1024 * 1024]).unwrap();
+    rig.settle();
+    assert!(rig.net.is_sending(sending));
     reset_on_close(&peer);
     drop(peer);
-    match ring.next("the reset") {
+    match rig.next("the reset") {
         Event::SendFailed(id, error) if id == sending => {
             assert_error(&error, &[libc::ECONNRESET, libc::EPIPE]);
         }
         other => panic!("{other:?}"),
     }
-    assert!(!ring.net.is_sending(sending));
-    ring.net.close(receiving);
-    ring.net.close(sending);
-    ring.settle();
-    ring.assert_empty();
+    assert!(!rig.net.is_sending(sending));
+    rig.net.close(receiving);
+    rig.net.close(sending);
+    rig.settle();
+    rig.assert_empty();
 }
 
 #[test]
 fn a_slot_is_reused_only_after_its_operations() {
-    let mut ring = Ring::new();
-    let (old, mut old_peer) = ring.unix_pair();
-    ring.net.send(old, vec![7; 16 * 1024 * 1024]).unwrap();
+    let backend = Backend::IoUring;
+    let mut rig = Rig::new(backend);
+    let (old, mut old_peer) = rig.unix_pair();
+    rig.net.send(old, vec![7; 16 * 1024 * 1024]).unwrap();
     old_peer.write_all(b"unread").unwrap();
-    ring.until("the receive", |ring| ring.events.pop_front().is_some());
-    ring.net.close(old);
-    assert!(ring.socket(old).is_busy(), "a receive and a send are on their way");
-    let (other, _other_peer) = ring.unix_pair();
+    rig.until("the receive", |rig| rig.events.pop_front().is_some());
+    rig.net.close(old);
+    assert!(rig.ring().unwrap().sockets.get(old).unwrap().is_busy(), "a receive and a send are on their way");
+    let (other, _other_peer) = rig.unix_pair();
     assert_ne!(other.index, old.index);
-    ring.until("the slot", |ring| ring.net.free.contains(&old.index));
+    rig.until("the slot", |rig| rig.ring().unwrap().sockets.get(old).is_none());
 
-    let (new, mut new_peer) = ring.unix_pair();
+    let (new, mut new_peer) = rig.unix_pair();
     assert_eq!(new.index, old.index);
     assert_ne!(new.generation, old.generation);
-    assert_eq!(ring.net.send(old, b"stale".to_vec()), Err(b"stale".to_vec().into()));
-    ring.net.pause(old);
-    ring.net.shutdown_write(old);
-    ring.net.close(old);
-    ring.net.resume(old);
-    assert!(!ring.net.is_sending(old));
+    assert_eq!(rig.net.send(old, b"stale".to_vec()), Err(b"stale".to_vec().into()));
+    rig.net.pause(old);
+    rig.net.shutdown_write(old);
+    rig.net.close(old);
+    rig.net.resume(old);
+    assert!(!rig.net.is_sending(old));
     new_peer.write_all(b"ping").unwrap();
-    assert!(matches!(ring.next("a ping"), Event::Received(id, chunk) if id == new && *chunk == *b"ping"));
-    ring.net.send(new, b"pong".to_vec()).unwrap();
-    assert!(matches!(ring.next("a pong"), Event::Sent(id, _) if id == new));
+    assert!(matches!(rig.next("a ping"), Event::Received(id, chunk) if id == new && *chunk == *b"ping"));
+    rig.net.send(new, b"pong".to_vec()).unwrap();
+    assert!(matches!(rig.next("a pong"), Event::Sent(id, _) if id == new));
     let mut pong = [0; 4];
     new_peer.read_exact(&mut pong).unwrap();
     assert_eq!(&pong, b"pong");
@@ -515,81 +617,78 @@ fn a_slot_is_reused_only_after_its_operations() {
     assert!(rest.len() < 16 * 1024 * 1024 && rest.iter().all(|byte| *byte == 7));
 }
 
-#[test]
-fn generations_wrap_around() {
-    let mut ring = Ring::new();
+fn generations_wrap_around(backend: Backend) {
+    let mut rig = Rig::new(backend);
     for expected in [0, GENERATION_MASK, 0] {
-        let (id, mut peer) = ring.unix_pair();
+        let (id, mut peer) = rig.unix_pair();
         assert_eq!(id, SocketId { index: 0, generation: expected });
         peer.write_all(b"x").unwrap();
-        assert!(matches!(ring.next("a byte"), Event::Received(from, _) if from == id));
-        ring.net.send(id, b"y".to_vec()).unwrap();
-        assert!(matches!(ring.next("the reply"), Event::Sent(to, _) if to == id));
-        ring.net.close(id);
-        ring.until("the slot", |ring| ring.net.free.len() == 1);
+        assert!(matches!(rig.next("a byte"), Event::Received(from, _) if from == id));
+        rig.net.send(id, b"y".to_vec()).unwrap();
+        assert!(matches!(rig.next("the reply"), Event::Sent(to, _) if to == id));
+        rig.net.close(id);
+        rig.until("the slot", |rig| rig.has_no_sockets());
         if expected == 0 {
-            ring.net.slots[0].generation = GENERATION_MASK;
+            of_backend!(&mut rig.net.0, net => net.sockets.set_generation(0, GENERATION_MASK));
         }
     }
 }
 
-#[test]
-fn accepting_goes_on_when_descriptors_are_free_again() {
-    if passed_in_child("accepting_goes_on_when_descriptors_are_free_again") {
+fn accepting_goes_on_when_descriptors_are_free_again(backend: Backend) {
+    if passed_in_child(backend, "accepting_goes_on_when_descriptors_are_free_again") {
         return;
     }
     const CLIENTS: usize = 8;
-    let mut ring = Ring::new();
+    let mut rig = Rig::new(backend);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| connect(listener.local_addr().unwrap())).collect();
     let lowest_free = File::open("/dev/null").unwrap().as_raw_fd() as u64;
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: Some(lowest_free + 3), maximum }).unwrap();
-    let number = ring.net.listen(listener.into());
+    let number = rig.net.listen(listener.into());
     let (mut accepted, mut failed) = (0, 0);
     let mut open = Vec::new();
     while accepted < CLIENTS {
-        match ring.next("a connection or a failure") {
+        match rig.next("a connection or a failure") {
             Event::Accepted { listener, socket } => {
                 assert_eq!(listener, number);
-                open.push(ring.net.attach(socket));
+                open.push(rig.net.attach(socket));
                 accepted += 1;
             }
             Event::AcceptFailed { listener, error } => {
                 assert_eq!(listener, number);
                 assert_error(&error, &[libc::EMFILE]);
                 failed += 1;
-                ring.settle();
-                assert!(ring.events.is_empty(), "a listener that failed rests");
-                open.drain(..).for_each(|id| ring.net.close(id));
-                ring.until("free descriptors", |ring| ring.net.slots.len() == ring.net.free.len());
-                ring.net.accept(number);
-                ring.net.accept(number);
+                rig.settle();
+                assert!(rig.events.is_empty(), "a listener that failed rests");
+                open.drain(..).for_each(|id| rig.net.close(id));
+                rig.until("free descriptors", |rig| rig.has_no_sockets());
+                rig.net.accept(number);
+                rig.net.accept(number);
             }
             other => panic!("{other:?}"),
         }
     }
     assert!(failed >= 2, "descriptors ran out {failed} times only");
     for id in open {
-        ring.net.close(id);
+        rig.net.close(id);
     }
-    ring.settle();
+    rig.settle();
     for client in &mut clients {
         assert_eq!(client.read(&mut [0]).unwrap(), 0, "every client was accepted, and closed");
     }
 }
 
-#[test]
-fn a_storm_of_connections_is_accepted_a_few_at_a_time() {
+fn a_storm_of_connections_is_accepted_a_few_at_a_time(backend: Backend) {
     const CLIENTS: usize = 5 * ACCEPTS_AT_ONCE;
-    let mut ring = Ring::new();
-    let address = ring.listen_tcp();
+    let mut rig = Rig::new(backend);
+    let address = rig.listen_tcp();
     let clients: Vec<_> = (0..CLIENTS).map(|_| connect(address)).collect();
     let (mut accepted, began) = (Vec::new(), Instant::now());
     while accepted.len() < CLIENTS {
         assert!(began.elapsed() < PATIENCE, "{} of {CLIENTS} were accepted", accepted.len());
         let mut events = Vec::new();
-        ring.net.turn(&mut events).unwrap();
+        rig.net.turn(&mut events).unwrap();
         assert!(events.len() <= ACCEPTS_AT_ONCE, "{} in one turn", events.len());
         for event in events {
             let Event::Accepted { socket, .. } = event else { panic!("{event:?}") };
@@ -599,39 +698,39 @@ fn a_storm_of_connections_is_accepted_a_few_at_a_time() {
     drop(clients);
 }
 
-#[test]
-fn nothing_arrives_while_paused_and_everything_after() {
+fn nothing_arrives_while_paused_and_everything_after(backend: Backend) {
     let bytes = Random::new("pause").bytes(1024 * 1024);
-    let mut ring = Ring::new();
-    let (id, mut peer) = ring.unix_pair();
-    ring.net.pause(id);
-    ring.until("the pause", |ring| ring.socket(id).receiving == Receiving::Idle);
+    let mut rig = Rig::new(backend);
+    let (id, mut peer) = rig.unix_pair();
+    rig.net.pause(id);
+    rig.until("the pause", |rig| {
+        rig.ring().is_none_or(|it| it.sockets.get(id).unwrap().receiving == Receiving::Idle)
+    });
     peer.set_nonblocking(true).unwrap();
     let mut written = 0;
     while let Ok(count) = peer.write(&bytes[written..]) {
         written += count;
     }
     assert!(0 < written && written < bytes.len());
-    ring.settle();
-    assert!(ring.events.is_empty(), "{:?}", ring.events);
+    rig.settle();
+    assert!(rig.events.is_empty(), "{:?}", rig.events);
     peer.set_nonblocking(false).unwrap();
     let (rest, expected) = (bytes[written..].to_vec(), bytes);
     let writer = thread::spawn(move || peer.write_all(&rest).unwrap());
-    ring.net.resume(id);
+    rig.net.resume(id);
     let mut received = Vec::new();
-    while let Event::Received(_, chunk) = ring.next("the rest") {
+    while let Event::Received(_, chunk) = rig.next("the rest") {
         received.extend_from_slice(&chunk);
     }
     assert!(received == expected);
     writer.join().unwrap();
 }
 
-#[test]
-fn pausing_and_resuming_loses_nothing() {
+fn pausing_and_resuming_loses_nothing(backend: Backend) {
     let mut random = Random::new("pausing");
     let bytes = random.bytes(8 * 1024 * 1024);
-    let mut ring = Ring::new();
-    let (id, mut peer) = ring.unix_pair();
+    let mut rig = Rig::new(backend);
+    let (id, mut peer) = rig.unix_pair();
     // A short queue takes many turns.
     sockopt::set_socket_send_buffer_size(&peer, 16 * 1024).unwrap();
     let expected = bytes.clone();
@@ -649,21 +748,21 @@ fn pausing_and_resuming_loses_nothing() {
     'stream: loop {
         for _ in 0..random.below(5) {
             if random.below(2) == 0 {
-                ring.net.pause(id);
+                rig.net.pause(id);
             } else {
-                ring.net.resume(id);
+                rig.net.resume(id);
             }
             toggles += 1;
         }
         if random.below(3) == 0 {
-            ring.net.resume(id);
-            ring.until("the stream", |ring| !ring.events.is_empty());
+            rig.net.resume(id);
+            rig.until("the stream", |rig| !rig.events.is_empty());
         } else {
             let mut events = Vec::new();
-            ring.net.turn(&mut events).unwrap();
-            ring.events.extend(events);
+            rig.net.turn(&mut events).unwrap();
+            rig.events.extend(events);
         }
-        for event in ring.events.drain(..) {
+        for event in rig.events.drain(..) {
             match event {
                 Event::Received(_, chunk) => received.extend_from_slice(&chunk),
                 Event::Ended(_, None) => break 'stream,
@@ -676,26 +775,25 @@ fn pausing_and_resuming_loses_nothing() {
     assert!(toggles > 100);
 }
 
-#[test]
-fn a_doorbell_wakes_a_parked_ring_every_time() {
+fn a_doorbell_wakes_a_sleeping_network_every_time(backend: Backend) {
     const ROUNDS: u64 = 10_000;
     let turn_of = AtomicU64::new(0);
     let (to_odd, at_odd) = mpsc::channel();
     let (to_even, at_even) = mpsc::channel();
     let play = |own: u64, to_peer: mpsc::Sender<Doorbell>, from_peer: mpsc::Receiver<Doorbell>| {
-        let mut ring = Ring::new();
-        to_peer.send(ring.net.doorbell()).unwrap();
+        let mut rig = Rig::new(backend);
+        to_peer.send(rig.net.doorbell()).unwrap();
         let peer = from_peer.recv().unwrap();
         for round in (own..ROUNDS).step_by(2) {
             let deadline = Instant::now() + PATIENCE;
             while turn_of.load(Ordering::SeqCst) != round {
-                ring.turn(deadline, "the bell", || turn_of.load(Ordering::SeqCst) == round);
+                rig.turn(deadline, "the bell", || turn_of.load(Ordering::SeqCst) == round);
             }
             turn_of.store(round + 1, Ordering::SeqCst);
-            ring.net.ring_doorbell(&peer);
+            rig.net.ring_doorbell(&peer);
         }
-        ring.settle();
-        ring // Its doorbell is rung until both have ended.
+        rig.settle();
+        rig // Its doorbell is rung until both have ended.
     };
     thread::scope(|scope| {
         scope.spawn(|| drop((play(0, to_odd, at_even), &turn_of)));
@@ -704,11 +802,10 @@ fn a_doorbell_wakes_a_parked_ring_every_time() {
     assert_eq!(turn_of.into_inner(), ROUNDS);
 }
 
-#[test]
-fn bytes_wake_a_parked_ring_every_time() {
+fn bytes_wake_a_sleeping_network_every_time(backend: Backend) {
     const ROUNDS: usize = 10_000;
-    let mut ring = Ring::new();
-    let (id, mut peer) = ring.tcp_pair();
+    let mut rig = Rig::new(backend);
+    let (id, mut peer) = rig.tcp_pair();
     peer.set_nodelay(true).unwrap();
     let client = thread::spawn(move || {
         for round in 0..ROUNDS {
@@ -721,20 +818,21 @@ fn bytes_wake_a_parked_ring_every_time() {
     let mut echo = Echo::default();
     echo.clients.insert(id, Echoed::default());
     while echo.closed == 0 {
-        let event = ring.next("a byte");
-        echo.on(&mut ring.net, event);
+        let event = rig.next("a byte");
+        echo.on(&mut rig.net, event);
     }
     client.join().unwrap();
 }
 
 #[test]
 fn more_entries_and_completions_than_the_queues_hold_get_through() {
+    let backend = Backend::IoUring;
     const BELLS: u32 = 2 * COMPLETIONS + 100;
-    let mut ring = Ring::new();
-    let mut peers: Vec<_> = (0..40).map(|_| ring.unix_pair()).collect();
-    ring.settle();
-    let own = ring.net.doorbell();
-    let mut ringer = Ring::new();
+    let mut rig = Rig::new(backend);
+    let mut peers: Vec<_> = (0..40).map(|_| rig.unix_pair()).collect();
+    rig.settle();
+    let own = rig.net.doorbell();
+    let mut ringer = Rig::new(backend);
     for (_, peer) in &mut peers {
         peer.write_all(b"before").unwrap();
         for _ in 0..BELLS / 40 {
@@ -743,116 +841,112 @@ fn more_entries_and_completions_than_the_queues_hold_get_through() {
         ringer.settle();
         // Completes when it is submitted, which the full submission queue forces long before the next turn.
         let nothing = opcode::Nop::new().build().user_data(Operation::Ignored.tag(0, 0));
-        (0..BELLS / 40).for_each(|_| ring.net.push(&nothing));
+        (0..BELLS / 40).for_each(|_| rig.ring().unwrap().push(&nothing));
         peer.write_all(b"after").unwrap();
     }
-    assert!(ring.net.ring.submission().cq_overflow());
+    assert!(rig.ring().unwrap().ring.submission().cq_overflow());
     let mut received: HashMap<SocketId, Vec<u8>> = HashMap::new();
     while received.values().map(Vec::len).sum::<usize>() < peers.len() * "beforeafter".len() {
-        match ring.next("the bytes between the bells") {
+        match rig.next("the bytes between the bells") {
             Event::Received(id, chunk) => received.entry(id).or_default().extend_from_slice(&chunk),
             other => panic!("{other:?}"),
         }
     }
     assert!(peers.iter().all(|(id, _)| received[id] == b"beforeafter"));
     drop(received);
-    ring.settle();
-    assert_eq!(ring.net.buffers.free_count(), CHUNK_COUNT);
+    rig.settle();
+    assert_eq!(rig.memory().free_count(), usize::from(CHUNK_COUNT));
 }
 
-#[test]
-fn a_sync_reports_its_end() {
+fn a_sync_reports_its_end(backend: Backend) {
     let folder = tempfile::tempdir().unwrap();
     let mut file = File::create(folder.path().join("file")).unwrap();
     file.write_all(b"data").unwrap();
     let file = Arc::new(file);
     let directory = Arc::new(File::open(folder.path()).unwrap());
-    let mut ring = Ring::new();
-    ring.net.sync(file.clone(), SyncOf::Data);
-    ring.net.sync(file.clone(), SyncOf::Everything);
-    ring.net.sync(directory, SyncOf::Everything);
+    let mut rig = Rig::new(backend);
+    rig.net.sync(file.clone(), SyncOf::Data);
+    rig.net.sync(file.clone(), SyncOf::Everything);
+    rig.net.sync(directory, SyncOf::Everything);
     assert_eq!(Arc::strong_count(&file), 3, "the file is open until it is on disk");
     for _ in 0..3 {
-        assert!(matches!(ring.next("a sync"), Event::Synced(Ok(()))));
+        assert!(matches!(rig.next("a sync"), Event::Synced(Ok(()))));
     }
     assert_eq!(Arc::strong_count(&file), 1);
     let (pipe, _other_end) = io::pipe().unwrap();
-    ring.net.sync(Arc::new(OwnedFd::from(pipe).into()), SyncOf::Data);
-    match ring.next("a failed sync") {
+    rig.net.sync(Arc::new(OwnedFd::from(pipe).into()), SyncOf::Data);
+    match rig.next("a failed sync") {
         Event::Synced(Err(error)) => assert_error(&error, &[libc::EINVAL]),
         other => panic!("{other:?}"),
     }
-    ring.assert_empty();
+    rig.assert_empty();
 }
 
-#[test]
-fn a_ring_that_waits_for_a_sync_hears_its_sockets() {
-    let mut ring = Ring::new();
-    let (_, mut peer) = ring.unix_pair();
-    ring.settle();
-    ring.net.syncs_apart = 1; // One that does not end.
+fn a_wait_for_a_sync_hears_sockets(backend: Backend) {
+    let mut rig = Rig::new(backend);
+    let (_, mut peer) = rig.unix_pair();
+    rig.settle();
+    rig.set_syncs(1); // One that does not end.
     for gathering in [Duration::ZERO, Duration::from_millis(20)] {
-        ring.net.gather_for(gathering);
+        rig.net.gather_for(gathering);
         let start = Instant::now();
         let client = thread::spawn({
             let mut peer = peer.try_clone().unwrap();
             move || peer.write_all(b"request").unwrap()
         });
-        while ring.events.is_empty() {
-            ring.net.wait(PATIENCE).unwrap();
-            ring.settle();
+        while rig.events.is_empty() {
+            rig.net.wait(PATIENCE).unwrap();
+            rig.settle();
         }
         assert!(start.elapsed() >= gathering, "what arrives waits for siblings");
-        assert!(start.elapsed() < PATIENCE, "the ring slept through it");
-        assert!(matches!(ring.next("a request"), Event::Received(_, chunk) if *chunk == *b"request"));
+        assert!(start.elapsed() < PATIENCE, "it slept through it");
+        assert!(matches!(rig.next("a request"), Event::Received(_, chunk) if *chunk == *b"request"));
         client.join().unwrap();
     }
     let start = Instant::now();
-    ring.net.wait(Duration::from_millis(1)).unwrap();
+    rig.net.wait(Duration::from_millis(1)).unwrap();
     assert!(start.elapsed() < PATIENCE, "patience ends the wait");
-    ring.net.syncs_apart = 0;
+    rig.set_syncs(0);
     peer.write_all(b"more").unwrap();
-    assert!(matches!(ring.next("a request"), Event::Received(..)));
+    assert!(matches!(rig.next("a request"), Event::Received(..)));
 }
 
-#[test]
-fn a_sync_ends_the_wait_for_it() {
+fn a_sync_ends_the_wait_for_it(backend: Backend) {
     let folder = tempfile::tempdir().unwrap();
     let file = Arc::new(File::create(folder.path().join("file")).unwrap());
-    let mut ring = Ring::new();
+    let mut rig = Rig::new(backend);
     for gathering in [Duration::ZERO, PATIENCE] {
-        ring.net.gather_for(gathering);
-        ring.net.sync(file.clone(), SyncOf::Data);
+        rig.net.gather_for(gathering);
+        rig.net.sync(file.clone(), SyncOf::Data);
         let start = Instant::now();
         let mut events = Vec::new();
-        while !ring.net.turn(&mut events).unwrap() {
-            ring.net.wait(PATIENCE).unwrap();
+        while !rig.net.turn(&mut events).unwrap() {
+            rig.net.wait(PATIENCE).unwrap();
         }
         assert!(matches!(events[..], [Event::Synced(Ok(()))]), "{events:?}");
-        assert!(start.elapsed() < PATIENCE, "the ring slept through it");
+        assert!(start.elapsed() < PATIENCE, "it slept through it");
     }
 }
 
-#[test]
-fn dropping_a_ring_ends_what_is_under_way() {
+fn dropping_a_network_ends_what_is_under_way(backend: Backend) {
     let folder = tempfile::tempdir().unwrap();
     let mut file = File::create(folder.path().join("file")).unwrap();
     file.write_all(&vec![1; 4 * 1024 * 1024]).unwrap();
     for turns in 0..4 {
-        let mut ring = Ring::new();
-        let address = ring.listen_tcp();
-        let doorbell = ring.net.doorbell();
+        let mut rig = Rig::new(backend);
+        let address = rig.listen_tcp();
+        let doorbell = rig.net.doorbell();
         let mut peers = Vec::new();
         for _ in 0..20 {
-            let (id, peer) = ring.unix_pair();
-            ring.net.send(id, vec![7; 4 * 1024 * 1024]).unwrap();
+            let (id, peer) = rig.unix_pair();
+            rig.net.send(id, vec![7; 4 * 1024 * 1024]).unwrap();
             peers.push(peer);
         }
         peers[0].write_all(b"kept").unwrap();
-        ring.net.sync(Arc::new(file.try_clone().unwrap()), SyncOf::Everything);
+        rig.net.sync(Arc::new(file.try_clone().unwrap()), SyncOf::Everything);
         let mut events = Vec::new();
         for _ in 0..turns {
-            ring.net.turn(&mut events).unwrap();
+            rig.net.turn(&mut events).unwrap();
         }
         let mut waiting = connect(address);
         let chunks: Vec<_> = events
@@ -866,8 +960,8 @@ fn dropping_a_ring_ends_what_is_under_way() {
                 thread::spawn(move || while index % 2 == 0 && peer.write_all(b"more").is_ok() {})
             })
             .collect();
-        let free = ring.net.buffers.clone();
-        drop(ring);
+        let memory = rig.memory();
+        drop(rig);
         for mut peer in peers {
             // What the kernel had taken over arrives, then the end.
             let mut rest = Vec::new();
@@ -880,26 +974,27 @@ fn dropping_a_ring_ends_what_is_under_way() {
         assert!(end.map_or_else(|error| error.kind() == ErrorKind::ConnectionReset, |count| count == 0));
         assert!(TcpStream::connect(address).is_err(), "the listener is closed");
         assert!(chunks.iter().all(|chunk| **chunk == *b"kept"));
-        assert_eq!(usize::from(free.free_count()) + chunks.len(), usize::from(CHUNK_COUNT));
+        assert_eq!(memory.free_count() + chunks.len(), usize::from(CHUNK_COUNT));
         drop((chunks, doorbell));
-        assert_eq!(Rc::strong_count(&free), 1, "the memory was not given up");
+        assert_eq!(memory.owner_count(), 1, "the memory was not given up");
     }
 }
 
 #[test]
 fn an_executor_sleeps_on_the_ring() {
+    let backend = Backend::IoUring;
     let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound).io_memory(64 * 1024);
-    let handle = executor.spawn(|| async {
-        let mut ring = Ring::new();
-        let wakeup = ring.net.wakeup_file().unwrap();
-        let (id, mut peer) = ring.unix_pair();
-        let other = ring.net.wakeup().try_clone_to_owned().unwrap();
+    let handle = executor.spawn(move || async move {
+        let mut rig = Rig::new(backend);
+        let wakeup = rig.net.wakeup_file().unwrap().unwrap();
+        let (id, mut peer) = rig.unix_pair();
+        let other = rig.net.wakeup().try_clone_to_owned().unwrap();
         let client = thread::spawn(move || {
             for _ in 0..1000 {
                 peer.write_all(b"ping").unwrap();
                 peer.read_exact(&mut [0; 4]).unwrap();
             }
-            Net::unpark(other.as_fd());
+            unpark(other.as_fd());
         });
         let mut echo = Echo::default();
         echo.clients.insert(id, Echoed::default());
@@ -907,16 +1002,16 @@ fn an_executor_sleeps_on_the_ring() {
         let serve = async {
             while echo.closed == 0 {
                 let mut events = Vec::new();
-                if ring.net.turn(&mut events).unwrap() {
-                    events.drain(..).for_each(|event| echo.on(&mut ring.net, event));
+                if rig.net.turn(&mut events).unwrap() {
+                    events.drain(..).for_each(|event| echo.on(&mut rig.net, event));
                     continue;
                 }
-                ring.net.parking();
-                if !ring.net.ready() {
+                rig.net.parking();
+                if !rig.net.ready() {
                     assert_eq!(wakeup.read_at(0, 8).await.unwrap().len(), 8);
                     sleeps += 1;
                 }
-                ring.net.unparked();
+                rig.net.unparked();
             }
             Ok::<(), glommio::GlommioError<()>>(())
         };
@@ -928,7 +1023,7 @@ fn an_executor_sleeps_on_the_ring() {
     handle.unwrap().join().unwrap();
 }
 
-/// What a client of the stress test asks of the ring with its first byte.
+/// What a client of the stress test asks of the network with its first byte.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 enum Wish {
@@ -942,45 +1037,43 @@ enum Wish {
     Finish = b'f',
 }
 
-/// One ring of the stress test: serves what is accepted by any of them, until told to stop and all are gone.
+/// One network of the stress test: serves what is accepted by any of them, until told to stop and all are gone.
 fn serve_stress(
-    mut ring: Ring,
+    mut rig: Rig,
     attachments: &mpsc::Receiver<OwnedFd>,
     others: &[(mpsc::Sender<OwnedFd>, Doorbell)],
     stop: &AtomicBool,
-) -> Ring {
+) -> Rig {
     let mut clients: HashMap<SocketId, (Option<u8>, Echoed)> = HashMap::new();
     let mut accepted = 0;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let is_over = |ring: &Ring| {
-            stop.load(Ordering::SeqCst) && ring.net.slots.iter().all(|slot| slot.socket.is_none())
-        };
-        if is_over(&ring) {
-            return ring;
+        let is_over = |rig: &Rig| stop.load(Ordering::SeqCst) && rig.has_no_sockets();
+        if is_over(&rig) {
+            return rig;
         }
         // Attaching fills the submission queue, so that the turn does not park.
         for socket in attachments.try_iter() {
-            clients.insert(ring.net.attach(socket), Default::default());
+            clients.insert(rig.net.attach(socket), Default::default());
         }
         let mut late = None;
-        ring.turn(deadline, "the stress to end", || {
+        rig.turn(deadline, "the stress to end", || {
             late = attachments.try_recv().ok();
             late.is_some() || stop.load(Ordering::SeqCst)
         });
         if let Some(socket) = late {
-            clients.insert(ring.net.attach(socket), Default::default());
+            clients.insert(rig.net.attach(socket), Default::default());
         }
-        while let Some(event) = ring.events.pop_front() {
+        while let Some(event) = rig.events.pop_front() {
             if let Event::Accepted { socket, .. } = event {
                 let (target, doorbell) = &others[accepted % others.len()];
                 accepted += 1;
-                // A ring that has stopped serves no more: its connections close, their clients are gone.
+                // One that has stopped serves no more: its connections close, their clients are gone.
                 assert!(target.send(socket).is_ok() || stop.load(Ordering::SeqCst));
-                ring.net.ring_doorbell(doorbell);
+                rig.net.ring_doorbell(doorbell);
                 continue;
             }
-            on_stress(&mut ring.net, &mut clients, &event);
+            on_stress(&mut rig.net, &mut clients, &event);
         }
     }
 }
@@ -1099,12 +1192,11 @@ fn stress_clients(mut random: Random, count: usize, tcp: SocketAddr, unix: &Path
     }
 }
 
-#[test]
-fn thousands_of_connections_leave_nothing_behind() {
-    if passed_in_child("thousands_of_connections_leave_nothing_behind") {
+fn thousands_of_connections_leave_nothing_behind(backend: Backend) {
+    if passed_in_child(backend, "thousands_of_connections_leave_nothing_behind") {
         return;
     }
-    const RINGS: usize = 3;
+    const NETWORKS: usize = 3;
     const CLIENT_THREADS: usize = 3;
     const CONNECTIONS: usize = 1500;
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
@@ -1114,38 +1206,38 @@ fn thousands_of_connections_leave_nothing_behind() {
     let unix = folder.path().join("socket");
     let stop = AtomicBool::new(false);
     let (doorbells_out, doorbells_in) = mpsc::channel();
-    let (mut to_rings, mut at_rings) = (Vec::new(), Vec::new());
-    for _ in 0..RINGS {
-        let (to_ring, at_ring) = mpsc::channel();
-        to_rings.push(to_ring);
-        at_rings.push(at_ring);
+    let (mut to_networks, mut at_networks) = (Vec::new(), Vec::new());
+    for _ in 0..NETWORKS {
+        let (to_network, at_network) = mpsc::channel();
+        to_networks.push(to_network);
+        at_networks.push(at_network);
     }
     thread::scope(|scope| {
         let mut doorbells_to = Vec::new();
-        for (index, at_ring) in at_rings.into_iter().enumerate() {
-            let (to_rings, doorbells_out, unix, stop) =
-                (to_rings.clone(), doorbells_out.clone(), &unix, &stop);
-            let (to_ring, doorbells) = mpsc::channel::<Vec<Doorbell>>();
-            doorbells_to.push(to_ring);
+        for (index, at_network) in at_networks.into_iter().enumerate() {
+            let (to_networks, doorbells_out, unix, stop) =
+                (to_networks.clone(), doorbells_out.clone(), &unix, &stop);
+            let (to_network, doorbells) = mpsc::channel::<Vec<Doorbell>>();
+            doorbells_to.push(to_network);
             scope.spawn(move || {
-                let mut ring = Ring::new();
+                let mut rig = Rig::new(backend);
                 let tcp = (index == 0).then(|| {
-                    ring.net.listen(bind_unix(unix).unwrap());
-                    ring.listen_tcp()
+                    rig.net.listen(bind_unix(unix).unwrap());
+                    rig.listen_tcp()
                 });
-                let wakeup = ring.net.wakeup().try_clone_to_owned().unwrap();
-                doorbells_out.send((index, ring.net.doorbell(), wakeup, tcp)).unwrap();
-                let others: Vec<_> = to_rings.into_iter().zip(doorbells.recv().unwrap()).collect();
-                let mut ring = serve_stress(ring, &at_ring, &others, stop);
-                ring.settle();
-                ring.assert_empty();
+                let wakeup = rig.net.wakeup().try_clone_to_owned().unwrap();
+                doorbells_out.send((index, rig.net.doorbell(), wakeup, tcp)).unwrap();
+                let others: Vec<_> = to_networks.into_iter().zip(doorbells.recv().unwrap()).collect();
+                let mut rig = serve_stress(rig, &at_network, &others, stop);
+                rig.settle();
+                rig.assert_empty();
             });
         }
-        let mut known: Vec<_> = (0..RINGS).map(|_| doorbells_in.recv_timeout(PATIENCE).unwrap()).collect();
+        let mut known: Vec<_> = (0..NETWORKS).map(|_| doorbells_in.recv_timeout(PATIENCE).unwrap()).collect();
         known.sort_by_key(|(index, ..)| *index);
         let tcp = known[0].3.unwrap();
         let doorbells: Vec<_> = known.iter().map(|(_, doorbell, ..)| doorbell.clone()).collect();
-        doorbells_to.iter().for_each(|to_ring| to_ring.send(doorbells.clone()).unwrap());
+        doorbells_to.iter().for_each(|to_network| to_network.send(doorbells.clone()).unwrap());
         let clients: Vec<_> = (0..CLIENT_THREADS)
             .map(|_| {
                 let (random, unix) = (random.fork(), &unix);
@@ -1155,10 +1247,10 @@ fn thousands_of_connections_leave_nothing_behind() {
         let ended: Vec<_> = clients.into_iter().map(thread::ScopedJoinHandle::join).collect();
         // Also when a client has failed, so that the test ends.
         stop.store(true, Ordering::SeqCst);
-        known.iter().for_each(|(_, _, wakeup, _)| Net::unpark(wakeup.as_fd()));
+        known.iter().for_each(|(_, _, wakeup, _)| unpark(wakeup.as_fd()));
         ended.into_iter().for_each(|client| client.unwrap());
     });
-    drop((to_rings, doorbells_out, doorbells_in));
+    drop((to_networks, doorbells_out, doorbells_in));
     drop(folder);
     assert_eq!(descriptors(), before, "a descriptor is left");
 }

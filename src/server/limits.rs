@@ -1,17 +1,15 @@
 //! What the system lets this process do: found out, raised where that is allowed, and set aside before any client gets
 //! it.
 
-use std::time::Duration;
-
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
-use rustix::thread::{sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CapabilitySet, capabilities, sched_getaffinity, sched_setaffinity};
 
-use crate::config::{CONNECTIONS_MAX, Config};
+use crate::config::{CONNECTIONS_MAX, Config, Io};
 use crate::durability::UNSYNCED_FILES_MAX;
 use crate::failure::Failure;
-use crate::net::{self, ACCEPTS_AT_ONCE, Net};
+use crate::net::{self, ACCEPTS_AT_ONCE, Backend};
 use crate::worker::REFUSED_AT_ONCE_MAX;
 
 /// What an executor pins for its own file I/O; sockets have the network ring's buffers.
@@ -93,7 +91,30 @@ pub(super) fn set_files_aside(config: &Config) -> Result<u32, Failure> {
     Ok(clients)
 }
 
-pub(super) fn raise_locked_memory(config: &Config) -> Result<(), Failure> {
+/// Chooses by what the kernel is asked: as `--io` says, or by what the system allows.
+pub(super) fn choose_backend(config: &Config) -> Result<Backend, Failure> {
+    if config.io == Io::Epoll {
+        Backend::Epoll.probe().map_err(Failure::Network)?;
+        return Ok(Backend::Epoll);
+    }
+    let refused = raise_locked_memory(config).and_then(|()| probe_io_uring(config)).err();
+    let refused = refused.or_else(|| (config.io == Io::Auto).then(|| expect_locked_memory(config).err())?);
+    match refused {
+        None => Ok(Backend::IoUring),
+        Some(cause) if config.io == Io::Auto => {
+            tracing::warn!(
+                %cause,
+                "io_uring cannot be used, epoll takes its place: nothing is less safe, but each command costs more \
+                 CPU; allow io_uring as the cause says, or choose --io epoll"
+            );
+            Backend::Epoll.probe().map_err(Failure::Network)?;
+            Ok(Backend::Epoll)
+        }
+        Some(failure) => Err(failure),
+    }
+}
+
+fn raise_locked_memory(config: &Config) -> Result<(), Failure> {
     let Rlimit { current, maximum } = getrlimit(Resource::Memlock);
     if current != maximum {
         // The soft limit is the one that counts; where it stays low, the check below tells.
@@ -110,9 +131,28 @@ pub(super) fn raise_locked_memory(config: &Config) -> Result<(), Failure> {
 }
 
 /// Finds out whether rings can be made and used before an executor panics for want of them.
-pub(super) fn probe_io_uring(config: &Config) -> Result<(), Failure> {
-    let probed = Net::new().and_then(|mut net| net.wait(Duration::ZERO));
-    probed.map_err(|error| ring_failure(error, config))
+fn probe_io_uring(config: &Config) -> Result<(), Failure> {
+    Backend::IoUring.probe().map_err(|error| ring_failure(error, config))
+}
+
+/// Estimates whether the rings of all shards can be made, besides what other processes of this user have locked.
+fn expect_locked_memory(config: &Config) -> Result<(), Failure> {
+    let Some(limit) = getrlimit(Resource::Memlock).current else { return Ok(()) };
+    let needed = if kernel_counts_rings() {
+        pinned_bytes(config)
+    } else {
+        config.shard_count() as u64 * EXECUTOR_PINNED_BYTES
+    };
+    let is_exempt = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+    if limit < needed && !is_exempt { Err(Failure::Memlock { limit, needed }) } else { Ok(()) }
+}
+
+/// Since Linux 6.14 the queues of rings count as locked memory.
+fn kernel_counts_rings() -> bool {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(14))
 }
 
 /// Why a ring could not be made, where the kernel allows it in principle.

@@ -13,6 +13,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement, PoolPlacement};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use wal::{Disk, OsDisk};
 
 use crate::clock::wall_clock_us;
@@ -20,7 +21,7 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::mesh::{Mesh, QUEUE_CAPACITY};
 use crate::net::listener::Endpoint;
-use crate::net::{Doorbell, Net};
+use crate::net::{self, Backend, Doorbell, Net};
 use crate::shared::Shared;
 use crate::txn::id::ID_MICROS_MAX;
 use crate::worker::{Ready, ShardFiles, Worker, WorkerReport};
@@ -105,14 +106,13 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
     let stoppable: Arc<Stoppable> = signals::stop_on_signal()?;
     limits::expect_system_calls(&mut config)?;
     config.max_connections = limits::set_files_aside(&config)?;
-    limits::raise_locked_memory(&config)?;
-    limits::probe_io_uring(&config)?;
+    let backend = limits::choose_backend(&config)?;
     let found = recovery::lock(&config)?;
     let Listeners { sockets, resp_port, socket_file } = listeners::listen(&config)?;
     if let Some(file) = socket_file {
         stoppable.unix_socket.get_or_init(|| file);
     }
-    let shared = Arc::new(Shared::new(config, resp_port, started, found.loading()));
+    let shared = Arc::new(Shared::new(config, backend, resp_port, started, found.loading()));
     let result = serve(&shared, found, sockets, &stoppable.running);
     stoppable.remove_unix_socket();
     logging::flush(); // The last line needs room.
@@ -134,7 +134,7 @@ fn serve(
     let mut starts = Vec::new();
     let mut shard_data = Vec::new();
     let mut listeners = Some(listeners);
-    let mut executors = Vec::new();
+    let mut threads = Vec::new();
     for (index, mesh) in Mesh::connect_all(shards, QUEUE_CAPACITY).into_iter().enumerate() {
         let (start, started) = mpsc::channel();
         starts.push(start);
@@ -143,9 +143,9 @@ fn serve(
         let listeners = listeners.take().unwrap_or_default(); // The first worker accepts for all.
         let inlets = Inlets { listeners, start: started, data };
         let reports = Reports { index, to_server: Some(reports.clone()) };
-        executors.push(spawn_worker(shared.clone(), mesh, inlets, reports)?);
+        threads.push(spawn_worker(shared.clone(), mesh, inlets, reports)?);
     }
-    let Some(ready) = await_ready(&from_workers, executors)? else { return Ok(()) };
+    let Some(ready) = await_ready(&from_workers, threads)? else { return Ok(()) };
     let doorbells: Arc<[Doorbell]> = ready.iter().map(|ready| ready.doorbell.clone()).collect();
     let (wakeups, wakers) = ready.into_iter().map(|it| (it.wakeup, ManuallyDrop::new(it.waker))).unzip();
     from_workers.wakers = wakers;
@@ -169,18 +169,16 @@ fn serve(
 /// Waits until every worker can be woken. `None` when one of them has ended in order.
 fn await_ready(
     from_workers: &FromWorkers<'_>,
-    mut executors: Vec<ExecutorJoinHandle<()>>,
+    mut threads: Vec<WorkerThread>,
 ) -> Result<Option<Vec<Ready>>, Failure> {
-    let mut ready: Vec<Option<Ready>> = executors.iter().map(|_| None).collect();
+    let mut ready: Vec<Option<Ready>> = threads.iter().map(|_| None).collect();
     while ready.iter().any(Option::is_none) {
         match from_workers.next() {
             WorkerReport::Ready(worker, its) => ready[worker] = Some(its),
             WorkerReport::Read => unreachable!("no worker knows its files yet"),
             WorkerReport::Ended(result) => return result.map(|()| None),
             WorkerReport::Unbegun(worker) => {
-                let ended = executors.swap_remove(worker).join();
-                let failure = |error| executor_failure(error, &from_workers.shared.config);
-                return ended.map(|()| None).map_err(failure);
+                return threads.swap_remove(worker).join(&from_workers.shared.config).map(|()| None);
             }
         }
     }
@@ -202,7 +200,7 @@ fn load(
     shared.set_id_base(id_base_us);
     for (index, sender) in shard_data.iter().enumerate() {
         let _ = sender.send(data.shard(index)); // A worker that has ended says so by its report.
-        Net::unpark(wakeups[index].as_fd());
+        net::unpark(wakeups[index].as_fd());
     }
     let mut unread = shard_data.len();
     while unread > 0 {
@@ -214,7 +212,7 @@ fn load(
     }
     data.settle(shared.config.discard_cut)?;
     shared.loading.open_logs();
-    wakeups.iter().for_each(|wakeup| Net::unpark(wakeup.as_fd()));
+    wakeups.iter().for_each(|wakeup| net::unpark(wakeup.as_fd()));
     Ok(Some(data))
 }
 
@@ -262,26 +260,66 @@ struct Inlets {
     data: mpsc::Receiver<recovery::ShardData>,
 }
 
+/// The thread of a worker.
+enum WorkerThread {
+    /// With an executor on io_uring.
+    Executor(ExecutorJoinHandle<()>),
+    Plain(std::thread::JoinHandle<()>),
+}
+
+impl WorkerThread {
+    /// Waits for the end of a thread whose work has not begun.
+    fn join(self, config: &Config) -> Result<(), Failure> {
+        match self {
+            WorkerThread::Executor(executor) => {
+                executor.join().map_err(|error| executor_failure(error, config))
+            }
+            WorkerThread::Plain(thread) => {
+                thread.join().map_err(|_| Failure::Executor("its thread has panicked".to_owned()))
+            }
+        }
+    }
+}
+
 fn spawn_worker(
     shared: Arc<Shared>,
     mesh: Mesh,
     inlets: Inlets,
     reports: Reports,
-) -> Result<ExecutorJoinHandle<()>, Failure> {
+) -> Result<WorkerThread, Failure> {
     let index = reports.index;
-    let config = shared.config.clone();
-    let placement = shared.config.cpu_of(index).map_or(Placement::Unbound, Placement::Fixed);
+    let (backend, config) = (shared.io, shared.config.clone());
+    let cpu = config.cpu_of(index);
     let work = move || async move {
         let reports = reports.begin();
         let result = work(index, shared, mesh, inlets, &reports).await;
         let _ = reports.send(WorkerReport::Ended(result)); // Not heard while the process is ending.
     };
-    let executor = LocalExecutorBuilder::new(placement)
-        .name(&format!("kvlite-{index}"))
+    let name = format!("kvlite-{index}");
+    if backend == Backend::Epoll {
+        let on_cpu = move || {
+            bind(cpu);
+            futures_lite::future::block_on(work());
+        };
+        let thread = std::thread::Builder::new().name(name).spawn(on_cpu);
+        return thread.map(WorkerThread::Plain).map_err(Failure::Thread);
+    }
+    let executor = LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
+        .name(&name)
         .io_memory(EXECUTOR_IO_BYTES)
         .blocking_thread_pool_placement(PoolPlacement::Custom(Vec::new())) // No helper: the snapshotter has its own.
         .spawn(work);
-    executor.map_err(|error| executor_failure(error, &config))
+    executor.map(WorkerThread::Executor).map_err(|error| executor_failure(error, &config))
+}
+
+/// Binds this thread to a CPU. Whether that is allowed was found out before; where it fails all the same, the worker
+/// runs on any.
+fn bind(cpu: Option<usize>) {
+    if let Some(cpu) = cpu {
+        let mut cpus = CpuSet::new();
+        cpus.set(cpu);
+        let _ = sched_setaffinity(None, &cpus);
+    }
 }
 
 fn executor_failure(error: GlommioError<()>, config: &Config) -> Failure {
@@ -293,6 +331,13 @@ fn executor_failure(error: GlommioError<()>, config: &Config) -> Failure {
     }
 }
 
+fn network_failure(error: std::io::Error, shared: &Shared) -> Failure {
+    match shared.io {
+        Backend::IoUring => ring_failure(error, &shared.config),
+        Backend::Epoll => Failure::from_start(error, Failure::Network),
+    }
+}
+
 async fn work(
     index: usize,
     shared: Arc<Shared>,
@@ -301,8 +346,8 @@ async fn work(
     reports: &mpsc::Sender<WorkerReport>,
 ) -> Result<(), Failure> {
     let Inlets { listeners, start, data } = inlets;
-    let net = Net::new().map_err(|error| ring_failure(error, &shared.config))?;
-    let wakeup = net.wakeup().try_clone_to_owned().map_err(Failure::NetworkRing)?;
+    let net = Net::new(shared.io).map_err(|error| network_failure(error, &shared))?;
+    let wakeup = net.wakeup().try_clone_to_owned().map_err(Failure::Network)?;
     let waker = std::future::poll_fn(|context| Poll::Ready(context.waker().clone())).await;
     let _ = reports.send(WorkerReport::Ready(index, Ready { doorbell: net.doorbell(), wakeup, waker }));
     // Nothing is served yet, so this thread may wait for the others.
@@ -311,7 +356,7 @@ async fn work(
     shared.note_thread(index);
     let files = ShardFiles { data, read: reports.clone() };
     let worker = Worker::new(index, shared, net, mesh, files);
-    let mut worker = worker.map_err(|error| Failure::from_start(error, Failure::NetworkRing))?;
+    let mut worker = worker.map_err(|error| Failure::from_start(error, Failure::Network))?;
     worker.accept_at(listeners);
     worker.run().await
 }

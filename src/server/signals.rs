@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 use super::listeners::SocketFile;
 use crate::failure::Failure;
 use crate::logging;
-use crate::net::Net;
+use crate::net;
 use crate::shared::Shared;
 
 /// Signals that end the server in order. The last two say that it is about to lose its power, or its right to a CPU.
@@ -79,7 +79,7 @@ pub(super) fn stop_on_signal() -> Result<Arc<Stoppable>, Failure> {
                 logging::exit(128 + signal);
             }
             tracing::info!("stopping at {name}; a second signal ends at once");
-            wakeups.iter().for_each(|wakeup| Net::unpark(wakeup.as_fd()));
+            wakeups.iter().for_each(|wakeup| net::unpark(wakeup.as_fd()));
         }
     };
     let thread = std::thread::Builder::new().name("kvlite-signals".to_owned()).spawn(wait);

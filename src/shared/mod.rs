@@ -12,6 +12,7 @@ use shard::Clocks;
 
 use crate::clock::{self, Clock, Reading};
 use crate::config::{Boot, Config};
+use crate::net::Backend;
 use backups::Backups;
 use progress::Loading;
 
@@ -46,6 +47,8 @@ impl Gauge {
 pub struct Shared {
     /// The options.
     pub config: Config,
+    /// By what the kernel is asked.
+    pub io: Backend,
     /// The port on which RESP is really spoken.
     pub resp_port: Option<u16>,
     /// When the server started.
@@ -89,10 +92,17 @@ struct Pulse {
 
 impl Shared {
     /// What is known when the server starts.
-    pub(crate) fn new(config: Config, resp_port: Option<u16>, started: Instant, loading: Loading) -> Shared {
+    pub(crate) fn new(
+        config: Config,
+        io: Backend,
+        resp_port: Option<u16>,
+        started: Instant,
+        loading: Loading,
+    ) -> Shared {
         let pulses = (0..config.shard_count()).map(|_| Pulse::default()).collect();
         Shared {
             config,
+            io,
             resp_port,
             started,
             clock: SharedClock::default(),
@@ -223,6 +233,7 @@ fn announce(shared: &Shared) {
         resp = address(shared.resp_port.unwrap_or(0)),
         unix = shown(&config.unix_socket),
         shards = config.shard_count(),
+        io = %shared.io,
         data = %config.wal_path.display(),
         sync = ?config.sync_mode,
         started_ms = shared.started.elapsed().as_millis() as u64,

@@ -37,7 +37,7 @@ use crate::durability::journal::Outcome;
 use crate::failure::Failure;
 use crate::mesh::Mesh;
 use crate::net::listener::Endpoint;
-use crate::net::{Doorbell, Event, Net};
+use crate::net::{self, Backend, Doorbell, Event, Net};
 use crate::shared::Shared;
 use accept::Acceptor;
 use clients::Clients;
@@ -142,8 +142,10 @@ impl Worker {
         let config = &self.shared.config;
         let spin = Duration::from_micros(config.spin_us.into());
         let tick = config.ttl_check_interval.min(Duration::from_millis(TICK_MS));
-        let wakeup = self.net.wakeup_file().map_err(Failure::NetworkRing)?;
-        self.spawn_ticker(tick).map_err(Failure::NetworkRing)?;
+        let wakeup = self.net.wakeup_file().map_err(Failure::Network)?;
+        if wakeup.is_some() {
+            self.spawn_ticker(tick).map_err(Failure::Network)?;
+        }
         let mut idle_since = None;
         loop {
             let reads_back = self.lifecycle.is_loading() && self.go_on_loading()?;
@@ -153,7 +155,7 @@ impl Worker {
             }
             if progressed {
                 idle_since = None;
-                glommio::yield_if_needed().await;
+                self.let_others_run().await;
                 continue;
             }
             if !spin.is_zero() && idle_since.get_or_insert_with(Instant::now).elapsed() < spin {
@@ -162,8 +164,8 @@ impl Worker {
             }
             idle_since = None;
             let siblings = self.runtime.awaited_siblings();
-            if !self.awaits_threads() {
-                // The executor has nothing else to do: wait where the work comes from.
+            let Some(wakeup) = wakeup.as_ref().filter(|_| self.awaits_threads()) else {
+                // There is no executor, or it has nothing else to do: wait where the work comes from.
                 let patience = self.until_due();
                 if self.mesh.fall_asleep() {
                     match siblings {
@@ -173,23 +175,30 @@ impl Worker {
                         }
                         None => self.net.wait(patience),
                     }
-                    .map_err(Failure::NetworkRing)?;
+                    .map_err(Failure::Network)?;
                     self.mesh.wake_up();
                 }
                 continue;
-            }
+            };
             if siblings.is_some() || self.clients.next_gathered_us().is_some() {
-                glommio::yield_if_needed().await;
+                self.let_others_run().await;
                 continue;
             }
             self.net.parking();
             if !self.net.ready() && self.mesh.fall_asleep() {
-                wakeup.read_at(0, 8).await.map_err(|error| Failure::NetworkRing(error.into()))?;
+                wakeup.read_at(0, 8).await.map_err(|error| Failure::Network(error.into()))?;
                 self.mesh.wake_up();
             }
             self.net.unparked();
         }
         self.runtime.close()
+    }
+
+    /// Lets the executor's own tasks run, where there is one.
+    async fn let_others_run(&self) {
+        if self.shared.io == Backend::IoUring {
+            glommio::yield_if_needed().await;
+        }
     }
 
     /// Whether another thread works for this one, and will wake it by its executor.
@@ -210,7 +219,7 @@ impl Worker {
         glommio::spawn_local(async move {
             loop {
                 glommio::timer::sleep(tick).await;
-                Net::unpark(std::os::fd::AsFd::as_fd(&*wakeup));
+                net::unpark(std::os::fd::AsFd::as_fd(&*wakeup));
             }
         })
         .detach();
@@ -228,7 +237,7 @@ impl Worker {
         self.choose_gathering();
         let mut events = std::mem::take(&mut self.events);
         let mut trace = Trace::begin();
-        let mut progressed = self.net.turn(&mut events).map_err(Failure::NetworkRing)?;
+        let mut progressed = self.net.turn(&mut events).map_err(Failure::Network)?;
         trace.end_part("net_us");
         let began = self.clock.begin_turn();
         self.shared.beat(self.index, self.clock.now().uptime_ms);

@@ -11,8 +11,8 @@ use super::{ShardFiles, Worker};
 use crate::client::Stage;
 use crate::config::Config;
 use crate::mesh::{AcceptedSocket, Mesh};
-use crate::net::Net;
 use crate::net::listener::Endpoint;
+use crate::net::{Backend, Net};
 use crate::recovery;
 use crate::shared::Shared;
 
@@ -37,10 +37,10 @@ fn with_worker_of(flags: &[&str], test: impl FnOnce(&mut Worker)) {
     let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound).io_memory(64 * 1024);
     executor.make().unwrap().run(async {
         let found = recovery::lock(&config).unwrap();
-        let shared = Arc::new(Shared::new(config, None, Instant::now(), found.loading()));
+        let shared = Arc::new(Shared::new(config, Backend::of_test(), None, Instant::now(), found.loading()));
         let (sender, data) = mpsc::channel();
         sender.send(found.prepare(&shared.loading).unwrap().shard(0)).unwrap();
-        let (net, mut mesh) = (Net::new().unwrap(), Mesh::connect_all(1, 64).remove(0));
+        let (net, mut mesh) = (Net::new(Backend::of_test()).unwrap(), Mesh::connect_all(1, 64).remove(0));
         mesh.connect(&[net.doorbell()]);
         shared.loading.open_logs();
         let files = ShardFiles { data, read: mpsc::channel().0 };

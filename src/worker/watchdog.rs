@@ -307,6 +307,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::net::Backend;
     use crate::recovery;
     use crate::shared::Shared;
 
@@ -354,7 +355,7 @@ mod tests {
         let config =
             Config::parse_from_args(["kvlite", "--wal-path", path, "--shards", "2"], vec![0]).unwrap();
         let found = recovery::lock(&config).unwrap();
-        let shared = Shared::new(config, None, Instant::now(), found.loading());
+        let shared = Shared::new(config, Backend::of_test(), None, Instant::now(), found.loading());
         assert!(shared.waits_in_system_call(0), "a thread that is not known");
         let is_over = AtomicBool::new(false);
         let (mut reader, writer) = std::io::pipe().unwrap();

@@ -7,7 +7,7 @@ use wal::Place;
 
 use super::*;
 use crate::durability::disk_health::SLOW_SYNC;
-use crate::net::SocketId;
+use crate::net::{Backend, SocketId};
 
 const REQUEST_ID: RequestId = RequestId { socket: SocketId { index: 0, generation: 0 }, sequence: 0 };
 
@@ -56,7 +56,7 @@ fn in_always_a_sync_never_meets_a_segment_that_is_only_allocated() {
 #[test]
 fn what_changes_during_a_sync_is_written_and_synced_together_after_it() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut net, mut mesh) = (Net::new().unwrap(), Mesh::connect_all(1, 4).remove(0));
+    let (mut net, mut mesh) = (Net::new(Backend::of_test()).unwrap(), Mesh::connect_all(1, 4).remove(0));
     let mut journal = syncing(directory.path(), &mut net, &mut mesh);
     let first = journal.log.written_seq();
     for _ in 0..3 {
@@ -83,7 +83,7 @@ fn what_changes_during_a_sync_is_written_and_synced_together_after_it() {
 #[test]
 fn a_sync_waits_for_those_who_were_answered_after_the_last_one_but_not_for_long() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut net, mut mesh) = (Net::new().unwrap(), Mesh::connect_all(1, 4).remove(0));
+    let (mut net, mut mesh) = (Net::new(Backend::of_test()).unwrap(), Mesh::connect_all(1, 4).remove(0));
     let mut journal = syncing(directory.path(), &mut net, &mut mesh);
     let change = |journal: &mut Journal, mesh: &mut Mesh| {
         journal.changes.push(&Change::Put { key: b"key", value: b"value", deadline_ms: None });
@@ -125,7 +125,7 @@ fn a_sync_waits_for_those_who_were_answered_after_the_last_one_but_not_for_long(
 #[test]
 fn in_everysec_a_slow_sync_makes_those_wait_who_change_something() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut net, mut mesh) = (Net::new().unwrap(), Mesh::connect_all(1, 4).remove(0));
+    let (mut net, mut mesh) = (Net::new(Backend::of_test()).unwrap(), Mesh::connect_all(1, 4).remove(0));
     let mut journal = journal(directory.path(), "everysec");
     let command = shard::command::find(b"SET").expect("a command");
     let args = [Span { start: 0, len: 3 }, Span { start: 3, len: 5 }];
@@ -160,7 +160,7 @@ fn in_everysec_a_slow_sync_makes_those_wait_who_change_something() {
 #[test]
 fn a_part_of_a_transaction_that_comes_after_a_failed_sync_frees_its_locks() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut net, mut mesh) = (Net::new().unwrap(), Mesh::connect_all(1, 4).remove(0));
+    let (mut net, mut mesh) = (Net::new(Backend::of_test()).unwrap(), Mesh::connect_all(1, 4).remove(0));
     let mut journal = syncing(directory.path(), &mut net, &mut mesh);
     for _ in 0..journal.commit.files_left() {
         journal.on_synced(Err(io::ErrorKind::Other.into()), &mut net, &mut mesh);
@@ -178,7 +178,7 @@ fn a_part_of_a_transaction_that_comes_after_a_failed_sync_frees_its_locks() {
 #[test]
 fn the_end_of_a_log_does_not_pass_over_a_sync_that_is_under_way() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut net, mut mesh) = (Net::new().unwrap(), Mesh::connect_all(1, 4).remove(0));
+    let (mut net, mut mesh) = (Net::new(Backend::of_test()).unwrap(), Mesh::connect_all(1, 4).remove(0));
     let mut journal = syncing(directory.path(), &mut net, &mut mesh);
     assert!(journal.awaits_sync());
     let timeout = journal.health.timeout();
@@ -190,7 +190,7 @@ fn the_end_of_a_log_does_not_pass_over_a_sync_that_is_under_way() {
 #[test]
 fn after_a_failed_sync_only_a_snapshot_makes_the_log_durable() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut net, mut mesh) = (Net::new().unwrap(), Mesh::connect_all(1, 4).remove(0));
+    let (mut net, mut mesh) = (Net::new(Backend::of_test()).unwrap(), Mesh::connect_all(1, 4).remove(0));
     let mut journal = syncing(directory.path(), &mut net, &mut mesh);
     assert!(answers(&mut mesh, &mut net).is_empty(), "the answer waits for the sync");
     assert_eq!(journal.refusal(), None);
