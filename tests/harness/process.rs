@@ -40,6 +40,11 @@ pub fn program() -> PathBuf {
     std::env::var_os("KVLITE_TEST_SERVER").map_or_else(|| env!("CARGO_BIN_EXE_kvlite").into(), PathBuf::from)
 }
 
+/// By what servers under test ask the kernel, unless a test says otherwise: `KVLITE_TEST_IO`, or else io_uring.
+pub fn io_backend() -> String {
+    std::env::var("KVLITE_TEST_IO").unwrap_or_else(|_| "io_uring".to_owned())
+}
+
 /// A command line of the program under test, free of the `KVLITE_*` variables of the shell that runs the tests.
 pub fn command() -> Command {
     command_under(&[])
@@ -55,6 +60,7 @@ fn command_under(under: &[String]) -> Command {
             command.env_remove(name);
         }
     }
+    command.env("KVLITE_IO", io_backend());
     command.stdin(Stdio::null());
     command
 }

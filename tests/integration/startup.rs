@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use rustix::process::Signal;
 
+use crate::client::Value;
 use crate::process::{Ended, Server, command, free_port, free_ports, run_to_end, within_deadline};
 
 /// Runs the program with these flags, a data directory and ports of its own, until it ends.
@@ -198,13 +199,31 @@ pub fn without_system_call<T: Send>(number: i64, errno: u32, work: impl FnOnce()
     })
 }
 
+/// Setup, enter and register have these numbers on every architecture.
+const IO_URING_CALLS: [i64; 3] = [425, 426, 427];
+
+#[test]
+fn a_system_without_io_uring_is_served_by_epoll() {
+    for (errno, call) in [(1, 425), (1, 426), (1, 427), (38, 425)] {
+        let server = without_system_call(call, errno, || Server::start(2, &["--io", "auto"]));
+        assert_eq!(server.text().ask_one("SET key value"), "+OK");
+        let mut client = server.resp();
+        assert_eq!(client.ask("GET key"), Value::bulk("value"));
+        let info = client.ask("INFO server");
+        assert!(String::from_utf8_lossy(info.bytes()).contains("\r\nio_backend:epoll\r\n"), "{info:?}");
+        assert!(server.text().ask_one("HEALTH").contains("\"io_backend\":\"epoll\""));
+        let log = server.log.text();
+        assert_eq!(log.matches("io_uring cannot be used").count(), 1, "{log}");
+        assert!(log.contains("io_uring_setup, io_uring_enter and io_uring_register") || errno != 1, "{log}");
+        assert!(log.contains(" io=epoll "), "{log}");
+    }
+}
+
 #[test]
 fn a_system_without_io_uring_is_told_what_to_do() {
-    // Setup, enter and register have these numbers on every architecture.
-    const IO_URING_CALLS: [i64; 3] = [425, 426, 427];
     for (errno, remedy) in [(1, "seccomp profile"), (38, "Linux 6.1")] {
         for call in IO_URING_CALLS {
-            let ended = without_system_call(call, errno, || run(&[]));
+            let ended = without_system_call(call, errno, || run(&["--io", "io_uring"]));
             assert_eq!(ended.status.code(), Some(78), "call {call}: {ended:?}");
             assert!(ended.output.contains("io_uring is not available"), "{ended:?}");
             assert!(ended.output.contains(remedy), "{ended:?}");
@@ -220,7 +239,8 @@ fn too_little_locked_memory_for_all_shards_is_told_with_what_they_need() {
     let (port, resp_port) = free_ports();
     let mut limited = std::process::Command::new("prlimit");
     limited.arg("--memlock=2097152:2097152").arg(crate::process::program());
-    limited.args(["--host", "127.0.0.1", "--shards", "16", "--wal-segment-size", "64k", "--wal-path"]);
+    limited.args(["--io", "io_uring", "--host", "127.0.0.1", "--shards", "16"]);
+    limited.args(["--wal-segment-size", "64k", "--wal-path"]);
     limited.arg(directory.path());
     limited.args(["--port", &port.to_string(), "--resp-port", &resp_port.to_string()]);
     limited.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
@@ -324,10 +344,18 @@ fn too_little_locked_memory_is_told_by_its_limit() {
     let mut limited = std::process::Command::new("prlimit");
     limited.arg("--memlock=65536:65536").arg(crate::process::program());
     limited.args(["--host", "127.0.0.1", "--port", &free_port().to_string(), "--resp-port", "0"]);
-    limited.arg("--wal-path").arg(directory.path());
+    limited.args(["--io", "io_uring", "--wal-path"]).arg(directory.path());
     let ended = run_to_end(limited);
     assert_eq!(ended.status.code(), Some(78), "{ended:?}");
     assert!(ended.output.contains("locked memory is 65536 bytes"), "{ended:?}");
+}
+
+#[test]
+fn too_little_locked_memory_for_io_uring_is_enough_for_epoll() {
+    let server = Server::start_under(&["prlimit", "--memlock=65536:65536"], 2, &["--io", "auto"]);
+    assert_eq!(server.text().ask_one("SET key value"), "+OK");
+    let log = server.log.text();
+    assert!(log.contains("locked memory is 65536 bytes") && log.contains(" io=epoll "), "{log}");
 }
 
 #[test]
