@@ -12,7 +12,7 @@ use kvlite::config::usable_cpus;
 
 use harness::load::{Generator, Load, Sample};
 use harness::report::{Report, median, median_ratio, ratio};
-use harness::server::{Contender, DataDir, Server, is_redis};
+use harness::server::{Contender, DataDir, Flavour, Server, is_redis};
 use harness::{Common, Outcome, plot};
 
 /// Compares kvlite with redis-server and memcached, in turns, and prints Markdown tables
@@ -192,8 +192,37 @@ fn settings(options: &Options) -> Outcome<Vec<Setting>> {
         ],
     };
     let mut settings = vec![one_core, two_cores, synced, memcached, analytics];
+    settings.extend(on_epoll(&settings, options));
     settings.extend(variations(&one, &other, options));
     Ok(settings)
+}
+
+/// The settings that show the epoll backend beside io_uring: one core, two cores, every write synced.
+fn on_epoll(settings: &[Setting], options: &Options) -> Vec<Setting> {
+    let names = ["one core, epoll", "two cores, epoll", "one core, every write synced, epoll"];
+    let on_epoll = |(name, setting): (&'static str, &Setting)| {
+        let cpus = &setting.contenders[0].cpus;
+        let (sync, redis) = match setting.contenders[1].flavour {
+            Flavour::Redis { appendfsync: Some(sync) } => {
+                (sync, Contender::redis("Redis AOF always", Some(sync), cpus))
+            }
+            _ => ("everysec", Contender::redis("Redis", None, cpus)),
+        };
+        let kvlite = |io| {
+            let name = format!("kvlite {io}");
+            Contender::kvlite(&name, &options.common.kvlite_binary, sync, cpus).with(&["--io", io])
+        };
+        Setting {
+            name,
+            text: setting.text.clone(),
+            load: setting.load.clone(),
+            depths: setting.depths.clone(),
+            commands: setting.commands.clone(),
+            seconds_factor: setting.seconds_factor,
+            contenders: vec![kvlite("epoll"), redis, kvlite("io_uring")],
+        }
+    };
+    names.into_iter().zip(settings).map(on_epoll).collect()
 }
 
 /// What else requests can look like: larger values, keys of which some are used much more than others, more clients,

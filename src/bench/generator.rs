@@ -191,7 +191,7 @@ impl<'a> Generator<'a> {
         thread: u64,
         connections: Vec<Connection>,
     ) -> Result<Generator<'a>, Failure> {
-        let mut net = Net::new(shared.backend).map_err(Failure::ring)?;
+        let mut net = Net::new(shared.backend).map_err(|error| Failure::no_network(shared.backend, error))?;
         let (mut clients, mut sockets) = (Vec::new(), Vec::new());
         let threads = u64::from(options.threads);
         for (position, Connection { socket, shard }) in connections.into_iter().enumerate() {
@@ -247,7 +247,7 @@ impl<'a> Generator<'a> {
             if self.waiting == 0 && self.is_over(now_ns) {
                 return Ok(self.tally);
             }
-            let progressed = self.net.turn(&mut events).map_err(Failure::ring_broke)?;
+            let progressed = self.net.turn(&mut events).map_err(Failure::Network)?;
             for event in events.drain(..) {
                 self.handle(event)?;
             }
@@ -292,7 +292,7 @@ impl<'a> Generator<'a> {
         let patience = next_due_ns
             .map_or(SLEEP_MAX, |due_ns| Duration::from_nanos(due_ns.saturating_sub(now_ns)).min(SLEEP_MAX));
         if patience > SPIN_BELOW {
-            self.net.wait(patience).map_err(Failure::ring_broke)?;
+            self.net.wait(patience).map_err(Failure::Network)?;
         }
         Ok(())
     }

@@ -66,19 +66,19 @@ pub enum Failure {
     Silent(Duration),
     /// Another thread has failed.
     Stopped,
-    /// The system refuses a network ring, or a thread.
+    /// The system refuses io_uring, or a thread.
     System(crate::failure::Failure),
-    /// The network ring failed.
-    RingBroke(io::Error),
+    /// The network failed.
+    Network(io::Error),
 }
 
 impl Failure {
-    fn ring(error: io::Error) -> Failure {
-        Failure::System(crate::failure::Failure::IoUring(error))
-    }
-
-    fn ring_broke(error: io::Error) -> Failure {
-        Failure::RingBroke(error)
+    /// A network that could not be made.
+    fn no_network(backend: Backend, error: io::Error) -> Failure {
+        Failure::System(match backend {
+            Backend::IoUring => crate::failure::Failure::IoUring(error),
+            Backend::Epoll => crate::failure::Failure::from_start(error, crate::failure::Failure::Network),
+        })
     }
 
     /// The status with which the process exits.
@@ -112,7 +112,7 @@ impl fmt::Display for Failure {
             Failure::Silent(timeout) => write!(f, "the server has not answered for {timeout:?} (--timeout)"),
             Failure::Stopped => write!(f, "stopped, because another thread failed"),
             Failure::System(failure) => write!(f, "{failure}"),
-            Failure::RingBroke(error) => write!(f, "the network ring failed: {error}"),
+            Failure::Network(error) => write!(f, "the network failed: {error}"),
         }
     }
 }

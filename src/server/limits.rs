@@ -94,7 +94,6 @@ pub(super) fn set_files_aside(config: &Config) -> Result<u32, Failure> {
 /// Chooses by what the kernel is asked: as `--io` says, or by what the system allows.
 pub(super) fn choose_backend(config: &Config) -> Result<Backend, Failure> {
     if config.io == Io::Epoll {
-        Backend::Epoll.probe().map_err(Failure::Network)?;
         return Ok(Backend::Epoll);
     }
     let refused = raise_locked_memory(config).and_then(|()| probe_io_uring(config)).err();
@@ -107,7 +106,6 @@ pub(super) fn choose_backend(config: &Config) -> Result<Backend, Failure> {
                 "io_uring cannot be used, epoll takes its place: nothing is less safe, but each command costs more \
                  CPU; allow io_uring as the cause says, or choose --io epoll"
             );
-            Backend::Epoll.probe().map_err(Failure::Network)?;
             Ok(Backend::Epoll)
         }
         Some(failure) => Err(failure),
