@@ -8,7 +8,7 @@ FAULT_ROUNDS ?= 40
 DAMAGE_CASES ?= 2000
 FUZZ_CASES ?= 20000
 
-.PHONY: build run test sim crash damage faults fuzz bench bench-instructions bench-server analytics-quality fmt lint check
+.PHONY: build run test test-epoll sim crash damage faults fuzz bench bench-instructions bench-server analytics-quality fmt lint check
 
 build: ## the release binary: target/release/kvlite
 	$(CARGO) build --release
@@ -18,6 +18,9 @@ run: ## serves on 6380 (text) and 6379 (Redis protocol); options: make run ARGS=
 
 test: ## every test of the workspace
 	$(CARGO) test --workspace
+
+test-epoll: ## the tests of the server once more, on epoll in place of io_uring
+	KVLITE_TEST_IO=epoll $(CARGO) test --lib --test integration --test crash --test faults
 
 sim: ## shards and logs on a simulated disk, many seeds, some minutes; options: make sim SIM_SEEDS=1000000
 	KVLITE_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --profile sim -p kvlite --test sim

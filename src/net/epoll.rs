@@ -311,9 +311,8 @@ impl Epoll {
     /// Waits until so many sockets have something to receive, something else has happened, or patience ends.
     fn wait_for_sockets(&mut self, count: usize, patience: Duration) -> io::Result<()> {
         self.has_looked = true;
-        self.look(patience)?;
         if count <= 1 {
-            return Ok(());
+            return self.look(patience);
         }
         let until = Instant::now() + patience;
         while !self.has_news && self.sendable.is_empty() && self.readable.len() < count {
