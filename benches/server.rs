@@ -199,7 +199,7 @@ fn settings(options: &Options) -> Outcome<Vec<Setting>> {
 
 /// The settings that show the epoll backend beside io_uring: one core, two cores, every write synced.
 fn on_epoll(settings: &[Setting], options: &Options) -> Vec<Setting> {
-    let names = ["one core, epoll", "two cores, epoll", "one core, every write synced, epoll"];
+    let names = ["epoll on one core", "epoll on two cores", "epoll on one core, every write synced"];
     let on_epoll = |(name, setting): (&'static str, &Setting)| {
         let cpus = &setting.contenders[0].cpus;
         let (sync, redis) = match setting.contenders[1].flavour {
