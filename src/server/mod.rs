@@ -4,7 +4,9 @@
 
 mod limits;
 mod listeners;
+mod notify;
 mod signals;
+mod stuck_workers;
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
@@ -113,6 +115,7 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
         stoppable.unix_socket.get_or_init(|| file);
     }
     let shared = Arc::new(Shared::new(config, resp_port, started, found.loading()));
+    notify::tell_service_manager(shared.clone())?;
     let result = serve(&shared, found, sockets, &stoppable.running);
     stoppable.remove_unix_socket();
     logging::flush(); // The last line needs room.

@@ -10,6 +10,7 @@ use signal_hook::consts::{
 use signal_hook::iterator::Signals;
 
 use super::listeners::SocketFile;
+use super::notify;
 use crate::failure::Failure;
 use crate::logging;
 use crate::net::Net;
@@ -80,6 +81,7 @@ pub(super) fn stop_on_signal() -> Result<Arc<Stoppable>, Failure> {
             }
             tracing::info!("stopping at {name}; a second signal ends at once");
             wakeups.iter().for_each(|wakeup| Net::unpark(wakeup.as_fd()));
+            notify::tell_stopping();
         }
     };
     let thread = std::thread::Builder::new().name("kvlite-signals".to_owned()).spawn(wait);

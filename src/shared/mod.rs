@@ -144,10 +144,15 @@ impl Shared {
         self.pulses[worker].thread.store(thread, Ordering::Relaxed);
     }
 
+    /// The thread of a worker, as the system numbers it; 0 before that has begun.
+    pub fn thread(&self, worker: usize) -> i32 {
+        self.pulses[worker].thread.load(Ordering::Relaxed)
+    }
+
     /// Whether the thread of a worker waits in a system call. One that runs, waits for a CPU or was stopped does not.
     /// Where the system does not tell, it is taken to.
     pub fn waits_in_system_call(&self, worker: usize) -> bool {
-        let thread = self.pulses[worker].thread.load(Ordering::Relaxed);
+        let thread = self.thread(worker);
         let stat = std::fs::read(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
         // The state stands behind the thread's name, which is in parentheses.
         let state = stat.rsplit(|byte| *byte == b')').next().and_then(|rest| rest.get(1));
