@@ -82,7 +82,12 @@ fn tell_of_serving(shared: &Shared) {
         match stuck {
             Some(Stuck { shard, computes, since }) if stuck_before != Some(shard) => {
                 let (ms, does) = (since.as_millis() as u64, if computes { "computes" } else { "waits" });
-                tracing::error!(shard, ms, does, "a worker is stuck in one turn: the watchdog hears nothing from here on");
+                tracing::error!(
+                    shard,
+                    ms,
+                    does,
+                    "a worker is stuck in one turn: the watchdog hears nothing from here on"
+                );
             }
             _ => {}
         }

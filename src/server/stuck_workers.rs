@@ -137,7 +137,11 @@ mod tests {
         let at = |cpu_s: u64, waits: bool| Activity { cpu: Duration::from_secs(cpu_s), waits };
         let seconds = |(computed, waited): (Duration, Duration)| (computed.as_secs(), waited.as_secs());
         let mut seen = Seen::default();
-        assert_eq!(seconds(seen.look(7, STEP, at(100, true))), (0, 0), "what was before this turn is no part of it");
+        assert_eq!(
+            seconds(seen.look(7, STEP, at(100, true))),
+            (0, 0),
+            "what was before this turn is no part of it"
+        );
         assert_eq!(seconds(seen.look(7, STEP, at(101, true))), (1, 1));
         assert_eq!(seconds(seen.look(7, STEP, at(103, false))), (3, 1));
         // It waits for its disk, or gets no CPU.

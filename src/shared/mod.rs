@@ -11,7 +11,7 @@ use std::time::Instant;
 use shard::Clocks;
 
 use crate::clock::{self, Clock, Reading};
-use crate::config::{Boot, Config};
+use crate::config::{Boot, Config, value_name};
 use backups::Backups;
 use progress::Loading;
 
@@ -224,14 +224,14 @@ fn announce(shared: &Shared) {
     let shown =
         |path: &Option<PathBuf>| path.as_ref().map_or("off".to_owned(), |path| path.display().to_string());
     tracing::info!(
-        text = address(config.port),
-        resp = address(shared.resp_port.unwrap_or(0)),
-        unix = shown(&config.unix_socket),
+        version = %env!("CARGO_PKG_VERSION"),
+        text = %address(config.port),
+        resp = %address(shared.resp_port.unwrap_or(0)),
+        unix = %shown(&config.unix_socket),
         shards = config.shard_count(),
-        data = %config.wal_path.display(),
-        sync = ?config.sync_mode,
-        started_ms = shared.started.elapsed().as_millis() as u64,
-        "kvlite {} is ready",
-        env!("CARGO_PKG_VERSION"),
+        path = %config.wal_path.display(),
+        sync = %value_name(config.sync_mode),
+        ms = shared.started.elapsed().as_millis() as u64,
+        "kvlite is ready"
     );
 }
