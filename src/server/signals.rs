@@ -71,7 +71,6 @@ pub(super) fn stop_on_signal() -> Result<Arc<Stoppable>, Failure> {
             let loaded = stopped.running.get().filter(|running| running.shared.loading.is_over());
             let Some(Running { shared, wakeups }) = loaded else {
                 tracing::info!(signal = %name, "stopped before the data was loaded");
-                notify::tell_stopping();
                 stopped.remove_unix_socket();
                 logging::exit(0)
             };
@@ -81,8 +80,8 @@ pub(super) fn stop_on_signal() -> Result<Arc<Stoppable>, Failure> {
                 logging::exit(128 + signal);
             }
             tracing::info!(signal = %name, "stopping; a second signal ends at once");
+            notify::tell_stopping(); // Before the workers know, who may be quick to end.
             wakeups.iter().for_each(|wakeup| Net::unpark(wakeup.as_fd()));
-            notify::tell_stopping();
         }
     };
     let thread = std::thread::Builder::new().name("kvlite-signals".to_owned()).spawn(wait);

@@ -1,6 +1,7 @@
 //! A service manager as the server sees it: the socket that `NOTIFY_SOCKET` names.
 
 use std::os::unix::net::UnixDatagram;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -9,7 +10,7 @@ use crate::process::{DEADLINE, Server};
 
 /// It hears what one server says, in order.
 pub struct ServiceManager {
-    socket: UnixDatagram,
+    heard: mpsc::Receiver<String>,
     directory: TempDir,
 }
 
@@ -19,18 +20,25 @@ impl ServiceManager {
         let directory = TempDir::with_prefix("kvlite-notify-").expect("the temporary directory is writable");
         let path = directory.path().join("notify.sock");
         let socket = UnixDatagram::bind(&path).expect("a socket can be bound in an own directory");
-        socket.set_read_timeout(Some(DEADLINE)).expect("no timeout of zero");
+        // A server whose words are not read waits with the next ones: here they are read as they come.
+        let (sender, heard) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut message = [0; 4096];
+            while let Ok(bytes) = socket.recv(&mut message) {
+                let text = String::from_utf8(message[..bytes].to_vec()).expect("it speaks UTF-8");
+                if sender.send(text).is_err() {
+                    break;
+                }
+            }
+        });
         server.set_variable("NOTIFY_SOCKET", path);
         server.set_variable("WATCHDOG_USEC", watchdog.as_micros().to_string());
-        ServiceManager { socket, directory }
+        ServiceManager { heard, directory }
     }
 
     /// The next thing that the server says: lines.
     pub fn hear(&self) -> String {
-        let mut message = [0; 4096];
-        let heard = self.socket.recv(&mut message);
-        let bytes = heard.unwrap_or_else(|error| panic!("nothing is heard for {DEADLINE:?}: {error}"));
-        String::from_utf8(message[..bytes].to_vec()).expect("it speaks UTF-8")
+        self.heard.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("nothing is heard for {DEADLINE:?}"))
     }
 
     /// What the server says up to the first message that has this in it, and that message.

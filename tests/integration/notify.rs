@@ -39,17 +39,6 @@ fn ready_is_said_once_the_data_is_loaded_and_stopping_at_the_end() {
 }
 
 #[test]
-fn a_stop_while_loading_is_said_too() {
-    let mut server = Server::start(1, &[]);
-    server.kill9();
-    let manager = ServiceManager::of(&mut server, LONG);
-    server.begin_restart(1);
-    manager.hear();
-    assert_eq!(server.terminate().code(), Some(0), "{}", server.log.tail());
-    manager.hear_until("STOPPING=1");
-}
-
-#[test]
 fn the_watchdog_hears_nothing_while_a_worker_computes_for_too_long() {
     // The server is told to be quick, and then has so much to do in one turn that it is not.
     let mut server = Server::stopped(None, &[]);
