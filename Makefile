@@ -8,10 +8,14 @@ FAULT_ROUNDS ?= 40
 DAMAGE_CASES ?= 2000
 FUZZ_CASES ?= 20000
 
-.PHONY: build run test test-epoll sim crash damage faults fuzz bench bench-instructions bench-server analytics-quality fmt lint check
+.PHONY: build deb run test test-epoll sim crash damage faults fuzz bench bench-instructions bench-server analytics-quality fmt lint check
 
 build: ## the release binary: target/release/kvlite
 	$(CARGO) build --release
+
+deb: ## a Debian package with the systemd unit: target/debian/kvlite_*.deb
+	command -v cargo-deb >/dev/null || $(CARGO) install cargo-deb --version 3.8.0 --locked --no-default-features
+	$(CARGO) deb --compress-system
 
 run: ## serves on 6380 (text) and 6379 (Redis protocol); options: make run ARGS="--port 7000"
 	$(CARGO) run --release -- $(ARGS)

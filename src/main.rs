@@ -28,7 +28,7 @@ fn serve(config: Config) -> i32 {
     match kvlite::run(config) {
         Ok(()) => 0,
         Err(failure) => {
-            tracing::error!("{failure}");
+            tracing::error!(error = %failure, "kvlite ends");
             failure.exit_status()
         }
     }

@@ -117,14 +117,14 @@ impl Backup {
                             tracing::info!(path = %path.display(), keys, bytes, ms, "backup complete");
                         }
                         Err(failure) => {
-                            tracing::error!(path = %path.display(), "no backup was made: {failure}");
+                            tracing::error!(path = %path.display(), error = %failure, "no backup was made");
                         }
                     }
                     outcome
                 }
                 // It costs the client nothing to ask again, and again.
                 Err(failure) => {
-                    tracing::debug!(path = %path.display(), "no backup was made: {failure}");
+                    tracing::debug!(path = %path.display(), error = %failure, "no backup was made");
                     Err(failure)
                 }
             };
@@ -250,7 +250,7 @@ fn make(shared: &Shared, shard_images: Vec<ShardImage>, site: &Site, bytes: u64)
     });
     if let Err(failure) = made {
         if let Err(left) = remove_all(parent, unfinished) {
-            tracing::warn!("{left}; it is no backup and can be removed");
+            tracing::warn!(error = %left, "what is left of a backup that failed can be removed; it is none");
         }
         return Err(failure);
     }

@@ -30,6 +30,7 @@ const SYNC_HANGS: &str = "a sync of the log does not come to its end";
 
 /// The health of the disk that a shard's log is on.
 pub(super) struct DiskHealth {
+    shard: usize,
     /// Why writes are refused, if they are.
     fault: Option<Fault>,
     /// What the last write failed with, while its frames are in the log's buffer, and when the next try is due.
@@ -76,8 +77,9 @@ enum FaultKind {
 
 impl DiskHealth {
     /// No fault is known yet.
-    pub fn new(config: &Config) -> DiskHealth {
+    pub fn new(shard: usize, config: &Config) -> DiskHealth {
         DiskHealth {
+            shard,
             fault: None,
             unwritten: None,
             no_segment: None,
@@ -160,7 +162,7 @@ impl DiskHealth {
     /// A segment was made ready, or could not be. Writes go on while there is room in the current one.
     pub fn note_segment(&mut self, failed: Option<wal::Error>) {
         if let Some(error) = failed.as_ref().filter(|_| self.no_segment.is_none()) {
-            tracing::warn!("no segment could be made ready, trying again: {error}");
+            tracing::warn!(shard = self.shard, %error, "no segment could be made ready, trying again");
         }
         self.no_segment = failed;
     }
@@ -199,10 +201,14 @@ impl DiskHealth {
         let is_slow = seen.is_some_and(|seen| seen > SLOW_SYNC);
         if is_slow != self.is_slow && (is_slow || has_ended) {
             self.is_slow = is_slow;
+            let shard = self.shard;
             if is_slow {
-                tracing::warn!("a sync of the log takes longer than a second: writers wait for the disk");
+                tracing::warn!(
+                    shard,
+                    "a sync of the log takes longer than a second: writers wait for the disk"
+                );
             } else {
-                tracing::info!("syncs of the log are fast again: writers do not wait for them");
+                tracing::info!(shard, "syncs of the log are fast again: writers do not wait for them");
             }
         }
     }
@@ -251,8 +257,10 @@ impl DiskHealth {
             Fault { kind, lasted: Duration::ZERO, cause, remedy }
         });
         match &fault {
-            Some(Fault { cause, remedy, .. }) => tracing::error!("writes are refused: {cause}; {remedy}"),
-            None => tracing::info!("writes are taken again"),
+            Some(Fault { cause, remedy, .. }) => {
+                tracing::error!(shard = self.shard, error = %cause, remedy = %remedy, "writes are refused");
+            }
+            None => tracing::info!(shard = self.shard, "writes are taken again"),
         }
         self.fault = fault;
     }

@@ -75,8 +75,8 @@ pub enum Outcome {
 }
 
 impl Journal {
-    /// A journal over a recovered log.
-    pub fn new(log: Log<OsDisk>, config: &Config) -> Journal {
+    /// A journal over the recovered log of a shard.
+    pub fn new(shard: usize, log: Log<OsDisk>, config: &Config) -> Journal {
         let mut journal = Journal {
             log,
             changes: Changes::default(),
@@ -85,7 +85,7 @@ impl Journal {
             pending: Pending::default(),
             commit: Commit::default(),
             commit_delay: CommitDelay::default(),
-            health: DiskHealth::new(config),
+            health: DiskHealth::new(shard, config),
         };
         if journal.mode == SyncMode::Always {
             journal.log.fill_segments();

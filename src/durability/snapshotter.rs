@@ -138,12 +138,11 @@ impl Snapshotter {
                     tracing::warn!(
                         knows_load,
                         knows_classes,
-                        "the analytics begin anew in part: the note of \
-                        what they had learnt is of another version"
+                        "the analytics begin anew in part: the note of what they had learnt is of another version"
                     );
                 }
             }
-            Err(error) => tracing::warn!("the analytics begin anew: {error}"),
+            Err(error) => tracing::warn!(%error, "the analytics begin anew"),
         }
     }
 
@@ -380,21 +379,26 @@ impl Snapshotter {
             }
             Ended::Noted(Ok(())) => {}
             Ended::Noted(Err(error)) => {
-                tracing::warn!("what the analytics have learnt was not written down: {error}");
+                tracing::warn!(shard = mesh.own(), %error, "what the analytics have learnt was not written down");
             }
             Ended::Cleared(outcome) => {
                 match outcome {
                     Ok(None) => {}
                     Ok(spare) => journal.on_prepared(Ok(spare)),
-                    // What could not be cleared away is removed by the next start.
-                    Err(error) => tracing::warn!("{error}"),
+                    Err(error) => {
+                        let shard = mesh.own();
+                        tracing::warn!(shard, %error, "an old file stays until the next start removes it");
+                    }
                 }
                 self.stage = Stage::Idle;
                 self.answer(&Reply::Ok, mesh);
             }
             Ended::StagedGivenUp(outcome) => {
                 self.giving_up_staged = false;
-                outcome.map_or_else(|error| tracing::warn!("{error}"), drop);
+                if let Err(error) = outcome {
+                    let shard = mesh.own();
+                    tracing::warn!(shard, %error, "a file of a value that was given up stays until the next start removes it");
+                }
             }
         }
     }
@@ -416,7 +420,7 @@ impl Snapshotter {
     fn give_up(&mut self, error: &dyn fmt::Display, log: &Log<OsDisk>, mesh: &mut Mesh) {
         let failure = printable(&error.to_string());
         if self.failure.as_ref() != Some(&failure) {
-            tracing::error!(shard = mesh.own(), "no snapshot was written, the log stays as it is: {failure}");
+            tracing::error!(shard = mesh.own(), error = %failure, "no snapshot was written, the log stays as it is");
             self.failure = Some(failure);
         }
         self.stage = Stage::Obsolete { files: log.give_up_snapshot() };

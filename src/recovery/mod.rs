@@ -108,11 +108,11 @@ impl<D: Disk> Found<D> {
     fn lock(disk: D, path: &Path, shards: u32, segment_bytes: u64) -> Result<Found<D>, Failure> {
         let mut directory = DataDir::open(disk.clone(), path, Duration::ZERO);
         if let Err(wal::Error::Locked { .. }) = directory {
-            let patience = LOCK_WAIT.as_secs();
             tracing::warn!(
-                "waiting up to {patience} s for the data directory {}, which another server uses or has just \
-                 left; --wal-path names another one",
-                path.display()
+                path = %path.display(),
+                ms = LOCK_WAIT.as_millis() as u64,
+                "waiting for the data directory, which another server uses or has just left; --wal-path names \
+                 another one"
             );
             directory = DataDir::open(disk.clone(), path, LOCK_WAIT);
         }
@@ -160,6 +160,6 @@ impl<D: Disk> Found<D> {
 /// Tells of what is left of a layout that does not count, and could not be removed.
 fn warn_leftovers(removed: Result<(), wal::Error>) {
     if let Err(error) = removed {
-        tracing::warn!("of an unfinished change of the number of shards something is left: {error}");
+        tracing::warn!(%error, "something is left of an unfinished change of the number of shards");
     }
 }

@@ -74,7 +74,7 @@ impl<D: Disk> ShardData<D> {
         if let Some(cut) = &replayed.recovered.cut {
             tracing::warn!(
                 shard = index,
-                file = %cut.path.display(),
+                path = %cut.path.display(),
                 offset = cut.offset,
                 bytes = cut.bytes,
                 "the end of the log was torn, as a crash leaves it; it is cut there"
@@ -84,8 +84,8 @@ impl<D: Disk> ShardData<D> {
         if let Some(path) = &replayed.recovered.lacking_synced {
             tracing::warn!(
                 shard = index,
-                file = %path.display(),
-                "missing or damaged; it has a copy, and is written again"
+                path = %path.display(),
+                "a file is missing or damaged; it has a copy, and is written again"
             );
         }
         Log::open(replayed, self.segment_bytes).map_err(|error| Failure::log(index, error))
@@ -148,7 +148,7 @@ pub(super) fn warn_kept(shard: usize, kept: &[PathBuf]) {
     for file in kept {
         tracing::warn!(
             shard,
-            file = %file.display(),
+            path = %file.display(),
             "whole frames were cut; they are kept here as they were, until a start with --discard-cut"
         );
     }

@@ -44,7 +44,7 @@ pub(super) fn expect_system_calls(config: &mut Config) -> Result<(), Failure> {
         match expect_allowed("sched_setaffinity", effect, bound.err()) {
             Err(failure) if config.cpus_are_explicit() => return Err(failure),
             Err(failure) => {
-                tracing::warn!("shards are not bound to CPUs: {failure}");
+                tracing::warn!(error = %failure, "shards are not bound to CPUs");
                 config.bind_none();
             }
             Ok(()) => {}
@@ -80,12 +80,16 @@ pub(super) fn set_files_aside(config: &Config) -> Result<u32, Failure> {
     }
     let clients = asked.min(u32::try_from(limit - own).unwrap_or(u32::MAX));
     if clients < asked && asked == CONNECTIONS_MAX {
-        tracing::info!("max-connections is {clients}, as many as the limit of open files ({limit}) allows");
+        tracing::info!(clients, limit, "max-connections is as many as the limit of open files allows");
     } else if clients < asked {
         tracing::warn!(
-            "max-connections is {clients} and not {asked}: the limit of open files is {limit}, and {own} are set \
-             aside for the log, snapshots and the like; raise it to {wanted}: ulimit -n, LimitNOFILE= of systemd, \
-             --ulimit nofile= of a container"
+            clients,
+            asked,
+            limit,
+            own,
+            wanted,
+            remedy = "raise it to what is wanted: ulimit -n, LimitNOFILE= of systemd, --ulimit nofile= of a container",
+            "max-connections is lowered to what the limit of open files allows, without the server's own"
         );
     }
     Ok(clients)
@@ -102,9 +106,9 @@ pub(super) fn choose_backend(config: &Config) -> Result<Backend, Failure> {
         None => Ok(Backend::IoUring),
         Some(cause) if config.io == Io::Auto => {
             tracing::warn!(
-                %cause,
-                "io_uring cannot be used, epoll takes its place: nothing is less safe, but each command costs more \
-                 CPU; allow io_uring as the cause says, or choose --io epoll"
+                error = %cause,
+                remedy = "allow io_uring as the error says, or choose --io epoll",
+                "io_uring cannot be used, epoll takes its place: as safe, but each command costs more CPU"
             );
             Ok(Backend::Epoll)
         }

@@ -74,7 +74,7 @@ pub(super) fn listen(config: &Config) -> Result<Listeners, Failure> {
                 listeners.resp_port = Some(config.resp_port);
             }
             Err(failure) if is_needed(&failure) => return Err(failure),
-            Err(failure) => tracing::warn!("{failure}; serving without RESP over TCP"),
+            Err(failure) => tracing::warn!(error = %failure, "serving without RESP over TCP"),
         }
     }
     if let Some(path) = &config.unix_socket {

@@ -4,7 +4,9 @@
 
 mod limits;
 mod listeners;
+mod notify;
 mod signals;
+mod stuck_workers;
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,7 +19,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use wal::{Disk, OsDisk};
 
 use crate::clock::wall_clock_us;
-use crate::config::Config;
+use crate::config::{Config, IgnoredVariable};
 use crate::failure::Failure;
 use crate::mesh::{Mesh, QUEUE_CAPACITY};
 use crate::net::listener::Endpoint;
@@ -102,7 +104,14 @@ impl Drop for Reports {
 pub fn run(mut config: Config) -> Result<(), Failure> {
     let started = Instant::now();
     exit_on_panic();
-    config.ignored_variables().iter().for_each(|variable| tracing::warn!("{variable}"));
+    for IgnoredVariable { name, value } in config.ignored_variables() {
+        tracing::warn!(
+            variable = %name,
+            value = %value,
+            remedy = "Kubernetes sets it for a Service of that name, unless enableServiceLinks is false",
+            "a variable is ignored: no option takes a value with a scheme"
+        );
+    }
     let stoppable: Arc<Stoppable> = signals::stop_on_signal()?;
     limits::expect_system_calls(&mut config)?;
     config.max_connections = limits::set_files_aside(&config)?;
@@ -113,6 +122,7 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
         stoppable.unix_socket.get_or_init(|| file);
     }
     let shared = Arc::new(Shared::new(config, backend, resp_port, started, found.loading()));
+    notify::tell_service_manager(shared.clone())?;
     let result = serve(&shared, found, sockets, &stoppable.running);
     stoppable.remove_unix_socket();
     logging::flush(); // The last line needs room.
@@ -365,9 +375,9 @@ async fn work(
 fn exit_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         logging::flush(); // What follows needs room among the lines that wait.
-        tracing::error!("kvlite has a defect and ends: {panic}");
+        tracing::error!(panic = %panic, "kvlite has a defect and ends");
         let backtrace = std::backtrace::Backtrace::force_capture().to_string();
-        backtrace.lines().for_each(|line| tracing::error!("{line}"));
+        backtrace.lines().for_each(|line| tracing::error!(line = %line, "backtrace"));
         logging::exit(70); // EX_SOFTWARE
     }));
 }

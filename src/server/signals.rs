@@ -10,6 +10,7 @@ use signal_hook::consts::{
 use signal_hook::iterator::Signals;
 
 use super::listeners::SocketFile;
+use super::notify;
 use crate::failure::Failure;
 use crate::logging;
 use crate::net;
@@ -63,22 +64,23 @@ pub(super) fn stop_on_signal() -> Result<Arc<Stoppable>, Failure> {
             let name = name(signal);
             if !ENDING.contains(&signal) {
                 if ignored.insert(signal) {
-                    tracing::warn!("{name} changes nothing and is ignored, further ones without a word");
+                    tracing::warn!(signal = %name, "a signal changes nothing and is ignored, further ones without a word");
                 }
                 continue;
             }
             let loaded = stopped.running.get().filter(|running| running.shared.loading.is_over());
             let Some(Running { shared, wakeups }) = loaded else {
-                tracing::info!("stopped by {name} before the data was loaded");
+                tracing::info!(signal = %name, "stopped before the data was loaded");
                 stopped.remove_unix_socket();
                 logging::exit(0)
             };
             if shared.stop() {
-                tracing::warn!("stopped at once by a second signal, {name}");
+                tracing::warn!(signal = %name, "stopped at once by a second signal");
                 stopped.remove_unix_socket();
                 logging::exit(128 + signal);
             }
-            tracing::info!("stopping at {name}; a second signal ends at once");
+            tracing::info!(signal = %name, "stopping; a second signal ends at once");
+            notify::tell_stopping(); // Before the workers know, who may be quick to end.
             wakeups.iter().for_each(|wakeup| net::unpark(wakeup.as_fd()));
         }
     };

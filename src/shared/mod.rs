@@ -11,7 +11,7 @@ use std::time::Instant;
 use shard::Clocks;
 
 use crate::clock::{self, Clock, Reading};
-use crate::config::{Boot, Config};
+use crate::config::{Boot, Config, value_name};
 use crate::net::Backend;
 use backups::Backups;
 use progress::Loading;
@@ -154,10 +154,15 @@ impl Shared {
         self.pulses[worker].thread.store(thread, Ordering::Relaxed);
     }
 
+    /// The thread of a worker, as the system numbers it; 0 before that has begun.
+    pub fn thread(&self, worker: usize) -> i32 {
+        self.pulses[worker].thread.load(Ordering::Relaxed)
+    }
+
     /// Whether the thread of a worker waits in a system call. One that runs, waits for a CPU or was stopped does not.
     /// Where the system does not tell, it is taken to.
     pub fn waits_in_system_call(&self, worker: usize) -> bool {
-        let thread = self.pulses[worker].thread.load(Ordering::Relaxed);
+        let thread = self.thread(worker);
         let stat = std::fs::read(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
         // The state stands behind the thread's name, which is in parentheses.
         let state = stat.rsplit(|byte| *byte == b')').next().and_then(|rest| rest.get(1));
@@ -229,15 +234,15 @@ fn announce(shared: &Shared) {
     let shown =
         |path: &Option<PathBuf>| path.as_ref().map_or("off".to_owned(), |path| path.display().to_string());
     tracing::info!(
-        text = address(config.port),
-        resp = address(shared.resp_port.unwrap_or(0)),
-        unix = shown(&config.unix_socket),
+        version = %env!("CARGO_PKG_VERSION"),
+        text = %address(config.port),
+        resp = %address(shared.resp_port.unwrap_or(0)),
+        unix = %shown(&config.unix_socket),
         shards = config.shard_count(),
         io = %shared.io,
-        data = %config.wal_path.display(),
-        sync = ?config.sync_mode,
-        started_ms = shared.started.elapsed().as_millis() as u64,
-        "kvlite {} is ready",
-        env!("CARGO_PKG_VERSION"),
+        path = %config.wal_path.display(),
+        sync = %value_name(config.sync_mode),
+        ms = shared.started.elapsed().as_millis() as u64,
+        "kvlite is ready"
     );
 }

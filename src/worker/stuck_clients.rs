@@ -43,10 +43,9 @@ impl Told {
         self.count += 1;
     }
 
-    fn tell(&self, what: &str) {
-        if let Some((id, name)) = &self.first {
-            tracing::warn!(id, name, others = self.count - 1, "{what}");
-        }
+    /// The one that is named, its name, and how many others there are.
+    fn told(self) -> Option<(u64, String, usize)> {
+        self.first.map(|(client, name)| (client, name, self.count - 1))
     }
 }
 
@@ -92,9 +91,30 @@ impl Worker {
             }
             self.clients.keep(connection);
         }
-        unread.tell("a client does not read its replies: it is not served, nor read from, until it does");
-        closed_unread.tell("a client is disconnected: it has not read its replies for --request-timeout");
-        closed_half.tell("a client is disconnected: it has not ended its request for --request-timeout");
+        if let Some((client, name, others)) = unread.told() {
+            tracing::warn!(
+                client,
+                name,
+                others,
+                "a client does not read its replies: it is not served, nor read from, until it does"
+            );
+        }
+        if let Some((client, name, others)) = closed_unread.told() {
+            tracing::warn!(
+                client,
+                name,
+                others,
+                "a client is disconnected: it has not read its replies for --request-timeout"
+            );
+        }
+        if let Some((client, name, others)) = closed_half.told() {
+            tracing::warn!(
+                client,
+                name,
+                others,
+                "a client is disconnected: it has not ended its request for --request-timeout"
+            );
+        }
     }
 
     /// A line for each client: how long it has got no further in seconds, what waits to be served and to leave in

@@ -142,12 +142,16 @@ impl Watchdog {
             let state = peer.look(turn_began_ms, passed.as_millis() as u64, self.disk_timeout_ms, waits);
             self.hung[worker] = state == State::Hangs;
             if state != before {
-                let told = match state {
-                    State::Hangs => "hangs in its disk",
-                    State::IsBusy => "is busy with one turn, or gets no CPU; its disk does not hang",
-                    State::TakesTurns => "goes on",
-                };
-                tracing::warn!(shard = worker, "{told}, as shard {} sees it", self.own);
+                let (shard, seen_by) = (worker, self.own);
+                match state {
+                    State::Hangs => tracing::warn!(shard, seen_by, "a shard hangs in its disk"),
+                    State::IsBusy => tracing::warn!(
+                        shard,
+                        seen_by,
+                        "a shard is busy with one turn, or gets no CPU; its disk does not hang"
+                    ),
+                    State::TakesTurns => tracing::warn!(shard, seen_by, "a shard goes on"),
+                }
             }
         }
     }

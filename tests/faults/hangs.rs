@@ -10,6 +10,7 @@ use crate::client::{Resp, Value, encoded};
 use crate::disk::{Fault, Operation};
 use crate::process::within_deadline;
 use crate::rig::{Rig, SICK, WELL, is_refused, is_unknown, key, send};
+use crate::service_manager::ServiceManager;
 use crate::words::words;
 
 /// No request of the other shard takes longer, on a busy machine in a debug build.
@@ -288,4 +289,25 @@ fn a_command_over_several_shards_whose_part_was_never_written_is_undone_by_a_cra
     rig.crash(false);
     let seen = rig.server.resp().ask(&format!("MGET {well} {sick}"));
     assert_eq!(seen.to_string(), "[\"old\", \"old\"]");
+}
+
+#[test]
+fn a_disk_that_hangs_is_no_reason_to_restart_the_server() {
+    let Some(mut rig) = Rig::start("hanging write under a watchdog", "everysec") else { return };
+    assert_eq!(rig.server.terminate().code(), Some(0), "{}", rig.server.log.tail());
+    let manager = ServiceManager::of(&mut rig.server, Duration::from_millis(400));
+    rig.server.restart(2);
+    manager.hear_until("WATCHDOG=1");
+    rig.fail_log(&[Operation::Write], Fault::Hang);
+    let mut writer = rig.client_at(WELL);
+    send(&mut writer, &format!("SET {} value", key(SICK, "hanging")));
+    rig.await_hanging();
+    // Much longer than a worker may compute or wait for another thread.
+    for _ in 0..12 {
+        let heard = manager.hear_until("WATCHDOG=1");
+        assert!(!heard.iter().any(|message| message.contains("Stuck")), "{heard:?}");
+    }
+    assert!(rig.disk.hanging() > 0, "the write went on");
+    rig.disk.heal();
+    assert_eq!(rig.server.terminate().code(), Some(0), "{}", rig.server.log.tail());
 }

@@ -7,4 +7,5 @@
 pub mod client; // connections of both protocols
 pub mod process; // one server: start, signals, restart, its log
 pub mod random; // random choices that can be repeated
+pub mod service_manager; // what the server tells systemd
 pub mod words; // a request's words, from a line of text

@@ -139,3 +139,67 @@ fn a_log_that_is_read_again_tells_what_it_lacks_and_holds_the_last_line() {
         assert!(failures + dropped >= LINES, "{format}: {failures} and {dropped}");
     }
 }
+
+/// The lines that the server may log: by level and message, the names of their fields.
+fn listed_fields(level: &str, message: &str) -> Option<Vec<String>> {
+    let list = include_str!("../../docs/logging.md");
+    let start = format!("| {} | {message} | ", level.to_lowercase());
+    let row = list.lines().find_map(|line| line.strip_prefix(start.as_str()))?;
+    let fields = row.split(" | ").next().unwrap_or_default();
+    Some(
+        fields
+            .split(", ")
+            .map(|field| field.trim_matches('`').to_owned())
+            .filter(|it| !it.is_empty())
+            .collect(),
+    )
+}
+
+fn is_rfc_3339(timestamp: &str) -> bool {
+    let pattern = "0000-00-00T00:00:00.000000Z";
+    let fits =
+        |(char, wanted): (char, char)| if wanted == '0' { char.is_ascii_digit() } else { char == wanted };
+    timestamp.len() == pattern.len() && timestamp.chars().zip(pattern.chars()).all(fits)
+}
+
+#[test]
+fn a_line_of_json_holds_a_message_that_is_listed_and_its_fields() {
+    let backups = TempDir::with_prefix("kvlite-backups-").unwrap();
+    let flags = ["--log-format", "json", "--log-level", "info,kvlite=debug", "--backup-dir"];
+    let mut server = Server::start(2, &[&flags[..], &[backups.path().to_str().unwrap()]].concat());
+    let mut resp = server.resp();
+    assert_eq!(resp.ask("SET key value").to_string(), "+OK");
+    assert_eq!(resp.ask("SAVE").to_string(), "+OK");
+    assert!(resp.ask("BACKUP one").to_string().contains("keys"));
+    assert!(resp.ask("BACKUP one").to_string().contains("exists already"));
+    assert!(within_deadline(|| server.log.text().contains("no backup was made")), "{}", server.log.tail());
+    server.signal(Signal::HUP);
+    assert!(within_deadline(|| server.log.text().contains("SIGHUP")), "{}", server.log.tail());
+    assert_eq!(server.terminate().code(), Some(0), "{}", server.log.tail());
+    let mut messages = Vec::new();
+    for line in server.log.text().lines() {
+        let event: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
+        let text = |name: &str| {
+            event.get(name).and_then(|it| it.as_str()).unwrap_or_else(|| panic!("{name}: {line}"))
+        };
+        assert!(is_rfc_3339(text("timestamp")), "{line}");
+        assert!(text("target").starts_with("kvlite"), "{line}");
+        let (level, message) = (text("level"), text("message"));
+        let mut listed =
+            listed_fields(level, message).unwrap_or_else(|| panic!("docs/logging.md lacks {line}"));
+        let mut fields: Vec<String> = event.keys().cloned().collect();
+        fields.retain(|name| !["timestamp", "level", "target", "message"].contains(&name.as_str()));
+        listed.sort();
+        fields.sort();
+        assert_eq!(fields, listed, "{line}");
+        messages.push(message.to_owned());
+    }
+    for expected in [
+        "kvlite is ready",
+        "snapshot written",
+        "backup complete",
+        "stopped; everything acknowledged is on disk",
+    ] {
+        assert!(messages.iter().any(|message| message == expected), "{expected}: {messages:?}");
+    }
+}

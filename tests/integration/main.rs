@@ -16,7 +16,7 @@
 // What the tests stand on.
 #[path = "../harness/mod.rs"]
 mod harness; // one server, its clients, choices that can be repeated
-use harness::{client, process, random, words};
+use harness::{client, process, random, service_manager, words};
 mod transcript; // request -> reply, in lines of text
 
 // What one client sees.
@@ -40,6 +40,7 @@ mod damage; // every kind of damage: what a start says, check tells, repair brin
 mod disk_faults; // a disk that is full or fails, and is well again
 mod loading; // a start on much data: what is answered meanwhile, SIGTERM, damage
 mod logs; // a log that is not read, clients that would like to write into it
+mod notify; // what systemd hears of the start, the workers and the end
 mod persistence; // every kind of change, restarts, other shard counts
 mod resharding; // starts with another number of shards that are killed in the middle
 mod stalls; // a process that is not run for a while

@@ -15,7 +15,7 @@ fn journal(directory: &std::path::Path, mode: &str) -> Journal {
     let place = Place { shard_index: 0, shard_count: 1, tag: 0 };
     let (log, _) =
         Log::recover::<wal::Error>(&OsDisk::default(), directory, place, 1 << 20, |_| Ok(())).unwrap();
-    Journal::new(log, &Config::parse_from_args(["kvlite", "--sync-mode", mode], vec![0]).unwrap())
+    Journal::new(0, log, &Config::parse_from_args(["kvlite", "--sync-mode", mode], vec![0]).unwrap())
 }
 
 /// A journal in the mode `always` with one frame whose sync is under way, and an answer that waits for it.

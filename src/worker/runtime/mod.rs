@@ -181,7 +181,7 @@ impl ShardRuntime {
 
     /// Opens the log that was read back.
     pub(super) fn open_log(&mut self, log: Log<OsDisk>, shared: &Shared) {
-        self.journal.set(Journal::new(log, &shared.config));
+        self.journal.set(Journal::new(self.index, log, &shared.config));
         shared.shard_loaded(self.index, self.shard.key_count());
     }
 
