@@ -18,6 +18,7 @@ use wal::{Disk, OsDisk};
 use crate::clock::wall_clock_us;
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::machine::Machine;
 use crate::mesh::{Mesh, QUEUE_CAPACITY};
 use crate::net::listener::Endpoint;
 use crate::net::{Doorbell, Net};
@@ -102,6 +103,7 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
     let started = Instant::now();
     exit_on_panic();
     config.ignored_variables().iter().for_each(|variable| tracing::warn!("{variable}"));
+    config.run_on(Machine::of_this_process());
     let stoppable: Arc<Stoppable> = signals::stop_on_signal()?;
     limits::expect_system_calls(&mut config)?;
     config.max_connections = limits::set_files_aside(&config)?;
