@@ -40,10 +40,13 @@ COPY --from=build /image /
 USER 10001:10001
 ENV PATH=/usr/local/bin \
     KVLITE_HOST=0.0.0.0 \
-    KVLITE_WAL_PATH=/data
+    KVLITE_WAL_PATH=/data \
+    KVLITE_ADMIN_PORT=9121
 VOLUME /data
-EXPOSE 6380 6379
+EXPOSE 6380 6379 9121
 STOPSIGNAL SIGTERM
+# A start may read its data back for an hour before it counts as a failure.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=1h CMD ["kvlite", "health"]
 ENTRYPOINT ["kvlite"]
 
 LABEL org.opencontainers.image.title="kvlite" \

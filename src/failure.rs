@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{getegid, geteuid};
 use wal::Layout;
 
 const UNIX_SOCKET: &str = "--unix-socket";
@@ -148,6 +149,9 @@ impl fmt::Display for Failure {
                 if let wal::Error::Locked { .. } = error {
                     write!(f, "; stop it, or choose another directory with --wal-path")?;
                 }
+                if let Some(remedy) = access_remedy(error) {
+                    write!(f, "; {remedy}")?;
+                }
                 if let wal::Error::Displaced { .. } = error {
                     write!(f, "; what was acknowledged is where it is now, if it still exists")?;
                 }
@@ -166,6 +170,27 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// What to do where the process may not write to the data directory; `None` when that is not at fault.
+fn access_remedy(error: &wal::Error) -> Option<String> {
+    let wal::Error::Io { source, .. } = error else { return None };
+    match source.kind() {
+        ErrorKind::PermissionDenied => {
+            let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+            Some(format!(
+                "kvlite runs as user {user} and group {group}: give them the data directory (chown -R \
+                 {user}:{group}, or fsGroup: {group} in Kubernetes), or start kvlite as its owner (--user of a \
+                 container, User= of systemd)"
+            ))
+        }
+        ErrorKind::ReadOnlyFilesystem => Some(
+            "the data directory has to be writable: mount a volume there (-v of a container), or name another one \
+             with --wal-path"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
 
 /// What to do about files that are not as they were written, and the data directory that they are in; `None` when
 /// they are not at fault.

@@ -1,0 +1,103 @@
+//! The files of `deploy/` that other programs read, as those programs understand them.
+
+use std::process::{Command, Output};
+
+use crate::engine::{root, shipped_profile, skipped};
+
+/// What a program says in a directory of the repository; `None`, once that was said, where it is missing.
+fn output(directory: &str, program: &str, args: &[&str], package: &str) -> Option<Output> {
+    match Command::new(program).args(args).current_dir(root().join(directory)).output() {
+        Ok(output) => Some(output),
+        Err(error) => {
+            skipped(&format!("{program} cannot be run: {error}"), &format!("install {package}"));
+            None
+        }
+    }
+}
+
+/// As [`output`], of a program that has to succeed.
+#[track_caller]
+fn text(directory: &str, program: &str, args: &[&str], package: &str) -> Option<String> {
+    let Output { status, stdout, stderr } = output(directory, program, args, package)?;
+    let (text, errors) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+    assert!(status.success(), "{program} {args:?}: {status}\n{text}\n{errors}");
+    Some(text)
+}
+
+#[test]
+fn the_seccomp_profile_is_what_its_script_makes() {
+    const DEFAULT: &str = "/usr/share/containers/seccomp.json";
+    if !std::path::Path::new(DEFAULT).exists() {
+        return skipped(&format!("there is no {DEFAULT}"), "apt-get install golang-github-containers-common");
+    }
+    let Some(made) = text("deploy", "./make-seccomp.sh", &[], "jq") else { return };
+    assert_eq!(
+        made,
+        std::fs::read_to_string(shipped_profile()).unwrap(),
+        "deploy/make-seccomp.sh makes another one"
+    );
+}
+
+#[test]
+fn the_seccomp_profile_has_no_condition_that_an_engine_may_not_know() {
+    let text = std::fs::read_to_string(shipped_profile()).unwrap();
+    let profile: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+    let rules = profile["syscalls"].as_array().unwrap();
+    let known = ["names", "action", "errnoRet", "args"];
+    for rule in rules {
+        let unknown: Vec<_> =
+            rule.as_object().unwrap().keys().filter(|key| !known.contains(&key.as_str())).collect();
+        assert!(unknown.is_empty(), "{unknown:?} of {rule}");
+    }
+    let action = |call: &str| {
+        let rules =
+            rules.iter().filter(|rule| rule["names"].as_array().unwrap().iter().any(|name| name == call));
+        rules.map(|rule| rule["action"].as_str().unwrap()).collect::<Vec<_>>()
+    };
+    for call in ["io_uring_setup", "io_uring_enter", "io_uring_register", "read"] {
+        assert_eq!(action(call), ["SCMP_ACT_ALLOW"], "{call}");
+    }
+    for call in ["mount", "unshare", "setns", "keyctl", "clone3"] {
+        assert_eq!(action(call), Vec::<&str>::new(), "{call}");
+    }
+}
+
+#[test]
+fn compose_understands_its_file() {
+    let Some(config) = text("deploy", "docker-compose", &["config"], "docker-compose") else { return };
+    for service in ["kvlite:", "prometheus:", "grafana:"] {
+        assert!(config.lines().any(|line| line.trim() == service), "{service} is missing: {config}");
+    }
+}
+
+/// The objects of a kustomization, as the API server would get them.
+fn objects(directory: &str) -> Option<String> {
+    text(directory, "kubectl", &["kustomize", "."], "kubectl")
+}
+
+#[test]
+fn kubernetes_knows_every_object_and_every_field() {
+    for directory in ["deploy/kubernetes/base", "deploy/kubernetes/io-uring"] {
+        let Some(objects) = objects(directory) else { return };
+        let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+        std::fs::write(file.path(), objects).unwrap();
+        let args = ["--strict", file.path().to_str().unwrap()];
+        let Some(_) = text(".", "kubernetes-validate", &args, "kubernetes-validate from PyPI") else {
+            return;
+        };
+    }
+}
+
+#[test]
+fn the_variants_for_kubernetes_differ_in_their_seccomp_profile_alone() {
+    let (Some(base), Some(ring)) = (objects("deploy/kubernetes/base"), objects("deploy/kubernetes/io-uring"))
+    else {
+        return;
+    };
+    let default = "seccompProfile:\n          type: RuntimeDefault\n";
+    let shipped =
+        "seccompProfile:\n          localhostProfile: profiles/kvlite.json\n          type: Localhost\n";
+    assert_eq!(base.matches(default).count(), 1, "{base}");
+    assert_eq!(base.replace(default, shipped), ring);
+}
