@@ -59,7 +59,7 @@ fn the_seccomp_profile_has_no_condition_that_an_engine_may_not_know() {
         assert_eq!(action(call), ["SCMP_ACT_ALLOW"], "{call}");
     }
     for call in ["mount", "unshare", "setns", "keyctl", "clone3"] {
-        assert_eq!(action(call), Vec::<&str>::new(), "{call}");
+        assert!(!action(call).contains(&"SCMP_ACT_ALLOW"), "{call}");
     }
 }
 
