@@ -257,3 +257,24 @@ impl fmt::Display for Contradiction {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_written_to_is_told_with_user_and_remedy() {
+        let told = |source: std::io::Error| {
+            let error = wal::Error::Io { action: "create", path: "/data/LOCK".into(), source };
+            Failure::Log { shard: None, error }.to_string()
+        };
+        let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+        let refused = told(std::io::Error::from_raw_os_error(libc::EACCES));
+        assert!(refused.contains(&format!("kvlite runs as user {user} and group {group}")), "{refused}");
+        assert!(refused.contains(&format!("chown -R {user}:{group}")), "{refused}");
+        let read_only = told(std::io::Error::from_raw_os_error(libc::EROFS));
+        assert!(read_only.contains("mount a volume there"), "{read_only}");
+        let other = told(std::io::Error::from_raw_os_error(libc::EIO));
+        assert!(!other.contains("chown") && !other.contains("volume"), "{other}");
+    }
+}
