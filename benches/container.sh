@@ -18,7 +18,7 @@ now_ms() { echo $(($(date +%s%N) / 1000000)); }
 measure() {
     local begin id port answer=
     begin=$(now_ms)
-    id=$(docker run --detach --security-opt "seccomp=$1" --ulimit memlock=-1 --publish 127.0.0.1::6379 "$image" --shards 1)
+    id=$(docker run --detach --security-opt "seccomp=$1" --publish 127.0.0.1::6379 "$image" --shards 1)
     port=$(docker port "$id" 6379 | sed 's/.*://')
     for _ in $(seq 2000); do
         answer=$( (exec 3<>"/dev/tcp/127.0.0.1/$port" && printf 'PING\r\n' >&3 && read -r -t 1 line <&3 && echo "$line") 2>/dev/null) || true

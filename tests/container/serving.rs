@@ -36,8 +36,7 @@ fn the_profile_decides_between_io_uring_and_epoll() {
     let profiles = [(shipped_profile(), "io_uring"), (profile_without_io_uring(directory.path()), "epoll")];
     for (profile, backend) in profiles {
         let profile = format!("--security-opt=seccomp={}", profile.display());
-        // The limit of locked memory is the engine's own, and may be too low for rings.
-        let container = Container::serving(&image, &[&profile, "--ulimit=memlock=-1"], &[]);
+        let container = Container::serving(&image, &[&profile], &[]);
         expect_served(&container);
         assert_eq!(container.info("io_backend"), backend);
         assert!(container.log().contains(&format!("io={backend}")), "{}", container.log());
