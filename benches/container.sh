@@ -25,7 +25,7 @@ measure() {
         [ -n "$answer" ] && break
     done
     local answered=$(($(now_ms) - begin))
-    [ -n "$answer" ] || { echo "no answer" >&2; docker logs "$id" >&2; docker rm --force "$id" >/dev/null; return 1; }
+    [ -n "$answer" ] || { echo "no answer" >&2; docker logs "$id" >&2; docker rm --force --volumes "$id" >/dev/null; return 1; }
     sleep 1
     local own resident
     own=$(docker logs "$id" 2>&1 | sed -n 's/.*started_ms=\([0-9]*\).*/\1/p')

@@ -100,8 +100,10 @@ impl Container {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let (process, number) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let name = format!("--name=kvlite-test-{process}-{number}");
-        let id = docker(&[&["run", "--detach", &name], options, &[image], flags].concat());
-        Container { id }
+        let id = docker(&[&["create", &name], options, &[image], flags].concat());
+        let container = Container { id }; // From here on it goes away with its test, also where it does not start.
+        container.command("start");
+        container
     }
 
     /// Waits until it has said that it is ready for the time with this number.

@@ -2,7 +2,9 @@
 
 use std::process::{Command, Output};
 
-use crate::engine::{root, shipped_profile, skipped};
+use crate::client::Text;
+use crate::engine::{image, root, shipped_profile, skipped};
+use crate::process::{self, Log};
 
 /// What a program says in a directory of the repository; `None`, once that was said, where it is missing.
 fn output(directory: &str, program: &str, args: &[&str], package: &str) -> Option<Output> {
@@ -69,6 +71,33 @@ fn compose_understands_its_file() {
     for service in ["kvlite:", "prometheus:", "grafana:"] {
         assert!(config.lines().any(|line| line.trim() == service), "{service} is missing: {config}");
     }
+}
+
+#[test]
+fn compose_starts_the_server_of_its_file() {
+    let Some(image) = image() else { return };
+    let (port, resp_port) = process::free_ports();
+    let project = format!("kvlite-test-{}", std::process::id());
+    // Prometheus and Grafana are not started: no registry may answer here.
+    let compose = |args: &[&str]| {
+        let mut command = Command::new("docker-compose");
+        command.args(["--project-name", &project]).args(args).current_dir(root().join("deploy"));
+        command.envs([("KVLITE_PORT", port.to_string()), ("KVLITE_RESP_PORT", resp_port.to_string())]);
+        command.env("KVLITE_IMAGE", &image).output()
+    };
+    let Ok(started) = compose(&["up", "--detach", "--no-build", "kvlite"]) else {
+        return skipped("docker-compose cannot be run", "install docker-compose");
+    };
+    let is_serving = started.status.success()
+        && process::within_deadline(|| compose(&["logs", "kvlite"]).is_ok_and(|log| is_ready(&log)));
+    let answer = is_serving.then(|| Text::connect(port, &Log::elsewhere()).ask_one("SET a 1"));
+    let log = compose(&["logs", "kvlite"]);
+    compose(&["down", "--volumes"]).unwrap();
+    assert_eq!(answer.as_deref(), Some("+OK"), "{started:?} {log:?}");
+}
+
+fn is_ready(log: &Output) -> bool {
+    String::from_utf8_lossy(&log.stdout).contains(" is ready")
 }
 
 /// The objects of a kustomization, as the API server would get them.
