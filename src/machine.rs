@@ -47,20 +47,21 @@ impl Machine {
         let text = |path: &str| read(Path::new(path)).unwrap_or_default();
         let groups = Groups { mounts: text("/proc/self/mountinfo"), memberships: text("/proc/self/cgroup") };
         let number = |path: PathBuf| read(&path)?.trim().parse::<i64>().ok();
-        let new_quota = |directory: PathBuf| {
+        let quota_2 = |directory: PathBuf| {
             let text = read(&directory.join("cpu.max"))?;
             let (quota_us, period_us) = text.trim().split_once(' ')?;
             CpuQuota::of(quota_us.parse().ok()?, period_us.parse().ok()?, "cpu.max")
         };
-        let old_quota = |directory: PathBuf| {
+        let quota_1 = |directory: PathBuf| {
             let (quota, period) = ("cpu.cfs_quota_us", "cpu.cfs_period_us");
             CpuQuota::of(number(directory.join(quota))?, number(directory.join(period))?, quota)
         };
-        let quotas = groups.new().into_iter().filter_map(new_quota);
-        let quotas = quotas.chain(groups.old("cpu").into_iter().filter_map(old_quota));
-        let memory_files = groups.new().into_iter().map(|group| group.join("memory.max"));
-        let old_files = groups.old("memory").into_iter().map(|group| group.join("memory.limit_in_bytes"));
-        let memory_files = memory_files.chain(old_files);
+        let quotas = groups.of_version_2().into_iter().filter_map(quota_2);
+        let quotas = quotas.chain(groups.of_version_1("cpu").into_iter().filter_map(quota_1));
+        let memory_files = groups.of_version_2().into_iter().map(|group| group.join("memory.max"));
+        let memory_files_1 =
+            groups.of_version_1("memory").into_iter().map(|group| group.join("memory.limit_in_bytes"));
+        let memory_files = memory_files.chain(memory_files_1);
         let memory_limits = memory_files.filter_map(|file| read(&file)?.trim().parse::<u64>().ok());
         Machine {
             cpus: cpus_in(&text("/sys/devices/system/cpu/online")).unwrap_or(0),
@@ -91,12 +92,12 @@ struct Groups {
 
 impl Groups {
     /// The directories of the process' group and of those around it, in version 2.
-    fn new(&self) -> Vec<PathBuf> {
-        self.directories("cgroup2", |_| true, |controllers| controllers.is_empty())
+    fn of_version_2(&self) -> Vec<PathBuf> {
+        self.directories("cgroup2", |_| true, str::is_empty)
     }
 
     /// The same for a controller of version 1.
-    fn old(&self, controller: &str) -> Vec<PathBuf> {
+    fn of_version_1(&self, controller: &str) -> Vec<PathBuf> {
         let names_it = |list: &str| list.split(',').any(|name| name == controller);
         self.directories("cgroup", names_it, names_it)
     }

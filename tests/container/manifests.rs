@@ -130,3 +130,29 @@ fn the_variants_for_kubernetes_differ_in_their_seccomp_profile_alone() {
     assert_eq!(base.matches(default).count(), 1, "{base}");
     assert_eq!(base.replace(default, shipped), ring);
 }
+
+#[test]
+fn the_service_monitor_selects_the_service_that_has_the_admin_port() {
+    let overlay = tempfile::tempdir().unwrap();
+    let place = overlay.path().canonicalize().unwrap();
+    // Only paths from here are taken.
+    let up = "../".repeat(place.components().count() - 1);
+    let manifests = format!("{up}{}/deploy/kubernetes", root().display().to_string().trim_start_matches('/'));
+    let kustomization = format!("resources: [{manifests}/base]\ncomponents: [{manifests}/service-monitor]\n");
+    std::fs::write(place.join("kustomization.yaml"), kustomization).unwrap();
+    let Some(objects) = objects(place.to_str().unwrap()) else { return };
+    let object = |kind: &str, name: &str| {
+        let is_it = |text: &&str| {
+            text.contains(&format!("kind: {kind}\n")) && text.contains(&format!("\n  name: {name}\n"))
+        };
+        objects.split("---\n").find(is_it).unwrap_or_else(|| panic!("no {kind} {name}: {objects}"))
+    };
+    let (monitor, service) = (object("ServiceMonitor", "kvlite"), object("Service", "kvlite-headless"));
+    let (_, selector) = monitor.split_once("matchLabels:\n").unwrap();
+    assert_eq!(selector.lines().count(), 2, "{monitor}");
+    for label in selector.lines().map(str::trim) {
+        let (metadata, _) = service.split_once("spec:").unwrap();
+        assert!(metadata.contains(label), "{label} is no label of {service}");
+    }
+    assert!(monitor.contains("port: admin") && service.contains("name: admin"), "{objects}");
+}
