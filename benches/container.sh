@@ -28,7 +28,7 @@ measure() {
     [ -n "$answer" ] || { echo "no answer" >&2; docker logs "$id" >&2; docker rm --force --volumes "$id" >/dev/null; return 1; }
     sleep 1
     local own resident
-    own=$(docker logs "$id" 2>&1 | sed -n 's/.*started_ms=\([0-9]*\).*/\1/p')
+    own=$(docker logs "$id" 2>&1 | sed -n 's/.* is ready.*ms=\([0-9]*\).*/\1/p')
     resident=$(awk '/^VmRSS/ { print $2 }' "/proc/$(docker inspect --format '{{.State.Pid}}' "$id")/status")
     docker rm --force --volumes "$id" >/dev/null
     echo "$answered $own $resident"

@@ -236,7 +236,7 @@ fn announce(shared: &Shared) {
         unix = shown(&config.unix_socket),
         shards = config.shard_count(),
         cpus = cpus_text(config),
-        memory_limit = config.machine().memory_limit_bytes.map_or("none".to_owned(), size_text),
+        memory_limit = %config.machine().memory_limit_bytes.map_or("none".to_owned(), size_text),
         data = %config.wal_path.display(),
         sync = ?config.sync_mode,
         started_ms = shared.started.elapsed().as_millis() as u64,
