@@ -83,6 +83,21 @@ bench-tail: ## the slowest small requests beside large ones, against Redis; opti
 	$(call installed,redis-server,redis-server)
 	$(CARGO) bench --bench tail -- $(ARGS)
 
+.PHONY: image test-container bench-container
+
+IMAGE ?= kvlite
+
+image: ## the container image kvlite; its base image is made here where no registry answers
+	docker image inspect $$(sed -n 's/^FROM \([^ ]*\) AS build$$/\1/p' Dockerfile) >/dev/null 2>&1 || \
+		docker pull --quiet $$(sed -n 's/^FROM \([^ ]*\) AS build$$/\1/p' Dockerfile) || deploy/base-images.sh
+	docker build --tag $(IMAGE) .
+
+test-container: image ## the image, run by a real engine, some minutes; and what is in deploy/
+	KVLITE_TEST_IMAGE=$(IMAGE) $(CARGO) test --test container -- --nocapture --test-threads=2
+
+bench-container: image ## size of the image, time to readiness, memory of an idle server
+	benches/container.sh $(IMAGE)
+
 bench-scaling: ## one shard, two, four, up to the cores; options: make bench-scaling ARGS=--quick
 	$(CARGO) bench --bench scaling -- $(ARGS)
 

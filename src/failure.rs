@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{getegid, geteuid};
 use wal::Layout;
 
 const UNIX_SOCKET: &str = "--unix-socket";
@@ -148,6 +149,9 @@ impl fmt::Display for Failure {
                 if let wal::Error::Locked { .. } = error {
                     write!(f, "; stop it, or choose another directory with --wal-path")?;
                 }
+                if let Some(remedy) = access_remedy(error) {
+                    write!(f, "; {remedy}")?;
+                }
                 if let wal::Error::Displaced { .. } = error {
                     write!(f, "; what was acknowledged is where it is now, if it still exists")?;
                 }
@@ -166,6 +170,27 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// What to do where the process may not write to the data directory; `None` when that is not at fault.
+fn access_remedy(error: &wal::Error) -> Option<String> {
+    let wal::Error::Io { source, .. } = error else { return None };
+    match source.kind() {
+        ErrorKind::PermissionDenied => {
+            let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+            Some(format!(
+                "kvlite runs as user {user} and group {group}: give them the data directory (chown -R \
+                 {user}:{group}, or fsGroup: {group} in Kubernetes), or start kvlite as its owner (--user of a \
+                 container, User= of systemd)"
+            ))
+        }
+        ErrorKind::ReadOnlyFilesystem => Some(
+            "the data directory has to be writable: mount a volume there (-v of a container), or name another one \
+             with --wal-path"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
 
 /// What to do about files that are not as they were written, and the data directory that they are in; `None` when
 /// they are not at fault.
@@ -230,5 +255,26 @@ impl fmt::Display for Contradiction {
              `kvlite check {data}` tells more",
             directory.display()
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_written_to_is_told_with_user_and_remedy() {
+        let told = |source: std::io::Error| {
+            let error = wal::Error::Io { action: "create", path: "/data/LOCK".into(), source };
+            Failure::Log { shard: None, error }.to_string()
+        };
+        let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+        let refused = told(std::io::Error::from_raw_os_error(libc::EACCES));
+        assert!(refused.contains(&format!("kvlite runs as user {user} and group {group}")), "{refused}");
+        assert!(refused.contains(&format!("chown -R {user}:{group}")), "{refused}");
+        let read_only = told(std::io::Error::from_raw_os_error(libc::EROFS));
+        assert!(read_only.contains("mount a volume there"), "{read_only}");
+        let other = told(std::io::Error::from_raw_os_error(libc::EIO));
+        assert!(!other.contains("chown") && !other.contains("volume"), "{other}");
     }
 }

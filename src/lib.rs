@@ -24,6 +24,7 @@ mod documentation;
 mod durability;
 pub mod failure;
 pub mod logging;
+pub mod machine;
 pub mod mesh;
 pub mod metrics;
 pub mod net;

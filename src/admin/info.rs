@@ -91,7 +91,7 @@ pub(super) fn info(about: &About<'_>, request: &Request<'_>, gather: &Gather) ->
     let sections = [
         ("Server", server(about)),
         ("Clients", clients(about)),
-        ("Memory", memory(report)),
+        ("Memory", memory(about, report)),
         ("Persistence", persistence(about, report)),
         ("Stats", counters(about, report)),
         ("Keyspace", keyspace(report)),
@@ -118,6 +118,7 @@ pub(super) fn info(about: &About<'_>, request: &Request<'_>, gather: &Gather) ->
 
 fn server(about: &About<'_>) -> Lines {
     let uptime = about.shared.started.elapsed().as_secs();
+    let config = &about.shared.config;
     vec![
         ("redis_version", REDIS_VERSION.to_owned()),
         ("redis_mode", "standalone".to_owned()),
@@ -125,8 +126,14 @@ fn server(about: &About<'_>) -> Lines {
         ("process_id", std::process::id().to_string()),
         ("tcp_port", about.shared.resp_port.unwrap_or(0).to_string()),
         ("io_backend", about.shared.io.to_string()),
-        ("text_port", about.shared.config.port.to_string()),
+        ("text_port", config.port.to_string()),
         ("shards", about.workers.to_string()),
+        ("shards_set_by", config.shards_set_by().to_owned()),
+        ("cpus", config.cpus().len().to_string()),
+        (
+            "cpu_quota",
+            config.machine().cpu_quota.map_or("none".to_owned(), |quota| format!("{:.2}", quota.cpus)),
+        ),
         ("uptime_in_seconds", uptime.to_string()),
         ("uptime_in_days", (uptime / 86_400).to_string()),
     ]
@@ -139,10 +146,15 @@ fn clients(about: &About<'_>) -> Lines {
     ]
 }
 
-fn memory(report: &Report) -> Lines {
+fn memory(about: &About<'_>, report: &Report) -> Lines {
+    let machine = about.shared.config.machine();
     let mut lines = vec![("used_memory", report.shard.memory_bytes.to_string())];
     lines.extend(resident_bytes().map(|bytes| ("used_memory_rss", bytes.to_string())));
-    lines.push(("maxmemory", "0".to_owned()));
+    lines.extend([
+        ("total_system_memory", machine.memory_bytes.to_string()),
+        ("cgroup_memory_limit", machine.memory_limit_bytes.unwrap_or(0).to_string()), // As below: 0 is none.
+        ("maxmemory", "0".to_owned()),
+    ]);
     lines
 }
 

@@ -20,8 +20,10 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use shard::AutoTtl;
 use wal::BootId;
 
-pub use units::{CpuList, InvalidValue, auto_ttl, auto_ttl_text};
-pub(crate) use units::{duration_within, number_within, size};
+use crate::machine::{CpuQuota, Machine};
+
+pub use units::{CpuList, InvalidValue, ShardCount, auto_ttl, auto_ttl_text};
+pub(crate) use units::{duration_within, number_within, size, size_text};
 
 /// When a write that is acknowledged is safe from a power cut. None of them loses an acknowledged write
 /// when the process dies.
@@ -194,10 +196,10 @@ pub struct Config {
     #[arg(help_heading = PERSISTENCE)]
     pub compact_interval: Duration,
 
-    /// Shards of the keyspace, 1 to 1024; each has one thread [default: one per CPU of --cpus]
-    #[arg(long, env = "KVLITE_SHARDS", value_name = "N", help_heading = CORES)]
-    #[arg(value_parser = |text: &str| units::number_within::<u16>(text, 1..=1024))]
-    shards: Option<u16>,
+    /// Shards of the keyspace, 1 to 1024, each with one thread; auto for one per CPU of --cpus, and no more than a CPU
+    /// quota of the control group keeps running
+    #[arg(long, env = "KVLITE_SHARDS", default_value = "auto", value_name = "N", help_heading = CORES)]
+    shards: ShardCount,
 
     /// CPUs to run on, such as 0-3,6; each shard is bound to one [default: those that the process may use, and shards
     /// are bound only if there is one for each]
@@ -245,6 +247,10 @@ pub struct Config {
     /// The CPUs that the process may use.
     #[arg(skip)]
     usable_cpus: Vec<usize>,
+
+    /// What the process may use of the machine.
+    #[arg(skip)]
+    machine: Machine,
 
     /// No shard is bound to a CPU.
     #[arg(skip)]
@@ -395,9 +401,39 @@ impl Config {
         }
     }
 
-    /// The number of shards: as asked for, else one per CPU.
+    /// Notes on which machine the server runs. Without it there is no limit but the CPUs.
+    pub fn run_on(&mut self, machine: Machine) {
+        self.machine = machine;
+    }
+
+    /// The machine on which the server runs.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// The number of shards: as asked for, else one per CPU. A quota of CPU time lowers it to whole CPUs, since a
+    /// thread that has used the quota up stands still, with its shard, until the next period begins.
     pub fn shard_count(&self) -> usize {
-        self.shards.map_or(self.cpus().len(), usize::from)
+        let cpus = self.cpus().len();
+        match self.shards {
+            ShardCount::Given(count) => count.into(),
+            ShardCount::Auto => self.quota_that_lowers().map_or(cpus, |quota| quota.whole_cpus()),
+        }
+    }
+
+    /// What has set the number of shards: an option, the file with the quota, or the process' affinity mask.
+    pub fn shards_set_by(&self) -> &'static str {
+        match (self.shards, self.quota_that_lowers()) {
+            (ShardCount::Given(_), _) => "--shards",
+            (ShardCount::Auto, Some(quota)) => quota.file,
+            (ShardCount::Auto, None) if self.cpus.is_some() => "--cpus",
+            (ShardCount::Auto, None) => "affinity",
+        }
+    }
+
+    /// The quota of CPU time, where it allows fewer shards than there are CPUs.
+    fn quota_that_lowers(&self) -> Option<CpuQuota> {
+        self.machine.cpu_quota.filter(|quota| quota.whole_cpus() < self.cpus().len())
     }
 
     /// The CPUs to run on, ascending, at least one.
@@ -656,6 +692,26 @@ mod tests {
     }
 
     #[test]
+    fn a_quota_of_cpu_time_lowers_the_number_of_shards_and_binds_them_to_no_cpu() {
+        let limited = |args: &str, cpus: f64| {
+            let mut config = parse(args).unwrap();
+            config.run_on(Machine {
+                cpu_quota: Some(CpuQuota { cpus, file: "cpu.max" }),
+                ..Machine::default()
+            });
+            (config.shard_count(), config.cpu_of(0), config.shards_set_by())
+        };
+        assert_eq!(limited("", 2.5), (2, None, "cpu.max"));
+        assert_eq!(limited("--shards auto", 0.5), (1, None, "cpu.max"));
+        assert_eq!(limited("", 4.0), (4, Some(0), "affinity"));
+        assert_eq!(limited("", 64.0), (4, Some(0), "affinity"));
+        assert_eq!(limited("--cpus 1-2", 1.0), (1, Some(1), "cpu.max"));
+        assert_eq!(limited("--cpus 1-2", 2.0), (2, Some(1), "--cpus"));
+        assert_eq!(limited("--shards 4", 1.0), (4, Some(0), "--shards"));
+        assert_eq!(parse("").unwrap().shards_set_by(), "affinity");
+    }
+
+    #[test]
     fn defaults() {
         let config = parse("").unwrap();
         let shown = |name: &str| config.option(name.as_bytes()).map(|(_, value)| value).unwrap();
@@ -745,9 +801,12 @@ mod tests {
             ("--port 7000 --resp-port 7000", "--port and --resp-port are both 7000"),
             ("--cpus 0,3", "--cpus names CPU 3, which this process may not use: choose from 0-2,5"),
             ("--cpus 2-1", "such as 0-3,6"),
-            ("--shards 0", "invalid value '0' for '--shards <N>': give a whole number from 1 to 1024"),
-            ("--shards 1025", "give a whole number from 1 to 1024"),
-            ("--shards many", "give a whole number from 1 to 1024"),
+            (
+                "--shards 0",
+                "invalid value '0' for '--shards <N>': give a whole number from 1 to 1024, or auto",
+            ),
+            ("--shards 1025", "give a whole number from 1 to 1024, or auto"),
+            ("--shards many", "give a whole number from 1 to 1024, or auto"),
             ("--spin-us 101", "give a whole number from 0 to 100"),
             ("--max-connections -1", "give a whole number from 0 to 1000000"),
             ("--max-connections 1000001", "give a whole number from 0 to 1000000"),

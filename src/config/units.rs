@@ -18,6 +18,8 @@ use tracing_subscriber::EnvFilter;
 pub enum InvalidValue {
     /// Not a whole number within these bounds.
     Number(RangeInclusive<u64>),
+    /// Neither a number of shards nor `auto`.
+    ShardCount,
     /// Neither true nor false.
     Boolean,
     /// Not a duration.
@@ -54,6 +56,10 @@ impl fmt::Display for InvalidValue {
             }
             InvalidValue::Number(bounds) => {
                 write!(f, "give a whole number from {} to {}", bounds.start(), bounds.end())
+            }
+            InvalidValue::ShardCount => {
+                let (least, greatest) = (SHARD_BOUNDS.start(), SHARD_BOUNDS.end());
+                write!(f, "give a whole number from {least} to {greatest}, or auto")
             }
             InvalidValue::Boolean => write!(f, "write true or false"),
             InvalidValue::Duration => write!(f, "write a duration such as 60, 500ms, 60s, 5m or 1h30m"),
@@ -176,10 +182,41 @@ pub fn size(text: &str) -> Result<u64, InvalidValue> {
     count.checked_mul(1 << shift).ok_or(InvalidValue::Size)
 }
 
+/// The number of bytes as a whole number of the largest unit that holds it exactly.
+pub fn size_text(bytes: u64) -> String {
+    let shift = if bytes == 0 { 0 } else { bytes.trailing_zeros() / 10 * 10 };
+    let shift = shift.min(40);
+    format!("{}{}", bytes >> shift, ["", "k", "m", "g", "t"][shift as usize / 10])
+}
+
 /// As [`size`], within bounds.
 pub fn size_within(text: &str, bounds: RangeInclusive<u64>) -> Result<u64, InvalidValue> {
     let value = size(text)?;
     if bounds.contains(&value) { Ok(value) } else { Err(InvalidValue::SizeOutOfBounds(bounds)) }
+}
+
+const SHARD_BOUNDS: RangeInclusive<u64> = 1..=1024;
+
+/// How many shards there are to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShardCount {
+    /// As many as the CPUs and their quota keep running.
+    Auto,
+    /// So many.
+    Given(u16),
+}
+
+impl FromStr for ShardCount {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match text.eq_ignore_ascii_case("auto") {
+            true => Ok(ShardCount::Auto),
+            false => {
+                number_within(text, SHARD_BOUNDS).map(ShardCount::Given).map_err(|_| InvalidValue::ShardCount)
+            }
+        }
+    }
 }
 
 /// The greatest CPU number that the kernel's affinity masks, as they are read here, can hold.
@@ -367,6 +404,23 @@ mod tests {
         for text in ["", "k", "-1", "1.5g", "1 g", "1kk", "1ki", "99999999999999999999", "18014398509481984t"]
         {
             assert_eq!(size(text), Err(InvalidValue::Size), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_shown_as_they_are_read() {
+        for (bytes, text) in [
+            (0, "0"),
+            (17, "17"),
+            (1536, "1536"),
+            (64 << 10, "64k"),
+            (512 << 20, "512m"),
+            (3 << 29, "1536m"),
+            (1 << 40, "1t"),
+            (1 << 50, "1024t"),
+        ] {
+            assert_eq!(size_text(bytes), text);
+            assert_eq!(size(text), Ok(bytes));
         }
     }
 

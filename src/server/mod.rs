@@ -21,6 +21,7 @@ use wal::{Disk, OsDisk};
 use crate::clock::wall_clock_us;
 use crate::config::{Config, IgnoredVariable};
 use crate::failure::Failure;
+use crate::machine::Machine;
 use crate::mesh::{Mesh, QUEUE_CAPACITY};
 use crate::net::listener::Endpoint;
 use crate::net::{self, Backend, Doorbell, Net};
@@ -112,6 +113,7 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
             "a variable is ignored: no option takes a value with a scheme"
         );
     }
+    config.run_on(Machine::of_this_process());
     let stoppable: Arc<Stoppable> = signals::stop_on_signal()?;
     limits::expect_system_calls(&mut config)?;
     config.max_connections = limits::set_files_aside(&config)?;

@@ -11,7 +11,7 @@ use std::time::Instant;
 use shard::Clocks;
 
 use crate::clock::{self, Clock, Reading};
-use crate::config::{Boot, Config, value_name};
+use crate::config::{Boot, Config, size_text, value_name};
 use crate::net::Backend;
 use backups::Backups;
 use progress::Loading;
@@ -228,6 +228,18 @@ impl SharedClock {
     }
 }
 
+/// The CPUs that there are, and what limits their use.
+fn cpus_text(config: &Config) -> String {
+    let usable = config.cpus().len();
+    let of_all = match config.machine().cpus {
+        0 => String::new(),
+        all => format!(" of {all}"),
+    };
+    let quota = config.machine().cpu_quota;
+    let quota = quota.map(|quota| format!(", {} allows {:.1}", quota.file, quota.cpus)).unwrap_or_default();
+    format!("{usable}{of_all}{quota}")
+}
+
 fn announce(shared: &Shared) {
     let config = &shared.config;
     let address = |port: u16| if port == 0 { "off".to_owned() } else { format!("{}:{port}", config.host) };
@@ -239,6 +251,8 @@ fn announce(shared: &Shared) {
         resp = %address(shared.resp_port.unwrap_or(0)),
         unix = %shown(&config.unix_socket),
         shards = config.shard_count(),
+        cpus = %cpus_text(config),
+        memory_limit = %config.machine().memory_limit_bytes.map_or("none".to_owned(), size_text),
         io = %shared.io,
         path = %config.wal_path.display(),
         sync = %value_name(config.sync_mode),
