@@ -76,6 +76,8 @@ pub enum Failure {
     Executor(String),
     /// Signals cannot be awaited.
     Signals(std::io::Error),
+    /// The admin port cannot be served.
+    Admin(std::io::Error),
 }
 
 impl Failure {
@@ -161,6 +163,11 @@ impl fmt::Display for Failure {
             Failure::NetworkRing(error) => write!(f, "the network ring failed: {error}"),
             Failure::Executor(error) => write!(f, "cannot start a worker: {error}"),
             Failure::Signals(error) => write!(f, "cannot await signals: {error}"),
+            Failure::Admin(error) => write!(
+                f,
+                "cannot serve --admin-port: {error}; allow epoll_create1 and eventfd2 in the seccomp profile of the \
+                 container, or leave the port out"
+            ),
         }
     }
 }

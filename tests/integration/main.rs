@@ -32,6 +32,10 @@ mod connections; // the limit, thousands that idle, half requests, the Unix sock
 mod pipelines; // thousands of commands ahead of their replies, shards that flood each other
 mod scanning; // SCAN and KEYS over keys that come and go, expiry by itself
 
+// What watches the server.
+mod admin_port; // metrics and health over HTTP, hostile clients, Prometheus and the exporter of Redis
+mod health; // kvlite health, and the paths of the admin port, in each state of the server
+
 // What outlives the process.
 mod backup; // copies of one moment while clients write, and what may go wrong with them
 mod clock; // a wall clock that is set forward and back, while the server runs and while it is down
