@@ -55,3 +55,35 @@ pub(crate) fn answer_error(client: &mut Client, error: Error) {
     let dialect = client.session.dialect;
     client.replies.now(|out| write_error(error, dialect, out));
 }
+
+#[cfg(test)]
+mod tests {
+    use shard::command;
+
+    use super::*;
+
+    #[test]
+    fn errors_are_counted_under_the_word_that_they_begin_with() {
+        let get = command::find(b"GET").unwrap();
+        for error in [
+            Error::ExecAborted,
+            Error::Loading { percent: 1 },
+            Error::WritesRefused { cause: "full".into(), remedy: "free space" },
+            Error::NotOnDisk { cause: "full".into() },
+            Error::NoProtocol,
+            Error::OutOfMemory,
+            Error::Syntax,
+            Error::WrongArity(get),
+        ] {
+            let mut text = Vec::new();
+            protocol::write_error(error.clone(), Dialect::Resp2, &mut text);
+            let kind = errors::kind(&error);
+            assert!(text.starts_with(format!("-{kind} ").as_bytes()), "{kind}: {}", text.escape_ascii());
+        }
+        // A word that errors begin to use has to become a kind.
+        for text in include_str!("../protocol/resp.rs").split("\"-").skip(1) {
+            let word: String = text.chars().take_while(char::is_ascii_uppercase).collect();
+            assert!(word.is_empty() || errors::KINDS.contains(&&*word), "{word} is no kind of errors");
+        }
+    }
+}
