@@ -141,8 +141,15 @@ fn experienced() -> (Server, u16, TempDir) {
     let backups = TempDir::with_prefix("kvlite-backups-").unwrap();
     let (server, port) = start(2, &["--backup-dir", backups.path().to_str().unwrap()]);
     let mut resp = server.resp();
-    for command in ["MSET a 1 b 2 c 3 d 4", "GET a", "GET nope", "SETEX s 1000 v", "CONFIG GET port", "SAVE"]
-    {
+    for command in [
+        "MSET a 1 b 2 c 3 d 4",
+        "GET a",
+        "GET nope",
+        "SETEX s 1000 v",
+        "CONFIG GET port",
+        "SAVE",
+        "BACKUP first",
+    ] {
         let answer = resp.ask(command).to_string();
         assert!(!answer.starts_with('-'), "{command}: {answer}");
     }
