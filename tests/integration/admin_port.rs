@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -11,35 +11,10 @@ use std::thread;
 
 use tempfile::TempDir;
 
-use crate::process::{DEADLINE, Server, free_port, run_to_end, within_deadline};
+use crate::http::{get, request, value};
+use crate::process::{Server, free_port, run_to_end, within_deadline};
 
 const OPEN_METRICS: &str = "Accept: application/openmetrics-text; version=1.0.0\r\n";
-
-/// An answer of an HTTP server.
-#[derive(Debug)]
-pub struct Answer {
-    pub code: u16,
-    pub head: String,
-    pub body: String,
-}
-
-/// Sends a request to a port of this machine, and reads up to the end of the connection.
-pub fn request(port: u16, method: &str, path: &str, headers: &str) -> std::io::Result<Answer> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    stream.set_read_timeout(Some(DEADLINE))?;
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n")?;
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes)?;
-    let answer =
-        String::from_utf8(bytes).map_err(|error| std::io::Error::new(ErrorKind::InvalidData, error))?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or(ErrorKind::UnexpectedEof)?;
-    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or(ErrorKind::InvalidData)?;
-    Ok(Answer { code, head: head.to_ascii_lowercase(), body: body.to_owned() })
-}
-
-pub fn get(port: u16, path: &str) -> Answer {
-    request(port, "GET", path, "").unwrap_or_else(|error| panic!("GET {path} of port {port}: {error}"))
-}
 
 /// A server with an admin port.
 pub fn start(shards: usize, flags: &[&str]) -> (Server, u16) {
@@ -47,11 +22,6 @@ pub fn start(shards: usize, flags: &[&str]) -> (Server, u16) {
     let port_text = port.to_string();
     let flags = [&["--admin-port", &port_text], flags].concat();
     (Server::start(shards, &flags), port)
-}
-
-/// The value of one sample.
-fn value(page: &str, sample: &str) -> Option<f64> {
-    page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// The sum over the samples of a metric.

@@ -4,7 +4,8 @@ use std::process::{Command, Output};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use crate::admin_port::{get, start};
+use crate::admin_port::start;
+use crate::http::get;
 use crate::loading::{catch_loading, full_server};
 use crate::process::{Server, command, free_port, within_deadline};
 

@@ -16,7 +16,7 @@
 // What the tests stand on.
 #[path = "../harness/mod.rs"]
 mod harness; // one server, its clients, choices that can be repeated
-use harness::{client, process, random, words};
+use harness::{client, http, process, random, words};
 mod transcript; // request -> reply, in lines of text
 
 // What one client sees.
