@@ -77,6 +77,8 @@ pub enum Failure {
     Executor(String),
     /// Signals cannot be awaited.
     Signals(std::io::Error),
+    /// The admin port cannot be served.
+    Admin(std::io::Error),
 }
 
 impl Failure {
@@ -165,6 +167,11 @@ impl fmt::Display for Failure {
             Failure::Network(error) => write!(f, "the network failed: {error}"),
             Failure::Executor(error) => write!(f, "cannot start a worker: {error}"),
             Failure::Signals(error) => write!(f, "cannot await signals: {error}"),
+            Failure::Admin(error) => write!(
+                f,
+                "cannot serve --admin-port: {error}; allow epoll_create1 and eventfd2 in the seccomp profile of the \
+                 container, or leave the port out"
+            ),
         }
     }
 }

@@ -65,6 +65,12 @@ pub fn flush() {
     QUEUE.flush(FLUSH_MAX);
 }
 
+/// How many lines were dropped since the start.
+pub fn dropped_lines() -> usize {
+    let waiting = QUEUE.lock();
+    waiting.dropped + waiting.told
+}
+
 /// Ends the process, after [`flush`]. Without it the last lines are lost.
 #[expect(clippy::disallowed_methods, reason = "the lines have left")]
 pub fn exit(status: i32) -> ! {
@@ -85,11 +91,13 @@ struct Waiting {
     is_writing: bool,
     /// How many lines were dropped, of which no line has told yet.
     dropped: usize,
+    /// How many of them lines have told of.
+    told: usize,
 }
 
 impl Queue {
     const fn new() -> Queue {
-        let waiting = Waiting { lines: Vec::new(), is_writing: false, dropped: 0 };
+        let waiting = Waiting { lines: Vec::new(), is_writing: false, dropped: 0, told: 0 };
         Queue { waiting: Mutex::new(waiting), has_lines: Condvar::new(), is_written: Condvar::new() }
     }
 
@@ -146,6 +154,7 @@ impl Queue {
     fn note_dropped(&self, unwritten: &[u8]) -> usize {
         let mut waiting = self.lock();
         if unwritten.is_empty() {
+            waiting.told += waiting.dropped;
             return std::mem::take(&mut waiting.dropped);
         }
         waiting.dropped += unwritten.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();

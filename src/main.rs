@@ -3,7 +3,7 @@
 use kvlite::cli::Call;
 use kvlite::config::Config;
 use kvlite::failure::Failure;
-use kvlite::{bench, logging};
+use kvlite::{bench, health, logging};
 use tikv_jemallocator::Jemalloc;
 
 /// Memory that was freed goes back to the system a second later; `.cargo/config.toml` has the settings.
@@ -14,6 +14,7 @@ fn main() {
     let status = match Call::from_process() {
         Call::Tool(tool) => tool.run(),
         Call::Bench(args) => bench::main(args),
+        Call::Health(args) => health::main(args),
         Call::Server(config) => serve(*config),
     };
     logging::exit(status);

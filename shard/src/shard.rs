@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::analytics::Analytics;
+use crate::analytics::anomalies::Watched;
 use crate::analytics::query::{Query, QueryResult, Question};
 use crate::auto_ttl::AutoTtl;
 use crate::change::{Change, Changes, VALUE_LEN_MAX};
@@ -284,6 +285,11 @@ impl Shard {
         }
     }
 
+    /// The series that are followed for anomalies, and what they show now; nothing where nothing is counted.
+    pub fn watched(&self, now_ms: u64) -> Watched {
+        self.parts.analytics.as_ref().map(|analytics| analytics.watched(now_ms)).unwrap_or_default()
+    }
+
     /// What is known of the use of keys and worth keeping over a restart; `None` where nothing is counted.
     pub fn analytics_to_keep(&self) -> Option<Vec<u8>> {
         self.parts.analytics.as_ref().map(|analytics| analytics.to_bytes())
@@ -319,7 +325,8 @@ impl Shard {
         }
     }
 
-    fn counters(&self) -> Stats {
+    /// The counters, without the memory of the analytics.
+    pub fn counters(&self) -> Stats {
         Stats {
             keys: self.parts.keyspace.len() as u64,
             keys_with_deadline: self.parts.keyspace.deadline_count() as u64,

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use shard::{Reply, Request};
 
-use super::memory::resident_bytes;
 use super::{About, REDIS_VERSION};
-use crate::metrics::Report;
+use crate::metrics::errors::KINDS;
+use crate::metrics::{Report, Traffic};
+use crate::process;
+use crate::shared::Shared;
 use crate::txn::gather::Gather;
 
 pub(super) fn text_info(about: &About<'_>, gather: &Gather) -> Reply<'static> {
@@ -34,7 +36,7 @@ pub(super) fn stats(about: &About<'_>, gather: &Gather) -> Reply<'static> {
         ("writes", report.shard.writes),
         ("hits", report.shard.hits),
         ("misses", report.shard.misses),
-        ("commands", report.commands),
+        ("commands", report.traffic.requests),
         ("keys_with_ttl", report.shard.keys_with_deadline),
         ("memory_bytes", report.shard.memory_bytes),
         ("analytics_memory_bytes", report.shard.analytics_memory_bytes),
@@ -53,34 +55,38 @@ pub(super) fn stats(about: &About<'_>, gather: &Gather) -> Reply<'static> {
 
 pub(super) fn health(about: &About<'_>, gather: &Gather) -> Reply<'static> {
     let report = &gather.report;
-    let loading = &about.shared.loading;
     let status = match (&report.wal_fault, &report.snapshot_fault) {
-        _ if !loading.is_over() => "loading",
+        _ if !about.shared.loading.is_over() => "loading",
         (None, None) => "healthy",
         _ => "degraded",
     };
+    Reply::Bulk(Cow::Owned(health_json(about.shared, status, report).into_bytes()))
+}
+
+/// How the server is, as JSON: its status, and what all shards together report.
+pub(crate) fn health_json(shared: &Shared, status: &str, report: &Report) -> String {
+    let loading = &shared.loading;
     let error = |name: &str, fault: &Option<Arc<str>>| {
         let cause = fault.as_deref();
         cause.map(|cause| format!(",\"{name}\":{}", json_string(cause))).unwrap_or_default()
     };
     let percent = (!loading.is_over()).then(|| format!(",\"loading_percent\":{}", loading.percent()));
-    let json = format!(
+    format!(
         "{{\"status\":\"{status}\",\"keys\":{},\"connections\":{},\"wal_size\":{},\"wal_healthy\":{}{},\
          \"snapshot_healthy\":{}{},\"needs_compaction\":{},\"shards\":{},\"io_backend\":\"{}\",\"uptime_seconds\":{}{}}}",
         report.shard.keys,
-        about.shared.connections.count(),
+        shared.connections.count(),
         report.wal_size_bytes,
         report.wal_fault.is_none(),
         error("wal_error", &report.wal_fault),
         report.snapshot_fault.is_none(),
         error("snapshot_error", &report.snapshot_fault),
         report.needs_compaction,
-        about.workers,
-        about.shared.io,
-        about.shared.started.elapsed().as_secs(),
+        shared.config.shard_count(),
+        shared.io,
+        shared.started.elapsed().as_secs(),
         percent.unwrap_or_default(),
-    );
-    Reply::Bulk(Cow::Owned(json.into_bytes()))
+    )
 }
 
 /// The lines of a section of `INFO`.
@@ -88,32 +94,37 @@ type Lines = Vec<(&'static str, String)>;
 
 pub(super) fn info(about: &About<'_>, request: &Request<'_>, gather: &Gather) -> Reply<'static> {
     let report = &gather.report;
+    const DEFAULT: bool = true;
     let sections = [
-        ("Server", server(about)),
-        ("Clients", clients(about)),
-        ("Memory", memory(about, report)),
-        ("Persistence", persistence(about, report)),
-        ("Stats", counters(about, report)),
-        ("Keyspace", keyspace(report)),
+        ("Server", DEFAULT, section(server(about))),
+        ("Clients", DEFAULT, section(clients(about))),
+        ("Memory", DEFAULT, section(memory(about, report))),
+        ("Persistence", DEFAULT, section(persistence(about, report))),
+        ("Stats", DEFAULT, section(counters(about, report))),
+        ("Replication", DEFAULT, section(replication())),
+        ("CPU", DEFAULT, section(cpu())),
+        ("Commandstats", !DEFAULT, command_stats(report)),
+        ("Errorstats", DEFAULT, error_stats(report)),
+        ("Keyspace", DEFAULT, section(keyspace(report))),
     ];
-    let asked = |name: &str| {
-        let everything = ["all", "default", "everything"];
+    let asked = |name: &str, is_default: bool| {
         let mut asked = request.args().peekable();
-        asked.peek().is_none()
+        (asked.peek().is_none() && is_default)
             || asked.any(|arg| {
                 let is = |name: &str| arg.eq_ignore_ascii_case(name.as_bytes());
-                is(name) || everything.into_iter().any(is)
+                is(name) || is("all") || is("everything") || (is("default") && is_default)
             })
     };
     let mut text = String::new();
-    for (name, lines) in sections.iter().filter(|(name, _)| asked(name)) {
+    for (name, _, lines) in sections.iter().filter(|(name, is_default, _)| asked(name, *is_default)) {
         let separator = if text.is_empty() { "" } else { "\r\n" };
-        let _ = write!(text, "{separator}# {name}\r\n"); // Writing to a string cannot fail.
-        for (field, value) in lines {
-            let _ = write!(text, "{field}:{value}\r\n");
-        }
+        let _ = write!(text, "{separator}# {name}\r\n{lines}"); // Writing to a string cannot fail.
     }
     Reply::Text(text)
+}
+
+fn section(lines: Lines) -> String {
+    lines.into_iter().map(|(field, value)| format!("{field}:{value}\r\n")).collect()
 }
 
 fn server(about: &About<'_>) -> Lines {
@@ -149,7 +160,7 @@ fn clients(about: &About<'_>) -> Lines {
 fn memory(about: &About<'_>, report: &Report) -> Lines {
     let machine = about.shared.config.machine();
     let mut lines = vec![("used_memory", report.shard.memory_bytes.to_string())];
-    lines.extend(resident_bytes().map(|bytes| ("used_memory_rss", bytes.to_string())));
+    lines.extend(process::usage().map(|usage| ("used_memory_rss", usage.resident_bytes.to_string())));
     lines.extend([
         ("total_system_memory", machine.memory_bytes.to_string()),
         ("cgroup_memory_limit", machine.memory_limit_bytes.unwrap_or(0).to_string()), // As below: 0 is none.
@@ -159,14 +170,54 @@ fn memory(about: &About<'_>, report: &Report) -> Lines {
 }
 
 fn counters(about: &About<'_>, report: &Report) -> Lines {
+    let Traffic { requests, requests_per_second, received_bytes, sent_bytes, .. } = &report.traffic;
     vec![
         ("total_connections_received", about.shared.clients_accepted.count().to_string()),
         ("rejected_connections", about.shared.connections_refused.count().to_string()),
-        ("total_commands_processed", report.commands.to_string()),
+        ("total_commands_processed", requests.to_string()),
+        ("instantaneous_ops_per_sec", requests_per_second.to_string()),
+        ("total_net_input_bytes", received_bytes.to_string()),
+        ("total_net_output_bytes", sent_bytes.to_string()),
         ("expired_keys", report.shard.ttl_expired.to_string()),
+        ("evicted_keys", "0".to_owned()),
         ("keyspace_hits", report.shard.hits.to_string()),
         ("keyspace_misses", report.shard.misses.to_string()),
+        ("total_error_replies", report.errors.kinds.iter().sum::<u64>().to_string()),
     ]
+}
+
+fn replication() -> Lines {
+    vec![("role", "master".to_owned()), ("connected_slaves", "0".to_owned())]
+}
+
+fn cpu() -> Lines {
+    let Some(usage) = process::usage() else { return vec![] };
+    vec![
+        ("used_cpu_sys", format!("{:.6}", usage.system_s)),
+        ("used_cpu_user", format!("{:.6}", usage.user_s)),
+    ]
+}
+
+/// A line for each command that was called. Its time is that of the measured calls, each of which stands for those
+/// since the last one.
+fn command_stats(report: &Report) -> String {
+    let lines = report.traffic.calls.called().map(|(command, taken, took)| {
+        let (rejected, failed) = report.errors.of(command);
+        let calls = taken.saturating_sub(rejected);
+        let us = took.sum_ns / 1000;
+        let us_per_call = took.sum_ns as f64 / 1000.0 / took.count().max(1) as f64;
+        format!(
+            "cmdstat_{}:calls={calls},usec={us},usec_per_call={us_per_call:.2},rejected_calls={rejected},\
+             failed_calls={failed}\r\n",
+            command.full_name()
+        )
+    });
+    lines.collect()
+}
+
+fn error_stats(report: &Report) -> String {
+    let kinds = KINDS.iter().zip(report.errors.kinds).filter(|(_, count)| *count > 0);
+    kinds.map(|(kind, count)| format!("errorstat_{kind}:count={count}\r\n")).collect()
 }
 
 fn keyspace(report: &Report) -> Lines {

@@ -3,12 +3,13 @@
 use shard::{Reply, Stats};
 
 use crate::metrics::Report;
+use crate::process;
 
 /// What the memory is used for. The names are those of Redis where they mean the same.
 pub(super) fn memory_stats(report: &Report) -> Reply<'static> {
     let Stats { keys, memory_bytes, analytics_memory_bytes, .. } = report.shard;
     let allocated_bytes = memory_bytes + analytics_memory_bytes;
-    let resident_bytes = resident_bytes();
+    let resident_bytes = process::usage().map(|usage| usage.resident_bytes);
     let fragmentation = resident_bytes.map(|resident| resident as f64 / allocated_bytes.max(1) as f64);
     let integer = |number: u64| Reply::Integer(number as i64);
     let decimal = |number: f64| Reply::Double(format!("{number:.2}"));
@@ -21,11 +22,4 @@ pub(super) fn memory_stats(report: &Report) -> Reply<'static> {
         ("resident.bytes".into(), resident_bytes.map_or(Reply::Nil, integer)),
         ("fragmentation".into(), fragmentation.map_or(Reply::Nil, decimal)),
     ])
-}
-
-/// The memory that the process occupies, in bytes, as far as the system tells.
-pub(super) fn resident_bytes() -> Option<u64> {
-    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = pages.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
 }

@@ -7,7 +7,7 @@ pub(crate) mod backup;
 pub(crate) mod client_commands;
 mod command_docs;
 mod config;
-mod info;
+pub(crate) mod info;
 pub(crate) mod listing;
 mod memory;
 pub(crate) mod persistence;

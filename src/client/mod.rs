@@ -12,6 +12,7 @@ use std::collections::TryReserveError;
 
 use shard::SHARED_LEN_MIN;
 
+use crate::metrics::calls::Measured;
 use crate::net::SocketId;
 use crate::net::listener::Endpoint;
 use crate::protocol::Parser;
@@ -115,6 +116,9 @@ pub struct Client {
     pub listed: bool,
     /// The last count of the worker's clients that it was counted in.
     pub counted_in: u32,
+    /// One of its requests that is measured and not answered yet, and the number under which its replies know it; that
+    /// of a job is the next one.
+    pub measured: Option<(u32, Measured)>,
 }
 
 impl Connection {
@@ -151,6 +155,7 @@ impl Connection {
             is_in_backlog: false,
             listed: false,
             counted_in: 0,
+            measured: None,
         };
         Box::new(Connection { parser, input: Vec::new(), served_bytes: 0, input_needed: 0, client })
     }

@@ -86,7 +86,7 @@ impl Boot {
     the system refuses what the server needs (io_uring, locked memory, open files, threads), 128 + n at a \
     second signal n, 1 for any other failure.")]
 pub struct Config {
-    /// Name or address on which both ports listen
+    /// Name or address on which all ports listen
     #[arg(long, env = "KVLITE_HOST", default_value = "localhost", help_heading = NETWORK)]
     #[arg(value_parser = units::host)]
     pub host: String,
@@ -105,6 +105,12 @@ pub struct Config {
     /// Path of a Unix socket for the Redis protocol [default: none]
     #[arg(long, env = "KVLITE_UNIX_SOCKET", value_name = "PATH", help_heading = NETWORK)]
     pub unix_socket: Option<PathBuf>,
+
+    /// Port of metrics and health over HTTP: /metrics, /livez, /readyz, /healthz; 0 for none
+    #[arg(long, env = "KVLITE_ADMIN_PORT", default_value_t = 0, value_name = "PORT")]
+    #[arg(value_parser = |text: &str| units::number_within::<u16>(text, PORT_BOUNDS))]
+    #[arg(help_heading = NETWORK)]
+    pub admin_port: u16,
 
     /// Clients connected at the same time, at most, 0 to 1000000; lowered to what the limit of open files allows; 0
     /// for as many as it allows
@@ -300,8 +306,13 @@ const UNIX_SOCKET_PATH_BYTES_MAX: usize = 107;
 pub enum Contradiction {
     /// Both ports are 0, and there is no Unix socket.
     NoListener,
-    /// Both protocols ask for this port.
-    SamePort(u16),
+    /// Two flags ask for this port.
+    SamePort {
+        /// The options, by their fields.
+        options: [&'static str; 2],
+        /// The port.
+        port: u16,
+    },
     /// The path of the Unix socket has this many bytes.
     UnixSocketPathTooLong(usize),
     /// `--cpus` names a CPU outside the process' affinity mask.
@@ -315,9 +326,10 @@ pub enum Contradiction {
 
 impl Contradiction {
     /// The options that it is about, by their fields.
-    fn options(&self) -> &'static [&'static str] {
+    fn options(&self) -> &[&'static str] {
         match self {
-            Contradiction::NoListener | Contradiction::SamePort(_) => &["port", "resp_port"],
+            Contradiction::NoListener => &["port", "resp_port"],
+            Contradiction::SamePort { options, .. } => options,
             Contradiction::UnixSocketPathTooLong(_) => &["unix_socket"],
             Contradiction::CpuNotUsable { .. } => &["cpus"],
         }
@@ -330,8 +342,9 @@ impl fmt::Display for Contradiction {
             Contradiction::NoListener => {
                 write!(f, "no client could connect: give --port, --resp-port or --unix-socket")
             }
-            Contradiction::SamePort(port) => {
-                write!(f, "--port and --resp-port are both {port}: give each its own, or 0 to one of them")
+            Contradiction::SamePort { options, port } => {
+                let [one, other] = options.map(|option| option.replace('_', "-"));
+                write!(f, "--{one} and --{other} are both {port}: give each its own, or 0 to one of them")
             }
             Contradiction::UnixSocketPathTooLong(bytes) => write!(
                 f,
@@ -470,6 +483,13 @@ impl Config {
         self.resp_port_is_explicit
     }
 
+    /// The options of the server with these names, as a command line of their own that reads the same variables.
+    pub(crate) fn command_of(names: &[&str]) -> clap::Command {
+        let all = Config::command();
+        let args = all.get_arguments().filter(|arg| names.contains(&arg.get_id().as_str()));
+        with_environment(clap::Command::new("kvlite").args(args.cloned()))
+    }
+
     /// Every option as `CONFIG GET` shows it, sorted by name: the flags' names, and those names of Redis'
     /// options whose value is true for this server.
     pub fn options(&self) -> Vec<(&'static str, String)> {
@@ -477,6 +497,7 @@ impl Config {
             |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
         let unix_socket = shown(&self.unix_socket);
         let mut options = vec![
+            ("admin-port", self.admin_port.to_string()),
             ("appendfsync", value_name(self.sync_mode)),
             ("appendonly", "yes".to_owned()),
             ("auto-ttl", self.auto_ttl.as_ref().map_or(String::new(), auto_ttl_text)),
@@ -530,8 +551,11 @@ impl Config {
         if self.port == 0 && self.resp_port == 0 && self.unix_socket.is_none() {
             return Some(Contradiction::NoListener);
         }
-        if self.port == self.resp_port && self.port != 0 {
-            return Some(Contradiction::SamePort(self.port));
+        let ports = [("port", self.port), ("resp_port", self.resp_port), ("admin_port", self.admin_port)];
+        for (place, (other, port)) in ports.into_iter().enumerate().filter(|(_, (_, port))| *port != 0) {
+            if let Some((one, _)) = ports[..place].iter().find(|(_, earlier)| *earlier == port) {
+                return Some(Contradiction::SamePort { options: [one, other], port });
+            }
         }
         let socket_path_bytes = self.unix_socket.as_ref().map_or(0, |path| path.as_os_str().len());
         if socket_path_bytes > UNIX_SOCKET_PATH_BYTES_MAX {
@@ -799,6 +823,7 @@ mod tests {
         for (args, text) in [
             ("--port 0 --resp-port 0", "give --port, --resp-port or --unix-socket"),
             ("--port 7000 --resp-port 7000", "--port and --resp-port are both 7000"),
+            ("--resp-port 7000 --admin-port 7000", "--resp-port and --admin-port are both 7000"),
             ("--cpus 0,3", "--cpus names CPU 3, which this process may not use: choose from 0-2,5"),
             ("--cpus 2-1", "such as 0-3,6"),
             (

@@ -1,10 +1,11 @@
 //! A sync of the log while it is under way. Never when it begins, nor what follows from its end.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wal::{OsDisk, SyncTicket};
 
+use crate::metrics::histogram::Histogram;
 use crate::net::{Net, SyncOf};
 
 /// The sync that is under way, if one is: there is one at a time.
@@ -18,6 +19,11 @@ pub(super) struct Commit {
     seen: Option<Duration>,
     /// Why the first file failed that did.
     failed: Option<io::Error>,
+    /// When it began.
+    began: Option<Instant>,
+    /// How long syncs took that have ended, and how many of them failed.
+    durations: Histogram,
+    failures: u64,
 }
 
 /// A sync that has ended.
@@ -29,6 +35,11 @@ pub(super) struct Ended {
 }
 
 impl Commit {
+    /// How long syncs took that have ended, and how many of them failed.
+    pub fn counts(&self) -> (&Histogram, u64) {
+        (&self.durations, self.failures)
+    }
+
     pub fn is_under_way(&self) -> bool {
         self.ticket.is_some()
     }
@@ -52,7 +63,7 @@ impl Commit {
             net.sync(directory.clone(), SyncOf::Everything);
         }
         self.files_left = ticket.files().len() + usize::from(ticket.directory().is_some());
-        (self.ticket, self.seen) = (Some(ticket), None);
+        (self.ticket, self.seen, self.began) = (Some(ticket), None, Some(Instant::now()));
     }
 
     /// So much time counts since the last look at the clock.
@@ -72,6 +83,8 @@ impl Commit {
             return None;
         }
         let ticket = self.ticket.take().expect("a sync was begun");
+        self.durations.record(self.began.take().map_or(Duration::ZERO, |began| began.elapsed()));
+        self.failures += u64::from(self.failed.is_some());
         Some(Ended { ticket, result: self.failed.take().map_or(Ok(()), Err), seen: self.seen })
     }
 

@@ -33,6 +33,7 @@ use super::uncommitted::Uncommitted;
 use crate::config::{Config, SyncMode};
 use crate::logging::printable;
 use crate::mesh::{Answer, Mesh, RequestId};
+use crate::metrics::histogram::Histogram;
 use crate::net::Net;
 
 /// A turn's changes go into several frames past this size: a frame holds less than 2 GiB, and one request may
@@ -439,6 +440,11 @@ impl Journal {
         if let Some(ticket) = self.log.begin_sync() {
             self.commit.begin(ticket, net);
         }
+    }
+
+    /// How long syncs took, and how many of them failed.
+    pub fn syncs(&self) -> (&Histogram, u64) {
+        self.commit.counts()
     }
 
     /// Whether a sync is under way that has not taken too long.

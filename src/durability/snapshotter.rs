@@ -10,6 +10,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Instant;
 use std::{fmt, io};
 
 use shard::analytics::load;
@@ -27,6 +28,7 @@ use crate::clock::Clock;
 use crate::config::{Config, SyncMode};
 use crate::logging::printable;
 use crate::mesh::{Answer, Call, Mesh, RequestId, TransactionId};
+use crate::metrics::Snapshots;
 use crate::net::SocketId;
 
 /// How long after the begin of a snapshot that a failed sync made necessary the next try may follow.
@@ -57,6 +59,9 @@ pub struct Snapshotter {
     /// When the next note is due; none once the last one was left.
     next_note_ms: Option<u64>,
     policy: CompactionPolicy,
+    counts: Snapshots,
+    /// When the snapshot began that is being written.
+    began: Option<Instant>,
 }
 
 enum Stage {
@@ -123,6 +128,8 @@ impl Snapshotter {
             check_interval_ms: config.compact_interval.as_millis() as u64,
             next_note_ms: Some(NOTE_INTERVAL_MS),
             policy: CompactionPolicy::new(config),
+            counts: Snapshots::default(),
+            began: None,
         })
     }
 
@@ -177,6 +184,11 @@ impl Snapshotter {
     /// Why the last snapshot was not written, if it was not.
     pub fn failure(&self) -> Option<&Arc<str>> {
         self.failure.as_ref()
+    }
+
+    /// How many were written, and how they went.
+    pub fn counts(&self) -> Snapshots {
+        self.counts
     }
 
     fn is_asked(&self) -> bool {
@@ -315,6 +327,7 @@ impl Snapshotter {
     fn begin(&mut self, now_id: TransactionId, clocks: Clocks, log: &mut Log<OsDisk>, mesh: &mut Mesh) {
         let mut changes = Changes::default();
         changes.push(&Change::Clocks(clocks));
+        self.began = Some(Instant::now());
         self.served = std::mem::take(&mut self.asked);
         self.asked_unheard = false;
         let begun = log.begin_snapshot().and_then(|mut writer| {
@@ -368,6 +381,8 @@ impl Snapshotter {
                 let Snapshot { entries, bytes, .. } = snapshot;
                 tracing::info!(shard = mesh.own(), entries, bytes, "snapshot written");
                 self.saved_ms = Some(now_ms);
+                self.counts.written += 1;
+                self.counts.last_ms = self.began.take().map(|began| began.elapsed().as_millis() as u64);
                 self.failure = None;
                 self.next_note_ms = self.next_note_ms.map(|_| 0);
                 self.stage = Stage::Obsolete { files: journal.log.retire(&snapshot) };
@@ -418,6 +433,7 @@ impl Snapshotter {
     /// The askers are told at once. The room that the snapshot has taken of a disk that is full, maybe, is given
     /// back before another one may begin.
     fn give_up(&mut self, error: &dyn fmt::Display, log: &Log<OsDisk>, mesh: &mut Mesh) {
+        self.counts.failed += 1;
         let failure = printable(&error.to_string());
         if self.failure.as_ref() != Some(&failure) {
             tracing::error!(shard = mesh.own(), error = %failure, "no snapshot was written, the log stays as it is");

@@ -37,6 +37,8 @@ pub struct Mesh {
     pool: Vec<Box<Batch>>,
     /// This worker sleeps, or is about to, and wants to be woken by a peer that sends.
     asleep: Arc<AtomicBool>,
+    /// How many batches were sent to others.
+    batches: u64,
 }
 
 struct Peer {
@@ -78,6 +80,7 @@ impl Mesh {
                 .collect(),
             pool: Vec::new(),
             asleep: asleep[own].clone(),
+            batches: 0,
         })
         .collect()
     }
@@ -92,6 +95,11 @@ impl Mesh {
     /// The number of this worker.
     pub fn own(&self) -> usize {
         self.own
+    }
+
+    /// How many batches were sent to other workers.
+    pub fn batches(&self) -> u64 {
+        self.batches
     }
 
     /// The number of workers.
@@ -182,7 +190,7 @@ impl Mesh {
 
     /// Sends the open batches and wakes the receivers that sleep. A batch whose queue is full stays open.
     pub fn send(&mut self, net: &mut Net) {
-        let Mesh { own, peers, pool, .. } = self;
+        let Mesh { own, peers, pool, batches, .. } = self;
         for (worker, peer) in peers.iter_mut().enumerate() {
             if peer.open.is_empty() || peer.outbox.is_full() {
                 continue;
@@ -194,6 +202,7 @@ impl Mesh {
             if worker == *own {
                 continue;
             }
+            *batches += 1;
             // The batch is published before the flag is read; the receiver publishes the flag, then looks for
             // batches (`fall_asleep`). One of both sees the other.
             fence(Ordering::SeqCst);

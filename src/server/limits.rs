@@ -9,6 +9,7 @@ use rustix::thread::{CapabilitySet, capabilities, sched_getaffinity, sched_setaf
 use crate::config::{CONNECTIONS_MAX, Config, Io};
 use crate::durability::UNSYNCED_FILES_MAX;
 use crate::failure::Failure;
+use crate::http;
 use crate::net::{self, ACCEPTS_AT_ONCE, Backend};
 use crate::worker::REFUSED_AT_ONCE_MAX;
 
@@ -66,7 +67,11 @@ fn expect_allowed(call: &'static str, effect: &'static str, failed: Option<Errno
 /// client that takes the descriptor of a log file would have writes refused. Returns how many clients there may be.
 pub(super) fn set_files_aside(config: &Config) -> Result<u32, Failure> {
     let asked = config.max_connections;
-    let own = FILES_OF_PROCESS + REFUSED_AT_ONCE_MAX as u64 + config.shard_count() as u64 * FILES_PER_SHARD;
+    let of_admin = if config.admin_port == 0 { 0 } else { http::FILES };
+    let own = FILES_OF_PROCESS
+        + of_admin
+        + REFUSED_AT_ONCE_MAX as u64
+        + config.shard_count() as u64 * FILES_PER_SHARD;
     let wanted = own + u64::from(asked);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_some_and(|current| current < wanted) {

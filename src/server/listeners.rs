@@ -48,16 +48,25 @@ pub(super) struct Listeners {
     pub sockets: Vec<(OwnedFd, Endpoint)>,
     pub resp_port: Option<u16>,
     pub socket_file: Option<SocketFile>,
+    /// Those of the admin port.
+    pub admin: Vec<OwnedFd>,
 }
 
 pub(super) fn listen(config: &Config) -> Result<Listeners, Failure> {
-    let tcp = |port: u16, flag, endpoint: Endpoint| {
+    let bind = |port: u16, flag| {
         let address = format!("{}:{port}", config.host);
         let sockets = bind_with_patience(|| net::bind_tcp(&config.host, port));
-        let sockets = sockets.map_err(|error| Failure::Listen { address, flag, error })?;
-        Ok(sockets.into_iter().map(move |(socket, _)| (socket, endpoint)))
+        sockets.map_err(|error| Failure::Listen { address, flag, error })
     };
-    let mut listeners = Listeners { sockets: Vec::new(), resp_port: None, socket_file: None };
+    let tcp = |port: u16, flag, endpoint: Endpoint| {
+        Ok(bind(port, flag)?.into_iter().map(move |(socket, _)| (socket, endpoint)))
+    };
+    let mut listeners =
+        Listeners { sockets: Vec::new(), resp_port: None, socket_file: None, admin: Vec::new() };
+    if config.admin_port != 0 {
+        let sockets = bind(config.admin_port, "--admin-port")?;
+        listeners.admin = sockets.into_iter().map(|(socket, _)| socket).collect();
+    }
     if config.port != 0 {
         listeners.sockets.extend(tcp(config.port, "--port", Endpoint::Text)?);
     }

@@ -28,7 +28,7 @@ use crate::net::{self, Backend, Doorbell, Net};
 use crate::shared::Shared;
 use crate::txn::id::ID_MICROS_MAX;
 use crate::worker::{Ready, ShardFiles, Worker, WorkerReport};
-use crate::{logging, recovery};
+use crate::{http, logging, recovery};
 use limits::{EXECUTOR_IO_BYTES, ring_failure};
 use listeners::Listeners;
 use signals::{Running, Stoppable};
@@ -119,11 +119,12 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
     config.max_connections = limits::set_files_aside(&config)?;
     let backend = limits::choose_backend(&config)?;
     let found = recovery::lock(&config)?;
-    let Listeners { sockets, resp_port, socket_file } = listeners::listen(&config)?;
+    let Listeners { sockets, resp_port, socket_file, admin } = listeners::listen(&config)?;
     if let Some(file) = socket_file {
         stoppable.unix_socket.get_or_init(|| file);
     }
     let shared = Arc::new(Shared::new(config, backend, resp_port, started, found.loading()));
+    http::serve(admin, shared.clone())?;
     notify::tell_service_manager(shared.clone())?;
     let result = serve(&shared, found, sockets, &stoppable.running);
     stoppable.remove_unix_socket();
@@ -373,9 +374,13 @@ async fn work(
     worker.run().await
 }
 
-/// A worker that panics would leave a server without one of its shards: the process ends instead.
+/// A worker that panics would leave a server without one of its shards: the process ends instead. That of the admin
+/// port costs an answer.
 fn exit_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
+        if std::thread::current().name() == Some(http::THREAD) {
+            return tracing::error!("kvlite has a defect in its admin port, and goes on: {panic}");
+        }
         logging::flush(); // What follows needs room among the lines that wait.
         tracing::error!(panic = %panic, "kvlite has a defect and ends");
         let backtrace = std::backtrace::Backtrace::force_capture().to_string();

@@ -5,13 +5,14 @@ pub mod progress;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use shard::Clocks;
 
 use crate::clock::{self, Clock, Reading};
 use crate::config::{Boot, Config, size_text, value_name};
+use crate::metrics::Report;
 use crate::net::Backend;
 use backups::Backups;
 use progress::Loading;
@@ -73,6 +74,19 @@ pub struct Shared {
     id_base_us: OnceLock<u64>,
     stopping: AtomicBool,
     pulses: Box<[Pulse]>,
+    /// What each worker has counted, as it told last.
+    published: Box<[Mutex<Option<Arc<Published>>>]>,
+    /// How long the start took.
+    ready_after: OnceLock<Duration>,
+}
+
+/// What a worker has counted.
+#[derive(Debug)]
+pub struct Published {
+    /// When it told, in milliseconds from the start of the server.
+    pub at_ms: u64,
+    /// What.
+    pub report: Report,
 }
 
 /// How a worker is, as the others see it. Each has a cache line: it is written with every turn.
@@ -99,7 +113,7 @@ impl Shared {
         started: Instant,
         loading: Loading,
     ) -> Shared {
-        let pulses = (0..config.shard_count()).map(|_| Pulse::default()).collect();
+        let pulses: Box<[Pulse]> = (0..config.shard_count()).map(|_| Pulse::default()).collect();
         Shared {
             config,
             io,
@@ -115,7 +129,9 @@ impl Shared {
             drained: Gauge::default(),
             id_base_us: OnceLock::new(),
             stopping: AtomicBool::new(false),
+            published: pulses.iter().map(|_| Mutex::default()).collect(),
             pulses,
+            ready_after: OnceLock::new(),
         }
     }
 
@@ -174,9 +190,28 @@ impl Shared {
         self.pulses[worker].disk_fails.load(Ordering::Relaxed)
     }
 
+    /// Tells what a worker has counted. It never waits: while its last report is being looked at, this one is dropped.
+    pub fn publish(&self, worker: usize, report: Report) {
+        if let Ok(mut last) = self.published[worker].try_lock() {
+            let at_ms = self.started.elapsed().as_millis() as u64;
+            *last = Some(Arc::new(Published { at_ms, report }));
+        }
+    }
+
+    /// What each worker has counted, as it told last; `None` of those that have not told anything yet.
+    pub fn published(&self) -> Vec<Option<Arc<Published>>> {
+        self.published.iter().map(|last| last.lock().expect("no thread panics here").clone()).collect()
+    }
+
+    /// How long the start took, once it is over.
+    pub fn ready_after(&self) -> Option<Duration> {
+        self.ready_after.get().copied()
+    }
+
     /// Notes that a worker has its shard. With the last one the server is ready, and says so.
     pub(crate) fn shard_loaded(&self, index: usize, keys: usize) {
         if self.loading.finish(index, keys) {
+            self.ready_after.get_or_init(|| self.started.elapsed());
             announce(self);
         }
     }
@@ -219,6 +254,11 @@ impl SharedClock {
         *last = last.into_iter().chain(clocks).max_by_key(|clocks| clocks.now_ms);
     }
 
+    /// That clock, once the data is loaded, as it was then.
+    pub fn resumed(&self) -> Option<Clock> {
+        self.clock.get().copied()
+    }
+
     /// The clock that goes on from what all logs tell.
     pub fn resume(&self, started: Instant, boot: Boot) -> Clock {
         *self.clock.get_or_init(|| {
@@ -250,6 +290,7 @@ fn announce(shared: &Shared) {
         text = %address(config.port),
         resp = %address(shared.resp_port.unwrap_or(0)),
         unix = %shown(&config.unix_socket),
+        admin = %address(config.admin_port),
         shards = config.shard_count(),
         cpus = %cpus_text(config),
         memory_limit = %config.machine().memory_limit_bytes.map_or("none".to_owned(), size_text),

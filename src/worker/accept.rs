@@ -3,10 +3,10 @@
 use std::os::fd::OwnedFd;
 
 use rustix::net::SendFlags;
-use shard::{Error, Reply};
+use shard::Error;
 
 use super::Worker;
-use crate::client::reply::answer_error;
+use crate::client::reply::{answer_error, write_error};
 use crate::client::{Connection, Limits, Stage};
 use crate::config::Config;
 use crate::mesh::AcceptedSocket;
@@ -110,7 +110,7 @@ impl Worker {
         if self.acceptor.refusing == REFUSED_AT_ONCE_MAX {
             let dialect = accepted.endpoint.first_dialect();
             let mut told = Vec::new();
-            protocol::write_reply(&Reply::Error(Error::ConnectionLimit), None, 0, dialect, &mut told);
+            write_error(Error::ConnectionLimit, dialect, &mut told);
             // As far as it can be said without waiting.
             let _ = rustix::net::send(&accepted.socket, &told, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
             return;

@@ -12,9 +12,10 @@ use crate::admin::backup::{self, Backup};
 use crate::admin::{self, About, Ask, Gathered, Next, ScanArguments};
 use crate::client::Client;
 use crate::client::job::Job;
-use crate::client::reply::{answer, answer_error, job_id, write_reply};
+use crate::client::reply::{answer, answer_error, job_id, write_error, write_reply};
 use crate::durability::snapshotter;
 use crate::mesh::{Answer, Batch, Call, RequestId, ShardImage};
+use crate::metrics::calls::Measured;
 use crate::protocol::{self, Parser};
 use crate::slots::{Route, route};
 use crate::txn::gather::Gather;
@@ -50,7 +51,7 @@ impl Worker {
         let command = match parser.command() {
             Some(command) if !client.session.is_in_multi || command.has(Flags::NOT_QUEUED) => command,
             _ => {
-                self.commands += 1;
+                self.traffic.requests += 1;
                 refuse(parser, client, input);
                 return Flow::Taken;
             }
@@ -59,15 +60,38 @@ impl Worker {
             None => parser.request(input, command, client.session.dialect),
             Some(memory) => parser.request_in(memory, command, client.session.dialect),
         };
-        let flow = match self.admit(request, input.len()) {
-            Ok(request) => self.run_request(client, &request),
+        let request = match self.admit(request, input.len()) {
+            Ok(request) => request,
             Err(reply) => {
+                self.traffic.requests += 1;
+                self.traffic.calls.count(command, None);
                 answer(client, &request, &reply);
-                Flow::Taken
+                return Flow::Taken;
             }
         };
-        self.commands += u64::from(matches!(flow, Flow::Taken));
+        let is_measured = client.measured.is_none();
+        let began = if is_measured { self.traffic.calls.begin(request.command) } else { None };
+        let flow = self.run_request(client, &request);
+        if matches!(flow, Flow::Taken) {
+            self.traffic.requests += 1;
+            if let Some(measured) = self.traffic.calls.count(request.command, began) {
+                self.end_measured(client, measured);
+            }
+        }
         flow
+    }
+
+    /// A request that is measured was taken: it is answered, or will be.
+    #[cold]
+    fn end_measured(&mut self, client: &mut Client, measured: Measured) {
+        let awaited = match client.job {
+            Some(_) => Some(client.replies.next_sequence()),
+            None => client.replies.last_awaited().map(|(sequence, _)| sequence),
+        };
+        match awaited {
+            Some(sequence) => client.measured = Some((sequence, measured)),
+            None => self.traffic.calls.end(measured),
+        }
     }
 
     /// The request with its subcommand's row, or why it cannot run.
@@ -200,6 +224,7 @@ impl Worker {
         }
         let id = RequestId { socket: client.socket, sequence: client.replies.next_sequence() };
         client.waits_for_last |= is_staged(request) || is_long_read(request);
+        self.traffic.forwarded += 1;
         let size_bytes = self.mesh.run(worker, id, request);
         client.replies.later(worker, size_bytes, self.clock.now().uptime_ms);
     }
@@ -315,19 +340,24 @@ impl Worker {
             }
             Answer::Failed(error) => {
                 let dialect = client.session.dialect;
-                client.replies.fill(request_id.sequence, |out| protocol::write_error(error, dialect, out))
+                client.replies.fill(request_id.sequence, |out| write_error(error, dialect, out))
             }
             part => {
                 let mut job = client.job.take().expect("only jobs are answered by parts");
                 if !self.advance(client, &mut job, from, part) {
                     client.job = Some(job);
                     client.job_since_ms = self.clock.now().uptime_ms;
+                } else if let Some((_, measured)) = client.measured.take() {
+                    self.traffic.calls.end(measured);
                 }
                 return self.clients.put_back(connection);
             }
         };
         if sent.worker != self.index {
             self.mesh.answered(sent.worker, sent.size_bytes);
+        }
+        if let Some((_, measured)) = client.measured.take_if(|it| it.0 == request_id.sequence) {
+            self.traffic.calls.end(measured);
         }
         self.clients.put_back(connection);
     }

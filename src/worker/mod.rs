@@ -36,6 +36,7 @@ use crate::config::SyncMode;
 use crate::durability::journal::Outcome;
 use crate::failure::Failure;
 use crate::mesh::Mesh;
+use crate::metrics::Traffic;
 use crate::net::listener::Endpoint;
 use crate::net::{self, Backend, Doorbell, Event, Net};
 use crate::shared::Shared;
@@ -76,9 +77,10 @@ pub struct Worker {
     backup: Option<Backup>,
     /// What the network ring has told; empty between turns.
     events: Vec<Event>,
-    /// How many commands were run, and how many before the last turn that ran any.
-    commands: u64,
-    commands_before: u64,
+    /// What is counted of the clients' requests.
+    traffic: Traffic,
+    /// How many there were before the last turn that ran any.
+    requests_before: u64,
 }
 
 /// What a worker tells when it can be woken.
@@ -127,8 +129,8 @@ impl Worker {
             stuck_clients: StuckClients::default(),
             backup: None,
             events: Vec::new(),
-            commands: 0,
-            commands_before: 0,
+            traffic: Traffic::default(),
+            requests_before: 0,
         })
     }
 
@@ -241,14 +243,14 @@ impl Worker {
         trace.end_part("net_us");
         let began = self.clock.begin_turn();
         self.shared.beat(self.index, self.clock.now().uptime_ms);
-        let commands_so_far = self.commands;
+        let requests_so_far = self.traffic.requests;
         for event in events.drain(..) {
             self.on_event(event);
         }
         self.events = events;
         trace.end_part("events_us");
         self.mesh.send_own();
-        let mut others_served = self.commands != commands_so_far;
+        let mut others_served = self.traffic.requests != requests_so_far;
         for worker in 0..self.mesh.worker_count() {
             while let Some(batch) = self.mesh.receive(worker) {
                 progressed = true;
@@ -290,7 +292,8 @@ impl Worker {
         if self.shared.config.sync_mode != SyncMode::Always || self.lifecycle.is_loading() {
             return;
         }
-        let served = self.commands - std::mem::replace(&mut self.commands_before, self.commands);
+        let requests = self.traffic.requests;
+        let served = requests - std::mem::replace(&mut self.requests_before, requests);
         let gathers = self.runtime.expect_siblings(served, self.clock.now());
         if served > 0 {
             self.net.gather_for(if gathers { GATHERING } else { Duration::ZERO });
@@ -363,6 +366,7 @@ impl Worker {
         if let Some(latency_us) = second {
             self.runtime.note_second(now, latency_us);
             self.look_for_stuck_clients();
+            self.publish();
             if !is_loading {
                 self.log_clocks();
             }

@@ -6,7 +6,7 @@ use super::Worker;
 use super::runtime::Prepared;
 use super::serve::READ_AHEAD_MAX;
 use crate::mesh::{Answer, Batch, Call, RequestId};
-use crate::metrics::Report;
+use crate::metrics::{Report, errors};
 
 impl Worker {
     /// Takes a message in. Returns whether it asked for anything.
@@ -77,8 +77,27 @@ impl Worker {
         }
     }
 
-    /// What this worker counts.
+    /// What this worker counts, for a client that asks.
     fn report(&self) -> Report {
-        self.runtime.report(self.commands, self.clock.of_shard(), self.clock.now(), &self.shared)
+        let (clock, now) = (self.clock.of_shard(), self.clock.now());
+        self.with_own_counts(self.runtime.whole_report(clock, now, &self.shared))
+    }
+
+    /// Tells those that watch the server what this worker counts. To be called once a second.
+    pub(super) fn publish(&mut self) {
+        self.traffic.note_second();
+        let (clock, now) = (self.clock.of_shard(), self.clock.now());
+        let report = self.with_own_counts(self.runtime.report(clock, now, &self.shared));
+        self.shared.publish(self.index, report);
+    }
+
+    fn with_own_counts(&self, report: Report) -> Report {
+        Report {
+            traffic: self.traffic.clone(),
+            errors: errors::answered(),
+            turns: *self.clock.turns(),
+            batches: self.mesh.batches(),
+            ..report
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::Worker;
 use super::dispatch::Flow;
 use crate::admin::listing;
 use crate::client::job::Job;
-use crate::client::reply::{answer_error, job_id};
+use crate::client::reply::{answer_error, job_id, write_error};
 use crate::client::{Client, Connection, Stage};
 use crate::mesh::{Call, RequestId};
 use crate::net::SocketId;
@@ -42,6 +42,7 @@ const LINGER_MS: u64 = 1000;
 
 impl Worker {
     pub(super) fn on_bytes(&mut self, id: SocketId, mut chunk: &[u8]) {
+        self.traffic.received_bytes += chunk.len() as u64;
         let Some(mut connection) = self.clients.take_out(id) else { return };
         while !chunk.is_empty() {
             if connection.input.is_empty() {
@@ -197,6 +198,7 @@ impl Worker {
                 self.clients.keep(connection);
             } else {
                 self.net.close(id);
+                self.traffic.paused -= u64::from(connection.client.paused);
                 if connection.client.refused {
                     self.acceptor.on_refused_gone();
                 } else {
@@ -242,7 +244,7 @@ impl Worker {
             client.given_up.push((client.replies.skip_number(), job));
         }
         let dialect = client.session.dialect;
-        client.replies.end_with(|out| protocol::write_error(error, dialect, out));
+        client.replies.end_with(|out| write_error(error, dialect, out));
     }
 
     /// Moves a client's replies on, and its connection towards its end. Returns whether it stays.
@@ -252,6 +254,11 @@ impl Worker {
         let id = client.socket;
         let now = self.clock.now();
         client.progress.note(now.uptime_ms);
+        if client.measured.is_some() && client.is_quiet() {
+            // A listing, or what was answered in place of its worker.
+            let (_, measured) = client.measured.take().expect("it was looked at");
+            self.traffic.calls.end(measured);
+        }
         if client.stage == Stage::Gone {
             self.abandon(client);
             let is_done = client.is_done();
@@ -266,6 +273,7 @@ impl Worker {
             client.gathering_since_us = None;
             client.is_greeted_first = false;
             let bytes = client.replies.take(|| self.clients.buffer());
+            self.traffic.sent_bytes += bytes.len() as u64;
             self.net.send(id, bytes).expect("nothing is being sent, and the socket is open");
         }
         client.early_bytes = client.early_bytes.saturating_sub(LARGE_BYTES_PER_TURN);
@@ -277,6 +285,7 @@ impl Worker {
         let hold = full || client.early_bytes > 0;
         if hold != client.paused {
             client.paused = hold;
+            self.traffic.paused = self.traffic.paused.wrapping_add_signed(if hold { 1 } else { -1 });
             client.progress.is_told_of &= hold;
             if hold { self.net.pause(id) } else { self.net.resume(id) }
         }

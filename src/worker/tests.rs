@@ -109,8 +109,8 @@ fn a_turn_runs_a_bounded_part_of_a_pipeline_however_it_arrives() {
             client.send(&pipeline(count, bytes));
             let (mut before, mut largest, mut replies) = (0, 0, 0);
             turns(worker, |worker| {
-                largest = largest.max(worker.commands - before);
-                before = worker.commands;
+                largest = largest.max(worker.traffic.requests - before);
+                before = worker.traffic.requests;
                 replies += client.received().lines().count();
                 replies == count
             });
@@ -130,9 +130,9 @@ fn clients_with_much_to_do_take_turns_when_time_is_short() {
         let mut served = Vec::new();
         for _ in 0..2 * clients.len() {
             worker.clock.begin_turn();
-            let before = worker.commands;
+            let before = worker.traffic.requests;
             assert!(worker.serve_backlog(is_over));
-            assert_eq!(worker.commands - before, 16, "a few of one of them");
+            assert_eq!(worker.traffic.requests - before, 16, "a few of one of them");
             served.push(worker.clients.last_in_backlog());
         }
         let (first, second) = served.split_at(clients.len());
@@ -247,7 +247,7 @@ fn what_a_client_asked_for_ends_with_it() {
             let mut client = Client::connect(worker);
             // A reply that was not read makes the end of the connection a reset.
             client.send("PING\r\n");
-            turns(worker, |worker| worker.commands > KEYS as u64);
+            turns(worker, |worker| worker.traffic.requests > KEYS as u64);
             send_all(worker, &mut client, request.as_bytes());
             turns(worker, |worker| under_way(worker) == 1);
             drop(client);

@@ -6,6 +6,7 @@ use shard::Shard;
 
 use crate::clock::{Clock, ShardClock};
 use crate::mesh::Mesh;
+use crate::metrics::histogram::Histogram;
 use crate::net::Net;
 use crate::shared::Shared;
 
@@ -54,6 +55,7 @@ pub(super) struct TurnClock {
     /// The last turn found something to do.
     progressed: bool,
     times: TurnTimes,
+    turns: Histogram,
     next_tick_ms: u64,
     next_second_ms: u64,
     next_expiry_ms: u64,
@@ -69,6 +71,7 @@ impl TurnClock {
             now: Now::default(),
             progressed: false,
             times: TurnTimes::default(),
+            turns: Histogram::default(),
             next_tick_ms: 0,
             next_second_ms: 0,
             next_expiry_ms: 0,
@@ -89,7 +92,9 @@ impl TurnClock {
         let uptime_us = (began - self.started).as_micros() as u64;
         if self.progressed {
             // The thread has not slept since: the clock need not be read twice a turn.
-            self.times.add(uptime_us - self.now.uptime_us);
+            let us = uptime_us - self.now.uptime_us;
+            self.times.add(us);
+            self.turns.record(Duration::from_micros(us));
         }
         self.now = Now {
             turn: self.now.turn + 1,
@@ -109,6 +114,11 @@ impl TurnClock {
     #[inline]
     pub(super) fn now(&self) -> Now {
         self.now
+    }
+
+    /// The turns that found something to do.
+    pub(super) fn turns(&self) -> &Histogram {
+        &self.turns
     }
 
     pub(super) fn of_shard(&self) -> &ShardClock {

@@ -15,11 +15,11 @@ use super::Worker;
 use super::turn::TICK_MS;
 use crate::admin::persistence::synced_count;
 use crate::client::job::Job;
-use crate::client::reply::{answer, answer_error};
+use crate::client::reply::{answer, answer_error, write_error};
 use crate::client::{Client, Connection};
 use crate::mesh::{Answer, RequestId};
 use crate::shared::Shared;
-use crate::{admin, protocol, slots};
+use crate::{admin, slots};
 
 /// How much longer than its disk a client waits for an answer: what the shard itself has to say comes first.
 const ANSWER_SLACK_MS: u64 = 500;
@@ -191,7 +191,7 @@ impl Worker {
         let is_busy = |worker: usize| !sick.contains(&worker) && peers[worker].is_in_long_turn();
         client.replies.give_up(before_ms, is_busy, |worker, out| {
             let error = Error::NotOnDisk { cause: no_answer(&[worker], sick) };
-            protocol::write_error(error, dialect, out);
+            write_error(error, dialect, out);
         });
         let awaited = match client.job.as_deref() {
             Some(Job::Transaction(transaction)) if client.job_since_ms < before_ms => {

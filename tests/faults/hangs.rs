@@ -8,6 +8,7 @@ use rustix::process::Signal;
 
 use crate::client::{Resp, Value, encoded};
 use crate::disk::{Fault, Operation};
+use crate::http::{get, value};
 use crate::process::within_deadline;
 use crate::rig::{Rig, SICK, WELL, is_refused, is_unknown, key, send};
 use crate::service_manager::ServiceManager;
@@ -242,6 +243,39 @@ fn a_write_that_hangs_stops_its_shard_and_no_other() {
         rig.crash(mode == "always");
         assert_eq!(rig.server.resp().ask(&format!("GET {changed}")).to_string(), "\"newer\"", "{mode}");
     }
+}
+
+#[test]
+fn health_and_metrics_are_told_while_a_worker_hangs() {
+    let Some(rig) = Rig::start("hanging write", "everysec") else { return };
+    let mut resp = rig.client_at(WELL);
+    let paths = || ["/livez", "/readyz", "/healthz"].map(|path| get(rig.admin_port, path).code);
+    assert!(within_deadline(|| paths() == [200, 200, 200]), "{:?}", paths());
+    rig.fail_log(&[Operation::Write], Fault::Hang);
+    send(&mut rig.client_at(WELL), &format!("SET {} new", key(SICK, "changed")));
+    rig.await_hanging();
+    // A restart would not help a disk.
+    assert!(within_deadline(|| paths() == [200, 503, 503]), "{:?}", paths());
+    let health = get(rig.admin_port, "/healthz").body;
+    assert!(health.contains("\"wal_error\":\"shard 1: its disk hangs\""), "{health}");
+    let requests = format!("kvlite_requests_total{{shard=\"{WELL}\"}}");
+    let before = value(&get(rig.admin_port, "/metrics").body, &requests).unwrap();
+    assert_serves(&rig, &mut resp);
+    let mut page = String::new();
+    let is_told = within_deadline(|| {
+        page = get(rig.admin_port, "/metrics").body;
+        let age = |of: &str, shard: usize| {
+            value(&page, &format!("kvlite_shard_{of}_age_seconds{{shard=\"{shard}\"}}")).unwrap()
+        };
+        let is_seen_to_hang = age("report", SICK) > 3.0 && age("turn", SICK) > 3.0;
+        is_seen_to_hang
+            && age("turn", WELL) < 3.0
+            && value(&page, &requests).unwrap() >= before + 400.0
+            && value(&page, "kvlite_ready") == Some(0.0)
+    });
+    assert!(is_told, "{page}");
+    rig.disk.heal();
+    assert!(within_deadline(|| paths() == [200, 200, 200]), "{:?}", paths());
 }
 
 #[test]

@@ -14,7 +14,7 @@
 mod disk; // the disk that fails
 #[path = "../harness/mod.rs"]
 mod harness; // one server, its clients, choices that can be repeated
-use harness::{client, process, random, service_manager, words};
+use harness::{client, http, process, random, service_manager, words};
 #[path = "../crash/load.rs"]
 #[allow(dead_code)] // Power cuts of a whole machine use the rest.
 mod load; // writers, and what a server may hold of what they wrote

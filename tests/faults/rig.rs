@@ -2,7 +2,7 @@
 
 use crate::client::{Resp, Value};
 use crate::disk::{Disk, Fault, Operation};
-use crate::process::{Server, within_deadline};
+use crate::process::{Server, free_port, within_deadline};
 use crate::rounds;
 use crate::slots::spread_tags;
 
@@ -21,6 +21,7 @@ pub const DISK_TIMEOUT: &str = "1s";
 pub struct Rig {
     pub server: Server,
     pub disk: Disk,
+    pub admin_port: u16,
     /// How often the machine has ended.
     power_cuts: u32,
 }
@@ -38,12 +39,14 @@ impl Rig {
         // Segments of one MiB: the next one is made ready soon, and is full soon.
         let flags = ["--wal-segment-size", "1m", "--sync-mode", mode, "--disk-timeout", DISK_TIMEOUT];
         let mut server = Server::stopped(Some(&disk.path().join("data")), &flags);
+        let admin_port = free_port();
+        server.set_flag("--admin-port", &admin_port.to_string());
         server.set_flag("--wal-path", disk.path().join("data").to_str().expect("a plain path"));
         server.restart(2);
         // From here on the disk is used for what the test asks for.
         let is_ready = within_deadline(|| disk.synced_files("spare") == 2);
         assert!(is_ready, "no segments are made ready\n{}", server.log.tail());
-        Some(Rig { server, disk, power_cuts: 0 })
+        Some(Rig { server, disk, admin_port, power_cuts: 0 })
     }
 
     /// From now on these operations of the sick shard fail.

@@ -5,6 +5,7 @@
 #![allow(dead_code)] // Neither binary uses all of it.
 
 pub mod client; // connections of both protocols
+pub mod http; // one request to an HTTP server
 pub mod process; // one server: start, signals, restart, its log
 pub mod random; // random choices that can be repeated
 pub mod service_manager; // what the server tells systemd

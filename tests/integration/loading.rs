@@ -27,14 +27,14 @@ fn full_and_running(shards: usize) -> Server {
 }
 
 /// The same, killed.
-fn full_server(shards: usize) -> Server {
+pub fn full_server(shards: usize) -> Server {
     let mut server = full_and_running(shards);
     server.kill9();
     server
 }
 
 /// Starts the server until `seen` tells, over a client that came at once, that it was still loading.
-fn catch_loading<T>(server: &mut Server, shards: usize, seen: impl Fn(&Server, Text) -> Option<T>) -> T {
+pub fn catch_loading<T>(server: &mut Server, shards: usize, seen: impl Fn(&Server, Text) -> Option<T>) -> T {
     for _ in 0..STARTS_MAX {
         server.restart_unloaded(shards);
         if let Some(seen) = seen(server, server.text()) {

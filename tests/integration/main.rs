@@ -16,7 +16,7 @@
 // What the tests stand on.
 #[path = "../harness/mod.rs"]
 mod harness; // one server, its clients, choices that can be repeated
-use harness::{client, process, random, service_manager, words};
+use harness::{client, http, process, random, service_manager, words};
 mod transcript; // request -> reply, in lines of text
 
 // What one client sees.
@@ -31,6 +31,10 @@ mod bench; // the load generator: its bounds, its counts, its exit status
 mod connections; // the limit, thousands that idle, half requests, the Unix socket
 mod pipelines; // thousands of commands ahead of their replies, shards that flood each other
 mod scanning; // SCAN and KEYS over keys that come and go, expiry by itself
+
+// What watches the server.
+mod admin_port; // metrics and health over HTTP, hostile clients, Prometheus and the exporter of Redis
+mod health; // kvlite health, and the paths of the admin port, in each state of the server
 
 // What outlives the process.
 mod backup; // copies of one moment while clients write, and what may go wrong with them

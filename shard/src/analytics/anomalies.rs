@@ -64,6 +64,23 @@ pub struct Detector {
     wall_ahead_ms: i64,
 }
 
+/// How many series are followed, and how many of them are not normal; those of several shards add up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// Series that are followed.
+    pub series: u64,
+    /// Those that are not normal, in the orders of [`Scope::ALL`] and [`Measure::ALL`].
+    pub anomalies: [[u64; Measure::ALL.len()]; Scope::ALL.len()],
+}
+
+impl std::ops::AddAssign for Watched {
+    fn add_assign(&mut self, other: Watched) {
+        self.series += other.series;
+        let (all, more) = (self.anomalies.iter_mut().flatten(), other.anomalies.iter().flatten());
+        all.zip(more).for_each(|(sum, count)| *sum += count);
+    }
+}
+
 impl Detector {
     /// Follows nothing yet.
     pub fn new() -> Detector {
@@ -124,6 +141,16 @@ impl Detector {
             finding.until_ms = finding.until_ms.map(by_wall_clock);
         }
         found
+    }
+
+    /// How many series are followed, and how many of them are not normal at `now_ms`.
+    pub fn watched(&self, now_ms: u64) -> Watched {
+        let mut watched = Watched { series: self.series.len() as u64, ..Watched::default() };
+        let lasting = self.series.iter().filter(|series| !series.is_silent(now_ms));
+        for finding in lasting.filter_map(|series| series.finding.as_ref()) {
+            watched.anomalies[finding.scope as usize][finding.measure as usize] += 1;
+        }
+        watched
     }
 
     /// How many series are followed, and how many of them long enough for a finding.
@@ -239,6 +266,10 @@ mod tests {
         let findings = detector.findings(now_ms);
         let [finding] = &findings[..] else { panic!("{findings:?}") };
         assert_eq!((finding.since_ms, finding.until_ms), (storm_ms, None));
+        let Watched { series, anomalies } = detector.watched(now_ms);
+        assert_eq!((series, anomalies[Scope::Key as usize]), (1, [1, 0, 0, 0, 0]));
+        assert_eq!(anomalies.as_flattened().iter().sum::<u64>(), 1);
+        assert_eq!(detector.watched(now_ms + SILENT_MS + 1).anomalies, Watched::default().anomalies);
         assert_eq!(finding.explanation(0), "rate user:42 9310/s, normal 120/s (p99 126/s), since 12:02:10Z");
     }
 

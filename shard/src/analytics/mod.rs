@@ -41,7 +41,7 @@ use crate::stats::Stats;
 use crate::store::entry::{Entry, Usage};
 use crate::store::keyspace::{Found, Keyspace, Probe, TABLE_BYTES_A_KEY};
 
-use anomalies::{Detector, Measure, SeriesId};
+use anomalies::{Detector, Measure, SeriesId, Watched};
 use class_id::{ClassId, OTHER_ID};
 use classes::Classes;
 use hot::{By, Counted, Observation, TopKeys, Touch};
@@ -358,6 +358,11 @@ impl Analytics {
             counts.insert(id, count);
         }
         self.watch.classes = counts;
+    }
+
+    /// The series that are followed for anomalies, and what they show now.
+    pub(crate) fn watched(&self, now_ms: u64) -> Watched {
+        self.detector.watched(now_ms)
     }
 
     /// The memory that is held, in bytes, without the counters of the keys.

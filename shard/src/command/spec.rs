@@ -78,6 +78,12 @@ impl Command {
         }
     }
 
+    /// Its place among all rows of the table, subcommands included.
+    #[inline]
+    pub const fn index(&self) -> usize {
+        self.place.index as usize
+    }
+
     /// Whether it has all of these flags.
     #[inline]
     pub const fn has(&self, flags: Flags) -> bool {

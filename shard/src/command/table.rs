@@ -11,6 +11,11 @@ use crate::request::Request;
 /// Every command, sorted by name.
 pub static TABLE: &[Command] = ROWS.split_at(COMMAND_COUNT).0;
 
+/// The rows of all commands and of all subcommands, each at its [index](Command::index).
+pub fn rows() -> &'static [Command] {
+    &ROWS
+}
+
 const COMMAND_COUNT: usize = {
     let (mut count, mut family) = (0, 0);
     while family < FAMILIES.len() {
@@ -304,8 +309,9 @@ mod tests {
 
     #[test]
     fn rows_agree_with_themselves() {
-        for row in &ROWS {
+        for (index, row) in rows().iter().enumerate() {
             let name = row.full_name();
+            assert_eq!(row.index(), index, "{name}");
             assert!(row.args_min <= row.args_max, "{name}");
             assert!(row.rest_of_line.is_none_or(|index| index < row.args_max), "{name}");
             assert!(row.keys.range(row.args_min).0.len() >= usize::from(row.keys.any()), "{name}");

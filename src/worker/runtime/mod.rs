@@ -27,7 +27,7 @@ use crate::durability::journal::{Journal, Outcome};
 use crate::durability::snapshotter::Snapshotter;
 use crate::failure::Failure;
 use crate::mesh::{Answer, Mesh, Page, RequestId, TransactionId};
-use crate::metrics::Report;
+use crate::metrics::{Report, errors};
 use crate::net::Net;
 use crate::shared::Shared;
 use crate::slots::SHARDS_MAX;
@@ -303,6 +303,7 @@ impl ShardRuntime {
         turn: &mut Turn<'_>,
     ) {
         if let Some(error) = self.refusal(request) {
+            errors::note_command(request.command, &error);
             turn.mesh.to(origin).answer(request_id, Answer::Failed(error));
         } else if self.has_to_wait(request) {
             self.defer(origin, request_id, request);
@@ -338,6 +339,7 @@ impl ShardRuntime {
             return self.begin_long_read(origin, request_id, request);
         }
         if let Some(error) = self.refusal(request) {
+            errors::note_command(request.command, &error);
             return turn.mesh.to(origin).answer(request_id, Answer::Failed(error));
         }
         let Executed { reply, seq, journal, .. } = self.execute(request, turn.now, turn.mesh);
@@ -587,30 +589,44 @@ impl ShardRuntime {
         !self.queries.is_empty()
     }
 
-    /// What there is to count.
-    pub(super) fn report(&self, commands: u64, clock: &ShardClock, now: Now, shared: &Shared) -> Report {
+    /// What there is to count here, but for what takes long to find out.
+    pub(super) fn report(&self, clock: &ShardClock, now: Now, shared: &Shared) -> Report {
         let saved_ms = self.snapshotter.saved_ms().unwrap_or_else(|| clock.now_ms(0));
         let saved_s = Some(clock.unix_ms(saved_ms) / 1000);
         let Some(journal) = self.journal.get() else {
             let shard = shard::Stats { keys: shared.loading.keys(self.index), ..Default::default() };
-            return Report { commands, saved_s, shard, ..Report::default() };
+            return Report { saved_s, shard, ..Report::default() };
         };
         let log = &journal.log;
         let log_fill = self.snapshotter.policy().fill(log);
         let of_shard = |cause: &Arc<str>| format!("shard {}: {cause}", self.index).into();
+        let (syncs, sync_failures) = journal.syncs();
         Report {
             wal_size_bytes: log.size_bytes() + log.snapshot().map_or(0, |snapshot| snapshot.bytes),
             wal_entries: log.entries(),
             needs_compaction: self.snapshotter.is_compacting() || log_fill > 1.0,
             log_fill,
-            outlook: self.snapshotter.policy().outlook(clock.unix_ms(now.now_ms)).map(Box::new),
             wal_fault: journal.fault().map(of_shard),
             snapshot_fault: self.snapshotter.failure().map(of_shard),
             compacting: self.snapshotter.is_compacting(),
             saved_s,
-            commands,
-            shard: self.shard.stats(),
+            shard: self.shard.counters(),
+            syncs: *syncs,
+            sync_failures,
+            snapshots: self.snapshotter.counts(),
+            watched: self.shard.watched(now.now_ms),
+            ..Report::default()
         }
+    }
+
+    /// The same with all there is, for a client that asks.
+    pub(super) fn whole_report(&self, clock: &ShardClock, now: Now, shared: &Shared) -> Report {
+        let mut report = self.report(clock, now, shared);
+        if self.journal.get().is_some() {
+            report.shard = self.shard.stats();
+            report.outlook = self.snapshotter.policy().outlook(clock.unix_ms(now.now_ms)).map(Box::new);
+        }
+        report
     }
 
     /// How many walks are under way, and how many keys they have found so far.

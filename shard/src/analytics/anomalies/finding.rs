@@ -18,6 +18,10 @@ pub enum Measure {
 }
 
 impl Measure {
+    /// All of them, each at its number.
+    pub const ALL: [Measure; 5] =
+        [Measure::Rate, Measure::MissRatio, Measure::WriteRatio, Measure::LatencyUs, Measure::MemoryGrowth];
+
     /// The word by which people name it.
     pub fn name(self) -> &'static str {
         match self {
@@ -61,6 +65,20 @@ pub enum Scope {
     Key,
     /// A class of keys.
     Class,
+}
+
+impl Scope {
+    /// All of them, each at its number.
+    pub const ALL: [Scope; 3] = [Scope::Shard, Scope::Key, Scope::Class];
+
+    /// The word by which people name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scope::Shard => "shard",
+            Scope::Key => "key",
+            Scope::Class => "class",
+        }
+    }
 }
 
 /// Which series.

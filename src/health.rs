@@ -1,0 +1,280 @@
+//! `kvlite health`: asks a running server how it is, for scripts and for the `HEALTHCHECK` of a container.
+//!
+//! It is a client of the first protocol that is on, at the address at which a server with the same variables and flags
+//! listens. It needs no other program, and says on standard error what to do where the answer is not a good one.
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use std::{fmt, io};
+
+use clap::{Args, FromArgMatches};
+
+use crate::config::{Config, HELP_COLUMNS, duration_within};
+
+/// The options that say where a server listens, by the names of their fields.
+const ADDRESS: [&str; 4] = ["host", "port", "resp_port", "unix_socket"];
+
+const TIMEOUT_BOUNDS: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
+
+/// No answer is longer.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// Besides those of the server that say where it listens.
+#[derive(Debug, Args)]
+struct Own {
+    /// How long the answer may take; 1ms to 1h
+    #[arg(long, default_value = "3s", value_name = "DURATION")]
+    #[arg(value_parser = |text: &str| duration_within(text, TIMEOUT_BOUNDS))]
+    timeout: Duration,
+
+    /// Print the server's answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where a server is asked.
+#[derive(Debug, PartialEq, Eq)]
+enum Address {
+    /// The text protocol.
+    Text { host: String, port: u16 },
+    /// RESP over TCP.
+    Resp { host: String, port: u16 },
+    /// RESP over a Unix socket.
+    Unix(PathBuf),
+}
+
+/// Why a server is not well.
+#[derive(Debug)]
+enum Trouble {
+    /// No connection, or no answer.
+    NoAnswer { address: Address, error: io::Error },
+    /// An answer that is none to `HEALTH`.
+    NotUnderstood { address: Address, answer: String },
+    /// It is still reading its data.
+    Loading { percent: u64 },
+    /// It says that it is not well.
+    Unwell { status: String, causes: String },
+    /// No protocol is on.
+    NoListener,
+}
+
+/// The command line.
+pub(crate) fn command() -> clap::Command {
+    let command = Own::augment_args(Config::command_of(&ADDRESS)).name("health").bin_name("kvlite health");
+    command
+        .about("Asks a running server how it is")
+        .max_term_width(HELP_COLUMNS)
+        .after_help(
+            "The server is looked for where one with the same variables and flags listens: at --port, else at \
+             --resp-port, else at --unix-socket; a --host that stands for every address means this machine.\n\
+             Exit status: 0 when the server is healthy, 1 when it is not or does not answer, and standard error says \
+             why, 2 for a usage error.",
+        )
+}
+
+/// Asks, and says what came of it. Returns the exit status of the process; ends it by itself after `--help` and after a
+/// usage error. The first of the arguments is the name of the command.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
+    let matches = command().get_matches_from(args);
+    let own = Own::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let number = |name| matches.get_one::<u16>(name).copied().expect("it has a default");
+    let host = matches.get_one::<String>("host").expect("it has a default");
+    let unix_socket = matches.get_one::<PathBuf>("unix_socket").cloned();
+    match ask(address(host, number("port"), number("resp_port"), unix_socket), own.timeout) {
+        Ok(health) if own.json => println!("{health}"),
+        Ok(health) => println!(
+            "healthy keys={} connections={} shards={} uptime_seconds={}",
+            health["keys"], health["connections"], health["shards"], health["uptime_seconds"]
+        ),
+        Err(trouble) => {
+            eprintln!("error: {trouble}");
+            return 1;
+        }
+    }
+    0
+}
+
+/// Where a server with these options is asked.
+fn address(host: &str, port: u16, resp_port: u16, unix_socket: Option<PathBuf>) -> Option<Address> {
+    let host = match host {
+        "0.0.0.0" => "127.0.0.1",
+        "::" => "::1",
+        host => host,
+    }
+    .to_owned();
+    match (port, resp_port) {
+        (0, 0) => unix_socket.map(Address::Unix),
+        (0, port) => Some(Address::Resp { host, port }),
+        (port, _) => Some(Address::Text { host, port }),
+    }
+}
+
+/// The answer of a server that is healthy.
+fn ask(address: Option<Address>, timeout: Duration) -> Result<serde_json::Value, Trouble> {
+    let address = address.ok_or(Trouble::NoListener)?;
+    let answer = match answer(&address, Instant::now() + timeout) {
+        Ok(answer) => answer,
+        Err(error) => return Err(Trouble::NoAnswer { address, error }),
+    };
+    // The object is the last line: before it stand a greeting, or the length of a string.
+    let json = answer.lines().last().and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let Some((health, status)) = json.and_then(|json| {
+        let status = json["status"].as_str()?.to_owned();
+        Some((json, status))
+    }) else {
+        return Err(Trouble::NotUnderstood { address, answer });
+    };
+    match &*status {
+        "healthy" => Ok(health),
+        "loading" => Err(Trouble::Loading { percent: health["loading_percent"].as_u64().unwrap_or(0) }),
+        _ => {
+            let causes = ["wal_error", "snapshot_error"].iter().filter_map(|name| health[name].as_str());
+            Err(Trouble::Unwell { status, causes: causes.collect::<Vec<_>>().join("; ") })
+        }
+    }
+}
+
+/// What the server says to `HEALTH`, up to the end of the JSON.
+fn answer(address: &Address, deadline: Instant) -> io::Result<String> {
+    match address {
+        Address::Text { host, port } | Address::Resp { host, port } => {
+            let stream = connect(host, *port, deadline)?;
+            let limit = |left| {
+                stream.set_read_timeout(Some(left))?;
+                stream.set_write_timeout(Some(left))
+            };
+            converse(&stream, deadline, limit)
+        }
+        Address::Unix(path) => {
+            let stream = UnixStream::connect(path)?;
+            let limit = |left| {
+                stream.set_read_timeout(Some(left))?;
+                stream.set_write_timeout(Some(left))
+            };
+            converse(&stream, deadline, limit)
+        }
+    }
+}
+
+/// A connection to the first address of the host that takes one.
+fn connect(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
+    for address in (host, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, left(deadline)?) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+/// Both protocols take the command as a line. The server answers with more than the JSON before it, and with nothing
+/// behind it.
+fn converse<S>(stream: S, deadline: Instant, limit: impl Fn(Duration) -> io::Result<()>) -> io::Result<String>
+where
+    S: Copy + Read + Write,
+{
+    let mut stream = stream;
+    limit(left(deadline)?)?;
+    stream.write_all(b"HEALTH\r\n")?;
+    let mut answer = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        limit(left(deadline)?)?;
+        match stream.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => answer.extend_from_slice(&chunk[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            Err(error) => return Err(error),
+        }
+        let is_error = answer.starts_with(b"-") && answer.ends_with(b"\n");
+        if answer.trim_ascii_end().ends_with(b"}") || is_error || answer.len() > ANSWER_BYTES_MAX {
+            break;
+        }
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// The time that is left.
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Text { host, port } => write!(f, "{host}:{port} (--port)"),
+            Address::Resp { host, port } => write!(f, "{host}:{port} (--resp-port)"),
+            Address::Unix(path) => write!(f, "{} (--unix-socket)", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::NoAnswer { address, error } if error.kind() == io::ErrorKind::TimedOut => {
+                write!(f, "{address} does not answer in time; look at its log, or give it a longer --timeout")
+            }
+            Trouble::NoAnswer { address, error } => write!(
+                f,
+                "no server answers at {address}: {error}; start it, or say where it listens by the flags or variables \
+                 that it was started with"
+            ),
+            Trouble::NotUnderstood { address, answer } => {
+                let answer = answer.lines().last().unwrap_or_default();
+                write!(
+                    f,
+                    "{address} is no kvlite, it answers {answer:?}; say where kvlite listens by its flags"
+                )
+            }
+            Trouble::Loading { percent } => {
+                write!(f, "the server is loading its data, {percent} percent; it serves once that is done")
+            }
+            Trouble::Unwell { status, causes } => {
+                write!(f, "the server is {status}: {causes}; its log says what to do")
+            }
+            Trouble::NoListener => {
+                write!(
+                    f,
+                    "--port and --resp-port are 0, and there is no --unix-socket: give one at which to ask"
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_protocol_that_is_on_is_asked_on_this_machine() {
+        let text = |host: &str| Some(Address::Text { host: host.to_owned(), port: 1 });
+        assert_eq!(address("localhost", 1, 2, None), text("localhost"));
+        assert_eq!(address("0.0.0.0", 1, 2, None), text("127.0.0.1"));
+        assert_eq!(address("::", 1, 2, None), text("::1"));
+        let path = PathBuf::from("/run/kvlite.sock");
+        let resp = Address::Resp { host: "::1".to_owned(), port: 2 };
+        assert_eq!(address("::1", 0, 2, Some(path.clone())), Some(resp));
+        assert_eq!(address("localhost", 0, 0, Some(path.clone())), Some(Address::Unix(path)));
+        assert_eq!(address("localhost", 0, 0, None), None);
+    }
+
+    #[test]
+    fn the_options_are_those_of_the_server_and_its_own() {
+        command().debug_assert();
+        let matches = command().get_matches_from(["health", "--port", "7000", "--timeout", "50ms"]);
+        assert_eq!(matches.get_one::<u16>("port"), Some(&7000));
+        assert_eq!(Own::from_arg_matches(&matches).unwrap().timeout, Duration::from_millis(50));
+        assert!(command().try_get_matches_from(["health", "--wal-path", "x"]).is_err());
+    }
+}

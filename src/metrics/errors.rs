@@ -1,0 +1,111 @@
+//! The errors that clients were answered, by their kind and by their command.
+//!
+//! They are rendered in many places, some of which know no worker: each thread counts its own, and a worker is a thread.
+
+use std::cell::RefCell;
+
+use shard::{Command, Error, command};
+
+/// The kinds of errors: the first words of their texts, as Redis has them.
+pub const KINDS: [&str; 6] = ["ERR", "EXECABORT", "LOADING", "MISCONF", "NOPROTO", "OOM"];
+
+/// The errors that a thread has answered.
+#[derive(Clone, Debug)]
+pub struct Errors {
+    /// By kind, in the order of [`KINDS`].
+    pub kinds: [u64; KINDS.len()],
+    /// Requests that were refused before they ran, by the index of their command's row.
+    rejected: Box<[u64]>,
+    /// Requests that ran, in vain.
+    failed: Box<[u64]>,
+}
+
+thread_local! {
+    static ANSWERED: RefCell<Errors> = RefCell::default();
+}
+
+impl Default for Errors {
+    fn default() -> Errors {
+        let none = || vec![0; command::rows().len()].into();
+        Errors { kinds: [0; KINDS.len()], rejected: none(), failed: none() }
+    }
+}
+
+/// The kind of an error.
+pub fn kind(error: &Error) -> &'static str {
+    match error {
+        Error::ExecAborted => "EXECABORT",
+        Error::Loading { .. } => "LOADING",
+        Error::WritesRefused { .. } | Error::NotOnDisk { .. } => "MISCONF",
+        Error::NoProtocol => "NOPROTO",
+        Error::OutOfMemory => "OOM",
+        _ => "ERR",
+    }
+}
+
+/// Whether a request with this error was refused before it ran.
+fn is_rejection(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::UnknownSubcommand { .. }
+            | Error::WrongArity(_)
+            | Error::Loading { .. }
+            | Error::OutOfMemory
+            | Error::WritesRefused { .. }
+    )
+}
+
+/// Counts an error that a client is answered.
+pub fn note_kind(error: &Error) {
+    let kind = KINDS.iter().position(|it| *it == kind(error)).expect("every kind has a name");
+    ANSWERED.with_borrow_mut(|answered| answered.kinds[kind] += 1);
+}
+
+/// Counts an error that a request of this command ends with.
+pub fn note_command(command: &Command, error: &Error) {
+    ANSWERED.with_borrow_mut(|answered| {
+        let counts = if is_rejection(error) { &mut answered.rejected } else { &mut answered.failed };
+        counts[command.index()] += 1;
+    });
+}
+
+/// What this thread has counted.
+pub fn answered() -> Errors {
+    ANSWERED.with_borrow(Errors::clone)
+}
+
+impl Errors {
+    /// How many requests of a command were refused before they ran, and how many ran in vain.
+    pub fn of(&self, command: &Command) -> (u64, u64) {
+        (self.rejected[command.index()], self.failed[command.index()])
+    }
+}
+
+impl std::ops::AddAssign<&Errors> for Errors {
+    fn add_assign(&mut self, other: &Errors) {
+        let add = |sums: &mut [u64], counts: &[u64]| {
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        };
+        add(&mut self.kinds, &other.kinds);
+        add(&mut self.rejected, &other.rejected);
+        add(&mut self.failed, &other.failed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_counted_by_kind_and_by_whether_the_command_ran() {
+        let get = command::find(b"GET").unwrap();
+        let before = answered();
+        for error in [Error::Loading { percent: 1 }, Error::NotAnInteger] {
+            note_kind(&error);
+            note_command(get, &error);
+        }
+        let after = answered();
+        assert_eq!(after.of(get), (before.of(get).0 + 1, before.of(get).1 + 1));
+        assert_eq!(after.kinds.iter().sum::<u64>(), before.kinds.iter().sum::<u64>() + 2);
+    }
+}
