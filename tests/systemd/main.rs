@@ -8,7 +8,7 @@
 
 #[path = "../harness/mod.rs"]
 mod harness; // servers, their clients
-use harness::{client, process, random, service_manager, words};
+use harness::{client, process, words};
 mod machine; // a machine that systemd boots
 mod package; // the package from its installation to its end
 mod unit; // what systemd says of the unit without a machine
