@@ -14,7 +14,7 @@ build: ## the release binary: target/release/kvlite
 	$(CARGO) build --release
 
 deb: ## a Debian package with the systemd unit: target/debian/kvlite_*.deb
-	command -v cargo-deb >/dev/null || $(CARGO) install cargo-deb --version 3.8.0 --locked --no-default-features
+	@command -v cargo-deb >/dev/null || $(CARGO) install cargo-deb --version 3.8.0 --locked --no-default-features
 	$(CARGO) deb --compress-system
 
 run: ## serves on 6380 (text) and 6379 (Redis protocol); options: make run ARGS="--port 7000"
