@@ -379,7 +379,7 @@ async fn work(
 fn exit_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         if std::thread::current().name() == Some(http::THREAD) {
-            return tracing::error!("kvlite has a defect in its admin port, and goes on: {panic}");
+            return tracing::error!(panic = %panic, "kvlite has a defect in its admin port, and goes on");
         }
         logging::flush(); // What follows needs room among the lines that wait.
         tracing::error!(panic = %panic, "kvlite has a defect and ends");
