@@ -397,12 +397,14 @@ mod tests {
     const PANIC: &str = "KVLITE_TEST_PANIC_IN_WORKER";
 
     #[test]
-    fn a_panic_in_a_worker_ends_the_process_once_its_lines_are_written() {
+    fn a_panic_ends_the_process_once_its_lines_are_written_but_for_one_in_the_admin_port() {
         if std::env::var_os(PANIC).is_some() {
             let config =
                 <Config as clap::Parser>::try_parse_from(["kvlite"]).expect("the defaults are valid");
             logging::init(&config).expect("the log's thread starts");
             exit_on_panic();
+            let admin = std::thread::Builder::new().name(http::THREAD.to_owned());
+            assert!(admin.spawn(|| panic!("a defect of the admin port")).unwrap().join().is_err());
             let worker = LocalExecutorBuilder::default().spawn(|| async {
                 glommio::spawn_local(async { panic!("a defect\n\x1b[31mof a client") }).detach();
                 std::future::pending::<()>().await;
@@ -410,12 +412,18 @@ mod tests {
             let _ = worker.expect("an executor starts").join();
             logging::exit(0); // Reached only when the panic ended the executor alone.
         }
-        let name = "server::tests::a_panic_in_a_worker_ends_the_process_once_its_lines_are_written";
+        let name = "server::tests::a_panic_ends_the_process_once_its_lines_are_written_but_for_one_in_the_admin_port";
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         let ended = child.args([name, "--exact", "--nocapture"]).env(PANIC, "1").output().unwrap();
         assert_eq!(ended.status.code(), Some(70), "{ended:?}");
         let log = String::from_utf8(ended.stderr).unwrap();
-        let first = log.lines().next().unwrap_or_default();
+        let mut lines = log.lines();
+        let admin = lines.next().unwrap_or_default();
+        assert!(
+            admin.contains("in its admin port, and goes on: ") && admin.ends_with("of the admin port"),
+            "{log}"
+        );
+        let first = lines.next().unwrap_or_default();
         assert!(first.ends_with("a defect\\n\\u{1b}[31mof a client"), "{log}");
         assert!(log.lines().count() > 5 && log.ends_with('\n'), "no backtrace: {log}");
         assert!(log.lines().all(|line| line.contains(" ERROR ")), "a line without an origin: {log}");
