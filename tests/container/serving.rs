@@ -4,9 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use crate::client::Value;
-use crate::engine::{
-    Container, Volume, docker, image, profile_without_io_uring, shipped_profile, skipped,
-};
+use crate::engine::{Container, Volume, docker, image, profile_without_io_uring, shipped_profile, skipped};
 use crate::process::within_deadline;
 
 /// Sets a key over each protocol, and gets it over the other one.
