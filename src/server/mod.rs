@@ -402,7 +402,7 @@ mod tests {
         let mut lines = log.lines();
         let admin = lines.next().unwrap_or_default();
         assert!(
-            admin.contains("in its admin port, and goes on: ") && admin.ends_with("of the admin port"),
+            admin.contains("in its admin port, and goes on ") && admin.ends_with("of the admin port"),
             "{log}"
         );
         let first = lines.next().unwrap_or_default();
