@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -114,7 +114,7 @@ impl Socket {
 
 impl Syncs {
     /// Nothing to do yet. `wakeup` tells that a sync has ended.
-    fn new(wakeup: Arc<OwnedFd>) -> io::Result<Syncs> {
+    fn new(wakeup: Weak<OwnedFd>) -> io::Result<Syncs> {
         let (begin, begun) = mpsc::channel::<(Arc<File>, SyncOf)>();
         let (sender, ended) = mpsc::channel();
         let work = move || {
@@ -125,7 +125,9 @@ impl Syncs {
                 };
                 drop(file);
                 let _ = sender.send(result.map_err(io::Error::from)); // The backend may have been dropped.
-                super::unpark(wakeup.as_fd());
+                if let Some(wakeup) = wakeup.upgrade() {
+                    super::unpark((*wakeup).as_fd());
+                }
             }
         };
         std::thread::Builder::new().name("kvlite-sync".to_owned()).spawn(work)?;
@@ -159,7 +161,7 @@ impl Epoll {
         epoll::add(&epoll, &wakeup, EventData::new_u64(WAKEUP), EventFlags::IN | EventFlags::ET)?;
         Ok(Epoll {
             epoll,
-            syncs: Syncs::new(wakeup.clone())?,
+            syncs: Syncs::new(Arc::downgrade(&wakeup))?,
             wakeup,
             sockets: Sockets::default(),
             listeners: Vec::new(),
