@@ -174,9 +174,11 @@ fn shards(page: &mut Page, shared: &Shared, published: &[Option<Arc<Published>>]
 
 fn commands(page: &mut Page, sum: &Report) {
     let called: Vec<_> = sum.traffic.calls.called().map(|it| (it.0.full_name(), it)).collect();
-    let mut family = page.begin("kvlite_commands_total", Counter, "Requests of each command that ran.");
-    for (name, (command, taken, _)) in &called {
-        family.sample(&[("command", name)], taken.saturating_sub(sum.errors.of(command).0));
+    // No difference to those refused: another worker tells of them, not at the same moment, and it would go back.
+    let help = "Requests of each command, refused ones included.";
+    let mut family = page.begin("kvlite_commands_total", Counter, help);
+    for (name, (_, taken, _)) in &called {
+        family.sample(&[("command", name)], taken);
     }
     let name = "kvlite_commands_rejected_total";
     let mut family = page.begin(name, Counter, "Requests that were refused before they ran.");

@@ -144,6 +144,16 @@ fn every_metric_is_documented_and_every_documented_one_is_told() {
 }
 
 #[test]
+fn the_kinds_of_errors_are_documented() {
+    let (_server, port) = start(1, &[]);
+    let page = page_where(port, "the kinds of errors", |page| page.contains("kvlite_errors_total{"));
+    let told = page.lines().filter_map(|line| line.strip_prefix("kvlite_errors_total{kind=\"")?.split('"').next());
+    let row = include_str!("../../docs/metrics.md").lines().find(|line| line.starts_with("| `kvlite_errors_total`"));
+    let meaning = row.unwrap().split('|').nth(4).unwrap();
+    assert_eq!(told.collect::<Vec<_>>(), meaning.split('`').skip(1).step_by(2).collect::<Vec<_>>());
+}
+
+#[test]
 fn rules_and_dashboard_name_metrics_that_are_told_and_every_alert_is_documented() {
     let documented = documented();
     let is_told = |name: &str| {
@@ -229,6 +239,9 @@ fn what_clients_did_is_counted_exactly_once() {
         ("NO-SUCH-COMMAND", "-ERR unknown command"),
         ("CONFIG NOPE", "-ERR unknown subcommand"),
         ("HELLO 9", "-NOPROTO"),
+        ("MULTI", "-ERR unknown command"),
+        ("GET key:0", "-ERR there are no transactions"),
+        ("DISCARD", "+OK"),
     ] {
         let answer = resp.ask(request).to_string();
         assert!(answer.starts_with(error), "{request}: {answer}");
@@ -237,17 +250,21 @@ fn what_clients_did_is_counted_exactly_once() {
     for key in 0..20 {
         assert!(resp.ask("INCR word").to_string().starts_with("-ERR"), "{key}");
     }
+    let mut stranger = server.resp();
+    stranger.wire.send(b"*x\r\n");
+    assert!(stranger.read().to_string().starts_with("-ERR Protocol error"));
     let counts = [
         ("kvlite_commands_total{command=\"set\"}", 202.0),
-        ("kvlite_commands_total{command=\"get\"}", 201.0),
+        ("kvlite_commands_total{command=\"get\"}", 203.0),
+        ("kvlite_commands_total{command=\"config\"}", 1.0),
         ("kvlite_commands_total{command=\"mget\"}", 1.0),
         ("kvlite_commands_total{command=\"incr\"}", 20.0),
-        ("kvlite_commands_rejected_total{command=\"get\"}", 1.0),
+        ("kvlite_commands_rejected_total{command=\"get\"}", 2.0),
         ("kvlite_commands_rejected_total{command=\"config\"}", 1.0),
         ("kvlite_commands_failed_total{command=\"set\"}", 1.0),
         ("kvlite_commands_failed_total{command=\"incr\"}", 20.0),
         ("kvlite_commands_failed_total{command=\"hello\"}", 1.0),
-        ("kvlite_errors_total{kind=\"ERR\"}", 24.0),
+        ("kvlite_errors_total{kind=\"ERR\"}", 27.0),
         ("kvlite_errors_total{kind=\"NOPROTO\"}", 1.0),
         ("kvlite_errors_total{kind=\"OOM\"}", 0.0),
     ];
@@ -262,7 +279,7 @@ fn what_clients_did_is_counted_exactly_once() {
     let measured = value(&page, "kvlite_command_duration_seconds_count{command=\"mget\"}");
     assert_eq!(measured, Some(1.0), "an answer that several shards gave");
     let measured = value(&page, "kvlite_command_duration_seconds_count{command=\"get\"}").unwrap();
-    assert!((8.0..=201.0).contains(&measured), "{measured}");
+    assert!((8.0..=203.0).contains(&measured), "{measured}");
     let forwarded = sum(&page, "kvlite_forwarded_requests_total");
     assert!((100.0..400.0).contains(&forwarded), "{forwarded} of 200 keys twice, on 3 shards");
     assert!(sum(&page, "kvlite_batches_total") >= forwarded / 16.0);
@@ -272,12 +289,12 @@ fn what_clients_did_is_counted_exactly_once() {
 
     let mut info = |request: &str| String::from_utf8_lossy(resp.ask(request).bytes()).into_owned();
     let stats = info("INFO commandstats errorstats stats");
-    for line in ["cmdstat_get:calls=201,usec=", "cmdstat_incr:calls=20,usec=", "errorstat_NOPROTO:count=1"] {
+    for line in ["cmdstat_get:calls=203,usec=", "cmdstat_incr:calls=20,usec=", "errorstat_NOPROTO:count=1"] {
         assert!(stats.contains(line), "{line} is missing: {stats}");
     }
     let get = stats.split("cmdstat_get:").nth(1).unwrap().lines().next().unwrap();
-    assert!(get.contains(",rejected_calls=1,failed_calls=0"), "{get}");
-    assert!(stats.contains("errorstat_ERR:count=24") && stats.contains("total_error_replies:25"), "{stats}");
+    assert!(get.contains(",rejected_calls=2,failed_calls=0"), "{get}");
+    assert!(stats.contains("errorstat_ERR:count=27") && stats.contains("total_error_replies:28"), "{stats}");
     assert!(!info("INFO").contains("cmdstat_"), "as in Redis, only for those who ask");
     assert!(info("INFO all").contains("cmdstat_get:"));
 }
