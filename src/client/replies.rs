@@ -96,13 +96,7 @@ impl Replies {
 
     /// Reserves the place of the next request, one of `command`, which a worker answers later. Returns its number. Times
     /// are in milliseconds from the start of the server.
-    pub fn later(
-        &mut self,
-        command: &'static Command,
-        worker: usize,
-        size_bytes: usize,
-        now_ms: u64,
-    ) -> u32 {
+    pub fn later(&mut self, command: &'static Command, worker: usize, size_bytes: usize, now_ms: u64) -> u32 {
         let sequence = self.sequence;
         self.sequence = self.sequence.wrapping_add(1);
         let (worker, size_bytes) = (worker as u16, size_bytes as u32);
@@ -358,7 +352,8 @@ mod tests {
         let new = later(&mut replies, 5, 30, 200);
         replies.fill(answered, |out| out.push(b'1'));
         let give_up = |replies: &mut Replies, before_ms, busy| {
-            let render = |_, worker, out: &mut Vec<u8>| out.extend_from_slice(format!("-{worker}").as_bytes());
+            let render =
+                |_, worker, out: &mut Vec<u8>| out.extend_from_slice(format!("-{worker}").as_bytes());
             replies.give_up(before_ms, |worker| worker == busy, render)
         };
         assert!(!give_up(&mut replies, 100, 0));

@@ -147,10 +147,9 @@ impl Mesh {
                     | Answer::QueryResult(_) => {
                         keep(worker, request_id, answer, open);
                     }
-                    Answer::Locked
-                    | Answer::Image(_)
-                    | Answer::Refused
-                    | Answer::Report(_) => open.answer(request_id, answer),
+                    Answer::Locked | Answer::Image(_) | Answer::Refused | Answer::Report(_) => {
+                        open.answer(request_id, answer);
+                    }
                 }
             }
         }

@@ -56,12 +56,7 @@ impl Walk {
     }
 
     /// Starts a walk over all keys.
-    pub fn all(
-        pattern: Arc<Glob>,
-        request: &Request<'_>,
-        request_id: RequestId,
-        mesh: &mut Mesh,
-    ) -> Walk {
+    pub fn all(pattern: Arc<Glob>, request: &Request<'_>, request_id: RequestId, mesh: &mut Mesh) -> Walk {
         let (pattern, count) = (Some(pattern), WALK_KEYS_MAX);
         let Request { command, dialect, .. } = *request;
         let walk = Walk { all: true, command, dialect, pattern, count, shard: 0, pages: Vec::new() };

@@ -385,10 +385,10 @@ impl Worker {
                     };
                     self.shared.backups.end(true, self.clock.now().now_ms);
                     answer(client, &request.request(), &Reply::Error(error));
-                } else if let Reply::Error(error) = reply
+                } else if let Reply::Error(error) = &reply
                     && transaction.is_refused()
                 {
-                    reject(client, transaction.request.command, error);
+                    reject(client, transaction.request.command, error.clone());
                 } else {
                     answer(client, &transaction.request.request(), &reply);
                 }

@@ -1,12 +1,12 @@
 //! The admin port: the metrics that it tells and documents, health, hostile clients; and the programs that read it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use tempfile::TempDir;
@@ -147,8 +147,11 @@ fn every_metric_is_documented_and_every_documented_one_is_told() {
 fn the_kinds_of_errors_are_documented() {
     let (_server, port) = start(1, &[]);
     let page = page_where(port, "the kinds of errors", |page| page.contains("kvlite_errors_total{"));
-    let told = page.lines().filter_map(|line| line.strip_prefix("kvlite_errors_total{kind=\"")?.split('"').next());
-    let row = include_str!("../../docs/metrics.md").lines().find(|line| line.starts_with("| `kvlite_errors_total`"));
+    let told =
+        page.lines().filter_map(|line| line.strip_prefix("kvlite_errors_total{kind=\"")?.split('"').next());
+    let row = include_str!("../../docs/metrics.md")
+        .lines()
+        .find(|line| line.starts_with("| `kvlite_errors_total`"));
     let meaning = row.unwrap().split('|').nth(4).unwrap();
     assert_eq!(told.collect::<Vec<_>>(), meaning.split('`').skip(1).step_by(2).collect::<Vec<_>>());
 }
@@ -439,6 +442,73 @@ fn a_thousand_stalled_connections_hold_up_neither_scrapes_nor_clients() {
     assert!(get(port, "/metrics").body.contains("kvlite_ready 1\n"));
     assert!(within_deadline(|| open_files() <= before + 64 + 8), "{} files are open", open_files());
     drop(stalled);
+}
+
+/// A connection to a port of this machine, from another address of it.
+fn connect_from(address: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    let socket =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    rustix::net::bind(&socket, &SocketAddrV4::new(address, 0))?;
+    rustix::net::connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
+    Ok(TcpStream::from(socket))
+}
+
+#[test]
+fn a_scrape_gets_through_however_many_connect_from_elsewhere() {
+    /// More than there may be, and no more than wait to be accepted.
+    const CONNECTIONS: usize = 60;
+    const FLOODING: usize = 4;
+    const SCRAPES: usize = 50;
+    let (_server, port) = start(1, &[]);
+    let (is_over, connected) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..FLOODING {
+            scope.spawn(|| {
+                let mut open = VecDeque::new();
+                while !is_over.load(Ordering::Relaxed) {
+                    // There are not that many ports when the test runs again and again; those that are there do.
+                    open.extend(connect_from(Ipv4Addr::new(127, 0, 0, 2), port));
+                    connected.fetch_add(1, Ordering::Relaxed);
+                    if open.len() == CONNECTIONS {
+                        open.pop_front();
+                    }
+                }
+            });
+        }
+        let scraped: Vec<std::io::Result<u16>> = (0..SCRAPES)
+            .map(|_| {
+                let before = connected.load(Ordering::Relaxed);
+                assert!(within_deadline(|| connected.load(Ordering::Relaxed) > before + 2 * CONNECTIONS));
+                request(port, "GET", "/metrics", "").map(|answer| answer.code)
+            })
+            .collect();
+        is_over.store(true, Ordering::Relaxed);
+        assert!(scraped.iter().all(|code| matches!(code, Ok(200))), "{scraped:?}");
+    });
+}
+
+#[test]
+fn the_thread_of_the_admin_port_stands_back_behind_the_workers() {
+    let (server, port) = start(1, &[]);
+    assert_eq!(get(port, "/livez").code, 200);
+    let threads = fs::read_dir(format!("/proc/{}/task", server.id())).unwrap();
+    let stats: Vec<String> = threads
+        .map(|thread| fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_default())
+        .collect();
+    let niceness = |name: &str| {
+        let stat = stats.iter().find(|stat| stat.contains(&format!("({name})"))).unwrap();
+        stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse::<i32>().unwrap()
+    };
+    assert!(niceness("kvlite-admin") > niceness("kvlite-0"));
+}
+
+#[test]
+fn the_admin_port_may_listen_at_an_address_of_its_own() {
+    let (server, port) = start(1, &["--admin-host", "127.0.0.3"]);
+    assert!(TcpStream::connect((Ipv4Addr::new(127, 0, 0, 3), port)).is_ok());
+    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err(), "it listens where clients do as well");
+    assert_eq!(server.text().ask_one("CONFIG GET admin-host"), "127.0.0.3");
 }
 
 // ---- the programs that read it ----

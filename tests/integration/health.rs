@@ -1,13 +1,15 @@
 //! `kvlite health` and the paths of the admin port, on a server that is well, down, loading, or has a full disk.
 
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Output};
+use std::time::Instant;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::admin_port::start;
 use crate::http::{self, get};
 use crate::loading::{catch_loading, full_server};
-use crate::process::{Server, command, free_port, within_deadline};
+use crate::process::{DEADLINE, Server, command, free_port, within_deadline};
 
 fn health(args: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command: Command = command();
@@ -77,6 +79,47 @@ fn a_server_that_does_not_answer_is_told_with_what_to_do() {
     assert_unwell(&health(&["--port", "0", "--resp-port", "0"], &[]), "give one at which to ask");
     assert_eq!(health(&["--no-such-option"], &[]).status.code(), Some(2));
     assert_eq!(health(&["--help"], &[]).status.code(), Some(0));
+}
+
+#[test]
+fn a_server_at_its_limit_of_clients_is_told_in_its_own_words() {
+    let server = Server::start(1, &["--max-connections", "1"]);
+    let _only = server.resp();
+    let address = |port: u16| ["--host", "127.0.0.1", "--port", &port.to_string()].map(str::to_owned);
+    let text = address(server.port);
+    assert_unwell(&health(&text.each_ref().map(String::as_str), &[]), "ERR connection limit reached");
+    let resp = ["--host", "127.0.0.1", "--port", "0", "--resp-port", &server.resp_port.to_string()];
+    assert_unwell(&health(&resp, &[]), "ERR max number of clients reached");
+}
+
+#[test]
+fn a_unix_socket_that_takes_no_connection_is_waited_for_no_longer_than_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let _waits_to_be_accepted = UnixStream::connect(&path).unwrap();
+    let begun = Instant::now();
+    let args =
+        ["--port", "0", "--resp-port", "0", "--unix-socket", path.to_str().unwrap(), "--timeout", "300ms"];
+    assert_unwell(&health(&args, &[]), "does not answer in time");
+    assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn an_idle_server_is_ready_however_little_its_disk_may_take() {
+    let (_server, admin_port) = start(2, &["--disk-timeout", "100ms"]);
+    let uptime_s = |json: &str| {
+        serde_json::from_str::<serde_json::Value>(json).unwrap()["uptime_seconds"].as_u64().unwrap()
+    };
+    let begun_s = uptime_s(&get(admin_port, "/healthz").body);
+    loop {
+        let answer = get(admin_port, "/readyz");
+        assert_eq!(answer.code, 200, "{}", answer.body);
+        if uptime_s(&answer.body) > begun_s + 3 {
+            break;
+        }
+    }
 }
 
 #[test]
