@@ -1,5 +1,6 @@
 //! `kvlite health` and the paths of the admin port, on a server that is well, down, loading, or has a full disk.
 
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Output};
 use std::time::Instant;
@@ -83,13 +84,17 @@ fn a_server_that_does_not_answer_is_told_with_what_to_do() {
 
 #[test]
 fn a_server_at_its_limit_of_clients_is_told_in_its_own_words() {
-    let server = Server::start(1, &["--max-connections", "1"]);
-    let _only = server.resp();
-    let address = |port: u16| ["--host", "127.0.0.1", "--port", &port.to_string()].map(str::to_owned);
-    let text = address(server.port);
-    assert_unwell(&health(&text.each_ref().map(String::as_str), &[]), "ERR connection limit reached");
-    let resp = ["--host", "127.0.0.1", "--port", "0", "--resp-port", &server.resp_port.to_string()];
-    assert_unwell(&health(&resp, &[]), "ERR max number of clients reached");
+    let server = Server::start(1, &["--max-connections", "10"]);
+    let mut clients = Vec::new();
+    let is_full = || {
+        clients.push(TcpStream::connect((Ipv4Addr::LOCALHOST, server.port)).unwrap());
+        !health_of(&server).status.success()
+    };
+    assert!(within_deadline(is_full));
+    assert_unwell(&health_of(&server), "it answers: ERR connection limit reached");
+    let resp_port = server.resp_port.to_string();
+    let output = health(&["--host", "127.0.0.1", "--port", "0", "--resp-port", &resp_port], &[]);
+    assert_unwell(&output, "it answers: ERR max number of clients reached");
 }
 
 #[test]
