@@ -140,7 +140,11 @@ impl fmt::Display for Failure {
             Failure::Listen { address, flag, error } => {
                 // Other ports of an address that is no address of this machine are no better.
                 let is_the_port = matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied);
-                let flag = if is_the_port || *flag == UNIX_SOCKET { flag } else { "--host" };
+                let flag = match *flag {
+                    flag if is_the_port || flag == UNIX_SOCKET => flag,
+                    "--admin-port" => "--admin-host",
+                    _ => "--host",
+                };
                 write!(f, "cannot listen on {address}: {error}; choose another with {flag}")
             }
             Failure::Log { shard, error } => {

@@ -8,8 +8,9 @@ use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use std::{fmt, io};
+use std::{fmt, io, thread};
 
 use clap::{Args, FromArgMatches};
 
@@ -37,7 +38,7 @@ struct Own {
 }
 
 /// Where a server is asked.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Address {
     /// The text protocol.
     Text { host: String, port: u16 },
@@ -54,6 +55,8 @@ enum Trouble {
     NoAnswer { address: Address, error: io::Error },
     /// An answer that is none to `HEALTH`.
     NotUnderstood { address: Address, answer: String },
+    /// It answers with an error, such as that it takes no more clients.
+    Refused { address: Address, error: String },
     /// It is still reading its data.
     Loading { percent: u64 },
     /// It says that it is not well.
@@ -116,7 +119,8 @@ fn address(host: &str, port: u16, resp_port: u16, unix_socket: Option<PathBuf>) 
 /// The answer of a server that is healthy.
 fn ask(address: Option<Address>, timeout: Duration) -> Result<serde_json::Value, Trouble> {
     let address = address.ok_or(Trouble::NoListener)?;
-    let answer = match answer(&address, Instant::now() + timeout) {
+    let (address, answer) = answer(address, timeout);
+    let answer = match answer {
         Ok(answer) => answer,
         Err(error) => return Err(Trouble::NoAnswer { address, error }),
     };
@@ -126,7 +130,12 @@ fn ask(address: Option<Address>, timeout: Duration) -> Result<serde_json::Value,
         let status = json["status"].as_str()?.to_owned();
         Some((json, status))
     }) else {
-        return Err(Trouble::NotUnderstood { address, answer });
+        return Err(match answer.lines().last().and_then(|line| line.strip_prefix('-')) {
+            Some(error) if !error.to_ascii_lowercase().contains("unknown command") => {
+                Trouble::Refused { address, error: error.to_owned() }
+            }
+            _ => Trouble::NotUnderstood { address, answer },
+        });
     };
     match &*status {
         "healthy" => Ok(health),
@@ -138,33 +147,31 @@ fn ask(address: Option<Address>, timeout: Duration) -> Result<serde_json::Value,
     }
 }
 
-/// What the server says to `HEALTH`, up to the end of the JSON.
-fn answer(address: &Address, deadline: Instant) -> io::Result<String> {
-    match address {
-        Address::Text { host, port } | Address::Resp { host, port } => {
-            let stream = connect(host, *port, deadline)?;
-            let limit = |left| {
-                stream.set_read_timeout(Some(left))?;
-                stream.set_write_timeout(Some(left))
-            };
-            converse(&stream, deadline, limit)
-        }
-        Address::Unix(path) => {
-            let stream = UnixStream::connect(path)?;
-            let limit = |left| {
-                stream.set_read_timeout(Some(left))?;
-                stream.set_write_timeout(Some(left))
-            };
-            converse(&stream, deadline, limit)
-        }
-    }
+/// What the server says to `HEALTH`, up to the end of the JSON. Another thread asks: not all that it waits for, such as a
+/// name or a Unix socket whose server is stopped, has a limit of its own.
+fn answer(address: Address, timeout: Duration) -> (Address, io::Result<String>) {
+    let (sender, answered) = mpsc::channel();
+    let asked = address.clone();
+    thread::spawn(move || {
+        let answer = match &asked {
+            Address::Text { host, port } | Address::Resp { host, port } => {
+                connect(host, *port, Instant::now() + timeout).and_then(converse)
+            }
+            Address::Unix(path) => UnixStream::connect(path).and_then(converse),
+        };
+        let _ = sender.send(answer); // It may not be waited for any more.
+    });
+    let answer = answered.recv_timeout(timeout).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    (address, answer)
 }
 
-/// A connection to the first address of the host that takes one.
+/// A connection to the first address of the host that takes one. None takes the time of those that are left.
 fn connect(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
     let mut failed = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-    for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, left(deadline)?) {
+    let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
+    for (left, address) in (1..=addresses.len() as u32).rev().zip(addresses) {
+        let share = deadline.saturating_duration_since(Instant::now()) / left;
+        match TcpStream::connect_timeout(&address, share.max(Duration::from_millis(1))) {
             Ok(stream) => return Ok(stream),
             Err(error) => failed = error,
         }
@@ -173,39 +180,36 @@ fn connect(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
 }
 
 /// Both protocols take the command as a line. The server answers with more than the JSON before it, and with nothing
-/// behind it.
-fn converse<S>(stream: S, deadline: Instant, limit: impl Fn(Duration) -> io::Result<()>) -> io::Result<String>
-where
-    S: Copy + Read + Write,
-{
-    let mut stream = stream;
-    limit(left(deadline)?)?;
-    stream.write_all(b"HEALTH\r\n")?;
+/// behind it. One that takes no client says so at once, and may be gone before the command has come.
+fn converse(mut stream: impl Read + Write) -> io::Result<String> {
+    let mut ended = stream.write_all(b"HEALTH\r\n");
     let mut answer = Vec::new();
     let mut chunk = [0; 4096];
     loop {
-        limit(left(deadline)?)?;
         match stream.read(&mut chunk) {
             Ok(0) => break,
             Ok(count) => answer.extend_from_slice(&chunk[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(io::ErrorKind::TimedOut.into());
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => {
+                ended = ended.and(Err(error));
+                break;
             }
-            Err(error) => return Err(error),
         }
-        let is_error = answer.starts_with(b"-") && answer.ends_with(b"\n");
-        if answer.trim_ascii_end().ends_with(b"}") || is_error || answer.len() > ANSWER_BYTES_MAX {
+        let is_whole = answer.trim_ascii_end().ends_with(b"}") || is_error(&answer);
+        if is_whole || answer.len() > ANSWER_BYTES_MAX {
             break;
         }
     }
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    match ended {
+        Err(error) if answer.is_empty() => Err(error),
+        _ => Ok(String::from_utf8_lossy(&answer).into_owned()),
+    }
 }
 
-/// The time that is left.
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+/// Whether an answer ends with the line of an error.
+fn is_error(answer: &[u8]) -> bool {
+    let last = answer.strip_suffix(b"\n").and_then(|lines| lines.rsplit(|byte| *byte == b'\n').next());
+    last.is_some_and(|line| line.starts_with(b"-"))
 }
 
 impl fmt::Display for Address {
@@ -235,6 +239,9 @@ impl fmt::Display for Trouble {
                     f,
                     "{address} is no kvlite, it answers {answer:?}; say where kvlite listens by its flags"
                 )
+            }
+            Trouble::Refused { address, error } => {
+                write!(f, "the server at {address} does not tell how it is, it answers: {error}")
             }
             Trouble::Loading { percent } => {
                 write!(f, "the server is loading its data, {percent} percent; it serves once that is done")

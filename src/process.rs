@@ -1,6 +1,10 @@
-//! What the system says of this process: memory, CPU time, threads, files. Each is left out where it does not say.
+//! What the system says of this process: memory, CPU time, threads, files. Each is left out where it does not say. And
+//! what a thread asks of it: to get less of a busy core than a worker.
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, getrlimit, setpriority_process};
+
+/// How far a thread stands back behind the workers, whose cores it shares.
+const NICENESS: i32 = 5;
 
 /// What the system says of this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -35,6 +39,11 @@ fn parse(stat: &str) -> Option<Usage> {
         virtual_bytes: number(23)?,
         resident_bytes: number(24)? * rustix::param::page_size() as u64,
     })
+}
+
+/// Has this thread stand back behind the workers from now on. Where that is not allowed, it only delays them more.
+pub fn stand_back() {
+    let _ = setpriority_process(None, NICENESS); // On Linux that of this thread alone.
 }
 
 /// How many files are open.

@@ -198,12 +198,11 @@ fn cpu() -> Lines {
     ]
 }
 
-/// A line for each command that was called. Its time is that of the measured calls, each of which stands for those
+/// A line for each command that was called, refused calls included. Its time is that of the measured calls, each of which stands for those
 /// since the last one.
 fn command_stats(report: &Report) -> String {
-    let lines = report.traffic.calls.called().map(|(command, taken, took)| {
+    let lines = report.traffic.calls.called().map(|(command, calls, took)| {
         let (rejected, failed) = report.errors.of(command);
-        let calls = taken.saturating_sub(rejected);
         let us = took.sum_ns / 1000;
         let us_per_call = took.sum_ns as f64 / 1000.0 / took.count().max(1) as f64;
         format!(

@@ -9,7 +9,7 @@ use super::config::{mark_options, shown_options};
 use crate::client::Client;
 use crate::client::job::Job;
 use crate::client::listing::{Found, Listing, NAMES_PER_TURN};
-use crate::client::reply::{answer, answer_error};
+use crate::client::reply::{answer, fail};
 use crate::protocol;
 
 /// Goes on with a client's listing, if it has one and takes its replies. Returns whether more can be done in the
@@ -47,7 +47,7 @@ pub(crate) fn go_on(client: &mut Client, about: &About<'_>) -> bool {
         }
         Found::Options(shown) => {
             if let Err(error) = mark_options(about, names, shown) {
-                answer_error(client, error);
+                fail(client, request.command, error);
                 return false;
             }
             is_over.then(|| shown_options(about, shown, dialect))

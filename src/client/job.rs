@@ -1,6 +1,6 @@
 //! A command that takes several steps.
 
-use shard::OwnedRequest;
+use shard::{Command, OwnedRequest};
 
 use super::listing::Listing;
 use crate::txn::gather::Gather;
@@ -19,4 +19,17 @@ pub enum Job {
     Listing(Listing),
     /// `BACKUP`, once the shards have told how they are: they are being copied.
     Backup(OwnedRequest),
+}
+
+impl Job {
+    /// The command in progress.
+    pub fn command(&self) -> &'static Command {
+        match self {
+            Job::Transaction(transaction) => transaction.request.command,
+            Job::Gather(gather) => gather.request.command,
+            Job::Walk(walk) => walk.command(),
+            Job::Listing(listing) => listing.request.command,
+            Job::Backup(request) => request.command,
+        }
+    }
 }

@@ -10,7 +10,7 @@ pub mod share;
 
 use std::collections::TryReserveError;
 
-use shard::SHARED_LEN_MIN;
+use shard::{Command, SHARED_LEN_MIN};
 
 use crate::metrics::calls::Measured;
 use crate::net::SocketId;
@@ -104,6 +104,8 @@ pub struct Client {
     pub share: TurnShare,
     /// The last turn of the worker in which its replies showed what the worker's own shard holds.
     pub shown_in_turn: u64,
+    /// The last command that was answered in that turn.
+    pub shown_command: Option<&'static Command>,
     /// Its replies stay here until the log holds the changes that they may show.
     pub held_back: bool,
     /// Since when its replies wait for those behind them, in microseconds from the start of the server.
@@ -149,6 +151,7 @@ impl Connection {
             progress: Progress::default(),
             share: TurnShare::default(),
             shown_in_turn: 0,
+            shown_command: None,
             held_back: false,
             gathering_since_us: None,
             is_greeted_first: false,

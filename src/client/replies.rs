@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use shard::Command;
 
 use crate::net::Outbound;
 
@@ -40,7 +41,7 @@ pub struct Replies {
 }
 
 enum Slot {
-    Waiting { worker: u16, size_bytes: u32, since_ms: u64 },
+    Waiting { command: &'static Command, worker: u16, size_bytes: u32, since_ms: u64 },
     Answered { start: usize, end: usize },
 }
 
@@ -93,13 +94,13 @@ impl Replies {
         self.sealed.extend(buffers.into_iter().map(Into::into).filter(|buffer| !buffer.is_empty()));
     }
 
-    /// Reserves the place of the next request, which a worker answers later. Returns its number. Times are in
-    /// milliseconds from the start of the server.
-    pub fn later(&mut self, worker: usize, size_bytes: usize, now_ms: u64) -> u32 {
+    /// Reserves the place of the next request, one of `command`, which a worker answers later. Returns its number. Times
+    /// are in milliseconds from the start of the server.
+    pub fn later(&mut self, command: &'static Command, worker: usize, size_bytes: usize, now_ms: u64) -> u32 {
         let sequence = self.sequence;
         self.sequence = self.sequence.wrapping_add(1);
         let (worker, size_bytes) = (worker as u16, size_bytes as u32);
-        self.slots.push_back(Slot::Waiting { worker, size_bytes, since_ms: now_ms });
+        self.slots.push_back(Slot::Waiting { command, worker, size_bytes, since_ms: now_ms });
         sequence
     }
 
@@ -118,20 +119,22 @@ impl Replies {
         &mut self,
         before_ms: u64,
         is_busy: impl Fn(usize) -> bool,
-        mut render: impl FnMut(usize, &mut Vec<u8>),
+        mut render: impl FnMut(&'static Command, usize, &mut Vec<u8>),
     ) -> bool {
         let first = self.sequence.wrapping_sub(self.slots.len() as u32);
-        let overdue: Vec<(u32, u16)> = (first..=u32::MAX)
+        let overdue: Vec<(u32, &'static Command, u16)> = (first..=u32::MAX)
             .chain(0..)
             .zip(&self.slots)
             .take_while(|(_, slot)| !matches!(slot, Slot::Waiting { since_ms, .. } if *since_ms >= before_ms))
             .filter_map(|(sequence, slot)| match slot {
-                Slot::Waiting { worker, .. } if !is_busy((*worker).into()) => Some((sequence, *worker)),
+                Slot::Waiting { command, worker, .. } if !is_busy((*worker).into()) => {
+                    Some((sequence, *command, *worker))
+                }
                 Slot::Waiting { .. } | Slot::Answered { .. } => None,
             })
             .collect();
-        for (sequence, worker) in &overdue {
-            let sent = self.fill(*sequence, |out| render((*worker).into(), out));
+        for (sequence, command, worker) in &overdue {
+            let sent = self.fill(*sequence, |out| render(command, (*worker).into(), out));
             self.given_up.push((*sequence, sent));
         }
         !overdue.is_empty()
@@ -157,6 +160,16 @@ impl Replies {
         match self.slots.back() {
             Some(Slot::Waiting { worker, .. }) => Some((self.sequence.wrapping_sub(1), usize::from(*worker))),
             Some(Slot::Answered { .. }) | None => None,
+        }
+    }
+
+    /// The command of the request with this number, unless that was given up.
+    pub fn awaiting(&self, sequence: u32) -> Option<&'static Command> {
+        let first = self.sequence.wrapping_sub(self.slots.len() as u32);
+        let is_given_up = self.given_up.iter().any(|(given_up, _)| *given_up == sequence);
+        match self.slots.get(sequence.wrapping_sub(first) as usize) {
+            Some(Slot::Waiting { command, .. }) if !is_given_up => Some(command),
+            _ => None,
         }
     }
 
@@ -272,6 +285,11 @@ impl Replies {
 mod tests {
     use super::*;
 
+    /// Reserves the place of a `GET`.
+    fn later(replies: &mut Replies, worker: usize, size_bytes: usize, now_ms: u64) -> u32 {
+        replies.later(shard::command::find(b"GET").unwrap(), worker, size_bytes, now_ms)
+    }
+
     fn drain(replies: &mut Replies) -> String {
         let mut all = Vec::new();
         while replies.is_ready() {
@@ -284,10 +302,10 @@ mod tests {
     fn replies_leave_in_the_order_of_the_requests() {
         let mut replies = Replies::default();
         replies.now(|out| out.push(b'0'));
-        let one = replies.later(7, 10, 0);
-        let two = replies.later(8, 20, 0);
+        let one = later(&mut replies, 7, 10, 0);
+        let two = later(&mut replies, 8, 20, 0);
         replies.now(|out| out.push(b'3'));
-        let four = replies.later(9, 30, 0);
+        let four = later(&mut replies, 9, 30, 0);
         assert_eq!(drain(&mut replies), "0");
         assert_eq!(replies.fill(four, |out| out.push(b'4')).worker, 9);
         assert_eq!(replies.fill(two, |out| out.push(b'2')).size_bytes, 20);
@@ -304,8 +322,8 @@ mod tests {
         let mut replies = Replies::default();
         replies.now(|out| out.push(b'0'));
         assert!(!replies.should_gather(), "nothing is awaited");
-        let one = replies.later(7, 10, 0);
-        let two = replies.later(7, 10, 0);
+        let one = later(&mut replies, 7, 10, 0);
+        let two = later(&mut replies, 7, 10, 0);
         assert!(replies.should_gather());
         replies.fill(one, |out| out.resize(GATHERED_REPLY_BYTES_MAX, b'1'));
         assert!(!replies.should_gather(), "they are many");
@@ -318,8 +336,8 @@ mod tests {
     #[test]
     fn numbers_wrap_around() {
         let mut replies = Replies { sequence: u32::MAX, ..Replies::default() };
-        let last = replies.later(0, 0, 0);
-        let first = replies.later(0, 0, 0);
+        let last = later(&mut replies, 0, 0, 0);
+        let first = later(&mut replies, 0, 0, 0);
         assert_eq!((last, first), (u32::MAX, 0));
         replies.fill(first, |out| out.push(b'b'));
         replies.fill(last, |out| out.push(b'a'));
@@ -329,12 +347,13 @@ mod tests {
     #[test]
     fn what_is_given_up_is_answered_once() {
         let mut replies = Replies { sequence: u32::MAX, ..Replies::default() };
-        let old = replies.later(3, 10, 100);
-        let answered = replies.later(4, 20, 150);
-        let new = replies.later(5, 30, 200);
+        let old = later(&mut replies, 3, 10, 100);
+        let answered = later(&mut replies, 4, 20, 150);
+        let new = later(&mut replies, 5, 30, 200);
         replies.fill(answered, |out| out.push(b'1'));
         let give_up = |replies: &mut Replies, before_ms, busy| {
-            let render = |worker, out: &mut Vec<u8>| out.extend_from_slice(format!("-{worker}").as_bytes());
+            let render =
+                |_, worker, out: &mut Vec<u8>| out.extend_from_slice(format!("-{worker}").as_bytes());
             replies.give_up(before_ms, |worker| worker == busy, render)
         };
         assert!(!give_up(&mut replies, 100, 0));
@@ -352,9 +371,9 @@ mod tests {
     fn nothing_leaves_behind_the_last_bytes() {
         let mut replies = Replies { sequence: u32::MAX, ..Replies::default() };
         replies.now(|out| out.push(b'0'));
-        let one = replies.later(7, 10, 0);
+        let one = later(&mut replies, 7, 10, 0);
         replies.now(|out| out.push(b'2'));
-        let three = replies.later(8, 30, 0);
+        let three = later(&mut replies, 8, 30, 0);
         replies.end_with(|out| out.push(b'!'));
         assert_eq!(drain(&mut replies), "!");
         assert_eq!(replies.fill(three, |out| out.push(b'3')).size_bytes, 30);

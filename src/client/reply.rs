@@ -1,11 +1,12 @@
 //! How replies are rendered into a client's place. Errors are counted here, wherever they come from.
 
-use shard::{Dialect, Error, PROBED_BYTES_MIN, Reply, Request, has_room_for};
+use shard::{Command, Dialect, Error, PROBED_BYTES_MIN, Reply, Request, has_room_for};
 
 use super::Client;
+use super::replies::Sent;
 use crate::mesh::RequestId;
 use crate::metrics::errors;
-use crate::protocol;
+use crate::protocol::{self, ProtocolError};
 
 /// Under which name a job's calls are answered: a client has one job at a time.
 pub(crate) fn job_id(client: &Client) -> RequestId {
@@ -19,8 +20,13 @@ pub(crate) fn answer(client: &mut Client, request: &Request<'_>, reply: &Reply<'
             client.replies.now_sealed([value.clone()]);
             client.replies.now(|out| out.extend_from_slice(protocol::VALUE_END));
         }
-        _ if lacks_room(reply, client.replies.size_bytes()) => answer_error(client, Error::OutOfMemory),
-        _ => client.replies.now(|out| write_reply(reply, request, out)),
+        _ if lacks_room(reply, client.replies.size_bytes()) => {
+            fail(client, request.command, Error::OutOfMemory);
+        }
+        _ => match reply {
+            Reply::Error(error) => fail(client, request.command, error.clone()),
+            reply => client.replies.now(|out| write_reply(reply, request, out)),
+        },
     }
 }
 
@@ -37,23 +43,53 @@ fn lacks_room(reply: &Reply<'_>, before_bytes: usize) -> bool {
     value_bytes >= PROBED_BYTES_MIN && !has_room_for(2 * (before_bytes + value_bytes))
 }
 
+/// Renders a reply that is no error.
 pub(crate) fn write_reply(reply: &Reply<'_>, request: &Request<'_>, out: &mut Vec<u8>) {
-    if let Reply::Error(error) = reply {
-        errors::note_kind(error);
-        errors::note_command(request.command, error);
-    }
+    debug_assert!(!matches!(reply, Reply::Error(_)), "errors are counted where their clients are");
     protocol::write_reply(reply, Some(request.command), request.arg_count(), request.dialect, out);
 }
 
-/// Renders an error that no one request ends with, or one that was counted for its command already.
+/// Renders an error that no request of a known command ends with, or one that is counted for its command elsewhere.
 pub(crate) fn write_error(error: Error, dialect: Dialect, out: &mut Vec<u8>) {
-    errors::note_kind(&error);
+    errors::note_kind(errors::kind(&error));
     protocol::write_error(error, dialect, out);
 }
 
+/// Renders what a client is told that does not speak the protocol.
+pub(crate) fn write_protocol_error(error: ProtocolError, dialect: Dialect, out: &mut Vec<u8>) {
+    match error {
+        ProtocolError::Http => {} // It is told nothing.
+        ProtocolError::OutOfMemory => errors::note_kind(errors::kind(&Error::OutOfMemory)),
+        _ => errors::note_kind("ERR"),
+    }
+    error.write(dialect, out);
+}
+
+/// As [`write_error`], in the next place.
 pub(crate) fn answer_error(client: &mut Client, error: Error) {
     let dialect = client.session.dialect;
     client.replies.now(|out| write_error(error, dialect, out));
+}
+
+/// Answers a request of this command that is refused before it runs.
+pub(crate) fn reject(client: &mut Client, command: &Command, error: Error) {
+    errors::note_rejected(command);
+    answer_error(client, error);
+}
+
+/// Answers a request of this command that ran, or may have run.
+pub(crate) fn fail(client: &mut Client, command: &Command, error: Error) {
+    errors::note_failed(command);
+    answer_error(client, error);
+}
+
+/// Answers the request with this number with an error, unless it was given up; `note` counts it for its command.
+pub(crate) fn fill_error(client: &mut Client, sequence: u32, error: Error, note: fn(&Command)) -> Sent {
+    if let Some(command) = client.replies.awaiting(sequence) {
+        note(command);
+    }
+    let dialect = client.session.dialect;
+    client.replies.fill(sequence, |out| write_error(error, dialect, out))
 }
 
 #[cfg(test)]

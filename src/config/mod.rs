@@ -86,7 +86,7 @@ impl Boot {
     the system refuses what the server needs (io_uring, locked memory, open files, threads), 128 + n at a \
     second signal n, 1 for any other failure.")]
 pub struct Config {
-    /// Name or address on which all ports listen
+    /// Name or address on which ports listen
     #[arg(long, env = "KVLITE_HOST", default_value = "localhost", help_heading = NETWORK)]
     #[arg(value_parser = units::host)]
     pub host: String,
@@ -111,6 +111,11 @@ pub struct Config {
     #[arg(value_parser = |text: &str| units::number_within::<u16>(text, PORT_BOUNDS))]
     #[arg(help_heading = NETWORK)]
     pub admin_port: u16,
+
+    /// Name or address on which that port listens instead of --host
+    #[arg(long, env = "KVLITE_ADMIN_HOST", help_heading = NETWORK)]
+    #[arg(value_parser = units::host)]
+    admin_host: Option<String>,
 
     /// Clients connected at the same time, at most, 0 to 1000000; lowered to what the limit of open files allows; 0
     /// for as many as it allows
@@ -490,6 +495,11 @@ impl Config {
         with_environment(clap::Command::new("kvlite").args(args.cloned()))
     }
 
+    /// Name or address on which the admin port listens.
+    pub fn admin_host(&self) -> &str {
+        self.admin_host.as_deref().unwrap_or(&self.host)
+    }
+
     /// Every option as `CONFIG GET` shows it, sorted by name: the flags' names, and those names of Redis'
     /// options whose value is true for this server.
     pub fn options(&self) -> Vec<(&'static str, String)> {
@@ -497,6 +507,7 @@ impl Config {
             |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
         let unix_socket = shown(&self.unix_socket);
         let mut options = vec![
+            ("admin-host", self.admin_host().to_owned()),
             ("admin-port", self.admin_port.to_string()),
             ("appendfsync", value_name(self.sync_mode)),
             ("appendonly", "yes".to_owned()),

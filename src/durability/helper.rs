@@ -4,13 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 
-use rustix::process::setpriority_process;
-
-use crate::net;
-
-/// How far the thread stands back behind the worker, whose core it shares: no client waits for what it does, but
-/// segments have to be ready in time on a busy core, too.
-const NICENESS: i32 = 5;
+use crate::{net, process};
 
 /// A piece of blocking work, and what comes of it.
 type Work<T> = Box<dyn FnOnce() -> T + Send>;
@@ -33,8 +27,8 @@ impl<T: Send + 'static> Helper<T> {
         let (sender, ended) = mpsc::channel();
         // Not the executor's own helper: glommio 0.9 panics where that cannot be started.
         let help = move || {
-            // On Linux that of this thread alone. One that cannot stand back only delays its worker more.
-            let _ = setpriority_process(None, NICENESS);
+            // No client waits for what it does, but segments have to be ready in time on a busy core, too.
+            process::stand_back();
             for work in all_work {
                 let _ = sender.send(work()); // The worker waits for it as long as it runs.
                 net::unpark(wakeup.as_fd());

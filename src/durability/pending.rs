@@ -113,7 +113,9 @@ impl Held {
 
     pub fn give_error(self, error: Error, mesh: &mut Mesh) {
         let answer = match self.answer {
-            HeldAnswer::Rendered(_) | HeldAnswer::Whole(Answer::Value(_)) => Answer::Failed(error),
+            HeldAnswer::Rendered(_) | HeldAnswer::Whole(Answer::Value(_) | Answer::Failed(_)) => {
+                Answer::Failed(error)
+            }
             HeldAnswer::Whole(_) => Answer::Part(Reply::Error(error)),
         };
         mesh.to(self.origin).answer(self.request_id, answer);

@@ -43,7 +43,7 @@ fn server(page: &mut Page, shared: &Shared, sum: &mut Report) {
     gauge("kvlite_uptime_seconds", "Time since the start.", shared.started.elapsed().as_secs_f64());
     gauge(
         "kvlite_ready",
-        "Whether clients are served: not while loading, degraded or stopping.",
+        "Whether everything is served: not while loading or stopping, nor while a disk fails or hangs.",
         flag(status.is_ready()),
     );
     gauge("kvlite_healthy", "Whether nothing is wrong.", flag(status == Status::Healthy));
@@ -136,7 +136,7 @@ fn shards(page: &mut Page, shared: &Shared, published: &[Option<Arc<Published>>]
     let mut ages =
         page.begin("kvlite_shard_turn_age_seconds", Gauge, "Time since the last turn of the thread began.");
     for shard in 0..published.len() {
-        ages.sample(&[("shard", &shard)], status::turn_age(shared, shard).as_secs_f64());
+        ages.sample(&[("shard", &shard)], now_ms.saturating_sub(shared.turn_began_ms(shard)) as f64 / 1000.0);
     }
     for (name, kind, help, value) in OF_SHARDS {
         let mut family = page.begin(name, *kind, help);
@@ -174,9 +174,11 @@ fn shards(page: &mut Page, shared: &Shared, published: &[Option<Arc<Published>>]
 
 fn commands(page: &mut Page, sum: &Report) {
     let called: Vec<_> = sum.traffic.calls.called().map(|it| (it.0.full_name(), it)).collect();
-    let mut family = page.begin("kvlite_commands_total", Counter, "Requests of each command that ran.");
-    for (name, (command, taken, _)) in &called {
-        family.sample(&[("command", name)], taken.saturating_sub(sum.errors.of(command).0));
+    // No difference to those refused: another worker tells of them, not at the same moment, and it would go back.
+    let help = "Requests of each command, refused ones included.";
+    let mut family = page.begin("kvlite_commands_total", Counter, help);
+    for (name, (_, taken, _)) in &called {
+        family.sample(&[("command", name)], taken);
     }
     let name = "kvlite_commands_rejected_total";
     let mut family = page.begin(name, Counter, "Requests that were refused before they ran.");

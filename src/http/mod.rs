@@ -2,18 +2,19 @@
 //!
 //! It asks no worker anything and none waits for it: what it tells are counters that all threads share, and what each
 //! worker has [published](Shared::published). Its clients cost no more than its bounds allow: [`CONNECTIONS_MAX`]
-//! connections, of which a new one replaces the oldest, so that a scrape gets through whatever others do; one
-//! request each, of [`REQUEST_BYTES_MAX`] at most, within [`CONNECTION_TIME_MAX`]; and a page of metrics that is made
-//! anew no more often than each [`PAGE_KEPT`].
+//! connections, where a new one takes the place of one of the address that has most; one request each, of
+//! [`REQUEST_BYTES_MAX`] at most, within [`CONNECTION_TIME_MAX`]; and answers that are made anew no more often than each
+//! [`ANSWER_KEPT`]. So a scrape gets through whatever clients at other addresses do. The thread stands back behind the
+//! workers.
 
 mod exposition;
 mod families;
 mod status;
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use tokio::task::{AbortHandle, LocalSet};
 
 use crate::clock::wall_clock_us;
 use crate::failure::Failure;
+use crate::process;
 use crate::shared::Shared;
 use exposition::Format;
 use status::Status;
@@ -50,8 +52,8 @@ const REQUEST_BYTES_MAX: usize = 16 << 10;
 /// How long a connection lives: Prometheus gives a scrape as much.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How long a page of metrics is kept for others that ask.
-const PAGE_KEPT: Duration = Duration::from_millis(200);
+/// How long an answer is kept for others that ask.
+const ANSWER_KEPT: Duration = Duration::from_millis(200);
 
 /// How long no connection is accepted after that has failed.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -59,7 +61,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 const PATHS: &str = "\
 /metrics  metrics, as OpenMetrics or in the text format of Prometheus
 /livez    whether the process works: 503 where only a restart helps
-/readyz   whether it serves: 503 while it loads, is degraded or stops
+/readyz   whether it serves: 503 while it loads, a disk fails or hangs, or it stops
 /healthz  whether all is well: 503 while it is degraded or stops
 ";
 
@@ -78,6 +80,7 @@ pub(crate) fn serve(listeners: Vec<OwnedFd>, shared: Arc<Shared>) -> Result<(), 
         listeners.into_iter().map(listener).collect::<std::io::Result<Vec<_>>>().map_err(failed)?
     };
     let work = move || {
+        process::stand_back();
         let admin = Rc::new(Admin::new(shared));
         let local = LocalSet::new();
         for listener in listeners {
@@ -101,16 +104,53 @@ struct Admin {
     /// The Unix time of the start, in seconds.
     started_s: f64,
     /// The connections, the oldest first; some may have ended.
-    connections: RefCell<VecDeque<AbortHandle>>,
-    /// The last page of each format, and when it was made.
-    pages: RefCell<[Option<(Instant, Bytes)>; Format::ALL.len()]>,
+    connections: RefCell<Vec<Connection>>,
+    /// The page of each format.
+    pages: [Kept<Bytes>; Format::ALL.len()],
+    /// How the server is, and the same as JSON.
+    health: Kept<(Status, Bytes)>,
+}
+
+/// A connection.
+struct Connection {
+    /// Where it comes from.
+    peer: IpAddr,
+    /// A whole request has come.
+    has_asked: Rc<Cell<bool>>,
+    task: AbortHandle,
+}
+
+/// Something that is made anew no more often than each [`ANSWER_KEPT`], with when that was.
+struct Kept<T>(RefCell<Option<(Instant, T)>>);
+
+impl<T> Default for Kept<T> {
+    fn default() -> Kept<T> {
+        Kept(RefCell::new(None))
+    }
+}
+
+impl<T: Clone> Kept<T> {
+    fn get(&self, make: impl FnOnce() -> T) -> T {
+        let mut kept = self.0.borrow_mut();
+        match &*kept {
+            Some((made, it)) if made.elapsed() < ANSWER_KEPT => it.clone(),
+            _ => {
+                let it = make();
+                kept.insert((Instant::now(), it)).1.clone()
+            }
+        }
+    }
 }
 
 /// Accepts connections for ever.
 async fn accept(listener: TcpListener, admin: Rc<Admin>) {
     loop {
         match listener.accept().await {
-            Ok(accepted) => admin.clone().welcome(accepted),
+            Ok((socket, peer)) => {
+                admin.clone().welcome(socket, peer.ip().to_canonical());
+                // Those that are there already go on first, with what has come from them.
+                tokio::task::yield_now().await;
+            }
             Err(_) => tokio::time::sleep(ACCEPT_REST).await, // Too many open files, mostly; it is tried again.
         }
     }
@@ -119,14 +159,17 @@ async fn accept(listener: TcpListener, admin: Rc<Admin>) {
 impl Admin {
     fn new(shared: Arc<Shared>) -> Admin {
         let started_s = wall_clock_us() as f64 / 1e6 - shared.started.elapsed().as_secs_f64();
-        Admin { shared, started_s, connections: RefCell::default(), pages: RefCell::default() }
+        let connections = RefCell::default();
+        Admin { shared, started_s, connections, pages: Default::default(), health: Kept::default() }
     }
 
-    /// Serves a connection, in place of the oldest where there are too many.
-    fn welcome(self: Rc<Self>, (socket, _): (TcpStream, SocketAddr)) {
-        let admin = self.clone();
+    /// Serves a connection, in place of another where there are too many.
+    fn welcome(self: Rc<Self>, socket: TcpStream, peer: IpAddr) {
+        let (admin, has_asked) = (self.clone(), Rc::new(Cell::new(false)));
+        let asks = has_asked.clone();
         let served = tokio::task::spawn_local(async move {
             let answer = service_fn(move |request| {
+                asks.set(true);
                 let answer = admin.answer(&request);
                 async { Ok::<_, Infallible>(answer) }
             });
@@ -139,14 +182,13 @@ impl Admin {
         });
         let mut connections = self.connections.borrow_mut();
         if connections.len() >= CONNECTIONS_MAX {
-            connections.retain(|connection| !connection.is_finished());
+            connections.retain(|connection| !connection.task.is_finished());
         }
-        if connections.len() >= CONNECTIONS_MAX
-            && let Some(oldest) = connections.pop_front()
-        {
-            oldest.abort();
+        if connections.len() >= CONNECTIONS_MAX {
+            let at = replaceable(&connections);
+            connections.remove(at).task.abort();
         }
-        connections.push_back(served.abort_handle());
+        connections.push(Connection { peer, has_asked, task: served.abort_handle() });
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
@@ -163,24 +205,30 @@ impl Admin {
             "/healthz" => Status::is_well,
             _ => return text(StatusCode::NOT_FOUND, PATHS),
         };
-        let (status, json) = status::tell(&self.shared);
+        let (status, json) = self.health.get(|| {
+            let (status, json) = status::tell(&self.shared);
+            (status, json.into())
+        });
         let code = if judge(status) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        response(code, "application/json", json.into())
+        response(code, "application/json", json)
     }
 
     fn metrics(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let accepted = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
         let format = Format::accepted(accepted);
-        let page = &mut self.pages.borrow_mut()[format as usize];
-        let page = match page {
-            Some((made, page)) if made.elapsed() < PAGE_KEPT => page.clone(),
-            _ => {
-                let made = Bytes::from(families::page(&self.shared, self.started_s, format));
-                page.insert((Instant::now(), made)).1.clone()
-            }
-        };
+        let page = self.pages[format as usize]
+            .get(|| Bytes::from(families::page(&self.shared, self.started_s, format)));
         response(StatusCode::OK, format.content_type(), page)
     }
+}
+
+/// Which of these connections makes room for another one: of those of the address that has most, one that has not asked
+/// for anything, if there is any, and the oldest.
+fn replaceable(connections: &[Connection]) -> usize {
+    let count = |peer: IpAddr| connections.iter().filter(|other| other.peer == peer).count();
+    let places = connections.iter().enumerate();
+    let first = places.min_by_key(|(_, it)| (Reverse(count(it.peer)), it.has_asked.get()));
+    first.expect("there are connections").0
 }
 
 fn text(code: StatusCode, text: &'static str) -> Response<Full<Bytes>> {

@@ -1,24 +1,23 @@
-//! How the server is, without asking a worker: from what workers have published and when they took their last turns.
+//! How the server is, without asking a worker: from what workers have published, and from what is
+//! found wrong with their threads.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::admin::info::health_json;
 use crate::metrics::Report;
 use crate::shared::Shared;
-
-/// A thread that has been in one turn for so long and does not wait in the system is taken to compute for ever.
-const STUCK: Duration = Duration::from_secs(60);
 
 /// How the server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     Healthy,
     Loading,
-    /// It serves, but not all.
+    /// It serves everything, but snapshots fail, and the log grows.
+    Unsaved,
+    /// It does not serve everything.
     Degraded,
     Stopping,
-    /// A worker computes without an end.
+    /// A worker does not come to the end of its turn.
     Stuck,
 }
 
@@ -27,7 +26,7 @@ impl Status {
         match self {
             Status::Healthy => "healthy",
             Status::Loading => "loading",
-            Status::Degraded => "degraded",
+            Status::Unsaved | Status::Degraded => "degraded",
             Status::Stopping => "stopping",
             Status::Stuck => "stuck",
         }
@@ -40,7 +39,7 @@ impl Status {
 
     /// Whether clients are to be sent here.
     pub fn is_ready(self) -> bool {
-        self == Status::Healthy
+        matches!(self, Status::Healthy | Status::Unsaved)
     }
 
     /// Whether there is nothing to look after.
@@ -56,11 +55,6 @@ pub(super) fn sum(shared: &Shared) -> Report {
     sum
 }
 
-/// How long a worker has been in its turn, or idle since its last one: an idle one begins a turn with each tick.
-pub(super) fn turn_age(shared: &Shared, worker: usize) -> Duration {
-    shared.started.elapsed().saturating_sub(Duration::from_millis(shared.turn_began_ms(worker)))
-}
-
 /// How the server is, and the same as JSON.
 pub(super) fn tell(shared: &Shared) -> (Status, String) {
     let mut report = sum(shared);
@@ -68,55 +62,49 @@ pub(super) fn tell(shared: &Shared) -> (Status, String) {
     (status, health_json(shared, status.name(), &report))
 }
 
-/// How the server is, given what its workers report; a worker that stands still adds its fault to that.
+/// How the server is, given what its workers report; one that hangs in its disk adds its fault to that.
 pub(super) fn judge(shared: &Shared, report: &mut Report) -> Status {
-    if shared.stopping() {
-        return Status::Stopping;
+    let verdict = shared.verdict();
+    if let Some(shard) = verdict.hung {
+        report.wal_fault.get_or_insert_with(|| Arc::from(format!("shard {shard}: its disk hangs")));
     }
-    for worker in 0..shared.config.shard_count() {
-        let age = turn_age(shared, worker);
-        if age <= shared.config.disk_timeout.min(STUCK) {
-            continue;
-        }
-        let waits = shared.waits_in_system_call(worker);
-        if age > shared.config.disk_timeout {
-            let cause = if waits { "its disk hangs" } else { "its thread does not get on" };
-            report.wal_fault.get_or_insert_with(|| Arc::from(format!("shard {worker}: {cause}")));
-        }
-        if age > STUCK && !waits {
-            return Status::Stuck;
-        }
+    if let Some(stuck) = verdict.stuck {
+        report.wal_fault.get_or_insert_with(|| Arc::from(stuck.to_string()));
     }
     match (&report.wal_fault, &report.snapshot_fault) {
+        _ if shared.stopping() => Status::Stopping,
+        _ if verdict.stuck.is_some() => Status::Stuck,
         _ if !shared.loading.is_over() => Status::Loading,
+        (Some(_), _) => Status::Degraded,
+        (None, Some(_)) => Status::Unsaved,
         (None, None) => Status::Healthy,
-        _ => Status::Degraded,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::config::Config;
     use crate::net::Backend;
     use crate::recovery;
+    use crate::shared::verdict::{Stuck, Verdict};
 
-    /// A server of one shard, which has loaded and started so long ago.
-    fn shared(ago: Duration) -> (Shared, tempfile::TempDir) {
+    /// A server of one shard that loads.
+    fn shared() -> (Shared, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().to_str().unwrap();
         let config =
             Config::parse_from_args(["kvlite", "--wal-path", path, "--shards", "1"], vec![0]).unwrap();
         let found = recovery::lock(&config).unwrap();
-        let shared = Shared::new(config, Backend::of_test(), None, Instant::now() - ago, found.loading());
+        let shared = Shared::new(config, Backend::of_test(), None, Instant::now(), found.loading());
         (shared, directory)
     }
 
     #[test]
     fn a_server_that_loads_is_alive_and_not_ready() {
-        let (shared, _directory) = shared(Duration::ZERO);
+        let (shared, _directory) = shared();
         let (status, json) = tell(&shared);
         assert_eq!(status, Status::Loading);
         assert!(
@@ -136,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_fault_that_a_worker_tells_makes_it_degraded() {
-        let (shared, _directory) = shared(Duration::ZERO);
+        let (shared, _directory) = shared();
         shared.shard_loaded(0, 0);
         shared
             .publish(0, Report { wal_fault: Some("shard 0: the disk is full".into()), ..Report::default() });
@@ -147,18 +135,30 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_waits_for_its_disk_is_no_reason_for_a_restart_and_one_that_computes_for_ever_is() {
-        let (shared, _directory) = shared(STUCK + Duration::from_secs(1));
+    fn a_server_that_serves_everything_is_ready_though_its_log_grows() {
+        let (shared, _directory) = shared();
         shared.shard_loaded(0, 0);
-        // No thread is known, which counts as waiting.
+        let snapshot_fault = Some("shard 0: no room for a snapshot".into());
+        shared.publish(0, Report { snapshot_fault, ..Report::default() });
+        let (status, json) = tell(&shared);
+        assert!(json.starts_with("{\"status\":\"degraded\"") && json.contains("no room"), "{json}");
+        assert!(status.is_alive() && status.is_ready() && !status.is_well());
+    }
+
+    #[test]
+    fn a_worker_that_waits_for_its_disk_is_no_reason_for_a_restart_and_one_that_is_stuck_is() {
+        let (shared, _directory) = shared();
+        shared.shard_loaded(0, 0);
+        shared.note_verdict(Verdict { stuck: None, hung: Some(0) });
         let (status, json) = tell(&shared);
         assert_eq!(status, Status::Degraded);
         assert!(json.contains("\"wal_error\":\"shard 0: its disk hangs\""), "{json}");
-        shared.note_thread(0); // This one, which computes.
+        let stuck = Stuck { shard: 0, computes: true, since: Duration::from_secs(61) };
+        shared.note_verdict(Verdict { stuck: Some(stuck), hung: None });
         let (status, json) = tell(&shared);
         assert_eq!(status, Status::Stuck);
-        assert!(json.contains("its thread does not get on") && !status.is_alive(), "{json}");
-        shared.beat(0, shared.started.elapsed().as_millis() as u64);
+        assert!(json.contains("shard 0 has computed for 61s in one turn") && !status.is_alive(), "{json}");
+        shared.note_verdict(Verdict::default());
         assert_eq!(tell(&shared).0, Status::Healthy);
     }
 }

@@ -123,9 +123,11 @@ pub enum Answer {
     Bytes(Range<usize>),
     /// A large value that is the whole reply, in RESP.
     Value(Bytes),
-    /// In place of `Bytes` or `Value`: the request has failed for a reason of the shard's. Its client's worker renders
-    /// it, in the protocol that the client speaks.
+    /// In place of `Bytes` or `Value`: the request ran, or may have run, and ends with an error. The worker of its client
+    /// counts and renders that.
     Failed(shard::Error),
+    /// The same of a request that did not run.
+    Rejected(shard::Error),
     /// A part of the reply, to be merged.
     Part(Reply<'static>),
     /// The locked part has run. Until the log holds it the locks have to stay, however long that takes.

@@ -11,7 +11,7 @@ mod message;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use shard::{OwnedRequest, Request};
+use shard::{Error, OwnedRequest, Request};
 
 use crate::net::{Doorbell, Net};
 
@@ -134,19 +134,22 @@ impl Mesh {
         for (worker, Peer { open, .. }) in self.peers.iter_mut().enumerate() {
             for (request_id, answer) in open.take_answers() {
                 match answer {
+                    // It shows nothing of the shard.
+                    Answer::Failed(Error::NotOnDisk { .. }) | Answer::Rejected(_) => {
+                        open.answer(request_id, answer);
+                    }
                     Answer::Bytes(_)
                     | Answer::Value(_)
+                    | Answer::Failed(_)
                     | Answer::Part(_)
                     | Answer::Committed(_)
                     | Answer::Page(_)
                     | Answer::QueryResult(_) => {
                         keep(worker, request_id, answer, open);
                     }
-                    Answer::Failed(_)
-                    | Answer::Locked
-                    | Answer::Image(_)
-                    | Answer::Refused
-                    | Answer::Report(_) => open.answer(request_id, answer),
+                    Answer::Locked | Answer::Image(_) | Answer::Refused | Answer::Report(_) => {
+                        open.answer(request_id, answer);
+                    }
                 }
             }
         }

@@ -1,6 +1,8 @@
 //! The errors that clients were answered, by their kind and by their command.
 //!
 //! They are rendered in many places, some of which know no worker: each thread counts its own, and a worker is a thread.
+//! An error is counted by the worker of its client, as it is rendered: one that is never told is not counted, and none is
+//! counted twice.
 
 use std::cell::RefCell;
 
@@ -43,30 +45,20 @@ pub fn kind(error: &Error) -> &'static str {
     }
 }
 
-/// Whether a request with this error was refused before it ran.
-fn is_rejection(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::UnknownSubcommand { .. }
-            | Error::WrongArity(_)
-            | Error::Loading { .. }
-            | Error::OutOfMemory
-            | Error::WritesRefused { .. }
-    )
-}
-
-/// Counts an error that a client is answered.
-pub fn note_kind(error: &Error) {
-    let kind = KINDS.iter().position(|it| *it == kind(error)).expect("every kind has a name");
+/// Counts an error of this kind that a client is answered.
+pub fn note_kind(kind: &str) {
+    let kind = KINDS.iter().position(|it| *it == kind).expect("every kind has a name");
     ANSWERED.with_borrow_mut(|answered| answered.kinds[kind] += 1);
 }
 
-/// Counts an error that a request of this command ends with.
-pub fn note_command(command: &Command, error: &Error) {
-    ANSWERED.with_borrow_mut(|answered| {
-        let counts = if is_rejection(error) { &mut answered.rejected } else { &mut answered.failed };
-        counts[command.index()] += 1;
-    });
+/// Counts a request of this command that is refused before it runs; only who refuses it knows that.
+pub fn note_rejected(command: &Command) {
+    ANSWERED.with_borrow_mut(|answered| answered.rejected[command.index()] += 1);
+}
+
+/// Counts a request of this command that ran, or may have run, and is answered with an error.
+pub fn note_failed(command: &Command) {
+    ANSWERED.with_borrow_mut(|answered| answered.failed[command.index()] += 1);
 }
 
 /// What this thread has counted.
@@ -101,11 +93,12 @@ mod tests {
         let get = command::find(b"GET").unwrap();
         let before = answered();
         for error in [Error::Loading { percent: 1 }, Error::NotAnInteger] {
-            note_kind(&error);
-            note_command(get, &error);
+            note_kind(kind(&error));
         }
+        note_rejected(get);
+        (0..2).for_each(|_| note_failed(get));
         let after = answered();
-        assert_eq!(after.of(get), (before.of(get).0 + 1, before.of(get).1 + 1));
+        assert_eq!(after.of(get), (before.of(get).0 + 1, before.of(get).1 + 2));
         assert_eq!(after.kinds.iter().sum::<u64>(), before.kinds.iter().sum::<u64>() + 2);
     }
 }

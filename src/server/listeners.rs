@@ -53,18 +53,18 @@ pub(super) struct Listeners {
 }
 
 pub(super) fn listen(config: &Config) -> Result<Listeners, Failure> {
-    let bind = |port: u16, flag| {
-        let address = format!("{}:{port}", config.host);
-        let sockets = bind_with_patience(|| net::bind_tcp(&config.host, port));
+    let bind = |host: &str, port: u16, flag| {
+        let address = format!("{host}:{port}");
+        let sockets = bind_with_patience(|| net::bind_tcp(host, port));
         sockets.map_err(|error| Failure::Listen { address, flag, error })
     };
     let tcp = |port: u16, flag, endpoint: Endpoint| {
-        Ok(bind(port, flag)?.into_iter().map(move |(socket, _)| (socket, endpoint)))
+        Ok(bind(&config.host, port, flag)?.into_iter().map(move |(socket, _)| (socket, endpoint)))
     };
     let mut listeners =
         Listeners { sockets: Vec::new(), resp_port: None, socket_file: None, admin: Vec::new() };
     if config.admin_port != 0 {
-        let sockets = bind(config.admin_port, "--admin-port")?;
+        let sockets = bind(config.admin_host(), config.admin_port, "--admin-port")?;
         listeners.admin = sockets.into_iter().map(|(socket, _)| socket).collect();
     }
     if config.port != 0 {

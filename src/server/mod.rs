@@ -124,6 +124,10 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
         stoppable.unix_socket.get_or_init(|| file);
     }
     let shared = Arc::new(Shared::new(config, backend, resp_port, started, found.loading()));
+    let watchdog = notify::watchdog();
+    if !admin.is_empty() || watchdog.is_some() {
+        stuck_workers::judge_workers(shared.clone(), watchdog)?;
+    }
     http::serve(admin, shared.clone())?;
     notify::tell_service_manager(shared.clone())?;
     let result = serve(&shared, found, sockets, &stoppable.running);

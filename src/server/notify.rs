@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-use super::stuck_workers::{Stuck, StuckWorkers};
 use crate::failure::Failure;
 use crate::shared::Shared;
+use crate::shared::verdict::Stuck;
 
 /// Where the service manager listens.
 const SOCKET: &str = "NOTIFY_SOCKET";
@@ -20,13 +20,18 @@ const SOCKET: &str = "NOTIFY_SOCKET";
 const LOADING_INTERVAL: Duration = Duration::from_millis(20);
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the workers are looked at, at least.
+/// How often it is looked how the server is, at least.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A start or a stop that gets on may take so much longer, each time. The writing of a shard of a new layout is not seen
 /// to get on.
 const START_PATIENCE: Duration = Duration::from_mins(10);
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the watchdog of the service manager waits, if there is one.
+pub(super) fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled().filter(|_| std::env::var_os(SOCKET).is_some())
+}
 
 /// Tells the service manager from now on how the server is, if there is one that asks for it.
 pub(super) fn tell_service_manager(shared: Arc<Shared>) -> Result<(), Failure> {
@@ -72,26 +77,12 @@ fn tell_of_loading(shared: &Shared) {
 
 /// Until the server is to end. The watchdog of the service manager hears nothing while a worker is stuck.
 fn tell_of_serving(shared: &Shared) {
-    let watchdog = sd_notify::watchdog_enabled();
+    let watchdog = watchdog();
     let step = watchdog.map_or(LOOK_INTERVAL, |period| LOOK_INTERVAL.min(period / 4));
-    let mut workers = watchdog.map(|period| StuckWorkers::new(shared.config.shard_count(), period));
-    let (mut told, mut stuck_before) = (serving(shared, None), None);
+    let mut told = serving(shared, None);
     let mut beat: Option<Instant> = None;
     while !shared.stopping() {
-        let stuck = workers.as_mut().and_then(|workers| workers.look(step, shared));
-        match stuck {
-            Some(Stuck { shard, computes, since }) if stuck_before != Some(shard) => {
-                let (ms, does) = (since.as_millis() as u64, if computes { "computes" } else { "waits" });
-                tracing::error!(
-                    shard,
-                    ms,
-                    does,
-                    "a worker is stuck in one turn: the watchdog hears nothing from here on"
-                );
-            }
-            _ => {}
-        }
-        stuck_before = stuck.map(|stuck| stuck.shard);
+        let stuck = shared.next_verdict(step).stuck;
         let status = serving(shared, stuck);
         if status != told {
             tell(&[NotifyState::Status(&status)]);
@@ -102,7 +93,6 @@ fn tell_of_serving(shared: &Shared) {
             beat = Some(Instant::now());
             tell(&[NotifyState::Watchdog]);
         }
-        thread::sleep(step);
     }
 }
 

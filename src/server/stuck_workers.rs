@@ -1,18 +1,29 @@
-//! Workers that do not come to the end of a turn, as the service manager's watchdog has to know of them: only a restart
-//! helps there. What is right to wait is none of them.
+//! Workers that do not come to the end of a turn, as the service manager's watchdog and the admin port have to know of
+//! them. There is one judge, whose [verdict](Verdict) both tell: where a worker is stuck only a restart helps. What is
+//! right to wait is not stuck.
 //!
 //! - A worker that waits for its **disk** does what it is to do: its clients are told (`worker/watchdog.rs`), and a
-//!   server that is started again would wait for the same disk.
+//!   server that is started again would wait for the same disk. After `--disk-timeout` it hangs, which is another verdict.
 //! - A worker that **gets no CPU**, or is stopped by a debugger, would get none after a restart either.
-//! - A worker that **computes** in one turn for longer than the watchdog's period never ends it. No turn that is in order
-//!   comes near that.
+//! - A worker that **computes** in one turn for longer than [`PATIENCE`], or the watchdog's period, never ends it. No
+//!   turn that is in order comes near that.
 //! - A worker that **waits for another thread** in the middle of a turn, for as long, waits for ever: while it has nothing
 //!   to do it takes a turn with each tick.
 
-use std::fmt;
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
+use crate::failure::Failure;
 use crate::shared::Shared;
+use crate::shared::verdict::{Stuck, Verdict};
+
+/// A turn that takes longer never ends, where no watchdog says otherwise: no turn that is in order takes half of it.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+/// How often the workers are looked at, and how often within the patience at least.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const LOOKS_MIN: u32 = 4;
 
 /// System calls in which a thread waits for another thread, an event or the time, and not for a disk.
 const WAITS: [i64; 7] = [
@@ -36,21 +47,36 @@ const OLD_WAITS: [i64; 0] = [];
 struct Activity {
     /// The CPU time that it has used.
     cpu: Duration,
-    /// It waits in one of the system calls of [`WAITS`].
-    waits: bool,
+    waits: Option<WaitsFor>,
+}
+
+/// What a thread waits for in a system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WaitsFor {
+    /// What the system calls of [`WAITS`] wait for.
+    Thread,
+    /// A disk: a worker waits for nothing else.
+    Disk,
 }
 
 impl Activity {
     /// That of a thread of this process. What the system does not tell is taken to be in order.
     fn of(thread: i32) -> Activity {
         let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
-        // The fields stand behind the thread's name, which is in parentheses; utime and stime are the 14th and 15th of all.
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        // The fields stand behind the thread's name, which is in parentheses: the state, and utime and stime as the 14th
+        // and 15th of all.
+        let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let Some(state) = fields.next() else { return Activity::default() };
+        let ticks: u64 = fields.skip(10).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
         let cpu = Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second());
+        if !matches!(state, "S" | "D") {
+            return Activity { cpu, waits: None }; // It runs, waits for a CPU, or was stopped.
+        }
         let call = std::fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).unwrap_or_default();
         let number = call.split_whitespace().next().and_then(|number| number.parse().ok());
-        Activity { cpu, waits: number.is_some_and(|it| WAITS.contains(&it) || OLD_WAITS.contains(&it)) }
+        let is_wait = |number: i64| WAITS.contains(&number) || OLD_WAITS.contains(&number);
+        let waits = number.map(|number| if is_wait(number) { WaitsFor::Thread } else { WaitsFor::Disk });
+        Activity { cpu, waits }
     }
 }
 
@@ -61,64 +87,84 @@ struct Seen {
     turn_began_ms: u64,
     /// What it had computed when it was first seen in that turn.
     cpu_before: Duration,
-    /// For how long it was seen to wait since.
+    /// What it has computed since.
+    computed: Duration,
+    /// For how long it was seen to wait for another thread since, and for its disk.
     waited: Duration,
+    hung: Duration,
 }
 
 impl Seen {
-    /// Looks again, after `passed`. Returns for how long it has computed or waited in this turn.
-    fn look(&mut self, turn_began_ms: u64, passed: Duration, activity: Activity) -> (Duration, Duration) {
+    /// Looks again, after `passed`.
+    fn look(&mut self, turn_began_ms: u64, passed: Duration, activity: Activity) {
         if turn_began_ms != self.turn_began_ms {
-            *self = Seen { turn_began_ms, cpu_before: activity.cpu, waited: Duration::ZERO };
-        } else if activity.waits {
-            self.waited += passed;
+            *self = Seen { turn_began_ms, cpu_before: activity.cpu, ..Seen::default() };
+            return;
         }
-        (activity.cpu.saturating_sub(self.cpu_before), self.waited)
+        self.computed = activity.cpu.saturating_sub(self.cpu_before);
+        match activity.waits {
+            Some(WaitsFor::Thread) => self.waited += passed,
+            Some(WaitsFor::Disk) => self.hung += passed,
+            None => {}
+        }
     }
 }
 
-/// A worker that is stuck.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stuck {
-    pub shard: usize,
-    /// It computes; else it waits.
-    pub computes: bool,
-    pub since: Duration,
-}
-
-impl fmt::Display for Stuck {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verb = if self.computes { "has computed" } else { "has waited for another thread" };
-        write!(f, "shard {} {verb} for {:?} in one turn", self.shard, self.since)
-    }
-}
-
-/// Watches all workers.
-pub(super) struct StuckWorkers {
+/// Judges all workers.
+struct StuckWorkers {
     seen: Vec<Seen>,
+    /// One is stuck after `patience`, and hangs after `disk_timeout`.
     patience: Duration,
+    disk_timeout: Duration,
 }
 
 impl StuckWorkers {
-    /// One is stuck after `patience`.
-    pub fn new(workers: usize, patience: Duration) -> StuckWorkers {
-        StuckWorkers { seen: vec![Seen::default(); workers], patience }
+    fn new(workers: usize, patience: Duration, disk_timeout: Duration) -> StuckWorkers {
+        StuckWorkers { seen: vec![Seen::default(); workers], patience, disk_timeout }
     }
 
-    /// Looks at each of them, after `passed`. Returns the first that is stuck.
-    pub fn look(&mut self, passed: Duration, shared: &Shared) -> Option<Stuck> {
-        let patience = self.patience;
-        let mut found = None;
+    /// Looks at each of them, after `passed`.
+    fn look(&mut self, passed: Duration, shared: &Shared) -> Verdict {
         for (shard, seen) in self.seen.iter_mut().enumerate() {
-            let activity = Activity::of(shared.thread(shard));
-            let (computed, waited) = seen.look(shared.turn_began_ms(shard), passed, activity);
-            let (computes, since) = (computed >= waited, computed.max(waited));
-            if since >= patience {
-                found = found.or(Some(Stuck { shard, computes, since }));
-            }
+            seen.look(shared.turn_began_ms(shard), passed, Activity::of(shared.thread(shard)));
         }
-        found
+        self.verdict()
     }
+
+    fn verdict(&self) -> Verdict {
+        let stuck = self.seen.iter().enumerate().find_map(|(shard, seen)| {
+            let (computes, since) = (seen.computed >= seen.waited, seen.computed.max(seen.waited));
+            (since >= self.patience).then_some(Stuck { shard, computes, since })
+        });
+        Verdict { stuck, hung: self.seen.iter().position(|seen| seen.hung > self.disk_timeout) }
+    }
+}
+
+/// Judges the workers from now on, for all that tell how the server is. The watchdog of the service manager, where there
+/// is one, says how long a turn may take.
+pub(super) fn judge_workers(shared: Arc<Shared>, watchdog: Option<Duration>) -> Result<(), Failure> {
+    let patience = watchdog.unwrap_or(PATIENCE);
+    let step = LOOK_INTERVAL.min(patience / LOOKS_MIN);
+    let work = move || {
+        let config = &shared.config;
+        let mut workers = StuckWorkers::new(config.shard_count(), patience, config.disk_timeout);
+        let mut stuck_before = None;
+        loop {
+            // A longer time was none in which the process ran.
+            let verdict = workers.look(step, &shared);
+            shared.note_verdict(verdict);
+            if let Some(Stuck { shard, computes, since }) = verdict.stuck
+                && stuck_before != Some(shard)
+            {
+                let (ms, does) = (since.as_millis() as u64, if computes { "computes" } else { "waits" });
+                tracing::error!(shard, ms, does, "a worker is stuck in one turn: only a restart helps");
+            }
+            stuck_before = verdict.stuck.map(|stuck| stuck.shard);
+            thread::sleep(step);
+        }
+    };
+    let thread = thread::Builder::new().name("kvlite-judge".to_owned()).spawn(work);
+    thread.map(drop).map_err(Failure::Thread)
 }
 
 #[cfg(test)]
@@ -133,21 +179,40 @@ mod tests {
     const STEP: Duration = Duration::from_secs(1);
 
     #[test]
-    fn what_counts_is_time_in_one_turn_that_is_computed_or_waited_for_another_thread() {
-        let at = |cpu_s: u64, waits: bool| Activity { cpu: Duration::from_secs(cpu_s), waits };
-        let seconds = |(computed, waited): (Duration, Duration)| (computed.as_secs(), waited.as_secs());
+    fn what_counts_is_time_in_one_turn_that_is_computed_or_waited() {
+        let at = |cpu_s: u64, waits| Activity { cpu: Duration::from_secs(cpu_s), waits };
+        let (thread, disk) = (Some(WaitsFor::Thread), Some(WaitsFor::Disk));
         let mut seen = Seen::default();
-        assert_eq!(
-            seconds(seen.look(7, STEP, at(100, true))),
-            (0, 0),
-            "what was before this turn is no part of it"
-        );
-        assert_eq!(seconds(seen.look(7, STEP, at(101, true))), (1, 1));
-        assert_eq!(seconds(seen.look(7, STEP, at(103, false))), (3, 1));
-        // It waits for its disk, or gets no CPU.
-        (0..60).for_each(|_| assert_eq!(seconds(seen.look(7, STEP, at(103, false))), (3, 1)));
-        assert_eq!(seconds(seen.look(7, STEP, at(103, true))), (3, 2));
-        assert_eq!(seconds(seen.look(8, STEP, at(103, true))), (0, 0), "the next turn");
+        let mut look = |turn_began_ms, activity| {
+            seen.look(turn_began_ms, STEP, activity);
+            [seen.computed, seen.waited, seen.hung].map(|time| time.as_secs())
+        };
+        assert_eq!(look(7, at(100, thread)), [0, 0, 0], "what was before this turn is no part of it");
+        assert_eq!(look(7, at(101, thread)), [1, 1, 0]);
+        assert_eq!(look(7, at(103, disk)), [3, 1, 1]);
+        // It gets no CPU.
+        (0..60).for_each(|_| assert_eq!(look(7, at(103, None)), [3, 1, 1]));
+        assert_eq!(look(7, at(103, thread)), [3, 2, 1]);
+        assert_eq!(look(8, at(103, disk)), [0, 0, 0], "the next turn");
+    }
+
+    #[test]
+    fn who_waits_for_a_disk_hangs_and_is_never_stuck() {
+        let mut workers = StuckWorkers::new(2, 60 * STEP, 10 * STEP);
+        let mut verdict_after = |looks: u32, activity| {
+            (0..looks).for_each(|_| workers.seen[1].look(7, STEP, activity));
+            workers.verdict()
+        };
+        let on_disk = Activity { cpu: Duration::ZERO, waits: Some(WaitsFor::Disk) };
+        assert_eq!(verdict_after(11, on_disk), Verdict::default());
+        assert_eq!(verdict_after(1, on_disk), Verdict { stuck: None, hung: Some(1) });
+        assert_eq!(verdict_after(1000, on_disk), Verdict { stuck: None, hung: Some(1) });
+        let waits = Activity { waits: Some(WaitsFor::Thread), ..on_disk };
+        let stuck = |computes, seconds| Some(Stuck { shard: 1, computes, since: seconds * STEP });
+        assert_eq!(verdict_after(59, waits).stuck, None);
+        assert_eq!(verdict_after(1, waits).stuck, stuck(false, 60));
+        let computes = Activity { cpu: 70 * STEP, waits: None };
+        assert_eq!(verdict_after(1, computes).stuck, stuck(true, 70));
     }
 
     /// Whether the system shows a thread like this within a bound.
@@ -161,7 +226,7 @@ mod tests {
             if begun.elapsed() > Duration::from_secs(20) {
                 return false;
             }
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
 
@@ -175,7 +240,7 @@ mod tests {
         let spins = AtomicBool::new(true);
         let [computing, waiting, reading] = [const { AtomicI32::new(0) }; 3];
         let (mut reader, writer) = std::io::pipe().unwrap();
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             scope.spawn(|| {
                 note_own(&computing);
                 while spins.load(Ordering::Relaxed) {
@@ -191,15 +256,17 @@ mod tests {
                 assert_eq!(reader.read(&mut [0]).unwrap(), 0);
             });
             let computes = is_seen(&computing, |it| it.cpu >= Duration::from_millis(50));
-            let waits = is_seen(&waiting, |it| it.waits);
-            let never_waits = (0..1000).all(|_| !Activity::of(reading.load(Ordering::Acquire)).waits);
+            let waits = is_seen(&waiting, |it| it.waits == Some(WaitsFor::Thread));
+            let reads = is_seen(&reading, |it| it.waits == Some(WaitsFor::Disk))
+                && (0..1000)
+                    .all(|_| Activity::of(reading.load(Ordering::Acquire)).waits == Some(WaitsFor::Disk));
             spins.store(false, Ordering::Relaxed);
             *is_over.lock().unwrap() = true;
             ended.notify_all();
             drop(writer);
             assert!(computes, "the CPU time of a thread that computes does not grow");
             assert!(waits, "a thread that waits for another was not seen to");
-            assert!(never_waits, "a thread that reads a file was taken for one that waits for another");
+            assert!(reads, "a thread that reads a file was not seen to");
         });
     }
 

@@ -2,6 +2,7 @@
 
 pub mod backups;
 pub mod progress;
+pub mod verdict;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use crate::metrics::Report;
 use crate::net::Backend;
 use backups::Backups;
 use progress::Loading;
+use verdict::{LastVerdict, Verdict};
 
 /// A number that all workers count together.
 #[derive(Debug, Default)]
@@ -78,6 +80,8 @@ pub struct Shared {
     published: Box<[Mutex<Option<Arc<Published>>>]>,
     /// How long the start took.
     ready_after: OnceLock<Duration>,
+    /// What is wrong with the workers' threads.
+    verdict: LastVerdict,
 }
 
 /// What a worker has counted.
@@ -132,6 +136,7 @@ impl Shared {
             published: pulses.iter().map(|_| Mutex::default()).collect(),
             pulses,
             ready_after: OnceLock::new(),
+            verdict: LastVerdict::default(),
         }
     }
 
@@ -201,6 +206,21 @@ impl Shared {
     /// What each worker has counted, as it told last; `None` of those that have not told anything yet.
     pub fn published(&self) -> Vec<Option<Arc<Published>>> {
         self.published.iter().map(|last| last.lock().expect("no thread panics here").clone()).collect()
+    }
+
+    /// What was found wrong with the workers' threads, where they are watched.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict.get()
+    }
+
+    /// The same as soon as they are looked at again, or after this time.
+    pub fn next_verdict(&self, patience: Duration) -> Verdict {
+        self.verdict.next(patience)
+    }
+
+    /// Notes what is found wrong with the workers' threads.
+    pub fn note_verdict(&self, verdict: Verdict) {
+        self.verdict.set(verdict);
     }
 
     /// How long the start took, once it is over.
@@ -282,7 +302,9 @@ fn cpus_text(config: &Config) -> String {
 
 fn announce(shared: &Shared) {
     let config = &shared.config;
-    let address = |port: u16| if port == 0 { "off".to_owned() } else { format!("{}:{port}", config.host) };
+    let address_at =
+        |host: &str, port: u16| if port == 0 { "off".to_owned() } else { format!("{host}:{port}") };
+    let address = |port| address_at(&config.host, port);
     let shown =
         |path: &Option<PathBuf>| path.as_ref().map_or("off".to_owned(), |path| path.display().to_string());
     tracing::info!(
@@ -290,7 +312,7 @@ fn announce(shared: &Shared) {
         text = %address(config.port),
         resp = %address(shared.resp_port.unwrap_or(0)),
         unix = %shown(&config.unix_socket),
-        admin = %address(config.admin_port),
+        admin = %address_at(config.admin_host(), config.admin_port),
         shards = config.shard_count(),
         cpus = cpus_text(config),
         memory_limit = %config.machine().memory_limit_bytes.map_or("none".to_owned(), size_text),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shard::{Dialect, Glob};
+use shard::{Command, Dialect, Glob, Request};
 
 use crate::mesh::{Call, Mesh, Page, RequestId};
 
@@ -16,6 +16,7 @@ const POSITION_BITS: u32 = 40;
 /// A walk over the keyspace of all shards, one after the other: a page of it (`SCAN`), or all (`KEYS`).
 pub struct Walk {
     all: bool,
+    command: &'static Command,
     dialect: Dialect,
     pattern: Option<Arc<Glob>>,
     count: usize,
@@ -39,7 +40,7 @@ impl Walk {
         cursor: u64,
         count: usize,
         pattern: Option<Arc<Glob>>,
-        dialect: Dialect,
+        request: &Request<'_>,
         request_id: RequestId,
         mesh: &mut Mesh,
     ) -> Option<Walk> {
@@ -48,17 +49,24 @@ impl Walk {
             return None;
         }
         let count = count.min(WALK_KEYS_MAX);
-        let walk = Walk { all: false, dialect, pattern, count, shard, pages: Vec::new() };
+        let Request { command, dialect, .. } = *request;
+        let walk = Walk { all: false, command, dialect, pattern, count, shard, pages: Vec::new() };
         walk.step(cursor & ((1 << POSITION_BITS) - 1), request_id, mesh);
         Some(walk)
     }
 
     /// Starts a walk over all keys.
-    pub fn all(pattern: Arc<Glob>, dialect: Dialect, request_id: RequestId, mesh: &mut Mesh) -> Walk {
-        let pattern = Some(pattern);
-        let walk = Walk { all: true, dialect, pattern, count: WALK_KEYS_MAX, shard: 0, pages: Vec::new() };
+    pub fn all(pattern: Arc<Glob>, request: &Request<'_>, request_id: RequestId, mesh: &mut Mesh) -> Walk {
+        let (pattern, count) = (Some(pattern), WALK_KEYS_MAX);
+        let Request { command, dialect, .. } = *request;
+        let walk = Walk { all: true, command, dialect, pattern, count, shard: 0, pages: Vec::new() };
         walk.step(0, request_id, mesh);
         walk
+    }
+
+    /// The command that walks.
+    pub fn command(&self) -> &'static Command {
+        self.command
     }
 
     /// The shard whose page is awaited.

@@ -179,6 +179,11 @@ impl Transaction {
         matches!(self.request.command.run, Run::Server(_))
     }
 
+    /// Whether its error is a shard's word that it takes no writes: no part has run.
+    pub fn is_refused(&self) -> bool {
+        self.phase != Phase::Running && self.request.command.has(Flags::WRITE)
+    }
+
     /// Its client waits no more: where no part has run yet, none runs. What has run keeps its locks until it is safe.
     pub fn give_up(&mut self) {
         self.is_given_up = true;

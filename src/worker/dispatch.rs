@@ -6,16 +6,17 @@ use shard::command::{self, Flags, Run};
 use shard::{Error, OwnedRequest, PROBED_BYTES_MIN, Reply, Request, has_room_for};
 
 use super::Worker;
-use super::runtime::{Executed, is_long_read, is_staged};
+use super::runtime::{Executed, give, is_long_read, is_staged};
 use super::watchdog::{hangs, hangs_in_disk};
 use crate::admin::backup::{self, Backup};
 use crate::admin::{self, About, Ask, Gathered, Next, ScanArguments};
 use crate::client::Client;
 use crate::client::job::Job;
-use crate::client::reply::{answer, answer_error, job_id, write_error, write_reply};
+use crate::client::reply::{answer, answer_error, fail, fill_error, job_id, reject};
 use crate::durability::snapshotter;
 use crate::mesh::{Answer, Batch, Call, RequestId, ShardImage};
 use crate::metrics::calls::Measured;
+use crate::metrics::errors;
 use crate::protocol::{self, Parser};
 use crate::slots::{Route, route};
 use crate::txn::gather::Gather;
@@ -52,6 +53,9 @@ impl Worker {
             Some(command) if !client.session.is_in_multi || command.has(Flags::NOT_QUEUED) => command,
             _ => {
                 self.traffic.requests += 1;
+                if let Some(command) = parser.command() {
+                    self.traffic.calls.count(command, None);
+                }
                 refuse(parser, client, input);
                 return Flow::Taken;
             }
@@ -65,7 +69,10 @@ impl Worker {
             Err(reply) => {
                 self.traffic.requests += 1;
                 self.traffic.calls.count(command, None);
-                answer(client, &request, &reply);
+                match reply {
+                    Reply::Error(error) => reject(client, command, error),
+                    help => answer(client, &request, &help),
+                }
                 return Flow::Taken;
             }
         };
@@ -126,13 +133,13 @@ impl Worker {
                 Route::One(worker) => self.run_there(worker, client, request),
                 Route::Several if !client.is_quiet() => return Flow::Later,
                 Route::Several => match self.watchdog.any_hangs(request.keys()) {
-                    true => answer(client, request, &hangs()),
+                    true => reject(client, command, hangs()),
                     false => self.begin_transaction(client, request),
                 },
             },
             Run::EveryShard(..) if single => self.run_here(client, request),
             Run::EveryShard(..) | Run::Server(_) if !client.is_quiet() => return Flow::Later,
-            Run::EveryShard(..) if self.watchdog.some_hang() => answer(client, request, &hangs()),
+            Run::EveryShard(..) if self.watchdog.some_hang() => reject(client, command, hangs()),
             Run::EveryShard(..) if command.has(Flags::WRITE) => {
                 self.begin_transaction(client, request);
             }
@@ -152,12 +159,12 @@ impl Worker {
             Next::Backup => self.begin_transaction(client, request),
             Next::Listing(listing) => self.begin_job(client, Job::Listing(listing)),
             Next::Keys(pattern) => {
-                let walk = Walk::all(pattern, client.session.dialect, job_id(client), &mut self.mesh);
+                let walk = Walk::all(pattern, request, job_id(client), &mut self.mesh);
                 self.begin_job(client, Job::Walk(walk));
             }
             Next::Scan(ScanArguments { cursor, count, pattern }) => {
                 let id = job_id(client);
-                match Walk::page(cursor, count, pattern, client.session.dialect, id, &mut self.mesh) {
+                match Walk::page(cursor, count, pattern, request, id, &mut self.mesh) {
                     Some(walk) => self.begin_job(client, Job::Walk(walk)),
                     // A cursor that no `SCAN` has returned names an empty last page.
                     None => client.replies.now(|out| protocol::begin_page(0, 0, client.session.dialect, out)),
@@ -185,11 +192,11 @@ impl Worker {
         let Worker { runtime, clock, mesh, index, .. } = self;
         let (now, index) = (clock.now(), *index);
         let later = |client: &mut Client| {
-            let sequence = client.replies.later(index, 0, now.uptime_ms);
+            let sequence = client.replies.later(request.command, index, 0, now.uptime_ms);
             RequestId { socket: client.socket, sequence }
         };
         if let Some(error) = runtime.refusal(request) {
-            answer(client, request, &Reply::Error(error));
+            reject(client, request.command, error);
         } else if is_staged(request) {
             let id = later(client);
             client.waits_for_last = true;
@@ -209,9 +216,10 @@ impl Worker {
                 let is_alone = client.is_quiet();
                 siblings.note(&mut client.counted_in, is_alone);
                 let asker = (index, later(client));
-                journal.answer_bytes(seq, asker, mesh, |out| write_reply(&reply, request, out));
+                give(journal, seq, asker, mesh, &reply, request);
             } else {
                 client.shown_in_turn = now.turn;
+                client.shown_command = Some(request.command);
                 answer(client, request, &reply);
             }
         }
@@ -220,13 +228,13 @@ impl Worker {
     /// Has another worker run a command whose keys all lie on its shard.
     fn run_there(&mut self, worker: usize, client: &mut Client, request: &Request<'_>) {
         if self.watchdog.is_hung(worker) {
-            return answer(client, request, &hangs());
+            return reject(client, request.command, hangs());
         }
         let id = RequestId { socket: client.socket, sequence: client.replies.next_sequence() };
         client.waits_for_last |= is_staged(request) || is_long_read(request);
         self.traffic.forwarded += 1;
         let size_bytes = self.mesh.run(worker, id, request);
-        client.replies.later(worker, size_bytes, self.clock.now().uptime_ms);
+        client.replies.later(request.command, worker, size_bytes, self.clock.now().uptime_ms);
     }
 
     fn begin_transaction(&mut self, client: &mut Client, request: &Request<'_>) {
@@ -338,10 +346,8 @@ impl Worker {
                 let before = |out: &mut Vec<u8>| protocol::begin_value(&value, out);
                 client.replies.fill_value(request_id.sequence, before, value.clone(), protocol::VALUE_END)
             }
-            Answer::Failed(error) => {
-                let dialect = client.session.dialect;
-                client.replies.fill(request_id.sequence, |out| write_error(error, dialect, out))
-            }
+            Answer::Failed(error) => fill_error(client, request_id.sequence, error, errors::note_failed),
+            Answer::Rejected(error) => fill_error(client, request_id.sequence, error, errors::note_rejected),
             part => {
                 let mut job = client.job.take().expect("only jobs are answered by parts");
                 if !self.advance(client, &mut job, from, part) {
@@ -379,6 +385,10 @@ impl Worker {
                     };
                     self.shared.backups.end(true, self.clock.now().now_ms);
                     answer(client, &request.request(), &Reply::Error(error));
+                } else if let Reply::Error(error) = &reply
+                    && transaction.is_refused()
+                {
+                    reject(client, transaction.request.command, error.clone());
                 } else {
                     answer(client, &transaction.request.request(), &reply);
                 }
@@ -417,7 +427,7 @@ impl Worker {
                 };
                 answer(client, &request, &reply);
             }
-            (Job::Walk(_), Answer::Part(Reply::Error(error))) => answer_error(client, error),
+            (Job::Walk(walk), Answer::Part(Reply::Error(error))) => fail(client, walk.command(), error),
             (Job::Walk(_), _) => unreachable!("a walk is answered by pages"),
             (Job::Listing(_), _) => unreachable!("a listing asks no worker"),
         }
@@ -439,7 +449,10 @@ fn refuse(parser: &Parser, client: &mut Client, input: &[u8]) {
         }
         true => {
             client.session.is_in_multi = true;
-            answer_error(client, IN_MULTI);
+            match parser.command() {
+                Some(command) => reject(client, command, IN_MULTI),
+                None => answer_error(client, IN_MULTI),
+            }
         }
     }
 }

@@ -36,7 +36,7 @@ use crate::config::SyncMode;
 use crate::durability::journal::Outcome;
 use crate::failure::Failure;
 use crate::mesh::Mesh;
-use crate::metrics::Traffic;
+use crate::metrics::{Traffic, errors};
 use crate::net::listener::Endpoint;
 use crate::net::{self, Backend, Doorbell, Event, Net};
 use crate::shared::Shared;
@@ -349,6 +349,7 @@ impl Worker {
             let mut connection = self.clients.take_out(id).expect("it is there");
             let client = &mut connection.client;
             client.held_back = false;
+            client.shown_command.into_iter().for_each(errors::note_failed);
             self.end_with_error(client, error.clone());
             client.stage = Stage::Closing;
             self.clients.put_back(connection);

@@ -11,7 +11,7 @@ use super::Worker;
 use super::dispatch::Flow;
 use crate::admin::listing;
 use crate::client::job::Job;
-use crate::client::reply::{answer_error, job_id, write_error};
+use crate::client::reply::{answer_error, job_id, write_error, write_protocol_error};
 use crate::client::{Client, Connection, Stage};
 use crate::mesh::{Call, RequestId};
 use crate::net::SocketId;
@@ -171,7 +171,8 @@ impl Worker {
                     if client.is_greeted_first && matches!(error, ProtocolError::RespOnTextPort { .. }) {
                         client.replies.discard(); // To a Redis client the greeting would be the reply.
                     }
-                    client.replies.now(|out| error.write(client.session.dialect, out));
+                    let dialect = client.session.dialect;
+                    client.replies.now(|out| write_protocol_error(error, dialect, out));
                     client.stage = Stage::Closing;
                     return bytes.len();
                 }

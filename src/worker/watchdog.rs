@@ -8,16 +8,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shard::Error;
 use shard::command::Run;
-use shard::{Error, Reply};
 
 use super::Worker;
 use super::turn::TICK_MS;
 use crate::admin::persistence::synced_count;
 use crate::client::job::Job;
-use crate::client::reply::{answer, answer_error, write_error};
+use crate::client::reply::{answer, fail, write_error};
 use crate::client::{Client, Connection};
 use crate::mesh::{Answer, RequestId};
+use crate::metrics::errors;
 use crate::shared::Shared;
 use crate::{admin, slots};
 
@@ -189,7 +190,8 @@ impl Worker {
         let Some(before_ms) = uptime_ms.checked_sub(disk_timeout_ms + ANSWER_SLACK_MS) else { return };
         let dialect = client.session.dialect;
         let is_busy = |worker: usize| !sick.contains(&worker) && peers[worker].is_in_long_turn();
-        client.replies.give_up(before_ms, is_busy, |worker, out| {
+        client.replies.give_up(before_ms, is_busy, |command, worker, out| {
+            errors::note_failed(command);
             let error = Error::NotOnDisk { cause: no_answer(&[worker], sick) };
             write_error(error, dialect, out);
         });
@@ -225,7 +227,7 @@ impl Worker {
                 if let Job::Transaction(transaction) = other {
                     transaction.give_up();
                 }
-                answer_error(client, Error::NotOnDisk { cause: no_answer(&awaited, sick) });
+                fail(client, other.command(), Error::NotOnDisk { cause: no_answer(&awaited, sick) });
             }
         }
         client.given_up.push((sequence, job));
@@ -279,8 +281,9 @@ fn step_ms(passed_ms: u64, disk_timeout_ms: u64) -> u64 {
     passed_ms.min((disk_timeout_ms / STEP_PART).clamp(TICK_MS, STEP_MS_MAX))
 }
 
-pub(super) fn hangs() -> Reply<'static> {
-    Reply::Error(Error::Unavailable("the disk of a shard that it needs hangs; nothing was done"))
+/// The error for a request that needs a shard that hangs, and is not run.
+pub(super) fn hangs() -> Error {
+    Error::Unavailable("the disk of a shard that it needs hangs; nothing was done")
 }
 
 pub(super) fn hangs_in_disk(shard: usize) -> Arc<str> {

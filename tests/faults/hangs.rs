@@ -279,6 +279,34 @@ fn health_and_metrics_are_told_while_a_worker_hangs() {
 }
 
 #[test]
+fn a_request_whose_outcome_is_unknown_has_failed_once() {
+    let Some(rig) = Rig::start("counts of what is unknown", "always") else { return };
+    let changed = key(SICK, "changed");
+    rig.fail_log(&[Operation::Sync], Fault::Hang);
+    let mut clients = [SICK, WELL, SICK, WELL].map(|shard| rig.client_at(shard));
+    send(&mut clients[0], &format!("SET {changed} word"));
+    rig.await_hanging();
+    // These wait for the same frame, the errors as well.
+    send(&mut clients[1], &format!("GET {changed}"));
+    send(&mut clients[2], &format!("INCR {changed}"));
+    send(&mut clients[3], &format!("INCR {changed}"));
+    clients.iter_mut().for_each(|client| drop(expect_unknown(client)));
+    let counts = [
+        ("kvlite_commands_failed_total{command=\"set\"}", 1.0),
+        ("kvlite_commands_failed_total{command=\"get\"}", 1.0),
+        ("kvlite_commands_failed_total{command=\"incr\"}", 2.0),
+        ("kvlite_errors_total{kind=\"MISCONF\"}", 4.0),
+        ("kvlite_errors_total{kind=\"ERR\"}", 0.0),
+    ];
+    let mut page = String::new();
+    let is_told = within_deadline(|| {
+        page = get(rig.admin_port, "/metrics").body;
+        counts.iter().all(|(sample, count)| value(&page, sample) == Some(*count))
+    });
+    assert!(is_told, "{page}");
+}
+
+#[test]
 fn a_command_over_several_shards_is_never_seen_by_half_while_one_of_them_hangs() {
     for (mode, operation) in [("always", Operation::Sync), ("everysec", Operation::Write)] {
         let Some(mut rig) = Rig::start("hanging transaction", mode) else { return };

@@ -1,12 +1,12 @@
 //! The admin port: the metrics that it tells and documents, health, hostile clients; and the programs that read it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use tempfile::TempDir;
@@ -144,6 +144,19 @@ fn every_metric_is_documented_and_every_documented_one_is_told() {
 }
 
 #[test]
+fn the_kinds_of_errors_are_documented() {
+    let (_server, port) = start(1, &[]);
+    let page = page_where(port, "the kinds of errors", |page| page.contains("kvlite_errors_total{"));
+    let told =
+        page.lines().filter_map(|line| line.strip_prefix("kvlite_errors_total{kind=\"")?.split('"').next());
+    let row = include_str!("../../docs/metrics.md")
+        .lines()
+        .find(|line| line.starts_with("| `kvlite_errors_total`"));
+    let meaning = row.unwrap().split('|').nth(4).unwrap();
+    assert_eq!(told.collect::<Vec<_>>(), meaning.split('`').skip(1).step_by(2).collect::<Vec<_>>());
+}
+
+#[test]
 fn rules_and_dashboard_name_metrics_that_are_told_and_every_alert_is_documented() {
     let documented = documented();
     let is_told = |name: &str| {
@@ -229,6 +242,9 @@ fn what_clients_did_is_counted_exactly_once() {
         ("NO-SUCH-COMMAND", "-ERR unknown command"),
         ("CONFIG NOPE", "-ERR unknown subcommand"),
         ("HELLO 9", "-NOPROTO"),
+        ("MULTI", "-ERR unknown command"),
+        ("GET key:0", "-ERR there are no transactions"),
+        ("DISCARD", "+OK"),
     ] {
         let answer = resp.ask(request).to_string();
         assert!(answer.starts_with(error), "{request}: {answer}");
@@ -237,17 +253,21 @@ fn what_clients_did_is_counted_exactly_once() {
     for key in 0..20 {
         assert!(resp.ask("INCR word").to_string().starts_with("-ERR"), "{key}");
     }
+    let mut stranger = server.resp();
+    stranger.wire.send(b"*x\r\n");
+    assert!(stranger.read().to_string().starts_with("-ERR Protocol error"));
     let counts = [
         ("kvlite_commands_total{command=\"set\"}", 202.0),
-        ("kvlite_commands_total{command=\"get\"}", 201.0),
+        ("kvlite_commands_total{command=\"get\"}", 203.0),
+        ("kvlite_commands_total{command=\"config\"}", 1.0),
         ("kvlite_commands_total{command=\"mget\"}", 1.0),
         ("kvlite_commands_total{command=\"incr\"}", 20.0),
-        ("kvlite_commands_rejected_total{command=\"get\"}", 1.0),
+        ("kvlite_commands_rejected_total{command=\"get\"}", 2.0),
         ("kvlite_commands_rejected_total{command=\"config\"}", 1.0),
         ("kvlite_commands_failed_total{command=\"set\"}", 1.0),
         ("kvlite_commands_failed_total{command=\"incr\"}", 20.0),
         ("kvlite_commands_failed_total{command=\"hello\"}", 1.0),
-        ("kvlite_errors_total{kind=\"ERR\"}", 24.0),
+        ("kvlite_errors_total{kind=\"ERR\"}", 27.0),
         ("kvlite_errors_total{kind=\"NOPROTO\"}", 1.0),
         ("kvlite_errors_total{kind=\"OOM\"}", 0.0),
     ];
@@ -262,7 +282,7 @@ fn what_clients_did_is_counted_exactly_once() {
     let measured = value(&page, "kvlite_command_duration_seconds_count{command=\"mget\"}");
     assert_eq!(measured, Some(1.0), "an answer that several shards gave");
     let measured = value(&page, "kvlite_command_duration_seconds_count{command=\"get\"}").unwrap();
-    assert!((8.0..=201.0).contains(&measured), "{measured}");
+    assert!((8.0..=203.0).contains(&measured), "{measured}");
     let forwarded = sum(&page, "kvlite_forwarded_requests_total");
     assert!((100.0..400.0).contains(&forwarded), "{forwarded} of 200 keys twice, on 3 shards");
     assert!(sum(&page, "kvlite_batches_total") >= forwarded / 16.0);
@@ -272,12 +292,12 @@ fn what_clients_did_is_counted_exactly_once() {
 
     let mut info = |request: &str| String::from_utf8_lossy(resp.ask(request).bytes()).into_owned();
     let stats = info("INFO commandstats errorstats stats");
-    for line in ["cmdstat_get:calls=201,usec=", "cmdstat_incr:calls=20,usec=", "errorstat_NOPROTO:count=1"] {
+    for line in ["cmdstat_get:calls=203,usec=", "cmdstat_incr:calls=20,usec=", "errorstat_NOPROTO:count=1"] {
         assert!(stats.contains(line), "{line} is missing: {stats}");
     }
     let get = stats.split("cmdstat_get:").nth(1).unwrap().lines().next().unwrap();
-    assert!(get.contains(",rejected_calls=1,failed_calls=0"), "{get}");
-    assert!(stats.contains("errorstat_ERR:count=24") && stats.contains("total_error_replies:25"), "{stats}");
+    assert!(get.contains(",rejected_calls=2,failed_calls=0"), "{get}");
+    assert!(stats.contains("errorstat_ERR:count=27") && stats.contains("total_error_replies:28"), "{stats}");
     assert!(!info("INFO").contains("cmdstat_"), "as in Redis, only for those who ask");
     assert!(info("INFO all").contains("cmdstat_get:"));
 }
@@ -422,6 +442,72 @@ fn a_thousand_stalled_connections_hold_up_neither_scrapes_nor_clients() {
     assert!(get(port, "/metrics").body.contains("kvlite_ready 1\n"));
     assert!(within_deadline(|| open_files() <= before + 64 + 8), "{} files are open", open_files());
     drop(stalled);
+}
+
+/// A connection to a port of this machine, from another address of it.
+fn connect_from(address: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    let socket =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    rustix::net::bind(&socket, &SocketAddrV4::new(address, 0))?;
+    rustix::net::connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
+    Ok(TcpStream::from(socket))
+}
+
+#[test]
+fn a_scrape_gets_through_however_many_connect_from_elsewhere() {
+    /// More than there may be, and no more than wait to be accepted.
+    const CONNECTIONS: usize = 60;
+    const FLOODING: usize = 4;
+    const SCRAPES: usize = 50;
+    let (_server, port) = start(1, &[]);
+    let (is_over, connected) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..FLOODING {
+            scope.spawn(|| {
+                let mut open = VecDeque::new();
+                while !is_over.load(Ordering::Relaxed) {
+                    // There are not that many ports when the test runs again and again; those that are there do.
+                    open.extend(connect_from(Ipv4Addr::new(127, 0, 0, 2), port));
+                    connected.fetch_add(1, Ordering::Relaxed);
+                    if open.len() == CONNECTIONS {
+                        open.pop_front();
+                    }
+                }
+            });
+        }
+        let scraped: Vec<std::io::Result<u16>> = (0..SCRAPES)
+            .map(|_| {
+                let before = connected.load(Ordering::Relaxed);
+                assert!(within_deadline(|| connected.load(Ordering::Relaxed) > before + 2 * CONNECTIONS));
+                request(port, "GET", "/metrics", "").map(|answer| answer.code)
+            })
+            .collect();
+        is_over.store(true, Ordering::Relaxed);
+        assert!(scraped.iter().all(|code| matches!(code, Ok(200))), "{scraped:?}");
+    });
+}
+
+#[test]
+fn the_thread_of_the_admin_port_stands_back_behind_the_workers() {
+    let (server, port) = start(1, &[]);
+    assert_eq!(get(port, "/livez").code, 200);
+    let niceness = |stat: &str| {
+        stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse::<i32>().unwrap()
+    };
+    let process = format!("/proc/{}", server.id());
+    let threads = fs::read_dir(format!("{process}/task")).unwrap();
+    let mut stats = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("stat")).unwrap());
+    let admin = stats.find(|stat| stat.contains("(kvlite-admin)")).unwrap();
+    assert!(niceness(&admin) > niceness(&fs::read_to_string(format!("{process}/stat")).unwrap()));
+}
+
+#[test]
+fn the_admin_port_may_listen_at_an_address_of_its_own() {
+    let (server, port) = start(1, &["--admin-host", "127.0.0.3"]);
+    assert!(TcpStream::connect((Ipv4Addr::new(127, 0, 0, 3), port)).is_ok());
+    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err(), "it listens where clients do as well");
+    assert_eq!(server.text().ask_one("CONFIG GET admin-host"), "127.0.0.3");
 }
 
 // ---- the programs that read it ----

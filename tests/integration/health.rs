@@ -1,13 +1,16 @@
 //! `kvlite health` and the paths of the admin port, on a server that is well, down, loading, or has a full disk.
 
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Output};
+use std::time::Instant;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::admin_port::start;
-use crate::http::get;
+use crate::http::{self, get};
 use crate::loading::{catch_loading, full_server};
-use crate::process::{Server, command, free_port, within_deadline};
+use crate::process::{DEADLINE, Server, command, free_port, within_deadline};
 
 fn health(args: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command: Command = command();
@@ -80,6 +83,51 @@ fn a_server_that_does_not_answer_is_told_with_what_to_do() {
 }
 
 #[test]
+fn a_server_at_its_limit_of_clients_is_told_in_its_own_words() {
+    let server = Server::start(1, &["--max-connections", "10"]);
+    let mut clients = Vec::new();
+    let is_full = || {
+        clients.push(TcpStream::connect((Ipv4Addr::LOCALHOST, server.port)).unwrap());
+        !health_of(&server).status.success()
+    };
+    assert!(within_deadline(is_full));
+    assert_unwell(&health_of(&server), "it answers: ERR connection limit reached");
+    let resp_port = server.resp_port.to_string();
+    let output = health(&["--host", "127.0.0.1", "--port", "0", "--resp-port", &resp_port], &[]);
+    assert_unwell(&output, "it answers: ERR max number of clients reached");
+}
+
+#[test]
+fn a_unix_socket_that_takes_no_connection_is_waited_for_no_longer_than_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let _waits_to_be_accepted = UnixStream::connect(&path).unwrap();
+    let begun = Instant::now();
+    let args =
+        ["--port", "0", "--resp-port", "0", "--unix-socket", path.to_str().unwrap(), "--timeout", "300ms"];
+    assert_unwell(&health(&args, &[]), "does not answer in time");
+    assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn an_idle_server_is_ready_however_little_its_disk_may_take() {
+    let (_server, admin_port) = start(2, &["--disk-timeout", "100ms"]);
+    let uptime_s = |json: &str| {
+        serde_json::from_str::<serde_json::Value>(json).unwrap()["uptime_seconds"].as_u64().unwrap()
+    };
+    let begun_s = uptime_s(&get(admin_port, "/healthz").body);
+    loop {
+        let answer = get(admin_port, "/readyz");
+        assert_eq!(answer.code, 200, "{}", answer.body);
+        if uptime_s(&answer.body) > begun_s + 3 {
+            break;
+        }
+    }
+}
+
+#[test]
 fn a_server_that_loads_is_alive_and_not_ready() {
     let mut server = full_server(1);
     let admin_port = free_port();
@@ -104,15 +152,54 @@ fn a_server_that_loads_is_alive_and_not_ready() {
     }
 }
 
+/// The smallest segment.
+const SEGMENT_BYTES: u64 = 1 << 20;
+
+/// No file of the server may have more bytes: for segments that is a disk that is full.
+fn limit_files(server: &Server, bytes: Option<u64>) {
+    let process = Pid::from_raw(i32::try_from(server.id()).unwrap());
+    prlimit(process, Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+}
+
+#[test]
+fn what_the_shards_of_other_workers_refuse_is_counted_once_and_with_all_requests() {
+    let (server, admin_port) = start(3, &["--wal-segment-size", &SEGMENT_BYTES.to_string()]);
+    limit_files(&server, Some(SEGMENT_BYTES - 1));
+    let (mut resp, value) = (server.resp(), "v".repeat(10_000));
+    let (mut sent, mut refused, mut refused_in_a_row) = (0, 0, 0);
+    // So many in a row are refused by all shards.
+    while refused_in_a_row < 100 {
+        let reply = resp.ask(&format!("SET key:{sent} {value}")).to_string();
+        let is_refused = reply.starts_with("-MISCONF");
+        assert!(is_refused || reply == "+OK", "{reply}");
+        sent += 1;
+        refused += u32::from(is_refused);
+        refused_in_a_row = if is_refused { refused_in_a_row + 1 } else { 0 };
+        assert!(sent < 10_000, "the server takes what no disk holds");
+    }
+    assert!(resp.ask("MSET a 1 b 2 c 3 d 4 e 5 f 6").to_string().starts_with("-MISCONF"));
+    let counts = [
+        ("kvlite_commands_total{command=\"set\"}", sent),
+        ("kvlite_commands_rejected_total{command=\"set\"}", refused),
+        ("kvlite_commands_failed_total{command=\"set\"}", 0),
+        ("kvlite_commands_total{command=\"mset\"}", 1),
+        ("kvlite_commands_rejected_total{command=\"mset\"}", 1),
+        ("kvlite_commands_failed_total{command=\"mset\"}", 0),
+        ("kvlite_errors_total{kind=\"MISCONF\"}", refused + 1),
+    ];
+    let is_told = within_deadline(|| {
+        let page = get(admin_port, "/metrics").body;
+        counts.iter().all(|(sample, count)| http::value(&page, sample) == Some(f64::from(*count)))
+    });
+    assert!(is_told, "{counts:?}: {}", get(admin_port, "/metrics").body);
+    let stats = String::from_utf8_lossy(resp.ask("INFO commandstats").bytes()).into_owned();
+    assert!(stats.contains(&format!("cmdstat_set:calls={sent},")), "{stats}");
+}
+
 #[test]
 fn a_server_whose_disk_is_full_is_alive_and_not_ready_until_there_is_room() {
-    const SEGMENT_BYTES: u64 = 1 << 20;
     let (server, admin_port) = start(1, &["--wal-segment-size", &SEGMENT_BYTES.to_string()]);
-    let limit_files = |bytes: Option<u64>| {
-        let process = Pid::from_raw(i32::try_from(server.id()).unwrap());
-        prlimit(process, Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
-    };
-    limit_files(Some(SEGMENT_BYTES - 1));
+    limit_files(&server, Some(SEGMENT_BYTES - 1));
     let (mut resp, value) = (server.resp(), "v".repeat(10_000));
     let is_refused =
         (0..1000).any(|key| resp.ask(&format!("SET key:{key} {value}")).to_string().starts_with("-MISCONF"));
@@ -129,7 +216,7 @@ fn a_server_whose_disk_is_full_is_alive_and_not_ready_until_there_is_room() {
             && page.contains("kvlite_errors_total{kind=\"MISCONF\"} 1\n")
     });
     assert!(told, "{}", get(admin_port, "/metrics").body);
-    limit_files(None);
+    limit_files(&server, None);
     assert!(within_deadline(|| paths(admin_port) == [200, 200, 200]), "{}", server.log.tail());
     assert!(within_deadline(|| health_of(&server).status.success()));
 }

@@ -11,8 +11,7 @@ use ahash::RandomState;
 use shard::command::{Flags, Merge, Run};
 use shard::{Error, OwnedRequest, Reply, Request};
 
-use super::{Executed, ShardRuntime};
-use crate::client::reply::write_reply;
+use super::{Executed, ShardRuntime, give};
 use crate::mesh::{Mesh, RequestId};
 use crate::protocol::{self, REQUEST_BYTES_MAX};
 use crate::worker::turn::Now;
@@ -200,12 +199,13 @@ impl ShardRuntime {
     fn answer_long_read(&mut self, reading: LongRead, mesh: &mut Mesh) {
         let LongRead { origin, request_id, request, seq, sum, items, error, .. } = reading;
         let request = request.request();
-        self.journal.answer_bytes(seq, (origin, request_id), mesh, |out| {
-            match (error, request.command.run) {
-                (Some(error), _) => write_reply(&Reply::Error(error), &request, out),
-                (None, Run::Keys(Merge::ByKey)) => out.extend_from_slice(&items),
-                (None, _) => write_reply(&Reply::Integer(sum), &request, out),
+        let asker = (origin, request_id);
+        match (error, request.command.run) {
+            (Some(error), _) => give(&mut self.journal, seq, asker, mesh, &Reply::Error(error), &request),
+            (None, Run::Keys(Merge::ByKey)) => {
+                self.journal.answer_bytes(seq, asker, mesh, |out| out.extend_from_slice(&items));
             }
-        });
+            (None, _) => give(&mut self.journal, seq, asker, mesh, &Reply::Integer(sum), &request),
+        }
     }
 }

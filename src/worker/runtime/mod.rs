@@ -27,7 +27,7 @@ use crate::durability::journal::{Journal, Outcome};
 use crate::durability::snapshotter::Snapshotter;
 use crate::failure::Failure;
 use crate::mesh::{Answer, Mesh, Page, RequestId, TransactionId};
-use crate::metrics::{Report, errors};
+use crate::metrics::Report;
 use crate::net::Net;
 use crate::shared::Shared;
 use crate::slots::SHARDS_MAX;
@@ -137,6 +137,25 @@ pub(super) struct Executed<'s> {
     pub journal: &'s mut Journal,
     /// Whose commands wait for syncs.
     pub siblings: &'s mut CommitSiblings,
+}
+
+/// Answers a request that ran, as soon as the frame that the reply depends on allows.
+pub(super) fn give(
+    journal: &mut Journal,
+    seq: u64,
+    (origin, request_id): (usize, RequestId),
+    mesh: &mut Mesh,
+    reply: &Reply<'_>,
+    request: &Request<'_>,
+) {
+    match reply {
+        Reply::Error(error) => {
+            journal.answer(seq, origin, request_id, Answer::Failed(error.clone()), mesh);
+        }
+        reply => {
+            journal.answer_bytes(seq, (origin, request_id), mesh, |out| write_reply(reply, request, out));
+        }
+    }
 }
 
 impl ShardRuntime {
@@ -303,8 +322,7 @@ impl ShardRuntime {
         turn: &mut Turn<'_>,
     ) {
         if let Some(error) = self.refusal(request) {
-            errors::note_command(request.command, &error);
-            turn.mesh.to(origin).answer(request_id, Answer::Failed(error));
+            turn.mesh.to(origin).answer(request_id, Answer::Rejected(error));
         } else if self.has_to_wait(request) {
             self.defer(origin, request_id, request);
         } else {
@@ -339,8 +357,7 @@ impl ShardRuntime {
             return self.begin_long_read(origin, request_id, request);
         }
         if let Some(error) = self.refusal(request) {
-            errors::note_command(request.command, &error);
-            return turn.mesh.to(origin).answer(request_id, Answer::Failed(error));
+            return turn.mesh.to(origin).answer(request_id, Answer::Rejected(error));
         }
         let Executed { reply, seq, journal, .. } = self.execute(request, turn.now, turn.mesh);
         if let Some(value) = protocol::lone_value(&reply, request.dialect)
@@ -348,7 +365,7 @@ impl ShardRuntime {
         {
             return turn.mesh.to(origin).answer(request_id, Answer::Value(value.clone()));
         }
-        journal.answer_bytes(seq, (origin, request_id), turn.mesh, |out| write_reply(&reply, request, out));
+        give(journal, seq, (origin, request_id), turn.mesh, &reply, request);
     }
 
     /// Begins to answer a question about the use of keys.
