@@ -144,17 +144,18 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
 /// The server cannot be reached, closes a connection, sends no replies; or the system refuses io_uring or threads.
 pub fn run(options: Options) -> Result<Report, Failure> {
     let options = Arc::new(options);
+    let backend = choose_backend(options.io);
     let shards = connect::shard_count(&options)?;
     let keys = Arc::new(Keys::new(&options, shards).ok_or(Failure::NoSuchKeys)?);
     if options.fill {
         let room = FILL_BYTES_MAX / (options.value_bytes_max() as usize + 64);
         let plan = Plan::Fill(options.keys);
-        let tally = drive(&options, &keys, plan, room.clamp(1, FILL_PIPELINE), FILL_DURATION_MAX)?;
+        let tally = drive(&options, backend, &keys, plan, room.clamp(1, FILL_PIPELINE), FILL_DURATION_MAX)?;
         if let (Some((text, count)), true) = (tally.errors.iter().next(), options.requests_max() > 0) {
             eprintln!("kvlite bench: {count} keys were not set: {text}");
         }
         if options.requests_max() == 0 {
-            return Ok(Report::new(&options, plan, &tally));
+            return Ok(Report::new(&options, backend, plan, &tally));
         }
     }
     let (duration, requests_max) = (options.duration_max(), options.requests_max());
@@ -162,23 +163,37 @@ pub fn run(options: Options) -> Result<Report, Failure> {
         None => Plan::Closed(requests_max),
         Some(rate) => Plan::Open(Schedule::new(rate, options.clients.into(), duration, requests_max)),
     };
-    let tally = drive(&options, &keys, plan, options.pipeline as usize, duration)?;
-    Ok(Report::new(&options, plan, &tally))
+    let tally = drive(&options, backend, &keys, plan, options.pipeline as usize, duration)?;
+    Ok(Report::new(&options, backend, plan, &tally))
+}
+
+/// The backend that is asked for, or that the system allows.
+fn choose_backend(io: Io) -> Backend {
+    match io {
+        Io::Auto => match Backend::IoUring.probe() {
+            Ok(()) => Backend::IoUring,
+            Err(error) => {
+                eprintln!(
+                    "kvlite bench: io_uring cannot be used ({error}), epoll takes its place: the load generator \
+                     takes more CPU, and may be the limit sooner"
+                );
+                Backend::Epoll
+            }
+        },
+        Io::IoUring => Backend::IoUring,
+        Io::Epoll => Backend::Epoll,
+    }
 }
 
 /// Lets all threads work through a plan, and shows the progress.
 fn drive(
     options: &Arc<Options>,
+    backend: Backend,
     keys: &Arc<Keys>,
     plan: Plan,
     pipeline: usize,
     duration: Duration,
 ) -> Result<Tally, Failure> {
-    let backend = match options.io {
-        Io::Auto if Backend::IoUring.probe().is_err() => Backend::Epoll,
-        Io::Auto | Io::IoUring => Backend::IoUring,
-        Io::Epoll => Backend::Epoll,
-    };
     let threads = options.threads as usize;
     let mut connections: Vec<Vec<Connection>> = (0..threads).map(|_| Vec::new()).collect();
     for client in 0..options.clients as usize {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::generator::{Plan, Tally};
 use super::options::Options;
+use crate::net::Backend;
 
 /// Percentiles that are shown.
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
@@ -16,6 +17,7 @@ const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), 
 /// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Report {
+    io: Backend,
     clients: u32,
     threads: u32,
     pipeline: u32,
@@ -72,11 +74,12 @@ impl Latency {
 }
 
 impl Report {
-    pub(super) fn new(options: &Options, plan: Plan, tally: &Tally) -> Report {
+    pub(super) fn new(options: &Options, io: Backend, plan: Plan, tally: &Tally) -> Report {
         let name = |kind: &super::options::Kind| {
             kind.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
         };
         Report {
+            io,
             clients: options.clients,
             threads: options.threads,
             pipeline: options.pipeline,
@@ -104,6 +107,7 @@ impl Report {
     pub fn json(&self) -> String {
         let error_count: u64 = self.errors.values().sum();
         let mut object = json!({
+            "io": self.io.to_string(),
             "clients": self.clients,
             "threads": self.threads,
             "pipeline": self.pipeline,
@@ -127,9 +131,9 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { clients, threads, pipeline, requests, seconds, .. } = self;
+        let Report { io, clients, threads, pipeline, requests, seconds, .. } = self;
         let commands: Vec<_> = self.commands.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        writeln!(f, "{clients} clients, {threads} threads, {pipeline} requests in a pipeline")?;
+        writeln!(f, "{clients} clients, {threads} threads, {pipeline} requests in a pipeline, by {io}")?;
         writeln!(f, "requests    {requests} in {seconds:.2} s: {}", commands.join(", "))?;
         match self.rate {
             None => writeln!(f, "throughput  {:.0} requests/s", self.ops_per_s())?,

@@ -214,6 +214,8 @@ impl Epoll {
         });
         let descriptor = &self.sockets.get(id).expect("it was inserted").descriptor;
         if let Err(error) = epoll::add(&self.epoll, descriptor, token_of(id), ARRIVALS) {
+            let remedy = "raise the sysctl fs.epoll.max_user_watches";
+            tracing::warn!(%error, remedy, "a connection cannot be watched and is closed");
             self.told.push(Event::Ended(id, Some(error.into())));
         }
         id

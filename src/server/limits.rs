@@ -1,8 +1,11 @@
 //! What the system lets this process do: found out, raised where that is allowed, and set aside before any client gets
 //! it.
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::buffer::spare_capacity;
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::fs::{FallocateFlags, fallocate, fdatasync};
 use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send};
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, sched_getaffinity, sched_setaffinity};
 
@@ -37,7 +40,14 @@ pub(super) fn expect_system_calls(config: &mut Config) -> Result<(), Failure> {
     // These limits contradict each other: where the call is allowed it fails in another way, and changes nothing.
     let limits = prlimit(None, Resource::Nofile, Rlimit { current: Some(1), maximum: Some(0) });
     expect_allowed("prlimit64", "tells the limits of the process", limits.err())?;
-    expect_allowed("eventfd2", "wakes threads", eventfd(0, EventfdFlags::CLOEXEC).err())?;
+    let probe = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+    expect_allowed("eventfd2", "wakes threads", probe.as_ref().err().copied())?;
+    if let Ok(probe) = probe {
+        // Neither suits it, so they fail in another way where they are allowed.
+        expect_allowed("fdatasync", "brings the log to disk", fdatasync(&probe).err())?;
+        let room = fallocate(&probe, FallocateFlags::empty(), 0, 1);
+        expect_allowed("fallocate", "makes room for the log", room.err())?;
+    }
     if config.cpu_of(0).is_some() {
         let bound = sched_getaffinity(None).and_then(|cpus| sched_setaffinity(None, &cpus));
         let effect =
@@ -103,7 +113,7 @@ pub(super) fn set_files_aside(config: &Config) -> Result<u32, Failure> {
 /// Chooses by what the kernel is asked: as `--io` says, or by what the system allows.
 pub(super) fn choose_backend(config: &Config) -> Result<Backend, Failure> {
     if config.io == Io::Epoll {
-        return Ok(Backend::Epoll);
+        return expect_epoll().map(|()| Backend::Epoll);
     }
     let refused = raise_locked_memory(config).and_then(|()| probe_io_uring(config)).err();
     let refused = refused.or_else(|| (config.io == Io::Auto).then(|| expect_locked_memory(config).err())?);
@@ -115,10 +125,33 @@ pub(super) fn choose_backend(config: &Config) -> Result<Backend, Failure> {
                 remedy = "allow io_uring as the error says, or choose --io epoll",
                 "io_uring cannot be used, epoll takes its place: as safe, but each command costs more CPU"
             );
-            Ok(Backend::Epoll)
+            expect_epoll().map(|()| Backend::Epoll)
         }
         Some(failure) => Err(failure),
     }
+}
+
+/// Finds out whether the system calls are allowed that the workers make on epoll.
+fn expect_epoll() -> Result<(), Failure> {
+    let created = epoll::create(epoll::CreateFlags::CLOEXEC);
+    expect_allowed(
+        "epoll_create1",
+        "tells which clients have sent something",
+        created.as_ref().err().copied(),
+    )?;
+    let probe = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+    let (Ok(epoll), Ok(probe)) = (created, probe) else { return Ok(()) }; // What is lacking there the workers tell.
+    let added = epoll::add(&epoll, &probe, epoll::EventData::new_u64(0), epoll::EventFlags::IN);
+    expect_allowed("epoll_ctl", "tells which clients have sent something", added.err())?;
+    let mut events = Vec::with_capacity(1);
+    let waited = epoll::wait(&epoll, spare_capacity(&mut events), Some(&Timespec::default()));
+    expect_allowed("epoll_pwait", "tells which clients have sent something", waited.err())?;
+    // It is no socket: where these are allowed they fail in another way.
+    let accepted = accept_with(&probe, SocketFlags::CLOEXEC);
+    expect_allowed("accept4", "accepts connections", accepted.err())?;
+    let received = recv(&probe, &mut [0; 1], RecvFlags::DONTWAIT);
+    expect_allowed("recvfrom", "receives requests", received.err())?;
+    expect_allowed("sendto", "sends replies", send(&probe, &[0], SendFlags::DONTWAIT).err())
 }
 
 fn raise_locked_memory(config: &Config) -> Result<(), Failure> {

@@ -18,6 +18,9 @@ use crate::protocol::{self, Listener, Parser};
 /// Further ones are told and closed at once: a storm of them takes no descriptors.
 pub(crate) const REFUSED_AT_ONCE_MAX: usize = 32;
 
+/// How often it is told that accepting fails.
+const FAILURES_TOLD_MS: u64 = 60_000;
+
 /// The listeners of a worker, and the clients that were refused.
 #[derive(Default)]
 pub(super) struct Acceptor {
@@ -26,6 +29,9 @@ pub(super) struct Acceptor {
     /// Listeners that rest because accepting failed.
     resting: Vec<usize>,
     next_worker: usize,
+    /// How often accepting has failed since that was told last, and when that was.
+    failures: u64,
+    told_ms: Option<u64>,
     /// Clients that were one too many and have not gone yet.
     refusing: usize,
 }
@@ -38,9 +44,20 @@ impl Acceptor {
         }
     }
 
-    /// Rests for a while: accepting at this listener has failed.
-    pub(super) fn rest(&mut self, listener: usize) {
+    /// Rests for a while: accepting at this listener has failed. Says so at first, and then once a minute.
+    pub(super) fn on_failed(&mut self, listener: usize, error: &std::io::Error, now_ms: u64) {
         self.resting.push(listener);
+        self.failures += 1;
+        if self.told_ms.is_some_and(|told_ms| now_ms < told_ms + FAILURES_TOLD_MS) {
+            return;
+        }
+        self.told_ms = Some(now_ms);
+        let failures = std::mem::take(&mut self.failures);
+        let remedy = match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files",
+            _ => "look at what the system allows this process",
+        };
+        tracing::warn!(%error, failures, remedy, "cannot accept connections; trying again");
     }
 
     pub(super) fn end_rest(&mut self, net: &mut Net) {

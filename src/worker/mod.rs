@@ -309,8 +309,7 @@ impl Worker {
             }
             Event::Accepted { listener, socket } => self.on_accepted(listener, socket),
             Event::AcceptFailed { listener, error } => {
-                tracing::warn!(%error, "cannot accept connections; trying again (raise the limit of open files?)");
-                self.acceptor.rest(listener);
+                self.acceptor.on_failed(listener, &error, self.clock.now().uptime_ms);
             }
             Event::Ended(id, error) => {
                 let gone = error.is_some();

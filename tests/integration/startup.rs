@@ -320,8 +320,19 @@ fn too_few_threads_are_told_with_the_limits_to_raise() {
 
 #[test]
 fn a_system_call_that_is_forbidden_is_named() {
-    for (name, number) in [("prlimit64", libc::SYS_prlimit64), ("eventfd2", libc::SYS_eventfd2)] {
-        let ended = without_system_call(number, 1, || run(&[]));
+    const BOTH: &[&str] = &[];
+    const EPOLL: &[&str] = &["--io", "epoll"];
+    for (name, number, flags) in [
+        ("prlimit64", libc::SYS_prlimit64, BOTH),
+        ("eventfd2", libc::SYS_eventfd2, BOTH),
+        ("fdatasync", libc::SYS_fdatasync, BOTH),
+        ("fallocate", libc::SYS_fallocate, BOTH),
+        ("epoll_create1", libc::SYS_epoll_create1, EPOLL),
+        ("epoll_ctl", libc::SYS_epoll_ctl, EPOLL),
+        ("epoll_pwait", libc::SYS_epoll_pwait, EPOLL),
+        ("accept4", libc::SYS_accept4, EPOLL),
+    ] {
+        let ended = without_system_call(number, 1, || run(flags));
         assert_eq!(ended.status.code(), Some(78), "{name}: {ended:?}");
         assert!(ended.output.contains(&format!("the system call {name} is forbidden")), "{ended:?}");
     }
