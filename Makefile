@@ -111,4 +111,4 @@ lint: ## layout and lints, without warnings
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-check: lint test ## what continuous integration runs
+check: lint test test-epoll ## what has to pass before a change is done

@@ -60,6 +60,7 @@ const VALUE_BYTES: &str = "16";
 const REQUESTS: std::ops::RangeInclusive<u64> = 10_000..=20_000_000;
 
 /// Which CPUs the server and the load generator share or do not share, and what is measured on them.
+#[derive(Clone)]
 struct Setting {
     name: &'static str,
     text: String,
@@ -191,38 +192,27 @@ fn settings(options: &Options) -> Outcome<Vec<Setting>> {
             kvlite("analytics off", "everysec", &one).with(&["--enable-analytics=false"]),
         ],
     };
+    let on_epoll = [
+        ("epoll on one core", &one_core),
+        ("epoll on two cores", &two_cores),
+        ("epoll on one core, every write synced", &synced),
+    ]
+    .map(|(name, setting)| on_epoll(name, setting, options));
     let mut settings = vec![one_core, two_cores, synced, memcached, analytics];
-    settings.extend(on_epoll(&settings, options));
+    settings.extend(on_epoll);
     settings.extend(variations(&one, &other, options));
     Ok(settings)
 }
 
-/// The settings that show the epoll backend beside io_uring: one core, two cores, every write synced.
-fn on_epoll(settings: &[Setting], options: &Options) -> Vec<Setting> {
-    let names = ["epoll on one core", "epoll on two cores", "epoll on one core, every write synced"];
-    let on_epoll = |(name, setting): (&'static str, &Setting)| {
-        let cpus = &setting.contenders[0].cpus;
-        let (sync, redis) = match setting.contenders[1].flavour {
-            Flavour::Redis { appendfsync: Some(sync) } => {
-                (sync, Contender::redis("Redis AOF always", Some(sync), cpus))
-            }
-            _ => ("everysec", Contender::redis("Redis", None, cpus)),
-        };
-        let kvlite = |io| {
-            let name = format!("kvlite {io}");
-            Contender::kvlite(&name, &options.common.kvlite_binary, sync, cpus).with(&["--io", io])
-        };
-        Setting {
-            name,
-            text: setting.text.clone(),
-            load: setting.load.clone(),
-            depths: setting.depths.clone(),
-            commands: setting.commands.clone(),
-            seconds_factor: setting.seconds_factor,
-            contenders: vec![kvlite("epoll"), redis, kvlite("io_uring")],
-        }
+/// A setting whose first contender is kvlite and whose second one is Redis, with kvlite on epoll and on io_uring.
+fn on_epoll(name: &'static str, setting: &Setting, options: &Options) -> Setting {
+    let [kvlite, redis, ..] = &setting.contenders[..] else { unreachable!("each setting has several") };
+    let Flavour::Kvlite { sync } = kvlite.flavour else { return setting.clone() };
+    let on = |io| {
+        let name = format!("kvlite {io}");
+        Contender::kvlite(&name, &options.common.kvlite_binary, sync, &kvlite.cpus).with(&["--io", io])
     };
-    names.into_iter().zip(settings).map(on_epoll).collect()
+    Setting { name, contenders: vec![on("epoll"), redis.clone(), on("io_uring")], ..setting.clone() }
 }
 
 /// What else requests can look like: larger values, keys of which some are used much more than others, more clients,

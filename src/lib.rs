@@ -2,7 +2,7 @@
 //!
 //! Follow one `SET` from its socket to its reply:
 //!
-//! 1. [`net`]: the kernel puts the bytes into a buffer of the worker's network ring; the worker's turn finds them.
+//! 1. [`net`]: the kernel puts the bytes into a buffer of the worker's network; the worker's turn finds them.
 //! 2. [`protocol`]: the client's parser finds a request in them, without a copy.
 //! 3. [`worker`]: the turn looks up who owns the key ([`slots`]). If it is this worker's shard, it runs there at
 //!    once; if not, it goes into the open batch to the owner ([`mesh`]), which is sent at the end of the turn.

@@ -250,7 +250,7 @@ fn make(shared: &Shared, shard_images: Vec<ShardImage>, site: &Site, bytes: u64)
     });
     if let Err(failure) = made {
         if let Err(left) = remove_all(parent, unfinished) {
-            tracing::warn!(error = %left, "what is left of a backup that failed can be removed; it is none");
+            tracing::warn!(error = %left, "the unfinished backup could not be removed");
         }
         return Err(failure);
     }

@@ -1,4 +1,4 @@
-//! One thread of the load generator: its connections on a network ring of its own, the requests under way,
+//! One thread of the load generator: its connections on a network of its own, the requests under way,
 //! and the latencies of those that were answered. It knows neither the other threads nor the report.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -183,7 +183,7 @@ impl<'a> Generator<'a> {
     /// The thread `thread` of `--threads`, which has the connections `thread`, `thread + threads` and so on.
     ///
     /// # Errors
-    /// The kernel refuses a network ring.
+    /// The kernel refuses what the network needs.
     pub fn new(
         shared: &'a Shared,
         options: Arc<Options>,

@@ -1,6 +1,6 @@
 //! `kvlite bench`: a load generator for kvlite, memcached, and every server that speaks the Redis protocol.
 //!
-//! Each thread drives its connections with a network ring of its own, the one that the server has, so that
+//! Each thread drives its connections with a network of its own, the one that the server has, so that
 //! the generator does not end before the server does. Every run has an end: a number of requests, a time, and
 //! a time without any reply after which the server counts as gone. It starts no server and touches no file.
 

@@ -1,5 +1,5 @@
 //! One client: what it has said of itself, what it sent and was not run yet, and its replies, which leave in the order
-//! of its requests. It does no I/O; the worker moves bytes between it and the network ring.
+//! of its requests. It does no I/O; the worker moves bytes between it and the network.
 
 pub mod job;
 pub mod listing;

@@ -54,7 +54,7 @@ impl Commit {
         self.seen.filter(|_| self.is_under_way())
     }
 
-    /// Hands what is to be synced to the network ring, which tells the end of each file.
+    /// Hands what is to be synced to the network, which tells the end of each file.
     pub fn begin(&mut self, ticket: SyncTicket<OsDisk>, net: &mut Net) {
         for file in ticket.files() {
             net.sync(file.clone(), SyncOf::Data);

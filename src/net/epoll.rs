@@ -6,14 +6,14 @@
 //! its receives and sends is paid for a socket in the usual case. A send is tried at once; only when the kernel takes
 //! a part of it the socket is watched for room.
 //!
-//! Files are synced by a thread of their own.
+//! Files are synced by a thread of their own, one after the other.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -39,9 +39,11 @@ const WAKEUP: u64 = u64::MAX;
 const LISTENER: u64 = 1 << 63;
 
 /// What sockets are watched for.
-const ARRIVALS: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
-/// What tells that the peer has gone, or sends no more.
-const ENDS: EventFlags = EventFlags::RDHUP.union(EventFlags::HUP).union(EventFlags::ERR);
+const ARRIVALS: EventFlags =
+    EventFlags::IN.union(EventFlags::PRI).union(EventFlags::RDHUP).union(EventFlags::ET);
+/// What tells that a receive may stop before all that has come: at the end, or at a byte that is marked as urgent.
+const STOPS: EventFlags =
+    EventFlags::RDHUP.union(EventFlags::HUP).union(EventFlags::ERR).union(EventFlags::PRI);
 
 pub(super) struct Socket {
     pub(super) descriptor: OwnedFd,
@@ -49,8 +51,9 @@ pub(super) struct Socket {
     wanted: bool,
     /// The kernel has told of something to receive, and no receive has found the end of it.
     has_more: bool,
-    /// The kernel has told of an end, behind the last bytes.
-    has_end: bool,
+    /// The kernel has told of something at which a receive stops: only one that finds nothing tells that no more is
+    /// there.
+    has_stop: bool,
     /// The end was reported: nothing is received any more.
     ended: bool,
     /// It stands in [`Epoll::readable`].
@@ -91,7 +94,7 @@ pub(super) struct Epoll {
     /// Sockets with something to receive that is wanted.
     readable: VecDeque<SocketId>,
     /// Sockets with something to send that the kernel may take.
-    sendable: Vec<SocketId>,
+    sendable: VecDeque<SocketId>,
     /// What the next turn tells: sends that have ended.
     told: Vec<Event>,
     /// The kernel was asked what has happened, and the next turn need not do it again.
@@ -111,7 +114,7 @@ impl Socket {
 
 impl Syncs {
     /// Nothing to do yet. `wakeup` tells that a sync has ended.
-    fn new(wakeup: Arc<OwnedFd>) -> io::Result<Syncs> {
+    fn new(wakeup: Weak<OwnedFd>) -> io::Result<Syncs> {
         let (begin, begun) = mpsc::channel::<(Arc<File>, SyncOf)>();
         let (sender, ended) = mpsc::channel();
         let work = move || {
@@ -122,7 +125,9 @@ impl Syncs {
                 };
                 drop(file);
                 let _ = sender.send(result.map_err(io::Error::from)); // The backend may have been dropped.
-                super::unpark(wakeup.as_fd());
+                if let Some(wakeup) = wakeup.upgrade() {
+                    super::unpark((*wakeup).as_fd());
+                }
             }
         };
         std::thread::Builder::new().name("kvlite-sync".to_owned()).spawn(work)?;
@@ -156,14 +161,14 @@ impl Epoll {
         epoll::add(&epoll, &wakeup, EventData::new_u64(WAKEUP), EventFlags::IN | EventFlags::ET)?;
         Ok(Epoll {
             epoll,
-            syncs: Syncs::new(wakeup.clone())?,
+            syncs: Syncs::new(Arc::downgrade(&wakeup))?,
             wakeup,
             sockets: Sockets::default(),
             listeners: Vec::new(),
             pool: Pool::new(),
             gathering: Duration::ZERO,
             readable: VecDeque::new(),
-            sendable: Vec::new(),
+            sendable: VecDeque::new(),
             told: Vec::new(),
             has_looked: false,
             has_skipped: false,
@@ -201,7 +206,7 @@ impl Epoll {
             descriptor,
             wanted: true,
             has_more: false,
-            has_end: false,
+            has_stop: false,
             ended: false,
             listed: false,
             sending: None,
@@ -275,7 +280,8 @@ impl Epoll {
         }
         let mut progressed = std::mem::take(&mut self.has_news);
         progressed |= self.syncs.tell(events);
-        for id in std::mem::take(&mut self.sendable) {
+        for _ in 0..self.sendable.len() {
+            let id = self.sendable.pop_front().expect("there are as many as were counted");
             self.go_on_sending(id);
             progressed = true;
         }
@@ -310,18 +316,17 @@ impl Epoll {
 
     /// Waits until so many sockets have something to receive, something else has happened, or patience ends.
     fn wait_for_sockets(&mut self, count: usize, patience: Duration) -> io::Result<()> {
-        self.has_looked = true;
-        if count <= 1 {
-            return self.look(patience);
-        }
         let until = Instant::now() + patience;
-        while !self.has_news && self.sendable.is_empty() && self.readable.len() < count {
-            match until.checked_duration_since(Instant::now()) {
-                Some(left) => self.look(left)?,
-                None => break,
+        let mut left = patience;
+        loop {
+            self.look(left)?;
+            self.has_looked = true;
+            left = until.saturating_duration_since(Instant::now());
+            let has_enough = self.has_news || !self.sendable.is_empty() || self.readable.len() >= count;
+            if has_enough || count <= 1 || left.is_zero() {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     pub fn wakeup(&self) -> BorrowedFd<'_> {
@@ -351,11 +356,11 @@ impl Epoll {
     fn on_socket(&mut self, id: SocketId, flags: EventFlags) {
         let Some(socket) = self.sockets.get_mut(id) else { return };
         if socket.awaits_room && flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR) {
-            self.sendable.push(id);
+            self.sendable.push_back(id);
         }
-        if flags.intersects(EventFlags::IN | ENDS) {
+        if flags.intersects(EventFlags::IN | STOPS) {
             socket.has_more = true;
-            socket.has_end |= flags.intersects(ENDS);
+            socket.has_stop |= flags.intersects(STOPS);
             self.list(id);
         }
     }
@@ -421,12 +426,12 @@ impl Epoll {
                 continue;
             }
             progressed = true;
-            let Socket { descriptor, has_more, has_end, ended, .. } = socket;
+            let Socket { descriptor, has_more, has_stop, ended, .. } = socket;
             let received = self.pool.fill(|buffer| {
                 let capacity = buffer.len();
                 let count = receive_some(descriptor, buffer)?;
-                // Less than there was room for: nothing is left, unless it is the end.
-                *has_more = *has_end || count == capacity;
+                // Less than there was room for: nothing is left, unless something has stopped it.
+                *has_more = *has_stop || count == capacity;
                 Ok(count)
             });
             match received {
@@ -474,7 +479,7 @@ impl Epoll {
         if let Some(outgoing) = socket.sending.take_if(|outgoing| outgoing.is_done()) {
             self.told.push(Event::Sent(id, outgoing.into_buffer()));
         } else if takes_more {
-            return self.sendable.push(id); // Others come first: this turn has sent enough of it.
+            return self.sendable.push_back(id); // Others come first: this turn has sent enough of it.
         }
         let awaits_room = socket.sending.is_some();
         if awaits_room != std::mem::replace(&mut socket.awaits_room, awaits_room) {

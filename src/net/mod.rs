@@ -75,8 +75,11 @@ impl Backend {
     /// The one that `KVLITE_TEST_IO` asks for.
     #[cfg(test)]
     pub fn of_test() -> Backend {
-        let asked = std::env::var("KVLITE_TEST_IO").unwrap_or_default();
-        if asked == "epoll" { Backend::Epoll } else { Backend::IoUring }
+        match std::env::var("KVLITE_TEST_IO").as_deref() {
+            Ok("epoll") => Backend::Epoll,
+            Ok("io_uring") | Err(_) => Backend::IoUring,
+            Ok(other) => panic!("KVLITE_TEST_IO is {other}, and neither io_uring nor epoll"),
+        }
     }
 
     /// Finds out whether the kernel allows it.

@@ -114,7 +114,7 @@ pub(super) struct Listener {
     resting: bool,
 }
 
-/// The network ring. It belongs to the thread that made it.
+/// The ring of sockets, and that of the disk. They belong to the thread that made it.
 pub(super) struct Ring {
     pub(super) ring: IoUring,
     /// A ring for syncs alone: it can be waited for without waking for every packet.
@@ -131,7 +131,7 @@ pub(super) struct Ring {
     /// Sockets that found no free buffer, and receive again when there are some.
     starved: VecDeque<SocketId>,
     doorbell: Doorbell,
-    /// Signalled by the kernel when something completes while [`Ring::park`] waits.
+    /// Signalled by the kernel when something completes while [`Ring::parking`] waits.
     wakeup: OwnedFd,
     completions: Vec<cqueue::Entry>,
 }
@@ -256,7 +256,7 @@ impl Ring {
     }
 
     /// Sends all of `bytes`, which comes back in [`Event::Sent`]. One send at a time: while
-    /// [`Ring::is_sending`], or on a socket that is closed, it returns the bytes.
+    /// a send is on its way, or on a socket that is closed, it returns the bytes.
     pub fn send(&mut self, id: SocketId, bytes: impl Into<Outbound>) -> Result<(), Outbound> {
         let bytes = bytes.into();
         match self.open(id) {
@@ -398,7 +398,7 @@ impl Ring {
                 return Ok(());
             }
         }
-        // The descriptor of the network ring would not do: it does not tell of completions that wait to be run.
+        // The descriptor of the other ring would not do: it does not tell of completions that wait to be run.
         self.parking();
         if !self.ready() && is_readable_within(self.wakeup.as_fd(), patience)? {
             rustix::io::read(&self.wakeup, &mut [0; 8])?;

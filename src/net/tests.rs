@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use io_uring::opcode;
 use rustix::event::poll;
-use rustix::net::sockopt;
+use rustix::net::{SendFlags, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::buffers::CHUNK_COUNT;
@@ -62,6 +62,8 @@ on_both! {
     a_sync_reports_its_end,
     a_wait_for_a_sync_hears_sockets,
     a_sync_ends_the_wait_for_it,
+    a_wait_for_several_ends_with_them_with_a_doorbell_or_with_its_patience,
+    what_follows_an_urgent_byte_is_received,
     dropping_a_network_ends_what_is_under_way,
     thousands_of_connections_leave_nothing_behind,
 }
@@ -909,6 +911,49 @@ fn a_wait_for_a_sync_hears_sockets(backend: Backend) {
     rig.set_syncs(0);
     peer.write_all(b"more").unwrap();
     assert!(matches!(rig.next("a request"), Event::Received(..)));
+}
+
+fn a_wait_for_several_ends_with_them_with_a_doorbell_or_with_its_patience(backend: Backend) {
+    let mut rig = Rig::new(backend);
+    let pairs: Vec<_> = (0..3).map(|_| rig.unix_pair()).collect();
+    rig.settle();
+    let begun = Instant::now();
+    // Without patience, and with too few that have something to say.
+    for patience in [Duration::ZERO, Duration::from_millis(5)] {
+        (&pairs[0].1).write_all(b"a").unwrap();
+        rig.net.wait_for(3, patience).unwrap();
+        assert!(matches!(rig.next("a byte"), Event::Received(id, _) if id == pairs[0].0));
+    }
+    for (_, peer) in &pairs {
+        (&*peer).write_all(b"b").unwrap();
+    }
+    rig.net.wait_for(3, PATIENCE).unwrap();
+    let mut events = Vec::new();
+    rig.net.turn(&mut events).unwrap();
+    assert_eq!(events.len(), 3, "{events:?}");
+    let (bell, mut ringer) = (rig.net.doorbell(), Rig::new(backend));
+    ringer.net.ring_doorbell(&bell);
+    ringer.settle();
+    rig.net.wait_for(if backend == Backend::Epoll { 3 } else { 1 }, PATIENCE).unwrap();
+    assert!(begun.elapsed() < PATIENCE, "it slept through it");
+}
+
+fn what_follows_an_urgent_byte_is_received(backend: Backend) {
+    let mut rig = Rig::new(backend);
+    let (id, peer) = rig.tcp_pair();
+    rig.settle();
+    for (bytes, flags) in
+        [(&b"before"[..], SendFlags::empty()), (b"!", SendFlags::OOB), (b"behind", SendFlags::empty())]
+    {
+        rustix::net::send(&peer, bytes, flags).unwrap();
+    }
+    let mut received = Vec::new();
+    while received.len() < "beforebehind".len() {
+        let Event::Received(from, chunk) = rig.next("what follows the urgent byte") else { panic!() };
+        assert_eq!(from, id);
+        received.extend_from_slice(&chunk);
+    }
+    assert_eq!(received, b"beforebehind");
 }
 
 fn a_sync_ends_the_wait_for_it(backend: Backend) {

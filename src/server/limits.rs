@@ -13,7 +13,7 @@ use crate::http;
 use crate::net::{self, ACCEPTS_AT_ONCE, Backend};
 use crate::worker::REFUSED_AT_ONCE_MAX;
 
-/// What an executor pins for its own file I/O; sockets have the network ring's buffers.
+/// What an executor pins for its own file I/O; sockets have the ring's own buffers.
 pub(super) const EXECUTOR_IO_BYTES: usize = 64 * 1024;
 
 /// The least locked memory with which an executor starts.

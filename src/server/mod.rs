@@ -151,7 +151,7 @@ fn serve(
     let mut starts = Vec::new();
     let mut shard_data = Vec::new();
     let mut listeners = Some(listeners);
-    let mut threads = Vec::new();
+    let mut executors = Vec::new();
     for (index, mesh) in Mesh::connect_all(shards, QUEUE_CAPACITY).into_iter().enumerate() {
         let (start, started) = mpsc::channel();
         starts.push(start);
@@ -160,9 +160,9 @@ fn serve(
         let listeners = listeners.take().unwrap_or_default(); // The first worker accepts for all.
         let inlets = Inlets { listeners, start: started, data };
         let reports = Reports { index, to_server: Some(reports.clone()) };
-        threads.push(spawn_worker(shared.clone(), mesh, inlets, reports)?);
+        executors.push(spawn_worker(shared.clone(), mesh, inlets, reports)?);
     }
-    let Some(ready) = await_ready(&from_workers, threads)? else { return Ok(()) };
+    let Some(ready) = await_ready(&from_workers, executors)? else { return Ok(()) };
     let doorbells: Arc<[Doorbell]> = ready.iter().map(|ready| ready.doorbell.clone()).collect();
     let (wakeups, wakers) = ready.into_iter().map(|it| (it.wakeup, ManuallyDrop::new(it.waker))).unzip();
     from_workers.wakers = wakers;
@@ -186,16 +186,18 @@ fn serve(
 /// Waits until every worker can be woken. `None` when one of them has ended in order.
 fn await_ready(
     from_workers: &FromWorkers<'_>,
-    mut threads: Vec<WorkerThread>,
+    mut executors: Vec<Option<ExecutorJoinHandle<()>>>,
 ) -> Result<Option<Vec<Ready>>, Failure> {
-    let mut ready: Vec<Option<Ready>> = threads.iter().map(|_| None).collect();
+    let mut ready: Vec<Option<Ready>> = executors.iter().map(|_| None).collect();
     while ready.iter().any(Option::is_none) {
         match from_workers.next() {
             WorkerReport::Ready(worker, its) => ready[worker] = Some(its),
             WorkerReport::Read => unreachable!("no worker knows its files yet"),
             WorkerReport::Ended(result) => return result.map(|()| None),
             WorkerReport::Unbegun(worker) => {
-                return threads.swap_remove(worker).join(&from_workers.shared.config).map(|()| None);
+                let executor = executors.swap_remove(worker).expect("only an executor may not begin");
+                let failure = |error| executor_failure(error, &from_workers.shared.config);
+                return executor.join().map(|()| None).map_err(failure);
             }
         }
     }
@@ -277,33 +279,13 @@ struct Inlets {
     data: mpsc::Receiver<recovery::ShardData>,
 }
 
-/// The thread of a worker.
-enum WorkerThread {
-    /// With an executor on io_uring.
-    Executor(ExecutorJoinHandle<()>),
-    Plain(std::thread::JoinHandle<()>),
-}
-
-impl WorkerThread {
-    /// Waits for the end of a thread whose work has not begun.
-    fn join(self, config: &Config) -> Result<(), Failure> {
-        match self {
-            WorkerThread::Executor(executor) => {
-                executor.join().map_err(|error| executor_failure(error, config))
-            }
-            WorkerThread::Plain(thread) => {
-                thread.join().map_err(|_| Failure::Executor("its thread has panicked".to_owned()))
-            }
-        }
-    }
-}
-
+/// Starts the thread of a worker. Returns its executor, where it has one.
 fn spawn_worker(
     shared: Arc<Shared>,
     mesh: Mesh,
     inlets: Inlets,
     reports: Reports,
-) -> Result<WorkerThread, Failure> {
+) -> Result<Option<ExecutorJoinHandle<()>>, Failure> {
     let index = reports.index;
     let (backend, config) = (shared.io, shared.config.clone());
     let cpu = config.cpu_of(index);
@@ -319,14 +301,14 @@ fn spawn_worker(
             futures_lite::future::block_on(work());
         };
         let thread = std::thread::Builder::new().name(name).spawn(on_cpu);
-        return thread.map(WorkerThread::Plain).map_err(Failure::Thread);
+        return thread.map(|_| None).map_err(Failure::Thread);
     }
     let executor = LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
         .name(&name)
         .io_memory(EXECUTOR_IO_BYTES)
         .blocking_thread_pool_placement(PoolPlacement::Custom(Vec::new())) // No helper: the snapshotter has its own.
         .spawn(work);
-    executor.map(WorkerThread::Executor).map_err(|error| executor_failure(error, &config))
+    executor.map(Some).map_err(|error| executor_failure(error, &config))
 }
 
 /// Binds this thread to a CPU. Whether that is allowed was found out before; where it fails all the same, the worker
@@ -424,7 +406,7 @@ mod tests {
         let mut lines = log.lines();
         let admin = lines.next().unwrap_or_default();
         assert!(
-            admin.contains("in its admin port, and goes on: ") && admin.ends_with("of the admin port"),
+            admin.contains("in its admin port, and goes on ") && admin.ends_with("of the admin port"),
             "{log}"
         );
         let first = lines.next().unwrap_or_default();

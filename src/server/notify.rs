@@ -96,8 +96,7 @@ fn tell_of_serving(shared: &Shared) {
     }
 }
 
-/// Until the end. A stop in which workers take turns is given time: clients get what they wait for, and a snapshot that
-/// is under way is finished.
+/// Until the end. A stop in which workers take turns is given time: clients get what they wait for.
 fn tell_of_stop(shared: &Shared) -> ! {
     let mut turns_before = None;
     loop {

@@ -5,8 +5,8 @@
 //! - A worker that waits for its **disk** does what it is to do: its clients are told (`worker/watchdog.rs`), and a
 //!   server that is started again would wait for the same disk. After `--disk-timeout` it hangs, which is another verdict.
 //! - A worker that **gets no CPU**, or is stopped by a debugger, would get none after a restart either.
-//! - A worker that **computes** in one turn for longer than [`PATIENCE`], or the watchdog's period, never ends it. No turn that is in order
-//!   comes near that.
+//! - A worker that **computes** in one turn for longer than [`PATIENCE`], or the watchdog's period, never ends it. No
+//!   turn that is in order comes near that.
 //! - A worker that **waits for another thread** in the middle of a turn, for as long, waits for ever: while it has nothing
 //!   to do it takes a turn with each tick.
 
@@ -19,7 +19,7 @@ use crate::shared::Shared;
 use crate::shared::verdict::{Stuck, Verdict};
 
 /// A turn that takes longer never ends, where no watchdog says otherwise: no turn that is in order takes half of it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// How often the workers are looked at, and how often within the patience at least.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

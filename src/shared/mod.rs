@@ -296,7 +296,7 @@ fn cpus_text(config: &Config) -> String {
         all => format!(" of {all}"),
     };
     let quota = config.machine().cpu_quota;
-    let quota = quota.map(|quota| format!(", {} allows {:.1}", quota.file, quota.cpus)).unwrap_or_default();
+    let quota = quota.map(|quota| format!(", {} allows {:.2}", quota.file, quota.cpus)).unwrap_or_default();
     format!("{usable}{of_all}{quota}")
 }
 
@@ -314,7 +314,7 @@ fn announce(shared: &Shared) {
         unix = %shown(&config.unix_socket),
         admin = %address_at(config.admin_host(), config.admin_port),
         shards = config.shard_count(),
-        cpus = %cpus_text(config),
+        cpus = cpus_text(config),
         memory_limit = %config.machine().memory_limit_bytes.map_or("none".to_owned(), size_text),
         io = %shared.io,
         path = %config.wal_path.display(),

@@ -1,11 +1,11 @@
 //! One core: its turn takes what arrived, runs it on the shard, logs what changed, and lets the replies go.
 //!
 //! ```text
-//! turn:  reap the network ring -> serve clients -> read batches -> write the log -> send batches -> send replies
+//! turn:  ask the network -> serve clients -> read batches -> write the log -> send batches -> send replies
 //! ```
 //!
 //! The log is written before any reply of the turn leaves, to a client or to another worker. A worker never waits
-//! inside a turn; when a turn finds nothing to do, the worker parks until the network ring, a peer or its clock
+//! inside a turn; when a turn finds nothing to do, the worker parks until the network, a peer or its clock
 //! wakes it.
 
 mod accept;
@@ -75,7 +75,7 @@ pub struct Worker {
     stuck_clients: StuckClients,
     /// The backup that this worker leads.
     backup: Option<Backup>,
-    /// What the network ring has told; empty between turns.
+    /// What the network has told; empty between turns.
     events: Vec<Event>,
     /// What is counted of the clients' requests.
     traffic: Traffic,

@@ -34,13 +34,13 @@ fn with_worker_of(flags: &[&str], test: impl FnOnce(&mut Worker)) {
     let path = directory.path().to_str().unwrap();
     let args = ["kvlite", "--wal-path", path, "--shards", "1"].into_iter().chain(flags.iter().copied());
     let config = Config::parse_from_args(args, vec![0]).unwrap();
-    let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound).io_memory(64 * 1024);
-    executor.make().unwrap().run(async {
+    let backend = Backend::of_test();
+    let work = async {
         let found = recovery::lock(&config).unwrap();
-        let shared = Arc::new(Shared::new(config, Backend::of_test(), None, Instant::now(), found.loading()));
+        let shared = Arc::new(Shared::new(config, backend, None, Instant::now(), found.loading()));
         let (sender, data) = mpsc::channel();
         sender.send(found.prepare(&shared.loading).unwrap().shard(0)).unwrap();
-        let (net, mut mesh) = (Net::new(Backend::of_test()).unwrap(), Mesh::connect_all(1, 64).remove(0));
+        let (net, mut mesh) = (Net::new(backend).unwrap(), Mesh::connect_all(1, 64).remove(0));
         mesh.connect(&[net.doorbell()]);
         shared.loading.open_logs();
         let files = ShardFiles { data, read: mpsc::channel().0 };
@@ -48,7 +48,12 @@ fn with_worker_of(flags: &[&str], test: impl FnOnce(&mut Worker)) {
         worker.go_on_loading().unwrap();
         assert!(!worker.lifecycle.is_loading());
         test(&mut worker);
-    });
+    };
+    if backend == Backend::Epoll {
+        return futures_lite::future::block_on(work);
+    }
+    let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound).io_memory(64 * 1024);
+    executor.make().unwrap().run(work);
 }
 
 /// The other end of a connection of the worker's.

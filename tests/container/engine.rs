@@ -1,6 +1,7 @@
 //! The image, its containers and its volumes. What a test has made goes away with it.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -20,7 +21,8 @@ pub fn image() -> Option<String> {
 
 /// Says that a test is skipped, and what would change that.
 pub fn skipped(cause: &str, remedy: &str) {
-    eprintln!("SKIPPED: {cause}\nremedy: {remedy}");
+    // The test runner would swallow what is printed.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {cause}\nremedy: {remedy}");
 }
 
 /// The root of the repository.
@@ -169,7 +171,8 @@ impl Container {
     /// The files of the container, and with them those of the image.
     pub fn files(&self) -> BTreeSet<String> {
         let script = format!("docker export {} | tar t", self.id);
-        let listed = Command::new("sh").args(["-c", &script]).output().unwrap();
+        let listed = Command::new("bash").args(["-o", "pipefail", "-c", &script]).output().unwrap();
+        assert!(listed.status.success(), "{script}: {listed:?}");
         String::from_utf8(listed.stdout).unwrap().lines().map(str::to_owned).collect()
     }
 }

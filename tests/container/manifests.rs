@@ -148,6 +148,13 @@ fn the_service_monitor_selects_the_service_that_has_the_admin_port() {
         objects.split("---\n").find(is_it).unwrap_or_else(|| panic!("no {kind} {name}: {objects}"))
     };
     let (monitor, service) = (object("ServiceMonitor", "kvlite"), object("Service", "kvlite-headless"));
+    // The job by whose name alerts know the server.
+    assert!(monitor.contains("\n  jobLabel: app.kubernetes.io/name\n"), "{monitor}");
+    assert!(service.contains("\n    app.kubernetes.io/name: kvlite\n"), "{service}");
+    let alerts = std::fs::read_to_string(root().join("deploy/prometheus/alerts.yml")).unwrap();
+    let prometheus = std::fs::read_to_string(root().join("deploy/prometheus/prometheus.yml")).unwrap();
+    assert_eq!(alerts.matches("job=").count(), alerts.matches("job=\"kvlite\"").count(), "{alerts}");
+    assert!(prometheus.contains("job_name: kvlite\n"), "{prometheus}");
     let (_, selector) = monitor.split_once("matchLabels:\n").unwrap();
     assert_eq!(selector.lines().count(), 2, "{monitor}");
     for label in selector.lines().map(str::trim) {

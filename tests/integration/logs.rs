@@ -87,7 +87,7 @@ impl Drop for Piped {
 }
 
 #[test]
-fn a_log_that_nobody_reads_holds_up_no_client_and_not_the_end() {
+fn a_log_that_is_not_read_holds_up_no_client_and_not_the_end() {
     let mut piped = Piped::start("text");
     piped.fill_the_log();
     assert_eq!(piped.end(Signal::TERM), Some(0));

@@ -7,6 +7,7 @@
 //!
 //! - `KVLITE_TEST_SERVER=PATH` tests that program (a release build, one with a sanitizer) in place of the one
 //!   that cargo has just built.
+//! - `KVLITE_TEST_IO=epoll` has servers run on epoll in place of io_uring.
 //! - `KVLITE_TEST_RESP_ADDR=HOST:PORT` runs the RESP scripts against a server that is already there: Redis,
 //!   whose answers they claim to be. That server is emptied; scripts of kvlite's own commands are left out.
 //! - `KVLITE_TEST_SEED=N` repeats the random choices of a run that has printed this seed.

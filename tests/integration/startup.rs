@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use rustix::process::Signal;
 
 use crate::client::Value;
-use crate::process::{Ended, Server, command, free_port, free_ports, run_to_end, within_deadline};
+use crate::process::{
+    Ended, Server, command, free_port, free_ports, io_backend, run_to_end, within_deadline,
+};
 
 /// Runs the program with these flags, a data directory and ports of its own, until it ends.
 fn run(flags: &[&str]) -> Ended {
@@ -280,6 +282,7 @@ fn kernel_counts_rings() -> bool {
 fn too_few_open_files_are_told_with_what_is_needed() {
     let directory = tempfile::tempdir().unwrap();
     let mut limited = std::process::Command::new("prlimit");
+    limited.env("KVLITE_IO", io_backend());
     limited.arg("--nofile=64:64").arg(crate::process::program());
     limited.args(["--host", "127.0.0.1", "--shards", "2", "--wal-path"]).arg(directory.path());
     let ended = run_to_end(limited);
@@ -300,6 +303,7 @@ fn too_few_threads_are_told_with_the_limits_to_raise() {
     // another one.
     for limit in [2, 3, 5, 7, 9, 11] {
         let mut limited = std::process::Command::new("prlimit");
+        limited.env("KVLITE_IO", io_backend());
         limited.arg(format!("--nproc={limit}:{limit}"));
         if rustix::process::geteuid().is_root() {
             limited.args(["setpriv", UNUSED_USER, "--clear-groups"]);
