@@ -51,7 +51,7 @@ pub fn note_kind(kind: &str) {
     ANSWERED.with_borrow_mut(|answered| answered.kinds[kind] += 1);
 }
 
-/// Counts a request of this command that is refused before it runs; only who refuses it knows that.
+/// Counts a request of this command that is refused before it runs; only the code that refuses it knows that.
 pub fn note_rejected(command: &Command) {
     ANSWERED.with_borrow_mut(|answered| answered.rejected[command.index()] += 1);
 }

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_a_disk_hangs_and_is_never_stuck() {
+    fn a_worker_that_waits_for_its_disk_hangs_and_is_never_stuck() {
         let mut workers = StuckWorkers::new(2, 60 * STEP, 10 * STEP);
         let mut verdict_after = |looks: u32, activity| {
             (0..looks).for_each(|_| workers.seen[1].look(7, STEP, activity));

@@ -1,4 +1,4 @@
-//! What is found wrong with the workers' threads, by whoever watches them from outside, for all that tell of it.
+//! What a thread that watches the workers' threads from outside finds wrong with them, for all that tell of it.
 
 use std::fmt;
 use std::sync::{Condvar, Mutex};
