@@ -26,12 +26,12 @@ COPY shard/src shard/src
 COPY wal/src wal/src
 RUN cargo build --release --locked --bin kvlite
 
-# What the last stage holds: the program and the libraries that it is linked with, at their places, and a directory for
-# the data that any user may write to, since `docker run --user` may name any.
+# What the last stage holds: the program and the libraries that it is linked with, at their places, and directories for
+# the data and for backups that any user may write to, since `docker run --user` may name any.
 RUN mkdir -p /image/usr/local/bin \
     && strip --strip-debug -o /image/usr/local/bin/kvlite target/release/kvlite \
     && ldd target/release/kvlite | grep -o '/[^ ]*' | xargs cp --parents -L -t /image \
-    && install -d -m 1777 /image/data
+    && install -d -m 1777 /image/data /image/backup
 
 FROM scratch
 COPY --from=build /image /

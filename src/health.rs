@@ -88,13 +88,18 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
     let host = matches.get_one::<String>("host").expect("it has a default");
     let unix_socket = matches.get_one::<PathBuf>("unix_socket").cloned();
     match ask(address(host, number("port"), number("resp_port"), unix_socket), own.timeout) {
-        Ok(health) if own.json => println!("{health}"),
-        Ok(health) => println!(
+        // Whether it can be written is another matter: the status tells it as well.
+        Ok(health) if own.json => drop(writeln!(io::stdout(), "{health}")),
+        Ok(health) => drop(writeln!(
+            io::stdout(),
             "healthy keys={} connections={} shards={} uptime_seconds={}",
-            health["keys"], health["connections"], health["shards"], health["uptime_seconds"]
-        ),
+            health["keys"],
+            health["connections"],
+            health["shards"],
+            health["uptime_seconds"]
+        )),
         Err(trouble) => {
-            eprintln!("error: {trouble}");
+            let _ = writeln!(io::stderr(), "error: {trouble}");
             return 1;
         }
     }

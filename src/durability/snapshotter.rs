@@ -253,7 +253,9 @@ impl Snapshotter {
             self.next_check_ms = uptime_ms + self.check_interval_ms;
         }
         let rescue = journal.log.needs_snapshot() && uptime_ms >= self.next_rescue_ms;
-        let wanted = self.is_asked() || due && self.policy.decide(&journal.log, unix_ms).is_now() || rescue;
+        // One that could not be written is tried again: until then the server counts as degraded.
+        let is_time = || self.failure.is_some() || self.policy.decide(&journal.log, unix_ms).is_now();
+        let wanted = self.is_asked() || due && is_time() || rescue;
         if wanted && matches!(self.stage, Stage::Idle) {
             self.stage = Stage::Elsewhere;
             let look = journal.log.look_for_place();

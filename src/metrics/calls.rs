@@ -98,7 +98,7 @@ impl Calls {
     /// A second has passed.
     pub fn note_second(&mut self) {
         for count in &mut self.counts {
-            count.budget = MEASURED_A_SECOND;
+            (count.budget, count.next) = (MEASURED_A_SECOND, count.calls);
         }
     }
 

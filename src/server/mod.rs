@@ -125,9 +125,7 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
     }
     let shared = Arc::new(Shared::new(config, backend, resp_port, started, found.loading()));
     let watchdog = notify::watchdog();
-    if !admin.is_empty() || watchdog.is_some() {
-        stuck_workers::judge_workers(shared.clone(), watchdog)?;
-    }
+    stuck_workers::judge_workers(shared.clone(), watchdog)?;
     http::serve(admin, shared.clone())?;
     notify::tell_service_manager(shared.clone())?;
     let result = serve(&shared, found, sockets, &stoppable.running);

@@ -131,6 +131,10 @@ impl StuckWorkers {
         self.verdict()
     }
 
+    fn all_hang(&self) -> bool {
+        self.seen.iter().all(|seen| seen.hung > self.disk_timeout)
+    }
+
     fn verdict(&self) -> Verdict {
         let stuck = self.seen.iter().enumerate().find_map(|(shard, seen)| {
             let (computes, since) = (seen.computed >= seen.waited, seen.computed.max(seen.waited));
@@ -148,7 +152,7 @@ pub(super) fn judge_workers(shared: Arc<Shared>, watchdog: Option<Duration>) -> 
     let work = move || {
         let config = &shared.config;
         let mut workers = StuckWorkers::new(config.shard_count(), patience, config.disk_timeout);
-        let mut stuck_before = None;
+        let (mut stuck_before, mut all_hung_before) = (None, false);
         loop {
             // A longer time was none in which the process ran.
             let verdict = workers.look(step, &shared);
@@ -160,6 +164,17 @@ pub(super) fn judge_workers(shared: Arc<Shared>, watchdog: Option<Duration>) -> 
                 tracing::error!(shard, ms, does, "a worker is stuck in one turn: only a restart helps");
             }
             stuck_before = verdict.stuck.map(|stuck| stuck.shard);
+            // While one worker takes turns, it tells.
+            let all_hang = workers.all_hang();
+            if all_hang != std::mem::replace(&mut all_hung_before, all_hang) {
+                if all_hang {
+                    tracing::error!(
+                        "all shards hang in their disks: no client is answered until a disk goes on"
+                    );
+                } else {
+                    tracing::warn!("a disk goes on");
+                }
+            }
             thread::sleep(step);
         }
     };

@@ -101,6 +101,7 @@ impl Worker {
             shared.clock.learn(self.runtime.clocks());
             lifecycle.read_back = Some((data, replayed));
             let _ = lifecycle.files.read.send(WorkerReport::Read); // The process may be ending.
+            self.publish(); // Once the server is ready, its metrics have all keys.
         }
         if self.lifecycle.open_log(&mut self.runtime, &self.shared)? {
             let clock = self.shared.clock.resume(self.shared.started, self.shared.config.boot);

@@ -74,7 +74,7 @@ impl Peer {
         }
         self.state = match disk_timeout_ms {
             timeout_ms if self.waiting_ms > timeout_ms => State::Hangs,
-            timeout_ms if self.in_turn_ms > timeout_ms => State::IsBusy,
+            timeout_ms if self.in_turn_ms > timeout_ms + LONG_TURN_MS + TICK_MS => State::IsBusy,
             _ => State::TakesTurns,
         };
         self.state
