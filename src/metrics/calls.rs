@@ -137,6 +137,16 @@ mod tests {
     }
 
     #[test]
+    fn the_first_calls_of_each_second_are_measured_however_many_came_before() {
+        let (mut calls, get) = (Calls::default(), row(b"GET"));
+        for many in 1_000..1_050 {
+            call(&mut calls, get, many);
+            calls.note_second();
+            assert_eq!(call(&mut calls, get, 8), 8);
+        }
+    }
+
+    #[test]
     fn few_calls_are_all_measured_and_of_many_one_in_64() {
         let (mut calls, get) = (Calls::default(), row(b"GET"));
         assert_eq!(call(&mut calls, row(b"SET"), 1), 1);

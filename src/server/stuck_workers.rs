@@ -230,6 +230,16 @@ mod tests {
         assert_eq!(verdict_after(1, computes).stuck, stuck(true, 70));
     }
 
+    #[test]
+    fn all_hang_only_when_each_does() {
+        let mut workers = StuckWorkers::new(2, 60 * STEP, 10 * STEP);
+        let on_disk = Activity { cpu: Duration::ZERO, waits: Some(WaitsFor::Disk) };
+        for (worker, all_hang) in [(0, false), (1, true)] {
+            (0..12).for_each(|_| workers.seen[worker].look(7, STEP, on_disk));
+            assert_eq!(workers.all_hang(), all_hang, "{worker}");
+        }
+    }
+
     /// Whether the system shows a thread like this within a bound.
     fn is_seen(thread: &AtomicI32, mut like: impl FnMut(Activity) -> bool) -> bool {
         let begun = Instant::now();

@@ -345,6 +345,14 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_waits_in_the_system_is_not_called_busy_before_it_hangs() {
+        let mut peer = Peer::default();
+        let states: Vec<State> = (0..30).map(|_| looked_at(&mut peer, TICK_MS, 1, true)).collect();
+        assert_eq!(*states.last().unwrap(), State::Hangs);
+        assert!(!states.contains(&State::IsBusy), "{states:?}");
+    }
+
+    #[test]
     fn a_process_that_was_not_run_for_long_has_seen_little_of_that_time() {
         const HOUR_MS: u64 = 3_600_000;
         for (timeout_ms, most_ms) in
