@@ -23,7 +23,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
 use super::pool::Pool;
-use super::sockets::{Outgoing, Sockets, taken_bytes};
+use super::sockets::{Outgoing, Sockets};
 use super::{
     ACCEPTS_AT_ONCE, Chunk, Doorbell, Event, Outbound, SEND_BYTES_MAX, SocketId, SyncOf, is_readable_within,
 };
@@ -58,7 +58,7 @@ pub(super) struct Socket {
     ended: bool,
     /// It stands in [`Epoll::readable`].
     listed: bool,
-    sending: Option<Outgoing>,
+    pub(super) sending: Option<Outgoing>,
     /// It is watched for room.
     awaits_room: bool,
 }
@@ -241,22 +241,6 @@ impl Epoll {
         }
         self.go_on_sending(id);
         Ok(())
-    }
-
-    pub fn sending(&self, id: SocketId) -> Option<&Outgoing> {
-        self.sockets.get(id)?.sending.as_ref()
-    }
-
-    pub fn taken_bytes(&self, id: SocketId) -> Option<u64> {
-        let socket = self.sockets.get(id)?;
-        taken_bytes(&socket.descriptor, socket.sending.as_ref())
-    }
-
-    pub fn shutdown_write(&mut self, id: SocketId) {
-        if let Some(socket) = self.sockets.get(id) {
-            // A peer that is gone already needs not be told.
-            let _ = rustix::net::shutdown(&socket.descriptor, rustix::net::Shutdown::Write);
-        }
     }
 
     pub fn close(&mut self, id: SocketId) {

@@ -39,7 +39,7 @@ use rustix::io::Errno;
 
 use epoll::Epoll;
 use ring::Ring;
-use sockets::Outgoing;
+use sockets::{Outgoing, taken_bytes};
 
 pub use listener::{bind_tcp, bind_unix, prepare_tcp};
 pub use ring::PINNED_BYTES;
@@ -267,7 +267,7 @@ impl Net {
     }
 
     fn sending(&self, id: SocketId) -> Option<&Outgoing> {
-        of_backend!(&self.0, net => net.sending(id))
+        of_backend!(&self.0, net => net.sockets.get(id)?.sending.as_ref())
     }
 
     /// Whether a send is on its way.
@@ -283,12 +283,19 @@ impl Net {
     /// How many bytes the peer has taken, to see whether it goes on: those it has acknowledged over TCP; over a Unix
     /// socket, which has no such count, those of the send on its way that have left.
     pub fn taken_bytes(&self, id: SocketId) -> Option<u64> {
-        of_backend!(&self.0, net => net.taken_bytes(id))
+        of_backend!(&self.0, net => {
+            let socket = net.sockets.get(id)?;
+            taken_bytes(&socket.descriptor, socket.sending.as_ref())
+        })
     }
 
     /// Tells the peer that nothing more will be sent; what it sends still arrives.
     pub fn shutdown_write(&mut self, id: SocketId) {
-        of_backend!(&mut self.0, net => net.shutdown_write(id));
+        let descriptor = of_backend!(&self.0, net => net.sockets.get(id).map(|socket| &socket.descriptor));
+        if let Some(descriptor) = descriptor {
+            // A peer that is gone already needs not be told.
+            let _ = rustix::net::shutdown(descriptor, rustix::net::Shutdown::Write);
+        }
     }
 
     /// Closes the socket. No later turn's event names it; the descriptor is closed once the kernel is done

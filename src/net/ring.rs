@@ -27,7 +27,7 @@ use glommio::io::BufferedFile;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::buffers::{Buffers, CHUNK_COUNT};
-use super::sockets::{GENERATION_MASK, Outgoing, Sockets, taken_bytes};
+use super::sockets::{GENERATION_MASK, Outgoing, Sockets};
 use super::{
     ACCEPTS_AT_ONCE, Chunk, Doorbell, Event, Outbound, SEND_BYTES_MAX, SocketId, SyncOf, is_readable_within,
 };
@@ -101,7 +101,7 @@ pub(super) struct Socket {
     pub(super) receiving: Receiving,
     /// The caller wants to receive: it has not paused or closed the socket.
     wanted: bool,
-    sending: Option<Outgoing>,
+    pub(super) sending: Option<Outgoing>,
     /// The caller has closed it; the slot stays until the kernel is done.
     closed: bool,
 }
@@ -265,23 +265,6 @@ impl Ring {
         }
         self.push_send(id);
         Ok(())
-    }
-
-    pub fn sending(&self, id: SocketId) -> Option<&Outgoing> {
-        self.sockets.get(id)?.sending.as_ref()
-    }
-
-    pub fn taken_bytes(&self, id: SocketId) -> Option<u64> {
-        let socket = self.sockets.get(id)?;
-        taken_bytes(&socket.descriptor, socket.sending.as_ref())
-    }
-
-    /// Tells the peer that nothing more will be sent; what it sends still arrives.
-    pub fn shutdown_write(&mut self, id: SocketId) {
-        if let Some(socket) = self.open(id) {
-            // A peer that is gone already needs not be told.
-            let _ = rustix::net::shutdown(&socket.descriptor, rustix::net::Shutdown::Write);
-        }
     }
 
     /// Closes the socket. No later turn's event names it; the descriptor is closed once the kernel is done
