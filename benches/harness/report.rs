@@ -72,7 +72,8 @@ impl Report {
             writeln!(text, "- {line}")?;
         }
         for peer in peers {
-            writeln!(text, "- {peer}: {}", printed(peer, &["--version"])?)?;
+            let program = Path::new(peer).file_name().unwrap_or_default().display();
+            writeln!(text, "- {program}: {}", printed(peer, &["--version"])?)?;
         }
         for note in notes {
             writeln!(text, "- {note}")?;
