@@ -15,9 +15,9 @@ use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
 use clap::Parser as _;
-use kvlite::protocol::{Listener, Parsed, Parser, write_reply};
+use kvlite::protocol::{Dialect, Listener, Parsed, Parser, write_reply};
 use kvlite::slots;
-use shard::{Change, Changes, Dialect, Glob, Reply, Request, Shard, Span, command};
+use shard::{Change, Changes, Glob, Reply, Request, Shard, Span, command};
 use wal::{Kind, Log, OsDisk, Place};
 
 /// By which part of its baseline an operation may exceed it: room for another build of the same code.
@@ -75,10 +75,10 @@ const OPERATIONS: &[Operation] = &[
     Operation { name: "execute SET over a value of the same size, uses counted", count: KEYS, run: |count| on_keys(true, "SET", "key", Some(VALUE), count) },
     Operation { name: "execute SET of a new key, uses counted", count: KEYS, run: |count| on_keys(true, "SET", "other", Some(VALUE), count) },
     Operation { name: "execute DEL, uses counted", count: KEYS / 4, run: |count| on_keys(true, "DEL", "key", None, count) },
-    Operation { name: "parse RESP GET", count: 1000, run: |count| parse(&resp(&["GET", "key:00000042"]), Listener::Resp, Dialect::Resp2, count) },
-    Operation { name: "parse RESP SET of 64 B", count: 1000, run: |count| parse(&resp(&["SET", "key:00000042", VALUE]), Listener::Resp, Dialect::Resp2, count) },
-    Operation { name: "parse text GET", count: 1000, run: |count| parse("GET key:00000042\n", Listener::Text { resp_port: None }, Dialect::Text, count) },
-    Operation { name: "parse text SET of 64 B", count: 1000, run: |count| parse(&format!("SET key:00000042 {VALUE}\n"), Listener::Text { resp_port: None }, Dialect::Text, count) },
+    Operation { name: "parse RESP GET", count: 1000, run: |count| parse(&resp(&["GET", "key:00000042"]), Listener::Resp, count) },
+    Operation { name: "parse RESP SET of 64 B", count: 1000, run: |count| parse(&resp(&["SET", "key:00000042", VALUE]), Listener::Resp, count) },
+    Operation { name: "parse text GET", count: 1000, run: |count| parse("GET key:00000042\n", Listener::Text { resp_port: None }, count) },
+    Operation { name: "parse text SET of 64 B", count: 1000, run: |count| parse(&format!("SET key:00000042 {VALUE}\n"), Listener::Text { resp_port: None }, count) },
     Operation { name: "render RESP bulk of 64 B", count: 1000, run: |count| render(&Reply::bytes(VALUE.as_bytes()), Dialect::Resp2, count) },
     Operation { name: "render RESP integer", count: 1000, run: |count| render(&Reply::Integer(1_234_567), Dialect::Resp2, count) },
     Operation { name: "render text bulk of 64 B", count: 1000, run: |count| render(&Reply::bytes(VALUE.as_bytes()), Dialect::Text, count) },
@@ -98,7 +98,7 @@ fn on_keys(counted: bool, name: &str, prefix: &str, value: Option<&str>, count: 
     if counted {
         shard = shard.with_analytics(NOW_MS);
         let get = command::find(b"GET").expect("a command of the table");
-        let busy = Request::new(get, Dialect::Resp2, b"busy", &[Span { start: 0, len: 4 }]);
+        let busy = Request::new(get, b"busy", &[Span { start: 0, len: 4 }]);
         for _ in 0..BUSY_COUNT {
             shard.execute(&busy, NOW_MS, &mut Changes::default());
         }
@@ -122,7 +122,7 @@ fn on_keys(counted: bool, name: &str, prefix: &str, value: Option<&str>, count: 
     let mut changes = Changes::default();
     let args_each = 1 + usize::from(value.is_some());
     for spans in spans.chunks_exact(args_each).take(count) {
-        let request = Request::new(row, Dialect::Resp2, &buffer, spans);
+        let request = Request::new(row, &buffer, spans);
         black_box(shard.execute(black_box(&request), NOW_MS, &mut changes));
         black_box(changes.bytes());
         changes.clear(KEEP_BYTES);
@@ -138,7 +138,7 @@ fn resp(words: &[&str]) -> String {
     format!("*{}\r\n{}", words.len(), elements.collect::<String>())
 }
 
-fn parse(input: &str, listener: Listener, dialect: Dialect, count: usize) {
+fn parse(input: &str, listener: Listener, count: usize) {
     let mut parser = Parser::new(listener);
     for _ in 0..count {
         let input = black_box(input.as_bytes());
@@ -146,7 +146,7 @@ fn parse(input: &str, listener: Listener, dialect: Dialect, count: usize) {
             panic!("the input is a whole request");
         };
         let command = parser.command().expect("a command of the table");
-        black_box(parser.request(input, command, dialect));
+        black_box(parser.request(input, command));
     }
 }
 

@@ -7,8 +7,8 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use kvlite::protocol::{Listener, Parsed, Parser, write_reply};
-use shard::{Dialect, Reply, command};
+use kvlite::protocol::{Dialect, Listener, Parsed, Parser, write_reply};
+use shard::{Reply, command};
 
 const PIPELINE_DEPTH: usize = 16;
 
@@ -25,14 +25,14 @@ fn text(words: &[&str]) -> String {
 }
 
 /// Parses all of `input`; the number of requests.
-fn parse(parser: &mut Parser, mut input: &[u8], dialect: Dialect) -> usize {
+fn parse(parser: &mut Parser, mut input: &[u8]) -> usize {
     let mut count = 0;
     while !input.is_empty() {
         let Ok(Parsed::Request { consumed }) = parser.parse(input) else {
             panic!("the input consists of whole requests");
         };
         let command = parser.command().expect("a command of the table");
-        for arg in parser.request(input, command, dialect).args() {
+        for arg in parser.request(input, command).args() {
             black_box(arg);
         }
         input = &input[consumed..];
@@ -45,11 +45,9 @@ fn parsing(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("parse");
     let (get, set) = (["GET", "key:00000042"], ["SET", "key:00000042", VALUE]);
     type Encode = fn(&[&str]) -> String;
-    let protocols: [(&str, Listener, Dialect, Encode); 2] = [
-        ("RESP", Listener::Resp, Dialect::Resp2, resp),
-        ("text", Listener::Text { resp_port: None }, Dialect::Text, text),
-    ];
-    for (protocol, listener, dialect, encode) in protocols {
+    let protocols: [(&str, Listener, Encode); 2] =
+        [("RESP", Listener::Resp, resp), ("text", Listener::Text { resp_port: None }, text)];
+    for (protocol, listener, encode) in protocols {
         for (name, input, request_count) in [
             ("GET", encode(&get), 1),
             ("SET of 64 B", encode(&set), 1),
@@ -60,7 +58,7 @@ fn parsing(criterion: &mut Criterion) {
             group.throughput(Throughput::Elements(request_count as u64));
             group.bench_function(format!("{protocol} {name}"), |bencher| {
                 bencher.iter(|| {
-                    let parsed_count = parse(&mut parser, black_box(input.as_bytes()), dialect);
+                    let parsed_count = parse(&mut parser, black_box(input.as_bytes()));
                     assert_eq!(parsed_count, request_count);
                 });
             });

@@ -13,10 +13,10 @@ use allocation_counter::measure;
 use bytes::Bytes;
 use kvlite::client::replies::Replies;
 use kvlite::net::Outbound;
-use kvlite::protocol::{self, Listener, Parsed, Parser};
+use kvlite::protocol::{self, Dialect, Listener, Parsed, Parser};
 use kvlite::slots;
 use kvlite::slots::Route;
-use shard::{Changes, Dialect, Shard};
+use shard::{Changes, Shard};
 use wal::{Kind, Log, OsDisk, Place};
 
 /// Commands of each kind. What is asked for once in a hundred commands would be seen.
@@ -95,8 +95,8 @@ impl Path {
         assert_eq!(parser.parse(bytes), Ok(Parsed::Request { consumed: bytes.len() }));
         let command = parser.command().unwrap();
         let request = match memory {
-            None => parser.request(bytes, command, self.dialect),
-            Some(memory) => parser.request_in(memory, command, self.dialect),
+            None => parser.request(bytes, command),
+            Some(memory) => parser.request_in(memory, command),
         };
         protocol::check_arity(request.command, request.arg_count()).unwrap();
         assert!(matches!(slots::route(&request, 2), Route::One(_)));

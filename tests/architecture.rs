@@ -67,21 +67,7 @@ impl fmt::Display for Import {
 impl Tree {
     /// Reads all files below `directory`, a path from the root of the repository.
     fn read(name: &'static str, directory: &str) -> Tree {
-        let mut sources = Vec::new();
-        let mut directories = VecDeque::from([directory.to_owned()]);
-        while let Some(directory) = directories.pop_front() {
-            for entry in std::fs::read_dir(root().join(&directory)).unwrap() {
-                let entry = entry.unwrap();
-                let path = format!("{directory}/{}", entry.file_name().to_str().unwrap());
-                if entry.file_type().unwrap().is_dir() {
-                    directories.push_back(path);
-                } else if path.ends_with(".rs") {
-                    let text = std::fs::read_to_string(entry.path()).unwrap();
-                    sources.push((path, text));
-                }
-            }
-        }
-        Tree::of(name, directory, &sources)
+        Tree::of(name, directory, &sources_below(directory))
     }
 
     /// The tree of these files, each a path that begins with `directory`, and its text.
@@ -191,6 +177,25 @@ impl Tree {
         }
         faults
     }
+}
+
+/// The path and the text of every file of Rust below `directory`, a path from the root of the repository.
+fn sources_below(directory: &str) -> Vec<(String, String)> {
+    let mut sources = Vec::new();
+    let mut directories = VecDeque::from([directory.to_owned()]);
+    while let Some(directory) = directories.pop_front() {
+        for entry in std::fs::read_dir(root().join(&directory)).unwrap() {
+            let entry = entry.unwrap();
+            let path = format!("{directory}/{}", entry.file_name().to_str().unwrap());
+            if entry.file_type().unwrap().is_dir() {
+                directories.push_back(path);
+            } else if path.ends_with(".rs") {
+                let text = std::fs::read_to_string(entry.path()).unwrap();
+                sources.push((path, text));
+            }
+        }
+    }
+    sources
 }
 
 /// The imports by which one comes from `start` back to it, as few as there can be.
@@ -433,6 +438,23 @@ fn there_is_no_circle_in_the_shard() {
 #[test]
 fn there_is_no_circle_in_the_log() {
     expect_none(&Tree::read("wal", "wal/src").circles());
+}
+
+/// The lines of the sources below `directory` that contain a word, in any case.
+fn lines_with(word: &str, directory: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, text) in sources_below(directory) {
+        let lines = text.lines().enumerate().filter(|(_, line)| line.to_lowercase().contains(word));
+        found.extend(lines.map(|(line, text)| format!("{path}:{}: {}", line + 1, text.trim())));
+    }
+    found
+}
+
+#[test]
+fn neither_shards_nor_sockets_know_how_clients_are_answered() {
+    let found = ["shard", "src/net"].map(|directory| lines_with("dialect", directory));
+    expect_none(&found.concat());
+    assert!(!lines_with("dialect", "src/protocol").is_empty(), "the word is still the one to look for");
 }
 
 #[test]

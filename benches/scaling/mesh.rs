@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use kvlite::mesh::{Answer, Batch, Call, Mesh, QUEUE_CAPACITY, RequestId};
 use kvlite::net::{Backend, Net, SocketId};
+use kvlite::protocol::Dialect;
 use kvlite::{protocol, slots};
-use shard::{Changes, Command, Dialect, Reply, Request, Shard, Span};
+use shard::{Changes, Command, Reply, Request, Shard, Span};
 
 use crate::harness::Outcome;
 
@@ -28,6 +29,9 @@ const READ_AHEAD: usize = 32;
 
 /// The changes of a turn are forgotten, and their memory kept up to this size.
 const CHANGES_KEPT_BYTES: usize = 64 * 1024;
+
+/// How the replies are rendered.
+const DIALECT: Dialect = Dialect::Resp2;
 
 /// A time of the keyspace; nothing here expires.
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -116,7 +120,7 @@ impl<'a> Worker<'a> {
         };
         for key in &keys[worker.mesh.own()] {
             let (bytes, spans) = arguments(key, true);
-            let set = Request::new(worker.commands[1], Dialect::Resp2, &bytes, &spans);
+            let set = Request::new(worker.commands[1], &bytes, &spans);
             worker.shard.execute(&set, NOW_MS, &mut worker.changes);
             worker.changes.clear(CHANGES_KEPT_BYTES);
         }
@@ -167,7 +171,7 @@ impl<'a> Worker<'a> {
                 let (key, writes) = self.next(own);
                 let (bytes, spans) = arguments(key, writes);
                 let spans = &spans[..1 + usize::from(writes)];
-                let request = Request::new(self.commands[usize::from(writes)], Dialect::Resp2, &bytes, spans);
+                let request = Request::new(self.commands[usize::from(writes)], &bytes, spans);
                 let reply = self.shard.execute(&request, NOW_MS, &mut self.changes);
                 write_reply(&reply, &request, &mut self.replies);
             }
@@ -185,9 +189,9 @@ impl<'a> Worker<'a> {
                 let (key, writes) = self.next(peer);
                 let (bytes, spans) = arguments(key, writes);
                 let spans = &spans[..1 + usize::from(writes)];
-                let request = Request::new(self.commands[usize::from(writes)], Dialect::Resp2, &bytes, spans);
+                let request = Request::new(self.commands[usize::from(writes)], &bytes, spans);
                 let request_id = RequestId { socket: SocketId { index: 0, generation: 0 }, sequence: 0 };
-                self.mesh.run(peer, request_id, &request);
+                self.mesh.run(peer, request_id, &request, DIALECT);
             }
             self.in_flight[peer] += batch;
         }
@@ -199,10 +203,8 @@ impl<'a> Worker<'a> {
         while !rest.as_slice().is_empty() {
             self.shard.prefetch(batch.first_args(rest.as_slice().iter().take(READ_AHEAD)));
             for (request_id, call) in rest.by_ref().take(READ_AHEAD) {
-                let Call::Run { command, dialect, args } = call else {
-                    unreachable!("nothing else is asked")
-                };
-                let request = batch.request(command, dialect, args);
+                let Call::Run { command, args, .. } = call else { unreachable!("nothing else is asked") };
+                let request = batch.request(command, args);
                 let reply = self.shard.execute(&request, NOW_MS, &mut self.changes);
                 self.mesh.to(from).answer_bytes(request_id, |out| write_reply(&reply, &request, out));
             }
@@ -234,7 +236,7 @@ fn arguments(key: &[u8], writes: bool) -> ([u8; 32], [Span; 2]) {
 }
 
 fn write_reply(reply: &Reply<'_>, request: &Request<'_>, out: &mut Vec<u8>) {
-    protocol::write_reply(reply, Some(request.command), request.arg_count(), request.dialect, out);
+    protocol::write_reply(reply, Some(request.command), request.arg_count(), DIALECT, out);
 }
 
 /// The CPU time of this thread so far.

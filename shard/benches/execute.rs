@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use shard::{Change, Changes, Command, Dialect, Glob, Request, Shard, Span, command};
+use shard::{Change, Changes, Command, Glob, Request, Shard, Span, command};
 
 /// Length of the values, in bytes.
 const VALUE_LEN: usize = 64;
@@ -54,7 +54,7 @@ impl Requests {
 
     fn iter(&self) -> impl Iterator<Item = Request<'_>> + Clone {
         let spans = self.spans.chunks_exact(self.args_each);
-        spans.map(|spans| Request::new(self.row, Dialect::Resp2, &self.buffer, spans))
+        spans.map(|spans| Request::new(self.row, &self.buffer, spans))
     }
 }
 

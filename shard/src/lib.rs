@@ -46,7 +46,7 @@ pub use error::{Error, InsufficientData};
 pub use glob::{Glob, Matching, PATTERN_LEN_MAX};
 pub use integer::parse as parse_integer;
 pub use reply::Reply;
-pub use request::{Dialect, OwnedRequest, Request, SHARED_LEN_MIN, Span};
+pub use request::{OwnedRequest, Request, SHARED_LEN_MIN, Span};
 pub use room::{PROBED_BYTES_MIN, has_room_for};
 pub use scan::Scan;
 pub use shard::Shard;

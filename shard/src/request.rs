@@ -34,24 +34,11 @@ impl Span {
     }
 }
 
-/// The language in which a client asks and is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// The kvlite text protocol.
-    Text,
-    /// RESP2, as Redis speaks it before `HELLO 3`.
-    Resp2,
-    /// RESP3, after `HELLO 3`.
-    Resp3,
-}
-
 /// One command with its arguments. Copying it copies no bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// The row of the command table.
     pub command: &'static Command,
-    /// The language of the client that asked.
-    pub dialect: Dialect,
     buffer: &'a [u8],
     args: &'a [Span],
     /// The buffer, where the shard may share it.
@@ -60,18 +47,13 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// A request whose arguments (the command's name is not among them) lie in `buffer`.
-    pub fn new(command: &'static Command, dialect: Dialect, buffer: &'a [u8], args: &'a [Span]) -> Self {
-        Request { command, dialect, buffer, args, memory: None }
+    pub fn new(command: &'static Command, buffer: &'a [u8], args: &'a [Span]) -> Self {
+        Request { command, buffer, args, memory: None }
     }
 
     /// As [`Request::new`], for arguments in a buffer that may be shared: a large value is then not copied.
-    pub fn in_memory(
-        command: &'static Command,
-        dialect: Dialect,
-        memory: &'a Bytes,
-        args: &'a [Span],
-    ) -> Self {
-        Request { command, dialect, buffer: memory, args, memory: Some(memory) }
+    pub fn in_memory(command: &'static Command, memory: &'a Bytes, args: &'a [Span]) -> Self {
+        Request { command, buffer: memory, args, memory: Some(memory) }
     }
 
     /// The buffer and the places of the arguments in it, if it may be shared and most of it is one large argument.
@@ -159,7 +141,6 @@ impl<'a> Request<'a> {
 pub struct OwnedRequest {
     /// The row of the command table.
     pub command: &'static Command,
-    dialect: Dialect,
     memory: Bytes,
     args: Vec<Span>,
 }
@@ -167,17 +148,17 @@ pub struct OwnedRequest {
 impl OwnedRequest {
     /// Copies a request, unless it is one large argument whose memory can be shared.
     pub fn new(request: &Request<'_>) -> OwnedRequest {
-        let Request { command, dialect, .. } = *request;
+        let command = request.command;
         if let Some((memory, args)) = request.memory() {
-            return OwnedRequest { command, dialect, memory: memory.clone(), args: args.to_vec() };
+            return OwnedRequest { command, memory: memory.clone(), args: args.to_vec() };
         }
         let (buffer, args) = request.to_parts();
-        OwnedRequest { command, dialect, memory: buffer.into(), args }
+        OwnedRequest { command, memory: buffer.into(), args }
     }
 
     /// The request.
     pub fn request(&self) -> Request<'_> {
-        Request::in_memory(self.command, self.dialect, &self.memory, &self.args)
+        Request::in_memory(self.command, &self.memory, &self.args)
     }
 }
 
@@ -191,9 +172,9 @@ mod tests {
         let spans = [(14, 1), (19, 0), (23, 3)].map(|(start, len)| Span { start, len });
         for count in 0..=spans.len() {
             let command = crate::command::find(b"MGET").unwrap();
-            let request = Request::new(command, Dialect::Resp2, buffer, &spans[..count]);
+            let request = Request::new(command, buffer, &spans[..count]);
             let (copy, args) = request.to_parts();
-            let copied = Request::new(command, Dialect::Resp2, &copy, &args);
+            let copied = Request::new(command, &copy, &args);
             assert!(copied.args().eq(request.args()), "{count} arguments");
             assert!(copy.len() <= 12);
         }

@@ -352,7 +352,7 @@ mod tests {
 
     use super::*;
     use crate::commands::transcript;
-    use crate::{Dialect, clock, decode};
+    use crate::{clock, decode};
 
     fn shard_of(count: u32) -> Shard {
         let mut shard = Shard::new([1, 2, 3, 4]);
@@ -464,7 +464,7 @@ mod tests {
         let mut shard = shard_of(2);
         for request in ["GET 1", "GET nope", "EXISTS 1 1 nope", "SET a b", "DEL nope"] {
             let words: Vec<_> = request.split(' ').map(|word| word.as_bytes().to_vec()).collect();
-            transcript::execute(&mut shard, Dialect::Text, &words, 0, &mut Changes::default());
+            transcript::execute(&mut shard, &words, 0, &mut Changes::default());
         }
         let stats = shard.stats();
         assert_eq!((stats.reads, stats.writes, stats.hits, stats.misses), (3, 2, 3, 2));
@@ -504,7 +504,7 @@ mod tests {
             "PERSIST s:9",
         ] {
             let words: Vec<_> = request.split(' ').map(|word| word.as_bytes().to_vec()).collect();
-            transcript::execute(&mut shard, Dialect::Resp2, &words, 1000, &mut log);
+            transcript::execute(&mut shard, &words, 1000, &mut log);
         }
         let mut recovered = shard_of(0);
         decode(log.bytes()).for_each(|change| recovered.apply(&change.unwrap()));
@@ -577,7 +577,7 @@ mod tests {
                 now_ms += 50;
                 let mut unlogged = Changes::default();
                 let changes = if index < begin { &mut unlogged } else { &mut log };
-                transcript::execute(&mut shard, Dialect::Resp2, &request_words(*request), now_ms, changes);
+                transcript::execute(&mut shard, &request_words(*request), now_ms, changes);
                 if let Some(from) = position.filter(|_| index >= begin) {
                     position = shard.walk(from, step, now_ms, |key, value, deadline_ms| {
                         recovered.apply(&Change::Put { key, value, deadline_ms });
@@ -609,7 +609,7 @@ mod tests {
                 model.retain(|_, (_, deadline_ms)| deadline_ms.is_none_or(|ms| ms > now_ms));
                 let words = request_words(request);
                 let (key, argument) = (words[1].clone(), words.get(2).cloned().unwrap_or_default());
-                transcript::execute(&mut shard, Dialect::Resp2, &words, now_ms, &mut Changes::default());
+                transcript::execute(&mut shard, &words, now_ms, &mut Changes::default());
                 match request.0 {
                     0 => drop(model.insert(key, (argument, None))),
                     1 => drop(model.insert(key, (argument, Some(now_ms + 300)))),

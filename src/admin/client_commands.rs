@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 
 use shard::command::Server;
-use shard::{Dialect, Error, Reply, Request, parse_integer};
+use shard::{Error, Reply, Request, parse_integer};
 
 use super::REDIS_VERSION;
 use crate::client::{Client, Stage};
+use crate::protocol::Dialect;
 
 /// The reply to a command about the connection.
 pub(super) fn run<'r>(

@@ -2,15 +2,20 @@
 
 use std::borrow::Cow;
 
-use shard::{AutoTtl, Dialect, Error, Glob, Reply, Request};
+use shard::{AutoTtl, Error, Glob, Reply, Request};
 
 use super::About;
 use crate::config::{InvalidValue, auto_ttl, auto_ttl_text, option_name};
+use crate::protocol::Dialect;
 
 /// `CONFIG GET`. In the text protocol the value alone, where no pattern is asked for.
-pub(super) fn get(about: &About<'_>, request: &Request<'_>) -> Result<Reply<'static>, Error> {
+pub(super) fn get(
+    about: &About<'_>,
+    request: &Request<'_>,
+    dialect: Dialect,
+) -> Result<Reply<'static>, Error> {
     let options = options(about);
-    if request.dialect == Dialect::Text
+    if dialect == Dialect::Text
         && request.arg_count() == 1
         && let name = option_name(request.arg(0))
         && !name.iter().any(|byte| b"*?[\\".contains(byte))
@@ -21,7 +26,7 @@ pub(super) fn get(about: &About<'_>, request: &Request<'_>) -> Result<Reply<'sta
     }
     let mut shown = Vec::new();
     mark_options(about, request.args(), &mut shown)?;
-    Ok(shown_options(about, &shown, request.dialect))
+    Ok(shown_options(about, &shown, dialect))
 }
 
 /// The options of the server and their values.

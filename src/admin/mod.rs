@@ -15,9 +15,9 @@ mod scan;
 
 use std::sync::Arc;
 
-use shard::analytics::query::Question;
+use shard::analytics::query::{Detail, Question};
 use shard::command::{self, Merge, Server};
-use shard::{AutoTtl, Dialect, Error, Glob, Reply, Request};
+use shard::{AutoTtl, Error, Glob, Reply, Request};
 
 use crate::client::Client;
 use crate::client::listing::Listing;
@@ -25,7 +25,7 @@ use crate::client::reply::answer;
 use crate::clock::Clock;
 use crate::config::InvalidValue;
 use crate::mesh::Call;
-use crate::protocol;
+use crate::protocol::{self, Dialect};
 use crate::shared::Shared;
 use crate::txn::gather::Gather;
 
@@ -135,7 +135,7 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         Server::CommandDocs => command_docs::docs(request),
         Server::CommandInfo => command_docs::infos(request),
         Server::CommandList => command_docs::list(request)?,
-        Server::ConfigGet => config::get(about, request)?,
+        Server::ConfigGet => config::get(about, request, client.session.dialect)?,
         Server::ConfigSet => {
             let auto_ttl = config::setting(about, request)?;
             return Ok(Next::Ask(set_auto_ttl(auto_ttl, Reply::Ok, about)));
@@ -196,20 +196,25 @@ pub(crate) enum Gathered {
     Compact(Reply<'static>),
 }
 
-/// What comes of a command for which every worker was asked.
-pub(crate) fn gathered(request: &Request<'_>, gather: &mut Gather, about: &About<'_>) -> Gathered {
+/// What comes of a command for which every worker was asked, for a client that is answered in this dialect.
+pub(crate) fn gathered(
+    request: &Request<'_>,
+    dialect: Dialect,
+    gather: &mut Gather,
+    about: &About<'_>,
+) -> Gathered {
     let command::Run::Server(server) = request.command.run else {
         unreachable!("the shards run {}", request.command.name);
     };
     Gathered::Reply(match server {
         Server::Question(_) if gather.then.is_none() => {
-            let reply = found(request, gather);
+            let reply = found(request, dialect, gather);
             return follow_up(request, &reply, about)
                 .map_or(Gathered::Reply(reply), |ask| Gathered::Ask(Box::new(ask)));
         }
         Server::Question(_) | Server::ConfigSet => gather.then.take().expect("it was known from the start"),
         Server::ClientList => gather.text(),
-        Server::Info if request.dialect == Dialect::Text => info::text_info(about, gather),
+        Server::Info if dialect == Dialect::Text => info::text_info(about, gather),
         Server::Info => info::info(about, request, gather),
         Server::Stats => info::stats(about, gather),
         Server::MemoryStats => memory::memory_stats(&gather.report),
@@ -248,10 +253,10 @@ fn set_auto_ttl(auto_ttl: AutoTtl, then: Reply<'static>, about: &About<'_>) -> A
 }
 
 /// The reply to a question about the use of keys, out of what all shards have found.
-fn found(request: &Request<'_>, gather: &mut Gather) -> Reply<'static> {
+fn found(request: &Request<'_>, dialect: Dialect, gather: &mut Gather) -> Reply<'static> {
     let question = Question::of(request).expect("it was understood before it was asked");
     let mut all = gather.results.drain(..);
     let mut result = all.next().expect("each worker has answered");
     all.for_each(|more| result.add(more, &question));
-    result.reply(&question, request.dialect)
+    result.reply(&question, if dialect == Dialect::Text { Detail::Brief } else { Detail::Full })
 }

@@ -4,12 +4,13 @@ use std::borrow::Cow;
 
 use shard::analytics::load::{AHEAD, Outlook};
 use shard::command::Server;
-use shard::{Dialect, Error, Reply, Request, parse_integer};
+use shard::{Error, Reply, Request, parse_integer};
 
 use super::{About, Ask, Gathered, NO_REPLICATION, Next, backup};
 use crate::client::Client;
 use crate::durability::compaction;
 use crate::mesh::Call;
+use crate::protocol::Dialect;
 use crate::txn::gather::Gather;
 
 /// What is to be done for such a command; nothing for a `WAITAOF` that waits for no server.

@@ -137,7 +137,7 @@ impl Connection {
             id,
             endpoint,
             limits,
-            session: Session::new(endpoint.first_dialect()),
+            session: Session::new(endpoint),
             replies: Replies::default(),
             job: None,
             job_since_ms: 0,

@@ -1,12 +1,12 @@
 //! How replies are rendered into a client's place. Errors are counted here, wherever they come from.
 
-use shard::{Command, Dialect, Error, PROBED_BYTES_MIN, Reply, Request, has_room_for};
+use shard::{Command, Error, PROBED_BYTES_MIN, Reply, Request, has_room_for};
 
 use super::Client;
 use super::replies::Sent;
 use crate::mesh::RequestId;
 use crate::metrics::errors;
-use crate::protocol::{self, ProtocolError};
+use crate::protocol::{self, Dialect, ProtocolError};
 
 /// Under which name a job's calls are answered: a client has one job at a time.
 pub(crate) fn job_id(client: &Client) -> RequestId {
@@ -14,7 +14,8 @@ pub(crate) fn job_id(client: &Client) -> RequestId {
 }
 
 pub(crate) fn answer(client: &mut Client, request: &Request<'_>, reply: &Reply<'_>) {
-    match protocol::lone_value(reply, request.dialect) {
+    let dialect = client.session.dialect;
+    match protocol::lone_value(reply, dialect) {
         Some(value) if client.replies.all_in() => {
             client.replies.now(|out| protocol::begin_value(value, out));
             client.replies.now_sealed([value.clone()]);
@@ -25,7 +26,7 @@ pub(crate) fn answer(client: &mut Client, request: &Request<'_>, reply: &Reply<'
         }
         _ => match reply {
             Reply::Error(error) => fail(client, request.command, error.clone()),
-            reply => client.replies.now(|out| write_reply(reply, request, out)),
+            reply => client.replies.now(|out| write_reply(reply, request, dialect, out)),
         },
     }
 }
@@ -44,9 +45,9 @@ fn lacks_room(reply: &Reply<'_>, before_bytes: usize) -> bool {
 }
 
 /// Renders a reply that is no error.
-pub(crate) fn write_reply(reply: &Reply<'_>, request: &Request<'_>, out: &mut Vec<u8>) {
+pub(crate) fn write_reply(reply: &Reply<'_>, request: &Request<'_>, dialect: Dialect, out: &mut Vec<u8>) {
     debug_assert!(!matches!(reply, Reply::Error(_)), "errors are counted where their clients are");
-    protocol::write_reply(reply, Some(request.command), request.arg_count(), request.dialect, out);
+    protocol::write_reply(reply, Some(request.command), request.arg_count(), dialect, out);
 }
 
 /// Renders an error that no request of a known command ends with, or one that is counted for its command elsewhere.

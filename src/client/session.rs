@@ -1,7 +1,8 @@
 //! What a client has said of itself and how it wants to be answered: the state that `HELLO`, `CLIENT`, `MULTI` and
 //! `RESET` change.
 
-use shard::Dialect;
+use crate::net::listener::Endpoint;
+use crate::protocol::Dialect;
 
 /// The state of a client's session.
 pub struct Session {
@@ -16,9 +17,15 @@ pub struct Session {
     first_dialect: Dialect,
 }
 
+/// How a client of this endpoint is answered that has not chosen yet.
+pub(crate) fn first_dialect(endpoint: Endpoint) -> Dialect {
+    if endpoint == Endpoint::Text { Dialect::Text } else { Dialect::Resp2 }
+}
+
 impl Session {
     /// That of a client that has said nothing yet.
-    pub fn new(dialect: Dialect) -> Session {
+    pub fn new(endpoint: Endpoint) -> Session {
+        let dialect = first_dialect(endpoint);
         Session {
             dialect,
             name: Vec::new(),

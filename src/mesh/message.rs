@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shard::analytics::query::{QueryResult, Question};
-use shard::{AutoTtl, Command, Dialect, Glob, OwnedRequest, Reply, Request, Span};
+use shard::{AutoTtl, Command, Glob, OwnedRequest, Reply, Request, Span};
 use wal::Image;
 
 use crate::metrics::Report;
 use crate::net::SocketId;
 use crate::net::listener::Endpoint;
+use crate::protocol::Dialect;
 
 /// An emptied batch is kept for reuse up to this size of its arena.
 const ARENA_KEPT_BYTES: usize = 256 * 1024;
@@ -23,6 +24,24 @@ pub struct RequestId {
     pub socket: SocketId,
     /// The number of the request among those of this client, modulo 2^32.
     pub sequence: u32,
+}
+
+/// Who is to get the rendered reply to a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    /// The worker of the client.
+    pub worker: usize,
+    /// The request, as that worker knows it.
+    pub request_id: RequestId,
+    /// How the client is answered.
+    pub dialect: Dialect,
+}
+
+impl Asker {
+    /// The worker, and the request as it knows it.
+    pub fn id(self) -> (usize, RequestId) {
+        (self.worker, self.request_id)
+    }
 }
 
 /// Names a multi-shard transaction, in the log too: unique over workers and restarts.
@@ -50,7 +69,7 @@ pub enum Call {
         args: Args,
     },
     /// As `Run`, for a request with a large argument, which is not copied.
-    RunLarge(OwnedRequest),
+    RunLarge(OwnedRequest, Dialect),
     /// Run this shard's share of a command, without locks. Answered by `Part`.
     RunPart {
         /// The row.
@@ -249,9 +268,9 @@ impl Batch {
     }
 
     /// The request that a call carries.
-    pub fn request(&self, command: &'static Command, dialect: Dialect, args: Args) -> Request<'_> {
+    pub fn request(&self, command: &'static Command, args: Args) -> Request<'_> {
         let spans = &self.spans[args.first as usize..][..args.count as usize];
-        Request::new(command, dialect, &self.arena[args.start..], spans)
+        Request::new(command, &self.arena[args.start..], spans)
     }
 
     /// The bytes of an answer.

@@ -14,8 +14,11 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use shard::{Error, OwnedRequest, Request};
 
 use crate::net::{Doorbell, Net};
+use crate::protocol::Dialect;
 
-pub use message::{AcceptedSocket, Answer, Args, Batch, Call, Page, RequestId, ShardImage, TransactionId};
+pub use message::{
+    AcceptedSocket, Answer, Args, Asker, Batch, Call, Page, RequestId, ShardImage, TransactionId,
+};
 
 /// How many requests of its clients a worker may have under way at one peer.
 pub const CALLS_IN_FLIGHT_MAX: usize = 16 * 1024;
@@ -114,15 +117,21 @@ impl Mesh {
 
     /// Sends a client's request to the worker that owns its keys. Returns its size in bytes, for
     /// [`Mesh::answered`].
-    pub fn run(&mut self, worker: usize, request_id: RequestId, request: &Request<'_>) -> usize {
+    pub fn run(
+        &mut self,
+        worker: usize,
+        request_id: RequestId,
+        request: &Request<'_>,
+        dialect: Dialect,
+    ) -> usize {
         let peer = &mut self.peers[worker];
         let size_bytes = request.args().map(<[u8]>::len).sum();
         peer.calls_in_flight += 1;
         peer.bytes_in_flight += size_bytes;
-        let Request { command, dialect, .. } = *request;
+        let command = request.command;
         let call = match request.memory() {
             None => Call::Run { command, dialect, args: peer.open.args(request.args()) },
-            Some(_) => Call::RunLarge(OwnedRequest::new(request)),
+            Some(_) => Call::RunLarge(OwnedRequest::new(request), dialect),
         };
         peer.open.call(request_id, call);
         size_bytes
@@ -247,7 +256,7 @@ mod tests {
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-    use shard::{Dialect, Span};
+    use shard::Span;
 
     use super::*;
     use crate::net::{Backend, SocketId};
@@ -271,15 +280,15 @@ mod tests {
     fn ask(mesh: &mut Mesh, worker: usize, sequence: u32, key: &[u8]) -> usize {
         let spans = [Span { start: 0, len: key.len() as u32 }];
         let command = shard::command::find(b"GET").unwrap();
-        mesh.run(worker, request_id(sequence), &Request::new(command, Dialect::Resp2, key, &spans))
+        mesh.run(worker, request_id(sequence), &Request::new(command, key, &spans), Dialect::Resp2)
     }
 
     /// Answers every call of a batch with its first argument, and returns the numbers that were asked.
     fn answer_all(mesh: &mut Mesh, worker: usize, batch: &mut Batch) -> Vec<u32> {
         let calls = batch.take_calls();
         for (request_id, call) in &calls {
-            let Call::Run { command, dialect, args } = call else { panic!("{call:?}") };
-            let request = batch.request(command, *dialect, *args);
+            let Call::Run { command, args, .. } = call else { panic!("{call:?}") };
+            let request = batch.request(command, *args);
             mesh.to(worker).answer_bytes(*request_id, |out| out.extend_from_slice(request.arg(0)));
         }
         calls.iter().map(|(request_id, _)| request_id.sequence).collect()

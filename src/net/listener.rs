@@ -7,7 +7,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use rustix::net::sockopt;
-use shard::Dialect;
 
 /// How many connections may wait in the kernel to be accepted.
 const BACKLOG: i32 = 1024;
@@ -21,13 +20,6 @@ pub enum Endpoint {
     Resp,
     /// RESP, over the Unix socket.
     Unix,
-}
-
-impl Endpoint {
-    /// How a client is answered that has not chosen yet.
-    pub(crate) fn first_dialect(self) -> Dialect {
-        if self == Endpoint::Text { Dialect::Text } else { Dialect::Resp2 }
-    }
 }
 
 /// Listens on every address that `host` resolves to. Fails when one of them is taken; an address family that

@@ -11,8 +11,9 @@ use std::{fmt, io::Write};
 
 use bytes::Bytes;
 use shard::{
-    Command, Dialect, Error, Reply, Request, Span,
+    Command, Error, Reply, Request, Span,
     command::{self, Flags, TextForm},
+    parse_integer,
 };
 
 pub use resp::first_args;
@@ -55,6 +56,17 @@ pub const LONE_VALUE_BYTES_MIN: usize = 256 << 10;
 
 /// What stands behind a value in RESP.
 pub const VALUE_END: &[u8] = b"\r\n";
+
+/// The language in which a client is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// The kvlite text protocol.
+    Text,
+    /// RESP2, as Redis speaks it before `HELLO 3`.
+    Resp2,
+    /// RESP3, after `HELLO 3`.
+    Resp3,
+}
 
 /// The language of a listener, with what its errors have to name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,27 +227,15 @@ impl Parser {
 
     /// The request just parsed, for the row that [`command`](Parser::command) gave. `input` is that of
     /// `parse`.
-    pub fn request<'a>(
-        &'a self,
-        input: &'a [u8],
-        command: &'static Command,
-        dialect: Dialect,
-    ) -> Request<'a> {
-        Request::new(command, dialect, self.buffer(input), self.args.spans.get(1..).unwrap_or_default())
+    pub fn request<'a>(&'a self, input: &'a [u8], command: &'static Command) -> Request<'a> {
+        Request::new(command, self.buffer(input), self.args.spans.get(1..).unwrap_or_default())
     }
 
     /// As [`Self::request`], for input that may be shared.
-    pub fn request_in<'a>(
-        &'a self,
-        memory: &'a Bytes,
-        command: &'static Command,
-        dialect: Dialect,
-    ) -> Request<'a> {
+    pub fn request_in<'a>(&'a self, memory: &'a Bytes, command: &'static Command) -> Request<'a> {
         match self.args.scratch.is_empty() {
-            true => {
-                Request::in_memory(command, dialect, memory, self.args.spans.get(1..).unwrap_or_default())
-            }
-            false => self.request(memory, command, dialect),
+            true => Request::in_memory(command, memory, self.args.spans.get(1..).unwrap_or_default()),
+            false => self.request(memory, command),
         }
     }
 
@@ -410,6 +410,24 @@ pub fn check_arity(command: &'static Command, arg_count: usize) -> Result<(), Er
         return Err(Error::WrongArity(command));
     }
     if arg_count > OPTIONS_MAX && !command.has(Flags::LISTS) { Err(Error::Syntax) } else { Ok(()) }
+}
+
+/// Whether a client that is answered in this dialect may ask so: the text protocol takes only times to come.
+///
+/// # Errors
+///
+/// [`Error::InvalidExpire`]
+#[inline]
+pub fn check_time(request: &Request<'_>, dialect: Dialect) -> Result<(), Error> {
+    match request.command.positive_arg {
+        Some(index)
+            if dialect == Dialect::Text
+                && parse_integer(request.arg(index)).is_some_and(|amount| amount < 1) =>
+        {
+            Err(Error::InvalidExpire(request.command))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Appends the answer to a request of `arg_count` arguments; `command` is its row where it has one.

@@ -12,11 +12,12 @@
 use std::fmt;
 use std::io::Write;
 
-use shard::{Dialect, Error, Reply};
+use shard::{Error, Reply};
 
 use super::{
-    Arguments, BULK_BYTES_MAX, ELEMENTS_MAX, GUEST_BULK_BYTES_MAX, GUEST_ELEMENTS_MAX, INLINE_BYTES_MAX,
-    Parsed, Parser, ProtocolError, REQUEST_BYTES_MAX, TooLong, push_echo, push_integer, starts_tls,
+    Arguments, BULK_BYTES_MAX, Dialect, ELEMENTS_MAX, GUEST_BULK_BYTES_MAX, GUEST_ELEMENTS_MAX,
+    INLINE_BYTES_MAX, Parsed, Parser, ProtocolError, REQUEST_BYTES_MAX, TooLong, push_echo, push_integer,
+    starts_tls,
 };
 
 /// The first arguments of the whole requests at the start of `input`, most of them keys, found by the lengths alone.

@@ -22,7 +22,7 @@ fn parse_pieces(parser: &mut Parser, pieces: &[&[u8]]) -> (Vec<Words>, Option<Pr
         loop {
             match parser.parse(&buffer) {
                 Ok(Parsed::Request { consumed }) => {
-                    let request = parser.request(&buffer, find(b"PING").unwrap(), Dialect::Resp2);
+                    let request = parser.request(&buffer, find(b"PING").unwrap());
                     assert_eq!(request.arg_count(), parser.arg_count());
                     let name = std::iter::once(parser.name(&buffer).to_vec());
                     requests.push(name.chain(request.args().map(<[u8]>::to_vec)).collect());
@@ -360,7 +360,7 @@ fn a_request_without_escapes_lies_in_the_input() {
     ] {
         let mut parser = Parser::new(listener);
         parser.parse(input).unwrap();
-        let request = parser.request(input, parser.command().unwrap(), Dialect::Resp2);
+        let request = parser.request(input, parser.command().unwrap());
         assert!(input.as_ptr_range().contains(&request.arg(0).as_ptr()));
     }
 }
@@ -835,6 +835,27 @@ fn arity_is_that_of_the_row() {
         let command = parser.command().unwrap();
         let want = if right { Ok(()) } else { Err(Error::WrongArity(command)) };
         assert_eq!(check_arity(command, parser.arg_count()), want, "{line}");
+    }
+}
+
+#[test]
+fn the_text_protocol_takes_only_times_to_come() {
+    for (line, refused) in [
+        ("EXPIRE a 1", false),
+        ("EXPIRE a 0", true),
+        ("EXPIRE a -1 NX", true),
+        ("EXPIRE a -9223372036854775808", true),
+        ("EXPIRE a ten", false), // The shard refuses that.
+        ("PERSIST a", false),
+        ("DECRBY a -1", false),
+    ] {
+        let input = format!("{line}\n");
+        let mut parser = Parser::new(TEXT);
+        parser.parse(input.as_bytes()).unwrap();
+        let request = parser.request(input.as_bytes(), parser.command().unwrap());
+        let want = if refused { Err(Error::InvalidExpire(request.command)) } else { Ok(()) };
+        assert_eq!(check_time(&request, Dialect::Text), want, "{line}");
+        assert_eq!(check_time(&request, Dialect::Resp2), Ok(()), "{line}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser as _;
-use shard::{Changes, Dialect};
+use shard::Changes;
 use tempfile::TempDir;
 use wal::{Log, OsDisk};
 
@@ -688,7 +688,7 @@ fn import(dump: &str) -> State {
     while !rest.is_empty() {
         let Parsed::Request { consumed, .. } = parser.parse(rest).unwrap() else { panic!("no whole line") };
         let command = parser.command().unwrap();
-        let reply = shard.execute(&parser.request(rest, command, Dialect::Text), now_ms, &mut changes);
+        let reply = shard.execute(&parser.request(rest, command), now_ms, &mut changes);
         assert!(!matches!(reply, shard::Reply::Error(_)), "{reply:?}");
         rest = &rest[consumed..];
     }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use shard::{Command, Dialect, Glob, Request};
+use shard::{Command, Glob};
 
 use crate::mesh::{Call, Mesh, Page, RequestId};
+use crate::protocol::Dialect;
 
 /// How many keys one step of `KEYS` visits, and one `SCAN` at most. The shard does not visit them all in one turn.
 pub const WALK_KEYS_MAX: usize = 4096;
@@ -40,7 +41,7 @@ impl Walk {
         cursor: u64,
         count: usize,
         pattern: Option<Arc<Glob>>,
-        request: &Request<'_>,
+        (command, dialect): (&'static Command, Dialect),
         request_id: RequestId,
         mesh: &mut Mesh,
     ) -> Option<Walk> {
@@ -49,16 +50,19 @@ impl Walk {
             return None;
         }
         let count = count.min(WALK_KEYS_MAX);
-        let Request { command, dialect, .. } = *request;
         let walk = Walk { all: false, command, dialect, pattern, count, shard, pages: Vec::new() };
         walk.step(cursor & ((1 << POSITION_BITS) - 1), request_id, mesh);
         Some(walk)
     }
 
     /// Starts a walk over all keys.
-    pub fn all(pattern: Arc<Glob>, request: &Request<'_>, request_id: RequestId, mesh: &mut Mesh) -> Walk {
+    pub fn all(
+        pattern: Arc<Glob>,
+        (command, dialect): (&'static Command, Dialect),
+        request_id: RequestId,
+        mesh: &mut Mesh,
+    ) -> Walk {
         let (pattern, count) = (Some(pattern), WALK_KEYS_MAX);
-        let Request { command, dialect, .. } = *request;
         let walk = Walk { all: true, command, dialect, pattern, count, shard: 0, pages: Vec::new() };
         walk.step(0, request_id, mesh);
         walk

@@ -7,6 +7,7 @@ use shard::Error;
 
 use super::Worker;
 use crate::client::reply::{answer_error, write_error};
+use crate::client::session::first_dialect;
 use crate::client::{Connection, Limits, Stage};
 use crate::config::Config;
 use crate::mesh::AcceptedSocket;
@@ -125,7 +126,7 @@ impl Worker {
     fn refuse(&mut self, accepted: AcceptedSocket) {
         self.shared.connections_refused.next();
         if self.acceptor.refusing == REFUSED_AT_ONCE_MAX {
-            let dialect = accepted.endpoint.first_dialect();
+            let dialect = first_dialect(accepted.endpoint);
             let mut told = Vec::new();
             write_error(Error::ConnectionLimit, dialect, &mut told);
             // As far as it can be said without waiting.

@@ -14,10 +14,10 @@ use crate::client::Client;
 use crate::client::job::Job;
 use crate::client::reply::{answer, answer_error, fail, fill_error, job_id, reject};
 use crate::durability::snapshotter;
-use crate::mesh::{Answer, Batch, Call, RequestId, ShardImage};
+use crate::mesh::{Answer, Asker, Batch, Call, RequestId, ShardImage};
 use crate::metrics::calls::Measured;
 use crate::metrics::errors;
-use crate::protocol::{self, Parser};
+use crate::protocol::{self, Dialect, Parser};
 use crate::slots::{Route, route};
 use crate::txn::gather::Gather;
 use crate::txn::scan::{Walk, Walked};
@@ -61,10 +61,10 @@ impl Worker {
             }
         };
         let request = match memory {
-            None => parser.request(input, command, client.session.dialect),
-            Some(memory) => parser.request_in(memory, command, client.session.dialect),
+            None => parser.request(input, command),
+            Some(memory) => parser.request_in(memory, command),
         };
-        let request = match self.admit(request, input.len()) {
+        let request = match self.admit(request, client.session.dialect, input.len()) {
             Ok(request) => request,
             Err(reply) => {
                 self.traffic.requests += 1;
@@ -103,7 +103,12 @@ impl Worker {
 
     /// The request with its subcommand's row, or why it cannot run.
     #[inline]
-    fn admit<'r>(&self, request: Request<'r>, request_bytes: usize) -> Result<Request<'r>, Reply<'static>> {
+    fn admit<'r>(
+        &self,
+        request: Request<'r>,
+        dialect: Dialect,
+        request_bytes: usize,
+    ) -> Result<Request<'r>, Reply<'static>> {
         let request = command::resolve(request).map_err(admin::unknown_subcommand)?;
         let command = request.command;
         protocol::check_arity(command, request.arg_count())?;
@@ -115,6 +120,7 @@ impl Worker {
         if self.lifecycle.is_loading() && !command.has(Flags::LOADING) {
             return Err(Error::Loading { percent: self.shared.loading.percent() }.into());
         }
+        protocol::check_time(&request, dialect)?;
         Ok(request)
     }
 
@@ -159,12 +165,13 @@ impl Worker {
             Next::Backup => self.begin_transaction(client, request),
             Next::Listing(listing) => self.begin_job(client, Job::Listing(listing)),
             Next::Keys(pattern) => {
-                let walk = Walk::all(pattern, request, job_id(client), &mut self.mesh);
+                let asks = (request.command, client.session.dialect);
+                let walk = Walk::all(pattern, asks, job_id(client), &mut self.mesh);
                 self.begin_job(client, Job::Walk(walk));
             }
             Next::Scan(ScanArguments { cursor, count, pattern }) => {
-                let id = job_id(client);
-                match Walk::page(cursor, count, pattern, request, id, &mut self.mesh) {
+                let (asks, id) = ((request.command, client.session.dialect), job_id(client));
+                match Walk::page(cursor, count, pattern, asks, id, &mut self.mesh) {
                     Some(walk) => self.begin_job(client, Job::Walk(walk)),
                     // A cursor that no `SCAN` has returned names an empty last page.
                     None => client.replies.now(|out| protocol::begin_page(0, 0, client.session.dialect, out)),
@@ -193,29 +200,30 @@ impl Worker {
         let (now, index) = (clock.now(), *index);
         let later = |client: &mut Client| {
             let sequence = client.replies.later(request.command, index, 0, now.uptime_ms);
-            RequestId { socket: client.socket, sequence }
+            let request_id = RequestId { socket: client.socket, sequence };
+            Asker { worker: index, request_id, dialect: client.session.dialect }
         };
         if let Some(error) = runtime.refusal(request) {
             reject(client, request.command, error);
         } else if is_staged(request) {
-            let id = later(client);
+            let asker = later(client);
             client.waits_for_last = true;
-            runtime.stage(index, id, OwnedRequest::new(request));
+            runtime.stage(asker, OwnedRequest::new(request));
         } else if runtime.has_to_wait(request) {
-            let id = later(client);
+            let asker = later(client);
             client.waits_for_last |= is_long_read(request);
             // It is answered as a request from a peer is.
-            runtime.defer(index, id, request);
+            runtime.defer(asker, request);
         } else if is_long_read(request) {
-            let id = later(client);
+            let asker = later(client);
             client.waits_for_last = true;
-            runtime.begin_long_read(index, id, request);
+            runtime.begin_long_read(asker, request);
         } else {
             let Executed { reply, seq, journal, siblings } = runtime.execute(request, now, mesh);
             if journal.holds_back(seq) {
                 let is_alone = client.is_quiet();
                 siblings.note(&mut client.counted_in, is_alone);
-                let asker = (index, later(client));
+                let asker = later(client);
                 give(journal, seq, asker, mesh, &reply, request);
             } else {
                 client.shown_in_turn = now.turn;
@@ -233,7 +241,7 @@ impl Worker {
         let id = RequestId { socket: client.socket, sequence: client.replies.next_sequence() };
         client.waits_for_last |= is_staged(request) || is_long_read(request);
         self.traffic.forwarded += 1;
-        let size_bytes = self.mesh.run(worker, id, request);
+        let size_bytes = self.mesh.run(worker, id, request, client.session.dialect);
         client.replies.later(request.command, worker, size_bytes, self.clock.now().uptime_ms);
     }
 
@@ -412,7 +420,7 @@ impl Worker {
                 let request = request.request();
                 let gathered = match request.command.run {
                     Run::EveryShard(merge) => Gathered::Reply(gather.merge(merge)),
-                    _ => admin::gathered(&request, gather, &self.about()),
+                    _ => admin::gathered(&request, client.session.dialect, gather, &self.about()),
                 };
                 let reply = match self.conclude(gathered) {
                     Ok(reply) => reply,

@@ -1,11 +1,11 @@
 //! What other workers ask of this one. Each call is answered in a batch.
 
-use shard::{Dialect, OwnedRequest, Reply, Scan};
+use shard::{OwnedRequest, Reply, Scan};
 
 use super::Worker;
 use super::runtime::Prepared;
 use super::serve::READ_AHEAD_MAX;
-use crate::mesh::{Answer, Batch, Call, RequestId};
+use crate::mesh::{Answer, Asker, Batch, Call, RequestId};
 use crate::metrics::{Report, errors};
 
 impl Worker {
@@ -38,22 +38,26 @@ impl Worker {
         let (runtime, turn) = &mut self.runtime_and_turn();
         match call {
             Call::Run { command, dialect, args } => {
-                runtime.take(from, id, &batch.request(command, dialect, args), turn);
+                let asker = Asker { worker: from, request_id: id, dialect };
+                runtime.take(asker, &batch.request(command, args), turn);
             }
-            Call::RunLarge(request) => runtime.take_large(from, id, request, turn),
+            Call::RunLarge(request, dialect) => {
+                runtime.take_large(Asker { worker: from, request_id: id, dialect }, request, turn);
+            }
             Call::RunPart { command, args } => {
-                let request = batch.request(command, Dialect::Resp3, args);
+                let request = batch.request(command, args);
                 runtime.run_part_for(from, id, &request, turn);
             }
             Call::Lock { transaction, wait, command, args, participants } => {
-                let request = OwnedRequest::new(&batch.request(command, Dialect::Resp3, args));
+                let request = OwnedRequest::new(&batch.request(command, args));
                 let part = Prepared { origin: from, request_id: id, request, participants };
                 runtime.lock_part(transaction, wait, part, turn);
             }
             Call::Commit { transaction, record } => runtime.commit(transaction, record, (from, id), turn),
             Call::Release(transaction) => runtime.release(transaction, turn),
             Call::Scan { position, count, pattern, dialect } => {
-                runtime.begin_walk((from, id), dialect, Scan::new(position, pattern), count);
+                let asker = Asker { worker: from, request_id: id, dialect };
+                runtime.begin_walk(asker, Scan::new(position, pattern), count);
             }
             Call::Ask(question) => runtime.ask((from, id), question, turn.now),
             Call::Forget => runtime.forget((from, id), turn.mesh),

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use shard::{Dialect, Reply, Request, Span};
+use shard::{Reply, Request, Span};
 
 use super::{ShardFiles, Worker};
 use crate::client::Stage;
@@ -328,7 +328,7 @@ fn execute(worker: &mut Worker, words: &[&str]) -> Reply<'static> {
         })
         .collect();
     let concatenated = words.concat();
-    let request = Request::new(command, Dialect::Text, concatenated.as_bytes(), &args[1..]);
+    let request = Request::new(command, concatenated.as_bytes(), &args[1..]);
     let (runtime, turn) = worker.runtime_and_turn();
     runtime.execute_part(&request, turn.now, turn.mesh).0
 }

@@ -217,7 +217,7 @@ impl Worker {
                 let hung = awaited.iter().copied().find(|worker| hung[*worker]);
                 gather.report.wal_fault = hung.map(hangs_in_disk);
                 let request = gather.request.clone();
-                let gathered = admin::gathered(&request.request(), gather, &self.about());
+                let gathered = admin::gathered(&request.request(), dialect, gather, &self.about());
                 let reply = self
                     .conclude(gathered)
                     .unwrap_or_else(|_| unreachable!("reports lead to no other question"));

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use kvlite::clock::{Clock, Followed, Reading, ShardClock};
 use shard::clock::{due_ms, unix_deadline_ms};
-use shard::{Change, Changes, Clocks, Dialect, Reply, Shard, decode};
+use shard::{Change, Changes, Clocks, Reply, Shard, decode};
 use wal::{Kind, Log, MemDisk, SnapshotWriter};
 
 use crate::dice::{Dice, Trace, each_seed};
@@ -190,7 +190,7 @@ impl Life {
         };
         let args: Vec<_> = first.into_iter().chain(args).collect();
         let row = shard::command::find(name.as_bytes()).unwrap();
-        let call = Call { row, dialect: Dialect::Resp2, args };
+        let call = Call { row, args };
         let reply = call.run(&mut self.shard, now_ms, &mut self.changes);
         assert!(!matches!(reply, Reply::Error(_)), "{call}: {reply:?}");
         if let Some(new) = new {

@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use shard::clock::{deadline_by_wall_clock, due_ms};
-use shard::{Command, Dialect, Error, Reply};
+use shard::{Command, Error, Reply};
 
 use crate::floats;
 use crate::requests::Call;
@@ -314,9 +314,6 @@ impl Model {
             return Err(Error::IncompatibleOptions("GT and LT"));
         }
         let moment = moment(call, "EX", &call.args[1], now_ms)?;
-        if call.dialect == Dialect::Text && moment <= i128::from(now_ms) {
-            return Err(Error::InvalidExpire(call.row));
-        }
         let Some((value, before)) = self.find(&call.args[0], now_ms).cloned() else {
             return Ok(Reply::Integer(0));
         };
@@ -363,11 +360,7 @@ fn bounded(len: usize) -> Result<(), Error> {
 /// The moment that an amount means, in milliseconds since the epoch, if 64 bits hold it.
 fn moment(call: &Call, unit: &str, amount: &[u8], now_ms: u64) -> Result<i128, Error> {
     let row: &'static Command = call.row;
-    let amount = match (integer(amount), call.dialect) {
-        (Ok(amount), _) => i128::from(amount),
-        (Err(_), Dialect::Text) => return Err(Error::InvalidExpire(row)),
-        (Err(_), Dialect::Resp2 | Dialect::Resp3) => return Err(Error::ExpireNotAnInteger),
-    };
+    let amount = i128::from(integer(amount).map_err(|_| Error::ExpireNotAnInteger)?);
     let now_ms = i128::from(now_ms);
     let moment = match unit {
         "EX" => 1000 * amount + now_ms,

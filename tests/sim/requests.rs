@@ -1,7 +1,7 @@
 use std::fmt;
 
 use shard::command::{self, Run};
-use shard::{Changes, Command, Dialect, Reply, Request, Shard, Span};
+use shard::{Changes, Command, Reply, Request, Shard, Span};
 
 use crate::dice::Dice;
 use crate::model::VALUE_LEN_MAX;
@@ -9,15 +9,14 @@ use crate::model::VALUE_LEN_MAX;
 /// One request, free of any buffer.
 pub struct Call {
     pub row: &'static Command,
-    pub dialect: Dialect,
     pub args: Vec<Vec<u8>>,
 }
 
 impl Call {
-    /// A request in RESP.
+    /// A request.
     pub fn new(name: &str, args: &[&[u8]]) -> Call {
         let row = command::find(name.as_bytes()).expect("a command of the table");
-        Call { row, dialect: Dialect::Resp2, args: args.iter().map(|arg| arg.to_vec()).collect() }
+        Call { row, args: args.iter().map(|arg| arg.to_vec()).collect() }
     }
 
     pub fn run(&self, shard: &mut Shard, now_ms: u64, changes: &mut Changes) -> Reply<'static> {
@@ -29,13 +28,13 @@ impl Call {
             })
             .collect();
         let buffer = self.args.concat();
-        shard.execute(&Request::new(self.row, self.dialect, &buffer, &spans), now_ms, changes).into_owned()
+        shard.execute(&Request::new(self.row, &buffer, &spans), now_ms, changes).into_owned()
     }
 }
 
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}", self.dialect, self.row.name)?;
+        write!(f, "{}", self.row.name)?;
         self.args.iter().try_for_each(|arg| write!(f, " \"{}\"", arg.escape_ascii()))
     }
 }
@@ -102,8 +101,7 @@ impl Mix {
             "CLEAR" | "FLUSHALL" | "FLUSHDB" | "DBSIZE" => vec![],
             name => panic!("the simulation does not know {name}: teach it to the requests and to the model"),
         };
-        let dialect = *dice.pick(&[Dialect::Text, Dialect::Resp2, Dialect::Resp3]);
-        Call { row, dialect, args }
+        Call { row, args }
     }
 
     fn key(self, dice: &mut Dice) -> Vec<u8> {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::query::{QueryResult, Question};
+use super::query::{Detail, QueryResult, Question};
 use super::*;
 use crate::commands::transcript;
-use crate::{Changes, Dialect, Reply, Request, Shard, Span, command};
+use crate::{Changes, Reply, Request, Shard, Span, command};
 
 const EPOCH_MS: u64 = 1_768_473_000_000;
 
@@ -17,7 +17,7 @@ fn counting() -> Shard {
 
 fn run(shard: &mut Shard, request: &str, now_ms: u64) -> Reply<'static> {
     let words: Vec<_> = request.split(' ').map(|word| word.as_bytes().to_vec()).collect();
-    transcript::execute(shard, Dialect::Resp3, &words, now_ms, &mut Changes::default()).into_owned()
+    transcript::execute(shard, &words, now_ms, &mut Changes::default()).into_owned()
 }
 
 /// What the shards answer together to a question, asked as a client does.
@@ -31,7 +31,7 @@ fn ask(shards: &mut [Shard], request: &str, now_ms: u64, keys_a_step: usize) -> 
     }
     let buffer = words.concat().into_bytes();
     let row = command::find(words[0].as_bytes()).expect("a command of the table");
-    let request = command::resolve(Request::new(row, Dialect::Resp3, &buffer, &spans[1..])).unwrap();
+    let request = command::resolve(Request::new(row, &buffer, &spans[1..])).unwrap();
     let question = Question::of(&request).unwrap();
     let mut all: Option<QueryResult> = None;
     for (number, shard) in shards.iter_mut().enumerate() {
@@ -43,7 +43,7 @@ fn ask(shards: &mut [Shard], request: &str, now_ms: u64, keys_a_step: usize) -> 
             None => all = Some(found),
         }
     }
-    all.unwrap().reply(&question, Dialect::Resp3)
+    all.unwrap().reply(&question, Detail::Full)
 }
 
 fn field(reply: &Reply<'_>, name: &str) -> String {

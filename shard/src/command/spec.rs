@@ -24,6 +24,8 @@ pub struct Command {
     pub text_form: TextForm,
     /// The text protocol takes the rest of the line, blanks included, as this argument.
     pub rest_of_line: Option<usize>,
+    /// The text protocol takes no integer below 1 as this argument, which is a time.
+    pub positive_arg: Option<usize>,
     /// What it needs, in the words of the text protocol's error: `SET requires key and value`.
     pub needs: &'static str,
     /// The arguments, as the help and the documentation show them; nothing where there are subcommands.
@@ -58,6 +60,7 @@ impl Command {
         run: Run::Key,
         text_form: TextForm::Plain,
         rest_of_line: None,
+        positive_arg: None,
         needs: "key",
         usage: "key",
         summary: "",

@@ -224,7 +224,7 @@ const fn index_place(name: &[u8]) -> usize {
 mod tests {
     use super::*;
     use crate::command::spec::{Flags, Keys, Run};
-    use crate::request::{Dialect, Span};
+    use crate::request::Span;
 
     #[test]
     fn the_table_is_sorted_by_unique_names_in_capitals() {
@@ -270,11 +270,11 @@ mod tests {
         }
         let (memory, buffer) = (find(b"MEMORY").unwrap(), b"usageab");
         let spans = [(0, 5), (5, 1), (6, 1)].map(|(start, len)| Span { start, len });
-        let asked = |count| resolve(Request::new(memory, Dialect::Text, buffer, &spans[..count]));
+        let asked = |count| resolve(Request::new(memory, buffer, &spans[..count]));
         let request = asked(2).unwrap();
         assert_eq!((request.command.full_name().as_str(), request.arg(0)), ("memory|usage", &b"a"[..]));
         assert_eq!(asked(0).unwrap().command, memory);
-        let unknown = resolve(Request::new(memory, Dialect::Text, buffer, &spans[1..]));
+        let unknown = resolve(Request::new(memory, buffer, &spans[1..]));
         let name = b"a"[..].into();
         assert_eq!(unknown.map(|_| ()), Err(Error::UnknownSubcommand { command: memory, name }));
         assert_eq!(usage(memory), "STATS | USAGE key [SAMPLES count]");
@@ -314,6 +314,7 @@ mod tests {
             assert_eq!(row.index(), index, "{name}");
             assert!(row.args_min <= row.args_max, "{name}");
             assert!(row.rest_of_line.is_none_or(|index| index < row.args_max), "{name}");
+            assert!(row.positive_arg.is_none_or(|index| index < row.args_min), "{name}");
             assert!(row.keys.range(row.args_min).0.len() >= usize::from(row.keys.any()), "{name}");
             let is_of_server = matches!(row.run, Run::Server(_));
             assert_eq!(SORTED[usize::from(row.place.index)].function.is_none(), is_of_server, "{name}");

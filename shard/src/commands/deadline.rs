@@ -4,7 +4,7 @@
 use crate::clock::deadline_by_wall_clock;
 use crate::error::Error;
 use crate::integer;
-use crate::request::{Dialect, Request};
+use crate::request::Request;
 
 /// In what a client gives the time at which a key expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub(super) fn deadline_of(
     amount: &[u8],
     now_ms: u64,
 ) -> Result<u64, Error> {
-    let amount = time_argument(request, amount)?;
+    let amount = time_argument(amount)?;
     let deadline_ms = unit.deadline_ms(amount, now_ms).filter(|_| amount > 0);
     deadline_ms
         .and_then(|deadline_ms| u64::try_from(deadline_ms).ok())
@@ -73,15 +73,12 @@ pub(super) fn deadline_of(
         .ok_or(Error::InvalidExpire(request.command))
 }
 
-/// The text protocol calls any TTL that it cannot use invalid; RESP tells a text that is no integer from one that is.
+/// The amount of time that an argument names.
 ///
 /// # Errors
 /// The amount is no integer.
-pub(super) fn time_argument(request: &Request<'_>, amount: &[u8]) -> Result<i64, Error> {
-    integer::parse(amount).ok_or(match request.dialect {
-        Dialect::Text => Error::InvalidExpire(request.command),
-        Dialect::Resp2 | Dialect::Resp3 => Error::ExpireNotAnInteger,
-    })
+pub(super) fn time_argument(amount: &[u8]) -> Result<i64, Error> {
+    integer::parse(amount).ok_or(Error::ExpireNotAnInteger)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::command::spec::{Command, Flags};
 use crate::context::Context;
 use crate::error::Error;
 use crate::reply::Reply;
-use crate::request::{Dialect, Request};
+use crate::request::Request;
 
 const READ: Flags = Flags::READONLY.with(Flags::FAST);
 const WRITE: Flags = Flags::WRITE.with(Flags::FAST);
@@ -14,8 +14,8 @@ const WRITE: Flags = Flags::WRITE.with(Flags::FAST);
 #[rustfmt::skip] // A row is a paragraph.
 pub(super) const ROWS: &[Row] = &[
     on_shard(expire, Command {
-        name: "EXPIRE", args_min: 2, args_max: Command::MANY, flags: WRITE, needs: "key and seconds",
-        usage: "key seconds [NX | XX | GT | LT]",
+        name: "EXPIRE", args_min: 2, args_max: Command::MANY, flags: WRITE, positive_arg: Some(1),
+        needs: "key and seconds", usage: "key seconds [NX | XX | GT | LT]",
         summary: "Sets the TTL of a key in seconds", ..Command::OF_KEY
     }),
     on_shard(persist, Command {
@@ -32,8 +32,7 @@ pub(super) const ROWS: &[Row] = &[
     }),
 ];
 
-/// `EXPIRE key seconds [NX | XX | GT | LT]`. In RESP a deadline that has passed removes the key; the text
-/// protocol takes only times to come.
+/// `EXPIRE key seconds [NX | XX | GT | LT]`. A deadline that has passed removes the key.
 fn expire<'s>(context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     set_deadline(context, request, TimeUnit::Seconds)
 }
@@ -45,10 +44,8 @@ fn set_deadline<'s>(
 ) -> Result<Reply<'s>, Error> {
     let (key, now_ms) = (request.arg(0), context.now_ms());
     let condition = ExpireCondition::parse(request.args().skip(2))?;
-    let amount = time_argument(request, request.arg(1))?;
-    let in_range = |deadline_ms: &i64| request.dialect != Dialect::Text || *deadline_ms > now_ms as i64;
-    let deadline_ms = unit.deadline_ms(amount, now_ms).filter(in_range);
-    let deadline_ms = deadline_ms.ok_or(Error::InvalidExpire(request.command))?;
+    let amount = time_argument(request.arg(1))?;
+    let deadline_ms = unit.deadline_ms(amount, now_ms).ok_or(Error::InvalidExpire(request.command))?;
     let Some(found) = context.find(key) else { return Ok(Reply::Integer(0)) };
     let deadline_ms = u64::try_from(deadline_ms).unwrap_or(0);
     let before_ms = context.deadline_ms(found).map(|before_ms| context.due_ms(before_ms));
@@ -148,7 +145,6 @@ fn ttl_ms(mut context: Context<'_, '_>, key: &[u8]) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use crate::Dialect;
     use crate::commands::transcript;
 
     #[test]
@@ -226,26 +222,6 @@ mod tests {
             ("x AB", "UnsupportedOption([65, 66])"),
         ] {
             transcript::run(&format!("> SET a 1\nOK\n> EXPIRE a {arguments}\n{refusal}\n!\n> TTL a\n-1"));
-        }
-    }
-
-    #[test]
-    fn the_text_protocol_takes_only_times_to_come() {
-        for seconds in ["0", "-1", "ten", "1.5", "9223372036854775807"] {
-            let transcript = format!(
-                "> SET a x
-                 OK
-                 > EXPIRE a {seconds}
-                 InvalidExpire EXPIRE
-                 !
-                 > EXPIRE nope {seconds}
-                 InvalidExpire EXPIRE
-                 > SETEX a {seconds} y
-                 InvalidExpire SETEX
-                 > TTL a
-                 -1",
-            );
-            transcript::run_in(Dialect::Text, &transcript);
         }
     }
 

@@ -348,7 +348,7 @@ mod tests {
     use crate::clock::deadline_by_wall_clock;
     use crate::commands::transcript;
     use crate::request::SHARED_LEN_MIN;
-    use crate::{Change, Changes, Dialect, Reply, Request, Shard, Span, command, decode};
+    use crate::{Change, Changes, Reply, Request, Shard, Span, command, decode};
 
     #[test]
     fn get_returns_the_value_and_nil_without_one() {
@@ -456,14 +456,14 @@ mod tests {
         let memory = Bytes::from([b"a", &value[..]].concat());
         let spans = [Span { start: 0, len: 1 }, Span { start: 1, len: value.len() as u32 }];
         let mut shard = Shard::new([1, 2, 3, 4]);
-        let set = Request::in_memory(command::find(b"SET").unwrap(), Dialect::Resp2, &memory, &spans);
+        let set = Request::in_memory(command::find(b"SET").unwrap(), &memory, &spans);
         assert_eq!(shard.execute(&set, 1000, &mut Changes::default()), Reply::Ok);
         (shard, value)
     }
 
     fn execute<'s>(shard: &'s mut Shard, request: &str, changes: &mut Changes) -> Reply<'s> {
         let words: Vec<_> = request.split(' ').map(|word| word.as_bytes().to_vec()).collect();
-        transcript::execute(shard, Dialect::Resp2, &words, 1000, changes)
+        transcript::execute(shard, &words, 1000, changes)
     }
 
     #[test]

@@ -11,15 +11,10 @@
 //! Whatever a transcript does, its changes applied to an empty shard must give the same keys.
 
 use crate::clock::unix_deadline_ms;
-use crate::{Change, Changes, Dialect, Reply, Request, Shard, Span, command, decode};
-
-/// Runs a transcript against an empty shard, as RESP requests.
-pub(crate) fn run(transcript: &str) {
-    run_in(Dialect::Resp2, transcript);
-}
+use crate::{Change, Changes, Reply, Request, Shard, Span, command, decode};
 
 /// Runs a transcript against an empty shard.
-pub(crate) fn run_in(dialect: Dialect, transcript: &str) {
+pub(crate) fn run(transcript: &str) {
     let mut shard = Shard::new([1, 2, 3, 4]).with_value_len_max(1 << 16);
     let mut replica = Shard::new([5, 6, 7, 8]);
     let (mut now_ms, mut latest_ms) = (1000, 1000);
@@ -38,7 +33,7 @@ pub(crate) fn run_in(dialect: Dialect, transcript: &str) {
             assert_eq!(effects, expected.trim(), "changes of the request before line {line}");
         } else if let Some(request) = text.strip_prefix("> ") {
             let mut changes = Changes::default();
-            reply = shown(&execute(&mut shard, dialect, &words(request), now_ms, &mut changes));
+            reply = shown(&execute(&mut shard, &words(request), now_ms, &mut changes));
             let changes: Vec<_> = decode(changes.bytes()).map(Result::unwrap).collect();
             changes.iter().for_each(|change| replica.apply(change));
             effects = changes.iter().map(effect).collect::<Vec<_>>().join(", ");
@@ -52,7 +47,6 @@ pub(crate) fn run_in(dialect: Dialect, transcript: &str) {
 /// Runs one request.
 pub(crate) fn execute<'s>(
     shard: &'s mut Shard,
-    dialect: Dialect,
     words: &[Vec<u8>],
     now_ms: u64,
     changes: &mut Changes,
@@ -66,7 +60,7 @@ pub(crate) fn execute<'s>(
         spans.push(Span { start: start as u32, len: word.len() as u32 });
         start += word.len();
     }
-    shard.execute(&Request::new(row, dialect, &buffer, &spans[1..]), now_ms, changes)
+    shard.execute(&Request::new(row, &buffer, &spans[1..]), now_ms, changes)
 }
 
 /// All live keys with their values and deadlines, sorted.

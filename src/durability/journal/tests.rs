@@ -2,7 +2,7 @@
 
 use std::io;
 
-use shard::{Change, Dialect, Span};
+use shard::{Change, Span};
 use wal::Place;
 
 use super::*;
@@ -129,7 +129,7 @@ fn in_everysec_a_slow_sync_makes_those_wait_who_change_something() {
     let mut journal = journal(directory.path(), "everysec");
     let command = shard::command::find(b"SET").expect("a command");
     let args = [Span { start: 0, len: 3 }, Span { start: 3, len: 5 }];
-    let request = Request::new(command, Dialect::Text, b"keyvalue", &args);
+    let request = Request::new(command, b"keyvalue", &args);
     // One turn with one command; returns how many answers leave.
     let turn = |journal: &mut Journal, net: &mut Net, mesh: &mut Mesh, changed: bool| {
         if changed {

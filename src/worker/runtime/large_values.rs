@@ -11,7 +11,7 @@ use shard::{OwnedRequest, Request};
 use wal::{OsDisk, Staged};
 
 use super::ShardRuntime;
-use crate::mesh::RequestId;
+use crate::mesh::{Asker, RequestId};
 use crate::worker::turn::Turn;
 
 /// Values from this size on. What is smaller takes a few milliseconds at most.
@@ -25,8 +25,7 @@ pub(super) type Stagings = VecDeque<Staging>;
 
 /// A command whose value is being written.
 pub(super) struct Staging {
-    origin: usize,
-    request_id: RequestId,
+    asker: Asker,
     request: OwnedRequest,
     /// The value on its way; that of the first command only.
     staged: Option<Staged<OsDisk>>,
@@ -40,13 +39,13 @@ pub(in crate::worker) fn is_staged(request: &Request<'_>) -> bool {
 }
 
 impl ShardRuntime {
-    pub(in crate::worker) fn stage(&mut self, origin: usize, request_id: RequestId, request: OwnedRequest) {
-        self.stagings.push_back(Staging { origin, request_id, request, staged: None });
+    pub(in crate::worker) fn stage(&mut self, asker: Asker, request: OwnedRequest) {
+        self.stagings.push_back(Staging { asker, request, staged: None });
     }
 
     /// Drops the command of this worker's client that waits for its value. Returns whether it still did.
     pub(in crate::worker) fn unstage(&mut self, asker: (usize, RequestId)) -> bool {
-        let at = self.stagings.iter().position(|staging| (staging.origin, staging.request_id) == asker);
+        let at = self.stagings.iter().position(|staging| staging.asker.id() == asker);
         let Some(staging) = at.and_then(|at| self.stagings.remove(at)) else { return false };
         if staging.staged.is_some() {
             self.snapshotter.give_up_staged(&self.journal.log);
@@ -82,17 +81,17 @@ impl ShardRuntime {
         !self.stagings.is_empty()
     }
 
-    fn run_staged(&mut self, Staging { origin, request_id, request, staged }: Staging, turn: &mut Turn<'_>) {
+    fn run_staged(&mut self, Staging { asker, request, staged }: Staging, turn: &mut Turn<'_>) {
         let request = request.request();
         if self.has_to_wait(&request) {
             if staged.is_some() {
                 self.snapshotter.give_up_staged(&self.journal.log);
             }
-            return self.defer(origin, request_id, &request);
+            return self.defer(asker, &request);
         }
         // Its frame is the next one in the log.
         self.write_log(turn);
-        self.run_for(origin, request_id, &request, turn);
+        self.run_for(asker, &request, turn);
         if let Some(staged) = staged
             && !self.journal.seal_staged(staged)
         {

@@ -12,7 +12,7 @@ use shard::command::{Flags, Merge, Run};
 use shard::{Error, OwnedRequest, Reply, Request};
 
 use super::{Executed, ShardRuntime, give};
-use crate::mesh::{Mesh, RequestId};
+use crate::mesh::{Asker, Mesh, RequestId};
 use crate::protocol::{self, REQUEST_BYTES_MAX};
 use crate::worker::turn::Now;
 
@@ -41,8 +41,7 @@ pub(super) type LongReads = VecDeque<LongRead>;
 
 /// A read on its way.
 pub(super) struct LongRead {
-    origin: usize,
-    request_id: RequestId,
+    asker: Asker,
     request: OwnedRequest,
     /// How many of its keys were read.
     read: usize,
@@ -66,15 +65,14 @@ pub(in crate::worker) fn is_long_read(request: &Request<'_>) -> bool {
 }
 
 impl LongRead {
-    fn new(origin: usize, request_id: RequestId, request: &Request<'_>) -> LongRead {
+    fn new(asker: Asker, request: &Request<'_>) -> LongRead {
         let mut items = Vec::new();
         if let Run::Keys(Merge::ByKey) = request.command.run {
-            protocol::begin_list(request.arg_count(), request.dialect, &mut items);
+            protocol::begin_list(request.arg_count(), asker.dialect, &mut items);
         }
         let hashes = (request.arg_count() * HASHES_PER_KEY).min(HASHES_MAX);
         LongRead {
-            origin,
-            request_id,
+            asker,
             request: OwnedRequest::new(request),
             read: 0,
             seen: vec![0; hashes.div_ceil(64)].into(),
@@ -107,18 +105,13 @@ impl LongRead {
 }
 
 impl ShardRuntime {
-    pub(in crate::worker) fn begin_long_read(
-        &mut self,
-        origin: usize,
-        request_id: RequestId,
-        request: &Request<'_>,
-    ) {
-        self.long_reads.push_back(LongRead::new(origin, request_id, request));
+    pub(in crate::worker) fn begin_long_read(&mut self, asker: Asker, request: &Request<'_>) {
+        self.long_reads.push_back(LongRead::new(asker, request));
     }
 
     /// Drops a read of this worker's client. Returns whether it was still under way.
     pub(in crate::worker) fn drop_long_read(&mut self, asker: (usize, RequestId)) -> bool {
-        let at = self.long_reads.iter().position(|reading| (reading.origin, reading.request_id) == asker);
+        let at = self.long_reads.iter().position(|reading| reading.asker.id() == asker);
         at.and_then(|at| self.long_reads.remove(at)).is_some()
     }
 
@@ -173,7 +166,7 @@ impl ShardRuntime {
 
     /// Reads the next keys.
     fn read_on(&mut self, reading: &mut LongRead, now: Now, mesh: &mut Mesh) {
-        let LongRead { request, read, seen, hasher, seq, sum, items, error, .. } = reading;
+        let LongRead { asker, request, read, seen, hasher, seq, sum, items, error, .. } = reading;
         let request = request.request();
         let keys = request.args_from(*read, KEYS_PER_LOOK);
         *read += keys.arg_count();
@@ -185,7 +178,7 @@ impl ShardRuntime {
         match reply {
             Reply::Integer(count) => *sum += count,
             Reply::Array(values) => {
-                values.iter().for_each(|value| protocol::write_item(value, request.dialect, items));
+                values.iter().for_each(|value| protocol::write_item(value, asker.dialect, items));
             }
             Reply::Error(refused) => *error = Some(refused),
             _ => unreachable!("a read of several keys is answered by a sum or by items"),
@@ -197,13 +190,12 @@ impl ShardRuntime {
     }
 
     fn answer_long_read(&mut self, reading: LongRead, mesh: &mut Mesh) {
-        let LongRead { origin, request_id, request, seq, sum, items, error, .. } = reading;
+        let LongRead { asker, request, seq, sum, items, error, .. } = reading;
         let request = request.request();
-        let asker = (origin, request_id);
         match (error, request.command.run) {
             (Some(error), _) => give(&mut self.journal, seq, asker, mesh, &Reply::Error(error), &request),
             (None, Run::Keys(Merge::ByKey)) => {
-                self.journal.answer_bytes(seq, asker, mesh, |out| out.extend_from_slice(&items));
+                self.journal.answer_bytes(seq, asker.id(), mesh, |out| out.extend_from_slice(&items));
             }
             (None, _) => give(&mut self.journal, seq, asker, mesh, &Reply::Integer(sum), &request),
         }

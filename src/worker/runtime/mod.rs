@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use shard::analytics::query::{Query, Question};
 use shard::command::{Flags, Run};
-use shard::{AutoTtl, Clocks, Dialect, Error, OwnedRequest, Reply, Request, Scan, Shard};
+use shard::{AutoTtl, Clocks, Error, OwnedRequest, Reply, Request, Scan, Shard};
 use wal::{Log, Note, OsDisk};
 
 use super::turn::{Now, Turn};
@@ -26,7 +26,7 @@ use crate::durability::commit_delay::CommitSiblings;
 use crate::durability::journal::{Journal, Outcome};
 use crate::durability::snapshotter::Snapshotter;
 use crate::failure::Failure;
-use crate::mesh::{Answer, Mesh, Page, RequestId, TransactionId};
+use crate::mesh::{Answer, Asker, Mesh, Page, RequestId, TransactionId};
 use crate::metrics::Report;
 use crate::net::Net;
 use crate::shared::Shared;
@@ -104,7 +104,7 @@ pub(super) struct ShardRuntime {
 /// What waits for locks.
 enum Deferred {
     /// A command on one shard.
-    Request { origin: usize, request_id: RequestId, request: OwnedRequest },
+    Request { asker: Asker, request: OwnedRequest },
     /// A part of a transaction; see [`ShardRuntime::prepared`].
     Part(TransactionId),
     /// The snapshotter, for a moment without transactions.
@@ -119,8 +119,7 @@ struct Asked {
 
 /// A part of a walk over the shard's keys, on its way.
 struct Walking {
-    asker: (usize, RequestId),
-    dialect: Dialect,
+    asker: Asker,
     scan: Scan,
     /// How many keys are still to be visited, about.
     keys_left: usize,
@@ -143,17 +142,19 @@ pub(super) struct Executed<'s> {
 pub(super) fn give(
     journal: &mut Journal,
     seq: u64,
-    (origin, request_id): (usize, RequestId),
+    asker: Asker,
     mesh: &mut Mesh,
     reply: &Reply<'_>,
     request: &Request<'_>,
 ) {
     match reply {
         Reply::Error(error) => {
-            journal.answer(seq, origin, request_id, Answer::Failed(error.clone()), mesh);
+            journal.answer(seq, asker.worker, asker.request_id, Answer::Failed(error.clone()), mesh);
         }
         reply => {
-            journal.answer_bytes(seq, (origin, request_id), mesh, |out| write_reply(reply, request, out));
+            journal.answer_bytes(seq, asker.id(), mesh, |out| {
+                write_reply(reply, request, asker.dialect, out);
+            });
         }
     }
 }
@@ -298,9 +299,9 @@ impl ShardRuntime {
     }
 
     /// Has a request wait for a transaction.
-    pub(super) fn defer(&mut self, origin: usize, request_id: RequestId, request: &Request<'_>) {
+    pub(super) fn defer(&mut self, asker: Asker, request: &Request<'_>) {
         let (keys, exclusive) = self.locks_of(request);
-        let payload = Deferred::Request { origin, request_id, request: OwnedRequest::new(request) };
+        let payload = Deferred::Request { asker, request: OwnedRequest::new(request) };
         self.locks.wait(Waiter { keys, exclusive, payload, lock_for: None });
     }
 
@@ -314,58 +315,40 @@ impl ShardRuntime {
     }
 
     /// Runs a request for a worker, now or as soon as no transaction has its keys.
-    pub(super) fn take(
-        &mut self,
-        origin: usize,
-        request_id: RequestId,
-        request: &Request<'_>,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn take(&mut self, asker: Asker, request: &Request<'_>, turn: &mut Turn<'_>) {
         if let Some(error) = self.refusal(request) {
-            turn.mesh.to(origin).answer(request_id, Answer::Rejected(error));
+            turn.mesh.to(asker.worker).answer(asker.request_id, Answer::Rejected(error));
         } else if self.has_to_wait(request) {
-            self.defer(origin, request_id, request);
+            self.defer(asker, request);
         } else {
-            self.run_for(origin, request_id, request, turn);
+            self.run_for(asker, request, turn);
         }
     }
 
     /// As [`ShardRuntime::take`], for a request with a large argument.
-    pub(super) fn take_large(
-        &mut self,
-        origin: usize,
-        request_id: RequestId,
-        request: OwnedRequest,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn take_large(&mut self, asker: Asker, request: OwnedRequest, turn: &mut Turn<'_>) {
         if is_staged(&request.request()) && self.refusal(&request.request()).is_none() {
-            self.stage(origin, request_id, request);
+            self.stage(asker, request);
         } else {
-            self.take(origin, request_id, &request.request(), turn);
+            self.take(asker, &request.request(), turn);
         }
     }
 
     /// Runs a request for a worker.
-    pub(super) fn run_for(
-        &mut self,
-        origin: usize,
-        request_id: RequestId,
-        request: &Request<'_>,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn run_for(&mut self, asker: Asker, request: &Request<'_>, turn: &mut Turn<'_>) {
         if is_long_read(request) {
-            return self.begin_long_read(origin, request_id, request);
+            return self.begin_long_read(asker, request);
         }
         if let Some(error) = self.refusal(request) {
-            return turn.mesh.to(origin).answer(request_id, Answer::Rejected(error));
+            return turn.mesh.to(asker.worker).answer(asker.request_id, Answer::Rejected(error));
         }
         let Executed { reply, seq, journal, .. } = self.execute(request, turn.now, turn.mesh);
-        if let Some(value) = protocol::lone_value(&reply, request.dialect)
+        if let Some(value) = protocol::lone_value(&reply, asker.dialect)
             && !journal.holds_back(seq)
         {
-            return turn.mesh.to(origin).answer(request_id, Answer::Value(value.clone()));
+            return turn.mesh.to(asker.worker).answer(asker.request_id, Answer::Value(value.clone()));
         }
-        give(journal, seq, (origin, request_id), turn.mesh, &reply, request);
+        give(journal, seq, asker, turn.mesh, &reply, request);
     }
 
     /// Begins to answer a question about the use of keys.
@@ -376,20 +359,14 @@ impl ShardRuntime {
     }
 
     /// Begins a walk over about so many keys.
-    pub(super) fn begin_walk(
-        &mut self,
-        asker: (usize, RequestId),
-        dialect: Dialect,
-        scan: Scan,
-        keys: usize,
-    ) {
-        self.walks.push_back(Walking { asker, dialect, scan, keys_left: keys, page: Page::default() });
+    pub(super) fn begin_walk(&mut self, asker: Asker, scan: Scan, keys: usize) {
+        self.walks.push_back(Walking { asker, scan, keys_left: keys, page: Page::default() });
     }
 
     /// Ends what was asked for under this id, as far as it is still under way.
     pub(super) fn forget(&mut self, asker: (usize, RequestId), mesh: &mut Mesh) {
         let (origin, request_id) = asker;
-        if let Some(at) = self.walks.iter().position(|walk| walk.asker == asker) {
+        if let Some(at) = self.walks.iter().position(|walk| walk.asker.id() == asker) {
             self.walks.remove(at);
             mesh.to(origin).answer(request_id, Answer::Page(Box::default()));
         }
@@ -576,9 +553,9 @@ impl ShardRuntime {
         let mut steps = WALK_STEPS_PER_TURN;
         while steps > 0 {
             let Some(mut walk) = self.walks.pop_front() else { return false };
-            let Walking { dialect, scan, keys_left, page, .. } = &mut walk;
+            let Walking { asker, scan, keys_left, page } = &mut walk;
             let visited = self.shard.scan(scan, *keys_left, &mut steps, now.now_ms, |key| {
-                protocol::write_item(&Reply::bytes(key), *dialect, &mut page.items);
+                protocol::write_item(&Reply::bytes(key), asker.dialect, &mut page.items);
                 page.count += 1;
             });
             *keys_left = keys_left.saturating_sub(visited);
@@ -586,7 +563,7 @@ impl ShardRuntime {
                 self.walks.push_back(walk);
             } else {
                 page.next = scan.position();
-                let (seq, (origin, request_id)) = (self.journal.frame_behind_all(), walk.asker);
+                let (seq, (origin, request_id)) = (self.journal.frame_behind_all(), walk.asker.id());
                 let page = Answer::Page(Box::new(walk.page));
                 self.journal.answer(seq, origin, request_id, page, mesh);
             }

@@ -114,9 +114,7 @@ impl ShardRuntime {
         self.locks.release(transaction, &mut granted);
         for deferred in granted {
             match deferred {
-                Deferred::Request { origin, request_id, request } => {
-                    self.run_for(origin, request_id, &request.request(), turn);
-                }
+                Deferred::Request { asker, request } => self.run_for(asker, &request.request(), turn),
                 Deferred::Part(transaction) => self.locked(transaction, turn),
                 Deferred::Snapshotter => self.on_quiescence(turn),
             }

@@ -10,5 +10,6 @@ mod result;
 mod walk;
 
 pub use question::{COUNT_MAX, Question, Subject};
+pub use reply::Detail;
 pub use result::QueryResult;
 pub use walk::Query;

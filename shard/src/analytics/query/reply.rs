@@ -10,19 +10,27 @@ use crate::analytics::intervals::suggest;
 use crate::analytics::reuse::hit_ratio;
 use crate::error::{Error, InsufficientData};
 use crate::reply::Reply;
-use crate::request::Dialect;
 use crate::timestamp;
 
 /// The multiples of today's memory that CACHE-ADVICE tells about.
 const MULTIPLES: [(&str, f64); 5] = [("1/4", 0.25), ("1/2", 0.5), ("1", 1.0), ("2", 2.0), ("4", 4.0)];
 
+/// How much a reply tells where the question does not ask for an explanation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// What fits a line for people: of the hottest keys only counts, and an error says why no TTL can be suggested.
+    Brief,
+    /// Every field, for programs; null where no TTL can be suggested.
+    Full,
+}
+
 impl QueryResult {
     /// The reply to the question.
-    pub fn reply(mut self, question: &Question, dialect: Dialect) -> Reply<'static> {
+    pub fn reply(mut self, question: &Question, detail: Detail) -> Reply<'static> {
         self.prune(question);
         match question {
             Question::Hot { explain, .. } => {
-                let explain = *explain || dialect != Dialect::Text;
+                let explain = *explain || detail == Detail::Full;
                 Reply::Array(self.hot.iter().map(|hot| hot_reply(hot, explain)).collect())
             }
             Question::Cold { .. } => Reply::Array(self.cold.iter().map(cold_reply).collect()),
@@ -32,7 +40,7 @@ impl QueryResult {
                 self.prefixes.sort_by(|a, b| (b.bytes, &a.class.name).cmp(&(a.bytes, &b.class.name)));
                 Reply::Array(self.prefixes.iter().take(*count).map(prefix_reply).collect())
             }
-            Question::Ttl { target, explain, .. } => self.ttl_reply(*target, *explain, dialect),
+            Question::Ttl { target, explain, .. } => self.ttl_reply(*target, *explain, detail),
             Question::Cache => self.cache_reply(),
             Question::Anomalies => {
                 self.anomalies.sort_by(|(_, a), (_, b)| {
@@ -45,13 +53,13 @@ impl QueryResult {
         }
     }
 
-    fn ttl_reply(&self, target: f64, explain: bool, dialect: Dialect) -> Reply<'static> {
+    fn ttl_reply(&self, target: f64, explain: bool, detail: Detail) -> Reply<'static> {
         // Shards may know the key by different classes: the one with most to tell counts.
         let of_classes = self.intervals.iter().filter(|it| !it.of_key);
         let most = of_classes.max_by_key(|it| (it.class != OTHER, it.closed.count()));
         let Some(of_class) = most else {
             let refusal = InsufficientData::FewObservations { needed: 1, have: 0 };
-            return refused(refusal, None, explain, dialect);
+            return refused(refusal, None, explain, detail);
         };
         // The history of the key itself counts where it is long enough, else that of its class.
         let ask = |it: &Intervals| suggest(&it.closed, &it.open, target, it.watched_ms);
@@ -60,7 +68,7 @@ impl QueryResult {
         let (intervals, suggestion) = match by_key.map_or_else(|| ask(of_class).map(|it| (of_class, it)), Ok)
         {
             Ok(found) => found,
-            Err(refusal) => return refused(refusal, Some(&of_class.class), explain, dialect),
+            Err(refusal) => return refused(refusal, Some(&of_class.class), explain, detail),
         };
         let ttl_s = suggestion.ttl_s as i64;
         if !explain {
@@ -121,16 +129,10 @@ impl QueryResult {
     }
 }
 
-/// Without an explanation, RESP says null, and the text protocol the reason, which it has a line for.
-fn refused(
-    refusal: InsufficientData,
-    class: Option<&[u8]>,
-    explain: bool,
-    dialect: Dialect,
-) -> Reply<'static> {
-    match (explain, dialect) {
-        (false, Dialect::Text) => Reply::Error(Error::InsufficientData(refusal)),
-        (false, Dialect::Resp2 | Dialect::Resp3) => Reply::Nil,
+fn refused(refusal: InsufficientData, class: Option<&[u8]>, explain: bool, detail: Detail) -> Reply<'static> {
+    match (explain, detail) {
+        (false, Detail::Brief) => Reply::Error(Error::InsufficientData(refusal)),
+        (false, Detail::Full) => Reply::Nil,
         (true, _) => map([
             ("ttl", Reply::Nil),
             ("reason", text(refusal.to_string().as_bytes())),
