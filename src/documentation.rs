@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
-use shard::command::{TABLE, call};
 
 use crate::config::Config;
 
@@ -27,19 +26,6 @@ fn the_readme_shows_every_option_with_its_variable_and_default() {
             );
         }
     }
-}
-
-#[test]
-fn the_protocol_reference_shows_every_command_as_its_row_has_it() {
-    let reference = include_str!("../docs/protocol.md");
-    for row in TABLE {
-        let call = call(row).replace('|', "\\|");
-        let line = format!("| `{call}` | {} |", row.summary);
-        assert!(reference.lines().any(|shown| shown == line), "docs/protocol.md lacks this line: {line}");
-    }
-    let shown =
-        reference.lines().skip_while(|line| *line != "## Commands").filter(|line| line.starts_with("| `"));
-    assert_eq!(shown.count(), TABLE.len(), "docs/protocol.md shows a command that does not exist");
 }
 
 /// A line that the server may log: level, message, names of the fields, as a row of a table shows them.
