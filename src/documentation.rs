@@ -1,6 +1,9 @@
-//! Tests that keep the documents true: what the tables of options and commands hold, README and docs show.
+//! Tests that keep the documents true: what the table of options holds, what is logged and what errors say, the documents
+//! show.
 //!
 //! Holds no code of the server.
+
+mod errors;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
