@@ -13,19 +13,19 @@ use clap::CommandFactory;
 use crate::config::Config;
 
 #[test]
-fn the_readme_shows_every_option_with_its_variable_and_default() {
-    let readme = include_str!("../README.md");
+fn the_manual_shows_every_option_with_its_variable_and_default() {
+    let manual = include_str!("../docs/OPERATIONS.md");
     for arg in Config::command().get_arguments().filter(|arg| !arg.is_hide_set()) {
         let flag = arg.get_long().expect("every option has a flag");
         let variable = arg.get_env().and_then(|name| name.to_str()).expect("every option has a variable");
         let start = format!("| `--{flag}` | `{variable}` | ");
-        let row = readme.lines().find_map(|line| line.strip_prefix(start.as_str()));
-        let Some(row) = row else { panic!("README.md has no row that starts with {start}") };
+        let row = manual.lines().find_map(|line| line.strip_prefix(start.as_str()));
+        let Some(row) = row else { panic!("docs/OPERATIONS.md has no row that starts with {start}") };
         if let [default] = arg.get_default_values() {
             let default = format!("`{}` | ", default.display());
             assert!(
                 row.starts_with(&default),
-                "README.md shows another default of --{flag} than {default}: {row}"
+                "docs/OPERATIONS.md shows another default of --{flag} than {default}: {row}"
             );
         }
     }

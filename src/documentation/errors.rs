@@ -224,21 +224,21 @@ fn shown(section: &str, columns: usize) -> BTreeSet<Vec<String>> {
     .collect()
 }
 
-fn compare(section: &str, columns: usize, told: BTreeSet<Vec<String>>) {
+fn compare(section: &str, columns: usize, told: &BTreeSet<Vec<String>>) {
     let shown = shown(section, columns);
     let rows = |rows: Vec<&Vec<String>>| {
         rows.iter().map(|row| format!("| {} |\n", row.join(" | "))).collect::<String>()
     };
     let lacks = rows(told.difference(&shown).collect());
-    let invents = rows(shown.difference(&told).collect());
+    let invents = rows(shown.difference(told).collect());
     assert!(
         lacks.is_empty() && invents.is_empty(),
         "docs/ERRORS.md, \"{section}\", lacks\n{lacks}and shows what no source has\n{invents}"
     );
 }
 
-fn compare_sentences(section: &str, told: BTreeSet<String>) {
-    compare(section, 1, told.iter().map(|text| vec![cell(text)]).collect());
+fn compare_sentences(section: &str, told: &BTreeSet<String>) {
+    compare(section, 1, &told.iter().map(|text| vec![cell(text)]).collect());
 }
 
 /// A text as a cell of a table shows it.
@@ -257,7 +257,7 @@ fn every_error_of_a_command_is_explained() {
         });
         vec![text.clone(), if resp == text { "the same".to_owned() } else { resp }]
     });
-    compare("Replies to commands", 2, told.collect());
+    compare("Replies to commands", 2, &told.collect());
 }
 
 #[test]
@@ -267,21 +267,21 @@ fn every_error_that_ends_a_connection_is_explained() {
         error.write(Dialect::Resp2, &mut out);
         vec![cell(if out.is_empty() { "(no answer)" } else { std::str::from_utf8(&out).unwrap() })]
     });
-    compare("Errors that end the connection", 1, told.collect());
+    compare("Errors that end the connection", 1, &told.collect());
 }
 
 #[test]
 fn every_cause_and_remedy_of_a_refused_write_is_explained() {
     let mut told = sentences("src/durability/disk_health.rs", &["const SYNC_HANGS", "fn remedy"]);
     told.extend(sentences("src/worker/watchdog.rs", &["fn hangs_in_disk", "fn no_answer"]));
-    compare_sentences("Causes and remedies of the disk", told);
+    compare_sentences("Causes and remedies of the disk", &told);
 }
 
 #[test]
 fn every_reason_why_there_is_no_backup_is_explained() {
     let mut told = sentences("src/admin/backup.rs", &["impl std::fmt::Display for Failure"]);
     told.extend(texts_of("Failure::Place(").into_iter().map(with_dots).filter(|text| is_sentence(text)));
-    compare_sentences("Why a backup was not made", told);
+    compare_sentences("Why a backup was not made", &told);
 }
 
 #[test]
@@ -293,7 +293,7 @@ fn every_failure_of_a_start_is_explained() {
         "fn io_uring_remedy",
         "impl fmt::Display for Contradiction",
     ];
-    compare_sentences("Why a server does not start, or ends", sentences("src/failure.rs", &starts));
+    compare_sentences("Why a server does not start, or ends", &sentences("src/failure.rs", &starts));
 }
 
 #[test]
@@ -305,24 +305,24 @@ fn every_fault_of_the_files_is_explained() {
         "impl fmt::Display for Proof",
         "impl fmt::Display for Fault",
     ];
-    compare_sentences("What is wrong with the files", sentences("wal/src/error.rs", &starts));
+    compare_sentences("What is wrong with the files", &sentences("wal/src/error.rs", &starts));
 }
 
 #[test]
 fn every_usage_error_of_the_server_is_explained() {
     let mut told = sentences("src/config/units.rs", &["impl fmt::Display for InvalidValue"]);
     told.extend(sentences("src/config/mod.rs", &["impl fmt::Display for Contradiction", "fn explained"]));
-    compare_sentences("Usage errors", told);
+    compare_sentences("Usage errors", &told);
 }
 
 #[test]
 fn every_error_of_the_tools_is_explained() {
-    compare_sentences("The tools", sentences("src/tools/mod.rs", &["impl fmt::Display for ToolError"]));
-    compare_sentences("kvlite health", sentences("src/health.rs", &["impl fmt::Display for Trouble"]));
+    compare_sentences("The tools", &sentences("src/tools/mod.rs", &["impl fmt::Display for ToolError"]));
+    compare_sentences("kvlite health", &sentences("src/health.rs", &["impl fmt::Display for Trouble"]));
     let mut told = sentences("src/bench/options.rs", &["impl fmt::Display for InvalidWork"]);
     told.extend(sentences("src/bench/options.rs", &["impl fmt::Display for Contradiction"]));
     told.extend(sentences("src/bench/mod.rs", &["impl fmt::Display for Failure"]));
-    compare_sentences("kvlite bench", told);
+    compare_sentences("kvlite bench", &told);
 }
 
 #[test]
