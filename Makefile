@@ -8,7 +8,7 @@ FAULT_ROUNDS ?= 40
 DAMAGE_CASES ?= 2000
 FUZZ_CASES ?= 20000
 
-.PHONY: build deb run test test-epoll sim crash damage faults fuzz bench bench-instructions bench-server bench-peers analytics-quality fmt lint check
+.PHONY: api-reference build deb run test test-epoll sim crash damage faults fuzz bench bench-instructions bench-server bench-peers analytics-quality fmt lint check
 
 build: ## the release binary: target/release/kvlite
 	$(CARGO) build --release
@@ -45,6 +45,9 @@ faults: ## a disk that fails, hangs, tears and loses writes; options: make fault
 		echo "SKIPPED: /dev/fuse cannot be opened, so there can be no disk that fails on command" >&2; \
 		echo "remedy: run as root, modprobe fuse, in a container --device /dev/fuse --cap-add SYS_ADMIN" >&2; }
 	KVLITE_CRASH_ROUNDS=$(FAULT_ROUNDS) $(CARGO) test --profile sim --test faults -- --nocapture --test-threads=2
+
+api-reference: ## docs/API_REFERENCE.md anew, after a change to a command or to a reply
+	KVLITE_ACCEPT=1 $(CARGO) test --test integration api_reference
 
 bench: ## the micro-benchmarks, some three minutes, in nanoseconds and instructions; a choice: make bench ARGS="'GET hit'"
 	$(CARGO) bench --workspace --bench append --bench execute --bench protocol -- $(ARGS)

@@ -21,6 +21,7 @@ use harness::{client, http, process, random, service_manager, words};
 mod transcript; // request -> reply, in lines of text
 
 // What one client sees.
+mod api_reference; // docs/API_REFERENCE.md: the example of every command, as it is answered
 mod commands; // every command on both protocols, 1, 2 and 5 shards
 mod text_protocol_golden; // the replies that existing clients rely on
 mod values; // sizes from nothing to 64 MiB, every byte, sent in any pieces

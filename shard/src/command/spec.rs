@@ -32,6 +32,11 @@ pub struct Command {
     pub usage: &'static str,
     /// What it does, in one sentence without a full stop.
     pub summary: &'static str,
+    /// Requests as the documentation shows them, a line each, the earlier ones to set up what the last ones show. One
+    /// behind `resp: ` is for the Redis protocol alone. Empty for a container that does nothing without a subcommand.
+    pub example: &'static str,
+    /// How the time that it takes grows.
+    pub complexity: &'static str,
     /// Its place in the table, and that of its subcommands.
     pub(crate) place: Place,
 }
@@ -64,6 +69,8 @@ impl Command {
         needs: "key",
         usage: "key",
         summary: "",
+        example: "",
+        complexity: "",
         place: Place { index: 0, first_subcommand: 0, subcommand_count: 0 },
     };
 

@@ -66,7 +66,7 @@ fn of_server<'s>(_context: Context<'s, '_>, request: &Request<'_>) -> Result<Rep
     unreachable!("the server answers {}", request.command.full_name())
 }
 
-const SORTED: [Row; ROW_COUNT] = {
+static SORTED: [Row; ROW_COUNT] = {
     assert!(ROW_COUNT < NO_ROW as usize);
     let mut rows = [super::row::on_server(Command::OF_KEY); ROW_COUNT];
     let (mut count, mut family) = (0, 0);
@@ -223,7 +223,7 @@ const fn index_place(name: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::spec::{Flags, Keys, Run};
+    use crate::command::spec::{Flags, Keys, Run, Server};
     use crate::request::Span;
 
     #[test]
@@ -323,6 +323,21 @@ mod tests {
             assert!(is_of_server || row.has(Flags::WRITE) || row.has(Flags::READONLY), "{name}");
             assert!(!row.has(Flags::STORES_ARG) || row.has(Flags::WRITE) && row.run == Run::Key, "{name}");
             assert!(!row.summary.is_empty() && !row.summary.ends_with('.'), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example_of_its_own() {
+        for row in rows() {
+            let name = row.full_name().replace('|', " ").to_uppercase();
+            let is_asked = |line: &str| {
+                let line = line.strip_prefix("resp: ").unwrap_or(line);
+                line.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+            };
+            // What a container answers without a subcommand is that it needs one.
+            let does_nothing = row.run == Run::Server(Server::Container);
+            assert_eq!(row.example.lines().any(is_asked), !does_nothing, "{name}: {:?}", row.example);
+            assert_eq!(row.complexity.is_empty(), does_nothing, "{name}: {:?}", row.complexity);
         }
     }
 }

@@ -19,7 +19,9 @@ const fn about(topic: Topic) -> Command {
 pub(super) const ROWS: &[Row] = &[
     on_shard(analyze, Command {
         name: "ANALYZE", flags: Flags::READONLY, text_form: TextForm::Fields,
-        summary: "Tells how a key has been used", ..Command::OF_KEY
+        summary: "Tells how a key has been used",
+        example: "SET greeting hello\nGET greeting\nANALYZE greeting", complexity: "O(1)",
+        ..Command::OF_KEY
     }),
     container(Command {
         name: "ANALYTICS", flags: Flags::ADMIN, needs: "STATUS or RESET",
@@ -27,38 +29,56 @@ pub(super) const ROWS: &[Row] = &[
     }, &[
         on_server(Command {
             name: "RESET", flags: Flags::ADMIN,
-            summary: "Forgets what is known of the use of the keys", ..about(Topic::Reset)
+            summary: "Forgets what is known of the use of the keys",
+            example: "ANALYTICS RESET", complexity: "O(1)",
+            ..about(Topic::Reset)
         }),
         on_server(Command {
             name: "STATUS", flags: Flags::ADMIN, text_form: TextForm::Fields,
-            summary: "Tells how much is known of the use of the keys", ..about(Topic::Status)
+            summary: "Tells how much is known of the use of the keys",
+            example: "ANALYTICS STATUS", complexity: "O(1)",
+            ..about(Topic::Status)
         }),
     ]),
     on_server(Command {
         name: "ANOMALIES", text_form: TextForm::Sentences,
-        summary: "Tells which rates, ratios and keys are not as usual, and since when", ..about(Topic::Anomalies)
+        summary: "Tells which rates, ratios and keys are not as usual, and since when",
+        example: "ANOMALIES", complexity: "O(1)",
+        ..about(Topic::Anomalies)
     }),
     on_server(Command {
         name: "CACHE-ADVICE",
-        summary: "Tells the hit ratio to expect with less and with more memory", ..about(Topic::CacheAdvice)
+        summary: "Tells the hit ratio to expect with less and with more memory",
+        example: "SET greeting hello\nCACHE-ADVICE", complexity: "O(1)",
+        ..about(Topic::CacheAdvice)
     }),
     on_server(Command {
         name: "COLDKEYS", args_min: 1, args_max: 2, needs: "seconds", usage: "seconds [count]",
-        summary: "Lists the largest keys that have not been used for so long", ..about(Topic::Coldkeys)
+        summary: "Lists the largest keys that have not been used for so long",
+        example: "MSET small 1 large 123456789\nCOLDKEYS 0 1", complexity: "O(n), n keys in all",
+        ..about(Topic::Coldkeys)
     }),
     on_server(Command {
         name: "HOTKEYS", args_max: Command::MANY, needs: "at most a count",
         usage: "[count] [BY reads | writes | bytes] [TOTAL] [EXPLAIN]",
-        summary: "Lists the keys that are used most", ..about(Topic::Hotkeys)
+        summary: "Lists the keys that are used most",
+        example: "MSET a 1 b 2\nGET a\nHOTKEYS 1\nHOTKEYS 1 BY reads TOTAL",
+        complexity: "O(1); with TOTAL O(n), n keys in all",
+        ..about(Topic::Hotkeys)
     }),
     on_server(Command {
         name: "PREFIXES", args_max: 1, needs: "at most a count", usage: "[count]",
-        summary: "Lists the classes of keys, such as user:*, with their size and use", ..about(Topic::Prefixes)
+        summary: "Lists the classes of keys, such as user:*, with their size and use",
+        example: "MSET user:1 ada user:2 alan\nPREFIXES", complexity: "O(n), n keys in all",
+        ..about(Topic::Prefixes)
     }),
     on_server(Command {
         name: "SUGGEST-TTL", args_min: 1, args_max: Command::MANY, needs: "key",
         usage: "key | CLASS name [TARGET share] [EXPLAIN] [APPLY]",
-        summary: "Suggests a TTL in seconds that keeps most re-accesses hits", ..about(Topic::SuggestTtl)
+        summary: "Suggests a TTL in seconds that keeps most re-accesses hits",
+        example: "SET greeting hello\nSUGGEST-TTL greeting\nSUGGEST-TTL greeting EXPLAIN",
+        complexity: "O(1); with EXPLAIN O(n), n keys in all",
+        ..about(Topic::SuggestTtl)
     }),
 ];
 

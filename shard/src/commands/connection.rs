@@ -25,53 +25,77 @@ pub(super) const ROWS: &[Row] = &[
         ..Command::container(Group::Connection)
     }, &[
         on_server(Command {
-            name: "GETNAME", flags: CLIENT, summary: "Returns the name of this connection", ..of(Server::ClientGetname)
+            name: "GETNAME", flags: CLIENT, summary: "Returns the name of this connection",
+            example: "CLIENT SETNAME cart\nCLIENT GETNAME", complexity: "O(1)",
+            ..of(Server::ClientGetname)
         }),
         on_server(Command {
-            name: "ID", flags: CLIENT, summary: "Returns the number of this connection", ..of(Server::ClientId)
+            name: "ID", flags: CLIENT, summary: "Returns the number of this connection",
+            example: "CLIENT ID", complexity: "O(1)",
+            ..of(Server::ClientId)
         }),
         on_server(Command {
-            name: "INFO", flags: CLIENT, summary: "Describes this connection", ..of(Server::ClientInfo)
+            name: "INFO", flags: CLIENT, summary: "Describes this connection",
+            example: "CLIENT INFO", complexity: "O(1)",
+            ..of(Server::ClientInfo)
         }),
         on_server(Command {
             name: "LIST", args_max: Command::MANY, flags: CLIENT.with(Flags::ADMIN),
-            summary: "Describes all connections", ..of(Server::ClientList)
+            summary: "Describes all connections",
+            example: "CLIENT LIST", complexity: "O(n), n clients",
+            ..of(Server::ClientList)
         }),
         on_server(Command {
             name: "SETINFO", args_min: 2, args_max: 2, flags: CLIENT, usage: "attribute value",
-            summary: "Notes the library of the client and its version", ..of(Server::ClientSetinfo)
+            summary: "Notes the library of the client and its version",
+            example: "CLIENT SETINFO lib-name shop", complexity: "O(1)",
+            ..of(Server::ClientSetinfo)
         }),
         on_server(Command {
             name: "SETNAME", args_min: 1, args_max: 1, flags: CLIENT, usage: "name",
-            summary: "Gives this connection a name", ..of(Server::ClientSetname)
+            summary: "Gives this connection a name",
+            example: "CLIENT SETNAME cart", complexity: "O(1)",
+            ..of(Server::ClientSetname)
         }),
     ]),
     on_server(Command {
         name: "ECHO", args_min: 1, args_max: 1, flags: FAST,
         rest_of_line: Some(0), needs: "message", usage: "message",
-        summary: "Returns its argument", ..of(Server::Echo)
+        summary: "Returns its argument",
+        example: "ECHO hello", complexity: "O(1)",
+        ..of(Server::Echo)
     }),
     on_server(Command {
         name: "HELLO", args_max: Command::MANY, flags: ANY_TIME, needs: "a protocol version",
         usage: "[2 | 3 [SETNAME name]]",
-        summary: "Switches the protocol version and describes the server", ..of(Server::Hello)
+        summary: "Switches the protocol version and describes the server",
+        example: "HELLO 3", complexity: "O(1)",
+        ..of(Server::Hello)
     }),
     on_server(Command {
         name: "PING", args_max: 1, flags: FAST, rest_of_line: Some(0),
         needs: "at most one message", usage: "[message]",
-        summary: "Returns PONG, or its argument", ..of(Server::Ping)
+        summary: "Returns PONG, or its argument",
+        example: "PING\nPING hello", complexity: "O(1)",
+        ..of(Server::Ping)
     }),
     on_server(Command {
         name: "QUIT", args_max: Command::MANY, flags: ANY_TIME.with(Flags::NOT_QUEUED),
-        summary: "Closes the connection", ..of(Server::Quit)
+        summary: "Closes the connection",
+        example: "QUIT", complexity: "O(1)",
+        ..of(Server::Quit)
     }),
     on_server(Command {
         name: "RESET", flags: ANY_TIME.with(Flags::NOT_QUEUED),
-        summary: "Takes the connection back to the state of a new one", ..of(Server::Reset)
+        summary: "Takes the connection back to the state of a new one",
+        example: "CLIENT SETNAME cart\nRESET\nCLIENT GETNAME", complexity: "O(1)",
+        ..of(Server::Reset)
     }),
     on_server(Command {
         name: "SELECT", args_min: 1, args_max: 1, flags: FAST,
         needs: "database index", usage: "0",
-        summary: "Selects the database, of which there is one", ..of(Server::Select)
+        summary: "Selects the database, of which there is one",
+        example: "SELECT 0\nSELECT 1", complexity: "O(1)",
+        ..of(Server::Select)
     }),
 ];

@@ -19,19 +19,33 @@ const COUNTER: Command = Command {
 
 #[rustfmt::skip] // A row is a paragraph.
 pub(super) const ROWS: &[Row] = &[
-    on_shard(decr, Command { name: "DECR", summary: "Subtracts one from the integer value of a key", ..COUNTER }),
+    on_shard(decr, Command {
+        name: "DECR", summary: "Subtracts one from the integer value of a key",
+        example: "SET stock 10\nDECR stock", complexity: "O(1)",
+        ..COUNTER
+    }),
     on_shard(decrby, Command {
         name: "DECRBY", args_min: 2, args_max: 2, needs: "key and decrement", usage: "key decrement",
-        summary: "Subtracts a number from the integer value of a key", ..COUNTER
+        summary: "Subtracts a number from the integer value of a key",
+        example: "SET stock 10\nDECRBY stock 3", complexity: "O(1)",
+        ..COUNTER
     }),
-    on_shard(incr, Command { name: "INCR", summary: "Adds one to the integer value of a key", ..COUNTER }),
+    on_shard(incr, Command {
+        name: "INCR", summary: "Adds one to the integer value of a key",
+        example: "INCR visits\nINCR visits", complexity: "O(1)",
+        ..COUNTER
+    }),
     on_shard(incrby, Command {
         name: "INCRBY", args_min: 2, args_max: 2, needs: "key and increment", usage: "key increment",
-        summary: "Adds a number to the integer value of a key", ..COUNTER
+        summary: "Adds a number to the integer value of a key",
+        example: "INCRBY visits 10\nINCRBY visits -3", complexity: "O(1)",
+        ..COUNTER
     }),
     on_shard(incrbyfloat, Command {
         name: "INCRBYFLOAT", args_min: 2, args_max: 2, needs: "key and increment", usage: "key increment",
-        summary: "Adds a number to the value of a key, a float", ..COUNTER
+        summary: "Adds a number to the value of a key, a float",
+        example: "SET price 10.50\nINCRBYFLOAT price 0.1", complexity: "O(1)",
+        ..COUNTER
     }),
 ];
 

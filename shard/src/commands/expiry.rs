@@ -16,19 +16,28 @@ pub(super) const ROWS: &[Row] = &[
     on_shard(expire, Command {
         name: "EXPIRE", args_min: 2, args_max: Command::MANY, flags: WRITE, positive_arg: Some(1),
         needs: "key and seconds", usage: "key seconds [NX | XX | GT | LT]",
-        summary: "Sets the TTL of a key in seconds", ..Command::OF_KEY
+        summary: "Sets the TTL of a key in seconds",
+        example: "SET greeting hello\nEXPIRE greeting 60\nEXPIRE greeting 30 GT\nTTL greeting",
+        complexity: "O(1)",
+        ..Command::OF_KEY
     }),
     on_shard(persist, Command {
         name: "PERSIST", flags: WRITE,
-        summary: "Removes the TTL of a key", ..Command::OF_KEY
+        summary: "Removes the TTL of a key",
+        example: "SETEX greeting 60 hello\nPERSIST greeting\nTTL greeting", complexity: "O(1)",
+        ..Command::OF_KEY
     }),
     on_shard(pttl, Command {
         name: "PTTL", flags: READ,
-        summary: "Returns the TTL of a key in milliseconds", ..Command::OF_KEY
+        summary: "Returns the TTL of a key in milliseconds",
+        example: "SETEX greeting 60 hello\nPTTL greeting\nPTTL nothing", complexity: "O(1)",
+        ..Command::OF_KEY
     }),
     on_shard(ttl, Command {
         name: "TTL", flags: READ,
-        summary: "Returns the TTL of a key in seconds", ..Command::OF_KEY
+        summary: "Returns the TTL of a key in seconds",
+        example: "SETEX greeting 60 hello\nTTL greeting\nTTL nothing", complexity: "O(1)",
+        ..Command::OF_KEY
     }),
 ];
 

@@ -23,26 +23,46 @@ const DEL: Command = Command {
 
 #[rustfmt::skip] // A row is a paragraph.
 pub(super) const ROWS: &[Row] = &[
-    on_shard(del, Command { text_form: TextForm::OkOrNotFound, ..DEL }),
-    on_shard(del, Command { name: "DELETE", text_form: TextForm::OkOrNotFound, ..DEL }),
-    on_shard(del, Command { name: "MDEL", needs: "at least one key", ..DEL }),
+    on_shard(del, Command {
+        name: "DEL", text_form: TextForm::OkOrNotFound,
+        example: "MSET a 1 b 2\nDEL a b nothing\nDEL nothing", complexity: "O(n), n keys named",
+        ..DEL
+    }),
+    on_shard(del, Command {
+        name: "DELETE", text_form: TextForm::OkOrNotFound,
+        example: "MSET a 1 b 2\nDELETE a\nDELETE nothing", complexity: "O(n), n keys named",
+        ..DEL
+    }),
+    on_shard(del, Command {
+        name: "MDEL", needs: "at least one key",
+        example: "MSET a 1 b 2\nMDEL a b nothing", complexity: "O(n), n keys named",
+        ..DEL
+    }),
     on_shard(exists, Command {
         name: "EXISTS", flags: Flags::READONLY.with(Flags::FAST).with(Flags::LISTS),
-        summary: "Returns how many of the keys exist", ..OF_KEYS
+        summary: "Returns how many of the keys exist",
+        example: "MSET a 1 b 2\nEXISTS a b nothing", complexity: "O(n), n keys named",
+        ..OF_KEYS
     }),
     on_server(Command {
         name: "KEYS", args_min: 1, args_max: 1, flags: Flags::READONLY, needs: "pattern", usage: "pattern",
-        summary: "Returns the keys that match a glob pattern", ..Command::of_server(Server::Keys, Group::Generic)
+        summary: "Returns the keys that match a glob pattern",
+        example: "MSET user:1 ada cart:1 book\nKEYS user:*", complexity: "O(n), n keys in all",
+        ..Command::of_server(Server::Keys, Group::Generic)
     }),
     on_server(Command {
         name: "SCAN", args_min: 1, args_max: Command::MANY, flags: Flags::READONLY, needs: "cursor",
         usage: "cursor [MATCH pattern] [COUNT count] [TYPE type]",
-        summary: "Returns some keys and the cursor at which to go on", ..Command::of_server(Server::Scan, Group::Generic)
+        summary: "Returns some keys and the cursor at which to go on",
+        example: "MSET user:1 ada cart:1 book\nSCAN 0 MATCH user:* COUNT 100",
+        complexity: "O(n), n the COUNT; a whole walk O(n), n keys in all",
+        ..Command::of_server(Server::Scan, Group::Generic)
     }),
     on_server(Command {
         name: "WAITAOF", args_min: 3, args_max: 3, flags: Flags::NOSCRIPT,
         needs: "numlocal, numreplicas and timeout", usage: "numlocal numreplicas timeout",
         summary: "Returns once everything acknowledged before it is on disk, or the timeout in milliseconds is over",
+        example: "SET greeting hello\nWAITAOF 1 0 0", complexity: "O(1), and a wait for the disk",
         ..Command::of_server(Server::Waitaof, Group::Generic)
     }),
 ];

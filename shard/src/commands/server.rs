@@ -36,45 +36,67 @@ pub(super) const ROWS: &[Row] = &[
         name: "BACKUP", args_min: 1, args_max: 1, text_form: TextForm::Fields, rest_of_line: Some(0),
         needs: "path", usage: "path",
         summary: "Copies all shards as of one moment below --backup-dir, and returns once that is on disk",
+        example: "SET greeting hello\nBACKUP monday", complexity: "O(n), n bytes of data",
         ..of(Server::Backup)
     }),
     on_server(Command {
         name: "BGREWRITEAOF", flags: SAVES,
-        summary: "Begins what COMPACT does and returns at once", ..of(Server::Bgrewriteaof)
+        summary: "Begins what COMPACT does and returns at once",
+        example: "BGREWRITEAOF", complexity: "O(1); the snapshot O(n), n keys in all",
+        ..of(Server::Bgrewriteaof)
     }),
     on_server(Command {
         name: "BGSAVE", args_max: 1, flags: SAVES, needs: "at most SCHEDULE", usage: "[SCHEDULE]",
-        summary: "Begins what COMPACT does and returns at once", ..of(Server::Bgsave)
+        summary: "Begins what COMPACT does and returns at once",
+        example: "BGSAVE", complexity: "O(1); the snapshot O(n), n keys in all",
+        ..of(Server::Bgsave)
     }),
-    on_shard(clear, Command { name: "CLEAR", args_max: 1, usage: "", ..CLEAR }),
+    on_shard(clear, Command {
+        name: "CLEAR", args_max: 1, usage: "",
+        example: "SET greeting hello\nCLEAR\nDBSIZE", complexity: "O(1)",
+        ..CLEAR
+    }),
     container(Command {
         name: "COMMAND", args_max: Command::MANY, flags: REPORTS,
-        summary: "Describes the commands of the server", ..of(Server::Command)
+        summary: "Describes the commands of the server",
+        example: "COMMAND", complexity: "O(n), n commands",
+        ..of(Server::Command)
     }, &[
         on_server(Command {
-            name: "COUNT", flags: REPORTS, summary: "Returns the number of commands", ..of(Server::CommandCount)
+            name: "COUNT", flags: REPORTS, summary: "Returns the number of commands",
+            example: "COMMAND COUNT", complexity: "O(1)",
+            ..of(Server::CommandCount)
         }),
         on_server(Command {
             name: "DOCS", args_max: Command::MANY, flags: REPORTS.with(Flags::LISTS), usage: "[name ...]",
-            summary: "Returns what the documentation says of commands", ..of(Server::CommandDocs)
+            summary: "Returns what the documentation says of commands",
+            example: "COMMAND DOCS get", complexity: "O(n), n commands named",
+            ..of(Server::CommandDocs)
         }),
         on_server(Command {
             name: "INFO", args_max: Command::MANY, flags: REPORTS.with(Flags::LISTS), usage: "[name ...]",
-            summary: "Returns arity, flags and keys of commands", ..of(Server::CommandInfo)
+            summary: "Returns arity, flags and keys of commands",
+            example: "COMMAND INFO get", complexity: "O(n), n commands named",
+            ..of(Server::CommandInfo)
         }),
         on_server(Command {
             name: "LIST", args_max: Command::MANY, flags: REPORTS,
-            summary: "Returns the names of the commands", ..of(Server::CommandList)
+            summary: "Returns the names of the commands",
+            example: "COMMAND LIST", complexity: "O(n), n commands",
+            ..of(Server::CommandList)
         }),
     ]),
     container(Command {
         name: "COMPACT", args_max: Command::MANY, text_form: TextForm::Fields, needs: "at most WHEN",
         summary: "Writes a snapshot of every shard and drops the log that it replaces, or says when that will happen",
+        example: "SET greeting hello\nCOMPACT", complexity: "O(n), n keys in all",
         ..of(Server::Compact)
     }, &[
         on_server(Command {
             name: "WHEN", text_form: TextForm::Fields,
-            summary: "Says when the log will be compacted", ..of(Server::CompactWhen)
+            summary: "Says when the log will be compacted",
+            example: "COMPACT WHEN", complexity: "O(1)",
+            ..of(Server::CompactWhen)
         }),
     ]),
     container(Command {
@@ -84,34 +106,57 @@ pub(super) const ROWS: &[Row] = &[
     }, &[
         on_server(Command {
             name: "GET", args_min: 1, args_max: Command::MANY, flags: CONFIGURES.with(Flags::LISTS),
-            usage: "option [option ...]", summary: "Shows options of the server", ..of(Server::ConfigGet)
+            usage: "option [option ...]", summary: "Shows options of the server",
+            example: "CONFIG GET sync-mode\nCONFIG GET ttl-*", complexity: "O(n), n options",
+            ..of(Server::ConfigGet)
         }),
         on_server(Command {
             name: "SET", args_min: 2, args_max: 2, flags: CONFIGURES, usage: "auto-ttl pairs",
-            summary: "Changes the option that can change", ..of(Server::ConfigSet)
+            summary: "Changes the option that can change",
+            example: "CONFIG SET auto-ttl \"session:* 1h\"\nSET session:1 ada\nTTL session:1",
+            complexity: "O(1)",
+            ..of(Server::ConfigSet)
         }),
     ]),
     on_shard(dbsize, Command {
         name: "DBSIZE", args_max: 0, flags: Flags::READONLY.with(Flags::FAST), run: Run::EveryShard(Merge::Sum),
-        usage: "", summary: "Returns the number of keys", ..CLEAR
+        usage: "", summary: "Returns the number of keys",
+        example: "SET greeting hello\nDBSIZE", complexity: "O(1)",
+        ..CLEAR
     }),
-    on_shard(clear, Command { name: "FLUSHALL", ..CLEAR }),
-    on_shard(clear, Command { name: "FLUSHDB", ..CLEAR }),
+    on_shard(clear, Command {
+        name: "FLUSHALL",
+        example: "SET greeting hello\nFLUSHALL\nDBSIZE", complexity: "O(1)",
+        ..CLEAR
+    }),
+    on_shard(clear, Command {
+        name: "FLUSHDB",
+        example: "SET greeting hello\nFLUSHDB\nDBSIZE", complexity: "O(1)",
+        ..CLEAR
+    }),
     on_server(Command {
         name: "HEALTH", flags: REPORTS,
-        summary: "Returns the state of the server as a line of JSON", ..of(Server::Health)
+        summary: "Returns the state of the server as a line of JSON",
+        example: "HEALTH", complexity: "O(1)",
+        ..of(Server::Health)
     }),
     on_server(Command {
         name: "INFO", args_max: Command::MANY, flags: REPORTS, text_form: TextForm::Fields, usage: "[section ...]",
-        summary: "Describes the server and its counters", ..of(Server::Info)
+        summary: "Describes the server and its counters",
+        example: "SET greeting hello\nINFO keyspace", complexity: "O(1)",
+        ..of(Server::Info)
     }),
     on_server(Command {
         name: "KVLITE.SYNC",
-        summary: "Returns once everything acknowledged before it is on disk", ..of(Server::Sync)
+        summary: "Returns once everything acknowledged before it is on disk",
+        example: "SET greeting hello\nKVLITE.SYNC", complexity: "O(1), and a wait for the disk",
+        ..of(Server::Sync)
     }),
     on_server(Command {
         name: "LASTSAVE", flags: REPORTS.with(Flags::FAST),
-        summary: "Returns the Unix time of the last snapshot of all shards, or of the start", ..of(Server::Lastsave)
+        summary: "Returns the Unix time of the last snapshot of all shards, or of the start",
+        example: "LASTSAVE", complexity: "O(1)",
+        ..of(Server::Lastsave)
     }),
     container(Command {
         name: "MEMORY", needs: "STATS, or USAGE and a key",
@@ -120,35 +165,48 @@ pub(super) const ROWS: &[Row] = &[
     }, &[
         on_server(Command {
             name: "STATS", flags: Flags::NONE, text_form: TextForm::Fields,
-            summary: "Tells what the memory is used for", ..of(Server::MemoryStats)
+            summary: "Tells what the memory is used for",
+            example: "MEMORY STATS", complexity: "O(1)",
+            ..of(Server::MemoryStats)
         }),
         on_shard(memory_usage, Command {
             name: "USAGE", group: Group::Server, args_max: Command::MANY, flags: Flags::READONLY, usage: "key [SAMPLES count]",
-            summary: "Tells how many bytes of memory a key takes", ..Command::OF_KEY
+            summary: "Tells how many bytes of memory a key takes",
+            example: "SET greeting hello\nMEMORY USAGE greeting", complexity: "O(1)",
+            ..Command::OF_KEY
         }),
     ]),
     on_server(Command {
         name: "PSYNC", args_min: 2, args_max: Command::MANY,
         flags: REPLICATES.with(Flags::NO_ASYNC_LOADING).with(Flags::NO_MULTI),
         needs: "a replication id and an offset", usage: "replicationid offset",
-        summary: "Is refused: there is no replication yet", ..of(Server::Replication)
+        summary: "Is refused: there is no replication yet",
+        example: "PSYNC ? -1", complexity: "O(1)",
+        ..of(Server::Replication)
     }),
     on_server(Command {
         name: "REPLCONF", args_max: Command::MANY, flags: REPLICATES.with(Flags::ALLOW_BUSY),
         usage: "[option value ...]",
-        summary: "Is refused: there is no replication yet", ..of(Server::Replication)
+        summary: "Is refused: there is no replication yet",
+        example: "REPLCONF listening-port 6380", complexity: "O(1)",
+        ..of(Server::Replication)
     }),
     on_server(Command {
         name: "SAVE", flags: SAVES.with(Flags::NO_MULTI),
-        summary: "Writes a snapshot of every shard and drops the log that it replaces", ..of(Server::Save)
+        summary: "Writes a snapshot of every shard and drops the log that it replaces",
+        example: "SAVE", complexity: "O(n), n keys in all",
+        ..of(Server::Save)
     }),
     on_server(Command {
         name: "STATS", flags: REPORTS, text_form: TextForm::Fields,
-        summary: "Returns the counters of the server", ..of(Server::Stats)
+        summary: "Returns the counters of the server",
+        example: "STATS", complexity: "O(1)",
+        ..of(Server::Stats)
     }),
     on_server(Command {
         name: "SYNC", flags: REPLICATES.with(Flags::NO_ASYNC_LOADING).with(Flags::NO_MULTI),
         summary: "Does what KVLITE.SYNC does, on the text port only: replicas of Redis mean another thing by it",
+        example: "SET greeting hello\nSYNC", complexity: "O(1), and a wait for the disk",
         ..of(Server::SyncOfText)
     }),
 ];

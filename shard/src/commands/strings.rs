@@ -22,60 +22,94 @@ pub(super) const ROWS: &[Row] = &[
     on_shard(append, Command {
         name: "APPEND", args_min: 2, args_max: 2, flags: FAST_WRITE, rest_of_line: Some(1),
         needs: "key and value", usage: "key value",
-        summary: "Appends bytes to the value of a key and returns the new length", ..WRITE
+        summary: "Appends bytes to the value of a key and returns the new length",
+        example: "SET greeting hello\nAPPEND greeting \", world\"\nGET greeting",
+        complexity: "O(n), n bytes of the new value",
+        ..WRITE
     }),
-    on_shard(get, Command { name: "GET", summary: "Returns the value of a key", ..READ }),
+    on_shard(get, Command {
+        name: "GET", summary: "Returns the value of a key",
+        example: "SET greeting hello\nGET greeting\nGET nothing", complexity: "O(1)",
+        ..READ
+    }),
     on_shard(getdel, Command {
         name: "GETDEL", flags: Flags::WRITE.with(Flags::FAST),
-        summary: "Returns the value of a key and removes the key", ..READ
+        summary: "Returns the value of a key and removes the key",
+        example: "SET greeting hello\nGETDEL greeting\nGETDEL greeting", complexity: "O(1)",
+        ..READ
     }),
     on_shard(getex, Command {
         name: "GETEX", args_max: Command::MANY, flags: Flags::WRITE.with(Flags::FAST),
         usage: "key [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | PERSIST]",
-        summary: "Returns the value of a key and changes its TTL", ..READ
+        summary: "Returns the value of a key and changes its TTL",
+        example: "SET greeting hello\nGETEX greeting EX 60\nTTL greeting", complexity: "O(1)",
+        ..READ
     }),
     on_shard(getrange, Command {
         name: "GETRANGE", args_min: 3, args_max: 3, flags: Flags::READONLY, needs: "key, start and end",
         usage: "key start end",
-        summary: "Returns a part of the value of a key; negative indexes count from its end", ..READ
+        summary: "Returns a part of the value of a key; negative indexes count from its end",
+        example: "SET greeting hello\nGETRANGE greeting 1 3\nGETRANGE greeting -2 -1",
+        complexity: "O(n), n bytes returned",
+        ..READ
     }),
     on_shard(mget, Command {
         name: "MGET", args_max: Command::MANY, keys: Keys::ALL, flags: READ.flags.with(Flags::LISTS),
         run: Run::Keys(Merge::ByKey), needs: "at least one key", usage: "key [key ...]",
-        summary: "Returns the values of keys, all of the same moment", ..READ
+        summary: "Returns the values of keys, all of the same moment",
+        example: "MSET a 1 b 2\nMGET a b nothing", complexity: "O(n), n keys named",
+        ..READ
     }),
     on_shard(mset, Command {
         name: "MSET", args_min: 2, args_max: Command::MANY, keys: Keys::PAIRS, flags: WRITE.flags.with(Flags::LISTS),
         run: Run::Keys(Merge::AllOk), needs: "key value pairs", usage: "key value [key value ...]",
-        summary: "Sets keys, all at the same moment", ..WRITE
+        summary: "Sets keys, all at the same moment",
+        example: "MSET a 1 b 2\nMGET a b", complexity: "O(n), n keys named",
+        ..WRITE
     }),
     on_shard(psetex, Command {
         name: "PSETEX", args_min: 3, args_max: 3, flags: WRITE.flags.with(Flags::STORES_ARG), rest_of_line: Some(2),
         needs: "key, milliseconds and value", usage: "key milliseconds value",
-        summary: "Sets the value of a key with a TTL in milliseconds", ..WRITE
+        summary: "Sets the value of a key with a TTL in milliseconds",
+        example: "PSETEX greeting 60000 hello\nTTL greeting", complexity: "O(1)",
+        ..WRITE
     }),
     on_shard(set, Command {
         name: "SET", args_min: 2, args_max: Command::MANY, flags: WRITE.flags.with(Flags::STORES_ARG),
         rest_of_line: Some(1), needs: "key and value",
         usage: "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL]",
-        summary: "Sets the value of a key", ..WRITE
+        summary: "Sets the value of a key",
+        example: "SET greeting hello\nGET greeting\nresp: SET greeting hi XX GET EX 60\nresp: TTL greeting\nresp: SET greeting hallo NX",
+        complexity: "O(1)",
+        ..WRITE
     }),
     on_shard(setex, Command {
         name: "SETEX", args_min: 3, args_max: 3, flags: WRITE.flags.with(Flags::STORES_ARG), rest_of_line: Some(2),
         needs: "key, seconds and value", usage: "key seconds value",
-        summary: "Sets the value of a key with a TTL in seconds", ..WRITE
+        summary: "Sets the value of a key with a TTL in seconds",
+        example: "SETEX greeting 60 hello\nTTL greeting", complexity: "O(1)",
+        ..WRITE
     }),
     on_shard(setnx, Command {
         name: "SETNX", args_min: 2, args_max: 2, flags: FAST_WRITE.with(Flags::STORES_ARG), rest_of_line: Some(1),
         needs: "key and value", usage: "key value",
-        summary: "Sets the value of a key that does not exist yet", ..WRITE
+        summary: "Sets the value of a key that does not exist yet",
+        example: "SETNX greeting hello\nSETNX greeting hallo\nGET greeting", complexity: "O(1)",
+        ..WRITE
     }),
     on_shard(setrange, Command {
         name: "SETRANGE", args_min: 3, args_max: 3, rest_of_line: Some(2), needs: "key, offset and value",
         usage: "key offset value",
-        summary: "Overwrites a part of the value of a key, which grows where needed, and returns its length", ..WRITE
+        summary: "Overwrites a part of the value of a key, which grows where needed, and returns its length",
+        example: "SET greeting hello\nSETRANGE greeting 1 a\nGET greeting",
+        complexity: "O(n), n bytes of the new value",
+        ..WRITE
     }),
-    on_shard(strlen, Command { name: "STRLEN", summary: "Returns the length of the value of a key in bytes", ..READ }),
+    on_shard(strlen, Command {
+        name: "STRLEN", summary: "Returns the length of the value of a key in bytes",
+        example: "SET greeting hello\nSTRLEN greeting", complexity: "O(1)",
+        ..READ
+    }),
 ];
 
 /// `GET key`.
