@@ -1,6 +1,7 @@
 # The workshop's commands. `make check` is what has to pass before a change is done.
 
 CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 SIM_SEEDS ?= 2000
 CRASH_ROUNDS ?= 40
@@ -8,14 +9,21 @@ FAULT_ROUNDS ?= 40
 DAMAGE_CASES ?= 2000
 FUZZ_CASES ?= 20000
 
-.PHONY: api-reference build deb run test test-epoll sim crash damage faults fuzz bench bench-instructions bench-server bench-peers analytics-quality fmt lint check
+.PHONY: api-reference build deb man run test test-epoll sim crash damage faults fuzz bench bench-instructions bench-server bench-peers analytics-quality fmt lint check
 
 build: ## the release binary: target/release/kvlite
 	$(CARGO) build --release
 
 deb: ## a Debian package with the systemd unit: target/debian/kvlite_*.deb
 	@command -v cargo-deb >/dev/null || $(CARGO) install cargo-deb --version 3.8.0 --locked --no-default-features
-	$(CARGO) deb --compress-system
+	$(MAKE) --no-print-directory build
+	cd $(TARGET)/release && ./kvlite man . && for shell in bash zsh fish; do \
+		./kvlite completions $$shell >kvlite.$$shell || exit; done
+	$(CARGO) deb --compress-system --no-build
+
+man: ## the manual pages: target/man/kvlite.1 and one for each command
+	mkdir -p $(TARGET)/man
+	$(CARGO) run --quiet -- man $(TARGET)/man
 
 run: ## serves on 6380 (text) and 6379 (Redis protocol); options: make run ARGS="--port 7000"
 	$(CARGO) run --release -- $(ARGS)

@@ -1,9 +1,9 @@
 //! The kvlite program. Options in, exit status out.
 
-use kvlite::cli::Call;
+use kvlite::cli::{self, Call};
 use kvlite::config::Config;
 use kvlite::failure::Failure;
-use kvlite::{bench, health, logging};
+use kvlite::{bench, health, import, logging};
 use tikv_jemallocator::Jemalloc;
 
 /// Memory that was freed goes back to the system a second later; `.cargo/config.toml` has the settings.
@@ -14,7 +14,11 @@ fn main() {
     let status = match Call::from_process() {
         Call::Tool(tool) => tool.run(),
         Call::Bench(args) => bench::main(args),
+        Call::Completions(args) => cli::print_completions(args),
+        Call::Config(args) => cli::print_config(args),
         Call::Health(args) => health::main(args),
+        Call::Import(args) => import::main(args),
+        Call::Man(args) => cli::write_man(args),
         Call::Server(config) => serve(*config),
     };
     logging::exit(status);

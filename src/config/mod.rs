@@ -16,7 +16,8 @@ use std::time::Duration;
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use serde::Serialize;
 use shard::AutoTtl;
 use wal::BootId;
 
@@ -30,9 +31,10 @@ pub(crate) use units::{duration_within, number_within, size, size_text};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SyncMode {
     /// Before the acknowledgement: nothing is lost.
+    #[value(alias = "true")] // The Go kvlite had it as a switch.
     Always,
     /// Within a second.
-    #[value(name = "everysec")]
+    #[value(name = "everysec", alias = "false")]
     EverySecond,
     /// When the kernel writes it.
     No,
@@ -270,6 +272,24 @@ pub struct Config {
     /// The variables that do not count because their values begin with a scheme.
     #[arg(skip)]
     ignored_variables: Vec<IgnoredVariable>,
+
+    /// The flags that were given with one dash, with two.
+    #[arg(skip)]
+    single_dash_flags: Vec<String>,
+}
+
+/// An option with its value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Setting {
+    /// The name of its flag, without dashes.
+    pub option: String,
+    /// The heading under which the help shows it.
+    #[serde(skip)]
+    pub heading: String,
+    /// As `CONFIG GET` shows it.
+    pub value: String,
+    /// What has set it: the flag, the variable, or `default`.
+    pub origin: String,
 }
 
 /// A variable that has the name of an option's and not a value of it.
@@ -388,8 +408,21 @@ impl Config {
         args: impl IntoIterator<Item = A>,
         usable_cpus: Vec<usize>,
     ) -> Result<Config, clap::Error> {
+        Config::parse_with_origins(command, args, usable_cpus).map(|(config, _)| config)
+    }
+
+    /// As [`Config::parse_as`]; also what each option comes from.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn parse_with_origins<A: Into<OsString>>(
+        command: clap::Command,
+        args: impl IntoIterator<Item = A>,
+        usable_cpus: Vec<usize>,
+    ) -> Result<(Config, ArgMatches), clap::Error> {
         let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
         let mut command = with_environment(command);
+        let (args, single_dash_flags) = with_two_dashes(args, &command);
         let matches =
             command.try_get_matches_from_mut(&args).map_err(|error| explained(error, &mut command, &args))?;
         let mut config = Config::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
@@ -399,8 +432,9 @@ impl Config {
         }
         config.usable_cpus = usable_cpus;
         config.ignored_variables = ignored_variables();
+        config.single_dash_flags = single_dash_flags;
         match config.contradiction() {
-            None => Ok(config),
+            None => Ok((config, matches)),
             Some(contradiction) => {
                 let is_from_variable = |arg: &&clap::Arg| {
                     let id = arg.get_id().as_str();
@@ -480,6 +514,30 @@ impl Config {
     /// The variables of the environment that have the names of options and do not count.
     pub fn ignored_variables(&self) -> &[IgnoredVariable] {
         &self.ignored_variables
+    }
+
+    /// The flags that were given with one dash, as those of the Go kvlite were; here with two.
+    pub fn single_dash_flags(&self) -> &[String] {
+        &self.single_dash_flags
+    }
+
+    /// Every option that the help shows, in its order, with its value and where that comes from. `matches` are those
+    /// that the options were read from.
+    pub(crate) fn settings(&self, matches: &ArgMatches) -> Vec<Setting> {
+        let command = Config::command();
+        let shown = command.get_arguments().filter(|arg| !arg.is_hide_set());
+        let settings = shown.filter_map(|arg| {
+            let flag = arg.get_long()?;
+            let (_, value) = self.option(flag.as_bytes())?;
+            let origin = match matches.value_source(arg.get_id().as_str()) {
+                Some(ValueSource::CommandLine) => format!("--{flag}"),
+                Some(ValueSource::EnvVariable) => arg.get_env()?.to_string_lossy().into_owned(),
+                _ => "default".to_owned(),
+            };
+            let heading = arg.get_help_heading().unwrap_or_default().to_owned();
+            Some(Setting { option: flag.to_owned(), heading, value, origin })
+        });
+        settings.collect()
     }
 
     /// Whether the RESP port was given by flag or variable. If so, a port that is taken is an error; the
@@ -600,9 +658,37 @@ fn with_environment(command: clap::Command) -> clap::Command {
         let ignored =
             value.is_some_and(|value| value.is_empty() || units::has_scheme(&value.to_string_lossy()));
         // A value such as -1 is refused by the option's own bounds, not taken for a flag.
-        let arg = arg.hide_env_values(true).allow_negative_numbers(true);
+        let takes_value = arg.get_action().takes_values();
+        let arg = arg.hide_env_values(true).allow_negative_numbers(takes_value);
         if ignored { arg.env(Resettable::Reset) } else { arg }
     })
+}
+
+/// The same arguments, where those that begin with one dash and go on as the name of a flag have two, as the Go kvlite
+/// took them; and these flags. No short flag has more than a letter, so that nothing else changes its meaning: a name that
+/// no flag has gets its second dash too, for the error that tells which one is like it.
+fn with_two_dashes(args: Vec<OsString>, command: &clap::Command) -> (Vec<OsString>, Vec<String>) {
+    let flags: Vec<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+    let (mut old, mut is_over) = (Vec::new(), false);
+    let renamed = args.into_iter().enumerate().map(|(index, arg)| {
+        is_over |= arg == "--";
+        let text = arg.to_str().filter(|_| index > 0 && !is_over);
+        let name = text.and_then(|text| text.strip_prefix('-')?.split('=').next());
+        let is_flag = name.is_some_and(|name| flags.contains(&name));
+        let is_word = name.is_some_and(|name| {
+            name.len() > 2 && name.starts_with(|first: char| first.is_ascii_alphabetic())
+        });
+        if !is_flag && !is_word {
+            return arg;
+        }
+        if is_flag {
+            old.push(format!("--{}", name.unwrap_or_default()));
+        }
+        let mut renamed = OsString::from("-");
+        renamed.push(&arg);
+        renamed
+    });
+    (renamed.collect(), old)
 }
 
 fn ignored_variables() -> Vec<IgnoredVariable> {
@@ -815,6 +901,57 @@ mod tests {
         assert!(parse("--enable-analytics").unwrap().enable_analytics);
         assert!(!parse("--enable-analytics=false").unwrap().enable_analytics);
         assert!(!parse("--enable-analytics off").unwrap().enable_analytics);
+    }
+
+    #[test]
+    fn every_flag_may_begin_with_one_dash_as_those_of_the_go_kvlite_did() {
+        let go = "-host ::1 -port=7000 -max-connections 7 -wal-path /d -sync-mode -max-wal-entries 5 -max-wal-size 6 \
+            -compact-interval 1m0s -ttl-check-interval 1s -enable-analytics=false";
+        let config = parse(go).unwrap();
+        assert_eq!(
+            config.options(),
+            parse(&go.replace(" -", " --").replacen('-', "--", 1)).unwrap().options()
+        );
+        assert_eq!((config.host.as_str(), config.port, config.sync_mode), ("::1", 7000, SyncMode::Always));
+        assert_eq!(config.single_dash_flags().len(), 10);
+        assert_eq!(config.single_dash_flags()[..2], ["--host", "--port"]);
+        for arg in Config::command().get_arguments() {
+            let flag = arg.get_long().unwrap();
+            let error = error(&format!("-{flag}= --unknown"));
+            assert!(error.contains(&format!("--{flag}")) || error.contains("--unknown"), "{error}");
+        }
+        for (text, mode) in [("true", SyncMode::Always), ("false", SyncMode::EverySecond)] {
+            assert_eq!(parse(&format!("-sync-mode={text}")).unwrap().sync_mode, mode);
+        }
+    }
+
+    #[test]
+    fn what_begins_with_a_dash_and_is_no_name_of_a_flag_keeps_its_meaning() {
+        assert_eq!(parse("--wal-path=-port").unwrap().wal_path, PathBuf::from("-port"));
+        assert_eq!(parse("-wal-path=-port").unwrap().wal_path, PathBuf::from("-port"));
+        assert!(parse("--port 7000").unwrap().single_dash_flags().is_empty());
+        assert!(error("-max-connections -1").contains("give a whole number from 0 to 1000000"));
+        assert!(error("-prot 7000").contains("a similar argument exists: '--port'"));
+        assert!(error("--wal-path -port").contains("--wal-path"));
+        for help in ["-h", "-help", "-V", "-version"] {
+            assert_eq!(parse(help).unwrap_err().exit_code(), 0, "{help}");
+        }
+    }
+
+    #[test]
+    fn a_setting_tells_where_it_comes_from() {
+        let args = ["kvlite", "--port", "7000", "-spin-us=5"];
+        let (config, matches) = Config::parse_with_origins(Config::command(), args, vec![0, 1]).unwrap();
+        let settings = config.settings(&matches);
+        let shown = Config::command().get_arguments().filter(|arg| !arg.is_hide_set()).count();
+        assert_eq!(settings.len(), shown);
+        let origin = |option: &str| {
+            let setting = settings.iter().find(|setting| setting.option == option).unwrap();
+            (setting.value.as_str(), setting.origin.as_str(), setting.heading.as_str())
+        };
+        assert_eq!(origin("port"), ("7000", "--port", NETWORK));
+        assert_eq!(origin("spin-us"), ("5", "--spin-us", CORES));
+        assert_eq!(origin("shards"), ("2", "default", CORES));
     }
 
     #[test]

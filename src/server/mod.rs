@@ -113,6 +113,9 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
             "a variable is ignored: no option takes a value with a scheme"
         );
     }
+    if let flags @ [_, ..] = config.single_dash_flags() {
+        tracing::warn!(flags = %flags.join(" "), "flags are given with one dash: give them with two");
+    }
     config.run_on(Machine::of_this_process());
     let stoppable: Arc<Stoppable> = signals::stop_on_signal()?;
     limits::expect_system_calls(&mut config)?;

@@ -7,7 +7,6 @@
 
 mod check;
 mod dump;
-mod progress;
 mod repair;
 
 use std::ffi::{OsStr, OsString};
@@ -21,7 +20,7 @@ use wal::{DataDir, Error, Inspection, Layout, Loss, Place, ReadOnlyDisk, Record,
 
 use crate::config::HELP_COLUMNS;
 use crate::failure::Failure;
-use progress::Progress;
+use crate::progress::Progress;
 
 /// How long a lock is waited for: that of a server that was just killed is free in a moment.
 const LOCK_WAIT: Duration = Duration::from_secs(1);

@@ -44,6 +44,7 @@ mod clock; // a wall clock that is set forward and back, while the server runs a
 mod crash; // kill -9 and SIGTERM under load
 mod damage; // every kind of damage: what a start says, check tells, repair brings back
 mod disk_faults; // a disk that is full or fails, and is well again
+mod import; // kvlite import: files of the real Redis and of the Go kvlite, damage, another server
 mod loading; // a start on much data: what is answered meanwhile, SIGTERM, damage
 mod logs; // a log that is not read, clients that would like to write into it
 mod notify; // what systemd hears of the start, the workers and the end

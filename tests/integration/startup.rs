@@ -129,6 +129,38 @@ fn a_server_that_no_client_could_reach_does_not_start() {
 }
 
 #[test]
+fn flags_with_one_dash_are_understood_and_told_of_once() {
+    let mut server = Server::start(1, &["-max-connections", "7", "-spin-us=5", "-sync-mode"]);
+    let mut resp = server.resp();
+    for (option, value) in [("max-connections", "7"), ("spin-us", "5"), ("sync-mode", "always")] {
+        assert_eq!(resp.ask(&format!("CONFIG GET {option}")).items()[1], Value::bulk(value), "{option}");
+    }
+    assert!(server.terminate().success());
+    let log = server.log.text();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("flags are given with one dash")).collect();
+    assert_eq!(told.len(), 1, "{log}");
+    assert!(told[0].contains("--max-connections --spin-us --sync-mode"), "{log}");
+}
+
+#[test]
+fn the_options_are_shown_with_what_sets_them() {
+    let mut command = command();
+    command.args(["config", "--port", "7000", "-spin-us", "5"]).env("KVLITE_SYNC_MODE", "always");
+    let ended = run_to_end(command);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    for words in ["--port 7000 --port", "--spin-us 5 --spin-us", "--sync-mode always KVLITE_SYNC_MODE"] {
+        let is_shown = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ") == words;
+        assert!(ended.output.lines().any(is_shown), "{words} is missing: {}", ended.output);
+    }
+    for arguments in [&["config", "--port", "1", "--resp-port", "1"][..], &["config", "--prot", "1"]] {
+        let mut command = crate::process::command();
+        command.args(arguments);
+        let ended = run_to_end(command);
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {ended:?}");
+    }
+}
+
+#[test]
 fn the_variables_of_a_kubernetes_service_are_no_options() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = command();

@@ -16,6 +16,12 @@ fn package(directory: &Path) -> PathBuf {
     let release = directory.join("target/release");
     fs::create_dir_all(&release).unwrap();
     fs::copy(program(), release.join("kvlite")).unwrap();
+    // And beside it what `make deb` has it write.
+    assert!(Command::new(program()).arg("man").arg(&release).status().unwrap().success());
+    for shell in ["bash", "zsh", "fish"] {
+        let script = Command::new(program()).args(["completions", shell]).output().unwrap();
+        fs::write(release.join(format!("kvlite.{shell}")), script.stdout).unwrap();
+    }
     let made = Command::new("cargo-deb")
         .args(["--no-build", "--strip", "--fast", "--compress-system", "--output"])
         .arg(directory.join("kvlite.deb"))

@@ -1,0 +1,629 @@
+//! `kvlite import`: the keys of files of other programs, for a server that runs or as a new data directory.
+//!
+//! A file is read through before the first key of it leaves, so that of one that is damaged nothing is taken unless that
+//! is asked for. Files that tell of changes (append-only files, the log of the Go kvlite) are put together in memory;
+//! RDB files, which may be larger than that, are read twice. What is not taken is counted, and changes the exit status.
+//!
+//! It never changes the file that it reads.
+
+mod aof;
+mod go_kvlite;
+mod input;
+mod keyspace;
+mod lzf;
+mod rdb;
+mod report;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, FromArgMatches, ValueEnum};
+
+use crate::clock::wall_clock_us;
+use crate::config::{Config, HELP_COLUMNS, usable_cpus};
+use crate::failure;
+use crate::progress::Progress;
+
+use go_kvlite::{Change, Entry};
+use input::{Damage, Input};
+use keyspace::{Keyspace, Outcome};
+use rdb::{Item, Value};
+use report::{LeftOut, Report};
+use target::{Address, Directory, Server, Target};
+
+/// The options of the server that say where it listens for the Redis protocol, by the names of their fields.
+const ADDRESS: [&str; 3] = ["host", "resp_port", "unix_socket"];
+
+/// The directory below Redis' data directory in which its append-only files lie.
+const APPEND_DIRECTORY: &str = "appendonlydir";
+
+/// The exit status when something was not taken.
+const EXIT_INCOMPLETE: i32 = 1;
+
+/// The exit status when the import failed. 2 is that of a usage error.
+const EXIT_FAILED: i32 = 3;
+
+/// How often the bar moves, in items.
+const PROGRESS_ITEMS: u64 = 256;
+
+/// Besides those of the server that say where it listens.
+#[derive(Debug, Args)]
+struct Own {
+    /// RDB file, append-only file, or log or snapshot of the Go kvlite, or a directory of them
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    /// Write a new data directory instead of sending the keys to a server; it must be empty or not exist
+    #[arg(long, value_name = "NEW", conflicts_with = "dry_run")]
+    to: Option<PathBuf>,
+
+    /// Only say what would be imported
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Give keys that the server has already the values of the file
+    #[arg(long)]
+    replace: bool,
+
+    /// Database of Redis whose keys are taken
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    db: u64,
+
+    /// Of a file that is damaged, take what stands before the damage
+    #[arg(long)]
+    salvage: bool,
+
+    /// Name everything that is not taken
+    #[arg(long)]
+    list: bool,
+
+    /// Format of the file: redis (RDB or append-only file), go-log, json, or auto (by what it begins with)
+    #[arg(long, value_enum, default_value = "auto", hide_possible_values = true)]
+    format: Format,
+}
+
+/// How a file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// By what it begins with.
+    Auto,
+    /// An RDB file, commands, or both.
+    Redis,
+    /// The log of the Go kvlite.
+    GoLog,
+    /// Its snapshot, a plain object, or what `kvlite dump --json` prints.
+    Json,
+}
+
+/// A file that is to be read.
+#[derive(Debug, PartialEq, Eq)]
+struct Source {
+    path: PathBuf,
+    format: Format,
+}
+
+/// Why nothing more could be imported.
+#[derive(Debug)]
+enum Failure {
+    /// The file cannot be opened, or the target not be looked at.
+    Open { path: PathBuf, error: io::Error },
+    /// It begins as no file that is known.
+    NotKnown { path: PathBuf },
+    /// A directory in which no file that is known lies.
+    NothingThere { path: PathBuf },
+    /// The manifest of append-only files is not understood.
+    Manifest { path: PathBuf, why: String },
+    /// The file is damaged, and nothing was taken.
+    Damaged { path: PathBuf, damage: Damage, keys: u64 },
+    /// No server answers.
+    Connect { address: Address, error: io::Error },
+    /// The server does not answer any more.
+    Lost { address: Address, error: io::Error },
+    /// The server answers with an error.
+    Refused { address: Address, said: String },
+    /// Neither a port nor a socket is given.
+    NoListener,
+    /// The directory to be written has something in it.
+    TargetNotEmpty { path: PathBuf },
+    /// The new data directory cannot be written.
+    Write { path: PathBuf, failure: Box<failure::Failure> },
+}
+
+/// Why a file is read no further: for what is in it, or for the target.
+enum Stop {
+    Damage(Damage),
+    Failure(Failure),
+}
+
+/// The command line.
+pub(crate) fn command() -> clap::Command {
+    let command = Own::augment_args(Config::command_of(&ADDRESS)).name("import").bin_name("kvlite import");
+    command
+        .about("Imports keys from Redis, or from the Go kvlite")
+        .max_term_width(HELP_COLUMNS)
+        .after_help(
+            "The keys go to the server that listens where one with the same variables and flags does: at \
+             --unix-socket if there is one, else at --resp-port. Keys that it has already stay as they are without \
+             --replace. With --to no server is needed.\n\
+             A directory is that of Redis' append-only files, or the data directory of the Go kvlite.\n\
+             Exit status: 0 when everything was taken or had expired, 1 when something was not, 2 for a usage error, \
+             3 when it failed.",
+        )
+}
+
+/// Imports, and says what came of it. Returns the exit status of the process; ends it by itself after `--help` and after
+/// a usage error. The first of the arguments is the name of the command.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
+    let matches = command().get_matches_from(args);
+    let own = Own::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let host = matches.get_one::<String>("host").expect("it has a default");
+    let port = matches.get_one::<u16>("resp_port").copied().expect("it has a default");
+    let address = address(host, port, matches.get_one::<PathBuf>("unix_socket").cloned());
+    let progress = Progress::new();
+    let mut report = Report::new(own.list, &progress);
+    let imported = import(&own, address, &progress, &mut report);
+    let summary = report.summary(own.dry_run);
+    let is_complete = report.is_complete();
+    drop(progress);
+    match imported {
+        Ok(()) => {
+            // Whether it can be written is another matter: the status tells it as well.
+            let _ = writeln!(io::stdout(), "{summary}");
+            if is_complete { 0 } else { EXIT_INCOMPLETE }
+        }
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "error: {failure}");
+            if failure.comes_after_keys() {
+                let _ = writeln!(io::stderr(), "until then: {summary}");
+            }
+            EXIT_FAILED
+        }
+    }
+}
+
+fn address(host: &str, port: u16, unix_socket: Option<PathBuf>) -> Option<Address> {
+    let host = match host {
+        "0.0.0.0" => "127.0.0.1",
+        "::" => "::1",
+        host => host,
+    };
+    let tcp = || (port != 0).then(|| Address::Tcp { host: host.to_owned(), port });
+    unix_socket.map(Address::Unix).or_else(tcp)
+}
+
+fn import(
+    own: &Own,
+    address: Option<Address>,
+    progress: &Progress,
+    report: &mut Report<'_>,
+) -> Result<(), Failure> {
+    let sources = sources(&own.file, own.format)?;
+    let mut target = match &own.to {
+        Some(path) => Target::Directory(Directory::new(path, usable_cpus().len())?),
+        None if own.dry_run => Target::Nowhere,
+        None => Target::Server(Server::connect(address.ok_or(Failure::NoListener)?, own.replace)?),
+    };
+    let import = Import { own, progress, now_ms: wall_clock_us() / 1000 };
+    match &sources[..] {
+        [Source { path, format: Format::Redis }] if import.is_rdb_alone(path)? => {
+            import.stream(path, &mut target, report)?;
+        }
+        _ => import.gather(&sources, report)?.each(|key, value, deadline_ms| {
+            if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= import.now_ms) {
+                report.expired += 1;
+                return Ok(());
+            }
+            target.put(key, value, deadline_ms, report)
+        })?,
+    }
+    target.finish(report)
+}
+
+/// One run, as far as all of its steps need it.
+struct Import<'a> {
+    own: &'a Own,
+    progress: &'a Progress,
+    now_ms: u64,
+}
+
+impl Import<'_> {
+    fn open(&self, path: &Path, what: &'static str) -> Result<Input<File>, Failure> {
+        let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (len, file) = opened.map_err(|error| Failure::Open { path: path.to_owned(), error })?;
+        self.progress.begin_bytes(what, len);
+        Ok(Input::new(file))
+    }
+
+    /// Reads a file through: whether it is an RDB file with nothing behind. One that is damaged is a failure, unless
+    /// what stands before the damage is asked for.
+    fn is_rdb_alone(&self, path: &Path) -> Result<bool, Failure> {
+        let mut input = self.open(path, "checking")?;
+        let begin = input.peek();
+        if !matches!(begin, Ok(Some(b'R' | b'V'))) {
+            return Ok(false);
+        }
+        let (mut keys, mut items) = (0, 0_u64);
+        let read = rdb::read(&mut input, |item, offset| {
+            keys += u64::from(matches!(item, Item::Key { value: Value::String(_), .. }));
+            items += 1;
+            if items.is_multiple_of(PROGRESS_ITEMS) {
+                self.progress.at_byte(offset);
+            }
+            Ok::<_, Damage>(())
+        });
+        match read.and_then(|()| input.peek()) {
+            Ok(behind) => Ok(behind.is_none()),
+            Err(_) if self.own.salvage => Ok(true),
+            Err(damage) => Err(Failure::Damaged { path: path.to_owned(), damage, keys }),
+        }
+    }
+
+    /// Reads an RDB file and hands its keys on at once.
+    fn stream(&self, path: &Path, target: &mut Target, report: &mut Report<'_>) -> Result<(), Failure> {
+        let mut input = self.open(path, "importing")?;
+        let mut items = 0_u64;
+        let read = rdb::read(&mut input, |item, offset| {
+            items += 1;
+            if items.is_multiple_of(PROGRESS_ITEMS) {
+                self.progress.at_byte(offset);
+            }
+            match self.string(item, self.now_ms, report) {
+                Some((key, value, deadline_ms)) => Ok(target.put(&key, &value, deadline_ms, report)?),
+                None => Ok(()),
+            }
+        });
+        match read {
+            Ok(()) => Ok(()),
+            Err(Stop::Failure(failure)) => Err(failure),
+            Err(Stop::Damage(damage)) => {
+                report.fail_to_read(LeftOut::Rest, &format!("{}, {damage}", path.display()));
+                Ok(())
+            }
+        }
+    }
+
+    /// The key, value and deadline of an item that is to be taken.
+    fn string(
+        &self,
+        item: Item,
+        now_ms: u64,
+        report: &mut Report<'_>,
+    ) -> Option<(Vec<u8>, Vec<u8>, Option<u64>)> {
+        let Item::Key { db, name, deadline_ms, value } = item else {
+            report.leave_out(LeftOut::Functions, String::new);
+            return None;
+        };
+        let shown = || name.escape_ascii().to_string();
+        if db != self.own.db {
+            report.leave_out(LeftOut::Database(db), shown);
+            return None;
+        }
+        if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms) {
+            report.expired += 1;
+            return None;
+        }
+        match value {
+            Value::String(value) => Some((name, value, deadline_ms)),
+            Value::Other(kind) => {
+                report.leave_out(LeftOut::Type(kind), shown);
+                None
+            }
+        }
+    }
+
+    /// Reads files that tell of changes, one after the other.
+    fn gather(&self, sources: &[Source], report: &mut Report<'_>) -> Result<Keyspace, Failure> {
+        let mut keyspace = Keyspace::new(self.now_ms);
+        for (index, Source { path, format }) in sources.iter().enumerate() {
+            let mut input = self.open(path, "reading")?;
+            let read = match format {
+                Format::GoLog => self.gather_log(&mut input, &mut keyspace, report),
+                Format::Json => self.gather_json(&mut input, &mut keyspace, report),
+                Format::Redis | Format::Auto => {
+                    let is_last = index + 1 == sources.len();
+                    self.gather_redis(path, &mut input, is_last, &mut keyspace, report)
+                }
+            };
+            if let Err(damage) = read {
+                if !self.own.salvage {
+                    let mut keys = 0;
+                    let counted = keyspace.each(|_, _, _| {
+                        keys += 1;
+                        Ok::<_, Failure>(())
+                    });
+                    counted?;
+                    return Err(Failure::Damaged { path: path.clone(), damage, keys });
+                }
+                report.fail_to_read(LeftOut::Rest, &format!("{}, {damage}", path.display()));
+                break;
+            }
+        }
+        Ok(keyspace)
+    }
+
+    fn gather_log<R: Read>(
+        &self,
+        input: &mut Input<R>,
+        keyspace: &mut Keyspace,
+        report: &mut Report<'_>,
+    ) -> Result<(), Damage> {
+        let (mut line, mut number) = (Vec::new(), 0_u64);
+        while let Some(is_whole) = input.line(&mut line)? {
+            number += 1;
+            if number.is_multiple_of(PROGRESS_ITEMS) {
+                self.progress.at_byte(input.offset());
+            }
+            if line.is_empty() {
+                continue;
+            }
+            match Change::parse(&line) {
+                Ok(Change::Set { key, value, deadline_ms }) => keyspace.put(&key, &value, deadline_ms),
+                Ok(Change::Delete { key }) if keyspace.remove(&key) => {}
+                Ok(Change::Delete { key }) => {
+                    report.leave_out(LeftOut::Removal, || key.escape_ascii().to_string());
+                }
+                Ok(Change::Clear) => keyspace.clear(),
+                Err(error) => {
+                    let cut = if is_whole { "" } else { " (the file is cut here)" };
+                    report.fail_to_read(LeftOut::Line, &format!("line {number}: {error}{cut}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn gather_json<R: Read>(
+        &self,
+        input: &mut Input<R>,
+        keyspace: &mut Keyspace,
+        report: &mut Report<'_>,
+    ) -> Result<(), Damage> {
+        go_kvlite::read_json(input, |entry| {
+            match entry {
+                Entry::Key { key, value, deadline_ms } => keyspace.put(&key, &value, deadline_ms),
+                Entry::Invalid(why) => report.fail_to_read(LeftOut::Line, &why),
+                Entry::Count { expected, found } => {
+                    let why = format!("the snapshot says that it has {expected} keys, and has {found}");
+                    report.fail_to_read(LeftOut::Line, &why);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads an RDB file, commands, or both. `may_be_cut`: the last command may lack its end, as after a crash.
+    fn gather_redis<R: Read>(
+        &self,
+        path: &Path,
+        input: &mut Input<R>,
+        may_be_cut: bool,
+        keyspace: &mut Keyspace,
+        report: &mut Report<'_>,
+    ) -> Result<(), Damage> {
+        if matches!(input.peek()?, Some(b'R' | b'V')) {
+            rdb::read(input, |item, offset| {
+                self.progress.at_byte(offset);
+                // What has expired since may have been changed once more.
+                if let Some((key, value, deadline_ms)) = self.string(item, 0, report) {
+                    keyspace.put(&key, &value, deadline_ms);
+                }
+                Ok::<_, Damage>(())
+            })?;
+        }
+        let mut replay = Replay { wanted_db: self.own.db, db: 0, transaction: None };
+        let mut command = aof::Command::default();
+        let mut commands = 0_u64;
+        let read = loop {
+            match command.read(input) {
+                Ok(false) => break Ok(()),
+                Ok(true) => replay.take(&command, keyspace, report),
+                Err(damage) => break Err(damage),
+            }
+            commands += 1;
+            if commands.is_multiple_of(PROGRESS_ITEMS) {
+                self.progress.at_byte(input.offset());
+            }
+        };
+        if replay.transaction.is_some() {
+            let why = format!("{}: a transaction whose EXEC is missing", path.display());
+            report.fail_to_read(LeftOut::CutTransaction, &why);
+        }
+        match read {
+            Err(damage) if may_be_cut && damage.is_cut() => {
+                report.fail_to_read(LeftOut::Rest, &format!("{}, {damage}", path.display()));
+                Ok(())
+            }
+            read => read,
+        }
+    }
+}
+
+/// The commands of an append-only file, in their order.
+struct Replay {
+    wanted_db: u64,
+    db: u64,
+    /// Since a `MULTI`: what counts only once its `EXEC` is there.
+    transaction: Option<Vec<aof::Command>>,
+}
+
+impl Replay {
+    fn take(&mut self, command: &aof::Command, keyspace: &mut Keyspace, report: &mut Report<'_>) {
+        if command.is("MULTI") {
+            self.transaction = Some(Vec::new());
+        } else if command.is("EXEC") {
+            let commands = self.transaction.take().unwrap_or_default();
+            commands.iter().for_each(|command| self.run(command, keyspace, report));
+        } else if let Some(commands) = &mut self.transaction {
+            commands.push(command.clone());
+        } else {
+            self.run(command, keyspace, report);
+        }
+    }
+
+    fn run(&mut self, command: &aof::Command, keyspace: &mut Keyspace, report: &mut Report<'_>) {
+        if command.is("SELECT") {
+            let db = shard::parse_integer(command.word(1)).and_then(|db| u64::try_from(db).ok());
+            // A number that is none names a database that is not taken.
+            self.db = db.unwrap_or(u64::MAX);
+        } else if command.is("FLUSHALL") {
+            keyspace.clear(); // Of every database.
+        } else if self.db != self.wanted_db {
+            report.leave_out(LeftOut::Database(self.db), || command.name());
+        } else {
+            let shown = || format!("{} {}", command.name(), command.word(1).escape_ascii());
+            match keyspace.run(&command.buffer, &command.words) {
+                Outcome::Done => {}
+                Outcome::Unknown => report.leave_out(LeftOut::Command(command.name()), shown),
+                Outcome::Refused(error) => {
+                    let why = format!("{}: {error}", shown());
+                    report.fail_to_read(LeftOut::Refused(command.name()), &why);
+                }
+            }
+        }
+    }
+}
+
+/// The files to be read, in their order.
+fn sources(path: &Path, format: Format) -> Result<Vec<Source>, Failure> {
+    let open = |error| Failure::Open { path: path.to_owned(), error };
+    if std::fs::metadata(path).map_err(open)?.is_dir() {
+        return directory_sources(path);
+    }
+    if path.to_string_lossy().ends_with(aof::MANIFEST_END) {
+        return manifest_sources(path);
+    }
+    let format = if format == Format::Auto { recognise(path)? } else { format };
+    Ok(vec![Source { path: path.to_owned(), format }])
+}
+
+fn directory_sources(path: &Path) -> Result<Vec<Source>, Failure> {
+    let known = [(go_kvlite::SNAPSHOT_NAME, Format::Json), (go_kvlite::LOG_NAME, Format::GoLog)];
+    let files = known.map(|(name, format)| Source { path: path.join(name), format });
+    let files: Vec<Source> = files.into_iter().filter(|source| source.path.is_file()).collect();
+    if !files.is_empty() {
+        return Ok(files);
+    }
+    let append = path.join(APPEND_DIRECTORY);
+    let below = if append.is_dir() { &append } else { path };
+    let entries =
+        std::fs::read_dir(below).map_err(|error| Failure::Open { path: below.to_owned(), error })?;
+    let mut manifests: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    manifests.retain(|path| path.to_string_lossy().ends_with(aof::MANIFEST_END));
+    match &manifests[..] {
+        [manifest] => manifest_sources(manifest),
+        _ => Err(Failure::NothingThere { path: path.to_owned() }),
+    }
+}
+
+fn manifest_sources(path: &Path) -> Result<Vec<Source>, Failure> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| Failure::Open { path: path.to_owned(), error })?;
+    let files = aof::manifest_files(path, &text);
+    let files = files.map_err(|why| Failure::Manifest { path: path.to_owned(), why })?;
+    Ok(files.into_iter().map(|path| Source { path, format: Format::Redis }).collect())
+}
+
+/// The format of a file, by its first bytes. One that is empty holds no commands.
+fn recognise(path: &Path) -> Result<Format, Failure> {
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut start));
+    read.map_err(|error| Failure::Open { path: path.to_owned(), error })?;
+    let is_redis = |magic: &[u8]| start.starts_with(magic);
+    match start.trim_ascii_start().first() {
+        _ if rdb::MAGICS.into_iter().any(is_redis) => Ok(Format::Redis),
+        None | Some(b'*' | b'#') => Ok(Format::Redis),
+        Some(b'{') => Ok(Format::Json),
+        _ if go_kvlite::begins_log(&start) => Ok(Format::GoLog),
+        _ => Err(Failure::NotKnown { path: path.to_owned() }),
+    }
+}
+
+impl From<Damage> for Stop {
+    fn from(damage: Damage) -> Stop {
+        Stop::Damage(damage)
+    }
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Stop {
+        Stop::Failure(failure)
+    }
+}
+
+impl Failure {
+    /// Whether keys may be at the target by then.
+    fn comes_after_keys(&self) -> bool {
+        matches!(self, Failure::Lost { .. } | Failure::Refused { .. })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp { host, port } => write!(f, "{host}:{port} (--resp-port)"),
+            Address::Unix(path) => write!(f, "{} (--unix-socket)", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Open { path, error } => write!(f, "cannot open {}: {error}", path.display()),
+            Failure::NotKnown { path } => write!(
+                f,
+                "{} begins as no file that is known: give an RDB file or an append-only file of Redis, or a log or a \
+                 snapshot of the Go kvlite, or say by --format what it is",
+                path.display()
+            ),
+            Failure::NothingThere { path } => write!(
+                f,
+                "{} holds neither one manifest of append-only files nor the data of the Go kvlite; name the file, \
+                 such as {}",
+                path.display(),
+                path.join("dump.rdb").display()
+            ),
+            Failure::Manifest { path, why } => write!(f, "{}: {why}", path.display()),
+            Failure::Damaged { path, damage, keys } => write!(
+                f,
+                "{} is damaged {damage}; nothing was imported. The {keys} keys before it can be read: --salvage \
+                 imports them",
+                path.display()
+            ),
+            Failure::Connect { address, error } => write!(
+                f,
+                "no server answers at {address}: {error}; start it, say where it listens, or write a new data \
+                 directory by --to"
+            ),
+            Failure::Lost { address, error } => {
+                write!(f, "the server at {address} is gone, or does not answer: {error}")
+            }
+            Failure::Refused { address, said } => {
+                write!(f, "the server at {address} takes no more keys, it answers: {said}")
+            }
+            Failure::NoListener => {
+                write!(
+                    f,
+                    "--resp-port is 0, and there is no --unix-socket: give one, or write a new data directory \
+                 by --to"
+                )
+            }
+            Failure::TargetNotEmpty { path } => {
+                write!(
+                    f,
+                    "{} is not empty; give --to a directory that is, or that does not exist",
+                    path.display()
+                )
+            }
+            Failure::Write { path, failure } => {
+                write!(f, "{failure}; {} is incomplete: remove it before you try again", path.display())
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Files made byte by byte: every encoding, every damage.
+
+use super::input::Fault;
+use super::rdb::Type;
+use super::*;
+
+const NOW_MS: u64 = 1_700_000_000_000;
+
+/// An RDB file of these parts, with its end and its sum.
+fn rdb(parts: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = [b"REDIS0011".as_slice(), &parts.concat(), b"\xff"].concat();
+    let mut input = Input::new(&bytes[..]);
+    input.skip(bytes.len() as u64).unwrap();
+    bytes.extend_from_slice(&input.checksum().to_le_bytes());
+    bytes
+}
+
+fn read(bytes: &[u8]) -> (Vec<Item>, Option<Damage>) {
+    let mut items = Vec::new();
+    let read = rdb::read(&mut Input::new(bytes), |item, _| {
+        items.push(item);
+        Ok::<_, Damage>(())
+    });
+    (items, read.err())
+}
+
+fn key(name: &[u8], value: &[u8], deadline_ms: Option<u64>) -> Item {
+    Item::Key { db: 0, name: name.to_vec(), deadline_ms, value: Value::String(value.to_vec()) }
+}
+
+/// Strings in every encoding.
+const STRINGS: &[&[u8]] = &[
+    b"\xfa\x09redis-ver\x067.0.15\xfa\x0aredis-bits\xc0\x40",
+    b"\xf5\x04code",
+    b"\xfe\x00\xfb\x05\x02",
+    b"\x00\x01a\x03one",
+    b"\xfc\x00\x68\xe5\xcf\x8b\x01\x00\x00\x00\x01b\xc0\xff",
+    b"\xfd\x00\xf1\x53\x65\xf8\x05\x00\x01c\xc1\x00\x80",
+    b"\xf9\x03\x00\x01d\xc2\xff\xff\xff\x7f",
+    b"\x00\x01e\xc3\x05\x40\x65\x00a\xe0\x5b\x00",
+    b"\x00\x80\x00\x00\x00\x01f\x81\x00\x00\x00\x00\x00\x00\x00\x02\x00\xff",
+];
+
+fn strings() -> Vec<Item> {
+    vec![
+        Item::Functions,
+        key(b"a", b"one", None),
+        key(b"b", b"-1", Some(NOW_MS)),
+        key(b"c", b"-32768", Some(1_700_000_000_000)),
+        key(b"d", b"2147483647", None),
+        key(b"e", &[b'a'; 101], None),
+        key(b"f", b"\0\xff", None),
+    ]
+}
+
+#[test]
+fn strings_in_every_encoding() {
+    let (items, damage) = read(&rdb(STRINGS));
+    assert!(damage.is_none(), "{damage:?}");
+    assert_eq!(items, strings());
+}
+
+/// A value of each type and encoding, with the type that it is read as.
+const OTHERS: &[(Type, &[u8])] = &[
+    (Type::List, b"\x01\x01k\x02\x01a\xc0\x05"),
+    (Type::Set, b"\x02\x01k\x01\x01a"),
+    (Type::SortedSet, b"\x03\x01k\x04\x01a\x031.5\x01b\xfd\x01c\xfe\x01d\xff"),
+    (Type::Hash, b"\x04\x01k\x01\x01f\x01v"),
+    (Type::SortedSet, b"\x05\x01k\x01\x01a\0\0\0\0\0\0\xf0\x3f"),
+    (Type::Module, b"\x07\x01k\x81\0\0\0\0\0\0\0\x01\x01\x05\x02\x06\x03abcd\x04abcdefgh\x05\x03abc\0"),
+    (Type::Hash, b"\x09\x01k\x03abc"),
+    (Type::List, b"\x0a\x01k\x03abc"),
+    (Type::Set, b"\x0b\x01k\x03abc"),
+    (Type::SortedSet, b"\x0c\x01k\x03abc"),
+    (Type::Hash, b"\x0d\x01k\x03abc"),
+    (Type::List, b"\x0e\x01k\x02\x01a\xc3\x02\x01\x00a"),
+    (Type::Stream, b"\x0f\x01k\x01\x10iiiiiiiiiiiiiiii\x03abc\x01\x02\x03\x00"),
+    (Type::Hash, b"\x10\x01k\x03abc"),
+    (Type::SortedSet, b"\x11\x01k\x03abc"),
+    (Type::List, b"\x12\x01k\x01\x02\x03abc"),
+    (
+        Type::Stream,
+        b"\x13\x01k\x00\x01\x02\x03\x04\x05\x06\x07\x08\x01\x05group\x01\x02\x03\x01iiiiiiiiiiiiiiiimmmmmmmm\x01\
+          \x01\x05alice\x73\x73\x73\x73\x73\x73\x73\x73\x01iiiiiiiiiiiiiiii",
+    ),
+    (Type::Set, b"\x14\x01k\x03abc"),
+    (
+        Type::Stream,
+        b"\x15\x01k\x00\x01\x02\x03\x04\x05\x06\x07\x08\x01\x05group\x01\x02\x03\x00\x01\x05alicessssssssaaaaaaaa\x00",
+    ),
+    (Type::Hash, b"\x16\x01k\x01\x00\x01f\x01v"),
+    (Type::Hash, b"\x17\x01k\x03abc"),
+    (Type::Hash, b"\x18\x01kmmmmmmmm\x01\x00\x01f\x01v"),
+    (Type::Hash, b"\x19\x01kmmmmmmmm\x03abc"),
+    (Type::Stream, b"\x1a\x01k\x00\x01\x02\x03\x04\x05\x06\x07\x08\x00\x01\x02\x01\x01p\x01\x01i\x01\x02\x05\x06"),
+];
+
+#[test]
+fn values_of_every_other_type_are_passed_over() {
+    for (kind, bytes) in OTHERS {
+        let (items, damage) = read(&rdb(&[b"\xfe\x03", bytes, b"\x00\x05after\x01x"]));
+        assert!(damage.is_none(), "{}: {damage:?}", bytes.escape_ascii());
+        let [Item::Key { db: 3, name, value: Value::Other(found), .. }, Item::Key { name: after, .. }] =
+            &items[..]
+        else {
+            panic!("{}: {items:?}", bytes.escape_ascii())
+        };
+        assert_eq!((name.as_slice(), found, after.as_slice()), (b"k".as_slice(), kind, b"after".as_slice()));
+    }
+    // Type 22 is another one in Valkey's files.
+    let valkey = b"VALKEY080\x16\x01k\x01\x01f\x01vmmmmmmmm\x00\x01a\x01b\xff\0\0\0\0\0\0\0\0";
+    assert_eq!(read(valkey).0.len(), 2);
+}
+
+#[test]
+fn a_type_that_is_not_known_ends_the_reading_with_its_place() {
+    for kind in [6, 8, 27, 200, 0xf6] {
+        let (items, damage) = read(&rdb(&[b"\x00\x01a\x01b", &[kind], b"\x01k\x01v"]));
+        assert_eq!(items.len(), 1);
+        let damage = damage.unwrap();
+        assert!(matches!(damage.fault, Fault::UnknownType(found) if found == kind), "{damage}");
+        assert_eq!(damage.offset, 14);
+    }
+}
+
+/// A file with everything in it.
+fn everything() -> Vec<u8> {
+    let mut parts = STRINGS.to_vec();
+    parts.extend(OTHERS.iter().map(|(_, bytes)| *bytes));
+    rdb(&parts)
+}
+
+#[test]
+fn a_file_that_is_cut_anywhere_is_told_and_what_was_read_is_right() {
+    let whole = everything();
+    let (items, damage) = read(&whole);
+    assert!(damage.is_none(), "{damage:?}");
+    for len in 0..whole.len() {
+        let (read, damage) = read(&whole[..len]);
+        assert!(damage.is_some(), "{len} of {} bytes seem whole", whole.len());
+        assert!(items.starts_with(&read), "{len}");
+    }
+}
+
+#[test]
+fn no_bit_that_flips_goes_unnoticed() {
+    let whole = everything();
+    for index in 0..whole.len() {
+        for bit in 0..8 {
+            let mut damaged = whole.clone();
+            damaged[index] ^= 1 << bit;
+            // The version says whether there is a sum: no byte of a value may be lost, but that one may.
+            let (items, damage) = read(&damaged);
+            assert!(damage.is_some() || items == read(&whole).0, "bit {bit} of byte {index}");
+        }
+    }
+}
+
+#[test]
+fn lengths_that_no_file_has_take_neither_memory_nor_time() {
+    let claims: [&[u8]; 6] = [
+        b"\x00\x01a\x80\xff\xff\xff\xff",            // A string of 4 GiB.
+        b"\x00\x81\xff\xff\xff\xff\xff\xff\xff\xff", // A key of 16 EiB.
+        b"\x00\x01a\xc3\x03\x81\x7f\xff\xff\xff\xff\xff\xff\xff\x01ab", // Compressed to nothing.
+        b"\x00\x01a\xc3\x81\x7f\xff\xff\xff\xff\xff\xff\xff\x01", // The same the other way.
+        b"\x01\x01k\x81\xff\xff\xff\xff\xff\xff\xff\xff", // A list of as many.
+        b"\x15\x01k\x81\xff\xff\xff\xff\xff\xff\xff\xff", // A stream.
+    ];
+    for claim in claims {
+        let bytes = [b"REDIS0011".as_slice(), claim].concat();
+        let (items, damage) = read(&bytes);
+        assert!(items.is_empty() && damage.is_some(), "{}", claim.escape_ascii());
+    }
+}
+
+fn own(file: &Path, more: &[&str]) -> Own {
+    let args = ["import", file.to_str().unwrap()].into_iter().chain(more.iter().copied());
+    Own::from_arg_matches(&command().get_matches_from(args)).unwrap()
+}
+
+/// What a file with this content is said to hold, in a rehearsal.
+fn rehearsed(content: &[u8], more: &[&str]) -> Result<String, String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), content).unwrap();
+    let progress = Progress::new();
+    let mut report = Report::new(false, &progress);
+    let own = own(file.path(), &[&["--dry-run"], more].concat());
+    match import(&own, None, &progress, &mut report) {
+        Ok(()) => Ok(report.summary(true)),
+        Err(failure) => Err(failure.to_string()),
+    }
+}
+
+#[test]
+fn what_is_damaged_is_not_imported_unless_what_is_left_is_asked_for() {
+    let mut bytes = rdb(&[b"\x00\x01a\x01b\x00\x01c\x01d"]);
+    assert_eq!(rehearsed(&bytes, &[]).unwrap(), "would import 2 keys (0 with a TTL), 0 expired");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    let told = rehearsed(&bytes, &[]).unwrap_err();
+    assert!(told.contains("at byte 20: the checksum is") && told.contains("The 2 keys"), "{told}");
+    let left = "would import 2 keys (0 with a TTL), 0 expired, not taken: what is behind the damage";
+    assert_eq!(rehearsed(&bytes, &["--salvage"]).unwrap(), left);
+    let told = rehearsed(b"*1\r\n$4\r\nPING\r\nnonsense", &[]).unwrap_err();
+    assert!(told.contains("at byte 14"), "{told}");
+    assert!(rehearsed(b"nonsense", &[]).unwrap_err().contains("no file that is known"));
+    assert!(rehearsed(b"{\"a\": \"1\"", &[]).unwrap_err().contains("ends in the middle"));
+}
+
+#[test]
+fn commands_may_stand_behind_an_rdb_file_and_lack_their_end() {
+    let mut bytes = rdb(&[b"\x00\x01n\xc0\x05", b"\x04\x01h\x01\x01f\x01v"]);
+    bytes.extend_from_slice(b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n");
+    bytes.extend_from_slice(b"*4\r\n$4\r\nHSET\r\n$1\r\nh\r\n$1\r\nf\r\n$1\r\nw\r\n");
+    let said = "would import 1 key (0 with a TTL), 0 expired, not taken: 1 hash, 1 HSET";
+    assert_eq!(rehearsed(&bytes, &[]).unwrap(), said);
+    bytes.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n*2\r\n$3\r\nDEL\r\n$1\r\nn\r\n*1\r\n$4\r\nEX");
+    let said = format!("{said}, 1 transaction that is cut, what is behind the damage");
+    assert_eq!(rehearsed(&bytes, &[]).unwrap(), said);
+}
+
+#[test]
+fn only_one_database_is_taken() {
+    let bytes = rdb(&[b"\xfe\x00\x00\x01a\x01b\xfe\x02\x00\x01c\x01d\x00\x01e\x01f"]);
+    let said = "would import 1 key (0 with a TTL), 0 expired, not taken: 2 keys and commands of database 2 (--db 2 \
+        takes them)";
+    assert_eq!(rehearsed(&bytes, &[]).unwrap(), said);
+    assert!(rehearsed(&bytes, &["--db", "2"]).unwrap().starts_with("would import 2 keys"));
+    let commands = b"*2\r\n$6\r\nSELECT\r\n$1\r\n1\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\nb\r\n";
+    assert!(
+        rehearsed(commands, &[]).unwrap().contains("0 keys (0 with a TTL), 0 expired, not taken: 1 key or")
+    );
+    assert!(rehearsed(commands, &["--db", "1"]).unwrap().starts_with("would import 1 key"));
+}
+
+#[test]
+fn the_server_is_looked_for_at_its_socket_and_else_at_its_port() {
+    let tcp = |host: &str| Some(Address::Tcp { host: host.to_owned(), port: 1 });
+    assert_eq!(address("0.0.0.0", 1, None), tcp("127.0.0.1"));
+    assert_eq!(address("::", 1, None), tcp("::1"));
+    assert_eq!(address("localhost", 0, None), None);
+    assert_eq!(address("localhost", 1, Some("/s".into())), Some(Address::Unix("/s".into())));
+    command().debug_assert();
+}
