@@ -6,9 +6,9 @@
 
 use shard::clock::{deadline_by_wall_clock, unix_deadline_ms};
 use shard::command::{Flags, Run, find};
-use shard::{Change, Changes, Dialect, Reply, Request, Shard, Span};
+use shard::{Change, Changes, Reply, Request, Shard, Span};
 
-use crate::protocol::{self, check_arity};
+use crate::protocol::{self, Dialect, check_arity};
 use crate::recovery::random_seeds;
 
 /// So many keys are handed on in a step.
@@ -76,7 +76,7 @@ impl Keyspace {
         if let Err(error) = check_arity(command, args.len()) {
             return refused(error);
         }
-        let request = Request::new(command, Dialect::Resp2, buffer, args);
+        let request = Request::new(command, buffer, args);
         self.changes.clear(0);
         match self.shard.execute(&request, self.now_ms, &mut self.changes) {
             Reply::Error(error) => refused(error),
