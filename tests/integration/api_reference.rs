@@ -72,7 +72,7 @@ const CUT: &[&str] = &["COMMAND", "COMMAND LIST"];
 const ITEMS_SHOWN: usize = 2;
 
 /// In an example that has taken longer a TTL may have been rounded to another second.
-const EXAMPLE_MS_MAX: u128 = 400;
+const EXAMPLE_MAX: Duration = Duration::from_millis(400);
 
 #[test]
 fn the_api_reference_shows_what_the_server_answers() {
@@ -234,11 +234,11 @@ impl Asked {
             );
             let start = Instant::now();
             let shown = ask(client);
-            if start.elapsed() < Duration::from_millis(EXAMPLE_MS_MAX as u64) {
+            if start.elapsed() < EXAMPLE_MAX {
                 return shown;
             }
         }
-        panic!("no example of twenty took less than {EXAMPLE_MS_MAX} ms\n{}", self.server.log.tail());
+        panic!("no example of twenty took less than {EXAMPLE_MAX:?}\n{}", self.server.log.tail());
     }
 
     fn text(&self, name: &str, example: &str) -> String {
