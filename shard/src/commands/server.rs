@@ -151,6 +151,10 @@ pub(super) const ROWS: &[Row] = &[
         summary: "Does what KVLITE.SYNC does, on the text port only: replicas of Redis mean another thing by it",
         ..of(Server::SyncOfText)
     }),
+    on_server(Command {
+        name: "TIME", flags: REPORTS.with(Flags::FAST),
+        summary: "Returns the Unix time, in seconds, and the microseconds of this second", ..of(Server::Time)
+    }),
 ];
 
 /// `MEMORY USAGE key [SAMPLES count]`. A value is never a sum over samples here, so that the count changes nothing.

@@ -39,6 +39,11 @@ pub(super) const ROWS: &[Row] = &[
         usage: "key start end",
         summary: "Returns a part of the value of a key; negative indexes count from its end", ..READ
     }),
+    on_shard(getset, Command {
+        name: "GETSET", args_min: 2, args_max: 2, flags: FAST_WRITE.with(Flags::STORES_ARG), rest_of_line: Some(1),
+        needs: "key and value", usage: "key value",
+        summary: "Sets the value of a key, takes away its TTL, and returns the value before", ..WRITE
+    }),
     on_shard(mget, Command {
         name: "MGET", args_max: Command::MANY, keys: Keys::ALL, flags: READ.flags.with(Flags::LISTS),
         run: Run::Keys(Merge::ByKey), needs: "at least one key", usage: "key [key ...]",
@@ -76,6 +81,11 @@ pub(super) const ROWS: &[Row] = &[
         summary: "Overwrites a part of the value of a key, which grows where needed, and returns its length", ..WRITE
     }),
     on_shard(strlen, Command { name: "STRLEN", summary: "Returns the length of the value of a key in bytes", ..READ }),
+    on_shard(getrange, Command {
+        name: "SUBSTR", args_min: 3, args_max: 3, flags: Flags::READONLY, needs: "key, start and end",
+        usage: "key start end",
+        summary: "Does what GETRANGE does, by its old name", ..READ
+    }),
 ];
 
 /// `GET key`.
@@ -93,6 +103,16 @@ fn getdel<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Rep
     let value = context.kept(found)?;
     context.remove(found, key);
     Ok(value)
+}
+
+/// `GETSET key value`.
+fn getset<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let (key, value) = (request.arg(0), request.arg(1));
+    context.check_value_len(value.len())?;
+    let found = context.look_up_string(key)?;
+    let old = found.map(|found| context.kept(found)).transpose()?;
+    context.put_arg(found, key, (request, 1), None);
+    Ok(old.unwrap_or(Reply::Nil))
 }
 
 /// `GETEX key [option ...]`, with the times EX, PX, EXAT and PXAT, and PERSIST. A moment that has passed removes the
@@ -143,7 +163,7 @@ impl<'a> TtlChange<'a> {
     }
 }
 
-/// `GETRANGE key start end`: the bytes from one index to the other, both included.
+/// `GETRANGE key start end`, also as `SUBSTR`: the bytes from one index to the other, both included.
 fn getrange<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     let (start, end) = (request.integer(1)?, request.integer(2)?);
     let found = context.look_up_string(request.arg(0))?;
@@ -873,5 +893,23 @@ mod tests {
              > STRLEN a
              65536",
         ));
+    }
+
+    #[test]
+    fn getset_takes_the_ttl_away() {
+        transcript::run(
+            r#"> GETSET a 1
+               nil
+               ! put a=1
+               > EXPIRE a 10
+               1
+               > GETSET a 2
+               "1"
+               ! put a=2
+               > TTL a
+               -1
+               > SUBSTR a 0 -1
+               "2""#,
+        );
     }
 }
