@@ -1059,6 +1059,32 @@ const RESP: &[Script] = &[
         OBJECT HELP -> [*, ...]
         "#,
     ),
+    // Valkey has them.
+    own(
+        "DELIFEQ",
+        r#"
+        DELIFEQ a 1 -> 0
+        SET a 1 -> +OK
+        DELIFEQ a 2 -> 0
+        DELIFEQ a 1 -> 1
+        EXISTS a -> 0
+        DELIFEQ a -> -ERR wrong number of arguments for 'delifeq' command
+        "#,
+    ),
+    own(
+        "SET",
+        r#"
+        SET a 2 IFEQ 1 -> nil
+        SET a 1 -> +OK
+        SET a 2 IFEQ 3 -> nil
+        SET a 2 IFEQ 1 EX 100 -> +OK
+        TTL a -> 99..100
+        SET a 3 GET IFEQ 2 -> "2"
+        SET a 4 GET IFEQ 2 -> "3"
+        SET a 4 IFEQ 3 NX -> -ERR syntax error
+        SET a 4 IFEQ -> -ERR syntax error
+        "#,
+    ),
     own(
         "OBJECT",
         "SET a 1 -> +OK\n OBJECT FREQ a -> -ERR An LFU maxmemory policy is not selected, access frequency not tracked: ANALYZE tells how a key is used",
@@ -1221,6 +1247,7 @@ const TEXT: &[Script] = &[
         "OBJECT",
         "SET a 1 -> +OK\n OBJECT ENCODING a -> int\n OBJECT REFCOUNT a -> 1\n OBJECT IDLETIME nope -> -ERR key not found",
     ),
+    own("DELIFEQ", "SET a one two -> +OK\n DELIFEQ a one -> 0\n DELIFEQ a one two -> 1\n GET a -> -ERR key not found"),
     own("TIME", "TIME -> <1700000000..> | <0..999999>"),
     own("SETBIT", "SETBIT a 6 1 -> 0\n SETBIT a 1 1 -> 0\n GET a -> B\n SETBIT a -1 1 -> -ERR bit offset is not an integer or out of range"),
     own("GETBIT", "SET a B -> +OK\n GETBIT a 1 -> 1\n GETBIT a 2 -> 0\n GETBIT nope 2 -> 0"),

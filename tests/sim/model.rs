@@ -87,6 +87,10 @@ impl Model {
             "SETBIT" => self.setbit(call, now_ms).into(),
             "BITFIELD" | "BITFIELD_RO" => self.bitfield(call, now_ms).into(),
             "GETSET" => self.getset(call, now_ms).into(),
+            "DELIFEQ" => {
+                let is_equal = self.find(&keys[0], now_ms).is_some_and(|(value, _)| *value == keys[1]);
+                Reply::Integer(i64::from(is_equal && self.remove(&keys[0], now_ms)))
+            }
             "EXISTS" | "TOUCH" => number(keys.iter().filter(|key| self.find(key, now_ms).is_some()).count()),
             "DBSIZE" => number(self.live(now_ms).len()),
             "DEL" | "DELETE" | "MDEL" | "UNLINK" => {
@@ -157,7 +161,7 @@ impl Model {
     fn set(&mut self, call: &Call, now_ms: u64) -> Answer {
         let (key, value) = (&call.args[0], &call.args[1]);
         let options: Vec<_> = call.args[2..].iter().map(|arg| arg.to_ascii_uppercase()).collect();
-        let (mut names, mut time) = (Vec::new(), None);
+        let (mut names, mut time, mut equal) = (Vec::new(), None, None);
         let mut at = 0;
         while at < options.len() {
             let name = std::str::from_utf8(&options[at]).expect("the requests name options in ASCII");
@@ -171,12 +175,19 @@ impl Model {
                     }
                     time = Some((name, amount));
                 }
+                "IFEQ" if equal.is_none() => {
+                    at += 1;
+                    equal = Some(call.args.get(2 + at).ok_or(Error::Syntax)?);
+                }
                 _ => return Err(Error::Syntax),
             }
             at += 1;
         }
         let has = |name| names.contains(&name);
-        if has("NX") && has("XX") || has("KEEPTTL") && time.is_some() {
+        if [has("NX"), has("XX"), equal.is_some()].iter().filter(|yes| **yes).count() > 1 {
+            return Err(Error::Syntax);
+        }
+        if has("KEEPTTL") && time.is_some() {
             return Err(Error::Syntax);
         }
         let new_deadline_ms = match time {
@@ -185,7 +196,8 @@ impl Model {
         };
         bounded(value.len())?;
         let old = self.find(key, now_ms).cloned();
-        let refused = has("NX") && old.is_some() || has("XX") && old.is_none();
+        let differs = |equal| old.as_ref().is_none_or(|(value, _)| value != equal);
+        let refused = has("NX") && old.is_some() || has("XX") && old.is_none() || equal.is_some_and(differs);
         if !refused {
             let old_deadline_ms = old.as_ref().and_then(|(_, deadline_ms)| *deadline_ms);
             self.put(key, value, if has("KEEPTTL") { old_deadline_ms } else { new_deadline_ms });

@@ -76,7 +76,7 @@ impl Mix {
             | "PEXPIRETIME" | "TYPE" => {
                 vec![self.key(dice)]
             }
-            "APPEND" | "GETSET" | "SETNX" => vec![self.key(dice), value(dice)],
+            "APPEND" | "DELIFEQ" | "GETSET" | "SETNX" => vec![self.key(dice), value(dice)],
             "DECRBY" | "INCRBY" => vec![self.key(dice), integer(dice)],
             "DEL" | "DELETE" | "MDEL" | "UNLINK" | "EXISTS" | "TOUCH" | "MGET" => {
                 (0..=dice.below(self.keys_per_request)).map(|_| self.key(dice)).collect()
@@ -240,7 +240,8 @@ fn field_offset(dice: &mut Dice) -> Vec<u8> {
 fn set_options(dice: &mut Dice) -> Vec<Vec<u8>> {
     let mut options = Vec::new();
     while options.len() < 6 && dice.one_in(2) {
-        match dice.below(10) {
+        match dice.below(11) {
+            10 => options.extend([b"ifeq".to_vec(), value(dice)]),
             0..5 => options.push(dice.pick(&["NX", "xx", "GET", "KEEPTTL", "keepttl"]).as_bytes().to_vec()),
             5 => options.push(dice.pick(&["EX", "NY", "", "GE"]).as_bytes().to_vec()),
             6 => options.extend([b"EX".to_vec(), seconds(dice)]),

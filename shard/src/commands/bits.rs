@@ -516,7 +516,7 @@ mod tests {
              > BITFIELD a INCRBY i64 0 9223372036854775807
              -72057594037927937
              > BITFIELD_RO a GET u8 0
-             255
+             254
              > BITFIELD_RO a SET u8 0 1
              OutOfRange(\"BITFIELD_RO only supports the GET subcommand\")
              > BITFIELD a SET u64 0 1

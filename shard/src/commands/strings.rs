@@ -24,6 +24,11 @@ pub(super) const ROWS: &[Row] = &[
         needs: "key and value", usage: "key value",
         summary: "Appends bytes to the value of a key and returns the new length", ..WRITE
     }),
+    on_shard(delifeq, Command {
+        name: "DELIFEQ", args_min: 2, args_max: 2, flags: Flags::WRITE.with(Flags::FAST), rest_of_line: Some(1),
+        needs: "key and value", usage: "key value",
+        summary: "Removes a key if it has this value", ..READ
+    }),
     on_shard(get, Command { name: "GET", summary: "Returns the value of a key", ..READ }),
     on_shard(getdel, Command {
         name: "GETDEL", flags: Flags::WRITE.with(Flags::FAST),
@@ -62,7 +67,7 @@ pub(super) const ROWS: &[Row] = &[
     on_shard(set, Command {
         name: "SET", args_min: 2, args_max: Command::MANY, flags: WRITE.flags.with(Flags::STORES_ARG),
         rest_of_line: Some(1), needs: "key and value",
-        usage: "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL]",
+        usage: "key value [NX | XX | IFEQ value] [GET] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL]",
         summary: "Sets the value of a key", ..WRITE
     }),
     on_shard(setex, Command {
@@ -201,7 +206,7 @@ fn mget<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply
     Ok(Reply::Array(values))
 }
 
-/// `SET key value [option ...]`, with the conditions NX and XX, the reply GET, and the times EX, PX, EXAT,
+/// `SET key value [option ...]`, with the conditions NX, XX and IFEQ, the reply GET, and the times EX, PX, EXAT,
 /// PXAT and KEEPTTL.
 fn set<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     let (key, value) = (request.arg(0), request.arg(1));
@@ -215,7 +220,13 @@ fn set<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<
             (found.map(Into::into), Some(old.unwrap_or(Reply::Nil)))
         }
     };
-    if found.is_some() && options.only_new || found.is_none() && options.only_present {
+    let is_met = match options.condition {
+        Condition::None => true,
+        Condition::New => found.is_none(),
+        Condition::Present => found.is_some(),
+        Condition::Equal(value) => has_value(&mut context, key, value)?,
+    };
+    if !is_met {
         return Ok(old.unwrap_or(Reply::Nil));
     }
     let deadline_ms = match found {
@@ -226,32 +237,62 @@ fn set<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<
     Ok(old.unwrap_or(Reply::Ok))
 }
 
+/// `DELIFEQ key value`, of Valkey 9.
+fn delifeq<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let key = request.arg(0);
+    let Some(found) = context.find_string(key)? else { return Ok(Reply::Integer(0)) };
+    let is_equal = context.string(found) == request.arg(1);
+    if is_equal {
+        context.remove(found, key);
+    }
+    Ok(Reply::one_or_zero(is_equal))
+}
+
+/// Whether a key has this value.
+fn has_value(context: &mut Context<'_, '_>, key: &[u8], value: &[u8]) -> Result<bool, Error> {
+    Ok(context.find_string(key)?.is_some_and(|found| context.string(found) == value))
+}
+
+/// Under which condition SET sets anything.
+#[derive(Clone, Copy, Default)]
+enum Condition<'a> {
+    #[default]
+    None,
+    /// NX: the key does not exist.
+    New,
+    /// XX: the key exists.
+    Present,
+    /// IFEQ, of Valkey 8.1: the key has this value.
+    Equal(&'a [u8]),
+}
+
 /// What stands behind the value of SET.
 #[derive(Default)]
-struct SetOptions {
-    only_new: bool,
-    only_present: bool,
+struct SetOptions<'a> {
+    condition: Condition<'a>,
     get: bool,
     keep_deadline: bool,
     deadline_ms: Option<u64>,
 }
 
-impl SetOptions {
+impl<'a> SetOptions<'a> {
     #[inline]
-    fn parse(request: &Request<'_>, now_ms: u64) -> Result<Self, Error> {
+    fn parse(request: &Request<'a>, now_ms: u64) -> Result<Self, Error> {
         if request.arg_count() == 2 { Ok(Self::default()) } else { Self::parse_all(request, now_ms) }
     }
 
-    fn parse_all(request: &Request<'_>, now_ms: u64) -> Result<Self, Error> {
+    fn parse_all(request: &Request<'a>, now_ms: u64) -> Result<Self, Error> {
         let mut options = SetOptions::default();
         let mut time: Option<(TimeUnit, &[u8])> = None;
         let mut args = request.args().skip(2);
         while let Some(arg) = args.next() {
             let is = |name: &str| arg.eq_ignore_ascii_case(name.as_bytes());
-            if is("NX") && !options.only_present {
-                options.only_new = true;
-            } else if is("XX") && !options.only_new {
-                options.only_present = true;
+            if is("NX") && matches!(options.condition, Condition::None | Condition::New) {
+                options.condition = Condition::New;
+            } else if is("XX") && matches!(options.condition, Condition::None | Condition::Present) {
+                options.condition = Condition::Present;
+            } else if is("IFEQ") && matches!(options.condition, Condition::None) {
+                options.condition = Condition::Equal(args.next().ok_or(Error::Syntax)?);
             } else if is("GET") {
                 options.get = true;
             } else if is("KEEPTTL") && time.is_none() {
@@ -893,6 +934,42 @@ mod tests {
              > STRLEN a
              65536",
         ));
+    }
+
+    #[test]
+    fn a_value_is_replaced_or_removed_if_it_is_the_one_that_is_named() {
+        transcript::run(
+            r#"> SET a 2 IFEQ 1
+               nil
+               !
+               > SET a 1
+               OK
+               > SET a 2 IFEQ 3 GET
+               "1"
+               !
+               > SET a 2 ifeq 1 EX 10
+               OK
+               ! put a=2 until 11000
+               > SET a 3 GET IFEQ 2
+               "2"
+               > SET a 3 IFEQ 2 NX
+               Syntax
+               > SET a 3 XX IFEQ 3
+               Syntax
+               > SET a 3 IFEQ
+               Syntax
+               > SET a 3 IFEQ 3 IFEQ 3
+               Syntax
+               !
+               > DELIFEQ a 2
+               0
+               !
+               > DELIFEQ a 3
+               1
+               ! remove a
+               > DELIFEQ a 3
+               0"#,
+        );
     }
 
     #[test]
