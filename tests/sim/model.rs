@@ -164,7 +164,7 @@ impl Model {
         let (mut names, mut time, mut equal) = (Vec::new(), None, None);
         let mut at = 0;
         while at < options.len() {
-            let name = std::str::from_utf8(&options[at]).expect("the requests name options in ASCII");
+            let name = std::str::from_utf8(&options[at]).map_err(|_| Error::Syntax)?;
             match name {
                 "NX" | "XX" | "GET" | "KEEPTTL" => names.push(name),
                 "EX" | "PX" | "EXAT" | "PXAT" => {
