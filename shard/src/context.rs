@@ -162,6 +162,12 @@ impl<'s, 'c> Context<'s, 'c> {
         self.parts.due_ms(deadline_ms)
     }
 
+    /// The moment of a deadline in milliseconds since the Unix epoch, as the wall clock goes now.
+    pub(crate) fn unix_ms(&self, deadline_ms: u64) -> u64 {
+        clock::unix_deadline_ms(deadline_ms)
+            .unwrap_or_else(|| deadline_ms.saturating_add_signed(self.parts.wall_ahead_ms))
+    }
+
     /// The length of a value, in bytes.
     pub(crate) fn value_len(&self, found: impl Into<Found>) -> usize {
         self.parts.keyspace.entry(found.into()).value().len()

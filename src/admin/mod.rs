@@ -13,6 +13,7 @@ mod memory;
 pub(crate) mod persistence;
 mod scan;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use shard::analytics::query::{Detail, Question};
@@ -22,7 +23,7 @@ use shard::{AutoTtl, Error, Glob, Reply, Request};
 use crate::client::Client;
 use crate::client::listing::Listing;
 use crate::client::reply::answer;
-use crate::clock::Clock;
+use crate::clock::{Clock, wall_clock_us};
 use crate::config::InvalidValue;
 use crate::mesh::Call;
 use crate::protocol::{self, Dialect};
@@ -135,6 +136,7 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         Server::CommandDocs => command_docs::docs(request),
         Server::CommandInfo => command_docs::infos(request),
         Server::CommandList => command_docs::list(request)?,
+        Server::Time => time(),
         Server::ConfigGet => config::get(about, request, client.session.dialect)?,
         Server::ConfigSet => {
             let auto_ttl = config::setting(about, request)?;
@@ -184,6 +186,13 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         );
     });
     Ok(Next::Nothing)
+}
+
+/// The Unix time by the wall clock: seconds, and the microseconds of this one.
+fn time() -> Reply<'static> {
+    let unix_us = wall_clock_us();
+    let number = |number: u64| Reply::Bulk(Cow::Owned(number.to_string().into_bytes()));
+    Reply::Array(vec![number(unix_us / 1_000_000), number(unix_us % 1_000_000)])
 }
 
 /// What comes of a command for which every worker was asked.

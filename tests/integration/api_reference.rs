@@ -110,6 +110,7 @@ fn part(row: &Command) -> &'static str {
     match row.group {
         _ if row.name == "ANALYZE" || is_question(row) => "The use of keys",
         _ if command::subcommands(row).iter().any(is_question) => "The use of keys",
+        Group::Bitmap => "Bits",
         Group::String => "Values",
         Group::Generic => "Keys and expiry",
         Group::Server => "Server and log",
@@ -118,7 +119,7 @@ fn part(row: &Command) -> &'static str {
 }
 
 fn write_index(out: &mut String) {
-    for name in ["Values", "Keys and expiry", "The use of keys", "Server and log", "Connection"] {
+    for name in ["Values", "Bits", "Keys and expiry", "The use of keys", "Server and log", "Connection"] {
         let _ = write!(out, "\n**{name}**\n\n| command | what it does |\n| --- | --- |\n");
         for row in TABLE.iter().filter(|row| part(row) == name) {
             let arguments = command::usage(row).replace('|', "\\|");

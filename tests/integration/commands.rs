@@ -910,9 +910,351 @@ const RESP: &[Script] = &[
         EXISTS b -> 0
         "#,
     ),
+    script(
+        "GETSET",
+        r#"
+        GETSET a 1 -> nil
+        SET a 2 EX 100 -> +OK
+        GETSET a 3 -> "2"
+        TTL a -> -1
+        GET a -> "3"
+        GETSET a -> -ERR wrong number of arguments for 'getset' command
+        "#,
+    ),
+    script(
+        "SUBSTR",
+        r#"
+        SET a Hello -> +OK
+        SUBSTR a 1 -2 -> "ell"
+        SUBSTR nope 0 -1 -> ""
+        SUBSTR a 0 -> -ERR wrong number of arguments for 'substr' command
+        "#,
+    ),
+    script(
+        "PEXPIRE",
+        r#"
+        PEXPIRE nope 10 -> 0
+        SET a 1 -> +OK
+        PEXPIRE a 100000 XX -> 0
+        PEXPIRE a 100000 -> 1
+        PTTL a -> 90000..100000
+        PEXPIRE a 50000 GT -> 0
+        PEXPIRE a ten -> -ERR value is not an integer or out of range
+        PEXPIRE a 9223372036854775807 -> -ERR invalid expire time in 'pexpire' command
+        PEXPIRE a 10 NX GT -> -ERR NX and XX, GT or LT options at the same time are not compatible
+        PEXPIRE a 20 -> 1
+        eventually GET a -> nil
+        SET b 1 -> +OK
+        PEXPIRE b -1 -> 1
+        EXISTS b -> 0
+        PEXPIRE a -> -ERR wrong number of arguments for 'pexpire' command
+        "#,
+    ),
+    script(
+        "EXPIREAT",
+        r#"
+        EXPIREAT nope 33000000000 -> 0
+        SET a 1 -> +OK
+        EXPIREAT a 33000000000 GT -> 0
+        EXPIREAT a 33000000000 NX -> 1
+        EXPIRETIME a -> 33000000000
+        EXPIREAT a 33000000001 LT -> 0
+        EXPIREAT a 33000000001 GT -> 1
+        PEXPIRETIME a -> 33000000001000
+        GET a -> "1"
+        EXPIREAT a soon -> -ERR value is not an integer or out of range
+        EXPIREAT a 9223372036854775807 -> -ERR invalid expire time in 'expireat' command
+        EXPIREAT a 33000000000 NOPE -> -ERR Unsupported option NOPE
+        EXPIREAT a 1000000000 -> 1
+        EXISTS a -> 0
+        EXPIREAT a -> -ERR wrong number of arguments for 'expireat' command
+        "#,
+    ),
+    script(
+        "PEXPIREAT",
+        r#"
+        SET a 1 -> +OK
+        PEXPIREAT a 33000000000499 -> 1
+        EXPIRETIME a -> 33000000000
+        PEXPIRETIME a -> 33000000000499
+        PEXPIREAT a 9223372036854775807 -> 1
+        PEXPIREAT a 33000000000500 LT -> 1
+        EXPIRETIME a -> 33000000001
+        PERSIST a -> 1
+        PEXPIREAT a 0 XX -> 0
+        PEXPIREAT a -5 -> 1
+        EXISTS a -> 0
+        PEXPIREAT a x -> -ERR value is not an integer or out of range
+        "#,
+    ),
+    script(
+        "EXPIRETIME",
+        r#"
+        EXPIRETIME nope -> -2
+        SET a 1 -> +OK
+        EXPIRETIME a -> -1
+        SET a 1 EX 100 -> +OK
+        EXPIRETIME a -> 1700000000..33000000000
+        EXPIRETIME -> -ERR wrong number of arguments for 'expiretime' command
+        "#,
+    ),
+    script(
+        "PEXPIRETIME",
+        r#"
+        PEXPIRETIME nope -> -2
+        SET a 1 -> +OK
+        PEXPIRETIME a -> -1
+        SET a 1 PXAT 33000000000123 -> +OK
+        PEXPIRETIME a -> 33000000000123
+        "#,
+    ),
+    script(
+        "TYPE",
+        r#"
+        TYPE nope -> +none
+        SET a 1 -> +OK
+        TYPE a -> +string
+        TYPE -> -ERR wrong number of arguments for 'type' command
+        "#,
+    ),
+    script(
+        "TOUCH",
+        r#"
+        MSET a 1 b 2 c 3 -> +OK
+        TOUCH a -> 1
+        TOUCH a b c a nope -> 4
+        TOUCH -> -ERR wrong number of arguments for 'touch' command
+        "#,
+    ),
+    script(
+        "UNLINK",
+        r#"
+        MSET a 1 b 2 c 3 -> +OK
+        UNLINK a b nope a -> 2
+        UNLINK c -> 1
+        UNLINK c -> 0
+        DBSIZE -> 0
+        UNLINK -> -ERR wrong number of arguments for 'unlink' command
+        "#,
+    ),
+    script(
+        "OBJECT",
+        r#"
+        OBJECT ENCODING nope -> nil
+        OBJECT FREQ nope -> nil
+        OBJECT IDLETIME nope -> nil
+        OBJECT REFCOUNT nope -> nil
+        SET n 1234567 -> +OK
+        OBJECT ENCODING n -> "int"
+        SET a 12345678901234567890123456789012345678901234 -> +OK
+        OBJECT ENCODING a -> "embstr"
+        SET a 123456789012345678901234567890123456789012345 -> +OK
+        OBJECT ENCODING a -> "raw"
+        SET a -0 -> +OK
+        OBJECT ENCODING a -> "embstr"
+        OBJECT REFCOUNT a -> 1
+        OBJECT IDLETIME a -> 0..9
+        OBJECT ENCODING -> -ERR wrong number of arguments for 'object|encoding' command
+        OBJECT NOPE a -> -ERR unknown subcommand 'NOPE'. Try OBJECT HELP.
+        OBJECT HELP -> [*, ...]
+        "#,
+    ),
+    // Valkey has them.
+    own(
+        "DELIFEQ",
+        r#"
+        DELIFEQ a 1 -> 0
+        SET a 1 -> +OK
+        DELIFEQ a 2 -> 0
+        DELIFEQ a 1 -> 1
+        EXISTS a -> 0
+        DELIFEQ a -> -ERR wrong number of arguments for 'delifeq' command
+        "#,
+    ),
+    own(
+        "SET",
+        r#"
+        SET a 2 IFEQ 1 -> nil
+        SET a 1 -> +OK
+        SET a 2 IFEQ 3 -> nil
+        SET a 2 IFEQ 1 EX 100 -> +OK
+        TTL a -> 99..100
+        SET a 3 GET IFEQ 2 -> "2"
+        SET a 4 GET IFEQ 2 -> "3"
+        SET a 4 IFEQ 3 NX -> -ERR syntax error
+        SET a 4 IFEQ -> -ERR syntax error
+        "#,
+    ),
+    own(
+        "OBJECT",
+        "SET a 1 -> +OK\n OBJECT FREQ a -> -ERR An LFU maxmemory policy is not selected, access frequency not tracked: ANALYZE tells how a key is used",
+    ),
+    script(
+        "TIME",
+        r#"
+        TIME -> [*, *]
+        TIME now -> -ERR wrong number of arguments for 'time' command
+        "#,
+    ),
+    script(
+        "SETBIT",
+        r#"
+        SETBIT a 7 1 -> 0
+        SETBIT a 7 1 -> 1
+        GET a -> "\x01"
+        SETBIT a 7 0 -> 1
+        SETBIT a 16 0 -> 0
+        GET a -> "\x00\x00\x00"
+        SET t a EX 100 -> +OK
+        SETBIT t 6 1 -> 0
+        GET t -> "c"
+        TTL t -> 99..100
+        SETBIT a x 1 -> -ERR bit offset is not an integer or out of range
+        SETBIT a -1 1 -> -ERR bit offset is not an integer or out of range
+        SETBIT a 4294967296 1 -> -ERR bit offset is not an integer or out of range
+        SETBIT a 1 2 -> -ERR bit is not an integer or out of range
+        SETBIT a x x -> -ERR bit offset is not an integer or out of range
+        SETBIT a 1 -> -ERR wrong number of arguments for 'setbit' command
+        "#,
+    ),
+    script(
+        "GETBIT",
+        r#"
+        GETBIT nope 0 -> 0
+        SET a b -> +OK
+        GETBIT a 0 -> 0
+        GETBIT a 1 -> 1
+        GETBIT a 6 -> 1
+        GETBIT a 4294967295 -> 0
+        GETBIT a 4294967296 -> -ERR bit offset is not an integer or out of range
+        GETBIT a #1 -> -ERR bit offset is not an integer or out of range
+        GETBIT a -> -ERR wrong number of arguments for 'getbit' command
+        "#,
+    ),
+    script(
+        "BITCOUNT",
+        r#"
+        BITCOUNT nope -> 0
+        BITCOUNT nope 1 x NOPE -> 0
+        SET a foobar -> +OK
+        BITCOUNT a -> 26
+        BITCOUNT a 0 0 -> 4
+        BITCOUNT a 1 1 BYTE -> 6
+        BITCOUNT a 5 30 BIT -> 17
+        BITCOUNT a -9 -3 bit -> 4
+        BITCOUNT a 3 2 -> 0
+        BITCOUNT a -100 -50 -> 4
+        BITCOUNT a -1 -2 NOPE -> 0
+        BITCOUNT a 1 2 NOPE -> -ERR syntax error
+        BITCOUNT a x 1 NOPE -> -ERR value is not an integer or out of range
+        BITCOUNT a 1 -> -ERR syntax error
+        BITCOUNT a 1 2 BIT 3 -> -ERR syntax error
+        "#,
+    ),
+    script(
+        "BITPOS",
+        r#"
+        BITPOS nope 1 -> -1
+        BITPOS nope 0 x -> 0
+        SET a "\xff\xf0\x00" -> +OK
+        BITPOS a 0 -> 12
+        BITPOS a 1 2 -> -1
+        BITPOS a 0 2 -> 16
+        BITPOS a 1 -2 -> 8
+        BITPOS a 0 0 11 BIT -> -1
+        BITPOS a 1 5 5 BIT -> 5
+        SET full "\xff\xff" -> +OK
+        BITPOS full 0 -> 16
+        BITPOS full 0 1 -> 16
+        BITPOS full 0 2 -> -1
+        BITPOS full 0 0 -1 -> -1
+        SET empty "" -> +OK
+        BITPOS empty 0 -> -1
+        BITPOS a 1 1 x NOPE -> -ERR syntax error
+        BITPOS a 1 x -> -ERR value is not an integer or out of range
+        BITPOS a 2 -> -ERR The bit argument must be 1 or 0.
+        BITPOS nope 2 -> -ERR The bit argument must be 1 or 0.
+        BITPOS a 1 1 2 BIT 4 -> -ERR syntax error
+        BITPOS a -> -ERR wrong number of arguments for 'bitpos' command
+        "#,
+    ),
+    script(
+        "BITFIELD",
+        r#"
+        BITFIELD a -> []
+        BITFIELD a INCRBY i5 100 1 GET u4 0 -> [1, 0]
+        STRLEN a -> 14
+        BITFIELD a SET i8 0 -1 GET u8 0 GET i8 0 GET u4 2 GET u8 #1 -> [0, 255, -1, 15, 0]
+        BITFIELD a OVERFLOW SAT INCRBY u2 102 5 OVERFLOW FAIL INCRBY u2 102 1 OVERFLOW WRAP INCRBY u2 102 1 -> [3, nil, 0]
+        BITFIELD a OVERFLOW SAT SET u8 0 -1 SET i8 0 200 GET i8 0 -> [255, -1, 127]
+        BITFIELD a INCRBY i64 0 9223372036854775807 -> [-72057594037927937]
+        BITFIELD b OVERFLOW FAIL INCRBY u8 0 300 -> [nil]
+        STRLEN b -> 1
+        BITFIELD a GET u64 0 -> -ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is.
+        BITFIELD a GET x x -> -ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is.
+        BITFIELD a SET u8 -1 x -> -ERR bit offset is not an integer or out of range
+        BITFIELD a GET u8 #4294967295 -> -ERR bit offset is not an integer or out of range
+        BITFIELD a SET u8 0 x -> -ERR value is not an integer or out of range
+        BITFIELD a OVERFLOW never -> -ERR Invalid OVERFLOW type specified
+        BITFIELD a OVERFLOW -> -ERR syntax error
+        BITFIELD a GET u8 -> -ERR syntax error
+        BITFIELD -> -ERR wrong number of arguments for 'bitfield' command
+        "#,
+    ),
+    script(
+        "BITFIELD_RO",
+        r#"
+        BITFIELD_RO a GET u8 0 -> [0]
+        EXISTS a -> 0
+        SET a "\xfe" -> +OK
+        BITFIELD_RO a GET i8 0 GET u4 #1 -> [-2, 14]
+        BITFIELD_RO a OVERFLOW SAT -> []
+        BITFIELD_RO a SET u8 0 1 -> -ERR BITFIELD_RO only supports the GET subcommand
+        BITFIELD_RO a SET u8 0 x -> -ERR value is not an integer or out of range
+        "#,
+    ),
 ];
 
 const TEXT: &[Script] = &[
+    own("GETSET", "GETSET a one -> -ERR key not found\n GETSET a two words -> one\n GET a -> two words"),
+    own("SUBSTR", "SET a Hello -> +OK\n SUBSTR a 1 -2 -> ell"),
+    own(
+        "PEXPIRE",
+        "SET a 1 -> +OK\n PEXPIRE a 100000 -> 1\n PTTL a -> <90000..100000>\n PEXPIRE a 0 -> -ERR invalid TTL\n GET a -> 1",
+    ),
+    own(
+        "EXPIREAT",
+        r#"
+        SET a 1 -> +OK
+        EXPIREAT a 33000000000 -> 1
+        EXPIRETIME a -> 33000000000
+        EXPIREAT a 0 -> -ERR invalid TTL
+        EXPIREAT a soon -> -ERR invalid TTL
+        EXPIREAT a 1000000000 -> 1
+        GET a -> -ERR key not found
+        "#,
+    ),
+    own(
+        "PEXPIREAT",
+        "SET a 1 -> +OK\n PEXPIREAT a 33000000000499 -> 1\n PEXPIRETIME a -> 33000000000499\n PEXPIREAT a -1 -> -ERR invalid TTL",
+    ),
+    own("EXPIRETIME", "EXPIRETIME a -> -2\n SET a 1 -> +OK\n EXPIRETIME a -> -1"),
+    own("PEXPIRETIME", "PEXPIRETIME a -> -2\n SET a 1 -> +OK\n PEXPIRETIME a -> -1"),
+    own("TYPE", "TYPE a -> +none\n SET a 1 -> +OK\n TYPE a -> +string"),
+    own("TOUCH", "MSET a 1 b 2 c 3 -> +OK\n TOUCH a b c nope -> 3"),
+    own("UNLINK", "MSET a 1 b 2 c 3 -> +OK\n UNLINK a b nope -> 2\n UNLINK c -> +OK\n UNLINK c -> -ERR key not found"),
+    own(
+        "OBJECT",
+        "SET a 1 -> +OK\n OBJECT ENCODING a -> int\n OBJECT REFCOUNT a -> 1\n OBJECT IDLETIME nope -> -ERR key not found",
+    ),
+    own("DELIFEQ", "SET a one two -> +OK\n DELIFEQ a one -> 0\n DELIFEQ a one two -> 1\n GET a -> -ERR key not found"),
+    own("TIME", "TIME -> <1700000000..> | <0..999999>"),
+    own("SETBIT", "SETBIT a 6 1 -> 0\n SETBIT a 1 1 -> 0\n GET a -> B\n SETBIT a -1 1 -> -ERR bit offset is not an integer or out of range"),
+    own("GETBIT", "SET a B -> +OK\n GETBIT a 1 -> 1\n GETBIT a 2 -> 0\n GETBIT nope 2 -> 0"),
+    own("BITCOUNT", "SET a foobar -> +OK\n BITCOUNT a -> 26\n BITCOUNT a 5 30 BIT -> 17"),
+    own("BITPOS", "SET a B -> +OK\n BITPOS a 1 -> 1\n BITPOS a 1 2 -1 BIT -> 6\n BITPOS nope 1 -> -1"),
+    own("BITFIELD", "BITFIELD a SET u8 0 255 OVERFLOW FAIL INCRBY u8 0 1 GET i8 0 -> 0 | (nil) | -1\n BITFIELD a -> (empty list)"),
+    own("BITFIELD_RO", "SET a B -> +OK\n BITFIELD_RO a GET u8 0 -> 66"),
     own("ANALYTICS", "ANALYTICS STATUS -> +OK memory_bytes=<1..16777216> <..>\n ANALYTICS RESET -> +OK"),
     own(
         "ANALYZE",

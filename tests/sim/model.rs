@@ -75,11 +75,27 @@ impl Model {
             }
             "GETEX" => self.getex(call, now_ms).into(),
             "MGET" => Reply::Array(keys.iter().map(|key| self.value(key, now_ms)).collect()),
-            "GETRANGE" => self.getrange(call, now_ms).into(),
+            "GETRANGE" | "SUBSTR" => self.getrange(call, now_ms).into(),
             "STRLEN" => number(self.find(&keys[0], now_ms).map_or(0, |(value, _)| value.len())),
-            "EXISTS" => number(keys.iter().filter(|key| self.find(key, now_ms).is_some()).count()),
+            "TYPE" => {
+                let exists = self.find(&keys[0], now_ms).is_some();
+                Reply::Simple(if exists { "string" } else { "none" })
+            }
+            "GETBIT" => self.getbit(call, now_ms).into(),
+            "BITCOUNT" => self.bitcount(call, now_ms).into(),
+            "BITPOS" => self.bitpos(call, now_ms).into(),
+            "SETBIT" => self.setbit(call, now_ms).into(),
+            "BITFIELD" | "BITFIELD_RO" => self.bitfield(call, now_ms).into(),
+            "GETSET" => self.getset(call, now_ms).into(),
+            "DELIFEQ" => {
+                let is_equal = self.find(&keys[0], now_ms).is_some_and(|(value, _)| *value == keys[1]);
+                Reply::Integer(i64::from(is_equal && self.remove(&keys[0], now_ms)))
+            }
+            "EXISTS" | "TOUCH" => number(keys.iter().filter(|key| self.find(key, now_ms).is_some()).count()),
             "DBSIZE" => number(self.live(now_ms).len()),
-            "DEL" | "DELETE" | "MDEL" => number(keys.iter().filter(|key| self.remove(key, now_ms)).count()),
+            "DEL" | "DELETE" | "MDEL" | "UNLINK" => {
+                number(keys.iter().filter(|key| self.remove(key, now_ms)).count())
+            }
             "CLEAR" | "FLUSHALL" | "FLUSHDB" => self.clear(call),
             "SET" => self.set(call, now_ms).into(),
             "SETNX" => self.setnx(call, now_ms).into(),
@@ -97,7 +113,10 @@ impl Model {
                 let negated = amount.and_then(|by| by.checked_neg().ok_or(Error::DecrementOverflow));
                 self.add(call, negated, now_ms).into()
             }
-            "EXPIRE" => self.expire(call, now_ms).into(),
+            "EXPIRE" => self.expire(call, "EX", now_ms).into(),
+            "PEXPIRE" => self.expire(call, "PX", now_ms).into(),
+            "EXPIREAT" => self.expire(call, "EXAT", now_ms).into(),
+            "PEXPIREAT" => self.expire(call, "PXAT", now_ms).into(),
             "PERSIST" => match self.find(&keys[0], now_ms) {
                 Some((value, Some(_))) => {
                     self.content.insert(keys[0].clone(), (value.clone(), None));
@@ -106,11 +125,9 @@ impl Model {
                 _ => Reply::Integer(0),
             },
             "PTTL" => Reply::Integer(self.time_to_live_ms(&keys[0], now_ms)),
-            "TTL" => Reply::Integer(match self.time_to_live_ms(&keys[0], now_ms) {
-                none @ (-1 | -2) => none,
-                ms if ms % 1000 >= 500 => ms / 1000 + 1,
-                ms => ms / 1000,
-            }),
+            "TTL" => Reply::Integer(to_seconds(self.time_to_live_ms(&keys[0], now_ms))),
+            "PEXPIRETIME" => Reply::Integer(self.moment_ms(&keys[0], now_ms)),
+            "EXPIRETIME" => Reply::Integer(to_seconds(self.moment_ms(&keys[0], now_ms))),
             name => panic!("the model does not know {name}"),
         }
     }
@@ -144,10 +161,10 @@ impl Model {
     fn set(&mut self, call: &Call, now_ms: u64) -> Answer {
         let (key, value) = (&call.args[0], &call.args[1]);
         let options: Vec<_> = call.args[2..].iter().map(|arg| arg.to_ascii_uppercase()).collect();
-        let (mut names, mut time) = (Vec::new(), None);
+        let (mut names, mut time, mut equal) = (Vec::new(), None, None);
         let mut at = 0;
         while at < options.len() {
-            let name = std::str::from_utf8(&options[at]).expect("the requests name options in ASCII");
+            let name = std::str::from_utf8(&options[at]).map_err(|_| Error::Syntax)?;
             match name {
                 "NX" | "XX" | "GET" | "KEEPTTL" => names.push(name),
                 "EX" | "PX" | "EXAT" | "PXAT" => {
@@ -158,12 +175,19 @@ impl Model {
                     }
                     time = Some((name, amount));
                 }
+                "IFEQ" if equal.is_none() => {
+                    at += 1;
+                    equal = Some(call.args.get(2 + at).ok_or(Error::Syntax)?);
+                }
                 _ => return Err(Error::Syntax),
             }
             at += 1;
         }
         let has = |name| names.contains(&name);
-        if has("NX") && has("XX") || has("KEEPTTL") && time.is_some() {
+        if [has("NX"), has("XX"), equal.is_some()].iter().filter(|yes| **yes).count() > 1 {
+            return Err(Error::Syntax);
+        }
+        if has("KEEPTTL") && time.is_some() {
             return Err(Error::Syntax);
         }
         let new_deadline_ms = match time {
@@ -172,7 +196,8 @@ impl Model {
         };
         bounded(value.len())?;
         let old = self.find(key, now_ms).cloned();
-        let refused = has("NX") && old.is_some() || has("XX") && old.is_none();
+        let differs = |equal| old.as_ref().is_none_or(|(value, _)| value != equal);
+        let refused = has("NX") && old.is_some() || has("XX") && old.is_none() || equal.is_some_and(differs);
         if !refused {
             let old_deadline_ms = old.as_ref().and_then(|(_, deadline_ms)| *deadline_ms);
             self.put(key, value, if has("KEEPTTL") { old_deadline_ms } else { new_deadline_ms });
@@ -296,7 +321,7 @@ impl Model {
         Ok(Reply::Bulk(Cow::Owned(sum.into_bytes())))
     }
 
-    fn expire(&mut self, call: &Call, now_ms: u64) -> Answer {
+    fn expire(&mut self, call: &Call, unit: &str, now_ms: u64) -> Answer {
         let (mut none, mut some, mut later, mut earlier) = (false, false, false, false);
         for option in &call.args[2..] {
             match option.to_ascii_uppercase().as_slice() {
@@ -313,7 +338,7 @@ impl Model {
         if later && earlier {
             return Err(Error::IncompatibleOptions("GT and LT"));
         }
-        let moment = moment(call, "EX", &call.args[1], now_ms)?;
+        let moment = moment(call, unit, &call.args[1], now_ms)?;
         let Some((value, before)) = self.find(&call.args[0], now_ms).cloned() else {
             return Ok(Reply::Integer(0));
         };
@@ -329,9 +354,128 @@ impl Model {
         if new <= i128::from(now_ms) {
             self.content.remove(&call.args[0]);
         } else {
-            self.put(&call.args[0], &value, Some(new as u64));
+            let by_wall_clock = unit.ends_with("AT");
+            let deadline_ms = if by_wall_clock { deadline_by_wall_clock(new as u64) } else { new as u64 };
+            self.put(&call.args[0], &value, Some(deadline_ms));
         }
         Ok(Reply::Integer(1))
+    }
+
+    fn getset(&mut self, call: &Call, now_ms: u64) -> Answer {
+        bounded(call.args[1].len())?;
+        let old = self.value(&call.args[0], now_ms);
+        self.put(&call.args[0], &call.args[1], None);
+        Ok(old)
+    }
+
+    fn getbit(&self, call: &Call, now_ms: u64) -> Answer {
+        let offset = bit_offset(&call.args[1], 0)?;
+        let value = self.find(&call.args[0], now_ms).map_or(&[][..], |(value, _)| value);
+        Ok(Reply::Integer(i64::from(bits_of(value).get(offset) == Some(&true))))
+    }
+
+    fn setbit(&mut self, call: &Call, now_ms: u64) -> Answer {
+        let offset = bit_offset(&call.args[1], 0)?;
+        let yes = match &call.args[2][..] {
+            b"0" => false,
+            b"1" => true,
+            _ => return Err(Error::OutOfRange("bit is not an integer or out of range")),
+        };
+        let (value, deadline_ms) = self.find(&call.args[0], now_ms).cloned().unwrap_or_default();
+        let mut bits = grown(&value, offset)?;
+        let was = std::mem::replace(&mut bits[offset], yes);
+        self.put(&call.args[0], &bytes_of(&bits), deadline_ms);
+        Ok(Reply::Integer(i64::from(was)))
+    }
+
+    fn bitcount(&self, call: &Call, now_ms: u64) -> Answer {
+        let Some((value, _)) = self.find(&call.args[0], now_ms) else { return Ok(Reply::Integer(0)) };
+        let bits = bits_of(value);
+        let range = match &call.args[1..] {
+            [] => 0..bits.len(),
+            [start, end, unit @ ..] if unit.len() < 2 => {
+                let (start, end) = (integer(start)?, integer(end)?);
+                if start < 0 && end < 0 && start > end {
+                    return Ok(Reply::Integer(0));
+                }
+                bit_range(value.len(), start, end, unit.first())?
+            }
+            _ => return Err(Error::Syntax),
+        };
+        Ok(number(bits[range].iter().filter(|bit| **bit).count()))
+    }
+
+    fn bitpos(&self, call: &Call, now_ms: u64) -> Answer {
+        let wanted = match integer(&call.args[1])? {
+            0 => false,
+            1 => true,
+            _ => return Err(Error::OutOfRange("The bit argument must be 1 or 0.")),
+        };
+        let Some((value, _)) = self.find(&call.args[0], now_ms) else {
+            return Ok(Reply::Integer(if wanted { -1 } else { 0 }));
+        };
+        let options = &call.args[2..];
+        if options.len() > 3 {
+            return Err(Error::Syntax);
+        }
+        let start = options.first().map_or(Ok(0), |start| integer(start))?;
+        bit_range(0, 0, 0, options.get(2))?;
+        let end = options.get(1).map_or(Ok(-1), |end| integer(end))?;
+        let range = bit_range(value.len(), start, end, options.get(2))?;
+        let (first, is_empty) = (range.start, range.is_empty());
+        let found = bits_of(value)[range].iter().position(|bit| *bit == wanted).map(|at| first + at);
+        Ok(match found {
+            Some(at) => number(at),
+            None if !is_empty && !wanted && options.len() < 2 => number(value.len() * 8),
+            None => Reply::Integer(-1),
+        })
+    }
+
+    fn bitfield(&mut self, call: &Call, now_ms: u64) -> Answer {
+        let steps = field_steps(&call.args[1..])?;
+        let writes = steps.iter().filter(|step| step.name != "GET");
+        let last = writes.map(|step| step.offset + step.width - 1).max();
+        if last.is_some() && call.row.name == "BITFIELD_RO" {
+            return Err(Error::OutOfRange("BITFIELD_RO only supports the GET subcommand"));
+        }
+        let (value, deadline_ms) = self.find(&call.args[0], now_ms).cloned().unwrap_or_default();
+        let mut bits = last.map_or_else(|| Ok(bits_of(&value)), |last| grown(&value, last))?;
+        let mut replies = Vec::new();
+        for step in &steps {
+            let before = step.read(&bits);
+            let wish = match step.name {
+                "GET" => before,
+                "SET" if step.signed => i128::from(step.amount),
+                "SET" => i128::from(step.amount as u64),
+                _ => before + i128::from(step.amount),
+            };
+            let (low, high) = step.bounds();
+            let after = match step.overflow {
+                _ if low <= wish && wish <= high => Some(wish),
+                "WRAP" => Some((wish - low).rem_euclid(1 << step.width) + low),
+                "SAT" => Some(wish.clamp(low, high)),
+                _ => None,
+            };
+            for at in 0..after.map_or(0, |_| step.width) {
+                if let Some(bit) = bits.get_mut(step.offset + at) {
+                    *bit = after.is_some_and(|after| after >> (step.width - 1 - at) & 1 == 1);
+                }
+            }
+            let shown = if step.name == "SET" { after.map(|_| before) } else { after };
+            replies.push(shown.map_or(Reply::Nil, |shown| Reply::Integer(shown as i64)));
+        }
+        if last.is_some() {
+            self.put(&call.args[0], &bytes_of(&bits), deadline_ms);
+        }
+        Ok(Reply::Array(replies))
+    }
+
+    fn moment_ms(&self, key: &[u8], now_ms: u64) -> i64 {
+        match self.find(key, now_ms) {
+            Some((_, Some(deadline_ms))) => due(*deadline_ms) as i64,
+            Some((_, None)) => -1,
+            None => -2,
+        }
     }
 
     fn time_to_live_ms(&self, key: &[u8], now_ms: u64) -> i64 {
@@ -340,6 +484,120 @@ impl Model {
             Some((_, None)) => -1,
             None => -2,
         }
+    }
+}
+
+/// One thing that BITFIELD does.
+struct FieldStep {
+    name: &'static str,
+    signed: bool,
+    width: usize,
+    offset: usize,
+    amount: i64,
+    overflow: &'static str,
+}
+
+impl FieldStep {
+    fn bounds(&self) -> (i128, i128) {
+        let low = if self.signed { -(1 << (self.width - 1)) } else { 0 };
+        (low, low + (1 << self.width) - 1)
+    }
+
+    fn read(&self, bits: &[bool]) -> i128 {
+        let number = (self.offset..self.offset + self.width)
+            .fold(0, |number, at| 2 * number + i128::from(bits.get(at) == Some(&true)));
+        if number > self.bounds().1 { number - (1 << self.width) } else { number }
+    }
+}
+
+fn field_steps(args: &[Vec<u8>]) -> Result<Vec<FieldStep>, Error> {
+    let known = |arg: &Vec<u8>, names: &[&'static str]| {
+        names.iter().copied().find(|name| arg.eq_ignore_ascii_case(name.as_bytes()))
+    };
+    let (mut steps, mut overflow, mut rest) = (Vec::new(), "WRAP", args);
+    while let [first, ..] = rest {
+        let name = known(first, &["GET", "SET", "INCRBY", "OVERFLOW"]).ok_or(Error::Syntax)?;
+        let len = match name {
+            "OVERFLOW" => 2,
+            "GET" => 3,
+            _ => 4,
+        };
+        let (step, behind) = rest.split_at_checked(len).ok_or(Error::Syntax)?;
+        rest = behind;
+        if name == "OVERFLOW" {
+            let invalid = Error::OutOfRange("Invalid OVERFLOW type specified");
+            overflow = known(&step[1], &["WRAP", "SAT", "FAIL"]).ok_or(invalid)?;
+            continue;
+        }
+        let invalid = Error::OutOfRange(
+            "Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is.",
+        );
+        let signed = step[1].first() == Some(&b'i');
+        let width = match step[1].first() {
+            Some(b'i' | b'u') => integer(&step[1][1..]).map_err(|_| invalid.clone())?,
+            _ => return Err(invalid),
+        };
+        if width < 1 || width > if signed { 64 } else { 63 } {
+            return Err(invalid);
+        }
+        let offset = bit_offset(&step[2], i128::from(width))?;
+        let amount = step.get(3).map_or(Ok(0), |amount| integer(amount))?;
+        steps.push(FieldStep { name, signed, width: width as usize, offset, amount, overflow });
+    }
+    Ok(steps)
+}
+
+fn bits_of(value: &[u8]) -> Vec<bool> {
+    value.iter().flat_map(|byte| (0..8).map(move |at| byte << at & 0x80 != 0)).collect()
+}
+
+fn bytes_of(bits: &[bool]) -> Vec<u8> {
+    bits.chunks(8).map(|byte| byte.iter().fold(0, |byte, bit| 2 * byte + u8::from(*bit))).collect()
+}
+
+/// The bits of a value that is to have this one.
+fn grown(value: &[u8], last: usize) -> Result<Vec<bool>, Error> {
+    let len = value.len().max(last / 8 + 1);
+    bounded(last / 8 + 1)?;
+    let mut bits = bits_of(value);
+    bits.resize(8 * len, false);
+    Ok(bits)
+}
+
+/// The number of a bit; behind a `#` that of a field of this width.
+fn bit_offset(text: &[u8], width: i128) -> Result<usize, Error> {
+    let (digits, unit) = match text.strip_prefix(b"#") {
+        Some(digits) if width > 0 => (digits, width),
+        _ => (text, 1),
+    };
+    let offset = integer(digits).map_or(-1, |number| i128::from(number) * unit);
+    let invalid = Error::OutOfRange("bit offset is not an integer or out of range");
+    if (0..1 << 32).contains(&offset) { Ok(offset as usize) } else { Err(invalid) }
+}
+
+fn bit_range(
+    len: usize,
+    start: i64,
+    end: i64,
+    unit: Option<&Vec<u8>>,
+) -> Result<std::ops::Range<usize>, Error> {
+    let each = match unit.map(|unit| unit.to_ascii_uppercase()).as_deref() {
+        None | Some(b"BYTE") => 8,
+        Some(b"BIT") => 1,
+        Some(_) => return Err(Error::Syntax),
+    };
+    let count = (len * 8 / each) as i128;
+    let place = |index: i64| if index < 0 { (i128::from(index) + count).max(0) } else { index.into() };
+    let (first, past) = (place(start), (place(end) + 1).min(count));
+    Ok(if first < past { first as usize * each..past as usize * each } else { 0..0 })
+}
+
+/// Milliseconds to the nearest second; no time stays none.
+fn to_seconds(ms: i64) -> i64 {
+    match ms {
+        none @ (-1 | -2) => none,
+        ms if ms % 1000 >= 500 => ms / 1000 + 1,
+        ms => ms / 1000,
     }
 }
 

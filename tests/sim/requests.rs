@@ -72,16 +72,26 @@ impl Mix {
 
     fn call_of(self, row: &'static Command, dice: &mut Dice) -> Call {
         let args = match row.name {
-            "GET" | "GETDEL" | "STRLEN" | "INCR" | "DECR" | "PERSIST" | "TTL" | "PTTL" => {
+            "GET" | "GETDEL" | "STRLEN" | "INCR" | "DECR" | "PERSIST" | "TTL" | "PTTL" | "EXPIRETIME"
+            | "PEXPIRETIME" | "TYPE" => {
                 vec![self.key(dice)]
             }
-            "APPEND" | "SETNX" => vec![self.key(dice), value(dice)],
+            "APPEND" | "DELIFEQ" | "GETSET" | "SETNX" => vec![self.key(dice), value(dice)],
             "DECRBY" | "INCRBY" => vec![self.key(dice), integer(dice)],
-            "DEL" | "DELETE" | "MDEL" | "EXISTS" | "MGET" => {
+            "DEL" | "DELETE" | "MDEL" | "UNLINK" | "EXISTS" | "TOUCH" | "MGET" => {
                 (0..=dice.below(self.keys_per_request)).map(|_| self.key(dice)).collect()
             }
-            "GETRANGE" => vec![self.key(dice), index(dice), index(dice)],
+            "GETRANGE" | "SUBSTR" => vec![self.key(dice), index(dice), index(dice)],
             "SETRANGE" => vec![self.key(dice), index(dice), value(dice)],
+            "GETBIT" => vec![self.key(dice), bit_offset(dice)],
+            "SETBIT" => vec![self.key(dice), bit_offset(dice), bit(dice)],
+            "BITCOUNT" => [vec![self.key(dice)], bit_range(dice)].concat(),
+            "BITPOS" => [vec![self.key(dice), bit(dice)], bit_range(dice)].concat(),
+            "BITFIELD" | "BITFIELD_RO" => {
+                let mut args = vec![self.key(dice)];
+                (0..dice.below(4)).for_each(|_| args.extend(field_step(dice, row.name)));
+                args
+            }
             "GETEX" => [vec![self.key(dice)], getex_options(dice)].concat(),
             "INCRBYFLOAT" => vec![self.key(dice), float(dice)],
             "MSET" => {
@@ -95,6 +105,9 @@ impl Mix {
             "PSETEX" => vec![self.key(dice), milliseconds(dice), value(dice)],
             "SETEX" => vec![self.key(dice), seconds(dice), value(dice)],
             "EXPIRE" => [vec![self.key(dice), seconds(dice)], expire_options(dice)].concat(),
+            "PEXPIRE" => [vec![self.key(dice), milliseconds(dice)], expire_options(dice)].concat(),
+            "EXPIREAT" => [vec![self.key(dice), unix_seconds(dice)], expire_options(dice)].concat(),
+            "PEXPIREAT" => [vec![self.key(dice), unix_milliseconds(dice)], expire_options(dice)].concat(),
             "CLEAR" | "FLUSHALL" | "FLUSHDB" if dice.one_in(2) => {
                 vec![dice.pick(&[&b"ASYNC"[..], b"sync", b"now"]).to_vec()]
             }
@@ -168,10 +181,67 @@ fn milliseconds(dice: &mut Dice) -> Vec<u8> {
     }
 }
 
+/// Simulated time is between one and some thousand seconds.
+fn unix_seconds(dice: &mut Dice) -> Vec<u8> {
+    if dice.one_in(16) { integer(dice) } else { (900 + dice.below(400)).to_string().into_bytes() }
+}
+
+fn unix_milliseconds(dice: &mut Dice) -> Vec<u8> {
+    if dice.one_in(16) { integer(dice) } else { (990_000 + dice.below(200_000)).to_string().into_bytes() }
+}
+
+fn bit(dice: &mut Dice) -> Vec<u8> {
+    if dice.one_in(12) { integer(dice) } else { dice.below(2).to_string().into_bytes() }
+}
+
+fn bit_offset(dice: &mut Dice) -> Vec<u8> {
+    match dice.below(8) {
+        0 => integer(dice),
+        1 => dice.pick(&["3199", "3200", "4294967295", "4294967296", "-1"]).as_bytes().to_vec(),
+        _ => dice.below(200).to_string().into_bytes(),
+    }
+}
+
+fn bit_range(dice: &mut Dice) -> Vec<Vec<u8>> {
+    let mut range: Vec<_> = (0..dice.below(3)).map(|_| index(dice)).collect();
+    if range.len() == 2 && dice.one_in(2) {
+        range.push(dice.pick(&["BIT", "byte", "bit", "nibble"]).as_bytes().to_vec());
+    }
+    range
+}
+
+/// One thing that BITFIELD does; the one that only reads is told to write less often.
+fn field_step(dice: &mut Dice, command: &str) -> Vec<Vec<u8>> {
+    let reads = dice.below(if command == "BITFIELD" { 3 } else { 30 }) != 0;
+    if !reads || dice.one_in(6) && command == "BITFIELD" {
+        let overflow = *dice.pick(&["WRAP", "sat", "FAIL", "FAIL", "never"]);
+        if dice.one_in(3) {
+            return vec![b"OVERFLOW".to_vec(), overflow.as_bytes().to_vec()];
+        }
+        let name = *dice.pick(&["SET", "INCRBY", "incrby"]);
+        return vec![name.as_bytes().to_vec(), field_type(dice), field_offset(dice), integer(dice)];
+    }
+    vec![b"GET".to_vec(), field_type(dice), field_offset(dice)]
+}
+
+fn field_type(dice: &mut Dice) -> Vec<u8> {
+    match dice.below(16) {
+        0 => dice.pick(&["u64", "i65", "u0", "8", "", "i-1"]).as_bytes().to_vec(),
+        1 => b"i64".to_vec(),
+        2 => b"u63".to_vec(),
+        sign => format!("{}{}", if sign < 9 { 'i' } else { 'u' }, 1 + dice.below(63)).into_bytes(),
+    }
+}
+
+fn field_offset(dice: &mut Dice) -> Vec<u8> {
+    if dice.one_in(4) { format!("#{}", dice.below(6)).into_bytes() } else { bit_offset(dice) }
+}
+
 fn set_options(dice: &mut Dice) -> Vec<Vec<u8>> {
     let mut options = Vec::new();
     while options.len() < 6 && dice.one_in(2) {
-        match dice.below(10) {
+        match dice.below(11) {
+            10 => options.extend([b"ifeq".to_vec(), value(dice)]),
             0..5 => options.push(dice.pick(&["NX", "xx", "GET", "KEEPTTL", "keepttl"]).as_bytes().to_vec()),
             5 => options.push(dice.pick(&["EX", "NY", "", "GE"]).as_bytes().to_vec()),
             6 => options.extend([b"EX".to_vec(), seconds(dice)]),

@@ -127,6 +127,8 @@ impl PartialEq for Command {
 /// A part of Redis' documentation; `redis-cli` and others look commands up by them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
+    /// About the bits of values.
+    Bitmap,
     /// About the client's connection.
     Connection,
     /// About keys, whatever their values are.
@@ -141,6 +143,7 @@ impl Group {
     /// The name that `COMMAND DOCS` shows.
     pub fn name(self) -> &'static str {
         match self {
+            Group::Bitmap => "bitmap",
             Group::Connection => "connection",
             Group::Generic => "generic",
             Group::Server => "server",
@@ -357,6 +360,7 @@ pub enum Server {
     Sync,
     /// SYNC, by which replicas of Redis mean another thing than the text protocol.
     SyncOfText,
+    Time,
     Waitaof,
 }
 

@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn the_table_is_sorted_by_unique_names_in_capitals() {
         let is_name =
-            |name: &str| name.bytes().all(|byte| byte.is_ascii_uppercase() || b"-.".contains(&byte));
+            |name: &str| name.bytes().all(|byte| byte.is_ascii_uppercase() || b"-._".contains(&byte));
         assert!(TABLE.is_sorted_by(|a, b| a.name < b.name));
         for row in TABLE {
             let subcommands = subcommands(row);
@@ -285,16 +285,24 @@ mod tests {
     fn commands_that_redis_has_are_in_its_groups_and_all_others_are_known() {
         let groups = [
             ("connection", "CLIENT ECHO HELLO PING QUIT RESET SELECT"),
-            ("generic", "DEL EXISTS EXPIRE KEYS PERSIST PTTL SCAN TTL WAITAOF"),
+            (
+                "generic",
+                "DEL EXISTS EXPIRE EXPIREAT EXPIRETIME KEYS OBJECT PERSIST PEXPIRE PEXPIREAT PEXPIRETIME PTTL",
+            ),
+            ("generic", "SCAN TOUCH TTL TYPE UNLINK WAITAOF"),
             (
                 "server",
                 "BGREWRITEAOF BGSAVE COMMAND CONFIG DBSIZE FLUSHALL FLUSHDB INFO LASTSAVE MEMORY PSYNC",
             ),
-            ("server", "REPLCONF SAVE SYNC"),
-            ("string", "APPEND DECR DECRBY GET GETDEL GETEX GETRANGE INCR INCRBY INCRBYFLOAT MGET MSET"),
-            ("string", "PSETEX SET SETEX SETNX SETRANGE STRLEN"),
+            ("server", "REPLCONF SAVE SYNC TIME"),
+            ("bitmap", "BITCOUNT BITFIELD BITFIELD_RO BITPOS GETBIT SETBIT"),
+            (
+                "string",
+                "APPEND DECR DECRBY GET GETDEL GETEX GETRANGE GETSET INCR INCRBY INCRBYFLOAT MGET MSET",
+            ),
+            ("string", "PSETEX SET SETEX SETNX SETRANGE STRLEN SUBSTR"),
         ];
-        let own = "ANALYTICS ANALYZE ANOMALIES BACKUP CACHE-ADVICE CLEAR COLDKEYS COMPACT DELETE HEALTH HOTKEYS \
+        let own = "ANALYTICS ANALYZE ANOMALIES BACKUP CACHE-ADVICE CLEAR COLDKEYS COMPACT DELETE DELIFEQ HEALTH HOTKEYS \
                    KVLITE.SYNC MDEL PREFIXES STATS SUGGEST-TTL";
         let mut known: Vec<_> = own.split(' ').collect();
         for (group, names) in groups {

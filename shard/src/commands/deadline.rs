@@ -43,6 +43,11 @@ impl TimeUnit {
         matches!(self, TimeUnit::UnixSeconds | TimeUnit::UnixMilliseconds)
     }
 
+    /// The deadline at this moment of the clock that times in this unit go by.
+    pub(super) fn by_its_clock(self, moment_ms: u64) -> u64 {
+        if self.is_moment() { deadline_by_wall_clock(moment_ms) } else { moment_ms }
+    }
+
     /// The moment that this amount means, in milliseconds of the clock that it goes by; `None` if it is out of range.
     pub(super) fn deadline_ms(self, amount: i64, now_ms: u64) -> Option<i64> {
         let now_ms = i64::try_from(now_ms).ok()?;
@@ -69,7 +74,7 @@ pub(super) fn deadline_of(
     let deadline_ms = unit.deadline_ms(amount, now_ms).filter(|_| amount > 0);
     deadline_ms
         .and_then(|deadline_ms| u64::try_from(deadline_ms).ok())
-        .map(|deadline_ms| if unit.is_moment() { deadline_by_wall_clock(deadline_ms) } else { deadline_ms })
+        .map(|deadline_ms| unit.by_its_clock(deadline_ms))
         .ok_or(Error::InvalidExpire(request.command))
 }
 

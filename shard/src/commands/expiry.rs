@@ -21,10 +21,43 @@ pub(super) const ROWS: &[Row] = &[
         complexity: "O(1)",
         ..Command::OF_KEY
     }),
+    on_shard(expireat, Command {
+        name: "EXPIREAT", args_min: 2, args_max: Command::MANY, flags: WRITE, positive_arg: Some(1),
+        needs: "key and Unix time in seconds", usage: "key unix-seconds [NX | XX | GT | LT]",
+        summary: "Sets the moment at which a key expires, in seconds since the Unix epoch",
+        example: "SET greeting hello\nEXPIREAT greeting 4102444800\nEXPIRETIME greeting", complexity: "O(1)",
+        ..Command::OF_KEY
+    }),
+    on_shard(expiretime, Command {
+        name: "EXPIRETIME", flags: READ,
+        summary: "Returns the moment at which a key expires, in seconds since the Unix epoch",
+        example: "SET greeting hello\nEXPIRETIME greeting\nEXPIREAT greeting 4102444800\nEXPIRETIME greeting", complexity: "O(1)",
+        ..Command::OF_KEY
+    }),
     on_shard(persist, Command {
         name: "PERSIST", flags: WRITE,
         summary: "Removes the TTL of a key",
         example: "SETEX greeting 60 hello\nPERSIST greeting\nTTL greeting", complexity: "O(1)",
+        ..Command::OF_KEY
+    }),
+    on_shard(pexpire, Command {
+        name: "PEXPIRE", args_min: 2, args_max: Command::MANY, flags: WRITE, positive_arg: Some(1),
+        needs: "key and milliseconds", usage: "key milliseconds [NX | XX | GT | LT]",
+        summary: "Sets the TTL of a key in milliseconds",
+        example: "SET greeting hello\nPEXPIRE greeting 60000\nTTL greeting", complexity: "O(1)",
+        ..Command::OF_KEY
+    }),
+    on_shard(pexpireat, Command {
+        name: "PEXPIREAT", args_min: 2, args_max: Command::MANY, flags: WRITE, positive_arg: Some(1),
+        needs: "key and Unix time in milliseconds", usage: "key unix-milliseconds [NX | XX | GT | LT]",
+        summary: "Sets the moment at which a key expires, in milliseconds since the Unix epoch",
+        example: "SET greeting hello\nPEXPIREAT greeting 4102444800000\nPEXPIRETIME greeting", complexity: "O(1)",
+        ..Command::OF_KEY
+    }),
+    on_shard(pexpiretime, Command {
+        name: "PEXPIRETIME", flags: READ,
+        summary: "Returns the moment at which a key expires, in milliseconds since the Unix epoch",
+        example: "SET greeting hello\nPEXPIRETIME greeting\nPEXPIREAT greeting 4102444800000\nPEXPIRETIME greeting", complexity: "O(1)",
         ..Command::OF_KEY
     }),
     on_shard(pttl, Command {
@@ -46,6 +79,21 @@ fn expire<'s>(context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'
     set_deadline(context, request, TimeUnit::Seconds)
 }
 
+/// `PEXPIRE key milliseconds [NX | XX | GT | LT]`.
+fn pexpire<'s>(context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    set_deadline(context, request, TimeUnit::Milliseconds)
+}
+
+/// `EXPIREAT key unix-seconds [NX | XX | GT | LT]`.
+fn expireat<'s>(context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    set_deadline(context, request, TimeUnit::UnixSeconds)
+}
+
+/// `PEXPIREAT key unix-milliseconds [NX | XX | GT | LT]`.
+fn pexpireat<'s>(context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    set_deadline(context, request, TimeUnit::UnixMilliseconds)
+}
+
 fn set_deadline<'s>(
     mut context: Context<'s, '_>,
     request: &Request<'_>,
@@ -56,12 +104,13 @@ fn set_deadline<'s>(
     let amount = time_argument(request.arg(1))?;
     let deadline_ms = unit.deadline_ms(amount, now_ms).ok_or(Error::InvalidExpire(request.command))?;
     let Some(found) = context.find(key) else { return Ok(Reply::Integer(0)) };
-    let deadline_ms = u64::try_from(deadline_ms).unwrap_or(0);
+    let deadline_ms = unit.by_its_clock(u64::try_from(deadline_ms).unwrap_or(0));
+    let due_ms = context.due_ms(deadline_ms);
     let before_ms = context.deadline_ms(found).map(|before_ms| context.due_ms(before_ms));
-    if !condition.holds(before_ms, deadline_ms) {
+    if !condition.holds(before_ms, due_ms) {
         return Ok(Reply::Integer(0));
     }
-    if deadline_ms <= now_ms {
+    if due_ms <= now_ms {
         context.remove(found, key);
     } else {
         context.set_deadline(found, key, Some(deadline_ms))?;
@@ -139,6 +188,29 @@ fn ttl<'s>(context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>,
 /// `PTTL key`.
 fn pttl<'s>(context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     Ok(Reply::Integer(ttl_ms(context, request.arg(0))))
+}
+
+/// `EXPIRETIME key`: to the nearest second.
+fn expiretime<'s>(context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    Ok(Reply::Integer(match moment_ms(context, request.arg(0)) {
+        ms @ ..0 => ms,
+        ms => ms.saturating_add(500) / 1000,
+    }))
+}
+
+/// `PEXPIRETIME key`.
+fn pexpiretime<'s>(context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    Ok(Reply::Integer(moment_ms(context, request.arg(0))))
+}
+
+/// The moment of the deadline in milliseconds since the Unix epoch, as the wall clock goes now; -1 if there is none, -2
+/// if there is no key.
+fn moment_ms(mut context: Context<'_, '_>, key: &[u8]) -> i64 {
+    let Some(found) = context.look_up(key) else { return -2 };
+    match context.deadline_ms(found) {
+        Some(deadline_ms) => i64::try_from(context.unix_ms(deadline_ms)).unwrap_or(i64::MAX),
+        None => -1,
+    }
 }
 
 /// Milliseconds until the deadline; -1 if there is none, -2 if there is no key.
@@ -232,6 +304,69 @@ mod tests {
         ] {
             transcript::run(&format!("> SET a 1\nOK\n> EXPIRE a {arguments}\n{refusal}\n!\n> TTL a\n-1"));
         }
+    }
+
+    #[test]
+    fn every_unit_of_time_sets_a_deadline() {
+        transcript::run(
+            "> SET a x
+             OK
+             > PEXPIRE a 1500
+             1
+             ! deadline a until 2500
+             > PEXPIRE a 1400 GT
+             0
+             !
+             > PTTL a
+             1500
+             > EXPIREAT a 9 GT
+             1
+             ! put a=x until 9000 by the wall clock
+             > PEXPIREAT a 8999 LT
+             1
+             ! put a=x until 8999 by the wall clock
+             > PEXPIREAT a 9000 NX
+             0
+             > PEXPIREAT a ten
+             ExpireNotAnInteger
+             > EXPIREAT a 9223372036854776
+             InvalidExpire EXPIREAT
+             > PEXPIREAT a 1000
+             1
+             ! remove a
+             > SET a x
+             OK
+             > EXPIREAT a -5
+             1
+             ! remove a",
+        );
+    }
+
+    #[test]
+    fn the_moment_of_a_deadline_is_told_by_the_wall_clock() {
+        transcript::run(
+            "> EXPIRETIME a
+             -2
+             > SET a x
+             OK
+             > PEXPIRETIME a
+             -1
+             > PEXPIREAT a 5499
+             1
+             > EXPIRETIME a
+             5
+             > PEXPIRETIME a
+             5499
+             > PEXPIRE a 600
+             1
+             > PEXPIRETIME a
+             1600
+             > EXPIRETIME a
+             2
+             ~ 3000
+             > PEXPIRETIME a
+             4600",
+        );
     }
 
     #[test]

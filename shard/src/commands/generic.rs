@@ -1,11 +1,15 @@
 //! Commands on keys, whatever their values are.
 
-use crate::command::row::{Row, on_server, on_shard};
+use crate::command::row::{Row, container, on_server, on_shard};
 use crate::command::spec::{Command, Flags, Group, Keys, Merge, Run, Server, TextForm};
 use crate::context::Context;
 use crate::error::Error;
+use crate::integer;
 use crate::reply::Reply;
 use crate::request::Request;
+
+/// The longest value that Redis keeps together with its header.
+const EMBEDDED_LEN_MAX: usize = 44;
 
 const OF_KEYS: Command = Command {
     args_max: Command::MANY,
@@ -50,6 +54,36 @@ pub(super) const ROWS: &[Row] = &[
         example: "MSET user:1 ada cart:1 book\nKEYS user:*", complexity: "O(n), n keys in all",
         ..Command::of_server(Server::Keys, Group::Generic)
     }),
+    container(Command {
+        name: "OBJECT", needs: "ENCODING, FREQ, IDLETIME or REFCOUNT, and a key",
+        summary: "Tells how a value is kept, or for how long it has not been used",
+        ..Command::container(Group::Generic)
+    }, &[
+        on_shard(object_encoding, Command {
+            name: "ENCODING", flags: Flags::READONLY,
+            summary: "Tells as what Redis would keep a new value like that of the key",
+            example: "SET greeting hello\nOBJECT ENCODING greeting\nSET visits 42\nOBJECT ENCODING visits", complexity: "O(1)",
+            ..Command::OF_KEY
+        }),
+        on_shard(object_freq, Command {
+            name: "FREQ", flags: Flags::READONLY,
+            summary: "Is refused: ANALYZE tells how a key is used",
+            example: "SET greeting hello\nOBJECT FREQ greeting", complexity: "O(1)",
+            ..Command::OF_KEY
+        }),
+        on_shard(object_idletime, Command {
+            name: "IDLETIME", flags: Flags::READONLY,
+            summary: "Tells for how many seconds a key has not been used",
+            example: "SET greeting hello\nOBJECT IDLETIME greeting", complexity: "O(1)",
+            ..Command::OF_KEY
+        }),
+        on_shard(object_refcount, Command {
+            name: "REFCOUNT", flags: Flags::READONLY,
+            summary: "Returns 1 for a key that exists",
+            example: "SET greeting hello\nOBJECT REFCOUNT greeting", complexity: "O(1)",
+            ..Command::OF_KEY
+        }),
+    ]),
     on_server(Command {
         name: "SCAN", args_min: 1, args_max: Command::MANY, flags: Flags::READONLY, needs: "cursor",
         usage: "cursor [MATCH pattern] [COUNT count] [TYPE type]",
@@ -57,6 +91,23 @@ pub(super) const ROWS: &[Row] = &[
         example: "MSET user:1 ada cart:1 book\nSCAN 0 MATCH user:* COUNT 100",
         complexity: "O(n), n the COUNT; a whole walk O(n), n keys in all",
         ..Command::of_server(Server::Scan, Group::Generic)
+    }),
+    on_shard(exists, Command {
+        name: "TOUCH", flags: Flags::READONLY.with(Flags::FAST).with(Flags::LISTS),
+        summary: "Uses keys, without a look at their values, and returns how many exist",
+        example: "MSET a 1 b 2\nTOUCH a b nothing", complexity: "O(n), n keys",
+        ..OF_KEYS
+    }),
+    on_shard(kind, Command {
+        name: "TYPE", flags: Flags::READONLY.with(Flags::FAST),
+        summary: "Returns of which kind the value of a key is",
+        example: "SET greeting hello\nTYPE greeting\nTYPE nothing", complexity: "O(1)",
+        ..Command::OF_KEY
+    }),
+    on_shard(del, Command {
+        name: "UNLINK", flags: DEL.flags.with(Flags::FAST), text_form: TextForm::OkOrNotFound,
+        example: "SET greeting hello\nUNLINK greeting\nUNLINK greeting", complexity: "O(n), n keys",
+        ..DEL
     }),
     on_server(Command {
         name: "WAITAOF", args_min: 3, args_max: 3, flags: Flags::NOSCRIPT,
@@ -67,7 +118,7 @@ pub(super) const ROWS: &[Row] = &[
     }),
 ];
 
-/// `DEL key [key ...]`, also as `DELETE` and `MDEL`.
+/// `DEL key [key ...]`, also as `DELETE`, `MDEL` and `UNLINK`.
 fn del<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     let mut removed = 0;
     for key in request.keys() {
@@ -79,9 +130,47 @@ fn del<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<
     Ok(Reply::Integer(removed))
 }
 
-/// `EXISTS key [key ...]`; a key that is named twice counts twice.
+/// `EXISTS key [key ...]`, also as `TOUCH`; a key that is named twice counts twice.
 fn exists<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     Ok(Reply::count(request.keys().filter(|key| context.look_up(key).is_some()).count()))
+}
+
+/// `OBJECT ENCODING key`, by the rules of Redis for a value that is set as a whole. It does not count as a use.
+fn object_encoding<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let Some(found) = context.find_string(request.arg(0))? else { return Ok(Reply::Nil) };
+    let value = context.string(found);
+    Ok(Reply::bytes(match value.len() {
+        _ if integer::parse(value).is_some() => b"int",
+        0..=EMBEDDED_LEN_MAX => b"embstr",
+        _ => b"raw",
+    }))
+}
+
+/// `OBJECT FREQ key`.
+fn object_freq<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    match context.find(request.arg(0)) {
+        Some(_) => Err(Error::Unavailable(
+            "An LFU maxmemory policy is not selected, access frequency not tracked: ANALYZE tells how a key is used",
+        )),
+        None => Ok(Reply::Nil),
+    }
+}
+
+/// `OBJECT IDLETIME key`. It does not count as a use.
+fn object_idletime<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let Some(found) = context.find(request.arg(0)) else { return Ok(Reply::Nil) };
+    let analytics = context.analytics().ok_or(Error::AnalyticsOff)?;
+    Ok(Reply::Integer(analytics.idle_s(context.usage(found).last_access_s).into()))
+}
+
+/// `OBJECT REFCOUNT key`: no two keys have the same value in common.
+fn object_refcount<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    Ok(context.find(request.arg(0)).map_or(Reply::Nil, |_| Reply::Integer(1)))
+}
+
+/// `TYPE key`. It does not count as a use of the key.
+fn kind<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    Ok(Reply::Simple(if context.find(request.arg(0)).is_some() { "string" } else { "none" }))
 }
 
 #[cfg(test)]
@@ -115,6 +204,23 @@ mod tests {
              > DEL a
              0
              !",
+        );
+    }
+
+    #[test]
+    fn keys_are_unlinked_touched_and_told_by_their_kind() {
+        transcript::run(
+            "> MSET a 1 b 2
+             OK
+             > TOUCH a a nope
+             2
+             > TYPE a
+             string
+             > UNLINK a nope
+             1
+             ! remove a
+             > TYPE a
+             none",
         );
     }
 

@@ -2,6 +2,7 @@
 //! transcripts that show what they answer and what they write to the log. A new command is added in its family's file.
 
 mod analytics;
+mod bits;
 mod connection;
 mod counters;
 mod deadline;
@@ -16,8 +17,9 @@ pub(crate) mod transcript;
 use crate::command::row::Row;
 
 /// The rows of every family.
-pub(crate) const FAMILIES: [&[Row]; 7] = [
+pub(crate) const FAMILIES: [&[Row]; 8] = [
     analytics::ROWS,
+    bits::ROWS,
     connection::ROWS,
     counters::ROWS,
     expiry::ROWS,

@@ -209,6 +209,12 @@ pub(super) const ROWS: &[Row] = &[
         example: "SET greeting hello\nSYNC", complexity: "O(1), and a wait for the disk",
         ..of(Server::SyncOfText)
     }),
+    on_server(Command {
+        name: "TIME", flags: REPORTS.with(Flags::FAST),
+        summary: "Returns the Unix time, in seconds, and the microseconds of this second",
+        example: "TIME", complexity: "O(1)",
+        ..of(Server::Time)
+    }),
 ];
 
 /// `MEMORY USAGE key [SAMPLES count]`. A value is never a sum over samples here, so that the count changes nothing.

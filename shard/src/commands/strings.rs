@@ -32,6 +32,13 @@ pub(super) const ROWS: &[Row] = &[
         example: "SET greeting hello\nGET greeting\nGET nothing", complexity: "O(1)",
         ..READ
     }),
+    on_shard(delifeq, Command {
+        name: "DELIFEQ", args_min: 2, args_max: 2, flags: Flags::WRITE.with(Flags::FAST), rest_of_line: Some(1),
+        needs: "key and value", usage: "key value",
+        summary: "Removes a key if it has this value",
+        example: "SET lock mine\nDELIFEQ lock theirs\nDELIFEQ lock mine", complexity: "O(n), n bytes of the value",
+        ..READ
+    }),
     on_shard(getdel, Command {
         name: "GETDEL", flags: Flags::WRITE.with(Flags::FAST),
         summary: "Returns the value of a key and removes the key",
@@ -52,6 +59,13 @@ pub(super) const ROWS: &[Row] = &[
         example: "SET greeting hello\nGETRANGE greeting 1 3\nGETRANGE greeting -2 -1",
         complexity: "O(n), n bytes returned",
         ..READ
+    }),
+    on_shard(getset, Command {
+        name: "GETSET", args_min: 2, args_max: 2, flags: FAST_WRITE.with(Flags::STORES_ARG), rest_of_line: Some(1),
+        needs: "key and value", usage: "key value",
+        summary: "Sets the value of a key, takes away its TTL, and returns the value before",
+        example: "SET greeting hello\nGETSET greeting hi\nGET greeting", complexity: "O(1)",
+        ..WRITE
     }),
     on_shard(mget, Command {
         name: "MGET", args_max: Command::MANY, keys: Keys::ALL, flags: READ.flags.with(Flags::LISTS),
@@ -77,9 +91,9 @@ pub(super) const ROWS: &[Row] = &[
     on_shard(set, Command {
         name: "SET", args_min: 2, args_max: Command::MANY, flags: WRITE.flags.with(Flags::STORES_ARG),
         rest_of_line: Some(1), needs: "key and value",
-        usage: "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL]",
+        usage: "key value [NX | XX | IFEQ value] [GET] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL]",
         summary: "Sets the value of a key",
-        example: "SET greeting hello\nGET greeting\nresp: SET greeting hi XX GET EX 60\nresp: TTL greeting\nresp: SET greeting hallo NX",
+        example: "SET greeting hello\nGET greeting\nresp: SET greeting hi XX GET EX 60\nresp: TTL greeting\nresp: SET greeting hallo NX\nresp: SET greeting hey IFEQ hi",
         complexity: "O(1)",
         ..WRITE
     }),
@@ -110,6 +124,13 @@ pub(super) const ROWS: &[Row] = &[
         example: "SET greeting hello\nSTRLEN greeting", complexity: "O(1)",
         ..READ
     }),
+    on_shard(getrange, Command {
+        name: "SUBSTR", args_min: 3, args_max: 3, flags: Flags::READONLY, needs: "key, start and end",
+        usage: "key start end",
+        summary: "Does what GETRANGE does, by its old name",
+        example: "SET greeting hello\nSUBSTR greeting 0 1", complexity: "O(n), n bytes returned",
+        ..READ
+    }),
 ];
 
 /// `GET key`.
@@ -127,6 +148,16 @@ fn getdel<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Rep
     let value = context.kept(found)?;
     context.remove(found, key);
     Ok(value)
+}
+
+/// `GETSET key value`.
+fn getset<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let (key, value) = (request.arg(0), request.arg(1));
+    context.check_value_len(value.len())?;
+    let found = context.look_up_string(key)?;
+    let old = found.map(|found| context.kept(found)).transpose()?;
+    context.put_arg(found, key, (request, 1), None);
+    Ok(old.unwrap_or(Reply::Nil))
 }
 
 /// `GETEX key [option ...]`, with the times EX, PX, EXAT and PXAT, and PERSIST. A moment that has passed removes the
@@ -177,7 +208,7 @@ impl<'a> TtlChange<'a> {
     }
 }
 
-/// `GETRANGE key start end`: the bytes from one index to the other, both included.
+/// `GETRANGE key start end`, also as `SUBSTR`: the bytes from one index to the other, both included.
 fn getrange<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     let (start, end) = (request.integer(1)?, request.integer(2)?);
     let found = context.look_up_string(request.arg(0))?;
@@ -215,7 +246,7 @@ fn mget<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply
     Ok(Reply::Array(values))
 }
 
-/// `SET key value [option ...]`, with the conditions NX and XX, the reply GET, and the times EX, PX, EXAT,
+/// `SET key value [option ...]`, with the conditions NX, XX and IFEQ, the reply GET, and the times EX, PX, EXAT,
 /// PXAT and KEEPTTL.
 fn set<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     let (key, value) = (request.arg(0), request.arg(1));
@@ -229,7 +260,13 @@ fn set<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<
             (found.map(Into::into), Some(old.unwrap_or(Reply::Nil)))
         }
     };
-    if found.is_some() && options.only_new || found.is_none() && options.only_present {
+    let is_met = match options.condition {
+        Condition::None => true,
+        Condition::New => found.is_none(),
+        Condition::Present => found.is_some(),
+        Condition::Equal(value) => has_value(&mut context, key, value)?,
+    };
+    if !is_met {
         return Ok(old.unwrap_or(Reply::Nil));
     }
     let deadline_ms = match found {
@@ -240,32 +277,62 @@ fn set<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<
     Ok(old.unwrap_or(Reply::Ok))
 }
 
+/// `DELIFEQ key value`, of Valkey 9.
+fn delifeq<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let key = request.arg(0);
+    let Some(found) = context.find_string(key)? else { return Ok(Reply::Integer(0)) };
+    let is_equal = context.string(found) == request.arg(1);
+    if is_equal {
+        context.remove(found, key);
+    }
+    Ok(Reply::one_or_zero(is_equal))
+}
+
+/// Whether a key has this value.
+fn has_value(context: &mut Context<'_, '_>, key: &[u8], value: &[u8]) -> Result<bool, Error> {
+    Ok(context.find_string(key)?.is_some_and(|found| context.string(found) == value))
+}
+
+/// Under which condition SET sets anything.
+#[derive(Clone, Copy, Default)]
+enum Condition<'a> {
+    #[default]
+    None,
+    /// NX: the key does not exist.
+    New,
+    /// XX: the key exists.
+    Present,
+    /// IFEQ, of Valkey 8.1: the key has this value.
+    Equal(&'a [u8]),
+}
+
 /// What stands behind the value of SET.
 #[derive(Default)]
-struct SetOptions {
-    only_new: bool,
-    only_present: bool,
+struct SetOptions<'a> {
+    condition: Condition<'a>,
     get: bool,
     keep_deadline: bool,
     deadline_ms: Option<u64>,
 }
 
-impl SetOptions {
+impl<'a> SetOptions<'a> {
     #[inline]
-    fn parse(request: &Request<'_>, now_ms: u64) -> Result<Self, Error> {
+    fn parse(request: &Request<'a>, now_ms: u64) -> Result<Self, Error> {
         if request.arg_count() == 2 { Ok(Self::default()) } else { Self::parse_all(request, now_ms) }
     }
 
-    fn parse_all(request: &Request<'_>, now_ms: u64) -> Result<Self, Error> {
+    fn parse_all(request: &Request<'a>, now_ms: u64) -> Result<Self, Error> {
         let mut options = SetOptions::default();
         let mut time: Option<(TimeUnit, &[u8])> = None;
         let mut args = request.args().skip(2);
         while let Some(arg) = args.next() {
             let is = |name: &str| arg.eq_ignore_ascii_case(name.as_bytes());
-            if is("NX") && !options.only_present {
-                options.only_new = true;
-            } else if is("XX") && !options.only_new {
-                options.only_present = true;
+            if is("NX") && matches!(options.condition, Condition::None | Condition::New) {
+                options.condition = Condition::New;
+            } else if is("XX") && matches!(options.condition, Condition::None | Condition::Present) {
+                options.condition = Condition::Present;
+            } else if is("IFEQ") && matches!(options.condition, Condition::None) {
+                options.condition = Condition::Equal(args.next().ok_or(Error::Syntax)?);
             } else if is("GET") {
                 options.get = true;
             } else if is("KEEPTTL") && time.is_none() {
@@ -907,5 +974,59 @@ mod tests {
              > STRLEN a
              65536",
         ));
+    }
+
+    #[test]
+    fn a_value_is_replaced_or_removed_if_it_is_the_one_that_is_named() {
+        transcript::run(
+            r#"> SET a 2 IFEQ 1
+               nil
+               !
+               > SET a 1
+               OK
+               > SET a 2 IFEQ 3 GET
+               "1"
+               !
+               > SET a 2 ifeq 1 EX 10
+               OK
+               ! put a=2 until 11000
+               > SET a 3 GET IFEQ 2
+               "2"
+               > SET a 3 IFEQ 2 NX
+               Syntax
+               > SET a 3 XX IFEQ 3
+               Syntax
+               > SET a 3 IFEQ
+               Syntax
+               > SET a 3 IFEQ 3 IFEQ 3
+               Syntax
+               !
+               > DELIFEQ a 2
+               0
+               !
+               > DELIFEQ a 3
+               1
+               ! remove a
+               > DELIFEQ a 3
+               0"#,
+        );
+    }
+
+    #[test]
+    fn getset_takes_the_ttl_away() {
+        transcript::run(
+            r#"> GETSET a 1
+               nil
+               ! put a=1
+               > EXPIRE a 10
+               1
+               > GETSET a 2
+               "1"
+               ! put a=2
+               > TTL a
+               -1
+               > SUBSTR a 0 -1
+               "2""#,
+        );
     }
 }

@@ -90,6 +90,7 @@ fn words(line: &str) -> Vec<Vec<u8>> {
 fn shown(reply: &Reply<'_>) -> String {
     match reply {
         Reply::Ok => "OK".to_owned(),
+        Reply::Simple(text) => (*text).to_owned(),
         Reply::Integer(number) => number.to_string(),
         Reply::Bulk(bytes) => format!("{:?}", String::from_utf8_lossy(bytes)),
         Reply::Nil => "nil".to_owned(),
