@@ -26,12 +26,6 @@ use super::input::{Damage, Fault, Input};
 
 static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
 
-/// The log in the data directory of the Go kvlite.
-pub const LOG_NAME: &str = "kvlite.wal";
-
-/// The snapshot beside it.
-pub const SNAPSHOT_NAME: &str = "kvlite.snapshot";
-
 /// One change of the log.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Change {
