@@ -215,13 +215,17 @@ fn import(
         [Source { path, format: Format::Redis }] if import.is_rdb_alone(path)? => {
             import.stream(path, &mut target, report)?;
         }
-        _ => import.gather(&sources, report)?.each(|key, value, deadline_ms| {
-            if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= import.now_ms) {
-                report.expired += 1;
-                return Ok(());
-            }
-            target.put(key, value, deadline_ms, report)
-        })?,
+        _ => {
+            let keyspace = import.gather(&sources, report)?;
+            progress.say("importing");
+            keyspace.each(|key, value, deadline_ms| {
+                if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= import.now_ms) {
+                    report.expired += 1;
+                    return Ok(());
+                }
+                target.put(key, value, deadline_ms, report)
+            })?;
+        }
     }
     target.finish(report)
 }
