@@ -60,6 +60,11 @@ pub enum Failure {
         /// Why.
         error: wal::Error,
     },
+    /// The data directory holds files of the Go kvlite, and none of this one.
+    GoData {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A log builds on what another log lacks, which no crash can have taken.
     Contradiction(Contradiction),
     /// A log frame holds something other than changes.
@@ -164,6 +169,12 @@ impl fmt::Display for Failure {
                 let Some((remedy, directory)) = damage_remedy(error) else { return Ok(()) };
                 write!(f, "; {remedy}; `kvlite check {}` tells more", directory.display())
             }
+            Failure::GoData { path } => write!(
+                f,
+                "{path} holds the data of the earlier kvlite in Go: kvlite import {path} --to NEW makes a data directory \
+                 of it, for --wal-path NEW",
+                path = path.display()
+            ),
             Failure::Contradiction(contradiction) => write!(f, "{contradiction}"),
             Failure::Replay { shard, seq, error } => {
                 write!(f, "shard {shard}: frame {seq} of the log: {error}; it was written by something else")

@@ -8,7 +8,8 @@
 //!
 //! In keys and values of the log a backslash, `|` and a newline are written `\\`, `\|` and `\n`. The sum, in decimal, is
 //! the CRC32 (IEEE) of what stands before it, without these escapes. Versions before 0.5 have no deadline; 0 stands for
-//! none. In a snapshot an entry may also be an object with `value` and `expires_at`, in nanoseconds.
+//! none. Since 0.5 the entry of a snapshot is an object with a value and a deadline in nanoseconds, 0 for none; it is
+//! read by the names `value` or `Value`, and `expires_at`, `expiresAt` or `ExpiresAt`.
 //!
 //! JSON is taken as well as `{"key": "value", ...}`, and as what `kvlite dump --json` prints.
 
@@ -25,12 +26,6 @@ use serde_json::Value;
 use super::input::{Damage, Fault, Input};
 
 static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
-
-/// The log in the data directory of the Go kvlite.
-pub const LOG_NAME: &str = "kvlite.wal";
-
-/// The snapshot beside it.
-pub const SNAPSHOT_NAME: &str = "kvlite.snapshot";
 
 /// One change of the log.
 #[derive(Debug, PartialEq, Eq)]
@@ -173,10 +168,13 @@ fn entries<E>(
 
 /// The entry of a snapshot, or of a plain object.
 fn entry(key: String, value: Value) -> Entry {
+    /// A field of another name may say when the key expires, so there must be none.
     #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
     struct Expiring {
+        #[serde(alias = "Value")]
         value: String,
-        #[serde(default)]
+        #[serde(default, alias = "ExpiresAt", alias = "expiresAt")]
         expires_at: i64,
     }
 
@@ -320,6 +318,10 @@ mod tests {
         let dump = "{\"key\":\"a\",\"value_base64\":\"/w==\",\"deadline_ms\":null}\n\
             {\"key\":\"b\",\"value\":\"2\",\"deadline_ms\":7}\n";
         assert_eq!(json(dump).unwrap(), [key("a", b"\xff", None), key("b", b"2", Some(7))]);
+        let named = r#"{"a": {"Value": "2", "ExpiresAt": 7000000}}"#;
+        assert_eq!(json(named).unwrap(), [key("a", b"2", Some(7))]);
+        let unclear = r#"{"a": {"value": "2", "ttl": 7}}"#;
+        assert!(matches!(json(unclear).unwrap()[..], [Entry::Invalid(_)]));
         assert!(matches!(json(r#"{"a": 1}"#).unwrap()[..], [Entry::Invalid(_)]));
         assert!(matches!(json(r#"{"key": "a", "value": 1}"#).unwrap()[..], [Entry::Invalid(_)]));
     }

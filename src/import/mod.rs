@@ -29,6 +29,7 @@ use crate::clock::wall_clock_us;
 use crate::config::{Config, HELP_COLUMNS, usable_cpus};
 use crate::failure;
 use crate::progress::Progress;
+use crate::recovery;
 
 use go_kvlite::{Change, Entry};
 use input::{Damage, Input};
@@ -214,13 +215,17 @@ fn import(
         [Source { path, format: Format::Redis }] if import.is_rdb_alone(path)? => {
             import.stream(path, &mut target, report)?;
         }
-        _ => import.gather(&sources, report)?.each(|key, value, deadline_ms| {
-            if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= import.now_ms) {
-                report.expired += 1;
-                return Ok(());
-            }
-            target.put(key, value, deadline_ms, report)
-        })?,
+        _ => {
+            let keyspace = import.gather(&sources, report)?;
+            progress.say("importing");
+            keyspace.each(|key, value, deadline_ms| {
+                if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= import.now_ms) {
+                    report.expired += 1;
+                    return Ok(());
+                }
+                target.put(key, value, deadline_ms, report)
+            })?;
+        }
     }
     target.finish(report)
 }
@@ -503,9 +508,10 @@ fn sources(path: &Path, format: Format) -> Result<Vec<Source>, Failure> {
 }
 
 fn directory_sources(path: &Path) -> Result<Vec<Source>, Failure> {
-    let known = [(go_kvlite::SNAPSHOT_NAME, Format::Json), (go_kvlite::LOG_NAME, Format::GoLog)];
-    let files = known.map(|(name, format)| Source { path: path.join(name), format });
-    let files: Vec<Source> = files.into_iter().filter(|source| source.path.is_file()).collect();
+    // The log goes on where the snapshot ends.
+    let files = recovery::GO_NAMES.into_iter().zip([Format::Json, Format::GoLog]);
+    let files = files.map(|(name, format)| Source { path: path.join(name), format });
+    let files: Vec<Source> = files.filter(|source| source.path.is_file()).collect();
     if !files.is_empty() {
         return Ok(files);
     }

@@ -32,6 +32,9 @@ pub(crate) use seeds::{random_seeds, random_tag};
 /// process had submitted, and holds its files meanwhile.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
+/// The files of the Go kvlite in its data directory.
+pub const GO_NAMES: [&str; 2] = ["kvlite.snapshot", "kvlite.wal"];
+
 /// The locked data directory, with a layout for the number of shards that the server has.
 pub struct Data<D: Disk = OsDisk> {
     /// It holds the lock.
@@ -85,8 +88,12 @@ pub struct Found<D: Disk = OsDisk> {
 /// Locks the data directory, and reads nothing of the logs in it yet.
 ///
 /// # Errors
-/// [`Failure::Log`].
+/// [`Failure::Log`]; [`Failure::GoData`], so that nobody takes a server without keys for theirs.
 pub fn lock(config: &Config) -> Result<Found, Failure> {
+    let holds = |name: &str| config.wal_path.join(name).exists();
+    if GO_NAMES.into_iter().any(holds) && !holds("MANIFEST") {
+        return Err(Failure::GoData { path: config.wal_path.clone() });
+    }
     let disk = OsDisk::in_boot(config.boot.id());
     Found::lock(disk, &config.wal_path, config.shard_count() as u32, config.wal_segment_size)
 }

@@ -29,6 +29,7 @@ fn imported(server: &Server, file: &Path, more: &[&str], status: i32) -> String 
 struct Redis {
     child: Child,
     directory: TempDir,
+    port: u16,
     client: Resp,
 }
 
@@ -53,7 +54,7 @@ impl Redis {
             .unwrap();
         assert!(within_deadline(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()));
         let client = Resp::connect(([127, 0, 0, 1], port).into(), &Log::elsewhere());
-        Some(Redis { child, directory, client })
+        Some(Redis { child, directory, port, client })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -328,6 +329,52 @@ fn the_data_directory_of_the_go_kvlite_is_read_whole() {
     let log = directory.path().join("kvlite.wal");
     let said = imported(&server, &log, &["--dry-run", "--list"], 1);
     assert!(said.contains("1 removal of a key that the file does not hold"), "{said}");
+}
+
+#[test]
+fn a_server_does_not_start_without_the_keys_of_the_go_kvlite() {
+    let directory = tempfile::tempdir().unwrap();
+    go_data(directory.path());
+    let mut server = Server::stopped(Some(directory.path()), &[]);
+    let refused = server.try_restart(1);
+    assert!(refused.is_err(), "{refused:?}");
+    assert!(server.log.text().contains("makes a data directory of it"), "{}", server.log.text());
+    // What it told helps, and beside data of this kvlite the old files are nobody's business.
+    let new = tempfile::tempdir().unwrap();
+    let ended = import(&[directory.path().to_str().unwrap(), "--to", new.path().to_str().unwrap()]);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    go_data(new.path());
+    let mut server = Server::stopped(Some(new.path()), &[]);
+    server.restart(1);
+    assert_eq!(server.resp().ask("DBSIZE").integer(), 3);
+}
+
+/// `redis-cli` sends what `kvlite dump` prints.
+#[test]
+fn a_dump_is_taken_by_redis() {
+    let Some(mut redis) = Redis::start(&[]) else { return };
+    let mut server = Server::start(2, &[]);
+    let mut client = server.resp();
+    client.ask_bytes(&["SET".as_bytes(), b"\xff\0 \"'\r\n", b"\r\n\xfe \"\\"]);
+    client.ask_bytes(&["SET".as_bytes(), b"large", &b"\0a".repeat(200_000)]);
+    client.ask("SETEX expiring 5000 x");
+    drop(client);
+    assert!(server.terminate().success());
+    let mut dump = command();
+    dump.arg("dump").arg(server.data());
+    let records = run_to_end(dump).output;
+    let file = redis.path("records.txt");
+    fs::write(&file, records).unwrap();
+    let sent = Command::new("redis-cli")
+        .args(["-p", &redis.port.to_string()])
+        .stdin(fs::File::open(&file).unwrap())
+        .output()
+        .unwrap();
+    assert!(sent.status.success(), "{sent:?}");
+    let strings = redis.strings();
+    server.restart(2);
+    assert_eq!(strings.len(), 3);
+    assert_holds(&server, &strings);
 }
 
 #[test]

@@ -39,6 +39,14 @@ const CONVERSATION: &str = concat!(
     INCR text -> -ERR value is not an integer
     STRLEN nope -> 0
     EXISTS nope -> 0
+    SETEX s 100 v -> +OK
+    TTL s -> <99..100>
+    APPEND s alue -> 5
+    GET s -> value
+    DECR n -> -1
+    INCR n -> 0
+    KEYS nothing* -> (empty list)
+    CONFIG GET max_connections -> 10000
     CLEAR -> +OK
     KEYS * -> (empty list)
     MSET user:1 a user:2 b -> +OK
