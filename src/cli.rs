@@ -6,7 +6,7 @@ use clap::{CommandFactory, Subcommand};
 
 use crate::config::{Config, usable_cpus};
 use crate::tools::Tool;
-use crate::{bench, health};
+use crate::{bench, health, top};
 
 /// What the process was called for.
 pub enum Call {
@@ -16,6 +16,8 @@ pub enum Call {
     Bench(Vec<OsString>),
     /// The question how a server is, with its arguments.
     Health(Vec<OsString>),
+    /// The view of a running server on a terminal, with its arguments.
+    Top(Vec<OsString>),
     /// The server.
     Server(Box<Config>),
 }
@@ -33,6 +35,9 @@ impl Call {
         if std::env::args_os().nth(1).is_some_and(|name| name == "health") {
             return Call::Health(std::env::args_os().skip(1).collect());
         }
+        if std::env::args_os().nth(1).is_some_and(|name| name == "top") {
+            return Call::Top(std::env::args_os().skip(1).collect());
+        }
         let config = Config::parse_as(server_command(), std::env::args_os(), usable_cpus());
         Call::Server(Box::new(config.unwrap_or_else(|error| error.exit())))
     }
@@ -47,6 +52,7 @@ fn server_command() -> clap::Command {
         .about(about.unwrap_or_default()) // Not that of the tools.
         .subcommand(bench::Options::command().name("bench"))
         .subcommand(health::command())
+        .subcommand(top::command())
         .args_conflicts_with_subcommands(true)
 }
 
@@ -61,7 +67,7 @@ mod tests {
         let help = server_command().render_help().to_string();
         let about = Config::command().get_about().unwrap().to_string();
         assert!(help.replace('\n', " ").starts_with(&about), "{help}");
-        for name in ["bench", "check", "dump", "health", "repair"] {
+        for name in ["bench", "check", "dump", "health", "repair", "top"] {
             assert!(help.contains(&format!("\n  {name} ")), "{name} is missing: {help}");
         }
         for heading in ["Network", "Persistence", "Cores", "Analytics and expiry", "Logging"] {
@@ -70,6 +76,7 @@ mod tests {
         let tools = Tool::augment_subcommands(clap::Command::new("kvlite").max_term_width(HELP_COLUMNS));
         let mut all = vec![help, bench::Options::command().render_help().to_string()];
         all.push(health::command().render_help().to_string());
+        all.push(top::command().render_help().to_string());
         all.extend(
             tools
                 .get_subcommands()

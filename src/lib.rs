@@ -25,6 +25,7 @@ mod durability;
 pub mod failure;
 pub mod health;
 mod http;
+pub mod insight;
 pub mod logging;
 pub mod machine;
 pub mod mesh;
@@ -37,6 +38,7 @@ pub mod server;
 pub mod shared;
 pub mod slots;
 pub mod tools;
+pub mod top;
 pub mod txn;
 pub mod worker;
 

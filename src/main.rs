@@ -3,7 +3,7 @@
 use kvlite::cli::Call;
 use kvlite::config::Config;
 use kvlite::failure::Failure;
-use kvlite::{bench, health, logging};
+use kvlite::{bench, health, logging, top};
 use tikv_jemallocator::Jemalloc;
 
 /// Memory that was freed goes back to the system a second later; `.cargo/config.toml` has the settings.
@@ -15,6 +15,7 @@ fn main() {
         Call::Tool(tool) => tool.run(),
         Call::Bench(args) => bench::main(args),
         Call::Health(args) => health::main(args),
+        Call::Top(args) => top::main(args),
         Call::Server(config) => serve(*config),
     };
     logging::exit(status);

@@ -21,6 +21,8 @@ pub enum Endpoint {
     Resp,
     /// RESP, over the Unix socket.
     Unix,
+    /// RESP, from another thread of this process: it counts as no client, and no list of clients shows it.
+    Inside,
 }
 
 impl Endpoint {
