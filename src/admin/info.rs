@@ -230,13 +230,14 @@ fn command_stats(report: &Report) -> String {
 
 /// Of each command that was called, in microseconds, within how long half of its calls ended, and nearly all.
 fn latency_stats(report: &Report) -> String {
-    let lines = report.traffic.calls.called().filter(|(_, _, took)| took.count() > 0).map(|(command, _, took)| {
-        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|share| took.quantile_ns(share) / 1000.0);
-        format!(
-            "latency_percentiles_usec_{}:p50={p50:.3},p99={p99:.3},p99.9={p999:.3}\r\n",
-            command.full_name()
-        )
-    });
+    let lines =
+        report.traffic.calls.called().filter(|(_, _, took)| took.count() > 0).map(|(command, _, took)| {
+            let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|share| took.quantile_ns(share) / 1000.0);
+            format!(
+                "latency_percentiles_usec_{}:p50={p50:.3},p99={p99:.3},p99.9={p999:.3}\r\n",
+                command.full_name()
+            )
+        });
     lines.collect()
 }
 
@@ -248,12 +249,13 @@ fn shards(shared: &Shared) -> String {
         let told = told.map(|it| it.report.clone()).unwrap_or_default();
         let Report { shard: stats, traffic, turns, .. } = &told;
         format!(
-            "shard{shard}:keys={},memory={},requests={},requests_per_second={},busy_usec={},wal_size={},\
+            "shard{shard}:keys={},memory={},reads={},writes={},requests={},busy_usec={},wal_size={},\
              turn_age_ms={turn_age_ms}\r\n",
             stats.keys,
             stats.memory_bytes,
+            stats.reads,
+            stats.writes,
             traffic.requests,
-            traffic.requests_per_second,
             turns.sum_ns / 1000,
             told.wal_size_bytes,
         )

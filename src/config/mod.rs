@@ -513,6 +513,7 @@ impl Config {
         let unix_socket = shown(&self.unix_socket);
         let mut options = vec![
             ("admin-host", self.admin_host().to_owned()),
+            ("admin-password-file", shown(&self.admin_password_file)),
             ("admin-port", self.admin_port.to_string()),
             ("appendfsync", value_name(self.sync_mode)),
             ("appendonly", "yes".to_owned()),

@@ -21,11 +21,12 @@ pub(super) struct History {
 struct Sample {
     /// When, in milliseconds from the start of the server.
     at_ms: u64,
-    /// Of each shard, when it told and how many requests it had taken by then.
+    /// Of each shard, when it told and how often it had read and written by then.
     shards: Box<[(u64, u64)]>,
 }
 
-/// The load of one shard: when, in milliseconds from the start of the server, and requests per second up to then.
+/// The load of one shard: when, in milliseconds from the start of the server, and reads and writes per second up to
+/// then.
 pub(super) type Rates = Vec<(u64, f64)>;
 
 impl History {
@@ -33,7 +34,9 @@ impl History {
     pub fn note(&mut self, shared: &Shared) {
         let at_ms = shared.started.elapsed().as_millis() as u64;
         let told = shared.published().into_iter();
-        let shards = told.map(|it| it.map_or((0, 0), |it| (it.at_ms, it.report.traffic.requests))).collect();
+        let shards = told
+            .map(|it| it.map_or((0, 0), |it| (it.at_ms, it.report.shard.reads + it.report.shard.writes)))
+            .collect();
         self.add(Sample { at_ms, shards });
     }
 
@@ -51,9 +54,9 @@ impl History {
         let rate = |shard: usize| {
             between.clone().map(move |(from, to)| {
                 let ((from_ms, before), (to_ms, after)) = (from.shards[shard], to.shards[shard]);
-                // A shard that has told nothing meanwhile has taken nothing, as far as is known.
-                let requests = after.saturating_sub(before) as f64;
-                (to.at_ms, requests * 1000.0 / to_ms.saturating_sub(from_ms).max(1) as f64)
+                // A shard that has told nothing meanwhile has done nothing, as far as is known.
+                let done = after.saturating_sub(before) as f64;
+                (to.at_ms, done * 1000.0 / to_ms.saturating_sub(from_ms).max(1) as f64)
             })
         };
         (0..shards).map(|shard| rate(shard).collect()).collect()

@@ -258,7 +258,8 @@ impl Admin {
                 return refused;
             }
             "/" | "/live" | "/metrics" if !self.is_let_in(request) => {
-                let mut refused = text(StatusCode::UNAUTHORIZED, "the user is admin, and the password is needed\n");
+                let mut refused =
+                    text(StatusCode::UNAUTHORIZED, "the user is admin, and the password is needed\n");
                 let asks = HeaderValue::from_static("Basic realm=\"kvlite\", charset=\"UTF-8\"");
                 refused.headers_mut().insert(WWW_AUTHENTICATE, asks);
                 return refused;
@@ -272,7 +273,9 @@ impl Admin {
                 let part = PARTS.iter().find(|part| part.0 == path);
                 return part.map_or_else(
                     || text(StatusCode::NOT_FOUND, PATHS),
-                    |(_, of_type, part)| response(StatusCode::OK, of_type, Bytes::from_static(part.as_bytes())),
+                    |(_, of_type, part)| {
+                        response(StatusCode::OK, of_type, Bytes::from_static(part.as_bytes()))
+                    },
                 );
             }
         };

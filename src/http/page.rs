@@ -199,23 +199,25 @@ fn welcome() -> Markup {
 
 fn load(view: &View<'_>) -> Markup {
     let shards = &view.figures.shards;
+    let now = |shard: usize| view.load.get(shard).and_then(|line| line.last()).map(|point| point.1);
     let points = view.load.iter().map(Vec::len).max().unwrap_or(0);
     let (lines, names) = lines_of(&view.load);
-    let total: u64 = shards.iter().map(|shard| shard.requests_per_second).sum();
-    let peak = (0..points).map(|at| view.load.iter().filter_map(|line| line.get(at)).map(|it| it.1).sum::<f64>());
-    let peak = peak.fold(total as f64, f64::max);
+    let peak =
+        (0..points).map(|at| view.load.iter().filter_map(|line| line.get(at)).map(|it| it.1).sum::<f64>());
+    let total: f64 = (0..view.load.len()).filter_map(now).sum();
     let words = format!(
-        "Requests per second of the last hour: {} now, at most {}.",
-        shown::count(total),
-        shown::count(peak as u64)
+        "Reads and writes per second over the last hour, by the shard that has the keys: {} in the last ten seconds, at \
+         most {}.",
+        shown::count(total as u64),
+        shown::count(peak.fold(0.0, f64::max) as u64)
     );
     html! {
         section .wide {
             h2 { "Load" }
-            p .lead { (words) }
             @if points < 2 {
-                p .empty { "The first points are drawn half a minute after the start." }
+                p .empty { "It is drawn from half a minute after the start on." }
             } @else {
+                p .lead { (words) }
                 (figure(&plots::load(&lines, view.uptime_ms), &words))
                 @if names.len() > 1 {
                     ul .legend {
@@ -229,7 +231,7 @@ fn load(view: &View<'_>) -> Markup {
                     caption { "Shards" }
                     thead { tr {
                         th scope="col" { "Shard" }
-                        th scope="col" .n { "Requests/s" }
+                        th scope="col" .n { "Operations/s" }
                         th scope="col" .n { "Keys" }
                         th scope="col" .n { "Memory" }
                         th scope="col" .n .w { "Log" }
@@ -244,7 +246,7 @@ fn load(view: &View<'_>) -> Markup {
                                         " " span .warn { "stands still for " (shown::span(shard.turn_age_ms / 1000)) }
                                     }
                                 }
-                                td .n { (shown::count(shard.requests_per_second)) }
+                                td .n { (now(index).map_or("–".to_owned(), |rate| shown::count(rate as u64))) }
                                 td .n { (shown::count(shard.keys)) }
                                 td .n { (shown::size(shard.memory_bytes)) }
                                 td .n .w { (shown::size(shard.log_bytes)) }
@@ -286,7 +288,7 @@ fn hot_keys(view: &View<'_>) -> Markup {
     html! {
         section {
             h2 { "Hottest keys" }
-            p .lead { "By what happened of late: an access counts half after a minute." }
+            p .lead { "By recent use: an access counts half after a minute." }
             @if hot.is_empty() {
                 p .empty { (unless_asked(view.uses, "No key is used at the moment.")) }
             } @else {
@@ -294,7 +296,7 @@ fn hot_keys(view: &View<'_>) -> Markup {
                     caption { "Hottest keys" }
                     thead { tr {
                         th scope="col" { "Key" }
-                        th scope="col" .n { "Of late" }
+                        th scope="col" .n { "Recent" }
                         th scope="col" .n { "Reads" }
                         th scope="col" .n .w { "Writes" }
                     } }
@@ -345,7 +347,7 @@ fn classes(view: &View<'_>) -> Markup {
                                 td .n { (shown::size(it.bytes)) }
                                 td .n .w { (shown::count(it.keys)) }
                                 td .n { (it.hit_ratio.map_or("–".to_owned(), shown::percent)) }
-                                td .n .w { (it.ttl_s.map_or("none".to_owned(), shown::span)) }
+                                td .n .w { (it.ttl_s.map_or("none".to_owned(), |ttl_s| format!("~{}", shown::span(ttl_s)))) }
                                 td .n { (it.suggested_ttl_s.map_or("–".to_owned(), shown::span)) }
                             }
                         }

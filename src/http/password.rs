@@ -70,13 +70,22 @@ mod tests {
     #[test]
     fn only_the_user_with_the_password_gets_in() {
         let password = Password("sésame:öffne".into());
-        let given = |text: &str| password.is_given(Some(format!("Basic {}", STANDARD.encode(text)).as_bytes()));
+        let given =
+            |text: &str| password.is_given(Some(format!("Basic {}", STANDARD.encode(text)).as_bytes()));
         assert!(given("admin:sésame:öffne"));
-        assert!(password.is_given(Some(format!("basic {}", STANDARD.encode("admin:sésame:öffne")).as_bytes())));
-        for wrong in ["admin:sésame:öffn", "admin:sésame:öffnen", "root:sésame:öffne", "admin:", "", "sésame:öffne"] {
+        assert!(
+            password.is_given(Some(format!("basic {}", STANDARD.encode("admin:sésame:öffne")).as_bytes()))
+        );
+        for wrong in
+            ["admin:sésame:öffn", "admin:sésame:öffnen", "root:sésame:öffne", "admin:", "", "sésame:öffne"]
+        {
             assert!(!given(wrong), "{wrong}");
         }
-        assert!(!password.is_given(None) && !password.is_given(Some(b"Basic")) && !password.is_given(Some(b"Basic *")));
+        assert!(
+            !password.is_given(None)
+                && !password.is_given(Some(b"Basic"))
+                && !password.is_given(Some(b"Basic *"))
+        );
     }
 
     #[test]
@@ -91,6 +100,9 @@ mod tests {
         assert_eq!(format!("{:?}", read("secret").unwrap()), "Password");
         assert!(read("\nsecret").unwrap_err().to_string().contains("is empty; write the password"));
         let missing = Password::read(&directory.path().join("none")).unwrap_err().to_string();
-        assert!(missing.contains("cannot read --admin-password-file") && missing.contains("none"), "{missing}");
+        assert!(
+            missing.contains("cannot read --admin-password-file") && missing.contains("none"),
+            "{missing}"
+        );
     }
 }

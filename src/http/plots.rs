@@ -34,8 +34,9 @@ const ON: RGBColor = RGBColor(0xdc, 0x27, 0x26);
 /// How many lines a plot has at most.
 pub(super) const LINES_MAX: usize = SERIES.len();
 
-/// Widths and heights, in pixels.
-const WIDE: (u32, u32) = (540, 210);
+/// Widths and heights, in pixels: over the whole page, in one of its columns, and in a narrow window.
+const WHOLE: (u32, u32) = (1080, 230);
+const COLUMN: (u32, u32) = (520, 210);
 const NARROW: (u32, u32) = (320, 190);
 
 const FONT: (&str, u32) = ("sans-serif", 14);
@@ -49,8 +50,8 @@ pub(super) struct Plot {
     pub narrow: String,
 }
 
-/// Draws in both sizes. What cannot be drawn is left out: the figures stand beside it in words.
-fn plot(height: Option<u32>, draw: impl Fn(&Area<'_>, u32) -> Drawn) -> Plot {
+/// Draws in a wide size and in the narrow one. What cannot be drawn is left out: the figures stand beside it in words.
+fn plot(wide: (u32, u32), height: Option<u32>, draw: impl Fn(&Area<'_>, u32) -> Drawn) -> Plot {
     let at = |(width, usual): (u32, u32)| {
         let mut svg = String::new();
         let area = SVGBackend::with_string(&mut svg, (width, height.unwrap_or(usual))).into_drawing_area();
@@ -58,17 +59,17 @@ fn plot(height: Option<u32>, draw: impl Fn(&Area<'_>, u32) -> Drawn) -> Plot {
         drop(area);
         if drawn { svg } else { String::new() }
     };
-    Plot { wide: at(WIDE), narrow: at(NARROW) }
+    Plot { wide: at(wide), narrow: at(NARROW) }
 }
 
-/// Requests per second over the last hour: some lines, each with points of when (in milliseconds from the start of the
+/// Reads and writes per second over the last hour: some lines, each with points of when (in milliseconds from the start of the
 /// server) and how many.
 pub(super) fn load(lines: &[Rates], now_ms: u64) -> Plot {
     let first_ms = lines.iter().filter_map(|line| line.first()).map(|point| point.0).min().unwrap_or(now_ms);
     let minutes = |ms: u64| -(now_ms.saturating_sub(ms) as f64 / 60_000.0);
     let from = minutes(first_ms).clamp(-60.0, -2.0);
     let most = lines.iter().flatten().map(|point| point.1).fold(10.0, f64::max);
-    plot(None, |area, width| {
+    plot(WHOLE, None, |area, width| {
         let mut chart = ChartBuilder::on(area)
             .margin(6)
             .margin_right(18)
@@ -86,8 +87,8 @@ pub(super) fn load(lines: &[Rates], now_ms: u64) -> Plot {
             .y_labels(5)
             .x_label_formatter(&|minute| match minute.round() {
                 0.0 => "now".to_owned(),
-                minutes if (minutes - minute).abs() > 0.01 => format!("{:.0} s", minute * 60.0),
-                minutes => format!("{minutes} min"),
+                minutes if (minutes - minute).abs() > 0.01 => format!("−{:.0} s", -minute * 60.0),
+                minutes => format!("−{} min", -minutes),
             })
             .y_label_formatter(&|rate| shown::count(rate.round() as u64))
             .draw()?;
@@ -106,12 +107,14 @@ pub(super) fn load(lines: &[Rates], now_ms: u64) -> Plot {
 /// The hit ratio by memory, from a quarter of today's to four times as much.
 pub(super) fn hit_ratio(rows: &[AdviceRow]) -> Plot {
     let today = rows.iter().find(|row| row.memory == "1").map_or(1, |row| row.bytes.max(1)) as f64;
-    let points: Vec<(f64, f64)> =
-        rows.iter().filter_map(|row| Some(((row.bytes as f64 / today).max(0.01).log2(), row.hit_ratio?))).collect();
+    let points: Vec<(f64, f64)> = rows
+        .iter()
+        .filter_map(|row| Some(((row.bytes as f64 / today).max(0.01).log2(), row.hit_ratio?)))
+        .collect();
     let least = points.iter().map(|point| point.1).fold(1.0, f64::min);
     let room = (1.0 - least).max(0.02) * 0.25;
     let bottom = (least - room).max(0.0);
-    plot(None, |area, _| {
+    plot(COLUMN, None, |area, _| {
         let mut chart = ChartBuilder::on(area)
             .margin(6)
             .margin_right(18)
@@ -155,7 +158,7 @@ pub(super) fn timeline(anomalies: &[Anomaly], now_s: u64) -> Plot {
     let minutes = |at_s: u64| -(now_s.saturating_sub(at_s) as f64 / 60.0);
     let first_s = anomalies.iter().map(|it| it.since_s).min().unwrap_or(now_s);
     let from = (minutes(first_s) * 1.05).clamp(-60.0, -5.0);
-    plot(Some(rows * 22 + 40), |area, width| {
+    plot(COLUMN, Some(rows * 22 + 40), |area, width| {
         let mut chart = ChartBuilder::on(area)
             .margin(6)
             .margin_right(18)
@@ -173,7 +176,7 @@ pub(super) fn timeline(anomalies: &[Anomaly], now_s: u64) -> Plot {
             .x_labels(if width > 400 { 7 } else { 5 })
             .x_label_formatter(&|minute| match minute.round() {
                 0.0 => "now".to_owned(),
-                minutes => format!("{minutes} min"),
+                minutes => format!("−{} min", -minutes),
             })
             .draw()?;
         let style = TextStyle::from(FONT.into_font()).color(&INK).pos(Pos::new(HPos::Right, VPos::Center));

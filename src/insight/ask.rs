@@ -206,6 +206,9 @@ mod tests {
         let refused = asker.ask(&[b"HOTKEYS"], soon()).unwrap_err();
         assert_eq!(refused.to_string(), "ERR analytics not enabled");
         let broken = asker.ask(&[b"HOTKEYS"], soon()).unwrap_err();
-        assert!(matches!(&broken, Unanswered::Io(error) if error.kind() == ErrorKind::InvalidData), "{broken}");
+        assert!(
+            matches!(&broken, Unanswered::Io(error) if error.kind() == ErrorKind::InvalidData),
+            "{broken}"
+        );
     }
 }

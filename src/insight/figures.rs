@@ -126,10 +126,8 @@ pub struct Shard {
     pub keys: u64,
     /// Their memory, in bytes.
     pub memory_bytes: u64,
-    /// Requests that its thread has taken.
-    pub requests: u64,
-    /// Those of the last second.
-    pub requests_per_second: u64,
+    /// How often it has read or written for a request, whichever thread took that.
+    pub operations: u64,
     /// For how long its thread was busy, in microseconds.
     pub busy_us: u64,
     /// Bytes that a restart would read.
@@ -188,7 +186,10 @@ impl Figures {
                 sent_bytes: number("total_net_output_bytes"),
             },
             commands: commands(&lines),
-            shards: (0..).map_while(|shard: u32| lines.get(&*format!("shard{shard}"))).map(|it| shard(it)).collect(),
+            shards: (0..)
+                .map_while(|shard: u32| lines.get(&*format!("shard{shard}")))
+                .map(|it| shard(it))
+                .collect(),
         })
     }
 
@@ -204,8 +205,7 @@ fn shard(line: &str) -> Shard {
     Shard {
         keys: fields.number("keys"),
         memory_bytes: fields.number("memory"),
-        requests: fields.number("requests"),
-        requests_per_second: fields.number("requests_per_second"),
+        operations: fields.number::<u64>("reads") + fields.number::<u64>("writes"),
         busy_us: fields.number("busy_usec"),
         log_bytes: fields.number("wal_size"),
         turn_age_ms: fields.number("turn_age_ms"),
@@ -256,7 +256,7 @@ mod tests {
             db0:keys=7,expires=2,avg_ttl=0\r\nkeyspace_hits:3\r\nkeyspace_misses:1\r\n\
             cmdstat_get:calls=4,usec=80,usec_per_call=20.00,rejected_calls=1,failed_calls=2\r\n\
             latency_percentiles_usec_get:p50=15.000,p99=90.500,p99.9=99.000\r\ncmdstat_set:calls=9,usec=1\r\n\
-            shard0:keys=3,memory=10,requests=5,requests_per_second=2,busy_usec=9,wal_size=4,turn_age_ms=1\r\n\
+            shard0:keys=3,memory=10,reads=5,writes=2,requests=9,busy_usec=9,wal_size=4,turn_age_ms=1\r\n\
             shard1:keys=4,memory=10\r\n";
         let it = Figures::read(info).unwrap();
         assert_eq!((&*it.version, &*it.io_backend, it.clients.connected), ("1.2", "epoll", 3));
@@ -266,6 +266,7 @@ mod tests {
         assert_eq!((&*set.name, set.calls, &*get.name, get.calls, get.errors), ("set", 9, "get", 4, 3));
         assert_eq!((get.mean_us, get.quantiles_us), (20.0, [15.0, 90.5, 99.0]));
         assert_eq!(it.shards.iter().map(|it| it.keys).collect::<Vec<_>>(), [3, 4]);
+        assert_eq!(it.shards[0].operations, 7);
         assert!(Figures::read("redis_version:7.0.15\r\n").is_none());
     }
 }

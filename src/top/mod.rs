@@ -142,6 +142,8 @@ fn address(host: &str, port: u16, unix_socket: Option<PathBuf>) -> Result<Addres
 fn once(address: &Address) -> Result<(), Trouble> {
     let mut asker = open(address)?;
     let mut screen = Screen::new(*known(&mut asker, address)?);
+    thread::sleep(INTERVAL); // Rates are those of this time.
+    screen.tell(*known(&mut asker, address)?);
     if screen.known.uses.is_some() {
         screen.classes = classes(&mut asker, Instant::now() + WALK_MAX_ONCE).unwrap_or_default();
     }
@@ -188,7 +190,8 @@ fn follow(address: &Address) -> Result<(), Trouble> {
 /// Whether an event tells it to end.
 fn ends(event: &Event) -> bool {
     let Event::Key(key) = event else { return false };
-    let is_interrupt = key.modifiers.contains(KeyModifiers::CONTROL) && matches!(key.code, KeyCode::Char('c' | 'd'));
+    let is_interrupt =
+        key.modifiers.contains(KeyModifiers::CONTROL) && matches!(key.code, KeyCode::Char('c' | 'd'));
     is_interrupt || matches!(key.code, KeyCode::Char('q' | 'Q') | KeyCode::Esc)
 }
 
@@ -223,13 +226,14 @@ fn walk_for_ever(address: &Address, news: &mpsc::Sender<News>) {
 /// Asks how the server is.
 fn known(asker: &mut Asker, address: &Address) -> Result<Box<Known>, Trouble> {
     let deadline = Instant::now() + ANSWER_MAX;
-    let info = asker.ask(&[b"INFO", SECTIONS.as_bytes()], deadline).map_err(|unanswered| match unanswered {
-        Unanswered::Io(error) if error.kind() == ErrorKind::InvalidData => {
-            Trouble::NoKvlite { address: address.clone() }
-        }
-        Unanswered::Io(error) => Trouble::NoAnswer { address: address.clone(), error },
-        Unanswered::Error(error) => Trouble::Refused { address: address.clone(), error },
-    })?;
+    let info =
+        asker.ask(&[b"INFO", SECTIONS.as_bytes()], deadline).map_err(|unanswered| match unanswered {
+            Unanswered::Io(error) if error.kind() == ErrorKind::InvalidData => {
+                Trouble::NoKvlite { address: address.clone() }
+            }
+            Unanswered::Io(error) => Trouble::NoAnswer { address: address.clone(), error },
+            Unanswered::Error(error) => Trouble::Refused { address: address.clone(), error },
+        })?;
     let figures = info.as_str().and_then(Figures::read);
     let figures = figures.ok_or_else(|| Trouble::NoKvlite { address: address.clone() })?;
     Ok(Box::new(Known { figures, uses: Uses::ask(asker, HOT_KEYS, deadline).ok() }))

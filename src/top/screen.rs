@@ -1,5 +1,7 @@
 //! How it looks: the same for a terminal of any size and for a page of text.
 
+use std::time::Instant;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -7,7 +9,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Widget;
 
 use super::Known;
-use crate::insight::figures::{Command, Figures, Shard};
+use crate::insight::figures::{Command, Figures};
 use crate::insight::keys::{Anomaly, Class, HotKey};
 use crate::insight::shown;
 
@@ -28,8 +30,9 @@ pub(super) struct Screen {
     pub classes: Vec<Class>,
     /// Why there is nothing newer.
     pub trouble: Option<String>,
-    /// How often each command was called in the last second, where that is known.
-    calls: Option<Vec<(String, u64)>>,
+    /// What was known before, from which the rates follow.
+    before: Option<(Instant, Figures)>,
+    told: Instant,
     is_text: bool,
 }
 
@@ -38,19 +41,28 @@ type Row = (Span<'static>, Vec<String>);
 
 impl Screen {
     pub fn new(known: Known) -> Screen {
-        Screen { known, classes: Vec::new(), trouble: None, calls: None, is_text: false }
+        Screen {
+            known,
+            classes: Vec::new(),
+            trouble: None,
+            before: None,
+            told: Instant::now(),
+            is_text: false,
+        }
     }
 
     /// Takes newer figures.
     pub fn tell(&mut self, known: Known) {
-        let before = &self.known.figures.commands;
-        let calls = known.figures.commands.iter().map(|now| {
-            let before = before.iter().find(|it| it.name == now.name).map_or(0, |it| it.calls);
-            (now.name.clone(), now.calls.saturating_sub(before))
-        });
-        self.calls = Some(calls.collect());
-        self.known = known;
+        let before = std::mem::replace(&mut self.known, known);
+        self.before = Some((std::mem::replace(&mut self.told, Instant::now()), before.figures));
         self.trouble = None;
+    }
+
+    /// How often a second something happened that is counted, where that is known.
+    fn rate(&self, count: impl Fn(&Figures) -> u64) -> Option<u64> {
+        let (at, before) = self.before.as_ref()?;
+        let happened = count(&self.known.figures).saturating_sub(count(before)) as f64;
+        Some((happened / self.told.duration_since(*at).as_secs_f64().max(0.001)).round() as u64)
     }
 
     /// All of it as a page of text.
@@ -91,8 +103,9 @@ impl Screen {
         for (line, row) in heads.into_iter().zip(head.rows()) {
             line.render(row, buffer);
         }
-        list("Shards", &["req/s", "keys", "memory", "log"], rows_of_shards(shards), of_shards, buffer);
-        let columns = |area| Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).spacing(2).areas(area);
+        list("Shards", &["ops/s", "keys", "memory", "log"], self.rows_of_shards(), of_shards, buffer);
+        let columns =
+            |area| Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).spacing(2).areas(area);
         let [left, right] = columns(upper);
         match &self.known.uses {
             Some(uses) => list("Hottest keys", &["of late", "reads"], rows_of_keys(&uses.hot), left, buffer),
@@ -100,7 +113,7 @@ impl Screen {
         }
         list("Commands", &["calls/s", "p50", "p99"], self.rows_of_commands(), right, buffer);
         let [left, right] = columns(lower);
-        list("Kinds of keys", &["size", "hits", "TTL for"], rows_of_classes(&self.classes), left, buffer);
+        list("Kinds of keys", &["size", "hits", "TTL"], rows_of_classes(&self.classes), left, buffer);
         match &self.known.uses {
             Some(uses) if uses.anomalies.is_empty() => nothing("Anomalies", "all is as usual", right, buffer),
             Some(uses) => sentences("Anomalies", &uses.anomalies, right, buffer),
@@ -113,11 +126,12 @@ impl Screen {
     fn heads(&self) -> Vec<Line<'static>> {
         let Figures { version, io_backend, uptime_s, clients, memory, disk, counters, shards, .. } =
             &self.known.figures;
-        let (word, style) = match (disk.loading_percent, disk.log_error.is_empty(), disk.snapshot_error.is_empty()) {
-            (Some(percent), ..) => (format!("loading, {percent} %"), BAD),
-            (None, true, true) => ("healthy".to_owned(), GOOD),
-            _ => ("degraded".to_owned(), BAD),
-        };
+        let (word, style) =
+            match (disk.loading_percent, disk.log_error.is_empty(), disk.snapshot_error.is_empty()) {
+                (Some(percent), ..) => (format!("loading, {percent} %"), BAD),
+                (None, true, true) => ("healthy".to_owned(), GOOD),
+                _ => ("degraded".to_owned(), BAD),
+            };
         let uptime = shown::span(*uptime_s);
         let mut heads = vec![
             Line::from(vec![
@@ -129,7 +143,10 @@ impl Screen {
                 ("requests/s", shown::count(counters.requests_per_second)),
                 ("keys", shown::count(memory.keys)),
                 ("hits", self.known.figures.hit_ratio().map_or("–".to_owned(), shown::percent)),
-                ("clients", format!("{} of {}", shown::count(clients.connected), shown::count(clients.limit))),
+                (
+                    "clients",
+                    format!("{} of {}", shown::count(clients.connected), shown::count(clients.limit)),
+                ),
                 ("errors", shown::count(counters.errors)),
             ]),
             figures([
@@ -146,6 +163,26 @@ impl Screen {
         heads
     }
 
+    fn rows_of_shards(&self) -> Vec<Row> {
+        let rows = self.known.figures.shards.iter().enumerate().map(|(index, it)| {
+            let name = match it.turn_age_ms {
+                age_ms if age_ms > STANDS_STILL_MS => {
+                    Span::styled(format!("{index} stands still for {}", shown::span(age_ms / 1000)), BAD)
+                }
+                _ => Span::raw(index.to_string()),
+            };
+            let numbers = vec![
+                self.rate(|all| all.shards.get(index).map_or(0, |it| it.operations))
+                    .map_or("–".to_owned(), shown::count),
+                shown::count(it.keys),
+                shown::size(it.memory_bytes),
+                shown::size(it.log_bytes),
+            ];
+            (name, numbers)
+        });
+        rows.collect()
+    }
+
     fn rows_of_commands(&self) -> Vec<Row> {
         let mut commands: Vec<(&Command, Option<u64>)> = self
             .known
@@ -153,8 +190,10 @@ impl Screen {
             .commands
             .iter()
             .map(|it| {
-                let calls = self.calls.as_ref().and_then(|all| all.iter().find(|(name, _)| *name == it.name));
-                (it, calls.map(|(_, calls)| *calls))
+                let calls = |all: &Figures| {
+                    all.commands.iter().find(|other| other.name == it.name).map_or(0, |it| it.calls)
+                };
+                (it, self.rate(calls))
             })
             .collect();
         commands.sort_by_key(|(it, calls)| std::cmp::Reverse((calls.unwrap_or(0), it.took_us)));
@@ -165,25 +204,6 @@ impl Screen {
         });
         rows.collect()
     }
-}
-
-fn rows_of_shards(shards: &[Shard]) -> Vec<Row> {
-    let rows = shards.iter().enumerate().map(|(index, it)| {
-        let name = match it.turn_age_ms {
-            age_ms if age_ms > STANDS_STILL_MS => {
-                Span::styled(format!("{index} stands still for {}", shown::span(age_ms / 1000)), BAD)
-            }
-            _ => Span::raw(index.to_string()),
-        };
-        let numbers = vec![
-            shown::count(it.requests_per_second),
-            shown::count(it.keys),
-            shown::size(it.memory_bytes),
-            shown::size(it.log_bytes),
-        ];
-        (name, numbers)
-    });
-    rows.collect()
 }
 
 fn rows_of_keys(keys: &[HotKey]) -> Vec<Row> {
@@ -236,7 +256,7 @@ fn list(title: &'static str, columns: &[&'static str], rows: Vec<Row>, area: Rec
     };
     let names: Vec<String> = columns.iter().map(ToString::to_string).collect();
     let head = Line::from(vec![
-        Span::styled(format!("{title:<of_name$}"), TITLE),
+        Span::styled(format!("{title:<of_name$.of_name$}"), TITLE),
         Span::styled(numbers(&names), SOFT),
     ]);
     let rows = rows.iter().map(|(name, of_row)| {
@@ -266,10 +286,13 @@ fn sentences(title: &'static str, anomalies: &[Anomaly], area: Rect, buffer: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::insight::figures::Shard;
 
     fn screen() -> Screen {
-        let hot = HotKey { key: b"user:\x1b[31m1".to_vec(), reads: 12, writes: 1, recent: 9, is_missing: false };
-        let get = Command { name: "get".into(), calls: 7, quantiles_us: [15.0, 90.0, 99.0], ..Command::default() };
+        let hot =
+            HotKey { key: b"user:\x1b[31m1".to_vec(), reads: 12, writes: 1, recent: 9, is_missing: false };
+        let get =
+            Command { name: "get".into(), calls: 7, quantiles_us: [15.0, 90.0, 99.0], ..Command::default() };
         let figures = Figures {
             version: "1.2.3".into(),
             io_backend: "epoll".into(),
@@ -284,7 +307,15 @@ mod tests {
     #[test]
     fn a_page_of_text_has_all_of_it_without_control_characters() {
         let text = screen().text();
-        for part in ["kvlite 1.2.3", "epoll", "user:\\u{1b}[31m1", "GET", "15.0 µs", "1 stands still for 9 s", "healthy"] {
+        for part in [
+            "kvlite 1.2.3",
+            "epoll",
+            "user:\\u{1b}[31m1",
+            "GET",
+            "15.0 µs",
+            "1 stands still for 9 s",
+            "healthy",
+        ] {
             assert!(text.contains(part), "{part} is missing:\n{text}");
         }
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
