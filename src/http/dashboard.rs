@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::history::{self, History};
+use super::history::{self, History, Sample};
 use super::observer::Observed;
 use super::page::{self, View};
 use super::status;
@@ -71,7 +71,7 @@ impl Dashboard {
         let mut times = tokio::time::interval(history::INTERVAL);
         loop {
             times.tick().await;
-            self.history.borrow_mut().note(&self.shared);
+            self.history.borrow_mut().note(Sample::take(&self.shared));
         }
     }
 
@@ -93,7 +93,7 @@ impl Dashboard {
         let main = page::main(&View {
             status,
             figures: Figures::read(&info).expect("it is of kvlite"),
-            load: self.history.borrow().rates(),
+            load: self.history.borrow().rates(&Sample::take(&self.shared)),
             uptime_ms: self.shared.started.elapsed().as_millis() as u64,
             now_s: wall_clock_us() / 1_000_000,
             has_analytics,

@@ -206,8 +206,8 @@ fn load(view: &View<'_>) -> Markup {
         (0..points).map(|at| view.load.iter().filter_map(|line| line.get(at)).map(|it| it.1).sum::<f64>());
     let total: f64 = (0..view.load.len()).filter_map(now).sum();
     let words = format!(
-        "Reads and writes per second over the last hour, by the shard that has the keys: {} in the last ten seconds, at \
-         most {}.",
+        "Reads and writes per second over the last hour, by the shard that has the keys: {} now, at most \
+         {}.",
         shown::count(total as u64),
         shown::count(peak.fold(0.0, f64::max) as u64)
     );
@@ -215,7 +215,7 @@ fn load(view: &View<'_>) -> Markup {
         section .wide {
             h2 { "Load" }
             @if points < 2 {
-                p .empty { "It is drawn from half a minute after the start on." }
+                p .empty { "It is drawn once the server has run for a quarter of a minute." }
             } @else {
                 p .lead { (words) }
                 (figure(&plots::load(&lines, view.uptime_ms), &words))

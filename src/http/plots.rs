@@ -29,7 +29,7 @@ const SERIES: [RGBColor; 8] = [
 /// What is over.
 const OVER: RGBColor = RGBColor(0x9a, 0xa3, 0xb0);
 /// What goes on.
-const ON: RGBColor = RGBColor(0xdc, 0x27, 0x26);
+const ON: RGBColor = RGBColor(0xe0, 0x7b, 0x06);
 
 /// How many lines a plot has at most.
 pub(super) const LINES_MAX: usize = SERIES.len();
@@ -158,7 +158,7 @@ pub(super) fn timeline(anomalies: &[Anomaly], now_s: u64) -> Plot {
     let minutes = |at_s: u64| -(now_s.saturating_sub(at_s) as f64 / 60.0);
     let first_s = anomalies.iter().map(|it| it.since_s).min().unwrap_or(now_s);
     let from = (minutes(first_s) * 1.05).clamp(-60.0, -5.0);
-    plot(COLUMN, Some(rows * 22 + 40), |area, width| {
+    plot(COLUMN, Some(rows * 20 + 42), |area, width| {
         let mut chart = ChartBuilder::on(area)
             .margin(6)
             .margin_right(18)
@@ -186,7 +186,7 @@ pub(super) fn timeline(anomalies: &[Anomaly], now_s: u64) -> Plot {
             let since = minutes(anomaly.since_s).max(from);
             let color = if anomaly.until_s.is_some() { OVER } else { ON };
             let least = (until - since).max(-from / 120.0);
-            let bar = [(until - least, middle - 0.27), (until, middle + 0.27)];
+            let bar = [(until - least, middle - 0.2), (until, middle + 0.2)];
             chart.draw_series([Rectangle::new(bar, color.filled())])?;
             let (x, y) = chart.backend_coord(&(from, middle));
             area.draw(&Text::new(format!("{}", index + 1), (x - 8, y), style.clone()))?;

@@ -62,16 +62,10 @@ impl Asker {
     /// [`Unanswered`]; after an answer that is none, the connection is of no further use.
     pub fn ask(&mut self, words: &[&[u8]], deadline: Instant) -> Result<OwnedFrame, Unanswered> {
         if !self.is_greeted {
+            checked(self.exchange(&[b"HELLO", b"3"], deadline)?)?;
             self.is_greeted = true;
-            self.exchange(&[b"HELLO", b"3"], deadline)?;
         }
-        match self.exchange(words, deadline)? {
-            OwnedFrame::SimpleError { data, .. } => Err(Unanswered::Error(data)),
-            OwnedFrame::BlobError { data, .. } => {
-                Err(Unanswered::Error(String::from_utf8_lossy(&data).into_owned()))
-            }
-            frame => Ok(frame),
-        }
+        checked(self.exchange(words, deadline)?)
     }
 
     fn exchange(&mut self, words: &[&[u8]], deadline: Instant) -> io::Result<OwnedFrame> {
@@ -96,9 +90,13 @@ impl Asker {
     /// The next answer.
     fn next(&mut self, deadline: Instant) -> io::Result<OwnedFrame> {
         loop {
-            let found = match self.input.is_empty() {
-                true => None,
-                false => decode(&self.input).map_err(|error| {
+            let line_end = memchr::memchr(b'\n', &self.input);
+            if line_end.is_some_and(|end| end == 0 || self.input[end - 1] != b'\r') {
+                return Err(io::Error::new(ErrorKind::InvalidData, "no RESP: its lines end otherwise"));
+            }
+            let found = match line_end {
+                None => None,
+                Some(_) => decode(&self.input).map_err(|error| {
                     io::Error::new(ErrorKind::InvalidData, format!("no RESP: {}", error.details()))
                 })?,
             };
@@ -122,6 +120,17 @@ impl Asker {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+/// An answer that is no error.
+fn checked(frame: OwnedFrame) -> Result<OwnedFrame, Unanswered> {
+    match frame {
+        OwnedFrame::SimpleError { data, .. } => Err(Unanswered::Error(data)),
+        OwnedFrame::BlobError { data, .. } => {
+            Err(Unanswered::Error(String::from_utf8_lossy(&data).into_owned()))
+        }
+        frame => Ok(frame),
     }
 }
 

@@ -228,7 +228,9 @@ fn known(asker: &mut Asker, address: &Address) -> Result<Box<Known>, Trouble> {
     let deadline = Instant::now() + ANSWER_MAX;
     let info =
         asker.ask(&[b"INFO", SECTIONS.as_bytes()], deadline).map_err(|unanswered| match unanswered {
-            Unanswered::Io(error) if error.kind() == ErrorKind::InvalidData => {
+            Unanswered::Io(error)
+                if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+            {
                 Trouble::NoKvlite { address: address.clone() }
             }
             Unanswered::Io(error) => Trouble::NoAnswer { address: address.clone(), error },

@@ -1,10 +1,11 @@
 //! `kvlite top` without a terminal, against servers that are well, down, and no kvlite. On a terminal it is run by
 //! `tests/browser/top.py`.
 
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Command, Output};
 
 use crate::admin_port::start;
-use crate::process::{Server, command, free_port};
+use crate::process::{Server, command, free_port, within_deadline};
 
 fn top(args: &[&str]) -> Output {
     let mut command: Command = command();
@@ -69,10 +70,19 @@ fn who_does_not_answer_as_kvlite_does_is_told_with_what_to_do() {
         "no server answers at 127.0.0.1:",
     );
     let (server, admin_port) = start(1, &["--max-connections", "10"]);
-    for port in [admin_port, server.port] {
-        let output = top(&["--host", "127.0.0.1", "--resp-port", &port.to_string(), "--once"]);
-        assert_refused(&output, "is no kvlite; say where kvlite listens");
+    for (port, told) in [
+        (admin_port, "is no kvlite; say where kvlite listens"),
+        (server.port, "it answers: ERR this port speaks the kvlite text protocol; for RESP use port"),
+    ] {
+        assert_refused(&top(&["--host", "127.0.0.1", "--resp-port", &port.to_string(), "--once"]), told);
     }
+    let mut clients = Vec::new();
+    let is_full = || {
+        clients.push(TcpStream::connect((Ipv4Addr::LOCALHOST, server.resp_port)).unwrap());
+        let output = top(&["--host", "127.0.0.1", "--resp-port", &server.resp_port.to_string(), "--once"]);
+        String::from_utf8_lossy(&output.stderr).contains("it answers: ERR max number of clients reached")
+    };
+    assert!(within_deadline(is_full), "a server that takes no more clients is not told");
     assert_refused(&top(&["--resp-port", "0"]), "give the --resp-port or the --unix-socket");
     assert_eq!(top(&["--no-such-option"]).status.code(), Some(2));
     assert_eq!(top(&["--help"]).status.code(), Some(0));
