@@ -415,7 +415,7 @@ fn anomalies(view: &View<'_>) -> Markup {
 
 fn analytics_are_off() -> Markup {
     html! {
-        section {
+        section .wide {
             h2 { "Use of keys" }
             p .empty {
                 "Analytics are off. Start the server with " code { "--enable-analytics" } " (or "

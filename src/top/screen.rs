@@ -89,7 +89,7 @@ impl Screen {
 
     /// Draws it.
     pub fn draw(&self, area: Rect, buffer: &mut Buffer) {
-        let heads = self.heads();
+        let heads = self.heads(area.width);
         let shards = &self.known.figures.shards;
         let shown_shards = shards.len().min(usize::from(area.height.saturating_sub(16)).clamp(2, 8)) as u16;
         let [head, of_shards, upper, lower, foot] = Layout::vertical([
@@ -103,17 +103,17 @@ impl Screen {
         for (line, row) in heads.into_iter().zip(head.rows()) {
             line.render(row, buffer);
         }
-        list("Shards", &["ops/s", "keys", "memory", "log"], self.rows_of_shards(), of_shards, buffer);
+        list("Shards", &["ops/s", "keys", "memory", "log"], &self.rows_of_shards(), of_shards, buffer);
         let columns =
             |area| Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).spacing(2).areas(area);
         let [left, right] = columns(upper);
         match &self.known.uses {
-            Some(uses) => list("Hottest keys", &["of late", "reads"], rows_of_keys(&uses.hot), left, buffer),
+            Some(uses) => list("Hottest keys", &["of late", "reads"], &rows_of_keys(&uses.hot), left, buffer),
             None => nothing("Hottest keys", "analytics are off", left, buffer),
         }
-        list("Commands", &["calls/s", "p50", "p99"], self.rows_of_commands(), right, buffer);
+        list("Commands", &["calls/s", "p50", "p99"], &self.rows_of_commands(), right, buffer);
         let [left, right] = columns(lower);
-        list("Kinds of keys", &["size", "hits", "TTL"], rows_of_classes(&self.classes), left, buffer);
+        list("Kinds of keys", &["size", "hits", "TTL"], &rows_of_classes(&self.classes), left, buffer);
         match &self.known.uses {
             Some(uses) if uses.anomalies.is_empty() => nothing("Anomalies", "all is as usual", right, buffer),
             Some(uses) => sentences("Anomalies", &uses.anomalies, right, buffer),
@@ -123,7 +123,7 @@ impl Screen {
     }
 
     /// The lines at the top.
-    fn heads(&self) -> Vec<Line<'static>> {
+    fn heads(&self, width: u16) -> Vec<Line<'static>> {
         let Figures { version, io_backend, uptime_s, clients, memory, disk, counters, shards, .. } =
             &self.known.figures;
         let (word, style) =
@@ -154,12 +154,12 @@ impl Screen {
                 ("process", shown::size(memory.resident_bytes)),
                 ("log", shown::size(disk.log_bytes)),
                 ("of its limit", format!("{:.0} %", disk.log_fill * 100.0)),
-                ("snapshot", if disk.compacting { "is written" } else { "none runs" }.to_owned()),
+                ("snapshot", if disk.compacting { "runs" } else { "none" }.to_owned()),
             ]),
         ];
         let told = [&disk.log_error, &disk.snapshot_error].into_iter().filter(|error| !error.is_empty());
         let told = self.trouble.iter().chain(told);
-        heads.extend(told.map(|error| Line::styled(shown::name(error.as_bytes()), BAD)));
+        heads.extend(told.flat_map(|error| wrapped(&shown::name(error.as_bytes()), width, BAD)));
         heads
     }
 
@@ -242,7 +242,7 @@ fn nothing(title: &'static str, why: &'static str, area: Rect, buffer: &mut Buff
 }
 
 /// A list: names at the left, shortened to the room that the columns of numbers leave.
-fn list(title: &'static str, columns: &[&'static str], rows: Vec<Row>, area: Rect, buffer: &mut Buffer) {
+fn list(title: &'static str, columns: &[&'static str], rows: &[Row], area: Rect, buffer: &mut Buffer) {
     let widths = |at: usize| rows.iter().map(move |(_, numbers)| numbers[at].chars().count());
     let widths: Vec<usize> = columns
         .iter()
@@ -269,14 +269,19 @@ fn list(title: &'static str, columns: &[&'static str], rows: Vec<Row>, area: Rec
     }
 }
 
+/// A text over as many lines as it takes.
+fn wrapped(text: &str, width: u16, style: Style) -> Vec<Line<'static>> {
+    let chars: Vec<char> = text.chars().collect();
+    let lines = chars.chunks(usize::from(width).max(1));
+    lines.map(|part| Line::styled(part.iter().collect::<String>(), style)).collect()
+}
+
 /// Sentences, over as many lines as each takes.
 fn sentences(title: &'static str, anomalies: &[Anomaly], area: Rect, buffer: &mut Buffer) {
-    let width = usize::from(area.width).max(1);
     let mut lines = vec![Line::styled(title, TITLE)];
     for it in anomalies {
         let style = if it.until_s.is_some() { SOFT } else { Style::new() };
-        let chars: Vec<char> = shown::name(&it.text).chars().collect();
-        lines.extend(chars.chunks(width).map(|part| Line::styled(part.iter().collect::<String>(), style)));
+        lines.extend(wrapped(&shown::name(&it.text), area.width, style));
     }
     for (line, row) in lines.into_iter().zip(area.rows()) {
         line.render(row, buffer);
