@@ -347,7 +347,7 @@ fn classes(view: &View<'_>) -> Markup {
                                 td .n { (shown::size(it.bytes)) }
                                 td .n .w { (shown::count(it.keys)) }
                                 td .n { (it.hit_ratio.map_or("–".to_owned(), shown::percent)) }
-                                td .n .w { (it.ttl_s.map_or("none".to_owned(), |ttl_s| format!("~{}", shown::span(ttl_s)))) }
+                                td .n .w { (it.ttl_s.map_or("none".to_owned(), shown::about)) }
                                 td .n { (it.suggested_ttl_s.map_or("–".to_owned(), shown::span)) }
                             }
                         }

@@ -78,6 +78,17 @@ pub fn span(seconds: u64) -> String {
     }
 }
 
+/// A time span in seconds that is known roughly, by its largest unit.
+pub fn about(seconds: u64) -> String {
+    let rounded = |unit: u64| (seconds + unit / 2) / unit;
+    match seconds {
+        0..120 => format!("~{seconds} s"),
+        120..7200 => format!("~{} min", rounded(60)),
+        7200..172_800 => format!("~{} h", rounded(3600)),
+        _ => format!("~{} d", rounded(86_400)),
+    }
+}
+
 /// A share, in percent. Only what is whole is shown as 100 %.
 pub fn percent(share: f64) -> String {
     match share * 100.0 {
@@ -119,6 +130,7 @@ mod tests {
         assert_eq!([999, 9_999, 10_000, 1_234_567].map(count), ["999", "9,999", "10.0k", "1.23M"]);
         assert_eq!([0.0, 1.5, 999.6, 2e6].map(micros), ["–", "1.50 µs", "1.00 ms", "2.00 s"]);
         assert_eq!([59, 60, 3661, 90_000].map(span), ["59 s", "1 min", "1 h 1 min", "1 d 1 h"]);
+        assert_eq!([66, 1836, 86_400, 604_800].map(about), ["~66 s", "~31 min", "~24 h", "~7 d"]);
         assert_eq!([0.5, 0.99999, 1.0].map(percent), ["50.0 %", "99.99 %", "100 %"]);
     }
 }

@@ -269,11 +269,18 @@ fn list(title: &'static str, columns: &[&'static str], rows: &[Row], area: Rect,
     }
 }
 
-/// A text over as many lines as it takes.
+/// A text over as many lines as it takes: between words where that is possible.
 fn wrapped(text: &str, width: u16, style: Style) -> Vec<Line<'static>> {
-    let chars: Vec<char> = text.chars().collect();
-    let lines = chars.chunks(usize::from(width).max(1));
-    lines.map(|part| Line::styled(part.iter().collect::<String>(), style)).collect()
+    let width = usize::from(width).max(1);
+    let (mut chars, mut lines): (Vec<char>, _) = (text.chars().collect(), Vec::new());
+    while chars.len() > width {
+        let blank = chars[..=width].iter().rposition(|char| *char == ' ').filter(|at| *at > 0);
+        let rest = chars.split_off(blank.unwrap_or(width));
+        lines.push(Line::styled(chars.into_iter().collect::<String>(), style));
+        chars = rest[usize::from(blank.is_some())..].to_vec();
+    }
+    lines.push(Line::styled(chars.into_iter().collect::<String>(), style));
+    lines
 }
 
 /// Sentences, over as many lines as each takes.
@@ -325,6 +332,14 @@ mod tests {
         }
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.chars().all(|char| char == '\n' || !char.is_control()), "{text}");
+    }
+
+    #[test]
+    fn a_long_text_goes_on_in_the_next_line() {
+        let lines = |text| wrapped(text, 8, Style::new()).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(lines("one two three"), ["one two", "three"]);
+        assert_eq!(lines("onetwothree four"), ["onetwoth", "ree four"]);
+        assert_eq!(lines(" 1234567 "), [" 1234567", ""]);
     }
 
     #[test]
