@@ -8,7 +8,7 @@ async function refresh() {
   const reading = !getSelection().isCollapsed && main.contains(getSelection().anchorNode);
   if (document.hidden || reading) return;
   try {
-    const answer = await fetch("live", { cache: "no-store", signal: AbortSignal.timeout(8000) });
+    const answer = await fetch("figures", { cache: "no-store", signal: AbortSignal.timeout(8000) });
     if (!answer.ok) throw new Error(answer.statusText);
     const text = await answer.text();
     const open = [...main.querySelectorAll("details[open]")].map((it) => it.id);

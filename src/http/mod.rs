@@ -2,8 +2,8 @@
 //!
 //! Metrics and health ask no worker anything: what they tell are counters that all threads share, and what each worker
 //! has [published](Shared::published). The page asks a worker as a client does, while somebody looks, and comes without
-//! the answer where that takes long. No worker waits for any of it. Its clients cost no more than its bounds allow: [`CONNECTIONS_MAX`]
-//! connections, where a new one takes the place of one of the address that has most; one request each, of
+//! the answer where that takes long. No worker waits for any of it. Its clients cost no more than its bounds allow:
+//! [`CONNECTIONS_MAX`] connections, where a new one takes the place of one of the address that has most; one request each, of
 //! [`REQUEST_BYTES_MAX`] at most, within [`CONNECTION_TIME_MAX`]; and answers that are made anew no more often than each
 //! [`ANSWER_KEPT`]. So a scrape gets through whatever clients at other addresses do. The thread stands back behind the
 //! workers.
@@ -55,8 +55,8 @@ pub(crate) const THREAD: &str = "kvlite-admin";
 /// How many connections there are at most.
 const CONNECTIONS_MAX: usize = 64;
 
-/// Descriptors that the thread needs: its connections, one more that has just come, the listeners, its own, and those by which
-/// it asks a worker.
+/// Descriptors that the thread needs: its connections, one more that has just come, the listeners, its own, and those
+/// by which it asks a worker.
 pub(crate) const FILES: u64 = CONNECTIONS_MAX as u64 + 1 + 4 + 4 + 4;
 
 /// The longest head of a request; the body of one is not read.
@@ -257,14 +257,14 @@ impl Admin {
                 refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
                 return refused;
             }
-            "/" | "/live" | "/metrics" if !self.is_let_in(request) => {
+            "/" | "/figures" | "/metrics" if !self.is_let_in(request) => {
                 let mut refused =
                     text(StatusCode::UNAUTHORIZED, "the user is admin, and the password is needed\n");
                 let asks = HeaderValue::from_static("Basic realm=\"kvlite\", charset=\"UTF-8\"");
                 refused.headers_mut().insert(WWW_AUTHENTICATE, asks);
                 return refused;
             }
-            "/" | "/live" => return self.page(path == "/").await,
+            "/" | "/figures" => return self.page(path == "/").await,
             "/metrics" => return self.metrics(request),
             "/livez" => Status::is_alive,
             "/readyz" => Status::is_ready,

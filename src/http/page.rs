@@ -123,18 +123,21 @@ fn banner(view: &View<'_>) -> Markup {
                 section .banner .busy {
                     p { strong { "The data is being read back." } " Clients are served once that is done." }
                     progress max="100" value=(percent) aria-label="how much of the data is read back" {}
-                    p { (percent) " % · " (counted(view.figures.shards.iter().map(|it| it.keys).sum(), "key")) " so far" }
+                    @let keys = view.figures.shards.iter().map(|it| it.keys).sum();
+                    p { (percent) " % · " (counted(keys, "key")) " so far" }
                 }
             }
             Status::Stopping => p .banner .busy {
-                strong { "The server stops." } " It was told to end, brings everything to disk, and takes no new work."
+                strong { "The server stops." }
+                " It was told to end, brings everything to disk, and takes no new work."
             },
             Status::Stuck => p .banner .bad {
-                strong { "A shard is stuck." } " " (disk.log_error) ". Only a restart helps; it is a defect of kvlite."
+                strong { "A shard is stuck." } " " (disk.log_error)
+                ". Only a restart helps; it is a defect of kvlite."
             },
             Status::Degraded => p .banner .bad {
                 strong { "Not everything is served." } " " (disk.log_error)
-                ". Writes are taken again by themselves once the cause is gone; the server's log says what to do."
+                ". Writes are taken again once the cause is gone, without a restart; the log says what to do."
             },
             Status::Unsaved => p .banner .bad {
                 strong { "No snapshot can be written." } " " (disk.snapshot_error)
@@ -168,7 +171,8 @@ fn tiles(view: &View<'_>) -> Markup {
         dl .tiles {
             (tile("Requests per second", shown::count(counters.requests_per_second),
                 format!("{} since the start", shown::count(counters.requests))))
-            (tile("Keys", shown::count(memory.keys), format!("{} with a TTL", shown::count(memory.keys_with_ttl))))
+            (tile("Keys", shown::count(memory.keys),
+                format!("{} with a TTL", shown::count(memory.keys_with_ttl))))
             (tile("Memory of keys", shown::size(memory.keys_bytes),
                 match (memory.resident_bytes as f64 / limit.max(1) as f64 * 100.0, limit) {
                     (_, 0) => format!("process {}", shown::size(memory.resident_bytes)),
@@ -177,7 +181,8 @@ fn tiles(view: &View<'_>) -> Markup {
                 }))
             (tile("Hit ratio", view.figures.hit_ratio().map_or("–".to_owned(), shown::percent),
                 format!("{} misses", shown::count(counters.misses))))
-            (tile("Clients", shown::count(clients.connected), format!("of at most {}", shown::count(clients.limit))))
+            (tile("Clients", shown::count(clients.connected),
+                format!("of at most {}", shown::count(clients.limit))))
             (tile("Log", shown::size(disk.log_bytes), match disk.compacting {
                 true => "a snapshot is being written".to_owned(),
                 false => format!("{:.0} % of its limit", disk.log_fill * 100.0),
@@ -189,9 +194,11 @@ fn tiles(view: &View<'_>) -> Markup {
 fn welcome() -> Markup {
     html! {
         section .banner .hint {
-            p { strong { "There are no keys yet." } " Once clients write and read some, this page shows which keys are
-                hot, which kinds of keys there are, what more memory would give, and what is not as usual. To see it
-                at work:" }
+            p {
+                strong { "There are no keys yet." }
+                " Once clients write and read some, this page shows which keys are hot, which kinds of keys there
+                are, what more memory would give, and what is not as usual. To see it at work:"
+            }
             pre { code { "redis-cli SET user:1 hello\nredis-cli GET user:1\nkvlite bench" } }
         }
     }
@@ -243,10 +250,12 @@ fn load(view: &View<'_>) -> Markup {
                                 th scope="row" {
                                     (index)
                                     @if shard.turn_age_ms > 3000 {
-                                        " " span .warn { "stands still for " (shown::span(shard.turn_age_ms / 1000)) }
+                                        @let since = shown::span(shard.turn_age_ms / 1000);
+                                        " " span .warn { "stands still for " (since) }
                                     }
                                 }
-                                td .n { (now(index).map_or("–".to_owned(), |rate| shown::count(rate as u64))) }
+                                @let rate = now(index).map_or("–".to_owned(), |rate| shown::count(rate as u64));
+                                td .n { (rate) }
                                 td .n { (shown::count(shard.keys)) }
                                 td .n { (shown::size(shard.memory_bytes)) }
                                 td .n .w { (shown::size(shard.log_bytes)) }
@@ -371,17 +380,23 @@ fn advice(view: &View<'_>) -> Markup {
                 (Some(half), Some(today), Some(twice)) => {
                     @let words = format!(
                         "With {} as today, {} of reads would hit; with half of it {}, with twice as much {}.",
-                        shown::size(bytes), shown::percent(today), shown::percent(half), shown::percent(twice));
+                        shown::size(bytes),
+                        shown::percent(today),
+                        shown::percent(half),
+                        shown::percent(twice)
+                    );
                     p .lead { (words) }
                     (figure(&plots::hit_ratio(&advice.rows), &words))
                     p .note {
                         "If the keys that were not used for longest went when the memory is full."
-                        @if let Some(now) = advice.hit_ratio_now { " Measured since the start: " (shown::percent(now)) "." }
+                        @if let Some(now) = advice.hit_ratio_now {
+                            " Measured since the start: " (shown::percent(now)) "."
+                        }
                     }
                 }
                 _ => p .empty {
                     (unless_asked(view.uses,
-                        "A curve of the hit ratio is drawn once a thousand reads of the keys that it follows were seen."))
+                        "A curve is drawn once a thousand reads of the keys that it follows were seen."))
                 }
             }
         }
@@ -407,7 +422,7 @@ fn anomalies(view: &View<'_>) -> Markup {
                         li .over[it.until_s.is_some()] title=[whole] { (short) }
                     }
                 }
-                @if all.len() > ANOMALIES { p .note { "and " (all.len() - ANOMALIES) " more: ask ANOMALIES" } }
+                @if all.len() > ANOMALIES { p .note { "and " (all.len() - ANOMALIES) " more" } }
             }
         }
     }
@@ -419,8 +434,9 @@ fn analytics_are_off() -> Markup {
             h2 { "Use of keys" }
             p .empty {
                 "Analytics are off. Start the server with " code { "--enable-analytics" } " (or "
-                code { "KVLITE_ENABLE_ANALYTICS=true" } ") and this page shows the hottest keys, the kinds of keys with
-                the TTL that would suit them, what more memory would give, and what is not as usual."
+                code { "KVLITE_ENABLE_ANALYTICS=true" } ")
+                and this page shows the hottest keys, the kinds of keys with the TTL that would suit them, what more
+                memory would give, and what is not as usual."
             }
         }
     }
@@ -433,7 +449,9 @@ fn commands(commands: &[Command]) -> Markup {
     html! {
         section .wide {
             h2 { "Commands" }
-            p .lead { "By the time that clients have waited for them since the start; the shaded part of a row is its share." }
+            p .lead {
+                "By the time that clients have waited for them since the start; the shaded part of a row is its share."
+            }
             @if slow.is_empty() {
                 p .empty { "No command was called yet." }
             } @else {
@@ -499,7 +517,8 @@ fn state(view: &View<'_>) -> Markup {
                 }))
                 (row("The process, resident", shown::size(memory.resident_bytes)))
                 (row("Clients that do not read", shown::count(clients.paused)))
-                (row("Clients refused", format!("{} of {}", shown::count(clients.refused), shown::count(clients.accepted))))
+                (row("Clients refused", format!(
+                    "{} of {}", shown::count(clients.refused), shown::count(clients.accepted))))
                 (row("Received, sent", format!(
                     "{}, {}", shown::size(counters.received_bytes), shown::size(counters.sent_bytes))))
                 (row("Keys expired", shown::count(counters.expired)))

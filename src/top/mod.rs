@@ -82,11 +82,11 @@ enum Trouble {
 }
 
 /// What is known of the server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
     figures: Figures,
-    /// `None` where the server does not tell, as with analytics off.
-    uses: Option<Uses>,
+    /// Or why it is not told, as with analytics off, or while the server loads.
+    uses: Result<Uses, String>,
 }
 
 /// What a thread that asks has learnt.
@@ -144,7 +144,7 @@ fn once(address: &Address) -> Result<(), Trouble> {
     let mut screen = Screen::new(*known(&mut asker, address)?);
     thread::sleep(INTERVAL); // Rates are those of this time.
     screen.tell(*known(&mut asker, address)?);
-    if screen.known.uses.is_some() {
+    if screen.known.uses.is_ok() {
         screen.classes = classes(&mut asker, Instant::now() + WALK_MAX_ONCE).unwrap_or_default();
     }
     match io::stdout().write_all(screen.text().as_bytes()) {
@@ -238,7 +238,7 @@ fn known(asker: &mut Asker, address: &Address) -> Result<Box<Known>, Trouble> {
         })?;
     let figures = info.as_str().and_then(Figures::read);
     let figures = figures.ok_or_else(|| Trouble::NoKvlite { address: address.clone() })?;
-    Ok(Box::new(Known { figures, uses: Uses::ask(asker, HOT_KEYS, deadline).ok() }))
+    Ok(Box::new(Known { figures, uses: Uses::ask(asker, HOT_KEYS, deadline).map_err(|why| why.to_string()) }))
 }
 
 fn open(address: &Address) -> Result<Asker, Trouble> {
@@ -270,7 +270,11 @@ impl fmt::Display for Trouble {
                  that it was started with"
             ),
             Trouble::NoKvlite { address } => {
-                write!(f, "what answers at {address} is no kvlite; say where kvlite listens by its flags")
+                write!(
+                    f,
+                    "what answers at {address} does not speak the Redis protocol as kvlite does; say where kvlite \
+                     speaks it by its flags, which is not its --port nor its --admin-port"
+                )
             }
             Trouble::Refused { address, error } => {
                 write!(f, "the server at {address} does not tell how it is, it answers: {error}")

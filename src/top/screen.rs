@@ -91,10 +91,10 @@ impl Screen {
     pub fn draw(&self, area: Rect, buffer: &mut Buffer) {
         let heads = self.heads(area.width);
         let shards = &self.known.figures.shards;
-        let shown_shards = shards.len().min(usize::from(area.height.saturating_sub(16)).clamp(2, 8)) as u16;
+        let shown_shards = shards.len().min(usize::from(area.height / 6).clamp(2, 16));
         let [head, of_shards, upper, lower, foot] = Layout::vertical([
             Constraint::Length(heads.len() as u16 + 1),
-            Constraint::Length(shown_shards + 2),
+            Constraint::Length(shown_shards as u16 + 2),
             Constraint::Fill(3),
             Constraint::Fill(2),
             Constraint::Length(u16::from(!self.is_text)),
@@ -103,21 +103,27 @@ impl Screen {
         for (line, row) in heads.into_iter().zip(head.rows()) {
             line.render(row, buffer);
         }
-        list("Shards", &["ops/s", "keys", "memory", "log"], &self.rows_of_shards(), of_shards, buffer);
+        list(
+            "Shards",
+            &["ops/s", "keys", "memory", "log"],
+            &self.rows_of_shards(shown_shards),
+            of_shards,
+            buffer,
+        );
         let columns =
             |area| Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).spacing(2).areas(area);
         let [left, right] = columns(upper);
         match &self.known.uses {
-            Some(uses) => list("Hottest keys", &["of late", "reads"], &rows_of_keys(&uses.hot), left, buffer),
-            None => nothing("Hottest keys", "analytics are off", left, buffer),
+            Ok(uses) => list("Hottest keys", &["of late", "reads"], &rows_of_keys(&uses.hot), left, buffer),
+            Err(why) => nothing("Hottest keys", why, left, buffer),
         }
         list("Commands", &["calls/s", "p50", "p99"], &self.rows_of_commands(), right, buffer);
         let [left, right] = columns(lower);
         list("Kinds of keys", &["size", "hits", "TTL"], &rows_of_classes(&self.classes), left, buffer);
         match &self.known.uses {
-            Some(uses) if uses.anomalies.is_empty() => nothing("Anomalies", "all is as usual", right, buffer),
-            Some(uses) => sentences("Anomalies", &uses.anomalies, right, buffer),
-            None => nothing("Anomalies", "analytics are off", right, buffer),
+            Ok(uses) if uses.anomalies.is_empty() => nothing("Anomalies", "all is as usual", right, buffer),
+            Ok(uses) => sentences("Anomalies", &uses.anomalies, right, buffer),
+            Err(why) => nothing("Anomalies", why, right, buffer),
         }
         Line::styled("q quits", SOFT).render(foot, buffer);
     }
@@ -163,17 +169,24 @@ impl Screen {
         heads
     }
 
-    fn rows_of_shards(&self) -> Vec<Row> {
-        let rows = self.known.figures.shards.iter().enumerate().map(|(index, it)| {
+    /// The shards, by their numbers; the busiest where they are more than there is room for.
+    fn rows_of_shards(&self, room: usize) -> Vec<Row> {
+        let rate = |shard: usize| self.rate(|all| all.shards.get(shard).map_or(0, |it| it.operations));
+        let mut shards: Vec<_> = self.known.figures.shards.iter().enumerate().collect();
+        if shards.len() > room {
+            shards.sort_by_key(|(shard, it)| {
+                (it.turn_age_ms <= STANDS_STILL_MS, std::cmp::Reverse(rate(*shard)))
+            });
+        }
+        let rows = shards.into_iter().map(|(shard, it)| {
             let name = match it.turn_age_ms {
                 age_ms if age_ms > STANDS_STILL_MS => {
-                    Span::styled(format!("{index} stands still for {}", shown::span(age_ms / 1000)), BAD)
+                    Span::styled(format!("{shard} stands still for {}", shown::span(age_ms / 1000)), BAD)
                 }
-                _ => Span::raw(index.to_string()),
+                _ => Span::raw(shard.to_string()),
             };
             let numbers = vec![
-                self.rate(|all| all.shards.get(index).map_or(0, |it| it.operations))
-                    .map_or("–".to_owned(), shown::count),
+                rate(shard).map_or("–".to_owned(), shown::count),
                 shown::count(it.keys),
                 shown::size(it.memory_bytes),
                 shown::size(it.log_bytes),
@@ -234,9 +247,13 @@ fn figures<const N: usize>(figures: [(&'static str, String); N]) -> Line<'static
     Line::from_iter(spans)
 }
 
-fn nothing(title: &'static str, why: &'static str, area: Rect, buffer: &mut Buffer) {
-    let mut rows = area.rows();
-    for (line, row) in [Line::styled(title, TITLE), Line::styled(why, SOFT)].into_iter().zip(&mut rows) {
+fn nothing(title: &'static str, why: &str, area: Rect, buffer: &mut Buffer) {
+    let lines = std::iter::once(Line::styled(title, TITLE)).chain(wrapped(
+        &shown::name(why.as_bytes()),
+        area.width,
+        SOFT,
+    ));
+    for (line, row) in lines.zip(area.rows()) {
         line.render(row, buffer);
     }
 }
@@ -313,7 +330,7 @@ mod tests {
             ..Figures::default()
         };
         let uses = crate::insight::keys::Uses { hot: vec![hot], ..Default::default() };
-        Screen::new(Known { figures, uses: Some(uses) })
+        Screen::new(Known { figures, uses: Ok(uses) })
     }
 
     #[test]
@@ -345,7 +362,7 @@ mod tests {
     #[test]
     fn it_is_drawn_in_a_terminal_of_any_size() {
         let mut screen = screen();
-        screen.tell(Known::default());
+        screen.tell(Known { figures: Figures::default(), uses: Err("ERR it is loading".into()) });
         for (width, height) in [(0, 0), (1, 1), (5, 3), (20, 8), (80, 24), (300, 100)] {
             let mut buffer = Buffer::empty(Rect::new(0, 0, width, height));
             screen.draw(buffer.area, &mut buffer);
