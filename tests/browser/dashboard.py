@@ -1,5 +1,7 @@
 """The page of the admin port in a browser, on the server that its arguments name: ADMIN_PORT RESP_PORT.
 
+The server asks for the password in the variable PASSWORD.
+
 Every check has a bound and polls; the first that fails ends with its reason and status 1.
 """
 
@@ -47,6 +49,9 @@ def main(admin_port, resp_port):
     url = f"http://127.0.0.1:{admin_port}/"
     redis = Redis(resp_port)
     with browser() as chromium:
+        with page(chromium, url, http_credentials={"username": "admin", "password": "wrong"}) as it:
+            expect(it.answer.status == 401, "a wrong password gets nothing")
+
         with page(chromium, url) as it:
             it.get_by_text("There are no keys yet.").wait_for(timeout=PATIENCE_MS)
             it.evaluate("window.isTheSame = true")

@@ -8,6 +8,7 @@ from playwright.sync_api import sync_playwright
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 375, "height": 812}
+PASSWORD = os.environ.get("PASSWORD")
 
 
 @contextlib.contextmanager
@@ -22,6 +23,8 @@ def browser():
 @contextlib.contextmanager
 def page(chromium, url, viewport=DESKTOP, **options):
     """The page, once it is loaded. What it complains about and what it asks for are in its lists."""
+    if PASSWORD:
+        options = {"http_credentials": {"username": "admin", "password": PASSWORD}, **options}
     context = chromium.new_context(viewport=viewport, **options)
     it = context.new_page()
     it.complaints, it.requests = [], []
@@ -29,6 +32,6 @@ def page(chromium, url, viewport=DESKTOP, **options):
     it.on("pageerror", lambda error: it.complaints.append(f"error: {error}"))
     it.on("dialog", lambda dialog: it.complaints.append(f"dialog: {dialog.message}"))
     it.on("request", lambda request: it.requests.append(request.url))
-    it.goto(url, wait_until="load")
+    it.answer = it.goto(url, wait_until="load")
     yield it
     context.close()
