@@ -105,6 +105,24 @@ bench-tail: ## the slowest small requests beside large ones, against Redis; opti
 	$(call installed,redis-server,redis-server)
 	$(CARGO) bench --bench tail -- $(ARGS)
 
+.PHONY: test-browser screenshots
+
+# A Python with what drives the browser, which is Debian's.
+BROWSER_PYTHON = target/browser/bin/python
+
+$(BROWSER_PYTHON):
+	$(call installed,chromium tmux python3,--no-install-recommends chromium fonts-dejavu-core tmux python3 python3-venv)
+	python3 -m venv target/browser
+	$@ -m pip install --quiet playwright==1.65.2 pillow==13.0.0
+
+test-browser: $(BROWSER_PYTHON) ## the page of the admin port in Chromium, and kvlite top in tmux, some minutes
+	$(CARGO) build
+	tests/browser/run $${CARGO_TARGET_DIR:-target}/debug/kvlite $(BROWSER_PYTHON)
+
+screenshots: $(BROWSER_PYTHON) ## the pictures of docs/images, of a server that is busy, some minutes
+	$(CARGO) build
+	tests/browser/screenshots $${CARGO_TARGET_DIR:-target}/debug/kvlite $(BROWSER_PYTHON)
+
 .PHONY: image test-container bench-container
 
 IMAGE ?= kvlite

@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use crate::config::{Config, HELP_COLUMNS, usable_cpus};
 use crate::machine::Machine;
 use crate::tools::Tool;
-use crate::{bench, health, import};
+use crate::{bench, health, import, top};
 
 /// What the process was called for.
 pub enum Call {
@@ -28,6 +28,8 @@ pub enum Call {
     Import(Vec<OsString>),
     /// The manual pages, with its arguments.
     Man(Vec<OsString>),
+    /// The view of a running server on a terminal, with its arguments.
+    Top(Vec<OsString>),
     /// The server.
     Server(Box<Config>),
 }
@@ -48,6 +50,7 @@ impl Call {
             Some("health") => Call::Health(args),
             Some("import") => Call::Import(args),
             Some("man") => Call::Man(args),
+            Some("top") => Call::Top(args),
             _ => {
                 let config = Config::parse_as(server_command(), std::env::args_os(), usable_cpus());
                 Call::Server(Box::new(config.unwrap_or_else(|error| error.exit())))
@@ -69,6 +72,7 @@ fn server_command() -> clap::Command {
         .subcommand(config_command())
         .subcommand(completions_command())
         .subcommand(man_command())
+        .subcommand(top::command())
         .args_conflicts_with_subcommands(true)
 }
 
@@ -187,7 +191,9 @@ mod tests {
         let help = server_command().render_help().to_string();
         let about = Config::command().get_about().unwrap().to_string();
         assert!(help.replace('\n', " ").starts_with(&about), "{help}");
-        for name in ["bench", "check", "completions", "config", "dump", "health", "import", "man", "repair"] {
+        for name in
+            ["bench", "check", "completions", "config", "dump", "health", "import", "man", "repair", "top"]
+        {
             assert!(help.contains(&format!("\n  {name} ")), "{name} is missing: {help}");
         }
         for heading in ["Network", "Persistence", "Cores", "Analytics and expiry", "Logging"] {

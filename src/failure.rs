@@ -82,6 +82,13 @@ pub enum Failure {
     Executor(String),
     /// Signals cannot be awaited.
     Signals(std::io::Error),
+    /// The password of the admin port cannot be read from its file.
+    Password {
+        /// The file.
+        path: PathBuf,
+        /// Why; `None` where its first line is empty.
+        error: Option<std::io::Error>,
+    },
     /// The admin port cannot be served.
     Admin(std::io::Error),
 }
@@ -182,6 +189,17 @@ impl fmt::Display for Failure {
             Failure::Network(error) => write!(f, "the network failed: {error}"),
             Failure::Executor(error) => write!(f, "cannot start a worker: {error}"),
             Failure::Signals(error) => write!(f, "cannot await signals: {error}"),
+            Failure::Password { path, error: Some(error) } => write!(
+                f,
+                "cannot read --admin-password-file {}: {error}; write the password into it, for the user of this \
+                 process to read, or leave the option out",
+                path.display()
+            ),
+            Failure::Password { path, error: None } => write!(
+                f,
+                "the first line of --admin-password-file {} is empty; write the password into it",
+                path.display()
+            ),
             Failure::Admin(error) => write!(
                 f,
                 "cannot serve --admin-port: {error}; allow epoll_create1 and eventfd2 in the seccomp profile of the \

@@ -5,7 +5,6 @@
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc;
@@ -15,6 +14,7 @@ use std::{fmt, io, thread};
 use clap::{Args, FromArgMatches};
 
 use crate::config::{Config, HELP_COLUMNS, duration_within};
+use crate::insight::ask::connect;
 
 /// The options that say where a server listens, by the names of their fields.
 const ADDRESS: [&str; 4] = ["host", "port", "resp_port", "unix_socket"];
@@ -168,20 +168,6 @@ fn answer(address: Address, timeout: Duration) -> (Address, io::Result<String>) 
     });
     let answer = answered.recv_timeout(timeout).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     (address, answer)
-}
-
-/// A connection to the first address of the host that takes one. None takes the time of those that are left.
-fn connect(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
-    let mut failed = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-    let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
-    for (left, address) in (1..=addresses.len() as u32).rev().zip(addresses) {
-        let share = deadline.saturating_duration_since(Instant::now()) / left;
-        match TcpStream::connect_timeout(&address, share.max(Duration::from_millis(1))) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failed = error,
-        }
-    }
-    Err(failed)
 }
 
 /// Both protocols take the command as a line. The server answers with more than the JSON before it, and with nothing

@@ -26,6 +26,7 @@ pub mod failure;
 pub mod health;
 mod http;
 pub mod import;
+pub mod insight;
 pub mod logging;
 pub mod machine;
 pub mod mesh;
@@ -39,6 +40,7 @@ pub mod server;
 pub mod shared;
 pub mod slots;
 pub mod tools;
+pub mod top;
 pub mod txn;
 pub mod worker;
 

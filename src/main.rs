@@ -3,7 +3,7 @@
 use kvlite::cli::{self, Call};
 use kvlite::config::Config;
 use kvlite::failure::Failure;
-use kvlite::{bench, health, import, logging};
+use kvlite::{bench, health, import, logging, top};
 use tikv_jemallocator::Jemalloc;
 
 /// Memory that was freed goes back to the system a second later; `.cargo/config.toml` has the settings.
@@ -19,6 +19,7 @@ fn main() {
         Call::Health(args) => health::main(args),
         Call::Import(args) => import::main(args),
         Call::Man(args) => cli::write_man(args),
+        Call::Top(args) => top::main(args),
         Call::Server(config) => serve(*config),
     };
     logging::exit(status);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use shard::{Reply, Request};
 
 use super::{About, REDIS_VERSION};
+use crate::clock::Clock;
 use crate::metrics::errors::KINDS;
 use crate::metrics::{Report, Traffic};
 use crate::process;
@@ -93,20 +94,6 @@ pub(crate) fn health_json(shared: &Shared, status: &str, report: &Report) -> Str
 type Lines = Vec<(&'static str, String)>;
 
 pub(super) fn info(about: &About<'_>, request: &Request<'_>, gather: &Gather) -> Reply<'static> {
-    let report = &gather.report;
-    const DEFAULT: bool = true;
-    let sections = [
-        ("Server", DEFAULT, section(server(about))),
-        ("Clients", DEFAULT, section(clients(about))),
-        ("Memory", DEFAULT, section(memory(about, report))),
-        ("Persistence", DEFAULT, section(persistence(about, report))),
-        ("Stats", DEFAULT, section(counters(about, report))),
-        ("Replication", DEFAULT, section(replication())),
-        ("CPU", DEFAULT, section(cpu())),
-        ("Commandstats", !DEFAULT, command_stats(report)),
-        ("Errorstats", DEFAULT, error_stats(report)),
-        ("Keyspace", DEFAULT, section(keyspace(report))),
-    ];
     let asked = |name: &str, is_default: bool| {
         let mut asked = request.args().peekable();
         (asked.peek().is_none() && is_default)
@@ -115,30 +102,56 @@ pub(super) fn info(about: &About<'_>, request: &Request<'_>, gather: &Gather) ->
                 is(name) || is("all") || is("everything") || (is("default") && is_default)
             })
     };
+    Reply::Text(info_text(about.shared, Some(about.clock), &gather.report, asked))
+}
+
+/// The sections of `INFO` that are asked for, by their names and by whether they belong to those that are shown unless
+/// asked otherwise. Without a clock no time is known that a worker has noted.
+pub(crate) fn info_text(
+    shared: &Shared,
+    clock: Option<&Clock>,
+    report: &Report,
+    asked: impl Fn(&str, bool) -> bool,
+) -> String {
+    const DEFAULT: bool = true;
+    let sections = [
+        ("Server", DEFAULT, section(server(shared))),
+        ("Clients", DEFAULT, section(clients(shared, report))),
+        ("Memory", DEFAULT, section(memory(shared, report))),
+        ("Persistence", DEFAULT, section(persistence(shared, clock, report))),
+        ("Stats", DEFAULT, section(counters(shared, report))),
+        ("Replication", DEFAULT, section(replication())),
+        ("CPU", DEFAULT, section(cpu())),
+        ("Commandstats", !DEFAULT, command_stats(report)),
+        ("Latencystats", !DEFAULT, latency_stats(report)),
+        ("Shards", !DEFAULT, shards(shared)),
+        ("Errorstats", DEFAULT, error_stats(report)),
+        ("Keyspace", DEFAULT, section(keyspace(report))),
+    ];
     let mut text = String::new();
     for (name, _, lines) in sections.iter().filter(|(name, is_default, _)| asked(name, *is_default)) {
         let separator = if text.is_empty() { "" } else { "\r\n" };
         let _ = write!(text, "{separator}# {name}\r\n{lines}"); // Writing to a string cannot fail.
     }
-    Reply::Text(text)
+    text
 }
 
 fn section(lines: Lines) -> String {
     lines.into_iter().map(|(field, value)| format!("{field}:{value}\r\n")).collect()
 }
 
-fn server(about: &About<'_>) -> Lines {
-    let uptime = about.shared.started.elapsed().as_secs();
-    let config = &about.shared.config;
+fn server(shared: &Shared) -> Lines {
+    let uptime = shared.started.elapsed().as_secs();
+    let config = &shared.config;
     vec![
         ("redis_version", REDIS_VERSION.to_owned()),
         ("redis_mode", "standalone".to_owned()),
         ("kvlite_version", env!("CARGO_PKG_VERSION").to_owned()),
         ("process_id", std::process::id().to_string()),
-        ("tcp_port", about.shared.resp_port.unwrap_or(0).to_string()),
-        ("io_backend", about.shared.io.to_string()),
+        ("tcp_port", shared.resp_port.unwrap_or(0).to_string()),
+        ("io_backend", shared.io.to_string()),
         ("text_port", config.port.to_string()),
-        ("shards", about.workers.to_string()),
+        ("shards", config.shard_count().to_string()),
         ("shards_set_by", config.shards_set_by().to_owned()),
         ("cpus", config.cpus().len().to_string()),
         (
@@ -150,15 +163,16 @@ fn server(about: &About<'_>) -> Lines {
     ]
 }
 
-fn clients(about: &About<'_>) -> Lines {
+fn clients(shared: &Shared, report: &Report) -> Lines {
     vec![
-        ("connected_clients", about.shared.connections.count().to_string()),
-        ("maxclients", about.shared.config.max_connections.to_string()),
+        ("connected_clients", shared.connections.count().to_string()),
+        ("maxclients", shared.config.max_connections.to_string()),
+        ("paused_clients", report.traffic.paused.to_string()),
     ]
 }
 
-fn memory(about: &About<'_>, report: &Report) -> Lines {
-    let machine = about.shared.config.machine();
+fn memory(shared: &Shared, report: &Report) -> Lines {
+    let machine = shared.config.machine();
     let mut lines = vec![("used_memory", report.shard.memory_bytes.to_string())];
     lines.extend(process::usage().map(|usage| ("used_memory_rss", usage.resident_bytes.to_string())));
     lines.extend([
@@ -169,11 +183,11 @@ fn memory(about: &About<'_>, report: &Report) -> Lines {
     lines
 }
 
-fn counters(about: &About<'_>, report: &Report) -> Lines {
+fn counters(shared: &Shared, report: &Report) -> Lines {
     let Traffic { requests, requests_per_second, received_bytes, sent_bytes, .. } = &report.traffic;
     vec![
-        ("total_connections_received", about.shared.clients_accepted.count().to_string()),
-        ("rejected_connections", about.shared.connections_refused.count().to_string()),
+        ("total_connections_received", shared.clients_accepted.count().to_string()),
+        ("rejected_connections", shared.connections_refused.count().to_string()),
         ("total_commands_processed", requests.to_string()),
         ("instantaneous_ops_per_sec", requests_per_second.to_string()),
         ("total_net_input_bytes", received_bytes.to_string()),
@@ -214,6 +228,41 @@ fn command_stats(report: &Report) -> String {
     lines.collect()
 }
 
+/// Of each command that was called, in microseconds, within how long half of its calls ended, and nearly all.
+fn latency_stats(report: &Report) -> String {
+    let lines =
+        report.traffic.calls.called().filter(|(_, _, took)| took.count() > 0).map(|(command, _, took)| {
+            let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|share| took.quantile_ns(share) / 1000.0);
+            format!(
+                "latency_percentiles_usec_{}:p50={p50:.3},p99={p99:.3},p99.9={p999:.3}\r\n",
+                command.full_name()
+            )
+        });
+    lines.collect()
+}
+
+/// A line for each shard, as its worker has told last.
+fn shards(shared: &Shared) -> String {
+    let now_ms = shared.started.elapsed().as_millis() as u64;
+    let lines = shared.published().into_iter().enumerate().map(|(shard, told)| {
+        let turn_age_ms = now_ms.saturating_sub(shared.turn_began_ms(shard));
+        let told = told.map(|it| it.report.clone()).unwrap_or_default();
+        let Report { shard: stats, traffic, turns, .. } = &told;
+        format!(
+            "shard{shard}:keys={},memory={},reads={},writes={},requests={},busy_usec={},wal_size={},\
+             turn_age_ms={turn_age_ms}\r\n",
+            stats.keys,
+            stats.memory_bytes,
+            stats.reads,
+            stats.writes,
+            traffic.requests,
+            turns.sum_ns / 1000,
+            told.wal_size_bytes,
+        )
+    });
+    lines.collect()
+}
+
 fn error_stats(report: &Report) -> String {
     let kinds = KINDS.iter().zip(report.errors.kinds).filter(|(_, count)| *count > 0);
     kinds.map(|(kind, count)| format!("errorstat_{kind}:count={count}\r\n")).collect()
@@ -228,10 +277,11 @@ fn keyspace(report: &Report) -> Lines {
     }
 }
 
-fn persistence(about: &About<'_>, report: &Report) -> Lines {
+fn persistence(shared: &Shared, clock: Option<&Clock>, report: &Report) -> Lines {
+    let unix_s = |ms: u64| clock.map_or(0, |clock| clock.unix_ms(ms) / 1000);
     let flag = |is: bool| u8::from(is).to_string();
     let status = |fault: &Option<Arc<str>>| if fault.is_none() { "ok" } else { "err" }.to_owned();
-    let loading = &about.shared.loading;
+    let loading = &shared.loading;
     let is_loading = !loading.is_over();
     let mut lines = vec![
         ("loading", flag(is_loading)),
@@ -247,19 +297,20 @@ fn persistence(about: &About<'_>, report: &Report) -> Lines {
         ("wal_size", report.wal_size_bytes.to_string()),
         ("wal_entries", report.wal_entries.to_string()),
         ("wal_needs_compaction", flag(report.needs_compaction)),
+        ("wal_fill", format!("{:.4}", report.log_fill)),
     ];
-    let backups = &about.shared.backups;
+    let backups = &shared.backups;
     let percent = backups.percent();
     lines.extend([
         ("backup_in_progress", flag(percent.is_some())),
         ("backup_last_status", if backups.last_failed() { "err" } else { "ok" }.to_owned()),
-        ("backup_last_time", backups.last_ms().map_or(0, |ms| about.clock.unix_ms(ms) / 1000).to_string()),
+        ("backup_last_time", backups.last_ms().map_or(0, unix_s).to_string()),
     ]);
     lines.extend(percent.map(|percent| ("backup_percent", percent.to_string())));
     if is_loading {
         let extent = loading.extent();
         lines.extend([
-            ("loading_start_time", (about.clock.unix_ms(about.clock.now_ms(0)) / 1000).to_string()),
+            ("loading_start_time", clock.map_or(0, |clock| unix_s(clock.now_ms(0))).to_string()),
             ("loading_total_bytes", extent.total_bytes.to_string()),
             ("loading_loaded_bytes", extent.read_bytes.to_string()),
             ("loading_loaded_perc", format!("{}.00", loading.percent())),

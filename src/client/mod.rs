@@ -124,6 +124,11 @@ pub struct Client {
 }
 
 impl Connection {
+    /// Whether the client is this process itself.
+    pub fn is_inside(&self) -> bool {
+        self.client.endpoint == Endpoint::Inside
+    }
+
     /// A client that has just come through `endpoint`.
     pub fn new(
         socket: SocketId,

@@ -108,7 +108,7 @@ pub struct Config {
     #[arg(long, env = "KVLITE_UNIX_SOCKET", value_name = "PATH", help_heading = NETWORK)]
     pub unix_socket: Option<PathBuf>,
 
-    /// Port of metrics and health over HTTP: /metrics, /livez, /readyz, /healthz; 0 for none
+    /// Port of a page, metrics and health over HTTP: /, /metrics, /livez, /readyz, /healthz; 0 for none
     #[arg(long, env = "KVLITE_ADMIN_PORT", default_value_t = 0, value_name = "PORT")]
     #[arg(value_parser = |text: &str| units::number_within::<u16>(text, PORT_BOUNDS))]
     #[arg(help_heading = NETWORK)]
@@ -118,6 +118,11 @@ pub struct Config {
     #[arg(long, env = "KVLITE_ADMIN_HOST", help_heading = NETWORK)]
     #[arg(value_parser = units::host)]
     admin_host: Option<String>,
+
+    /// File whose first line is the password that / and /metrics of that port ask for, of the user admin [default:
+    /// none, and they ask for none]
+    #[arg(long, env = "KVLITE_ADMIN_PASSWORD_FILE", value_name = "FILE", help_heading = NETWORK)]
+    pub admin_password_file: Option<PathBuf>,
 
     /// Clients connected at the same time, at most, 0 to 1000000; lowered to what the limit of open files allows; 0
     /// for as many as it allows
@@ -566,6 +571,7 @@ impl Config {
         let unix_socket = shown(&self.unix_socket);
         let mut options = vec![
             ("admin-host", self.admin_host().to_owned()),
+            ("admin-password-file", shown(&self.admin_password_file)),
             ("admin-port", self.admin_port.to_string()),
             ("appendfsync", value_name(self.sync_mode)),
             ("appendonly", "yes".to_owned()),

@@ -1,14 +1,21 @@
-//! The admin port: metrics and health over HTTP, on a thread of its own.
+//! The admin port: a page, metrics and health over HTTP, on a thread of its own.
 //!
-//! It asks no worker anything and none waits for it: what it tells are counters that all threads share, and what each
-//! worker has [published](Shared::published). Its clients cost no more than its bounds allow: [`CONNECTIONS_MAX`]
-//! connections, where a new one takes the place of one of the address that has most; one request each, of
+//! Metrics and health ask no worker anything: what they tell are counters that all threads share, and what each worker
+//! has [published](Shared::published). The page asks a worker as a client does, while somebody looks, and comes without
+//! the answer where that takes long. No worker waits for any of it. Its clients cost no more than its bounds allow:
+//! [`CONNECTIONS_MAX`] connections, where a new one takes the place of one of the address that has most; one request each, of
 //! [`REQUEST_BYTES_MAX`] at most, within [`CONNECTION_TIME_MAX`]; and answers that are made anew no more often than each
 //! [`ANSWER_KEPT`]. So a scrape gets through whatever clients at other addresses do. The thread stands back behind the
 //! workers.
 
+mod dashboard;
 mod exposition;
 mod families;
+mod history;
+mod observer;
+mod page;
+pub(crate) mod password;
+mod plots;
 mod status;
 
 use std::cell::{Cell, RefCell};
@@ -22,7 +29,10 @@ use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
+    REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -34,7 +44,9 @@ use crate::clock::wall_clock_us;
 use crate::failure::Failure;
 use crate::process;
 use crate::shared::Shared;
+use dashboard::{Dashboard, Links};
 use exposition::Format;
+use password::Password;
 use status::Status;
 
 /// The name of the thread. A defect in it costs an answer, and not the server.
@@ -43,8 +55,9 @@ pub(crate) const THREAD: &str = "kvlite-admin";
 /// How many connections there are at most.
 const CONNECTIONS_MAX: usize = 64;
 
-/// Descriptors that the thread needs: its connections, one more that has just come, the listeners, and its own.
-pub(crate) const FILES: u64 = CONNECTIONS_MAX as u64 + 1 + 4 + 4;
+/// Descriptors that the thread needs: its connections, one more that has just come, the listeners, its own, and those
+/// by which it asks a worker.
+pub(crate) const FILES: u64 = CONNECTIONS_MAX as u64 + 1 + 4 + 4 + 4;
 
 /// The longest head of a request; the body of one is not read.
 const REQUEST_BYTES_MAX: usize = 16 << 10;
@@ -58,7 +71,21 @@ const ANSWER_KEPT: Duration = Duration::from_millis(200);
 /// How long no connection is accepted after that has failed.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
+/// What the page may do: load from this port what belongs to it.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const HTML: &str = "text/html; charset=utf-8";
+
+/// The parts of the page that never change, and hold no data: their paths, types and contents.
+const PARTS: [(&str, &str, &str); 3] = [
+    ("/dashboard.css", "text/css; charset=utf-8", include_str!("dashboard.css")),
+    ("/dashboard.js", "text/javascript; charset=utf-8", include_str!("dashboard.js")),
+    ("/icon.svg", "image/svg+xml", include_str!("icon.svg")),
+];
+
 const PATHS: &str = "\
+/         a page to look at
 /metrics  metrics, as OpenMetrics or in the text format of Prometheus
 /livez    whether the process works: 503 where only a restart helps
 /readyz   whether it serves: 503 while it loads, a disk fails or hangs, or it stops
@@ -67,29 +94,43 @@ const PATHS: &str = "\
 
 /// Answers at these listening sockets from now on, until the process ends.
 ///
+/// Returns connections for a worker to serve, by which the page asks it.
+///
 /// # Errors
 /// [`Failure::Thread`], [`Failure::Admin`]
-pub(crate) fn serve(listeners: Vec<OwnedFd>, shared: Arc<Shared>) -> Result<(), Failure> {
+pub(crate) fn serve(
+    listeners: Vec<OwnedFd>,
+    shared: Arc<Shared>,
+    password: Option<Password>,
+) -> Result<Vec<OwnedFd>, Failure> {
     if listeners.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let failed = |error| Failure::from_start(error, Failure::Admin);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_name(THREAD)
+        .max_blocking_threads(dashboard::ASKING)
+        .build()
+        .map_err(failed)?;
+    let (links, insiders) = Links::new().map_err(failed)?;
     let listeners = {
         let _entered = runtime.enter();
         listeners.into_iter().map(listener).collect::<std::io::Result<Vec<_>>>().map_err(failed)?
     };
     let work = move || {
         process::stand_back();
-        let admin = Rc::new(Admin::new(shared));
+        let admin = Rc::new(Admin::new(shared, links, password));
         let local = LocalSet::new();
+        let noting = admin.clone();
+        local.spawn_local(async move { noting.dashboard.note_load().await });
         for listener in listeners {
             local.spawn_local(accept(listener, admin.clone()));
         }
         runtime.block_on(local);
     };
     let thread = std::thread::Builder::new().name(THREAD.to_owned()).spawn(work);
-    thread.map(drop).map_err(failed)
+    thread.map(|_| insiders).map_err(failed)
 }
 
 fn listener(socket: OwnedFd) -> std::io::Result<TcpListener> {
@@ -105,7 +146,12 @@ struct Admin {
     started_s: f64,
     /// The connections, the oldest first; some may have ended.
     connections: RefCell<Vec<Connection>>,
-    /// The page of each format.
+    /// What the paths with data ask for.
+    password: Option<Password>,
+    dashboard: Dashboard,
+    /// What the page shows, whole and in part.
+    shown: [Kept<Bytes>; 2],
+    /// The metrics in each format.
     pages: [Kept<Bytes>; Format::ALL.len()],
     /// How the server is, and the same as JSON.
     health: Kept<(Status, Bytes)>,
@@ -131,14 +177,17 @@ impl<T> Default for Kept<T> {
 
 impl<T: Clone> Kept<T> {
     fn get(&self, make: impl FnOnce() -> T) -> T {
-        let mut kept = self.0.borrow_mut();
-        match &*kept {
-            Some((made, it)) if made.elapsed() < ANSWER_KEPT => it.clone(),
-            _ => {
-                let it = make();
-                kept.insert((Instant::now(), it)).1.clone()
-            }
-        }
+        self.kept().unwrap_or_else(|| self.keep(make()))
+    }
+
+    /// What was kept, unless that is too old.
+    fn kept(&self) -> Option<T> {
+        let kept = self.0.borrow();
+        kept.as_ref().filter(|(made, _)| made.elapsed() < ANSWER_KEPT).map(|(_, it)| it.clone())
+    }
+
+    fn keep(&self, it: T) -> T {
+        self.0.borrow_mut().insert((Instant::now(), it)).1.clone()
     }
 }
 
@@ -157,10 +206,18 @@ async fn accept(listener: TcpListener, admin: Rc<Admin>) {
 }
 
 impl Admin {
-    fn new(shared: Arc<Shared>) -> Admin {
+    fn new(shared: Arc<Shared>, links: Links, password: Option<Password>) -> Admin {
         let started_s = wall_clock_us() as f64 / 1e6 - shared.started.elapsed().as_secs_f64();
-        let connections = RefCell::default();
-        Admin { shared, started_s, connections, pages: Default::default(), health: Kept::default() }
+        Admin {
+            dashboard: Dashboard::new(shared.clone(), links),
+            shared,
+            started_s,
+            password,
+            connections: RefCell::default(),
+            shown: Default::default(),
+            pages: Default::default(),
+            health: Kept::default(),
+        }
     }
 
     /// Serves a connection, in place of another where there are too many.
@@ -170,8 +227,8 @@ impl Admin {
         let served = tokio::task::spawn_local(async move {
             let answer = service_fn(move |request| {
                 asks.set(true);
-                let answer = admin.answer(&request);
-                async { Ok::<_, Infallible>(answer) }
+                let admin = admin.clone();
+                async move { Ok::<_, Infallible>(admin.answer(&request).await) }
             });
             let connection = http1::Builder::new()
                 .keep_alive(false)
@@ -191,19 +248,36 @@ impl Admin {
         connections.push(Connection { peer, has_asked, task: served.abort_handle() });
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         type Judge = fn(Status) -> bool;
-        let judge: Judge = match request.uri().path() {
+        let path = request.uri().path();
+        let judge: Judge = match path {
             _ if !matches!(*request.method(), Method::GET | Method::HEAD) => {
                 let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n");
                 refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
                 return refused;
             }
+            "/" | "/figures" | "/metrics" if !self.is_let_in(request) => {
+                let mut refused =
+                    text(StatusCode::UNAUTHORIZED, "the user is admin, and the password is needed\n");
+                let asks = HeaderValue::from_static("Basic realm=\"kvlite\", charset=\"UTF-8\"");
+                refused.headers_mut().insert(WWW_AUTHENTICATE, asks);
+                return refused;
+            }
+            "/" | "/figures" => return self.page(path == "/").await,
             "/metrics" => return self.metrics(request),
             "/livez" => Status::is_alive,
             "/readyz" => Status::is_ready,
             "/healthz" => Status::is_well,
-            _ => return text(StatusCode::NOT_FOUND, PATHS),
+            _ => {
+                let part = PARTS.iter().find(|part| part.0 == path);
+                return part.map_or_else(
+                    || text(StatusCode::NOT_FOUND, PATHS),
+                    |(_, of_type, part)| {
+                        response(StatusCode::OK, of_type, Bytes::from_static(part.as_bytes()))
+                    },
+                );
+            }
         };
         let (status, json) = self.health.get(|| {
             let (status, json) = status::tell(&self.shared);
@@ -211,6 +285,20 @@ impl Admin {
         });
         let code = if judge(status) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         response(code, "application/json", json)
+    }
+
+    fn is_let_in(&self, request: &Request<Incoming>) -> bool {
+        let given = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        self.password.as_ref().is_none_or(|password| password.is_given(given))
+    }
+
+    async fn page(&self, is_whole: bool) -> Response<Full<Bytes>> {
+        let shown = &self.shown[usize::from(is_whole)];
+        let page = match shown.kept() {
+            Some(page) => page,
+            None => shown.keep(self.dashboard.show(is_whole).await.into()),
+        };
+        response(StatusCode::OK, HTML, page)
     }
 
     fn metrics(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
@@ -239,6 +327,13 @@ fn response(code: StatusCode, content_type: &'static str, body: Bytes) -> Respon
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    for (name, value) in [
+        (CACHE_CONTROL, "no-store"),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (REFERRER_POLICY, "no-referrer"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
     response
 }

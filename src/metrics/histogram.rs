@@ -43,6 +43,21 @@ impl Histogram {
         self.sum_ns = self.sum_ns.saturating_add(ns.saturating_mul(count));
     }
 
+    /// Within how many nanoseconds this share of all ended, as far as the buckets tell: within one of them, things
+    /// are taken to lie evenly. 0 where there are none.
+    pub fn quantile_ns(&self, share: f64) -> f64 {
+        let wanted = share * self.count() as f64;
+        let (mut below, mut from) = (0.0, 0.0);
+        for (place, in_bucket) in self.buckets.iter().enumerate() {
+            let Some(to) = BOUNDS_NS.get(place).map(|bound| *bound as f64) else { break };
+            if *in_bucket > 0 && below + *in_bucket as f64 >= wanted {
+                return from + (to - from) * (wanted - below) / *in_bucket as f64;
+            }
+            (below, from) = (below + *in_bucket as f64, to);
+        }
+        if self.count() > 0 { from } else { 0.0 }
+    }
+
     /// How many things were counted.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
@@ -59,6 +74,17 @@ impl std::ops::AddAssign<&Histogram> for Histogram {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quantile_lies_within_the_bucket_that_holds_it() {
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.quantile_ns(0.5), 0.0);
+        histogram.record_many(Duration::from_nanos(20_000), 100); // From 10 to 50 us.
+        assert_eq!(histogram.quantile_ns(0.5), 30_000.0);
+        histogram.record_many(Duration::from_mins(1), 100);
+        assert_eq!(histogram.quantile_ns(0.25), 30_000.0);
+        assert_eq!(histogram.quantile_ns(0.99), 10_000_000_000.0, "as far as it is told");
+    }
 
     #[test]
     fn a_bucket_holds_what_took_as_long_as_its_bound_and_no_longer() {

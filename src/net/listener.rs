@@ -20,6 +20,8 @@ pub enum Endpoint {
     Resp,
     /// RESP, over the Unix socket.
     Unix,
+    /// RESP, from another thread of this process: it counts as no client, and no list of clients shows it.
+    Inside,
 }
 
 /// Listens on every address that `host` resolves to. Fails when one of them is taken; an address family that

@@ -21,6 +21,7 @@ use wal::{Disk, OsDisk};
 use crate::clock::wall_clock_us;
 use crate::config::{Config, IgnoredVariable};
 use crate::failure::Failure;
+use crate::http::password::Password;
 use crate::machine::Machine;
 use crate::mesh::{Mesh, QUEUE_CAPACITY};
 use crate::net::listener::Endpoint;
@@ -121,6 +122,7 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
     limits::expect_system_calls(&mut config)?;
     config.max_connections = limits::set_files_aside(&config)?;
     let backend = limits::choose_backend(&config)?;
+    let password = config.admin_password_file.as_deref().map(Password::read).transpose()?;
     let found = recovery::lock(&config)?;
     let Listeners { sockets, resp_port, socket_file, admin } = listeners::listen(&config)?;
     if let Some(file) = socket_file {
@@ -129,9 +131,9 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
     let shared = Arc::new(Shared::new(config, backend, resp_port, started, found.loading()));
     let watchdog = notify::watchdog();
     stuck_workers::judge_workers(shared.clone(), watchdog)?;
-    http::serve(admin, shared.clone())?;
+    let insiders = http::serve(admin, shared.clone(), password)?;
     notify::tell_service_manager(shared.clone())?;
-    let result = serve(&shared, found, sockets, &stoppable.running);
+    let result = serve(&shared, found, Sockets { listeners: sockets, insiders }, &stoppable.running);
     stoppable.remove_unix_socket();
     logging::flush(); // The last line needs room.
     if result.is_ok() {
@@ -143,7 +145,7 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
 fn serve(
     shared: &Arc<Shared>,
     found: recovery::Found,
-    listeners: Vec<(OwnedFd, Endpoint)>,
+    sockets: Sockets,
     running: &OnceLock<Running>,
 ) -> Result<(), Failure> {
     let shards = shared.config.shard_count();
@@ -151,15 +153,15 @@ fn serve(
     let mut from_workers = FromWorkers { shared, reports: received, wakers: Vec::new() };
     let mut starts = Vec::new();
     let mut shard_data = Vec::new();
-    let mut listeners = Some(listeners);
+    let mut sockets = Some(sockets);
     let mut executors = Vec::new();
     for (index, mesh) in Mesh::connect_all(shards, QUEUE_CAPACITY).into_iter().enumerate() {
         let (start, started) = mpsc::channel();
         starts.push(start);
         let (sender, data) = mpsc::channel();
         shard_data.push(sender);
-        let listeners = listeners.take().unwrap_or_default(); // The first worker accepts for all.
-        let inlets = Inlets { listeners, start: started, data };
+        let sockets = sockets.take().unwrap_or_default(); // The first worker accepts for all.
+        let inlets = Inlets { sockets, start: started, data };
         let reports = Reports { index, to_server: Some(reports.clone()) };
         executors.push(spawn_worker(shared.clone(), mesh, inlets, reports)?);
     }
@@ -271,9 +273,17 @@ fn log_progress(shared: Arc<Shared>) -> Result<(), Failure> {
     thread.map(drop).map_err(Failure::Thread)
 }
 
+/// Where clients come from.
+#[derive(Default)]
+struct Sockets {
+    listeners: Vec<(OwnedFd, Endpoint)>,
+    /// Connections whose other ends this process holds.
+    insiders: Vec<OwnedFd>,
+}
+
 /// What a worker is given when it begins and later.
 struct Inlets {
-    listeners: Vec<(OwnedFd, Endpoint)>,
+    sockets: Sockets,
     /// By which doorbells its peers are woken.
     start: mpsc::Receiver<Arc<[Doorbell]>>,
     /// Where its shard is, once that is known.
@@ -345,7 +355,7 @@ async fn work(
     inlets: Inlets,
     reports: &mpsc::Sender<WorkerReport>,
 ) -> Result<(), Failure> {
-    let Inlets { listeners, start, data } = inlets;
+    let Inlets { sockets, start, data } = inlets;
     let net = Net::new(shared.io).map_err(|error| network_failure(error, &shared))?;
     let wakeup = net.wakeup().try_clone_to_owned().map_err(Failure::Network)?;
     let waker = std::future::poll_fn(|context| Poll::Ready(context.waker().clone())).await;
@@ -357,7 +367,7 @@ async fn work(
     let files = ShardFiles { data, read: reports.clone() };
     let worker = Worker::new(index, shared, net, mesh, files);
     let mut worker = worker.map_err(|error| Failure::from_start(error, Failure::Network))?;
-    worker.accept_at(listeners);
+    worker.accept_at(sockets.listeners, sockets.insiders);
     worker.run().await
 }
 

@@ -288,6 +288,15 @@ impl SharedClock {
     }
 }
 
+/// Where a browser finds the page of the admin port.
+fn page_url(config: &Config) -> String {
+    let host = match config.admin_host() {
+        host if host.contains(':') => format!("[{host}]"),
+        host => host.to_owned(),
+    };
+    if config.admin_port == 0 { "off".to_owned() } else { format!("http://{host}:{}/", config.admin_port) }
+}
+
 /// The CPUs that there are, and what limits their use.
 fn cpus_text(config: &Config) -> String {
     let usable = config.cpus().len();
@@ -302,9 +311,7 @@ fn cpus_text(config: &Config) -> String {
 
 fn announce(shared: &Shared) {
     let config = &shared.config;
-    let address_at =
-        |host: &str, port: u16| if port == 0 { "off".to_owned() } else { format!("{host}:{port}") };
-    let address = |port| address_at(&config.host, port);
+    let address = |port: u16| if port == 0 { "off".to_owned() } else { format!("{}:{port}", config.host) };
     let shown =
         |path: &Option<PathBuf>| path.as_ref().map_or("off".to_owned(), |path| path.display().to_string());
     tracing::info!(
@@ -312,7 +319,7 @@ fn announce(shared: &Shared) {
         text = %address(config.port),
         resp = %address(shared.resp_port.unwrap_or(0)),
         unix = %shown(&config.unix_socket),
-        admin = %address_at(config.admin_host(), config.admin_port),
+        admin = %page_url(config),
         shards = config.shard_count(),
         cpus = cpus_text(config),
         memory_limit = %config.machine().memory_limit_bytes.map_or("none".to_owned(), size_text),

@@ -103,12 +103,19 @@ impl Worker {
         }
     }
 
+    /// Serves these sockets, whose other ends other threads of this process hold.
+    pub(super) fn welcome_insiders(&mut self, sockets: Vec<OwnedFd>) {
+        for socket in sockets {
+            self.welcome(AcceptedSocket { socket, endpoint: Endpoint::Inside, client_id: 0 });
+        }
+    }
+
     pub(super) fn welcome(&mut self, accepted: AcceptedSocket) -> &mut Connection {
         let AcceptedSocket { socket, endpoint, client_id } = accepted;
         let id = self.net.attach(socket);
         let listener = match endpoint {
             Endpoint::Text => Listener::Text { resp_port: self.shared.resp_port },
-            Endpoint::Resp | Endpoint::Unix => Listener::Resp,
+            Endpoint::Resp | Endpoint::Unix | Endpoint::Inside => Listener::Resp,
         };
         let Config { client_query_buffer_limit, client_reply_buffer_limit, .. } = self.shared.config;
         let limits = Limits {

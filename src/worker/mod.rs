@@ -134,9 +134,10 @@ impl Worker {
         })
     }
 
-    /// Accepts connections for all workers.
-    pub fn accept_at(&mut self, listeners: Vec<(OwnedFd, Endpoint)>) {
+    /// Accepts connections for all workers, and serves these of other threads of this process.
+    pub fn accept_at(&mut self, listeners: Vec<(OwnedFd, Endpoint)>, insiders: Vec<OwnedFd>) {
         self.acceptor.listen(listeners, &mut self.net);
+        self.welcome_insiders(insiders);
     }
 
     /// Takes turns until the server stops.

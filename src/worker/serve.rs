@@ -202,7 +202,7 @@ impl Worker {
                 self.traffic.paused -= u64::from(connection.client.paused);
                 if connection.client.refused {
                     self.acceptor.on_refused_gone();
-                } else {
+                } else if !connection.is_inside() {
                     self.shared.connections.remove();
                 }
             }

@@ -121,7 +121,8 @@ impl Worker {
     /// bytes, and whether it is read from (`r`) and has yet to take what is being sent (`w`).
     pub(super) fn client_list(&self) -> String {
         let uptime_ms = self.clock.now().uptime_ms;
-        let lines = self.clients.iter().filter(|connection| !connection.client.refused);
+        let lines =
+            self.clients.iter().filter(|connection| !connection.client.refused && !connection.is_inside());
         let lines = lines.map(|connection| {
             let client = &connection.client;
             let fields = format!(

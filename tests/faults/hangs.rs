@@ -279,6 +279,31 @@ fn health_and_metrics_are_told_while_a_worker_hangs() {
 }
 
 #[test]
+fn the_page_comes_while_a_worker_hangs_and_says_so() {
+    let Some(rig) = Rig::start("page while a worker hangs", "everysec") else { return };
+    let mut resp = rig.client_at(WELL);
+    let hot = key(SICK, "hot");
+    resp.ask(&format!("SET {hot} old"));
+    let is_shown = within_deadline(|| get(rig.admin_port, "/").body.contains("Hottest keys</caption>"));
+    assert!(is_shown, "{}", get(rig.admin_port, "/").body);
+    rig.fail_log(&[Operation::Write], Fault::Hang);
+    send(&mut resp, &format!("SET {hot} new"));
+    rig.await_hanging();
+    let mut page = String::new();
+    let is_told = within_deadline(|| {
+        let asked = Instant::now();
+        page = get(rig.admin_port, "/").body;
+        assert!(asked.elapsed() < Duration::from_secs(8), "the page took {:?}", asked.elapsed());
+        ["shard 1: its disk hangs", "stands still for"].iter().all(|it| page.contains(it))
+    });
+    assert!(is_told, "{page}");
+    assert!(page.contains("Not everything is served.") && page.contains("Hottest keys"), "{page}");
+    rig.disk.heal();
+    let is_well = within_deadline(|| get(rig.admin_port, "/").body.contains(">healthy<"));
+    assert!(is_well, "{}", get(rig.admin_port, "/").body);
+}
+
+#[test]
 fn a_request_whose_outcome_is_unknown_has_failed_once() {
     let Some(rig) = Rig::start("counts of what is unknown", "always") else { return };
     let changed = key(SICK, "changed");

@@ -358,7 +358,7 @@ fn scrapes_under_load_never_go_back_and_end_at_what_was_done() {
 #[test]
 fn other_paths_and_methods_are_refused_with_what_there_is() {
     let (server, port) = start(1, &[]);
-    let answer = get(port, "/");
+    let answer = get(port, "/nothing");
     assert_eq!(answer.code, 404);
     for path in ["/metrics", "/livez", "/readyz", "/healthz"] {
         assert!(answer.body.contains(path), "{}", answer.body);

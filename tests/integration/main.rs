@@ -36,7 +36,9 @@ mod scanning; // SCAN and KEYS over keys that come and go, expiry by itself
 
 // What watches the server.
 mod admin_port; // metrics and health over HTTP, hostile clients, Prometheus and the exporter of Redis
+mod dashboard; // the page of the admin port: what it shows in each state, hostile names, its password
 mod health; // kvlite health, and the paths of the admin port, in each state of the server
+mod top; // kvlite top without a terminal
 
 // What outlives the process.
 mod backup; // copies of one moment while clients write, and what may go wrong with them

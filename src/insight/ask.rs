@@ -1,0 +1,223 @@
+//! Questions over RESP3, each with a deadline.
+
+use std::io::{self, ErrorKind};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use redis_protocol::resp3::decode::complete::decode;
+use redis_protocol::resp3::types::{OwnedFrame, Resp3Frame};
+use rustix::net::SendFlags;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+
+/// No answer is longer.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// How many bytes are read at once.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// A connection by which questions are asked. An answer that did not come in time is passed over when it comes, so that
+/// the next question gets its own.
+pub struct Asker {
+    socket: OwnedFd,
+    input: Vec<u8>,
+    /// Answers that have not come yet.
+    owed: usize,
+    is_greeted: bool,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Unanswered {
+    /// It did not come, or is none.
+    Io(io::Error),
+    /// The server answers with this error.
+    Error(String),
+}
+
+impl From<io::Error> for Unanswered {
+    fn from(error: io::Error) -> Unanswered {
+        Unanswered::Io(error)
+    }
+}
+
+impl std::fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unanswered::Io(error) => error.fmt(f),
+            Unanswered::Error(text) => f.write_str(text),
+        }
+    }
+}
+
+impl Asker {
+    /// Asks by this connection, over which nothing was said yet.
+    pub fn new(socket: OwnedFd) -> Asker {
+        Asker { socket, input: Vec::new(), owed: 0, is_greeted: false }
+    }
+
+    /// Asks, and waits for the answer up to the deadline.
+    ///
+    /// # Errors
+    /// [`Unanswered`]; after an answer that is none, the connection is of no further use.
+    pub fn ask(&mut self, words: &[&[u8]], deadline: Instant) -> Result<OwnedFrame, Unanswered> {
+        if !self.is_greeted {
+            checked(self.exchange(&[b"HELLO", b"3"], deadline)?)?;
+            self.is_greeted = true;
+        }
+        checked(self.exchange(words, deadline)?)
+    }
+
+    fn exchange(&mut self, words: &[&[u8]], deadline: Instant) -> io::Result<OwnedFrame> {
+        while self.owed > 0 {
+            self.next(deadline)?;
+        }
+        let mut request = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words {
+            request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            request.extend_from_slice(word);
+            request.extend_from_slice(b"\r\n");
+        }
+        set_socket_timeout(&self.socket, Timeout::Send, Some(left(deadline)?))?;
+        let sent = rustix::net::send(&self.socket, &request, SendFlags::NOSIGNAL)?;
+        if sent < request.len() {
+            return Err(ErrorKind::WriteZero.into()); // Questions are short: the other end does not read.
+        }
+        self.owed += 1;
+        self.next(deadline)
+    }
+
+    /// The next answer.
+    fn next(&mut self, deadline: Instant) -> io::Result<OwnedFrame> {
+        loop {
+            let line_end = memchr::memchr(b'\n', &self.input);
+            if line_end.is_some_and(|end| end == 0 || self.input[end - 1] != b'\r') {
+                return Err(io::Error::new(ErrorKind::InvalidData, "no RESP: its lines end otherwise"));
+            }
+            let found = match line_end {
+                None => None,
+                Some(_) => decode(&self.input).map_err(|error| {
+                    io::Error::new(ErrorKind::InvalidData, format!("no RESP: {}", error.details()))
+                })?,
+            };
+            if let Some((frame, length)) = found {
+                self.input.drain(..length);
+                self.owed -= 1;
+                return Ok(frame);
+            }
+            if self.input.len() > ANSWER_BYTES_MAX {
+                return Err(io::Error::new(ErrorKind::InvalidData, "the answer does not end"));
+            }
+            set_socket_timeout(&self.socket, Timeout::Recv, Some(left(deadline)?))?;
+            let before = self.input.len();
+            self.input.resize(before + CHUNK_BYTES, 0);
+            let read = rustix::io::read(&self.socket, &mut self.input[before..]);
+            self.input.truncate(before + *read.as_ref().unwrap_or(&0));
+            match read {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return Err(ErrorKind::TimedOut.into()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// An answer that is no error.
+fn checked(frame: OwnedFrame) -> Result<OwnedFrame, Unanswered> {
+    match frame {
+        OwnedFrame::SimpleError { data, .. } => Err(Unanswered::Error(data)),
+        OwnedFrame::BlobError { data, .. } => {
+            Err(Unanswered::Error(String::from_utf8_lossy(&data).into_owned()))
+        }
+        frame => Ok(frame),
+    }
+}
+
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left.max(Duration::from_millis(1))) }
+}
+
+/// A connection to the first address of the host that takes one. None takes the time of those that are left.
+///
+/// # Errors
+/// That of the last address.
+pub fn connect(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
+    let mut failed = io::Error::new(ErrorKind::NotFound, "the host name has no address");
+    let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
+    for (left, address) in (1..=addresses.len() as u32).rev().zip(addresses) {
+        let share = deadline.saturating_duration_since(Instant::now()) / left;
+        match TcpStream::connect_timeout(&address, share.max(Duration::from_millis(1))) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+/// The value of a field of a map.
+pub(super) fn field<'f>(map: &'f OwnedFrame, name: &str) -> Option<&'f OwnedFrame> {
+    let OwnedFrame::Map { data, .. } = map else { return None };
+    data.iter().find(|(key, _)| key.as_bytes() == Some(name.as_bytes())).map(|(_, value)| value)
+}
+
+/// A field that is a number.
+pub(super) fn number(map: &OwnedFrame, name: &str) -> Option<f64> {
+    match field(map, name)? {
+        OwnedFrame::Number { data, .. } => Some(*data as f64),
+        OwnedFrame::Double { data, .. } => Some(*data),
+        _ => None,
+    }
+}
+
+/// A field that is a string.
+pub(super) fn bytes(map: &OwnedFrame, name: &str) -> Option<Vec<u8>> {
+    field(map, name)?.as_bytes().map(<[u8]>::to_vec)
+}
+
+/// The items of a list.
+pub(super) fn items(list: &OwnedFrame) -> &[OwnedFrame] {
+    if let OwnedFrame::Array { data, .. } = list { data } else { &[] }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_is_not_taken_for_that_of_the_next_question() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut asker = Asker::new(ours.into());
+        theirs.write_all(b"%0\r\n").unwrap();
+        let missed = asker.ask(&[b"GET", b"first"], Instant::now() + Duration::from_millis(5)).unwrap_err();
+        assert!(matches!(&missed, Unanswered::Io(error) if error.kind() == ErrorKind::TimedOut), "{missed}");
+        theirs.write_all(b"$5\r\nfirst\r\n$6\r\nsec").unwrap();
+        let second = std::thread::spawn(move || asker.ask(&[b"GET", b"second"], soon()));
+        let mut asked = vec![0; "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n*2\r\n$3\r\nGET\r\n$5\r\nfirst\r\n".len()];
+        theirs.read_exact(&mut asked).unwrap();
+        theirs.write_all(b"ond\r\n").unwrap();
+        assert_eq!(second.join().unwrap().unwrap().as_bytes(), Some(&b"second"[..]));
+    }
+
+    #[test]
+    fn an_error_is_no_answer_and_what_is_no_resp_is_told() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut asker = Asker::new(ours.into());
+        theirs.write_all(b"%0\r\n-ERR analytics not enabled\r\nHTTP/1.1 400 Bad\r\n").unwrap();
+        let refused = asker.ask(&[b"HOTKEYS"], soon()).unwrap_err();
+        assert_eq!(refused.to_string(), "ERR analytics not enabled");
+        let broken = asker.ask(&[b"HOTKEYS"], soon()).unwrap_err();
+        assert!(
+            matches!(&broken, Unanswered::Io(error) if error.kind() == ErrorKind::InvalidData),
+            "{broken}"
+        );
+    }
+}
