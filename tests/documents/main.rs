@@ -115,7 +115,7 @@ fn the_command_lines_of_the_documents_run() {
     let mut ran = 0;
     for document in documents() {
         if only.as_ref().is_some_and(|only| *only != document.path)
-            || !document.blocks.iter().any(|it| it.is_run())
+            || !document.blocks.iter().any(markdown::Block::is_run)
         {
             continue;
         }
@@ -251,9 +251,10 @@ fn resolve(documents: &[Document], from: &Document, link: &str) -> Result<(), &'
     if let Some((scheme, rest)) = link.split_once(':') {
         let host = rest.strip_prefix("//").and_then(|rest| rest.split(['/', '#', '?']).next());
         return match scheme {
-            "https" if host.is_some_and(|host| host.contains('.') && !host.contains(' ')) => Ok(()),
-            "http" | "https" => Err("not https, or without a host"),
-            _ => Err("neither a path nor https"),
+            "http" | "https" if host.is_some_and(|host| !host.is_empty() && !host.contains(' ')) => Ok(()),
+            "mailto" => Ok(()),
+            "http" | "https" => Err("it has no host"),
+            _ => Err("neither a path nor a scheme that is known"),
         };
     }
     let (path, anchor) = link.split_once('#').map_or((link, None), |(path, anchor)| (path, Some(anchor)));
@@ -311,4 +312,25 @@ fn what_the_documents_tell_to_call_exists() {
     }
     assert!(named > 20, "hardly any was found");
     assert!(wrong.is_empty(), "these do not exist:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn make_without_a_target_tells_of_every_target() {
+    let output = Command::new("make").current_dir(root()).env_remove("MAKEFLAGS").output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: Vec<&str> = told.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+    let is_name =
+        |name: &&str| !name.is_empty() && name.chars().all(|it| it.is_ascii_lowercase() || it == '-');
+    let targets: Vec<&str> = makefile
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, _)| name)
+        .filter(is_name)
+        .collect();
+    assert_eq!(told, targets, "each target has a text behind ##");
+    for target in ["build", "run", "test", "test-race", "bench", "fmt", "lint", "check", "clean", "help"] {
+        assert!(targets.contains(&target), "{target}");
+    }
 }

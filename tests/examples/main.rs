@@ -1,7 +1,7 @@
 //! Every example of `examples/`, on a real server: each checks itself, says so, and leaves no key behind.
 //!
-//! The Rust ones are found where cargo builds them, beside the server. `cargo test` does so by itself; with
-//! `--test examples` it has to be told: `cargo test --examples --test examples`. The ones in Python take an interpreter
+//! The Rust ones are found where cargo builds them, beside the server. `cargo test` does so by itself; before
+//! `cargo test --test examples` alone it takes `cargo build --examples`. The ones in Python take an interpreter
 //! that has redis-py, `target/python/bin/python` or `python3`, the one for the shell takes `nc`; where these are missing,
 //! the tests say so on standard error and pass.
 
@@ -69,8 +69,11 @@ fn url(server: &Server) -> String {
 }
 
 fn rust_program(name: &str) -> PathBuf {
+    let modified = |path: &Path| fs::metadata(path).and_then(|it| it.modified()).ok();
     let program = Path::new(env!("CARGO_BIN_EXE_kvlite")).with_file_name("examples").join(name);
-    assert!(program.exists(), "{} is missing: run cargo test --examples --test examples", program.display());
+    let sources = [root().join("examples").join(name).join("main.rs"), root().join("examples/run/mod.rs")];
+    let is_fresh = sources.iter().all(|source| modified(&program) > modified(source));
+    assert!(is_fresh, "{} is missing or old: run cargo build --examples first", program.display());
     program
 }
 
