@@ -31,7 +31,7 @@ struct Held {
 /// - A place belongs to one client, by its number, so to renew it or to give it back can hit nobody else's. With one key
 ///   for all holders, only a script could compare and remove in one step.
 /// - Who drew a number and has not put its place there yet finds it closed by those behind, and draws again.
-/// - A holder or a waiter that dies is gone when its lease ends.
+/// - A holder or a waiter that dies is gone when its lease ends. Two small keys for each lock stay for good.
 struct Lock<'a> {
     run: &'a Run,
     name: &'static str,
