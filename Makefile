@@ -9,7 +9,11 @@ FAULT_ROUNDS ?= 40
 DAMAGE_CASES ?= 2000
 FUZZ_CASES ?= 20000
 
-.PHONY: api-reference build deb man run test test-epoll sim crash damage faults fuzz bench bench-instructions bench-server bench-peers analytics-quality fmt lint check
+.PHONY: help api-reference build deb man run test test-epoll test-race sim crash damage faults fuzz bench bench-instructions \
+	bench-server bench-peers analytics-quality fmt lint check clean
+
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the release binary: target/release/kvlite
 	$(CARGO) build --release
@@ -33,6 +37,12 @@ test: ## every test of the workspace
 
 test-epoll: ## the tests of the server once more, on epoll in place of io_uring
 	KVLITE_TEST_IO=epoll $(CARGO) test --lib --test integration --test crash --test faults
+
+# Without the sources of the standard library that is not instrumented itself: what happens within it is not seen, and what
+# it orders by its own atomics is, since those are inlined. The suppressions say what else is taken for a race.
+test-race: ## the tests of the library under ThreadSanitizer, which finds data races; some minutes
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \
+		$(CARGO) test --lib --target $$(rustc -vV | sed -n 's/^host: //p') --target-dir target/race
 
 sim: ## shards and logs on a simulated disk, many seeds, some minutes; options: make sim SIM_SEEDS=1000000
 	KVLITE_SIM_SEEDS=$(SIM_SEEDS) $(CARGO) test --profile sim -p kvlite --test sim
@@ -152,3 +162,6 @@ lint: ## layout and lints, without warnings
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 check: lint test test-epoll ## what has to pass before a change is done
+
+clean: ## removes all that was built
+	$(CARGO) clean
