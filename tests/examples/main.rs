@@ -126,6 +126,7 @@ fn every_example_is_run_here_and_told_of_in_their_readme() {
     };
     assert_eq!(names_in("examples", ""), NAMES);
     assert_eq!(names_in("examples/python", ".py"), NAMES);
+    assert_eq!(names_in("examples", ".py"), ["analytics"]);
     assert_eq!(names_in("examples", ".sh"), ["text_protocol"]);
     let readme = fs::read_to_string(root().join("examples/README.md")).unwrap();
     for name in NAMES {
@@ -214,4 +215,15 @@ fn an_example_without_a_server_says_so() {
     command.args(["--url", &format!("redis://127.0.0.1:{}", process::free_port())]);
     let (is_success, output) = run(command);
     assert!(!is_success && output.contains("is the server running?"), "{output}");
+}
+
+#[test]
+fn analytics() {
+    let output = passes(|server| {
+        let mut command = Command::new("python3");
+        command.arg(root().join("examples/analytics.py")).args(["--seconds", "20"]);
+        command.args(["--port", &server.port.to_string()]);
+        command
+    });
+    assert!(output.contains("> SUGGEST-TTL CLASS session:* APPLY EXPLAIN\n"), "{output}");
 }
