@@ -66,7 +66,7 @@ fn of_server<'s>(_context: Context<'s, '_>, request: &Request<'_>) -> Result<Rep
     unreachable!("the server answers {}", request.command.full_name())
 }
 
-const SORTED: [Row; ROW_COUNT] = {
+static SORTED: [Row; ROW_COUNT] = {
     assert!(ROW_COUNT < NO_ROW as usize);
     let mut rows = [super::row::on_server(Command::OF_KEY); ROW_COUNT];
     let (mut count, mut family) = (0, 0);
