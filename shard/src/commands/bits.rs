@@ -170,7 +170,7 @@ fn bitfield<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<R
     let key = request.arg(0);
     let steps = steps(request)?;
     let written = steps.iter().filter(|step| !matches!(step.action, Action::Get)).map(Step::last_bit).max();
-    let Some(last) = written else { return Ok(read(context, key, &steps)?) };
+    let Some(last) = written else { return read(context, key, &steps) };
     let mut found = context.find_string(key)?;
     found = Some(grow(&mut context, found, key, last)?);
     let mut replies = Vec::with_capacity(steps.len());
