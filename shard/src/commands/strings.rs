@@ -250,6 +250,12 @@ fn mget<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply
 /// PXAT and KEEPTTL.
 fn set<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     let (key, value) = (request.arg(0), request.arg(1));
+    if request.arg_count() == 2 {
+        context.check_value_len(value.len())?;
+        let found = context.find(key);
+        context.put_arg(found, key, (request, 1), None);
+        return Ok(Reply::Ok);
+    }
     let options = SetOptions::parse(request, context.now_ms())?;
     context.check_value_len(value.len())?;
     let (found, old) = match options.get {
@@ -316,12 +322,7 @@ struct SetOptions<'a> {
 }
 
 impl<'a> SetOptions<'a> {
-    #[inline]
     fn parse(request: &Request<'a>, now_ms: u64) -> Result<Self, Error> {
-        if request.arg_count() == 2 { Ok(Self::default()) } else { Self::parse_all(request, now_ms) }
-    }
-
-    fn parse_all(request: &Request<'a>, now_ms: u64) -> Result<Self, Error> {
         let mut options = SetOptions::default();
         let mut time: Option<(TimeUnit, &[u8])> = None;
         let mut args = request.args().skip(2);
