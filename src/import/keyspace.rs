@@ -63,13 +63,9 @@ impl Keyspace {
     pub fn run(&mut self, buffer: &[u8], words: &[Span]) -> Outcome {
         let [name, args @ ..] = words else { return Outcome::Done };
         let name = name.of(buffer).to_ascii_uppercase();
-        let known: &[u8] = match &*name {
-            b"UNLINK" => b"DEL",
-            // Redis writes it down where it has set the keys, which did not exist before.
-            b"MSETNX" => b"MSET",
-            name => name,
-        };
-        let Some(command) = find(known) else { return self.run_deadline(&name, buffer, args) };
+        // Redis writes MSETNX down where it has set the keys, which did not exist before.
+        let known = if name == b"MSETNX" { b"MSET" } else { &*name };
+        let Some(command) = find(known) else { return Outcome::Unknown };
         if !command.has(Flags::WRITE) || matches!(command.run, Run::Server(_)) {
             return Outcome::Done;
         }
@@ -82,23 +78,6 @@ impl Keyspace {
             Reply::Error(error) => refused(error),
             _ => Outcome::Done,
         }
-    }
-
-    /// Runs a command that gives a key a deadline as a moment, and has no row in the table.
-    fn run_deadline(&mut self, name: &[u8], buffer: &[u8], args: &[Span]) -> Outcome {
-        let unit_ms = match name {
-            b"PEXPIREAT" => 1,
-            b"EXPIREAT" => 1000,
-            _ => return Outcome::Unknown,
-        };
-        let &[key, moment] = args else { return Outcome::Unknown };
-        let Some(moment) = shard::parse_integer(moment.of(buffer)) else {
-            return refused(shard::Error::NotAnInteger);
-        };
-        let unix_ms = moment.max(0).unsigned_abs().saturating_mul(unit_ms);
-        let deadline_ms = Some(deadline_by_wall_clock(unix_ms));
-        self.shard.apply(&Change::Deadline { key: key.of(buffer), deadline_ms });
-        Outcome::Done
     }
 
     /// Hands on every key, with its deadline in milliseconds since the Unix epoch.
@@ -184,7 +163,6 @@ mod tests {
         let counted = format!("counted=x {}", NOW_MS + 10_000);
         assert_eq!(keys(&keyspace), ["b=2", &counted, "later=x 9000000000000", "n=23", "past=x", "s=x 9000"]);
         assert_eq!(run(&mut keyspace, "HSET h f v"), Outcome::Unknown);
-        assert_eq!(run(&mut keyspace, "PEXPIREAT s 7 NX"), Outcome::Unknown);
         assert!(matches!(run(&mut keyspace, "SET a"), Outcome::Refused(_)));
         assert!(matches!(run(&mut keyspace, "INCR s"), Outcome::Refused(_)));
         assert!(keyspace.remove(b"n") && !keyspace.remove(b"n"));
