@@ -1,7 +1,7 @@
 # The image of a kvlite server: the program, the C library, and nothing else, so no shell either.
 #
 #   docker build -t kvlite .
-#   docker run -p 6380:6380 -p 6379:6379 -v kvlite:/data kvlite [OPTION...]
+#   docker run -p 127.0.0.1:6380:6380 -p 127.0.0.1:6379:6379 -v kvlite:/data kvlite [OPTION...]
 #
 # docs/deployment.md has the rest. Where no registry answers, deploy/base-images.sh makes the base image.
 

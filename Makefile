@@ -1,4 +1,4 @@
-# The workshop's commands. `make check` is what has to pass before a change is done.
+# The project's commands. `make check` is what has to pass before a change is done.
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)

@@ -27,8 +27,8 @@ release=${build##*-} # rust:1.95-bookworm
 toolchain=$(rustc --print sysroot)
 echo "making $build: Debian $release, $(rustc --version)"
 
-# As the image of that name: the toolchain in /usr/local, a C compiler, make, git, certificates. This machine's certificates, since
-# a registry of crates may only be reached through a proxy with a certificate of its own.
+# As the image of that name: the toolchain in /usr/local, a C compiler, make, git, and the certificates of
+# this machine, with which it reaches the registry of crates.
 "${as_root[@]}" mmdebstrap --quiet --variant=minbase --include=ca-certificates,gcc,git,libc6-dev,make \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --customize-hook="mkdir -p \"\$1/usr/local/rust\"" \

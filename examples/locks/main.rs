@@ -29,7 +29,7 @@ struct Held {
 ///
 /// - The number orders the holders: it is the fencing token.
 /// - A place belongs to one client, by its number, so to renew it or to give it back can hit nobody else's. With one key
-///   for all holders, only a script could compare and remove in one step.
+///   for all holders, `DELIFEQ` gives back only one's own, but it orders nobody and has no number for fencing.
 /// - Who drew a number and has not put its place there yet finds it closed by those behind, and draws again.
 /// - A holder or a waiter that dies is gone when its lease ends. Two small keys for each lock stay for good.
 struct Lock<'a> {
@@ -147,11 +147,14 @@ fn naive_release(run: &Run) -> RedisResult<()> {
     cmd("DEL").arg(&lock).exec(&mut run.connect()?)?;
     run.check(take("c")?, "naive: that was b's lock, and now c works beside b");
     say!(
-        "  GET first, and DEL if it is one's own token, leaves the same hole between the two. With one key for all,"
+        "  GET first, and DEL if it is one's own token, leaves the same hole between the two. DELIFEQ has none:"
     );
+    let release = |token: &str| cmd("DELIFEQ").arg((&lock, token)).query::<bool>(&mut run.connect()?);
+    run.check(!release("a")? && release("c")?, "DELIFEQ: a releases nothing, c its own lock");
     say!(
-        "  the safe way without scripts is not to release but to let the lease end. Or a key for each holder:"
+        "  That is enough for work that may be done twice. Nobody is served in order, though, and what the lock"
     );
+    say!("  protects cannot tell a holder whose lease is over. A queue with numbers can:");
     Ok(())
 }
 

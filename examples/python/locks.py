@@ -77,6 +77,8 @@ def naive_release(run, client):
     example.wait_until(lambda: client.set(lock, "b", nx=True, px=60_000))
     client.delete(lock)  # a is done at last, and releases what is b's by now.
     run.check(client.set(lock, "c", nx=True, px=60_000), "naive: that was b's lock, and now c works beside b")
+    released = [client.execute_command("DELIFEQ", lock, who) for who in "ac"]
+    run.check(released == [0, 1], "DELIFEQ: a releases nothing, c its own lock")
 
 
 def exclusion(run, _client):

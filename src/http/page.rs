@@ -196,7 +196,7 @@ fn welcome() -> Markup {
         section .banner .hint {
             p {
                 strong { "There are no keys yet." }
-                " Once clients write and read some, this page shows which keys are hot, which kinds of keys there
+                " Once clients write and read some, this page shows which keys are hot, which classes of keys there
                 are, what more memory would give, and what is not as usual. To see it at work:"
             }
             pre { code { "redis-cli SET user:1 hello\nredis-cli GET user:1\nkvlite bench" } }
@@ -334,15 +334,15 @@ fn classes(view: &View<'_>) -> Markup {
     let most = classes.iter().map(|it| it.bytes).max().unwrap_or(0).max(1);
     html! {
         section {
-            h2 { "Kinds of keys" }
+            h2 { "Classes of keys" }
             p .lead { "By size. A suggested TTL keeps 99 of 100 reads that would hit." }
             @if classes.is_empty() {
-                p .empty { (unless_asked(view.classes, "No kind of keys is known yet.")) }
+                p .empty { (unless_asked(view.classes, "No class of keys is known yet.")) }
             } @else {
                 table {
-                    caption { "Kinds of keys" }
+                    caption { "Classes of keys" }
                     thead { tr {
-                        th scope="col" { "Kind" }
+                        th scope="col" { "Class" }
                         th scope="col" .n { "Size" }
                         th scope="col" .n .w { "Keys" }
                         th scope="col" .n { "Hits" }
@@ -435,7 +435,7 @@ fn analytics_are_off() -> Markup {
             p .empty {
                 "Analytics are off. Start the server with " code { "--enable-analytics" } " (or "
                 code { "KVLITE_ENABLE_ANALYTICS=true" } ")
-                and this page shows the hottest keys, the kinds of keys with the TTL that would suit them, what more
+                and this page shows the hottest keys, the classes of keys with the TTL that would suit them, what more
                 memory would give, and what is not as usual."
             }
         }

@@ -73,7 +73,7 @@ pub struct Anomaly {
     pub until_s: Option<u64>,
 }
 
-/// A kind of keys.
+/// A class of keys.
 #[derive(Clone, Debug)]
 pub struct Class {
     /// Its name.

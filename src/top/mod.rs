@@ -1,7 +1,7 @@
 //! `kvlite top`: how a running server is, on a terminal.
 //!
 //! It is a client of the server's RESP port like any other, and asks over two connections: what is answered at once, each
-//! second, and for the kinds of keys, which takes every shard a walk over all its keys, less often. Where there is no
+//! second, and for the classes of keys, which takes every shard a walk over all its keys, less often. Where there is no
 //! terminal it writes one page of text.
 
 mod screen;

@@ -119,7 +119,7 @@ impl Screen {
         }
         list("Commands", &["calls/s", "p50", "p99"], &self.rows_of_commands(), right, buffer);
         let [left, right] = columns(lower);
-        list("Kinds of keys", &["size", "hits", "TTL"], &rows_of_classes(&self.classes), left, buffer);
+        list("Classes of keys", &["size", "hits", "TTL"], &rows_of_classes(&self.classes), left, buffer);
         match &self.known.uses {
             Ok(uses) if uses.anomalies.is_empty() => nothing("Anomalies", "all is as usual", right, buffer),
             Ok(uses) => sentences("Anomalies", &uses.anomalies, right, buffer),

@@ -33,7 +33,7 @@ const MASKED: &[(&str, &str, &str)] = &[
     ("", "interval_p99_ms", "<milliseconds>"),
     ("", "io_backend", "<backend>"),
     ("", "last_access", "<time>"),
-    ("", "load", "<percent>"),
+    ("", "load", "<per-second>"),
     ("", "memory_bytes", "<bytes>"),
     ("", "ms", "<milliseconds>"),
     ("", "omem", "<bytes>"),
@@ -59,12 +59,13 @@ const MASKED: &[(&str, &str, &str)] = &[
     ("STATS", "writes", "<count>"),
 ];
 
-/// Commands whose reply is one such number.
-const MASKED_NUMBERS: &[(&str, &str)] = &[
-    ("CLIENT ID", "<id>"),
-    ("LASTSAVE", "<unix-time>"),
-    ("MEMORY USAGE", "<bytes>"),
-    ("PTTL", "<milliseconds>"),
+/// Commands whose reply is one such number, or a list of them.
+const MASKED_NUMBERS: &[(&str, &[&str])] = &[
+    ("CLIENT ID", &["<id>"]),
+    ("LASTSAVE", &["<unix-time>"]),
+    ("MEMORY USAGE", &["<bytes>"]),
+    ("PTTL", &["<milliseconds>"]),
+    ("TIME", &["<unix-time>", "<microseconds>"]),
 ];
 
 /// Commands whose reply lists every command; the document shows the first of them.
@@ -259,10 +260,9 @@ impl Asked {
                         }
                         _ => client.ask(request),
                     };
-                    if let ([line], Some(stand_in)) = (&mut lines[..], masked_number(request))
-                        && !line.starts_with('-')
-                    {
-                        stand_in.clone_into(line);
+                    let stand_ins = masked_numbers(request);
+                    if lines.len() == stand_ins.len() && !lines[0].starts_with('-') {
+                        lines = stand_ins.iter().map(ToString::to_string).collect();
                     }
                     let _ = writeln!(shown, "> {request}");
                     let count = lines.len();
@@ -297,7 +297,15 @@ impl Asked {
                         left_out = items.len() - ITEMS_SHOWN;
                         items.truncate(ITEMS_SHOWN);
                     }
-                    let stand_in = masked_number(request).filter(|_| !matches!(reply, Value::Integer(..0)));
+                    let stand_ins = masked_numbers(request);
+                    let stand_in = match (&mut reply, stand_ins) {
+                        (Value::Integer(0..), [stand_in]) => Some(*stand_in),
+                        (Value::Array(items), [_, _, ..]) => {
+                            *items = stand_ins.iter().map(|it| Value::Bulk(it.as_bytes().to_vec())).collect();
+                            None
+                        }
+                        _ => None,
+                    };
                     shown.push_str(&in_client(&reply, stand_in, &masks));
                     if left_out > 0 {
                         let _ = writeln!(shown, "... {left_out} items more");
@@ -309,9 +317,8 @@ impl Asked {
     }
 }
 
-fn masked_number(request: &str) -> Option<&'static str> {
-    let (_, stand_in) = MASKED_NUMBERS.iter().find(|(name, _)| request.starts_with(name))?;
-    Some(stand_in)
+fn masked_numbers(request: &str) -> &'static [&'static str] {
+    MASKED_NUMBERS.iter().find(|(name, _)| request.starts_with(name)).map_or(&[], |(_, stand_ins)| stand_ins)
 }
 
 /// The fields of a command that are masked, and what stands for them.

@@ -24,13 +24,13 @@ pub(super) const ROWS: &[Row] = &[
     on_shard(expireat, Command {
         name: "EXPIREAT", args_min: 2, args_max: Command::MANY, flags: WRITE, positive_arg: Some(1),
         needs: "key and Unix time in seconds", usage: "key unix-seconds [NX | XX | GT | LT]",
-        summary: "Sets the moment at which a key expires, in seconds since the Unix epoch",
+        summary: "Sets the deadline of a key, in seconds since the Unix epoch",
         example: "SET greeting hello\nEXPIREAT greeting 4102444800\nEXPIRETIME greeting", complexity: "O(1)",
         ..Command::OF_KEY
     }),
     on_shard(expiretime, Command {
         name: "EXPIRETIME", flags: READ,
-        summary: "Returns the moment at which a key expires, in seconds since the Unix epoch",
+        summary: "Returns the deadline of a key, in seconds since the Unix epoch",
         example: "SET greeting hello\nEXPIRETIME greeting\nEXPIREAT greeting 4102444800\nEXPIRETIME greeting", complexity: "O(1)",
         ..Command::OF_KEY
     }),
@@ -50,13 +50,13 @@ pub(super) const ROWS: &[Row] = &[
     on_shard(pexpireat, Command {
         name: "PEXPIREAT", args_min: 2, args_max: Command::MANY, flags: WRITE, positive_arg: Some(1),
         needs: "key and Unix time in milliseconds", usage: "key unix-milliseconds [NX | XX | GT | LT]",
-        summary: "Sets the moment at which a key expires, in milliseconds since the Unix epoch",
+        summary: "Sets the deadline of a key, in milliseconds since the Unix epoch",
         example: "SET greeting hello\nPEXPIREAT greeting 4102444800000\nPEXPIRETIME greeting", complexity: "O(1)",
         ..Command::OF_KEY
     }),
     on_shard(pexpiretime, Command {
         name: "PEXPIRETIME", flags: READ,
-        summary: "Returns the moment at which a key expires, in milliseconds since the Unix epoch",
+        summary: "Returns the deadline of a key, in milliseconds since the Unix epoch",
         example: "SET greeting hello\nPEXPIRETIME greeting\nPEXPIREAT greeting 4102444800000\nPEXPIRETIME greeting", complexity: "O(1)",
         ..Command::OF_KEY
     }),
