@@ -102,6 +102,12 @@ pub fn print_config(args: Vec<OsString>) -> i32 {
     let parsed = Config::parse_with_origins(config_command(), args, usable_cpus());
     let (mut config, matches) = parsed.unwrap_or_else(|error| error.exit());
     config.run_on(Machine::of_this_process());
+    if let names @ [_, ..] = &Config::unknown_variables()[..] {
+        eprintln!("no option has the name of these variables, which change nothing: {}", names.join(" "));
+    }
+    for variable in config.ignored_variables() {
+        eprintln!("{} is ignored, for its value has a scheme: {}", variable.name, variable.value);
+    }
     let mut lines = Vec::new();
     let mut heading = String::new();
     for setting in config.settings(&matches) {

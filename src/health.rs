@@ -15,6 +15,7 @@ use clap::{Args, FromArgMatches};
 
 use crate::config::{Config, HELP_COLUMNS, duration_within};
 use crate::insight::ask::connect;
+use crate::protocol::GREETING;
 
 /// The options that say where a server listens, by the names of their fields.
 const ADDRESS: [&str; 4] = ["host", "port", "resp_port", "unix_socket"];
@@ -226,6 +227,12 @@ impl fmt::Display for Trouble {
             ),
             Trouble::NotUnderstood { address, answer } => {
                 let answer = answer.lines().last().unwrap_or_default();
+                if GREETING.trim_ascii_end() == answer.as_bytes() {
+                    return write!(
+                        f,
+                        "{address} has closed the connection before it told how it is; it stops, perhaps"
+                    );
+                }
                 write!(
                     f,
                     "{address} is no kvlite, it answers {answer:?}; say where kvlite listens by its flags"

@@ -16,7 +16,7 @@ use crate::change::{Change, Changes};
 use crate::clock;
 use crate::error::Error;
 use crate::reply::Reply;
-use crate::request::Request;
+use crate::request::{Request, SHARED_LEN_MIN};
 use crate::room::has_room_for;
 use crate::stats::Stats;
 use crate::store::entry::{Entry, Usage};
@@ -277,11 +277,19 @@ impl<'s, 'c> Context<'s, 'c> {
         let logs_value =
             deadline_ms.is_some_and(|deadline_ms| clock::unix_deadline_ms(deadline_ms).is_some());
         let entry = self.parts.keyspace.entry(found);
-        if logs_value && entry.shared().is_none() && !has_room_for(entry.value().len()) {
+        let value_len = entry.value().len();
+        if logs_value && entry.shared().is_none() && !has_room_for(value_len) {
             return Err(Error::OutOfMemory);
         }
-        self.parts.count_write(key, found, self.value_len(found), deadline_ms);
-        let found = self.parts.keyspace.set_deadline(found, deadline_ms);
+        // A large value is shared with its changes from now on: many deadlines of one value hold it once.
+        let newly_shared = (logs_value && entry.shared().is_none() && value_len >= SHARED_LEN_MIN)
+            .then(|| Bytes::copy_from_slice(entry.value()));
+        self.parts.count_write(key, found, value_len, deadline_ms);
+        let keyspace = &mut self.parts.keyspace;
+        let found = match newly_shared {
+            Some(value) => keyspace.set_shared(found, value, deadline_ms),
+            None => keyspace.set_deadline(found, deadline_ms),
+        };
         let entry = self.parts.keyspace.entry(found);
         match entry.shared() {
             _ if !logs_value => self.changes.push(&Change::Deadline { key, deadline_ms }),

@@ -521,6 +521,22 @@ impl Config {
         &self.ignored_variables
     }
 
+    /// The variables whose names begin as those of options do and are none, as one that is misspelt: sorted. Those that
+    /// Kubernetes sets for a Service called kvlite are not among them.
+    pub fn unknown_variables() -> Vec<String> {
+        let command = Config::command();
+        let is_known =
+            |name: &str| command.get_arguments().any(|arg| arg.get_env().is_some_and(|env| env == name));
+        let of_kubernetes =
+            |name: &str| name.starts_with("KVLITE_SERVICE_") || name.starts_with("KVLITE_PORT_");
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        let mut unknown: Vec<String> = names
+            .filter(|name| name.starts_with("KVLITE_") && !is_known(name) && !of_kubernetes(name))
+            .collect();
+        unknown.sort();
+        unknown
+    }
+
     /// The flags that were given with one dash, as those of the Go kvlite were; here with two.
     pub fn single_dash_flags(&self) -> &[String] {
         &self.single_dash_flags
@@ -1061,9 +1077,20 @@ mod tests {
             Ok(config) => {
                 println!("{:?} explicit={}", config.options(), config.resp_port_is_explicit());
                 config.ignored_variables().iter().for_each(|variable| println!("{variable:?}"));
+                println!("unknown: {:?}", Config::unknown_variables());
             }
             Err(error) => println!("{error}"),
         }
+    }
+
+    #[test]
+    fn variables_that_are_misspelt_are_told() {
+        let of_kubernetes =
+            [("KVLITE_SERVICE_HOST", "10.0.0.1"), ("KVLITE_PORT_6380_TCP", "tcp://10.0.0.1:6380")];
+        let shown = in_child(&of_kubernetes, "");
+        assert!(shown.contains("unknown: []"), "{shown}");
+        let shown = in_child(&[("KVLITE_SYNC_MOD", "always"), ("KVLITE_SYNC_MODE", "no")], "");
+        assert!(shown.contains(r#"unknown: ["KVLITE_SYNC_MOD"]"#), "{shown}");
     }
 
     #[test]

@@ -114,6 +114,12 @@ pub fn run(mut config: Config) -> Result<(), Failure> {
             "a variable is ignored: no option takes a value with a scheme"
         );
     }
+    if let names @ [_, ..] = &Config::unknown_variables()[..] {
+        tracing::warn!(
+            variables = %names.join(" "),
+            "variables change nothing: no option has such a name; kvlite --help shows the names"
+        );
+    }
     if let flags @ [_, ..] = config.single_dash_flags() {
         tracing::warn!(flags = %flags.join(" "), "flags are given with one dash: give them with two");
     }

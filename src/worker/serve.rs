@@ -24,6 +24,9 @@ use crate::slots;
 pub(super) const BACKLOG_TIME_MIN: Duration = Duration::from_micros(60);
 const COMMANDS_PER_LOOK: usize = 16;
 
+/// How long a turn runs commands of one client, from the first look at the clock on: some take long by themselves.
+const CLIENT_TIME_MAX: Duration = Duration::from_millis(2);
+
 /// How many bytes of a large request are received in a turn, on average. The kernel delivers up to half a megabyte at
 /// once, which takes about as long as a turn may: most of it, to find pages for them.
 const LARGE_BYTES_PER_TURN: usize = 128 << 10;
@@ -133,14 +136,14 @@ impl Worker {
         let mut used = 0;
         client.share.begin(self.clock.now().turn);
         *input_needed = 0;
-        let mut until_ahead = 0;
+        let (mut until_ahead, mut begun) = (0, None);
         while used < bytes.len() {
             if matches!(client.stage, Stage::Closing | Stage::Lingering { .. } | Stage::Gone) {
                 return bytes.len();
             }
             let count = client.share.commands();
-            let enough = client.share.is_used_up()
-                || count > 0 && count.is_multiple_of(COMMANDS_PER_LOOK) && is_over(until);
+            let looks = count > 0 && count.is_multiple_of(COMMANDS_PER_LOOK);
+            let enough = client.share.is_used_up() || looks && (is_over(until) || is_long(&mut begun));
             if !client.is_servable() || enough || self.shared.stopping() {
                 self.clients.add_to_backlog(client);
                 return used;
@@ -316,6 +319,11 @@ fn take_in(connection: &mut Connection, bytes: &[u8]) {
         answer_error(&mut connection.client, Error::OutOfMemory);
     }
     connection.client.stage = Stage::Closing;
+}
+
+/// Whether it is long since this was asked first.
+fn is_long(begun: &mut Option<Instant>) -> bool {
+    begun.get_or_insert_with(Instant::now).elapsed() > CLIENT_TIME_MAX
 }
 
 fn is_over(until: Option<Instant>) -> bool {

@@ -1,5 +1,6 @@
 //! `kvlite health` and the paths of the admin port, on a server that is well, down, loading, or has a full disk.
 
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Output};
@@ -74,6 +75,17 @@ fn a_server_that_does_not_answer_is_told_with_what_to_do() {
     let port = silent.local_addr().unwrap().port().to_string();
     let output = health(&["--host", "127.0.0.1", "--port", &port, "--timeout", "100ms"], &[]);
     assert_unwell(&output, "does not answer in time");
+    let stopping = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = stopping.local_addr().unwrap().port().to_string();
+    let greeter = std::thread::spawn(move || {
+        let (mut client, _) = stopping.accept().unwrap();
+        client.write_all(b"+OK kvlite ready\n").unwrap();
+        let mut asked = [0; 64];
+        let _ = client.read(&mut asked).unwrap();
+    });
+    let output = health(&["--host", "127.0.0.1", "--port", &port], &[]);
+    assert_unwell(&output, "has closed the connection before it told how it is");
+    greeter.join().unwrap();
     let (_server, admin_port) = start(1, &[]);
     let output = health(&["--host", "127.0.0.1", "--port", &admin_port.to_string()], &[]);
     assert_unwell(&output, "is no kvlite");

@@ -1,7 +1,8 @@
 //! Thousands of commands sent ahead of their replies: everything is answered, in order.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::thread;
 
 use crate::client::{Resp, Text, encoded};
@@ -198,4 +199,28 @@ fn a_client_that_never_reads_stops_no_other() {
     assert!(grown < 64 << 20, "replies that are not read made the server grow by {grown} bytes");
     drop(silent);
     assert_eq!(other.ask("STRLEN big").integer(), 100_000);
+}
+
+#[test]
+fn a_pipeline_of_commands_that_take_long_lets_others_in_between() {
+    const COUNT: usize = 200;
+    let server = Server::start(1, &[]);
+    let mut other = server.resp();
+    other.ask(&format!("SETBIT large {} 1", 8 * (8 << 20) - 1));
+    let mut pipeline = TcpStream::connect((Ipv4Addr::LOCALHOST, server.resp_port)).unwrap();
+    pipeline.write_all(&encoded(&words("BITCOUNT large")).repeat(COUNT)).unwrap();
+    other.ask("GET nothing");
+    // What has been answered by now.
+    pipeline.set_nonblocking(true).unwrap();
+    let mut answered = Vec::new();
+    match pipeline.read_to_end(&mut answered) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+        read => panic!("{read:?}"),
+    }
+    let answered = answered.iter().filter(|byte| **byte == b'\n').count();
+    assert!(answered < COUNT / 2, "another client waited for {answered} of {COUNT}");
+    pipeline.set_nonblocking(false).unwrap();
+    let mut rest = vec![0; 4 * (COUNT - answered)];
+    pipeline.read_exact(&mut rest).unwrap();
+    assert_eq!(rest, b":1\r\n".repeat(COUNT - answered));
 }

@@ -115,7 +115,9 @@ fn bitcount<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<R
         return Ok(Reply::Integer(0));
     };
     let bytes = &value[byte(first)..=byte(last)];
-    let all: u64 = bytes.iter().map(|byte| u64::from(byte.count_ones())).sum();
+    let (words, rest) = bytes.as_chunks();
+    let all: u64 = words.iter().map(|word| u64::from(u64::from_ne_bytes(*word).count_ones())).sum::<u64>()
+        + rest.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>();
     let before = value[byte(first)] & !(0xff_u8 >> (first % 8));
     let behind = value[byte(last)] & (mask(last) - 1);
     Ok(Reply::Integer((all - u64::from(before.count_ones() + behind.count_ones())) as i64))
@@ -154,7 +156,12 @@ fn position(value: &[u8], wanted: bool, first: u64, last: u64) -> Option<u64> {
     while at <= last {
         if at.is_multiple_of(8) {
             let bytes = &value[byte(at)..=byte(last)];
-            at += 8 * bytes.iter().position(|byte| *byte != unwanted_byte)? as u64;
+            // Words first, which is several times as fast.
+            let (words, _) = bytes.as_chunks::<8>();
+            let skipped =
+                8 * words.iter().position(|word| *word != [unwanted_byte; 8]).unwrap_or(words.len());
+            let of_rest = bytes[skipped..].iter().position(|byte| *byte != unwanted_byte)?;
+            at += 8 * (skipped + of_rest) as u64;
         }
         if at <= last && bit(value, at) == wanted {
             return Some(at);

@@ -280,10 +280,11 @@ impl Keyspace {
     }
 
     /// As [`Keyspace::set_value`], with a value that is not copied.
-    pub(crate) fn set_shared(&mut self, found: Found, value: Bytes, deadline_ms: Option<u64>) {
+    pub(crate) fn set_shared(&mut self, found: Found, value: Bytes, deadline_ms: Option<u64>) -> Found {
         let number = self.objects.add(value);
         let found = self.set_value(found, &number.to_le_bytes(), deadline_ms);
         entry::set_object(self.arena.slot_mut(found.handle), true);
+        found
     }
 
     /// Gives an entry another value and deadline. Returns where it lies now.
@@ -849,7 +850,7 @@ mod tests {
                         let (name, value) = (key(number), Bytes::from(fill(len)));
                         let probe = keyspace.probe(&name);
                         match keyspace.find(probe) {
-                            Some(found) => keyspace.set_shared(found, value, deadline_ms),
+                            Some(found) => drop(keyspace.set_shared(found, value, deadline_ms)),
                             None => keyspace.insert_shared(probe, value, deadline_ms, None),
                         }
                         model.insert(key(number), (fill(len), deadline_ms));
