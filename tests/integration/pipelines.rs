@@ -208,7 +208,11 @@ fn a_pipeline_of_commands_that_take_long_lets_others_in_between() {
     let mut other = server.resp();
     other.ask(&format!("SETBIT large {} 1", 8 * (8 << 20) - 1));
     let mut pipeline = TcpStream::connect((Ipv4Addr::LOCALHOST, server.resp_port)).unwrap();
-    pipeline.write_all(&encoded(&words("BITCOUNT large")).repeat(COUNT)).unwrap();
+    let count = encoded(&words("BITCOUNT large"));
+    let mut answer = [0; 4];
+    pipeline.write_all(&count).unwrap();
+    pipeline.read_exact(&mut answer).unwrap(); // It is known to the server, which takes its requests from now on.
+    pipeline.write_all(&count.repeat(COUNT)).unwrap();
     other.ask("GET nothing");
     // What has been answered by now.
     pipeline.set_nonblocking(true).unwrap();
