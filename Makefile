@@ -9,6 +9,9 @@ FAULT_ROUNDS ?= 40
 DAMAGE_CASES ?= 2000
 FUZZ_CASES ?= 20000
 
+# What a recipe that fails has half made is no target: it is made again.
+.DELETE_ON_ERROR:
+
 .PHONY: help api-reference build deb man run test test-epoll test-race sim crash damage faults fuzz bench bench-instructions \
 	bench-server bench-peers analytics-quality fmt lint check clean
 

@@ -244,10 +244,11 @@ fn latency_stats(report: &Report) -> String {
 /// A line for each shard, as its worker has told last.
 fn shards(shared: &Shared) -> String {
     let now_ms = shared.started.elapsed().as_millis() as u64;
+    let untold = Report::default();
     let lines = shared.published().into_iter().enumerate().map(|(shard, told)| {
         let turn_age_ms = now_ms.saturating_sub(shared.turn_began_ms(shard));
-        let told = told.map(|it| it.report.clone()).unwrap_or_default();
-        let Report { shard: stats, traffic, turns, .. } = &told;
+        let told = told.as_ref().map_or(&untold, |it| &it.report);
+        let Report { shard: stats, traffic, turns, .. } = told;
         format!(
             "shard{shard}:keys={},memory={},reads={},writes={},requests={},busy_usec={},wal_size={},\
              turn_age_ms={turn_age_ms}\r\n",

@@ -4,19 +4,27 @@ const main = document.querySelector("main");
 const lost = document.querySelector("#lost");
 let answered = Date.now();
 
+// Whether text of the page is selected, which new figures would take away.
+function isReading() {
+  const selection = getSelection();
+  return !selection.isCollapsed && selection.getRangeAt(0).intersectsNode(main);
+}
+
 async function refresh() {
-  const reading = !getSelection().isCollapsed && main.contains(getSelection().anchorNode);
-  if (document.hidden || reading) return;
+  if (document.hidden || isReading()) return;
   try {
     const answer = await fetch("figures", { cache: "no-store", signal: AbortSignal.timeout(8000) });
     if (!answer.ok) throw new Error(answer.statusText);
     const text = await answer.text();
+    answered = Date.now();
+    lost.hidden = true;
+    if (isReading()) return;
+    const focused = main.contains(document.activeElement) ? document.activeElement.id : "";
     const open = [...main.querySelectorAll("details[open]")].map((it) => it.id);
     main.innerHTML = text;
     for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
     document.title = main.querySelector("[data-title]")?.dataset.title ?? document.title;
-    answered = Date.now();
-    lost.hidden = true;
   } catch {
     const seconds = Math.round((Date.now() - answered) / 1000);
     lost.textContent = `The server has not answered for ${seconds} s: the figures below are old.`;

@@ -79,11 +79,12 @@ impl Dashboard {
     pub async fn show(&self, is_whole: bool) -> String {
         let has_analytics = self.shared.config.enable_analytics;
         let deadline = Instant::now() + PATIENCE;
-        let (mut uses, mut classes) = (None, None);
+        let (mut uses, mut classes, mut is_unanswered) = (None, None, false);
         if has_analytics && self.shared.loading.is_over() && !self.shared.stopping() {
             self.uses.begin();
             self.classes.begin();
             uses = self.uses.last(deadline).await;
+            is_unanswered = self.uses.is_unanswered();
             classes = self.classes.last(deadline).await;
         }
         let mut report = status::sum(&self.shared);
@@ -99,6 +100,7 @@ impl Dashboard {
             has_analytics,
             uses: uses.as_deref(),
             classes: classes.as_deref(),
+            is_unanswered,
         });
         if is_whole { page::page(&main) } else { main.into_string() }
     }

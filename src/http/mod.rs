@@ -30,9 +30,10 @@ use std::time::{Duration, Instant};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
+    ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue,
     REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
+use hyper::http::uri::Authority;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -74,6 +75,11 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// What the page may do: load from this port what belongs to it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Why a page is refused under a name that anybody can give the address of this port. Without that a page from elsewhere
+/// could have its own name mean this port, and read the names of keys as its own: DNS rebinding.
+const STRANGE_NAME: &str = "ask for this page by an IP address, as localhost, or by the name that --admin-host has; \
+    any other name is answered where --admin-password-file is given\n";
 
 const HTML: &str = "text/html; charset=utf-8";
 
@@ -150,7 +156,7 @@ struct Admin {
     password: Option<Password>,
     dashboard: Dashboard,
     /// What the page shows, whole and in part.
-    shown: [Kept<Bytes>; 2],
+    shown: [Awaited<Bytes>; 2],
     /// The metrics in each format.
     pages: [Kept<Bytes>; Format::ALL.len()],
     /// How the server is, and the same as JSON.
@@ -188,6 +194,28 @@ impl<T: Clone> Kept<T> {
 
     fn keep(&self, it: T) -> T {
         self.0.borrow_mut().insert((Instant::now(), it)).1.clone()
+    }
+}
+
+/// The same of what takes a while to make: it is made once for all that wait for it.
+struct Awaited<T> {
+    kept: Kept<T>,
+    making: tokio::sync::Mutex<()>,
+}
+
+impl<T> Default for Awaited<T> {
+    fn default() -> Awaited<T> {
+        Awaited { kept: Kept::default(), making: tokio::sync::Mutex::default() }
+    }
+}
+
+impl<T: Clone> Awaited<T> {
+    async fn get(&self, make: impl AsyncFnOnce() -> T) -> T {
+        let _alone = self.making.lock().await;
+        match self.kept.kept() {
+            Some(it) => it,
+            None => self.kept.keep(make().await),
+        }
     }
 }
 
@@ -264,6 +292,9 @@ impl Admin {
                 refused.headers_mut().insert(WWW_AUTHENTICATE, asks);
                 return refused;
             }
+            "/" | "/figures" if self.password.is_none() && !self.is_named_well(request) => {
+                return text(StatusCode::MISDIRECTED_REQUEST, STRANGE_NAME);
+            }
             "/" | "/figures" => return self.page(path == "/").await,
             "/metrics" => return self.metrics(request),
             "/livez" => Status::is_alive,
@@ -292,12 +323,17 @@ impl Admin {
         self.password.as_ref().is_none_or(|password| password.is_given(given))
     }
 
+    /// Whether all names under which the server is asked are its own. None comes from what is no browser.
+    fn is_named_well(&self, request: &Request<Incoming>) -> bool {
+        let config = &self.shared.config;
+        let own = [config.admin_host(), &config.host];
+        let names = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
+        names.into_iter().all(|name| is_own_name(name, &own))
+    }
+
     async fn page(&self, is_whole: bool) -> Response<Full<Bytes>> {
         let shown = &self.shown[usize::from(is_whole)];
-        let page = match shown.kept() {
-            Some(page) => page,
-            None => shown.keep(self.dashboard.show(is_whole).await.into()),
-        };
+        let page = shown.get(async || self.dashboard.show(is_whole).await.into()).await;
         response(StatusCode::OK, HTML, page)
     }
 
@@ -308,6 +344,17 @@ impl Admin {
             .get(|| Bytes::from(families::page(&self.shared, self.started_s, format)));
         response(StatusCode::OK, format.content_type(), page)
     }
+}
+
+/// Whether a header `Host` names this machine in a way that no DNS server decides, or by one of its own names.
+fn is_own_name(host: &[u8], own: &[&str]) -> bool {
+    let Ok(authority) = Authority::try_from(host) else { return false };
+    let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
+    address.parse::<IpAddr>().is_ok()
+        || host == "localhost"
+        || host.ends_with(".localhost")
+        || own.iter().any(|own| own.eq_ignore_ascii_case(&host))
 }
 
 /// Which of these connections makes room for another one: of those of the address that has most, one that has not asked
@@ -336,4 +383,61 @@ fn response(code: StatusCode, content_type: &'static str, body: Bytes) -> Respon
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_made_once_for_all_that_wait_for_it() {
+        let (page, made) = (Rc::new(Awaited::default()), Rc::new(Cell::new(0)));
+        let local = LocalSet::new();
+        for _ in 0..20 {
+            let (page, made) = (page.clone(), made.clone());
+            local.spawn_local(async move {
+                let got = page.get(async || {
+                    made.set(made.get() + 1);
+                    tokio::task::yield_now().await;
+                    made.get()
+                });
+                assert_eq!(got.await, 1);
+            });
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(local);
+        assert_eq!(made.get(), 1);
+    }
+
+    #[test]
+    fn only_names_that_mean_this_machine_are_its_own() {
+        let is_own = |host: &str| is_own_name(host.as_bytes(), &["cache.example", "0.0.0.0"]);
+        for own in [
+            "127.0.0.1:9121",
+            "10.0.0.7",
+            "[::1]:9121",
+            "[fd00::7]",
+            "localhost",
+            "LocalHost:9121",
+            "localhost.:9121",
+            "kvlite.localhost",
+            "Cache.Example:9121",
+        ] {
+            assert!(is_own(own), "{own}");
+        }
+        for strange in [
+            "",
+            "evil.example",
+            "evil.example:9121",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "evillocalhost",
+            "localhost@evil.example",
+            "not.cache.example",
+            "a b",
+            "localhost/evil",
+        ] {
+            assert!(!is_own(strange), "{strange}");
+        }
+    }
 }

@@ -11,11 +11,14 @@ use tokio::sync::Notify;
 
 use crate::insight::ask::{Asker, Unanswered};
 
-/// How long an answer counts as new.
+/// How long an answer counts as new, and how soon a question that failed is asked again.
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// What took long is asked again after so many times as long: that bounds the share of the workers' time.
 const REST: u32 = 20;
+
+/// But no later than this: the shards may have been stopped meanwhile, and one slow answer says little of the next.
+const REST_MAX: Duration = Duration::from_secs(30);
 
 /// How an answer is asked for, up to a deadline.
 type Ask<T> = fn(&mut Asker, Instant) -> Result<T, Unanswered>;
@@ -28,6 +31,8 @@ pub(super) struct Observed<T> {
     limit: Duration,
     last: RefCell<Option<Rc<Told<T>>>>,
     is_asking: Cell<bool>,
+    /// The last question that came to its end has no answer.
+    has_failed: Cell<bool>,
     /// Not before then it is asked again.
     next: Cell<Option<Instant>>,
     answered: Notify,
@@ -49,6 +54,7 @@ impl<T: Send + 'static> Observed<T> {
             limit,
             last: RefCell::default(),
             is_asking: Cell::new(false),
+            has_failed: Cell::new(false),
             next: Cell::new(None),
             answered: Notify::new(),
         })
@@ -70,17 +76,62 @@ impl<T: Send + 'static> Observed<T> {
         self.last.borrow().clone()
     }
 
+    /// Whether the last question has no answer, yet or for good.
+    pub fn is_unanswered(&self) -> bool {
+        self.is_asking.get() || self.has_failed.get()
+    }
+
     async fn learn(self: Rc<Self>) {
         let (asker, ask, began) = (self.asker.clone(), self.ask, Instant::now());
         let deadline = began + self.limit;
         let asked = tokio::task::spawn_blocking(move || {
             ask(&mut asker.lock().unwrap_or_else(PoisonError::into_inner), deadline)
         });
-        if let Ok(Ok(answer)) = asked.await {
+        let answer = asked.await.ok().and_then(Result::ok);
+        self.has_failed.set(answer.is_none());
+        self.next.set(Some(Instant::now() + rest(began.elapsed(), answer.is_some())));
+        if let Some(answer) = answer {
             *self.last.borrow_mut() = Some(Rc::new(Told { at: Instant::now(), answer }));
         }
-        self.next.set(Some(Instant::now() + INTERVAL.max(began.elapsed() * REST)));
         self.is_asking.set(false);
         self.answered.notify_waiters();
+    }
+}
+
+/// How long nothing is asked after a question that took so long.
+fn rest(took: Duration, is_answered: bool) -> Duration {
+    if is_answered { (took * REST).clamp(INTERVAL, REST_MAX) } else { INTERVAL }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_slow_answer_is_asked_again_within_half_a_minute_and_one_that_failed_at_once() {
+        assert_eq!(rest(Duration::from_millis(1), true), INTERVAL);
+        assert_eq!(rest(Duration::from_secs(1), true), Duration::from_secs(20));
+        assert_eq!(rest(Duration::from_secs(100), true), REST_MAX);
+        assert_eq!(rest(Duration::from_secs(100), false), INTERVAL);
+    }
+
+    #[test]
+    fn a_question_that_failed_is_unanswered_until_the_next_is_answered() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        // The limit says how the question ends.
+        let ask: Ask<u8> = |_, deadline| match deadline <= Instant::now() {
+            true => Err(Unanswered::Error("too late".to_owned())),
+            false => Ok(7),
+        };
+        let mut observed = Observed::new(ours.into(), Duration::ZERO, ask);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(observed.clone().learn());
+        assert!(observed.is_unanswered() && observed.last.borrow().is_none());
+        Rc::get_mut(&mut observed).expect("nobody else has it").limit = Duration::from_secs(60);
+        runtime.block_on(observed.clone().learn());
+        assert!(!observed.is_unanswered());
+        assert_eq!(observed.last.borrow().as_ref().map(|told| told.answer), Some(7));
     }
 }

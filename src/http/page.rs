@@ -37,6 +37,8 @@ pub(super) struct View<'a> {
     /// As far as a worker has answered.
     pub uses: Option<&'a Told<Uses>>,
     pub classes: Option<&'a Told<Vec<Class>>>,
+    /// A worker was asked for the uses, and has not answered in time.
+    pub is_unanswered: bool,
 }
 
 /// The whole page around what changes.
@@ -115,7 +117,7 @@ fn header(view: &View<'_>) -> Markup {
 /// What is wrong, or under way.
 fn banner(view: &View<'_>) -> Markup {
     let disk = &view.figures.disk;
-    let is_unanswered = view.has_analytics && view.uses.is_none_or(|uses| uses.at.elapsed() > OLD);
+    let is_unanswered = view.is_unanswered && view.uses.is_none_or(|uses| uses.at.elapsed() > OLD);
     html! {
         @match view.status {
             Status::Loading => {
@@ -233,7 +235,7 @@ fn load(view: &View<'_>) -> Markup {
                 }
             }
             details #shards {
-                summary { "Each shard" }
+                summary #shards-shown { "Each shard" }
                 table {
                     caption { "Shards" }
                     thead { tr {
@@ -450,7 +452,8 @@ fn commands(commands: &[Command]) -> Markup {
         section .wide {
             h2 { "Commands" }
             p .lead {
-                "By the time that clients have waited for them since the start; the shaded part of a row is its share."
+                "By the time that their answers have taken since the start, those to the questions of this page \
+                 included; the shaded part of a row is its share."
             }
             @if slow.is_empty() {
                 p .empty { "No command was called yet." }

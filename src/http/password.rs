@@ -1,4 +1,5 @@
-//! The password of the admin port: read from its file at the start, and compared in a time that tells nothing of it.
+//! The password of the admin port: read from its file at the start, and compared in a time that tells nothing of it, not
+//! even its length.
 
 use std::fmt;
 use std::fs::File;
@@ -17,6 +18,9 @@ const USER: &str = "admin";
 
 /// What of the file is read.
 const FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// So many bytes are compared, whatever was given. The head of a request has no room for as many.
+const COMPARED_BYTES: usize = 16 << 10;
 
 /// A password.
 pub(crate) struct Password(Vec<u8>);
@@ -59,8 +63,17 @@ impl Password {
             scheme.eq_ignore_ascii_case(b"Basic ").then(|| STANDARD.decode(encoded.trim_ascii()).ok())?
         });
         let expected = [USER.as_bytes(), b":", &self.0].concat();
-        given.is_some_and(|given| given.ct_eq(&expected).into())
+        given.is_some_and(|given| {
+            let has_length = (given.len() as u64).ct_eq(&(expected.len() as u64));
+            (has_length & padded(given).ct_eq(&padded(expected))).into()
+        })
     }
+}
+
+/// As long as all others. `ct_eq` of slices tells at once that their lengths differ.
+fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.resize(COMPARED_BYTES, 0);
+    bytes
 }
 
 #[cfg(test)]
@@ -76,9 +89,15 @@ mod tests {
         assert!(
             password.is_given(Some(format!("basic {}", STANDARD.encode("admin:sésame:öffne")).as_bytes()))
         );
-        for wrong in
-            ["admin:sésame:öffn", "admin:sésame:öffnen", "root:sésame:öffne", "admin:", "", "sésame:öffne"]
-        {
+        for wrong in [
+            "admin:sésame:öffn",
+            "admin:sésame:öffnen",
+            "admin:sésame:öffne\0",
+            "root:sésame:öffne",
+            "admin:",
+            "",
+            "sésame:öffne",
+        ] {
             assert!(!given(wrong), "{wrong}");
         }
         assert!(

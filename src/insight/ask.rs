@@ -13,6 +13,9 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 /// No answer is longer.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
+/// No answer is nested deeper. The decoder calls itself for each level, so that one which is would use up the stack.
+const LEVELS_MAX: usize = 32;
+
 /// How many bytes are read at once.
 const CHUNK_BYTES: usize = 64 << 10;
 
@@ -94,6 +97,9 @@ impl Asker {
             if line_end.is_some_and(|end| end == 0 || self.input[end - 1] != b'\r') {
                 return Err(io::Error::new(ErrorKind::InvalidData, "no RESP: its lines end otherwise"));
             }
+            if is_too_deep(&self.input) {
+                return Err(io::Error::new(ErrorKind::InvalidData, "the answer is nested too deeply"));
+            }
             let found = match line_end {
                 None => None,
                 Some(_) => decode(&self.input).map_err(|error| {
@@ -121,6 +127,32 @@ impl Asker {
             }
         }
     }
+}
+
+/// Whether the first answer, as far as it is there, is nested deeper than [`LEVELS_MAX`]. What is no RESP is not: the
+/// decoder tells that.
+fn is_too_deep(mut input: &[u8]) -> bool {
+    let mut left = vec![1_usize]; // What is still to come on each level; the first is the answer itself.
+    while left.len() <= LEVELS_MAX + 1 {
+        left.truncate(left.iter().rposition(|left| *left > 0).map_or(0, |at| at + 1));
+        let (Some(here), Some(end)) = (left.last_mut(), memchr::memchr(b'\n', input)) else { return false };
+        *here -= 1;
+        let (line, rest) = (input[..end].trim_ascii_end(), &input[end + 1..]);
+        let Some((kind, length)) = line.split_first() else { return false };
+        // What is streamed has no length, and ends with a line of its own.
+        let length = str::from_utf8(length).ok().and_then(|it| it.parse().ok()).unwrap_or(usize::MAX);
+        let (skipped, below) = match kind {
+            b'$' | b'!' | b'=' => (length.saturating_add(2), 0),
+            b'*' | b'~' | b'>' => (0, length),
+            b'%' => (0, length.saturating_mul(2)),
+            b'|' => (0, length.saturating_mul(2).saturating_add(1)), // And the value that it belongs to.
+            _ => (0, 0),
+        };
+        let Some(rest) = rest.get(skipped..) else { return false };
+        input = rest;
+        left.push(below);
+    }
+    true
 }
 
 /// An answer that is no error.
@@ -219,5 +251,30 @@ mod tests {
             matches!(&broken, Unanswered::Io(error) if error.kind() == ErrorKind::InvalidData),
             "{broken}"
         );
+    }
+
+    #[test]
+    fn an_answer_that_is_nested_too_deeply_is_refused_before_it_is_decoded() {
+        for level in
+            ["*1\r\n", "~1\r\n", "%1\r\n+key\r\n", "|1\r\n+key\r\n+value\r\n", "*2\r\n$3\r\n*\r\n\r\n"]
+        {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let mut asker = Asker::new(ours.into());
+            let hostile = level.repeat(200_000);
+            let sent = std::thread::spawn(move || {
+                theirs.write_all(b"%0\r\n").unwrap();
+                let _ = theirs.write_all(hostile.as_bytes()); // It is not read to its end.
+                theirs
+            });
+            let refused = asker.ask(&[b"INFO"], soon()).unwrap_err();
+            assert!(refused.to_string().contains("nested too deeply"), "{level:?}: {refused}");
+            drop(asker);
+            sent.join().unwrap();
+        }
+        // As deep as may be, many beside each other, and what only looks like levels.
+        assert!(!is_too_deep(("*1\r\n".repeat(LEVELS_MAX - 1) + ":1\r\n").as_bytes()));
+        assert!(is_too_deep(("*1\r\n".repeat(LEVELS_MAX) + ":1\r\n").as_bytes()));
+        assert!(!is_too_deep(format!("*100\r\n{}", "*1\r\n+a\r\n*0\r\n".repeat(50)).as_bytes()));
+        assert!(!is_too_deep(format!("$400\r\n{}", "*1\r\n".repeat(100)).as_bytes()));
     }
 }

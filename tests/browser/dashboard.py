@@ -76,9 +76,12 @@ def main(admin_port, resp_port):
             )
             expect(True, "figures change by themselves")
             it.locator("summary").click()
+            it.locator("summary").focus()
             it.evaluate("() => { window.seen = document.querySelector('header'); }")
             it.wait_for_function("() => window.seen !== document.querySelector('header')", timeout=PATIENCE_MS)
             expect(it.locator("details[open]").count() == 1, "what was unfolded stays so")
+            focused = it.evaluate("document.activeElement.tagName")
+            expect(focused == "SUMMARY", f"the keyboard stays where it was: {focused}")
             names = it.locator("[role=img]").evaluate_all("all => all.map(it => it.getAttribute('aria-label'))")
             expect(all(len(name) > 20 for name in names), f"every plot has a name: {names}")
             tables = it.locator("table").evaluate_all(

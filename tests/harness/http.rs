@@ -15,9 +15,17 @@ pub struct Answer {
 
 /// Sends a request to a port of this machine, and reads up to the end of the connection.
 pub fn request(port: u16, method: &str, path: &str, headers: &str) -> std::io::Result<Answer> {
+    request_raw(
+        port,
+        &format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"),
+    )
+}
+
+/// The same, to the last byte.
+pub fn request_raw(port: u16, request: &str) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(DEADLINE))?;
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n")?;
+    stream.write_all(request.as_bytes())?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     let answer =

@@ -7,7 +7,7 @@ use std::thread;
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
 use crate::admin_port::start;
-use crate::http::{Answer, get, request, value};
+use crate::http::{Answer, get, request, request_raw, value};
 use crate::loading::{catch_loading, full_server};
 use crate::process::{Server, free_port, run_to_end, within_deadline};
 
@@ -223,6 +223,34 @@ fn a_password_guards_what_holds_data_and_not_the_probes() {
     assert!(!server.log.text().contains("sésame"), "{}", server.log.text());
     let options = server.text().ask("CONFIG GET *").join("\n");
     assert!(!options.contains("sésame"), "{options}");
+}
+
+#[test]
+fn a_name_that_anybody_can_give_the_server_gets_no_page() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
+    std::fs::write(&file, "secret").unwrap();
+    let code = |port: u16, path: &str, headers: &str| {
+        let asked = request_raw(port, &format!("GET {path} HTTP/1.0\r\n{headers}\r\n")).unwrap();
+        assert!(asked.code != 421 || asked.body.contains("--admin-password-file"), "{}", asked.body);
+        asked.code
+    };
+    let (_server, port) = start(1, &["--admin-host", "localhost"]);
+    for path in ["/", "/figures"] {
+        for own in ["", "Host: 127.0.0.1:9121\r\n", "Host: [::1]\r\n", "Host: a.localhost:1\r\n"] {
+            assert_eq!(code(port, path, own), 200, "{path} {own}");
+        }
+        for strange in ["Host: evil.example:9121\r\n", "Host: localhost\r\nHost: evil.example\r\n"] {
+            assert_eq!(code(port, path, strange), 421, "{path} {strange}");
+        }
+    }
+    for path in ["/metrics", "/livez", "/readyz", "/healthz"] {
+        assert_eq!(code(port, path, "Host: kvlite.example:9121\r\n"), 200, "{path}");
+    }
+    let (_server, port) = start(1, &["--admin-password-file", file.to_str().unwrap()]);
+    let with = "Host: kvlite.example\r\nAuthorization: Basic YWRtaW46c2VjcmV0\r\n"; // admin:secret
+    assert_eq!(code(port, "/", with), 200);
+    assert_eq!(code(port, "/", "Host: kvlite.example\r\n"), 401);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! `kvlite top` without a terminal, against servers that are well, down, and no kvlite. On a terminal it is run by
-//! `tests/browser/top.py`.
+//! `tests/browser/top`.
 
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Command, Output};
