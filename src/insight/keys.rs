@@ -50,11 +50,12 @@ pub struct HotKey {
 }
 
 impl HotKey {
-    /// Whether its count of late tells more than that its access was sampled by chance, as of any key where all are used
-    /// alike.
+    /// Whether its count of late tells more than that an access was sampled by chance, as of any key where all are used
+    /// alike. A count above the key's own is one with such a sample, unless the key was made again: it tells something
+    /// where most of it is not that sample.
     fn stands_out(&self) -> bool {
-        let is_sampled_once = !self.is_missing && self.recent > self.reads + self.writes;
-        self.recent > self.error + if is_sampled_once { SAMPLED } else { 0 }
+        let is_seen = self.is_missing || self.recent <= self.reads + self.writes;
+        self.recent > if is_seen { self.error } else { 2 * (self.error + SAMPLED) }
     }
 }
 
@@ -245,6 +246,7 @@ mod tests {
     #[test]
     fn a_key_that_chance_may_have_sampled_does_not_stand_out() {
         assert!(!hot(61, 0, 3, false).stands_out(), "one sample, of a key with three accesses");
+        assert!(!hot(72, 1, 15, false).stands_out(), "the same, and what followed it");
         assert!(!hot(60, 61, 100, false).stands_out(), "within the error");
         assert!(hot(9, 0, 9, false).stands_out(), "each access was seen");
         assert!(hot(682, 0, 0, false).stands_out(), "it was made again of late");
