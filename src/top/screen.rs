@@ -183,9 +183,9 @@ impl Screen {
                 [
                     ("memory", shown::size(memory.keys_bytes)),
                     ("process", shown::size(memory.resident_bytes)),
-                    ("restart reads", shown::size(disk.log_bytes)),
                     ("log", format!("{:.0} % of its limit", disk.log_fill * 100.0)),
                     ("snapshot", snapshot.to_owned()),
+                    ("restart reads", shown::size(disk.log_bytes)),
                 ],
             ),
         ];
@@ -437,8 +437,8 @@ mod tests {
         screen.known.figures.memory.resident_bytes = 1 << 29;
         screen.known.figures.disk.log_bytes = 1 << 29;
         for width in 1..100 {
-            let all = ["memory 512 MiB", "process 512 MiB", "restart reads 512 MiB", "log 0 % of its limit"];
-            let all = [&all[..], &["snapshot none"]].concat();
+            let all = ["memory 512 MiB", "process 512 MiB", "log 0 % of its limit", "snapshot none"];
+            let all = [&all[..], &["restart reads 512 MiB"]].concat();
             let line = screen.heads(width)[2].to_string();
             let shown = line.split("  ").filter(|part| !part.is_empty()).collect::<Vec<_>>();
             assert_eq!(shown, all[..shown.len()], "{width}");
