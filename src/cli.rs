@@ -123,7 +123,8 @@ pub fn print_config(args: Vec<OsString>) -> i32 {
             heading.clone_from(&setting.heading);
         }
         let flag = format!("--{}", setting.option);
-        lines.push(format!("  {flag:<27} {:<20} {}", setting.value, setting.origin));
+        let value = if setting.value.is_empty() { "none" } else { &setting.value };
+        lines.push(format!("  {flag:<27} {value:<20} {}", setting.origin));
     }
     print(lines.join("\n").as_bytes())
 }

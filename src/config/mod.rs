@@ -343,6 +343,8 @@ pub enum Contradiction {
         /// The port.
         port: u16,
     },
+    /// There is a password of the admin port, and no admin port.
+    PasswordWithoutPort,
     /// The path of the Unix socket has this many bytes.
     UnixSocketPathTooLong(usize),
     /// `--cpus` names a CPU outside the process' affinity mask.
@@ -360,6 +362,7 @@ impl Contradiction {
         match self {
             Contradiction::NoListener => &["port", "resp_port"],
             Contradiction::SamePort { options, .. } => options,
+            Contradiction::PasswordWithoutPort => &["admin_password_file", "admin_port"],
             Contradiction::UnixSocketPathTooLong(_) => &["unix_socket"],
             Contradiction::CpuNotUsable { .. } => &["cpus"],
         }
@@ -376,6 +379,10 @@ impl fmt::Display for Contradiction {
                 let [one, other] = options.map(|option| option.replace('_', "-"));
                 write!(f, "--{one} and --{other} are both {port}: give each its own, or 0 to one of them")
             }
+            Contradiction::PasswordWithoutPort => write!(
+                f,
+                "--admin-password-file guards nothing without --admin-port: give the port, or leave the file out"
+            ),
             Contradiction::UnixSocketPathTooLong(bytes) => write!(
                 f,
                 "the path of --unix-socket has {bytes} bytes: give at most {UNIX_SOCKET_PATH_BYTES_MAX}"
@@ -647,6 +654,9 @@ impl Config {
             if let Some((one, _)) = ports[..place].iter().find(|(_, earlier)| *earlier == port) {
                 return Some(Contradiction::SamePort { options: [one, other], port });
             }
+        }
+        if self.admin_password_file.is_some() && self.admin_port == 0 {
+            return Some(Contradiction::PasswordWithoutPort);
         }
         let socket_path_bytes = self.unix_socket.as_ref().map_or(0, |path| path.as_os_str().len());
         if socket_path_bytes > UNIX_SOCKET_PATH_BYTES_MAX {
@@ -994,6 +1004,7 @@ mod tests {
             ("--port 0 --resp-port 0", "give --port, --resp-port or --unix-socket"),
             ("--port 7000 --resp-port 7000", "--port and --resp-port are both 7000"),
             ("--resp-port 7000 --admin-port 7000", "--resp-port and --admin-port are both 7000"),
+            ("--admin-password-file password", "--admin-password-file guards nothing without --admin-port"),
             ("--cpus 0,3", "--cpus names CPU 3, which this process may not use: choose from 0-2,5"),
             ("--cpus 2-1", "such as 0-3,6"),
             (

@@ -117,6 +117,11 @@ impl DiskHealth {
         self.fault.as_ref().map(|fault| &fault.cause)
     }
 
+    /// What helps against that.
+    pub fn fault_remedy(&self) -> Option<&'static str> {
+        self.fault.as_ref().map(|fault| fault.remedy)
+    }
+
     /// The error in place of an answer that waits for the disk.
     pub fn not_on_disk(&self) -> Error {
         Error::NotOnDisk { cause: self.fault().cloned().unwrap_or_else(|| SYNC_HANGS.into()) }

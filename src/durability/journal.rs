@@ -250,6 +250,11 @@ impl Journal {
         self.health.fault()
     }
 
+    /// What helps against that.
+    pub fn fault_remedy(&self) -> Option<&'static str> {
+        self.health.fault_remedy()
+    }
+
     /// The error in place of an answer that waits for the disk.
     pub fn not_on_disk(&self) -> Error {
         self.health.not_on_disk()

@@ -94,6 +94,7 @@ impl Dashboard {
         let main = page::main(&View {
             status,
             figures: Figures::read(&info).expect("it is of kvlite"),
+            report: &report,
             load: self.history.borrow().rates(&Sample::take(&self.shared)),
             uptime_ms: self.shared.started.elapsed().as_millis() as u64,
             now_s: wall_clock_us() / 1_000_000,

@@ -12,10 +12,11 @@ use super::status::Status;
 use crate::insight::figures::{Command, Figures};
 use crate::insight::keys::{Advice, Class, HotKey, Uses};
 use crate::insight::shown;
+use crate::metrics::Report;
 
-/// How many characters of a name are shown, and how many can be read when one points at it.
-const NAME_CHARS: usize = 40;
-const TITLE_CHARS: usize = 1000;
+/// How much of a name is shown, and how much can be read when one points at it, in columns of a terminal.
+const NAME_COLUMNS: usize = 40;
+const TITLE_COLUMNS: usize = 1000;
 
 /// How many rows a table has.
 const COMMANDS: usize = 12;
@@ -29,6 +30,8 @@ const OLD: Duration = Duration::from_secs(10);
 pub(super) struct View<'a> {
     pub status: Status,
     pub figures: Figures,
+    /// What the figures do not tell of the log: its own size, and where it takes no changes.
+    pub report: &'a Report,
     /// Of each shard.
     pub load: Vec<Rates>,
     pub uptime_ms: u64,
@@ -138,8 +141,7 @@ fn banner(view: &View<'_>) -> Markup {
                 ". Only a restart helps; it is a defect of kvlite."
             },
             Status::Degraded => p .banner .bad {
-                strong { "Not everything is served." } " " (disk.log_error)
-                ". Writes are taken again once the cause is gone, without a restart; the log says what to do."
+                strong { "Not everything is served." } " " (refusal(view))
             },
             Status::Unsaved => p .banner .bad {
                 strong { "No snapshot can be written." } " " (disk.snapshot_error)
@@ -155,6 +157,20 @@ fn banner(view: &View<'_>) -> Markup {
                 }
                 ". The other figures are those that each shard told last."
             }
+        }
+    }
+}
+
+/// Where writes are refused, why, and what helps, in a sentence.
+fn refusal(view: &View<'_>) -> String {
+    let Report { refusing, wal_remedy, .. } = view.report;
+    let cause = &view.figures.disk.log_error;
+    let remedy = wal_remedy.unwrap_or("check the disk; writes are taken again once it answers");
+    match refusing {
+        0 => format!("{cause}: {remedy}."),
+        refusing => {
+            let shards = counted(view.figures.shards.len() as u64, "shard");
+            format!("Writes are refused on {refusing} of {shards}: {cause}; {remedy}.")
         }
     }
 }
@@ -182,10 +198,13 @@ fn tiles(view: &View<'_>) -> Markup {
                         "process {}, {percent:.0} % {of_limit}", shown::size(memory.resident_bytes)),
                 }))
             (tile("Hit ratio", view.figures.hit_ratio().map_or("–".to_owned(), shown::percent),
-                format!("{} misses", shown::count(counters.misses))))
+                match counters.misses {
+                    1 => "1 miss".to_owned(),
+                    misses => format!("{} misses", shown::count(misses)),
+                }))
             (tile("Clients", shown::count(clients.connected),
                 format!("of at most {}", shown::count(clients.limit))))
-            (tile("Log", shown::size(disk.log_bytes), match disk.compacting {
+            (tile("Log", shown::size(view.report.log_size_bytes), match disk.compacting {
                 true => "a snapshot is being written".to_owned(),
                 false => format!("{:.0} % of its limit", disk.log_fill * 100.0),
             }))
@@ -243,7 +262,7 @@ fn load(view: &View<'_>) -> Markup {
                         th scope="col" .n { "Operations/s" }
                         th scope="col" .n { "Keys" }
                         th scope="col" .n { "Memory" }
-                        th scope="col" .n .w { "Log" }
+                        th scope="col" .n .w { "A restart reads" }
                         th scope="col" .n .w { "Busy since the start" }
                     } }
                     tbody {
@@ -299,9 +318,11 @@ fn hot_keys(view: &View<'_>) -> Markup {
     html! {
         section {
             h2 { "Hottest keys" }
-            p .lead { "By recent use: an access counts half after a minute." }
+            p .lead { "By recent use, misses included: an access counts half after a minute." }
             @if hot.is_empty() {
-                p .empty { (unless_asked(view.uses, "No key is used at the moment.")) }
+                @let is_even = view.uses.is_some_and(|uses| uses.answer.is_even);
+                @let none = if is_even { "No key stands out." } else { "No key is used at the moment." };
+                p .empty { (unless_asked(view.uses, none)) }
             } @else {
                 table {
                     caption { "Hottest keys" }
@@ -320,8 +341,13 @@ fn hot_keys(view: &View<'_>) -> Markup {
                                     (bar(it.recent as f64 / most as f64))
                                 }
                                 td .n { (shown::count(it.recent)) }
-                                td .n { (shown::count(it.reads)) }
-                                td .n .w { (shown::count(it.writes)) }
+                                @if it.is_missing {
+                                    td .n { "–" }
+                                    td .n .w { "–" }
+                                } @else {
+                                    td .n { (shown::count(it.reads)) }
+                                    td .n .w { (shown::count(it.writes)) }
+                                }
                             }
                         }
                     }
@@ -420,7 +446,7 @@ fn anomalies(view: &View<'_>) -> Markup {
                 (figure(&plots::timeline(shown_ones, view.now_s), &words))
                 ol .sentences {
                     @for it in shown_ones {
-                        @let (short, whole) = spelled(&it.text, 160);
+                        @let (short, whole) = spelled(&it.sentence(), 160);
                         li .over[it.until_s.is_some()] title=[whole] { (short) }
                     }
                 }
@@ -499,10 +525,13 @@ fn state(view: &View<'_>) -> Markup {
         section {
             h2 { "Log and snapshots" }
             dl .rows {
-                (row("A restart would read", shown::size(disk.log_bytes)))
+                (row("A restart reads", shown::size(disk.log_bytes)))
                 (row("Changes behind the snapshot", shown::count(disk.log_entries)))
                 (row("Length of the log", format!("{:.0} % of its limit", disk.log_fill * 100.0)))
-                (row("Last snapshot, or start", match disk.saved_s {
+                @if !disk.snapshot_error.is_empty() {
+                    (row("Last snapshot", format!("failed, {}", disk.snapshot_error)))
+                }
+                (row("Last written snapshot, or start", match disk.saved_s {
                     0 => "–".to_owned(),
                     saved => format!("{} ago", shown::span(view.now_s.saturating_sub(saved))),
                 }))
@@ -553,15 +582,14 @@ fn bar(share: f64) -> Markup {
 
 /// A name that clients have made up.
 fn name(bytes: &[u8]) -> Markup {
-    let (short, whole) = spelled(bytes, NAME_CHARS);
-    html! { code title=[whole] { @if short.is_empty() { i { "(empty)" } } @else { (short) } } }
+    let (short, whole) = spelled(&shown::name(bytes), NAME_COLUMNS);
+    html! { code title=[whole] { (short) } }
 }
 
-/// A text with names in it, shortened; and the whole of it where that is more.
-fn spelled(bytes: &[u8], chars_max: usize) -> (String, Option<String>) {
-    let whole = shown::name(bytes);
-    let short = shown::shortened(&whole, chars_max);
-    let title = (short != whole).then(|| shown::shortened(&whole, TITLE_CHARS));
+/// A text that can be seen whole, shortened; and more of it where that is more.
+fn spelled(shown: &str, columns_max: usize) -> (String, Option<String>) {
+    let short = shown::shortened(shown, columns_max);
+    let title = (short != shown).then(|| shown::shortened(shown, TITLE_COLUMNS));
     (short, title)
 }
 
@@ -578,4 +606,83 @@ fn age<T>(told: Option<&Told<T>>) -> String {
 
 fn counted(count: u64, what: &str) -> String {
     format!("{} {what}{}", shown::count(count), if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::insight::figures::Shard;
+
+    /// The page of a server of two shards, with these figures of its disk and this answer.
+    fn shown_with(report: &Report, disk: impl FnOnce(&mut Figures), uses: Uses) -> String {
+        let mut figures = Figures { shards: vec![Shard::default(); 2], ..Figures::default() };
+        disk(&mut figures);
+        let uses = Told { at: Instant::now(), answer: uses };
+        let status = if figures.disk.log_error.is_empty() { Status::Healthy } else { Status::Degraded };
+        let view = View {
+            status,
+            figures,
+            report,
+            load: Vec::new(),
+            uptime_ms: 1000,
+            now_s: 1000,
+            has_analytics: true,
+            uses: Some(&uses),
+            classes: None,
+        };
+        main(&view).into_string()
+    }
+
+    #[test]
+    fn a_full_disk_is_told_with_its_shards_its_remedy_and_the_snapshot_that_failed() {
+        let report = Report {
+            refusing: 2,
+            wal_remedy: Some("free space on the disk, and they are taken again"),
+            log_size_bytes: 3 << 20,
+            ..Report::default()
+        };
+        let page = shown_with(
+            &report,
+            |it| {
+                it.disk.log_error = "shard 0: no space".into();
+                it.disk.snapshot_error = "shard 1: no room".into();
+                it.disk.log_bytes = 512 << 20;
+                it.counters.misses = 1;
+            },
+            Uses::default(),
+        );
+        for part in [
+            "Writes are refused on 2 of 2 shards: shard 0: no space; free space on the disk, and they are taken again.",
+            "<dt>Last snapshot</dt><dd>failed, shard 1: no room</dd>",
+            "<dt>Log</dt><dd><strong>3.00 MiB</strong><small>0 % of its limit</small>",
+            "<dt>A restart reads</dt><dd>512 MiB</dd>",
+            "<small>1 miss</small>",
+        ] {
+            assert!(page.contains(part), "{part} is missing:\n{page}");
+        }
+        let page = shown_with(&Report::default(), |_| (), Uses::default());
+        assert!(!page.contains("failed, ") && !page.contains("refused on"), "{page}");
+    }
+
+    #[test]
+    fn the_hottest_keys_have_names_and_are_left_out_where_none_stands_out() {
+        let key = |key: &[u8], is_missing| HotKey {
+            key: key.to_vec(),
+            reads: 7,
+            writes: 0,
+            recent: 1561,
+            error: 0,
+            is_missing,
+        };
+        let hot = vec![key(b"", false), key(b" ", true)];
+        let page = shown_with(&Report::default(), |_| (), Uses { hot, ..Uses::default() });
+        assert!(
+            page.contains("<code>(empty)</code>") && page.contains("<code>&quot; &quot;</code>"),
+            "{page}"
+        );
+        assert!(page.contains("<td class=\"n\">1,561</td><td class=\"n\">–</td>"), "{page}");
+        assert!(page.contains("misses included"), "{page}");
+        let page = shown_with(&Report::default(), |_| (), Uses { is_even: true, ..Uses::default() });
+        assert!(page.contains("No key stands out."), "{page}");
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use redis_protocol::resp3::types::{OwnedFrame, Resp3Frame};
 
 use super::ask::{Asker, Unanswered, bytes, field, items, number};
+use super::shown;
 
 /// So many classes are asked for, the largest.
 const CLASSES: &str = "12";
@@ -12,11 +13,19 @@ const CLASSES: &str = "12";
 /// For so many of them a TTL is suggested.
 const SUGGESTIONS: usize = 12;
 
+/// An access that is sampled under load stands for so many, whether or not the key had them.
+const SAMPLED: u64 = 64;
+
+/// Where keys without a class are counted.
+const OTHER: &[u8] = b"other";
+
 /// What is known without a walk over all keys.
 #[derive(Clone, Debug, Default)]
 pub struct Uses {
-    /// The keys that are used most of late.
+    /// The keys that are used most of late, as far as they [stand out](HotKey::stands_out).
     pub hot: Vec<HotKey>,
+    /// Keys are used, but none of them stands out.
+    pub is_even: bool,
     /// What more memory and less would give.
     pub advice: Advice,
     /// What is not as usual; what goes on first.
@@ -32,10 +41,22 @@ pub struct HotKey {
     pub reads: u64,
     /// See [`HotKey::reads`].
     pub writes: u64,
-    /// How often it was used of late: an access counts half after a minute.
+    /// How often it was used or looked for in vain of late: an access counts half after a minute.
     pub recent: u64,
+    /// By how much that may be too high, since the key has taken the place of another one.
+    pub error: u64,
     /// There is no such key: it is looked for in vain.
     pub is_missing: bool,
+}
+
+impl HotKey {
+    /// Whether its count of late tells more than that an access was sampled by chance, as of any key where all are used
+    /// alike. A count above the key's own is one with such a sample, unless the key was made again: it tells something
+    /// where most of it is not that sample.
+    fn stands_out(&self) -> bool {
+        let is_seen = self.is_missing || self.recent <= self.reads + self.writes;
+        self.recent > if is_seen { self.error } else { 2 * (self.error + SAMPLED) }
+    }
 }
 
 /// What more memory and less would give.
@@ -94,6 +115,17 @@ pub struct Class {
     pub suggested_ttl_s: Option<u64>,
 }
 
+impl Anomaly {
+    /// The whole of it, with the name as [`shown::name`] shows it.
+    pub fn sentence(&self) -> String {
+        let begin = format!("{} {} ", self.measure, self.name.escape_ascii());
+        self.text.strip_prefix(begin.as_bytes()).map_or_else(
+            || shown::text(&self.text),
+            |rest| format!("{} {} {}", self.measure, shown::name(&self.name), shown::text(rest)),
+        )
+    }
+}
+
 impl Uses {
     /// Asks. The answers take no worker long.
     ///
@@ -103,22 +135,30 @@ impl Uses {
         let hot = asker.ask(&[b"HOTKEYS", hot.to_string().as_bytes(), b"EXPLAIN"], deadline)?;
         let advice = asker.ask(&[b"CACHE-ADVICE"], deadline)?;
         let anomalies = asker.ask(&[b"ANOMALIES"], deadline)?;
+        let used: Vec<HotKey> = items(&hot).iter().filter_map(hot_key).collect();
+        let hot: Vec<HotKey> = used.iter().filter(|it| it.stands_out()).cloned().collect();
         Ok(Uses {
-            hot: items(&hot).iter().filter_map(hot_key).collect(),
+            is_even: hot.is_empty() && !used.is_empty(),
+            hot,
             advice: advice_of(&advice),
             anomalies: items(&anomalies).iter().filter_map(anomaly).collect(),
         })
     }
 }
 
-/// Asks for the largest classes. Every shard walks over all its keys for that.
+/// Asks for the largest classes that have keys; the keys without a class come last. Every shard walks over all its keys for that.
 ///
 /// # Errors
 /// Those of [`Asker::ask`].
 pub fn classes(asker: &mut Asker, deadline: Instant) -> Result<Vec<Class>, Unanswered> {
     let answer = asker.ask(&[b"PREFIXES", CLASSES.as_bytes()], deadline)?;
     let mut classes: Vec<Class> = items(&answer).iter().filter_map(class).collect();
-    for class in classes.iter_mut().take(SUGGESTIONS) {
+    classes.retain(|class| class.keys > 0);
+    classes.sort_by_key(|class| class.name == OTHER); // The rest stays in its order, by size.
+    // Of a class that has too few reads for a hit ratio too little is known, and keys without a class have nothing in
+    // common.
+    let known = classes.iter_mut().filter(|class| class.hit_ratio.is_some() && class.name != OTHER);
+    for class in known.take(SUGGESTIONS) {
         // Without a suggestion there is none: an error tells that as well.
         let suggested = asker.ask(&[b"SUGGEST-TTL", b"CLASS", &class.name], deadline);
         if let Ok(OwnedFrame::Number { data, .. }) = suggested {
@@ -143,6 +183,7 @@ fn hot_key(map: &OwnedFrame) -> Option<HotKey> {
         reads: count(map, "reads"),
         writes: count(map, "writes"),
         recent: recent.iter().sum(),
+        error: count(map, "error"),
         is_missing: field(map, "missing").and_then(Resp3Frame::as_bool).unwrap_or(false),
     })
 }
@@ -196,6 +237,36 @@ fn class(map: &OwnedFrame) -> Option<Class> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A key that was used of late and has these counts of its own.
+    fn hot(recent: u64, error: u64, own: u64, is_missing: bool) -> HotKey {
+        HotKey { key: b"key".to_vec(), reads: 0, writes: own, recent, error, is_missing }
+    }
+
+    #[test]
+    fn a_key_that_chance_may_have_sampled_does_not_stand_out() {
+        assert!(!hot(61, 0, 3, false).stands_out(), "one sample, of a key with three accesses");
+        assert!(!hot(72, 1, 15, false).stands_out(), "the same, and what followed it");
+        assert!(!hot(60, 61, 100, false).stands_out(), "within the error");
+        assert!(hot(9, 0, 9, false).stands_out(), "each access was seen");
+        assert!(hot(682, 0, 0, false).stands_out(), "it was made again of late");
+        assert!(hot(1561, 0, 0, true).stands_out(), "it is looked for in vain");
+    }
+
+    #[test]
+    fn an_anomaly_names_its_key_as_tables_do() {
+        let anomaly = |name: &[u8], text: &str| Anomaly {
+            text: text.as_bytes().to_vec(),
+            measure: "rate".into(),
+            name: name.to_vec(),
+            since_s: 0,
+            until_s: None,
+        };
+        assert_eq!(anomaly(b"", "rate  9/s, normal 1/s").sentence(), "rate (empty) 9/s, normal 1/s");
+        assert_eq!(anomaly(b" ", "rate   9/s").sentence(), "rate \" \" 9/s");
+        assert_eq!(anomaly("ü".as_bytes(), "rate \\xc3\\xbc 9/s").sentence(), "rate ü 9/s");
+        assert_eq!(anomaly(b"", "rate shard 2 9/s").sentence(), "rate shard 2 9/s");
+    }
 
     #[test]
     fn moments_are_read_as_they_are_written() {

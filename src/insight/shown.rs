@@ -1,8 +1,25 @@
 //! Names and numbers as people read them.
 
-/// A name that clients have made up, so that each character of it can be seen: what is no text, control characters, and
-/// those that change the direction of the text or have no width, are shown as escapes.
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// How a name without any character is shown.
+const EMPTY: &str = "(empty)";
+
+/// A name that clients have made up, so that it can be seen where it begins and ends: as [`text`], in quotation marks
+/// where it begins or ends with a blank.
 pub fn name(bytes: &[u8]) -> String {
+    let shown = text(bytes);
+    match &*shown {
+        "" => EMPTY.to_owned(),
+        EMPTY => format!("\"{EMPTY}\""),
+        shown if shown.starts_with(' ') || shown.ends_with(' ') => format!("\"{shown}\""),
+        _ => shown,
+    }
+}
+
+/// A text with names in it that clients have made up, so that each character of it can be seen: what is no text, control
+/// characters, and those that change the direction of the text or have no width, are shown as escapes.
+pub fn text(bytes: &[u8]) -> String {
     let mut shown = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for char in chunk.valid().chars() {
@@ -16,16 +33,34 @@ pub fn name(bytes: &[u8]) -> String {
     shown
 }
 
-/// The same, with a `…` in its middle where it has more than `chars_max` characters.
-pub fn shortened(shown: &str, chars_max: usize) -> String {
-    let count = shown.chars().count();
-    if count <= chars_max {
+/// How many columns of a terminal a text takes: two for a character such as `日`.
+pub fn columns(shown: &str) -> usize {
+    shown.width()
+}
+
+/// The beginning of a text that takes at most so many columns.
+pub fn fitting(shown: &str, columns_max: usize) -> &str {
+    &shown[..bytes_fitting(shown.chars(), columns_max)]
+}
+
+/// The same text, with a `…` in its middle where it takes more than `columns_max` columns.
+pub fn shortened(shown: &str, columns_max: usize) -> String {
+    if columns(shown) <= columns_max {
         return shown.to_owned();
     }
-    let tail = chars_max / 3;
-    let begin: String = shown.chars().take(chars_max - tail - 1).collect();
-    let end: String = shown.chars().skip(count - tail).collect();
+    let tail = columns_max / 3;
+    let begin = fitting(shown, columns_max.saturating_sub(tail + 1));
+    let end = &shown[shown.len() - bytes_fitting(shown.chars().rev(), tail)..];
     format!("{begin}…{end}")
+}
+
+/// How many bytes the first of these characters have that together take at most so many columns.
+fn bytes_fitting(chars: impl Iterator<Item = char>, columns_max: usize) -> usize {
+    let fitting = chars.scan(0, |columns, char| {
+        *columns += char.width().unwrap_or(0);
+        (*columns <= columns_max).then(|| char.len_utf8())
+    });
+    fitting.sum()
 }
 
 /// A size, to three digits.
@@ -116,6 +151,23 @@ mod tests {
         assert_eq!(name("user:ß:\"'<b>".as_bytes()), "user:ß:\"'<b>");
         assert_eq!(name(b"a\nb\x1b[31m\xff\\"), "a\\nb\\u{1b}[31m\\xff\\\\");
         assert_eq!(name("a\u{202e}b\u{200b}".as_bytes()), "a\\u{202e}b\\u{200b}");
+    }
+
+    #[test]
+    fn a_name_without_a_visible_character_is_seen() {
+        assert_eq!(
+            [&b""[..], b" ", b"a ", b"a b", b"(empty)"].map(name),
+            ["(empty)", "\" \"", "\"a \"", "a b", "\"(empty)\""]
+        );
+    }
+
+    #[test]
+    fn what_is_wide_takes_two_columns() {
+        assert_eq!(["", "a", "日本", "🚀"].map(columns), [0, 1, 4, 2]);
+        assert_eq!(fitting("日本語", 5), "日本");
+        assert_eq!(shortened("日本語", 6), "日本語");
+        assert_eq!(shortened("日本語日本語", 9), "日本…語");
+        assert_eq!(shortened("日本", 1), "…");
     }
 
     #[test]

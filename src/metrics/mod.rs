@@ -73,6 +73,8 @@ pub struct Snapshots {
 pub struct Report {
     /// Bytes that a restart would read: the snapshot, and the log behind it.
     pub wal_size_bytes: u64,
+    /// Bytes of the log behind the snapshot.
+    pub log_size_bytes: u64,
     /// Changes in the log behind the snapshot.
     pub wal_entries: u64,
     /// Whether the log is long enough to be compacted, or is being compacted.
@@ -83,6 +85,10 @@ pub struct Report {
     pub outlook: Option<Box<Outlook>>,
     /// Why the shard refuses writes, if it does; of several shards, one that does.
     pub wal_fault: Option<Arc<str>>,
+    /// What helps against that, so that writes are taken again.
+    pub wal_remedy: Option<&'static str>,
+    /// How many shards refuse writes.
+    pub refusing: u32,
     /// Why the shard's last snapshot was not written, if it was not; of several shards, one whose was not.
     pub snapshot_fault: Option<Arc<str>>,
     /// Whether a snapshot was asked for or is being written.
@@ -114,6 +120,7 @@ impl Report {
     /// Adds another worker's report.
     pub fn add(&mut self, other: &Report) {
         self.wal_size_bytes += other.wal_size_bytes;
+        self.log_size_bytes += other.log_size_bytes;
         self.wal_entries += other.wal_entries;
         self.needs_compaction |= other.needs_compaction;
         self.log_fill = self.log_fill.max(other.log_fill);
@@ -124,7 +131,9 @@ impl Report {
         }
         if self.wal_fault.is_none() {
             self.wal_fault.clone_from(&other.wal_fault);
+            self.wal_remedy = other.wal_remedy;
         }
+        self.refusing += other.refusing;
         if self.snapshot_fault.is_none() {
             self.snapshot_fault.clone_from(&other.snapshot_fault);
         }

@@ -239,7 +239,8 @@ impl<'a> Frame<'a> {
             Kind::Transaction { id, participants: [] } => write!(out, "leaves out transaction {id}")?,
             Kind::Transaction { id, participants } => write!(out, "transaction {id} of {participants:?}")?,
         }
-        writeln!(out, ", {} changes{}", record.entries, if counts { "" } else { ", does not count" })?;
+        let changes = if record.entries == 1 { "change" } else { "changes" };
+        writeln!(out, ", {} {changes}{}", record.entries, if counts { "" } else { ", does not count" })?;
         shard::decode(record.payload).try_for_each(|change| print_change(change, out))
     }
 

@@ -325,7 +325,7 @@ fn a_flipped_bit_in_a_synced_frame_loses_that_frame() {
     let texts = ["shard 0: sound\n", "shard 1: DAMAGED", "kvlite repair", "1 of 2 shards", "lost: frame "];
     let text = expect(&directory, &texts, &filled_state(1, &[40]));
     assert!(text.contains("shard 0: kept 90 keys, lost nothing\nshard 1: kept 89 keys\n"), "{text}");
-    assert!(text.contains("of the log, 1 changes: ") && text.contains(path.to_str().unwrap()), "{text}");
+    assert!(text.contains("of the log, 1 change: ") && text.contains(path.to_str().unwrap()), "{text}");
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn a_damaged_snapshot_keeps_its_good_frames() {
     let directory = Directory::filled();
     directory.damage(0, ".snapshot", &needle(5));
     let text = expect(&directory, &["a whole snapshot", "shard 1: sound"], &filled_state(0, &[5]));
-    assert!(text.contains("of the snapshot, 1 changes"), "{text}");
+    assert!(text.contains("of the snapshot, 1 change:"), "{text}");
 }
 
 #[test]
@@ -789,16 +789,16 @@ shard 0 snapshot frame 1 begun at 6143, 0 changes
 shard 0 snapshot frame 2 batch, 2 changes
   put a \"1\"
   put b \"\\xff\\n\" deadline_ms 4002766905344
-shard 0 log frame 4 transaction 7169 of [0, 1], 1 changes
+shard 0 log frame 4 transaction 7169 of [0, 1], 1 change
   splice a 1 \"23\"
 shard 0 log frame 5 batch, 2 changes
   put b \"\\xff\\n\" deadline_ms 4002766905344
   remove c
-shard 0 log frame 6 batch, 1 changes
+shard 0 log frame 6 batch, 1 change
   clear
-shard 1 log frame 1 transaction 7169 of [0, 1], 1 changes
+shard 1 log frame 1 transaction 7169 of [0, 1], 1 change
   put b \"\\xff\\n\" deadline_ms 4002766905344
-shard 1 log frame 2 batch, 1 changes
+shard 1 log frame 2 batch, 1 change
   remove c
 ";
     assert_eq!(dump, expected);

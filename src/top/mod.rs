@@ -238,7 +238,12 @@ fn known(asker: &mut Asker, address: &Address) -> Result<Box<Known>, Trouble> {
         })?;
     let figures = info.as_str().and_then(Figures::read);
     let figures = figures.ok_or_else(|| Trouble::NoKvlite { address: address.clone() })?;
-    Ok(Box::new(Known { figures, uses: Uses::ask(asker, HOT_KEYS, deadline).map_err(|why| why.to_string()) }))
+    let uses = Uses::ask(asker, HOT_KEYS, deadline).map_err(|why| match why {
+        Unanswered::Io(error) => error.to_string(),
+        // People need no code of an error.
+        Unanswered::Error(text) => text.strip_prefix("ERR ").unwrap_or(&text).to_owned(),
+    });
+    Ok(Box::new(Known { figures, uses }))
 }
 
 fn open(address: &Address) -> Result<Asker, Trouble> {

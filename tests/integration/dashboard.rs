@@ -91,7 +91,9 @@ fn names_that_clients_make_up_are_shown_and_nothing_else() {
     let (server, port) = start(1, &[]);
     let mut resp = server.resp();
     let long = "long:".to_owned() + &"x".repeat(5000);
-    let names: [&[u8]; 6] = [
+    let names: [&[u8]; 8] = [
+        b"",
+        b" ",
         b"<script>alert(1)</script>",
         b"\"><img src=x onerror=alert(1)>",
         b"'quoted'&amp;",
@@ -111,6 +113,8 @@ fn names_that_clients_make_up_are_shown_and_nothing_else() {
         "'quoted'&amp;amp;",
         "line\\nbreak\\u{1b}[31m",
         "invalid\\xff\\xfe",
+        "<code>(empty)</code>",
+        "<code>&quot; &quot;</code>",
     ] {
         assert!(page.contains(part), "{part} is missing:\n{page}");
     }
@@ -190,6 +194,9 @@ fn a_server_that_refuses_writes_says_why_on_top() {
     assert!(is_told, "the reason is never shown:\n{page}");
     let (banner, rest) = page.split_once("<dl class=\"tiles\">").unwrap();
     assert!(banner.contains("degraded") && banner.contains("shard 0: cannot allocate "), "{banner}");
+    for part in ["Writes are refused on 1 of 1 shard:", "; raise the limit of the size of files (ulimit -f"] {
+        assert!(banner.contains(part), "{part} is missing: {banner}");
+    }
     assert!(rest.contains("<dd>refused</dd>"), "{rest}");
 }
 

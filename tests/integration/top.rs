@@ -32,7 +32,10 @@ fn one_page_shows_the_server_its_keys_and_its_commands() {
     let server = Server::start(2, &[]);
     let mut resp = server.resp();
     resp.ask_bytes::<&[u8]>(&[b"SET", b"evil\n\x1b[2J\xff", b"value"]);
+    let wide = "日本語🚀".repeat(10);
     for _ in 0..50 {
+        resp.ask_bytes::<&[u8]>(&[b"SET", wide.as_bytes(), b"value"]);
+        resp.ask_bytes::<&[u8]>(&[b"SET", b"", b"value"]);
         resp.ask("GET user:1:profile");
         resp.ask("SET user:2:profile value");
     }
@@ -44,6 +47,7 @@ fn one_page_shows_the_server_its_keys_and_its_commands() {
         "user:2:profile",
         "user:*",
         "evil\\n\\u{1b}[2J\\xff",
+        "(empty)",
         "GET",
         "Anomalies",
         "ops/s",
@@ -51,6 +55,10 @@ fn one_page_shows_the_server_its_keys_and_its_commands() {
         assert!(page.contains(part), "{part} is missing:\n{page}");
     }
     assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
+    let row = page.lines().find(|line| line.starts_with("日本語🚀日本"));
+    let recent = row.and_then(|row| row.split_whitespace().nth(1)?.parse::<u32>().ok());
+    // Of 50, some fade while the test runs.
+    assert!(recent.is_some_and(|recent| (10..=50).contains(&recent)), "{page}");
     assert!(page.chars().all(|char| char == '\n' || !char.is_control()), "{page}");
 }
 
@@ -59,7 +67,8 @@ fn without_analytics_there_is_the_rest() {
     let (server, _) = start(1, &["--enable-analytics=false"]);
     server.resp().ask("SET key value");
     let page = top_of(&server);
-    assert!(page.contains("analytics not enabled") && page.contains("SET"), "{page}");
+    assert!(page.contains("SET") && !page.contains("ERR"), "{page}");
+    assert_eq!(page.matches("analytics not enabled").count(), 1, "{page}");
 }
 
 #[test]

@@ -743,6 +743,7 @@ impl fmt::Display for Loss {
                     None => write!(f, "all from frame {first_seq} of the {of} on")?,
                 }
                 match entries {
+                    Some(1) => write!(f, ", 1 change")?,
                     Some(entries) => write!(f, ", {entries} changes")?,
                     None => write!(f, ", an unknown number of changes")?,
                 }

@@ -597,10 +597,13 @@ impl ShardRuntime {
         let (syncs, sync_failures) = journal.syncs();
         Report {
             wal_size_bytes: log.size_bytes() + log.snapshot().map_or(0, |snapshot| snapshot.bytes),
+            log_size_bytes: log.size_bytes(),
             wal_entries: log.entries(),
             needs_compaction: self.snapshotter.is_compacting() || log_fill > 1.0,
             log_fill,
             wal_fault: journal.fault().map(of_shard),
+            wal_remedy: journal.fault_remedy(),
+            refusing: journal.fault().is_some().into(),
             snapshot_fault: self.snapshotter.failure().map(of_shard),
             compacting: self.snapshotter.is_compacting(),
             saved_s,
