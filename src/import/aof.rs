@@ -10,6 +10,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use shard::Span;
+use shard::command::find;
 
 use super::input::{Damage, Fault, Input};
 use crate::protocol::{BULK_BYTES_MAX, ELEMENTS_MAX, REQUEST_BYTES_MAX};
@@ -35,7 +36,7 @@ impl Command {
         self.words.get(index).map_or(b"", |span| span.of(&self.buffer))
     }
 
-    /// Whether it has this name, and how many arguments.
+    /// Whether it has this name.
     pub fn is(&self, name: &str) -> bool {
         self.word(0).eq_ignore_ascii_case(name.as_bytes())
     }
@@ -43,6 +44,32 @@ impl Command {
     /// The name in capitals, and as text whatever it holds.
     pub fn name(&self) -> String {
         self.word(0).to_ascii_uppercase().escape_ascii().to_string()
+    }
+
+    /// The keys that it may change. Of a command that is not known those are told by what Redis' commands have in
+    /// common: the first argument is the key, with few exceptions.
+    pub fn keys(&self) -> Vec<&[u8]> {
+        let words = || (1..self.words.len()).map(|index| self.word(index));
+        let name = self.word(0).to_ascii_uppercase();
+        if let Some(command) = find(&name) {
+            let (range, step) = command.keys.range(self.words.len().saturating_sub(1));
+            return range.step_by(step).map(|index| self.word(index + 1)).collect();
+        }
+        let counted = |index| shard::parse_integer(self.word(index)).and_then(|n| usize::try_from(n).ok());
+        match &name[..] {
+            b"EVAL" | b"EVALSHA" | b"FCALL" => words().skip(2).take(counted(2).unwrap_or(0)).collect(),
+            b"MSETEX" => words().skip(1).step_by(2).take(counted(1).unwrap_or(0)).collect(),
+            b"FUNCTION" | b"SCRIPT" | b"PUBLISH" | b"SPUBLISH" => Vec::new(),
+            b"BITOP" | b"XGROUP" => words().skip(1).take(1).collect(),
+            b"SMOVE" | b"RPOPLPUSH" | b"BRPOPLPUSH" | b"LMOVE" | b"BLMOVE" => words().take(2).collect(),
+            b"SORT" | b"GEORADIUS" | b"GEORADIUSBYMEMBER" => {
+                let stores = |word: &&[u8]| {
+                    word.eq_ignore_ascii_case(b"STORE") || word.eq_ignore_ascii_case(b"STOREDIST")
+                };
+                words().skip_while(|word| !stores(word)).skip(1).take(1).collect()
+            }
+            _ => words().take(1).collect(),
+        }
     }
 
     /// Reads the next command; `false` at the end of the file.

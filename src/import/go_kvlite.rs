@@ -160,7 +160,9 @@ fn entries<E>(
         return data.into_iter().try_for_each(|(key, value)| on_entry(entry(key, value)));
     }
     let is_dumped = |name: &str| object.contains_key(name) || object.contains_key(&format!("{name}_base64"));
-    if is_dumped("key") && is_dumped("value") {
+    // `kvlite dump` writes all three, and a deadline is never a string: a plain object may well have such keys.
+    let has_deadline = matches!(object.get("deadline_ms"), Some(Value::Number(_) | Value::Null));
+    if has_deadline && object.len() == 3 && is_dumped("key") && is_dumped("value") {
         return on_entry(dumped(Value::Object(object.into_iter().collect())));
     }
     object.into_iter().try_for_each(|(key, value)| on_entry(entry(key, value)))
@@ -323,7 +325,12 @@ mod tests {
         let unclear = r#"{"a": {"value": "2", "ttl": 7}}"#;
         assert!(matches!(json(unclear).unwrap()[..], [Entry::Invalid(_)]));
         assert!(matches!(json(r#"{"a": 1}"#).unwrap()[..], [Entry::Invalid(_)]));
-        assert!(matches!(json(r#"{"key": "a", "value": 1}"#).unwrap()[..], [Entry::Invalid(_)]));
+        let plain = r#"{"key": "x", "value": "y"}"#;
+        assert_eq!(json(plain).unwrap(), [key("key", b"x", None), key("value", b"y", None)]);
+        let plain = r#"{"key": "x", "value": "y", "deadline_ms": "7"}"#;
+        assert_eq!(json(plain).unwrap().len(), 3);
+        let no_record = r#"{"key": "a", "value": 1, "deadline_ms": null}"#;
+        assert!(matches!(json(no_record).unwrap()[..], [Entry::Invalid(_)]));
     }
 
     #[test]

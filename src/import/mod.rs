@@ -33,7 +33,7 @@ use crate::recovery;
 
 use go_kvlite::{Change, Entry};
 use input::{Damage, Input};
-use keyspace::{Keyspace, Outcome};
+use keyspace::{Databases, Keyspace, Outcome};
 use rdb::{Item, Value};
 use report::{LeftOut, Report};
 use target::{Address, Directory, Server, Target};
@@ -216,15 +216,11 @@ fn import(
             import.stream(path, &mut target, report)?;
         }
         _ => {
-            let keyspace = import.gather(&sources, report)?;
+            let databases = import.gather(&sources, report)?;
             progress.say("importing");
-            keyspace.each(|key, value, deadline_ms| {
-                if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= import.now_ms) {
-                    report.expired += 1;
-                    return Ok(());
-                }
-                target.put(key, value, deadline_ms, report)
-            })?;
+            for (db, keyspace) in databases.all() {
+                import.hand_on(db, keyspace, &mut target, report)?;
+            }
         }
     }
     target.finish(report)
@@ -278,7 +274,7 @@ impl Import<'_> {
             if items.is_multiple_of(PROGRESS_ITEMS) {
                 self.progress.at_byte(offset);
             }
-            match self.string(item, self.now_ms, report) {
+            match self.string(item, report) {
                 Some((key, value, deadline_ms)) => Ok(target.put(&key, &value, deadline_ms, report)?),
                 None => Ok(()),
             }
@@ -294,12 +290,7 @@ impl Import<'_> {
     }
 
     /// The key, value and deadline of an item that is to be taken.
-    fn string(
-        &self,
-        item: Item,
-        now_ms: u64,
-        report: &mut Report<'_>,
-    ) -> Option<(Vec<u8>, Vec<u8>, Option<u64>)> {
+    fn string(&self, item: Item, report: &mut Report<'_>) -> Option<(Vec<u8>, Vec<u8>, Option<u64>)> {
         let Item::Key { db, name, deadline_ms, value } = item else {
             report.leave_out(LeftOut::Functions, String::new);
             return None;
@@ -309,7 +300,7 @@ impl Import<'_> {
             report.leave_out(LeftOut::Database(db), shown);
             return None;
         }
-        if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms) {
+        if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= self.now_ms) {
             report.expired += 1;
             return None;
         }
@@ -322,34 +313,56 @@ impl Import<'_> {
         }
     }
 
+    /// Hands on the keys that were put together of a database, if it is the one that is to be taken.
+    fn hand_on(
+        &self,
+        db: u64,
+        keyspace: &Keyspace,
+        target: &mut Target,
+        report: &mut Report<'_>,
+    ) -> Result<(), Failure> {
+        keyspace.each(|key, value, deadline_ms| {
+            let shown = || key.escape_ascii().to_string();
+            if db != self.own.db {
+                report.leave_out(LeftOut::Database(db), shown);
+                return Ok(());
+            }
+            if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= self.now_ms) {
+                report.expired += 1;
+                return Ok(());
+            }
+            match keyspace.reason(key) {
+                None => target.put(key, value, deadline_ms, report)?,
+                Some(Some(as_what)) => report.leave_out(as_what.clone(), shown),
+                Some(None) => {}
+            }
+            Ok(())
+        })
+    }
+
     /// Reads files that tell of changes, one after the other.
-    fn gather(&self, sources: &[Source], report: &mut Report<'_>) -> Result<Keyspace, Failure> {
-        let mut keyspace = Keyspace::new(self.now_ms);
+    fn gather(&self, sources: &[Source], report: &mut Report<'_>) -> Result<Databases, Failure> {
+        let mut databases = Databases::new(self.now_ms);
         for (index, Source { path, format }) in sources.iter().enumerate() {
             let mut input = self.open(path, "reading")?;
             let read = match format {
-                Format::GoLog => self.gather_log(&mut input, &mut keyspace, report),
-                Format::Json => self.gather_json(&mut input, &mut keyspace, report),
+                Format::GoLog => self.gather_log(&mut input, databases.of(self.own.db), report),
+                Format::Json => self.gather_json(&mut input, databases.of(self.own.db), report),
                 Format::Redis | Format::Auto => {
                     let is_last = index + 1 == sources.len();
-                    self.gather_redis(path, &mut input, is_last, &mut keyspace, report)
+                    self.gather_redis(path, &mut input, is_last, &mut databases, report)
                 }
             };
             if let Err(damage) = read {
                 if !self.own.salvage {
-                    let mut keys = 0;
-                    let counted = keyspace.each(|_, _, _| {
-                        keys += 1;
-                        Ok::<_, Failure>(())
-                    });
-                    counted?;
+                    let keys = databases.of(self.own.db).count();
                     return Err(Failure::Damaged { path: path.clone(), damage, keys });
                 }
                 report.fail_to_read(LeftOut::Rest, &format!("{}, {damage}", path.display()));
                 break;
             }
         }
-        Ok(keyspace)
+        Ok(databases)
     }
 
     fn gather_log<R: Read>(
@@ -408,26 +421,33 @@ impl Import<'_> {
         path: &Path,
         input: &mut Input<R>,
         may_be_cut: bool,
-        keyspace: &mut Keyspace,
+        databases: &mut Databases,
         report: &mut Report<'_>,
     ) -> Result<(), Damage> {
         if matches!(input.peek()?, Some(b'R' | b'V')) {
             rdb::read(input, |item, offset| {
                 self.progress.at_byte(offset);
                 // What has expired since may have been changed once more.
-                if let Some((key, value, deadline_ms)) = self.string(item, 0, report) {
-                    keyspace.put(&key, &value, deadline_ms);
+                match item {
+                    Item::Functions => report.leave_out(LeftOut::Functions, String::new),
+                    Item::Key { db, name, deadline_ms, value: Value::String(value) } => {
+                        databases.of(db).put(&name, &value, deadline_ms);
+                    }
+                    Item::Key { db, name, deadline_ms, value: Value::Other(kind) } => {
+                        databases.of(db).put(&name, b"", deadline_ms);
+                        databases.of(db).leave_out(&name, Some(LeftOut::Type(kind)));
+                    }
                 }
                 Ok::<_, Damage>(())
             })?;
         }
-        let mut replay = Replay { wanted_db: self.own.db, db: 0, transaction: None };
+        let mut replay = Replay { db: 0, transaction: None };
         let mut command = aof::Command::default();
         let mut commands = 0_u64;
         let read = loop {
             match command.read(input) {
                 Ok(false) => break Ok(()),
-                Ok(true) => replay.take(&command, keyspace, report),
+                Ok(true) => replay.take(&command, databases, report),
                 Err(damage) => break Err(damage),
             }
             commands += 1;
@@ -451,46 +471,82 @@ impl Import<'_> {
 
 /// The commands of an append-only file, in their order.
 struct Replay {
-    wanted_db: u64,
+    /// The database that is selected.
     db: u64,
     /// Since a `MULTI`: what counts only once its `EXEC` is there.
     transaction: Option<Vec<aof::Command>>,
 }
 
 impl Replay {
-    fn take(&mut self, command: &aof::Command, keyspace: &mut Keyspace, report: &mut Report<'_>) {
+    fn take(&mut self, command: &aof::Command, databases: &mut Databases, report: &mut Report<'_>) {
         if command.is("MULTI") {
             self.transaction = Some(Vec::new());
         } else if command.is("EXEC") {
             let commands = self.transaction.take().unwrap_or_default();
-            commands.iter().for_each(|command| self.run(command, keyspace, report));
+            commands.iter().for_each(|command| self.run(command, databases, report));
         } else if let Some(commands) = &mut self.transaction {
             commands.push(command.clone());
         } else {
-            self.run(command, keyspace, report);
+            self.run(command, databases, report);
         }
     }
 
-    fn run(&mut self, command: &aof::Command, keyspace: &mut Keyspace, report: &mut Report<'_>) {
-        if command.is("SELECT") {
-            let db = shard::parse_integer(command.word(1)).and_then(|db| u64::try_from(db).ok());
-            // A number that is none names a database that is not taken.
-            self.db = db.unwrap_or(u64::MAX);
-        } else if command.is("FLUSHALL") {
-            keyspace.clear(); // Of every database.
-        } else if self.db != self.wanted_db {
-            report.leave_out(LeftOut::Database(self.db), || command.name());
-        } else {
-            let shown = || format!("{} {}", command.name(), command.word(1).escape_ascii());
-            match keyspace.run(&command.buffer, &command.words) {
-                Outcome::Done => {}
-                Outcome::Unknown => report.leave_out(LeftOut::Command(command.name()), shown),
-                Outcome::Refused(error) => {
-                    let why = format!("{}: {error}", shown());
-                    report.fail_to_read(LeftOut::Refused(command.name()), &why);
-                }
+    /// Runs a command, by itself where it is about several databases or names: Redis has written down what it has done, so
+    /// no condition of it has to be looked at.
+    fn run(&mut self, command: &aof::Command, databases: &mut Databases, report: &mut Report<'_>) {
+        let key = (self.db, command.word(1));
+        match (&*command.name(), command.words.len()) {
+            ("SELECT", 2) => self.db = database(command.word(1)),
+            ("FLUSHALL", _) => databases.clear(),
+            ("SWAPDB", 3) => databases.swap(database(command.word(1)), database(command.word(2))),
+            ("MOVE", 3) => transfer(command, databases, key, (database(command.word(2)), key.1)),
+            ("RENAME" | "RENAMENX", 3) => transfer(command, databases, key, (self.db, command.word(2))),
+            ("COPY", 3..) => {
+                let named =
+                    (3..command.words.len()).find(|index| command.word(*index).eq_ignore_ascii_case(b"DB"));
+                let db = named.map_or(self.db, |index| database(command.word(index + 1)));
+                transfer(command, databases, key, (db, command.word(2)));
             }
+            _ => self.run_in_database(command, databases.of(self.db), report),
         }
+    }
+
+    fn run_in_database(&self, command: &aof::Command, keyspace: &mut Keyspace, report: &mut Report<'_>) {
+        let keys = command.keys();
+        let as_what = match keyspace.run(&command.buffer, &command.words) {
+            Outcome::Done => return,
+            // The keys are told of when it is clear which of them are left.
+            Outcome::Unknown if !keys.is_empty() => Some(LeftOut::Command(command.name())),
+            Outcome::Unknown => {
+                let shown = || command.word(1).escape_ascii().to_string();
+                return report.leave_out(LeftOut::Command(command.name()), shown);
+            }
+            Outcome::Refused(error) => {
+                let shown: Vec<String> = keys.iter().map(|key| key.escape_ascii().to_string()).collect();
+                let why = format!("{} of {}: {error}", command.name(), shown.join(" "));
+                report.fail_to_read(LeftOut::Refused(command.name()), &why);
+                None
+            }
+        };
+        keys.into_iter().for_each(|key| keyspace.leave_out(key, as_what.clone()));
+    }
+}
+
+/// A number that is none names a database that is not taken.
+fn database(number: &[u8]) -> u64 {
+    shard::parse_integer(number).and_then(|db| u64::try_from(db).ok()).unwrap_or(u64::MAX)
+}
+
+/// Runs a `COPY`, or a command that leaves nothing at the first of two keys, each with the number of its database.
+fn transfer(command: &aof::Command, databases: &mut Databases, from: (u64, &[u8]), to: (u64, &[u8])) {
+    if from == to {
+        return;
+    }
+    if !databases.copy(from, to) {
+        // A command that is not known made the key: what it holds is not known either.
+        databases.of(to.0).leave_out(to.1, Some(LeftOut::Command(command.name())));
+    } else if !command.is("COPY") {
+        databases.of(from.0).remove(from.1);
     }
 }
 

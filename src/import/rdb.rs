@@ -23,7 +23,7 @@ use std::io::Read;
 use super::input::{Damage, Fault, Input};
 use super::lzf;
 
-/// What the files of other programs than Redis begin with.
+/// What the files of Redis and of Valkey begin with.
 pub const MAGICS: [&[u8]; 2] = [b"REDIS", b"VALKEY"];
 
 /// Files of older versions end without a sum.

@@ -19,7 +19,7 @@ pub enum LeftOut {
     Functions,
     /// A key of a database other than the one that is imported.
     Database(u64),
-    /// A command of an append-only file that is not known here.
+    /// A key that was changed by a command that is not known here, or such a command that names no key.
     Command(String),
     /// A command that is known and could not be run.
     Refused(String),
@@ -114,7 +114,7 @@ impl LeftOut {
             LeftOut::Type(Type::Stream) => counted(count, "stream", "streams"),
             LeftOut::Functions => counted(count, "function library", "function libraries"),
             LeftOut::Database(db) => {
-                let what = counted(count, "key or command", "keys and commands");
+                let what = counted(count, "key", "keys");
                 format!("{what} of database {db} (--db {db} takes them)")
             }
             LeftOut::Command(name) => format!("{} {name}", digits(count)),
