@@ -81,7 +81,7 @@ impl Command {
         self.words.clear();
         while input.peek()? == Some(b'#') {
             let mut comment = Vec::new();
-            input.line(&mut comment)?;
+            input.line(&mut comment, LINE_BYTES_MAX)?;
         }
         if input.peek()?.is_none() {
             return Ok(false);
@@ -144,8 +144,17 @@ fn number<R: Read>(
     number.filter(|number| *number <= max).ok_or(invalid)
 }
 
-/// The files that a manifest names, in the order in which they are read; a line that says nothing known is an error.
-pub fn manifest_files(manifest: &Path, text: &str) -> Result<Vec<PathBuf>, String> {
+/// The files that a manifest names, in the order in which they are read.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// What was there when the first of the others began.
+    pub base: Option<PathBuf>,
+    /// The commands since then.
+    pub increments: Vec<PathBuf>,
+}
+
+/// What a manifest says; a line that says nothing known is an error, and so is none at all.
+pub fn manifest_files(manifest: &Path, text: &str) -> Result<Files, String> {
     let (mut base, mut increments) = (None, Vec::new());
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let unclear = || format!("the line {line:?} is not understood");
@@ -161,8 +170,11 @@ pub fn manifest_files(manifest: &Path, text: &str) -> Result<Vec<PathBuf>, Strin
             _ => return Err(unclear()),
         }
     }
+    if base.is_none() && increments.is_empty() {
+        return Err("it names no file".to_owned());
+    }
     increments.sort();
-    Ok(base.into_iter().chain(increments.into_iter().map(|(_, path)| path)).collect())
+    Ok(Files { base, increments: increments.into_iter().map(|(_, path)| path).collect() })
 }
 
 #[cfg(test)]
@@ -228,7 +240,9 @@ mod tests {
         let text = "file a.2.base.rdb seq 2 type b\nfile a.3.incr.aof seq 3 type i\n\
             file a.1.base.rdb seq 1 type h\nfile a.2.incr.aof seq 2 type i startoffset 0\n";
         let files = manifest_files(Path::new("/d/a.manifest"), text).unwrap();
-        assert_eq!(files, ["/d/a.2.base.rdb", "/d/a.2.incr.aof", "/d/a.3.incr.aof"].map(PathBuf::from));
+        assert_eq!(files.base, Some("/d/a.2.base.rdb".into()));
+        assert_eq!(files.increments, ["/d/a.2.incr.aof", "/d/a.3.incr.aof"].map(PathBuf::from));
+        assert!(manifest_files(Path::new("m"), "").is_err());
         assert!(manifest_files(Path::new("m"), "file a seq 1 type z\n").is_err());
         assert!(manifest_files(Path::new("m"), "nonsense\n").is_err());
     }

@@ -28,15 +28,16 @@ use clap::{Args, FromArgMatches, ValueEnum};
 use crate::clock::wall_clock_us;
 use crate::config::{Config, HELP_COLUMNS, usable_cpus};
 use crate::failure;
+use crate::insight::ask::Address;
 use crate::progress::Progress;
 use crate::recovery;
 
 use go_kvlite::{Change, Entry};
-use input::{Damage, Input};
+use input::{Damage, Fault, Input};
 use keyspace::{Databases, Keyspace, Outcome};
 use rdb::{Item, Value};
 use report::{LeftOut, Report};
-use target::{Address, Directory, Server, Target};
+use target::{Directory, Server, Target};
 
 /// The options of the server that say where it listens for the Redis protocol, by the names of their fields.
 const ADDRESS: [&str; 3] = ["host", "resp_port", "unix_socket"];
@@ -107,6 +108,8 @@ enum Format {
 struct Source {
     path: PathBuf,
     format: Format,
+    /// Whether one without changes has no bytes either.
+    may_be_empty: bool,
 }
 
 /// Why nothing more could be imported.
@@ -114,6 +117,10 @@ struct Source {
 enum Failure {
     /// The file cannot be opened, or the target not be looked at.
     Open { path: PathBuf, error: io::Error },
+    /// It is neither a file nor a directory.
+    NoFile { path: PathBuf },
+    /// It is empty, as no file is that is whole.
+    Empty { path: PathBuf },
     /// It begins as no file that is known.
     NotKnown { path: PathBuf },
     /// A directory in which no file that is known lies.
@@ -124,6 +131,8 @@ enum Failure {
     Damaged { path: PathBuf, damage: Damage, keys: u64 },
     /// No server answers.
     Connect { address: Address, error: io::Error },
+    /// Something else answers.
+    NoKvlite { address: Address },
     /// The server does not answer any more.
     Lost { address: Address, error: io::Error },
     /// The server answers with an error.
@@ -150,7 +159,7 @@ pub(crate) fn command() -> clap::Command {
         .max_term_width(HELP_COLUMNS)
         .after_help(
             "The keys go to the server that listens where one with the same variables and flags does: at \
-             --unix-socket if there is one, else at --resp-port. Keys that it has already stay as they are without \
+             --resp-port, else at --unix-socket. Keys that it has already stay as they are without \
              --replace. With --to no server is needed.\n\
              A directory is that of Redis' append-only files, or the data directory of the Go kvlite.\n\
              Exit status: 0 when everything was taken or had expired, 1 when something was not, 2 for a usage error, \
@@ -165,12 +174,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
     let own = Own::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let host = matches.get_one::<String>("host").expect("it has a default");
     let port = matches.get_one::<u16>("resp_port").copied().expect("it has a default");
-    let address = address(host, port, matches.get_one::<PathBuf>("unix_socket").cloned());
+    let address = Address::first(host, 0, port, matches.get_one::<PathBuf>("unix_socket").cloned());
     let progress = Progress::new();
     let mut report = Report::new(own.list, &progress);
     let imported = import(&own, address, &progress, &mut report);
     let summary = report.summary(own.dry_run);
-    let is_complete = report.is_complete();
+    let (is_complete, has_keys) = (report.is_complete(), report.imported > 0);
     drop(progress);
     match imported {
         Ok(()) => {
@@ -180,22 +189,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
         }
         Err(failure) => {
             let _ = writeln!(io::stderr(), "error: {failure}");
-            if failure.comes_after_keys() {
+            if has_keys {
                 let _ = writeln!(io::stderr(), "until then: {summary}");
             }
             EXIT_FAILED
         }
     }
-}
-
-fn address(host: &str, port: u16, unix_socket: Option<PathBuf>) -> Option<Address> {
-    let host = match host {
-        "0.0.0.0" => "127.0.0.1",
-        "::" => "::1",
-        host => host,
-    };
-    let tcp = || (port != 0).then(|| Address::Tcp { host: host.to_owned(), port });
-    unix_socket.map(Address::Unix).or_else(tcp)
 }
 
 fn import(
@@ -212,7 +211,7 @@ fn import(
     };
     let import = Import { own, progress, now_ms: wall_clock_us() / 1000 };
     match &sources[..] {
-        [Source { path, format: Format::Redis }] if import.is_rdb_alone(path)? => {
+        [Source { path, format: Format::Redis, .. }] if import.is_rdb_alone(path)? => {
             import.stream(path, &mut target, report)?;
         }
         _ => {
@@ -283,7 +282,7 @@ impl Import<'_> {
             Ok(()) => Ok(()),
             Err(Stop::Failure(failure)) => Err(failure),
             Err(Stop::Damage(damage)) => {
-                report.fail_to_read(LeftOut::Rest, &format!("{}, {damage}", path.display()));
+                report.fail_to_read(LeftOut::behind(&damage), &format!("{}, {damage}", path.display()));
                 Ok(())
             }
         }
@@ -306,6 +305,10 @@ impl Import<'_> {
         }
         match value {
             Value::String(value) => Some((name, value, deadline_ms)),
+            Value::TooLong => {
+                report.leave_out(LeftOut::TooLong, shown);
+                None
+            }
             Value::Other(kind) => {
                 report.leave_out(LeftOut::Type(kind), shown);
                 None
@@ -343,7 +346,7 @@ impl Import<'_> {
     /// Reads files that tell of changes, one after the other.
     fn gather(&self, sources: &[Source], report: &mut Report<'_>) -> Result<Databases, Failure> {
         let mut databases = Databases::new(self.now_ms);
-        for (index, Source { path, format }) in sources.iter().enumerate() {
+        for (index, Source { path, format, .. }) in sources.iter().enumerate() {
             let mut input = self.open(path, "reading")?;
             let read = match format {
                 Format::GoLog => self.gather_log(&mut input, databases.of(self.own.db), report),
@@ -358,7 +361,7 @@ impl Import<'_> {
                     let keys = databases.of(self.own.db).count();
                     return Err(Failure::Damaged { path: path.clone(), damage, keys });
                 }
-                report.fail_to_read(LeftOut::Rest, &format!("{}, {damage}", path.display()));
+                report.fail_to_read(LeftOut::behind(&damage), &format!("{}, {damage}", path.display()));
                 break;
             }
         }
@@ -372,7 +375,7 @@ impl Import<'_> {
         report: &mut Report<'_>,
     ) -> Result<(), Damage> {
         let (mut line, mut number) = (Vec::new(), 0_u64);
-        while let Some(is_whole) = input.line(&mut line)? {
+        while let Some(is_whole) = input.line(&mut line, go_kvlite::LINE_BYTES_MAX)? {
             number += 1;
             if number.is_multiple_of(PROGRESS_ITEMS) {
                 self.progress.at_byte(input.offset());
@@ -433,9 +436,14 @@ impl Import<'_> {
                     Item::Key { db, name, deadline_ms, value: Value::String(value) } => {
                         databases.of(db).put(&name, &value, deadline_ms);
                     }
-                    Item::Key { db, name, deadline_ms, value: Value::Other(kind) } => {
+                    Item::Key { db, name, deadline_ms, value } => {
+                        let as_what = if let Value::Other(kind) = value {
+                            LeftOut::Type(kind)
+                        } else {
+                            LeftOut::TooLong
+                        };
                         databases.of(db).put(&name, b"", deadline_ms);
-                        databases.of(db).leave_out(&name, Some(LeftOut::Type(kind)));
+                        databases.of(db).leave_out(&name, Some(as_what));
                     }
                 }
                 Ok::<_, Damage>(())
@@ -456,6 +464,9 @@ impl Import<'_> {
             }
         };
         if replay.transaction.is_some() {
+            if !may_be_cut && read.is_ok() {
+                return Err(input.damage(Fault::Invalid("a transaction ends here without its EXEC")));
+            }
             let why = format!("{}: a transaction whose EXEC is missing", path.display());
             report.fail_to_read(LeftOut::CutTransaction, &why);
         }
@@ -550,24 +561,44 @@ fn transfer(command: &aof::Command, databases: &mut Databases, from: (u64, &[u8]
     }
 }
 
-/// The files to be read, in their order.
+/// The files to be read, in their order. Each is looked at before any is opened, which would wait for a writer of a pipe.
 fn sources(path: &Path, format: Format) -> Result<Vec<Source>, Failure> {
-    let open = |error| Failure::Open { path: path.to_owned(), error };
-    if std::fs::metadata(path).map_err(open)?.is_dir() {
-        return directory_sources(path);
+    let metadata = metadata(path)?;
+    let sources = if metadata.is_dir() {
+        directory_sources(path)?
+    } else if !metadata.is_file() {
+        return Err(Failure::NoFile { path: path.to_owned() });
+    } else if path.to_string_lossy().ends_with(aof::MANIFEST_END) {
+        manifest_sources(path)?
+    } else {
+        let format = if format == Format::Auto { recognise(path)? } else { format };
+        vec![Source { path: path.to_owned(), format, may_be_empty: format == Format::GoLog }]
+    };
+    for Source { path, may_be_empty, .. } in &sources {
+        let metadata = self::metadata(path)?;
+        if !metadata.is_file() {
+            return Err(Failure::NoFile { path: path.clone() });
+        }
+        if metadata.len() == 0 && !may_be_empty {
+            return Err(Failure::Empty { path: path.clone() });
+        }
     }
-    if path.to_string_lossy().ends_with(aof::MANIFEST_END) {
-        return manifest_sources(path);
-    }
-    let format = if format == Format::Auto { recognise(path)? } else { format };
-    Ok(vec![Source { path: path.to_owned(), format }])
+    Ok(sources)
+}
+
+fn metadata(path: &Path) -> Result<std::fs::Metadata, Failure> {
+    std::fs::metadata(path).map_err(|error| Failure::Open { path: path.to_owned(), error })
 }
 
 fn directory_sources(path: &Path) -> Result<Vec<Source>, Failure> {
     // The log goes on where the snapshot ends.
     let files = recovery::GO_NAMES.into_iter().zip([Format::Json, Format::GoLog]);
-    let files = files.map(|(name, format)| Source { path: path.join(name), format });
-    let files: Vec<Source> = files.filter(|source| source.path.is_file()).collect();
+    let files = files.map(|(name, format)| Source {
+        path: path.join(name),
+        format,
+        may_be_empty: format == Format::GoLog,
+    });
+    let files: Vec<Source> = files.filter(|source| source.path.exists()).collect();
     if !files.is_empty() {
         return Ok(files);
     }
@@ -578,7 +609,8 @@ fn directory_sources(path: &Path) -> Result<Vec<Source>, Failure> {
     let mut manifests: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     manifests.retain(|path| path.to_string_lossy().ends_with(aof::MANIFEST_END));
     match &manifests[..] {
-        [manifest] => manifest_sources(manifest),
+        [manifest] if metadata(manifest)?.is_file() => manifest_sources(manifest),
+        [manifest] => Err(Failure::NoFile { path: manifest.clone() }),
         _ => Err(Failure::NothingThere { path: path.to_owned() }),
     }
 }
@@ -587,8 +619,11 @@ fn manifest_sources(path: &Path) -> Result<Vec<Source>, Failure> {
     let text =
         std::fs::read_to_string(path).map_err(|error| Failure::Open { path: path.to_owned(), error })?;
     let files = aof::manifest_files(path, &text);
-    let files = files.map_err(|why| Failure::Manifest { path: path.to_owned(), why })?;
-    Ok(files.into_iter().map(|path| Source { path, format: Format::Redis }).collect())
+    let aof::Files { base, increments } =
+        files.map_err(|why| Failure::Manifest { path: path.to_owned(), why })?;
+    let source = |path, may_be_empty| Source { path, format: Format::Redis, may_be_empty };
+    let base = base.map(|path| source(path, false));
+    Ok(base.into_iter().chain(increments.into_iter().map(|path| source(path, true))).collect())
 }
 
 /// The format of a file, by its first bytes. One that is empty holds no commands.
@@ -618,26 +653,18 @@ impl From<Failure> for Stop {
     }
 }
 
-impl Failure {
-    /// Whether keys may be at the target by then.
-    fn comes_after_keys(&self) -> bool {
-        matches!(self, Failure::Lost { .. } | Failure::Refused { .. })
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Address::Tcp { host, port } => write!(f, "{host}:{port} (--resp-port)"),
-            Address::Unix(path) => write!(f, "{} (--unix-socket)", path.display()),
-        }
-    }
-}
-
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Open { path, error } => write!(f, "cannot open {}: {error}", path.display()),
+            Failure::NoFile { path } => write!(
+                f,
+                "{} is no file, and what is imported is read more than once; write it to a file first",
+                path.display()
+            ),
+            Failure::Empty { path } => {
+                write!(f, "{} is empty, so it is not whole; nothing was imported", path.display())
+            }
             Failure::NotKnown { path } => write!(
                 f,
                 "{} begins as no file that is known: give an RDB file or an append-only file of Redis, or a log or a \
@@ -652,19 +679,30 @@ impl fmt::Display for Failure {
                 path.join("dump.rdb").display()
             ),
             Failure::Manifest { path, why } => write!(f, "{}: {why}", path.display()),
-            Failure::Damaged { path, damage, keys } => write!(
-                f,
-                "{} is damaged {damage}; nothing was imported. The {keys} keys before it can be read: --salvage \
-                 imports them",
-                path.display()
-            ),
+            Failure::Damaged { path, damage, keys } => {
+                write!(f, "{} is damaged {damage}; nothing was imported", path.display())?;
+                match keys {
+                    0 => Ok(()),
+                    1 => write!(f, ". One key before it can be read: --salvage imports it"),
+                    keys => write!(f, ". {keys} keys before it can be read: --salvage imports them"),
+                }
+            }
             Failure::Connect { address, error } => write!(
                 f,
                 "no server answers at {address}: {error}; start it, say where it listens, or write a new data \
                  directory by --to"
             ),
+            Failure::NoKvlite { address } => write!(
+                f,
+                "what answers at {address} is no kvlite that speaks the Redis protocol, and got no key; say where \
+                 kvlite does by --resp-port or --unix-socket. By default it is port 6379 as with Redis, unless that was \
+                 taken when it started: its log says so"
+            ),
+            Failure::Lost { address, error } if error.kind() == io::ErrorKind::TimedOut => {
+                write!(f, "the server at {address} does not answer in time; look at its log")
+            }
             Failure::Lost { address, error } => {
-                write!(f, "the server at {address} is gone, or does not answer: {error}")
+                write!(f, "the server at {address} is gone: {error}")
             }
             Failure::Refused { address, said } => {
                 write!(f, "the server at {address} takes no more keys, it answers: {said}")

@@ -169,7 +169,8 @@ fn lengths_that_no_file_has_take_neither_memory_nor_time() {
     for claim in claims {
         let bytes = [b"REDIS0011".as_slice(), claim].concat();
         let (items, damage) = read(&bytes);
-        assert!(items.is_empty() && damage.is_some(), "{}", claim.escape_ascii());
+        let passed_over = items.iter().all(|item| matches!(item, Item::Key { value: Value::TooLong, .. }));
+        assert!(passed_over && damage.is_some(), "{}", claim.escape_ascii());
     }
 }
 
@@ -198,8 +199,9 @@ fn what_is_damaged_is_not_imported_unless_what_is_left_is_asked_for() {
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     let told = rehearsed(&bytes, &[]).unwrap_err();
-    assert!(told.contains("at byte 20: the checksum is") && told.contains("The 2 keys"), "{told}");
-    let left = "would import 2 keys (0 with a TTL), 0 expired, not taken: what is behind the damage";
+    assert!(told.contains("at byte 20: the checksum is") && told.contains("2 keys before it"), "{told}");
+    let left = "would import 2 keys (0 with a TTL), 0 expired, not taken: nothing, but any key may be wrong: the \
+        checksum does not say where";
     assert_eq!(rehearsed(&bytes, &["--salvage"]).unwrap(), left);
     let told = rehearsed(b"*1\r\n$4\r\nPING\r\nnonsense", &[]).unwrap_err();
     assert!(told.contains("at byte 14"), "{told}");
@@ -240,7 +242,7 @@ fn replayed(lines: &str) -> (Vec<String>, String) {
     let mut report = Report::new(false, &progress);
     let own = own(file.path(), &["--dry-run"]);
     let import = Import { own: &own, progress: &progress, now_ms: NOW_MS };
-    let source = Source { path: file.path().to_owned(), format: Format::Redis };
+    let source = Source { path: file.path().to_owned(), format: Format::Redis, may_be_empty: true };
     let databases = import.gather(&[source], &mut report).ok().unwrap();
     let mut keys = Vec::new();
     for (db, keyspace) in databases.all() {
@@ -327,11 +329,71 @@ fn only_one_database_is_taken() {
 }
 
 #[test]
-fn the_server_is_looked_for_at_its_socket_and_else_at_its_port() {
-    let tcp = |host: &str| Some(Address::Tcp { host: host.to_owned(), port: 1 });
-    assert_eq!(address("0.0.0.0", 1, None), tcp("127.0.0.1"));
-    assert_eq!(address("::", 1, None), tcp("::1"));
-    assert_eq!(address("localhost", 0, None), None);
-    assert_eq!(address("localhost", 1, Some("/s".into())), Some(Address::Unix("/s".into())));
+fn an_empty_file_is_not_a_whole_one() {
+    for more in [&[][..], &["--format", "json"], &["--format", "redis"]] {
+        let told = rehearsed(b"", more).unwrap_err();
+        assert!(told.contains("is empty, so it is not whole"), "{told}");
+    }
+    assert!(rehearsed(b"\n", &["--format", "json"]).unwrap_err().contains("at byte 0"));
+    assert!(rehearsed(b"", &["--format", "go-log"]).unwrap().starts_with("would import 0 keys"));
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let refused = || sources(directory.path(), Format::Auto).unwrap_err().to_string();
+    std::fs::write(path("a.manifest"), "").unwrap();
+    assert!(refused().ends_with("a.manifest: it names no file"));
+    std::fs::write(path("a.manifest"), "file a.aof seq 1 type i\n").unwrap();
+    std::fs::write(path("a.aof"), "").unwrap();
+    assert_eq!(sources(directory.path(), Format::Auto).unwrap().len(), 1);
+    std::fs::write(path("a.manifest"), "file a.aof seq 1 type b\n").unwrap();
+    assert!(refused().contains("a.aof is empty"));
+    std::fs::write(path("kvlite.wal"), "").unwrap();
+    assert_eq!(sources(directory.path(), Format::Auto).unwrap().len(), 1);
+    std::fs::write(path("kvlite.snapshot"), "").unwrap();
+    assert!(refused().contains("kvlite.snapshot is empty"));
+}
+
+#[test]
+fn what_is_no_file_is_refused_before_it_is_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("kvlite.wal");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+    for path in [&pipe, directory.path(), Path::new("/dev/null")] {
+        let told = sources(path, Format::Auto).unwrap_err().to_string();
+        assert!(told.contains("is no file") && told.ends_with("write it to a file first"), "{told}");
+    }
+}
+
+#[test]
+fn only_the_last_file_may_end_in_a_transaction() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("a.manifest"), "file 1 seq 1 type i\nfile 2 seq 2 type i\n").unwrap();
+    let progress = Progress::new();
+    let own = own(directory.path(), &["--dry-run"]);
+    for (first, second, is_taken) in
+        [("SET a 1\nMULTI\nDEL a", "SET b 1", false), ("SET a 1", "MULTI\nDEL a", true)]
+    {
+        std::fs::write(path("1"), append_only(first)).unwrap();
+        std::fs::write(path("2"), append_only(second)).unwrap();
+        let mut report = Report::new(false, &progress);
+        let imported = import(&own, None, &progress, &mut report);
+        assert_eq!(imported.is_ok(), is_taken, "{imported:?}");
+        assert_eq!(report.imported, u64::from(is_taken));
+    }
+}
+
+#[test]
+fn a_string_that_is_too_long_is_passed_over_and_not_unpacked() {
+    // 600 MiB of zeros would be unpacked from it.
+    let bytes = rdb(&[b"\x00\x01a\xc3\x05\x80\x25\x80\x00\x00\x00a\xe0\x5b\x00\x00\x01b\x01c"]);
+    let said = "would import 1 key (0 with a TTL), 0 expired, not taken: 1 key that is too long";
+    assert_eq!(rehearsed(&bytes, &[]).unwrap(), said);
+    let behind = [&bytes[..], &append_only("RENAME a b")].concat();
+    assert_eq!(rehearsed(&behind, &[]).unwrap(), said.replace("1 key (", "0 keys ("));
+}
+
+#[test]
+fn the_options_are_those_of_the_server_and_its_own() {
     command().debug_assert();
 }
