@@ -4,8 +4,8 @@
 //! listens. It needs no other program, and says on standard error what to do where the answer is not a good one.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use std::{fmt, io, thread};
 use clap::{Args, FromArgMatches};
 
 use crate::config::{Config, HELP_COLUMNS, duration_within};
-use crate::insight::ask::connect;
+use crate::insight::ask::Address;
 use crate::protocol::GREETING;
 
 /// The options that say where a server listens, by the names of their fields.
@@ -36,17 +36,6 @@ struct Own {
     /// Print the server's answer as JSON
     #[arg(long)]
     json: bool,
-}
-
-/// Where a server is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Address {
-    /// The text protocol.
-    Text { host: String, port: u16 },
-    /// RESP over TCP.
-    Resp { host: String, port: u16 },
-    /// RESP over a Unix socket.
-    Unix(PathBuf),
 }
 
 /// Why a server is not well.
@@ -88,7 +77,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
     let number = |name| matches.get_one::<u16>(name).copied().expect("it has a default");
     let host = matches.get_one::<String>("host").expect("it has a default");
     let unix_socket = matches.get_one::<PathBuf>("unix_socket").cloned();
-    match ask(address(host, number("port"), number("resp_port"), unix_socket), own.timeout) {
+    match ask(Address::first(host, number("port"), number("resp_port"), unix_socket), own.timeout) {
         // Whether it can be written is another matter: the status tells it as well.
         Ok(health) if own.json => drop(writeln!(io::stdout(), "{health}")),
         Ok(health) => drop(writeln!(
@@ -105,21 +94,6 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
         }
     }
     0
-}
-
-/// Where a server with these options is asked.
-fn address(host: &str, port: u16, resp_port: u16, unix_socket: Option<PathBuf>) -> Option<Address> {
-    let host = match host {
-        "0.0.0.0" => "127.0.0.1",
-        "::" => "::1",
-        host => host,
-    }
-    .to_owned();
-    match (port, resp_port) {
-        (0, 0) => unix_socket.map(Address::Unix),
-        (0, port) => Some(Address::Resp { host, port }),
-        (port, _) => Some(Address::Text { host, port }),
-    }
 }
 
 /// The answer of a server that is healthy.
@@ -153,18 +127,13 @@ fn ask(address: Option<Address>, timeout: Duration) -> Result<serde_json::Value,
     }
 }
 
-/// What the server says to `HEALTH`, up to the end of the JSON. Another thread asks: not all that it waits for, such as a
-/// name or a Unix socket whose server is stopped, has a limit of its own.
+/// What the server says to `HEALTH`, up to the end of the JSON. Another thread asks: not all that it waits for, such as the
+/// addresses of a name, has a limit of its own.
 fn answer(address: Address, timeout: Duration) -> (Address, io::Result<String>) {
     let (sender, answered) = mpsc::channel();
     let asked = address.clone();
     thread::spawn(move || {
-        let answer = match &asked {
-            Address::Text { host, port } | Address::Resp { host, port } => {
-                connect(host, *port, Instant::now() + timeout).and_then(converse)
-            }
-            Address::Unix(path) => UnixStream::connect(path).and_then(converse),
-        };
+        let answer = asked.connect(Instant::now() + timeout).map(File::from).and_then(converse);
         let _ = sender.send(answer); // It may not be waited for any more.
     });
     let answer = answered.recv_timeout(timeout).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
@@ -202,16 +171,6 @@ fn converse(mut stream: impl Read + Write) -> io::Result<String> {
 fn is_error(answer: &[u8]) -> bool {
     let last = answer.strip_suffix(b"\n").and_then(|lines| lines.rsplit(|byte| *byte == b'\n').next());
     last.is_some_and(|line| line.starts_with(b"-"))
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Address::Text { host, port } => write!(f, "{host}:{port} (--port)"),
-            Address::Resp { host, port } => write!(f, "{host}:{port} (--resp-port)"),
-            Address::Unix(path) => write!(f, "{} (--unix-socket)", path.display()),
-        }
-    }
 }
 
 impl fmt::Display for Trouble {
@@ -260,19 +219,6 @@ impl fmt::Display for Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_first_protocol_that_is_on_is_asked_on_this_machine() {
-        let text = |host: &str| Some(Address::Text { host: host.to_owned(), port: 1 });
-        assert_eq!(address("localhost", 1, 2, None), text("localhost"));
-        assert_eq!(address("0.0.0.0", 1, 2, None), text("127.0.0.1"));
-        assert_eq!(address("::", 1, 2, None), text("::1"));
-        let path = PathBuf::from("/run/kvlite.sock");
-        let resp = Address::Resp { host: "::1".to_owned(), port: 2 };
-        assert_eq!(address("::1", 0, 2, Some(path.clone())), Some(resp));
-        assert_eq!(address("localhost", 0, 0, Some(path.clone())), Some(Address::Unix(path)));
-        assert_eq!(address("localhost", 0, 0, None), None);
-    }
 
     #[test]
     fn the_options_are_those_of_the_server_and_its_own() {

@@ -220,6 +220,14 @@ impl Shard {
         })
     }
 
+    /// The value and the deadline of a key at `now_ms`. Counts nothing.
+    pub fn peek(&self, key: &[u8], now_ms: u64) -> Option<(&[u8], Option<u64>)> {
+        let found = self.parts.keyspace.find(self.parts.keyspace.probe(key))?;
+        let entry = self.parts.keyspace.entry(found);
+        let is_due = entry.deadline_ms().is_some_and(|deadline_ms| self.parts.due_ms(deadline_ms) <= now_ms);
+        (!is_due).then(|| (entry.value(), entry.deadline_ms()))
+    }
+
     /// Goes on with a walk, and shows the keys that match its pattern: visits about `keys_max` of them, or fewer where
     /// the steps, of a nanosecond or two each, are used up before. Returns how many. A walk that [is not
     /// decided](Scan::is_decided) has to be gone on with, if only with a `keys_max` of 0.

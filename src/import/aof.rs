@@ -10,6 +10,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use shard::Span;
+use shard::command::find;
 
 use super::input::{Damage, Fault, Input};
 use crate::protocol::{BULK_BYTES_MAX, ELEMENTS_MAX, REQUEST_BYTES_MAX};
@@ -35,7 +36,7 @@ impl Command {
         self.words.get(index).map_or(b"", |span| span.of(&self.buffer))
     }
 
-    /// Whether it has this name, and how many arguments.
+    /// Whether it has this name.
     pub fn is(&self, name: &str) -> bool {
         self.word(0).eq_ignore_ascii_case(name.as_bytes())
     }
@@ -43,6 +44,32 @@ impl Command {
     /// The name in capitals, and as text whatever it holds.
     pub fn name(&self) -> String {
         self.word(0).to_ascii_uppercase().escape_ascii().to_string()
+    }
+
+    /// The keys that it may change. Of a command that is not known those are told by what Redis' commands have in
+    /// common: the first argument is the key, with few exceptions.
+    pub fn keys(&self) -> Vec<&[u8]> {
+        let words = || (1..self.words.len()).map(|index| self.word(index));
+        let name = self.word(0).to_ascii_uppercase();
+        if let Some(command) = find(&name) {
+            let (range, step) = command.keys.range(self.words.len().saturating_sub(1));
+            return range.step_by(step).map(|index| self.word(index + 1)).collect();
+        }
+        let counted = |index| shard::parse_integer(self.word(index)).and_then(|n| usize::try_from(n).ok());
+        match &name[..] {
+            b"EVAL" | b"EVALSHA" | b"FCALL" => words().skip(2).take(counted(2).unwrap_or(0)).collect(),
+            b"MSETEX" => words().skip(1).step_by(2).take(counted(1).unwrap_or(0)).collect(),
+            b"FUNCTION" | b"SCRIPT" | b"PUBLISH" | b"SPUBLISH" => Vec::new(),
+            b"BITOP" | b"XGROUP" => words().skip(1).take(1).collect(),
+            b"SMOVE" | b"RPOPLPUSH" | b"BRPOPLPUSH" | b"LMOVE" | b"BLMOVE" => words().take(2).collect(),
+            b"SORT" | b"GEORADIUS" | b"GEORADIUSBYMEMBER" => {
+                let stores = |word: &&[u8]| {
+                    word.eq_ignore_ascii_case(b"STORE") || word.eq_ignore_ascii_case(b"STOREDIST")
+                };
+                words().skip_while(|word| !stores(word)).skip(1).take(1).collect()
+            }
+            _ => words().take(1).collect(),
+        }
     }
 
     /// Reads the next command; `false` at the end of the file.
@@ -54,7 +81,7 @@ impl Command {
         self.words.clear();
         while input.peek()? == Some(b'#') {
             let mut comment = Vec::new();
-            input.line(&mut comment)?;
+            input.line(&mut comment, LINE_BYTES_MAX)?;
         }
         if input.peek()?.is_none() {
             return Ok(false);
@@ -117,8 +144,17 @@ fn number<R: Read>(
     number.filter(|number| *number <= max).ok_or(invalid)
 }
 
-/// The files that a manifest names, in the order in which they are read; a line that says nothing known is an error.
-pub fn manifest_files(manifest: &Path, text: &str) -> Result<Vec<PathBuf>, String> {
+/// The files that a manifest names, in the order in which they are read.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// What was there when the first of the others began.
+    pub base: Option<PathBuf>,
+    /// The commands since then.
+    pub increments: Vec<PathBuf>,
+}
+
+/// What a manifest says; a line that says nothing known is an error, and so is none at all.
+pub fn manifest_files(manifest: &Path, text: &str) -> Result<Files, String> {
     let (mut base, mut increments) = (None, Vec::new());
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let unclear = || format!("the line {line:?} is not understood");
@@ -134,8 +170,11 @@ pub fn manifest_files(manifest: &Path, text: &str) -> Result<Vec<PathBuf>, Strin
             _ => return Err(unclear()),
         }
     }
+    if base.is_none() && increments.is_empty() {
+        return Err("it names no file".to_owned());
+    }
     increments.sort();
-    Ok(base.into_iter().chain(increments.into_iter().map(|(_, path)| path)).collect())
+    Ok(Files { base, increments: increments.into_iter().map(|(_, path)| path).collect() })
 }
 
 #[cfg(test)]
@@ -201,7 +240,9 @@ mod tests {
         let text = "file a.2.base.rdb seq 2 type b\nfile a.3.incr.aof seq 3 type i\n\
             file a.1.base.rdb seq 1 type h\nfile a.2.incr.aof seq 2 type i startoffset 0\n";
         let files = manifest_files(Path::new("/d/a.manifest"), text).unwrap();
-        assert_eq!(files, ["/d/a.2.base.rdb", "/d/a.2.incr.aof", "/d/a.3.incr.aof"].map(PathBuf::from));
+        assert_eq!(files.base, Some("/d/a.2.base.rdb".into()));
+        assert_eq!(files.increments, ["/d/a.2.incr.aof", "/d/a.3.incr.aof"].map(PathBuf::from));
+        assert!(manifest_files(Path::new("m"), "").is_err());
         assert!(manifest_files(Path::new("m"), "file a seq 1 type z\n").is_err());
         assert!(manifest_files(Path::new("m"), "nonsense\n").is_err());
     }

@@ -27,6 +27,9 @@ use super::input::{Damage, Fault, Input};
 
 static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
 
+/// The Go kvlite takes commands of 4 MiB, and writes two bytes at most for each.
+pub const LINE_BYTES_MAX: usize = 16 << 20;
+
 /// One change of the log.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Change {
@@ -133,11 +136,16 @@ pub fn read_json<R: Read, E: From<Damage>>(
 ) -> Result<(), E> {
     let begin = input.offset();
     let mut documents = serde_json::Deserializer::from_reader(input).into_iter::<BTreeMap<String, Value>>();
+    let mut is_empty = true;
     loop {
         let offset = begin + documents.byte_offset() as u64;
         match documents.next() {
+            None if is_empty => return Err(Damage { offset, fault: Fault::Ends }.into()),
             None => return Ok(()),
-            Some(Ok(object)) => entries(object, &mut on_entry)?,
+            Some(Ok(object)) => {
+                is_empty = false;
+                entries(object, &mut on_entry)?;
+            }
             Some(Err(error)) => {
                 let fault = if error.is_eof() { Fault::Ends } else { Fault::Json(error) };
                 return Err(Damage { offset, fault }.into());
@@ -160,7 +168,9 @@ fn entries<E>(
         return data.into_iter().try_for_each(|(key, value)| on_entry(entry(key, value)));
     }
     let is_dumped = |name: &str| object.contains_key(name) || object.contains_key(&format!("{name}_base64"));
-    if is_dumped("key") && is_dumped("value") {
+    // `kvlite dump` writes all three, and a deadline is never a string: a plain object may well have such keys.
+    let has_deadline = matches!(object.get("deadline_ms"), Some(Value::Number(_) | Value::Null));
+    if has_deadline && object.len() == 3 && is_dumped("key") && is_dumped("value") {
         return on_entry(dumped(Value::Object(object.into_iter().collect())));
     }
     object.into_iter().try_for_each(|(key, value)| on_entry(entry(key, value)))
@@ -323,13 +333,18 @@ mod tests {
         let unclear = r#"{"a": {"value": "2", "ttl": 7}}"#;
         assert!(matches!(json(unclear).unwrap()[..], [Entry::Invalid(_)]));
         assert!(matches!(json(r#"{"a": 1}"#).unwrap()[..], [Entry::Invalid(_)]));
-        assert!(matches!(json(r#"{"key": "a", "value": 1}"#).unwrap()[..], [Entry::Invalid(_)]));
+        let plain = r#"{"key": "x", "value": "y"}"#;
+        assert_eq!(json(plain).unwrap(), [key("key", b"x", None), key("value", b"y", None)]);
+        let plain = r#"{"key": "x", "value": "y", "deadline_ms": "7"}"#;
+        assert_eq!(json(plain).unwrap().len(), 3);
+        let no_record = r#"{"key": "a", "value": 1, "deadline_ms": null}"#;
+        assert!(matches!(json(no_record).unwrap()[..], [Entry::Invalid(_)]));
     }
 
     #[test]
     fn json_that_is_cut_or_none_is_damage() {
         let whole = r#"{"version":1,"data":{"a":"1"}}"#;
-        for len in 1..whole.len() {
+        for len in 0..whole.len() {
             assert!(json(&whole[..len]).unwrap_err().is_cut(), "{len}");
         }
         assert!(matches!(json("[1]").unwrap_err().fault, Fault::Json(_)));

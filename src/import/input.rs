@@ -125,8 +125,8 @@ impl<R: Read> Input<R> {
     }
 
     /// The bytes up to the next newline, without it and a carriage return before it, and whether there is one: the
-    /// last line may have none. `None` at the end of the file.
-    pub fn line(&mut self, line: &mut Vec<u8>) -> Result<Option<bool>, Damage> {
+    /// last line may have none. `None` at the end of the file. A line of much more than `max` bytes is damage.
+    pub fn line(&mut self, line: &mut Vec<u8>, max: usize) -> Result<Option<bool>, Damage> {
         line.clear();
         loop {
             let buffered = self.buffered()?;
@@ -135,6 +135,9 @@ impl<R: Read> Input<R> {
             }
             let end = memchr::memchr(b'\n', buffered);
             let count = end.unwrap_or(buffered.len());
+            if line.len() > max {
+                return Err(self.damage(Fault::Invalid("the line does not end")));
+            }
             line.extend_from_slice(&buffered[..count]);
             self.take(count + usize::from(end.is_some()))?;
             if end.is_some() {
@@ -225,11 +228,14 @@ mod tests {
         let mut input = Input::new(b"one\r\n\nthree".as_slice());
         let mut line = Vec::new();
         let mut lines = Vec::new();
-        while let Some(is_whole) = input.line(&mut line).unwrap() {
+        while let Some(is_whole) = input.line(&mut line, 5).unwrap() {
             lines.push((String::from_utf8(line.clone()).unwrap(), is_whole));
         }
         assert_eq!(lines, [("one".to_owned(), true), (String::new(), true), ("three".to_owned(), false)]);
         assert_eq!(input.offset(), 11);
+        let mut endless = Input::new(io::repeat(b'x'));
+        assert!(matches!(endless.line(&mut line, 1 << 20).unwrap_err().fault, Fault::Invalid(_)));
+        assert!(line.len() <= (1 << 20) + READ_BYTES);
     }
 
     #[test]

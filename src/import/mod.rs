@@ -28,15 +28,16 @@ use clap::{Args, FromArgMatches, ValueEnum};
 use crate::clock::wall_clock_us;
 use crate::config::{Config, HELP_COLUMNS, usable_cpus};
 use crate::failure;
+use crate::insight::ask::Address;
 use crate::progress::Progress;
 use crate::recovery;
 
 use go_kvlite::{Change, Entry};
-use input::{Damage, Input};
-use keyspace::{Keyspace, Outcome};
+use input::{Damage, Fault, Input};
+use keyspace::{Databases, Keyspace, Outcome};
 use rdb::{Item, Value};
 use report::{LeftOut, Report};
-use target::{Address, Directory, Server, Target};
+use target::{Directory, Server, Target};
 
 /// The options of the server that say where it listens for the Redis protocol, by the names of their fields.
 const ADDRESS: [&str; 3] = ["host", "resp_port", "unix_socket"];
@@ -107,6 +108,8 @@ enum Format {
 struct Source {
     path: PathBuf,
     format: Format,
+    /// Whether one without changes has no bytes either.
+    may_be_empty: bool,
 }
 
 /// Why nothing more could be imported.
@@ -114,6 +117,10 @@ struct Source {
 enum Failure {
     /// The file cannot be opened, or the target not be looked at.
     Open { path: PathBuf, error: io::Error },
+    /// It is neither a file nor a directory.
+    NoFile { path: PathBuf },
+    /// It is empty, as no file is that is whole.
+    Empty { path: PathBuf },
     /// It begins as no file that is known.
     NotKnown { path: PathBuf },
     /// A directory in which no file that is known lies.
@@ -124,6 +131,8 @@ enum Failure {
     Damaged { path: PathBuf, damage: Damage, keys: u64 },
     /// No server answers.
     Connect { address: Address, error: io::Error },
+    /// Something else answers.
+    NoKvlite { address: Address },
     /// The server does not answer any more.
     Lost { address: Address, error: io::Error },
     /// The server answers with an error.
@@ -150,7 +159,7 @@ pub(crate) fn command() -> clap::Command {
         .max_term_width(HELP_COLUMNS)
         .after_help(
             "The keys go to the server that listens where one with the same variables and flags does: at \
-             --unix-socket if there is one, else at --resp-port. Keys that it has already stay as they are without \
+             --resp-port, else at --unix-socket. Keys that it has already stay as they are without \
              --replace. With --to no server is needed.\n\
              A directory is that of Redis' append-only files, or the data directory of the Go kvlite.\n\
              Exit status: 0 when everything was taken or had expired, 1 when something was not, 2 for a usage error, \
@@ -165,12 +174,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
     let own = Own::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let host = matches.get_one::<String>("host").expect("it has a default");
     let port = matches.get_one::<u16>("resp_port").copied().expect("it has a default");
-    let address = address(host, port, matches.get_one::<PathBuf>("unix_socket").cloned());
+    let address = Address::first(host, 0, port, matches.get_one::<PathBuf>("unix_socket").cloned());
     let progress = Progress::new();
     let mut report = Report::new(own.list, &progress);
     let imported = import(&own, address, &progress, &mut report);
     let summary = report.summary(own.dry_run);
-    let is_complete = report.is_complete();
+    let (is_complete, has_keys) = (report.is_complete(), report.imported > 0);
     drop(progress);
     match imported {
         Ok(()) => {
@@ -180,22 +189,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
         }
         Err(failure) => {
             let _ = writeln!(io::stderr(), "error: {failure}");
-            if failure.comes_after_keys() {
+            if has_keys {
                 let _ = writeln!(io::stderr(), "until then: {summary}");
             }
             EXIT_FAILED
         }
     }
-}
-
-fn address(host: &str, port: u16, unix_socket: Option<PathBuf>) -> Option<Address> {
-    let host = match host {
-        "0.0.0.0" => "127.0.0.1",
-        "::" => "::1",
-        host => host,
-    };
-    let tcp = || (port != 0).then(|| Address::Tcp { host: host.to_owned(), port });
-    unix_socket.map(Address::Unix).or_else(tcp)
 }
 
 fn import(
@@ -212,19 +211,15 @@ fn import(
     };
     let import = Import { own, progress, now_ms: wall_clock_us() / 1000 };
     match &sources[..] {
-        [Source { path, format: Format::Redis }] if import.is_rdb_alone(path)? => {
+        [Source { path, format: Format::Redis, .. }] if import.is_rdb_alone(path)? => {
             import.stream(path, &mut target, report)?;
         }
         _ => {
-            let keyspace = import.gather(&sources, report)?;
+            let databases = import.gather(&sources, report)?;
             progress.say("importing");
-            keyspace.each(|key, value, deadline_ms| {
-                if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= import.now_ms) {
-                    report.expired += 1;
-                    return Ok(());
-                }
-                target.put(key, value, deadline_ms, report)
-            })?;
+            for (db, keyspace) in databases.all() {
+                import.hand_on(db, keyspace, &mut target, report)?;
+            }
         }
     }
     target.finish(report)
@@ -278,7 +273,7 @@ impl Import<'_> {
             if items.is_multiple_of(PROGRESS_ITEMS) {
                 self.progress.at_byte(offset);
             }
-            match self.string(item, self.now_ms, report) {
+            match self.string(item, report) {
                 Some((key, value, deadline_ms)) => Ok(target.put(&key, &value, deadline_ms, report)?),
                 None => Ok(()),
             }
@@ -287,19 +282,14 @@ impl Import<'_> {
             Ok(()) => Ok(()),
             Err(Stop::Failure(failure)) => Err(failure),
             Err(Stop::Damage(damage)) => {
-                report.fail_to_read(LeftOut::Rest, &format!("{}, {damage}", path.display()));
+                report.fail_to_read(LeftOut::behind(&damage), &format!("{}, {damage}", path.display()));
                 Ok(())
             }
         }
     }
 
     /// The key, value and deadline of an item that is to be taken.
-    fn string(
-        &self,
-        item: Item,
-        now_ms: u64,
-        report: &mut Report<'_>,
-    ) -> Option<(Vec<u8>, Vec<u8>, Option<u64>)> {
+    fn string(&self, item: Item, report: &mut Report<'_>) -> Option<(Vec<u8>, Vec<u8>, Option<u64>)> {
         let Item::Key { db, name, deadline_ms, value } = item else {
             report.leave_out(LeftOut::Functions, String::new);
             return None;
@@ -309,12 +299,16 @@ impl Import<'_> {
             report.leave_out(LeftOut::Database(db), shown);
             return None;
         }
-        if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms) {
+        if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= self.now_ms) {
             report.expired += 1;
             return None;
         }
         match value {
             Value::String(value) => Some((name, value, deadline_ms)),
+            Value::TooLong => {
+                report.leave_out(LeftOut::TooLong, shown);
+                None
+            }
             Value::Other(kind) => {
                 report.leave_out(LeftOut::Type(kind), shown);
                 None
@@ -322,34 +316,56 @@ impl Import<'_> {
         }
     }
 
+    /// Hands on the keys that were put together of a database, if it is the one that is to be taken.
+    fn hand_on(
+        &self,
+        db: u64,
+        keyspace: &Keyspace,
+        target: &mut Target,
+        report: &mut Report<'_>,
+    ) -> Result<(), Failure> {
+        keyspace.each(|key, value, deadline_ms| {
+            let shown = || key.escape_ascii().to_string();
+            if db != self.own.db {
+                report.leave_out(LeftOut::Database(db), shown);
+                return Ok(());
+            }
+            if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= self.now_ms) {
+                report.expired += 1;
+                return Ok(());
+            }
+            match keyspace.reason(key) {
+                None => target.put(key, value, deadline_ms, report)?,
+                Some(Some(as_what)) => report.leave_out(as_what.clone(), shown),
+                Some(None) => {}
+            }
+            Ok(())
+        })
+    }
+
     /// Reads files that tell of changes, one after the other.
-    fn gather(&self, sources: &[Source], report: &mut Report<'_>) -> Result<Keyspace, Failure> {
-        let mut keyspace = Keyspace::new(self.now_ms);
-        for (index, Source { path, format }) in sources.iter().enumerate() {
+    fn gather(&self, sources: &[Source], report: &mut Report<'_>) -> Result<Databases, Failure> {
+        let mut databases = Databases::new(self.now_ms);
+        for (index, Source { path, format, .. }) in sources.iter().enumerate() {
             let mut input = self.open(path, "reading")?;
             let read = match format {
-                Format::GoLog => self.gather_log(&mut input, &mut keyspace, report),
-                Format::Json => self.gather_json(&mut input, &mut keyspace, report),
+                Format::GoLog => self.gather_log(&mut input, databases.of(self.own.db), report),
+                Format::Json => self.gather_json(&mut input, databases.of(self.own.db), report),
                 Format::Redis | Format::Auto => {
                     let is_last = index + 1 == sources.len();
-                    self.gather_redis(path, &mut input, is_last, &mut keyspace, report)
+                    self.gather_redis(path, &mut input, is_last, &mut databases, report)
                 }
             };
             if let Err(damage) = read {
                 if !self.own.salvage {
-                    let mut keys = 0;
-                    let counted = keyspace.each(|_, _, _| {
-                        keys += 1;
-                        Ok::<_, Failure>(())
-                    });
-                    counted?;
+                    let keys = databases.of(self.own.db).count();
                     return Err(Failure::Damaged { path: path.clone(), damage, keys });
                 }
-                report.fail_to_read(LeftOut::Rest, &format!("{}, {damage}", path.display()));
+                report.fail_to_read(LeftOut::behind(&damage), &format!("{}, {damage}", path.display()));
                 break;
             }
         }
-        Ok(keyspace)
+        Ok(databases)
     }
 
     fn gather_log<R: Read>(
@@ -359,7 +375,7 @@ impl Import<'_> {
         report: &mut Report<'_>,
     ) -> Result<(), Damage> {
         let (mut line, mut number) = (Vec::new(), 0_u64);
-        while let Some(is_whole) = input.line(&mut line)? {
+        while let Some(is_whole) = input.line(&mut line, go_kvlite::LINE_BYTES_MAX)? {
             number += 1;
             if number.is_multiple_of(PROGRESS_ITEMS) {
                 self.progress.at_byte(input.offset());
@@ -408,26 +424,38 @@ impl Import<'_> {
         path: &Path,
         input: &mut Input<R>,
         may_be_cut: bool,
-        keyspace: &mut Keyspace,
+        databases: &mut Databases,
         report: &mut Report<'_>,
     ) -> Result<(), Damage> {
         if matches!(input.peek()?, Some(b'R' | b'V')) {
             rdb::read(input, |item, offset| {
                 self.progress.at_byte(offset);
                 // What has expired since may have been changed once more.
-                if let Some((key, value, deadline_ms)) = self.string(item, 0, report) {
-                    keyspace.put(&key, &value, deadline_ms);
+                match item {
+                    Item::Functions => report.leave_out(LeftOut::Functions, String::new),
+                    Item::Key { db, name, deadline_ms, value: Value::String(value) } => {
+                        databases.of(db).put(&name, &value, deadline_ms);
+                    }
+                    Item::Key { db, name, deadline_ms, value } => {
+                        let as_what = if let Value::Other(kind) = value {
+                            LeftOut::Type(kind)
+                        } else {
+                            LeftOut::TooLong
+                        };
+                        databases.of(db).put(&name, b"", deadline_ms);
+                        databases.of(db).leave_out(&name, Some(as_what));
+                    }
                 }
                 Ok::<_, Damage>(())
             })?;
         }
-        let mut replay = Replay { wanted_db: self.own.db, db: 0, transaction: None };
+        let mut replay = Replay { db: 0, transaction: None };
         let mut command = aof::Command::default();
         let mut commands = 0_u64;
         let read = loop {
             match command.read(input) {
                 Ok(false) => break Ok(()),
-                Ok(true) => replay.take(&command, keyspace, report),
+                Ok(true) => replay.take(&command, databases, report),
                 Err(damage) => break Err(damage),
             }
             commands += 1;
@@ -436,6 +464,9 @@ impl Import<'_> {
             }
         };
         if replay.transaction.is_some() {
+            if !may_be_cut && read.is_ok() {
+                return Err(input.damage(Fault::Invalid("a transaction ends here without its EXEC")));
+            }
             let why = format!("{}: a transaction whose EXEC is missing", path.display());
             report.fail_to_read(LeftOut::CutTransaction, &why);
         }
@@ -451,67 +482,123 @@ impl Import<'_> {
 
 /// The commands of an append-only file, in their order.
 struct Replay {
-    wanted_db: u64,
+    /// The database that is selected.
     db: u64,
     /// Since a `MULTI`: what counts only once its `EXEC` is there.
     transaction: Option<Vec<aof::Command>>,
 }
 
 impl Replay {
-    fn take(&mut self, command: &aof::Command, keyspace: &mut Keyspace, report: &mut Report<'_>) {
+    fn take(&mut self, command: &aof::Command, databases: &mut Databases, report: &mut Report<'_>) {
         if command.is("MULTI") {
             self.transaction = Some(Vec::new());
         } else if command.is("EXEC") {
             let commands = self.transaction.take().unwrap_or_default();
-            commands.iter().for_each(|command| self.run(command, keyspace, report));
+            commands.iter().for_each(|command| self.run(command, databases, report));
         } else if let Some(commands) = &mut self.transaction {
             commands.push(command.clone());
         } else {
-            self.run(command, keyspace, report);
+            self.run(command, databases, report);
         }
     }
 
-    fn run(&mut self, command: &aof::Command, keyspace: &mut Keyspace, report: &mut Report<'_>) {
-        if command.is("SELECT") {
-            let db = shard::parse_integer(command.word(1)).and_then(|db| u64::try_from(db).ok());
-            // A number that is none names a database that is not taken.
-            self.db = db.unwrap_or(u64::MAX);
-        } else if command.is("FLUSHALL") {
-            keyspace.clear(); // Of every database.
-        } else if self.db != self.wanted_db {
-            report.leave_out(LeftOut::Database(self.db), || command.name());
-        } else {
-            let shown = || format!("{} {}", command.name(), command.word(1).escape_ascii());
-            match keyspace.run(&command.buffer, &command.words) {
-                Outcome::Done => {}
-                Outcome::Unknown => report.leave_out(LeftOut::Command(command.name()), shown),
-                Outcome::Refused(error) => {
-                    let why = format!("{}: {error}", shown());
-                    report.fail_to_read(LeftOut::Refused(command.name()), &why);
-                }
+    /// Runs a command, by itself where it is about several databases or names: Redis has written down what it has done, so
+    /// no condition of it has to be looked at.
+    fn run(&mut self, command: &aof::Command, databases: &mut Databases, report: &mut Report<'_>) {
+        let key = (self.db, command.word(1));
+        match (&*command.name(), command.words.len()) {
+            ("SELECT", 2) => self.db = database(command.word(1)),
+            ("FLUSHALL", _) => databases.clear(),
+            ("SWAPDB", 3) => databases.swap(database(command.word(1)), database(command.word(2))),
+            ("MOVE", 3) => transfer(command, databases, key, (database(command.word(2)), key.1)),
+            ("RENAME" | "RENAMENX", 3) => transfer(command, databases, key, (self.db, command.word(2))),
+            ("COPY", 3..) => {
+                let named =
+                    (3..command.words.len()).find(|index| command.word(*index).eq_ignore_ascii_case(b"DB"));
+                let db = named.map_or(self.db, |index| database(command.word(index + 1)));
+                transfer(command, databases, key, (db, command.word(2)));
             }
+            _ => self.run_in_database(command, databases.of(self.db), report),
         }
+    }
+
+    fn run_in_database(&self, command: &aof::Command, keyspace: &mut Keyspace, report: &mut Report<'_>) {
+        let keys = command.keys();
+        let as_what = match keyspace.run(&command.buffer, &command.words) {
+            Outcome::Done => return,
+            // The keys are told of when it is clear which of them are left.
+            Outcome::Unknown if !keys.is_empty() => Some(LeftOut::Command(command.name())),
+            Outcome::Unknown => {
+                let shown = || command.word(1).escape_ascii().to_string();
+                return report.leave_out(LeftOut::Command(command.name()), shown);
+            }
+            Outcome::Refused(error) => {
+                let shown: Vec<String> = keys.iter().map(|key| key.escape_ascii().to_string()).collect();
+                let why = format!("{} of {}: {error}", command.name(), shown.join(" "));
+                report.fail_to_read(LeftOut::Refused(command.name()), &why);
+                None
+            }
+        };
+        keys.into_iter().for_each(|key| keyspace.leave_out(key, as_what.clone()));
     }
 }
 
-/// The files to be read, in their order.
+/// A number that is none names a database that is not taken.
+fn database(number: &[u8]) -> u64 {
+    shard::parse_integer(number).and_then(|db| u64::try_from(db).ok()).unwrap_or(u64::MAX)
+}
+
+/// Runs a `COPY`, or a command that leaves nothing at the first of two keys, each with the number of its database.
+fn transfer(command: &aof::Command, databases: &mut Databases, from: (u64, &[u8]), to: (u64, &[u8])) {
+    if from == to {
+        return;
+    }
+    if !databases.copy(from, to) {
+        // A command that is not known made the key: what it holds is not known either.
+        databases.of(to.0).leave_out(to.1, Some(LeftOut::Command(command.name())));
+    } else if !command.is("COPY") {
+        databases.of(from.0).remove(from.1);
+    }
+}
+
+/// The files to be read, in their order. Each is looked at before any is opened, which would wait for a writer of a pipe.
 fn sources(path: &Path, format: Format) -> Result<Vec<Source>, Failure> {
-    let open = |error| Failure::Open { path: path.to_owned(), error };
-    if std::fs::metadata(path).map_err(open)?.is_dir() {
-        return directory_sources(path);
+    let metadata = metadata(path)?;
+    let sources = if metadata.is_dir() {
+        directory_sources(path)?
+    } else if !metadata.is_file() {
+        return Err(Failure::NoFile { path: path.to_owned() });
+    } else if path.to_string_lossy().ends_with(aof::MANIFEST_END) {
+        manifest_sources(path)?
+    } else {
+        let format = if format == Format::Auto { recognise(path)? } else { format };
+        vec![Source { path: path.to_owned(), format, may_be_empty: format == Format::GoLog }]
+    };
+    for Source { path, may_be_empty, .. } in &sources {
+        let metadata = self::metadata(path)?;
+        if !metadata.is_file() {
+            return Err(Failure::NoFile { path: path.clone() });
+        }
+        if metadata.len() == 0 && !may_be_empty {
+            return Err(Failure::Empty { path: path.clone() });
+        }
     }
-    if path.to_string_lossy().ends_with(aof::MANIFEST_END) {
-        return manifest_sources(path);
-    }
-    let format = if format == Format::Auto { recognise(path)? } else { format };
-    Ok(vec![Source { path: path.to_owned(), format }])
+    Ok(sources)
+}
+
+fn metadata(path: &Path) -> Result<std::fs::Metadata, Failure> {
+    std::fs::metadata(path).map_err(|error| Failure::Open { path: path.to_owned(), error })
 }
 
 fn directory_sources(path: &Path) -> Result<Vec<Source>, Failure> {
     // The log goes on where the snapshot ends.
     let files = recovery::GO_NAMES.into_iter().zip([Format::Json, Format::GoLog]);
-    let files = files.map(|(name, format)| Source { path: path.join(name), format });
-    let files: Vec<Source> = files.filter(|source| source.path.is_file()).collect();
+    let files = files.map(|(name, format)| Source {
+        path: path.join(name),
+        format,
+        may_be_empty: format == Format::GoLog,
+    });
+    let files: Vec<Source> = files.filter(|source| source.path.exists()).collect();
     if !files.is_empty() {
         return Ok(files);
     }
@@ -522,7 +609,8 @@ fn directory_sources(path: &Path) -> Result<Vec<Source>, Failure> {
     let mut manifests: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     manifests.retain(|path| path.to_string_lossy().ends_with(aof::MANIFEST_END));
     match &manifests[..] {
-        [manifest] => manifest_sources(manifest),
+        [manifest] if metadata(manifest)?.is_file() => manifest_sources(manifest),
+        [manifest] => Err(Failure::NoFile { path: manifest.clone() }),
         _ => Err(Failure::NothingThere { path: path.to_owned() }),
     }
 }
@@ -531,8 +619,11 @@ fn manifest_sources(path: &Path) -> Result<Vec<Source>, Failure> {
     let text =
         std::fs::read_to_string(path).map_err(|error| Failure::Open { path: path.to_owned(), error })?;
     let files = aof::manifest_files(path, &text);
-    let files = files.map_err(|why| Failure::Manifest { path: path.to_owned(), why })?;
-    Ok(files.into_iter().map(|path| Source { path, format: Format::Redis }).collect())
+    let aof::Files { base, increments } =
+        files.map_err(|why| Failure::Manifest { path: path.to_owned(), why })?;
+    let source = |path, may_be_empty| Source { path, format: Format::Redis, may_be_empty };
+    let base = base.map(|path| source(path, false));
+    Ok(base.into_iter().chain(increments.into_iter().map(|path| source(path, true))).collect())
 }
 
 /// The format of a file, by its first bytes. One that is empty holds no commands.
@@ -562,26 +653,18 @@ impl From<Failure> for Stop {
     }
 }
 
-impl Failure {
-    /// Whether keys may be at the target by then.
-    fn comes_after_keys(&self) -> bool {
-        matches!(self, Failure::Lost { .. } | Failure::Refused { .. })
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Address::Tcp { host, port } => write!(f, "{host}:{port} (--resp-port)"),
-            Address::Unix(path) => write!(f, "{} (--unix-socket)", path.display()),
-        }
-    }
-}
-
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Open { path, error } => write!(f, "cannot open {}: {error}", path.display()),
+            Failure::NoFile { path } => write!(
+                f,
+                "{} is no file, and what is imported is read more than once; write it to a file first",
+                path.display()
+            ),
+            Failure::Empty { path } => {
+                write!(f, "{} is empty, so it is not whole; nothing was imported", path.display())
+            }
             Failure::NotKnown { path } => write!(
                 f,
                 "{} begins as no file that is known: give an RDB file or an append-only file of Redis, or a log or a \
@@ -596,19 +679,30 @@ impl fmt::Display for Failure {
                 path.join("dump.rdb").display()
             ),
             Failure::Manifest { path, why } => write!(f, "{}: {why}", path.display()),
-            Failure::Damaged { path, damage, keys } => write!(
-                f,
-                "{} is damaged {damage}; nothing was imported. The {keys} keys before it can be read: --salvage \
-                 imports them",
-                path.display()
-            ),
+            Failure::Damaged { path, damage, keys } => {
+                write!(f, "{} is damaged {damage}; nothing was imported", path.display())?;
+                match keys {
+                    0 => Ok(()),
+                    1 => write!(f, ". One key before it can be read: --salvage imports it"),
+                    keys => write!(f, ". {keys} keys before it can be read: --salvage imports them"),
+                }
+            }
             Failure::Connect { address, error } => write!(
                 f,
                 "no server answers at {address}: {error}; start it, say where it listens, or write a new data \
                  directory by --to"
             ),
+            Failure::NoKvlite { address } => write!(
+                f,
+                "what answers at {address} is no kvlite that speaks the Redis protocol, and got no key; say where \
+                 kvlite does by --resp-port or --unix-socket. By default it is port 6379 as with Redis, unless that was \
+                 taken when it started: its log says so"
+            ),
+            Failure::Lost { address, error } if error.kind() == io::ErrorKind::TimedOut => {
+                write!(f, "the server at {address} does not answer in time; look at its log")
+            }
             Failure::Lost { address, error } => {
-                write!(f, "the server at {address} is gone, or does not answer: {error}")
+                write!(f, "the server at {address} is gone: {error}")
             }
             Failure::Refused { address, said } => {
                 write!(f, "the server at {address} takes no more keys, it answers: {said}")

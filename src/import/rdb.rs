@@ -22,8 +22,9 @@ use std::io::Read;
 
 use super::input::{Damage, Fault, Input};
 use super::lzf;
+use crate::protocol::BULK_BYTES_MAX;
 
-/// What the files of other programs than Redis begin with.
+/// What the files of Redis and of Valkey begin with.
 pub const MAGICS: [&[u8]; 2] = [b"REDIS", b"VALKEY"];
 
 /// Files of older versions end without a sum.
@@ -55,6 +56,8 @@ pub enum Item {
 pub enum Value {
     /// Its bytes.
     String(Vec<u8>),
+    /// A string that is longer than a client may send; its bytes were passed over.
+    TooLong,
     /// It is no string.
     Other(Type),
 }
@@ -104,9 +107,10 @@ pub fn read<R: Read, E: From<Damage>>(
             0xf4 => skip_lengths(input, 3)?,
             kind => {
                 let at = input.offset() - 1;
-                let name = string(input)?;
+                let fault = Fault::Invalid("the name of a key is longer than 512 MiB");
+                let name = string(input)?.ok_or(Damage { offset: at, fault })?;
                 let value = match kind {
-                    0 => Value::String(string(input)?),
+                    0 => string(input)?.map_or(Value::TooLong, Value::String),
                     _ => Value::Other(skip_value(input, kind, is_valkey, at)?),
                 };
                 let deadline_ms = deadline_ms.take();
@@ -171,23 +175,29 @@ fn plain_length<R: Read>(input: &mut Input<R>) -> Result<u64, Damage> {
     }
 }
 
-fn string<R: Read>(input: &mut Input<R>) -> Result<Vec<u8>, Damage> {
+/// A string; `None` if it is longer than a client may send, which is known before any of it is in memory.
+fn string<R: Read>(input: &mut Input<R>) -> Result<Option<Vec<u8>>, Damage> {
+    let is_too_long = |len| len > BULK_BYTES_MAX as u64;
     let integer = |integer: i32| integer.to_string().into_bytes();
     let mut bytes = Vec::new();
     match length(input)? {
+        Length::Plain(len) if is_too_long(len) => return input.skip(len).map(|()| None),
         Length::Plain(len) => input.append_to(&mut bytes, len)?,
         Length::Encoded(0) => bytes = integer(input.array().map(i8::from_le_bytes)?.into()),
         Length::Encoded(1) => bytes = integer(input.array().map(i16::from_le_bytes)?.into()),
         Length::Encoded(2) => bytes = integer(input.array().map(i32::from_le_bytes)?),
         Length::Encoded(_) => {
             let (packed_len, len) = (plain_length(input)?, plain_length(input)?);
+            if is_too_long(len) || is_too_long(packed_len) {
+                return input.skip(packed_len).map(|()| None);
+            }
             let offset = input.offset();
             input.append_to(&mut bytes, packed_len)?;
             let fault = Fault::Invalid("these bytes are not compressed as they should be");
             bytes = lzf::unpack(&bytes, len).ok_or(Damage { offset, fault })?;
         }
     }
-    Ok(bytes)
+    Ok(Some(bytes))
 }
 
 fn skip_string<R: Read>(input: &mut Input<R>) -> Result<(), Damage> {

@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::progress::Progress;
 
+use super::input::{Damage, Fault};
 use super::rdb::Type;
 
 /// So much that could not be read is named one by one without `--list`.
@@ -19,7 +20,7 @@ pub enum LeftOut {
     Functions,
     /// A key of a database other than the one that is imported.
     Database(u64),
-    /// A command of an append-only file that is not known here.
+    /// A key that was changed by a command that is not known here, or such a command that names no key.
     Command(String),
     /// A command that is known and could not be run.
     Refused(String),
@@ -35,6 +36,8 @@ pub enum LeftOut {
     CutTransaction,
     /// What is behind a place at which the file is damaged or cut.
     Rest,
+    /// Nothing, but the sum of the file says that something in it is wrong.
+    Sum,
 }
 
 /// What has become of everything in a file.
@@ -104,6 +107,11 @@ impl<'a> Report<'a> {
 }
 
 impl LeftOut {
+    /// What is not taken after this damage.
+    pub fn behind(damage: &Damage) -> LeftOut {
+        if matches!(damage.fault, Fault::Checksum { .. }) { LeftOut::Sum } else { LeftOut::Rest }
+    }
+
     fn named(&self, count: u64) -> String {
         match self {
             LeftOut::Type(Type::Hash) => counted(count, "hash", "hashes"),
@@ -113,8 +121,12 @@ impl LeftOut {
             LeftOut::Type(Type::SortedSet) => counted(count, "sorted set", "sorted sets"),
             LeftOut::Type(Type::Stream) => counted(count, "stream", "streams"),
             LeftOut::Functions => counted(count, "function library", "function libraries"),
+            LeftOut::Database(u64::MAX) => {
+                let what = counted(count, "key", "keys");
+                format!("{what} of databases whose number is none")
+            }
             LeftOut::Database(db) => {
-                let what = counted(count, "key or command", "keys and commands");
+                let what = counted(count, "key", "keys");
                 format!("{what} of database {db} (--db {db} takes them)")
             }
             LeftOut::Command(name) => format!("{} {name}", digits(count)),
@@ -131,6 +143,7 @@ impl LeftOut {
             LeftOut::TooLong => counted(count, "key that is too long", "keys that are too long"),
             LeftOut::CutTransaction => counted(count, "transaction that is cut", "transactions that are cut"),
             LeftOut::Rest => "what is behind the damage".to_owned(),
+            LeftOut::Sum => "nothing, but any key may be wrong: the checksum does not say where".to_owned(),
         }
     }
 }

@@ -3,12 +3,10 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use shard::clock::deadline_by_wall_clock;
 use shard::{Change, Shard};
 use wal::{DataDir, OsDisk};
@@ -16,12 +14,13 @@ use wal::{DataDir, OsDisk};
 use super::Failure;
 use super::report::{LeftOut, Report};
 use crate::failure;
+use crate::insight::ask::Address;
 use crate::protocol::BULK_BYTES_MAX;
 use crate::recovery;
 use crate::slots;
 
-/// How long a server may take to accept, and to answer or take in what it is sent.
-const CONNECT_WAIT: Duration = Duration::from_secs(10);
+/// How long a server may take to accept, and again to its first answer; later to answer or take in what it is sent.
+const FIRST_ANSWER_WAIT: Duration = Duration::from_secs(5);
 const ANSWER_WAIT: Duration = Duration::from_mins(2);
 
 /// How long the lock of a new directory is waited for.
@@ -33,13 +32,6 @@ const BATCH_REQUESTS_MAX: usize = 512;
 
 /// No answer to what is asked here is longer.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
-
-/// Where a server listens for the Redis protocol.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    Tcp { host: String, port: u16 },
-    Unix(PathBuf),
-}
 
 /// Where keys go.
 pub enum Target {
@@ -101,17 +93,15 @@ struct Sent {
 }
 
 impl Server {
-    /// Connects, and makes sure that the server takes writes. With `replaces` keys that it has get other values.
+    /// Connects, and makes sure that the server is kvlite and that its disk takes writes. With `replaces` keys that it has
+    /// get other values.
     pub fn connect(address: Address, replaces: bool) -> Result<Server, Failure> {
-        let opened = match &address {
-            Address::Tcp { host, port } => connect_tcp(host, *port),
-            Address::Unix(path) => UnixStream::connect(path).and_then(|stream| {
-                stream.set_read_timeout(Some(ANSWER_WAIT))?;
-                stream.set_write_timeout(Some(ANSWER_WAIT))?;
-                Ok(OwnedFd::from(stream))
-            }),
-        };
-        let opened = opened.map(File::from).and_then(|socket| Ok((socket.try_clone()?, socket)));
+        let opened = address.connect(Instant::now() + FIRST_ANSWER_WAIT).and_then(|socket| {
+            set_socket_timeout(&socket, Timeout::Recv, Some(FIRST_ANSWER_WAIT))?;
+            set_socket_timeout(&socket, Timeout::Send, Some(ANSWER_WAIT))?;
+            let socket = File::from(socket);
+            Ok((socket.try_clone()?, socket))
+        });
         let (reader, socket) = match opened {
             Ok(opened) => opened,
             Err(error) => return Err(Failure::Connect { address, error }),
@@ -119,12 +109,24 @@ impl Server {
         let answers = BufReader::new(reader);
         let (batch, waiting) = (Vec::new(), VecDeque::new());
         let mut server = Server { address, socket, answers, replaces, batch, waiting, in_batch: 0 };
-        server.batch.extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
-        server.send()?;
-        match server.answer()?.as_str() {
-            "+PONG" => Ok(server),
-            said => Err(server.said(said)),
+        // One that hangs is noticed at once; a disk may take its time.
+        let greeted = server.ask("PING")?;
+        set_socket_timeout(&server.socket, Timeout::Recv, Some(ANSWER_WAIT))
+            .map_err(|error| server.lost(error.into()))?;
+        // Another server takes keys as well, and would be told only at the end that it should sync them.
+        let synced = if greeted == "+PONG" { server.ask("KVLITE.SYNC")? } else { greeted };
+        match synced.as_str() {
+            "+OK" => Ok(server),
+            said if said.starts_with('-') && !said.contains("unknown command") => Err(server.said(said)),
+            _ => Err(Failure::NoKvlite { address: server.address }),
         }
+    }
+
+    /// Asks by a word, with nothing on its way.
+    fn ask(&mut self, word: &str) -> Result<String, Failure> {
+        self.batch.extend_from_slice(format!("*1\r\n${}\r\n{word}\r\n", word.len()).as_bytes());
+        self.send()?;
+        self.answer()
     }
 
     fn put(
@@ -161,16 +163,17 @@ impl Server {
     fn finish(mut self, report: &mut Report<'_>) -> Result<(), Failure> {
         self.send()?;
         self.take_answers(0, report)?;
-        self.batch.extend_from_slice(b"*1\r\n$11\r\nKVLITE.SYNC\r\n");
-        self.send()?;
-        match self.answer()?.as_str() {
+        match self.ask("KVLITE.SYNC")?.as_str() {
             "+OK" => Ok(()),
             said => Err(self.said(said)),
         }
     }
 
     fn send(&mut self) -> Result<(), Failure> {
-        self.socket.write_all(&self.batch).map_err(|error| self.lost(error))?;
+        self.socket.write_all(&self.batch).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => self.lost(io::ErrorKind::TimedOut.into()),
+            _ => self.lost(error),
+        })?;
         self.batch.clear();
         self.batch.shrink_to(2 * BATCH_BYTES);
         self.in_batch = 0;
@@ -205,6 +208,9 @@ impl Server {
         match read {
             Ok(_) if line.ends_with(b"\n") => Ok(String::from_utf8_lossy(&line).trim_end().to_owned()),
             Ok(_) => Err(self.lost(io::ErrorKind::UnexpectedEof.into())),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(self.lost(io::ErrorKind::TimedOut.into()))
+            }
             Err(error) => Err(self.lost(error)),
         }
     }
@@ -214,26 +220,11 @@ impl Server {
     }
 
     fn said(&self, said: &str) -> Failure {
-        let said = said.trim_start_matches('-').escape_debug().to_string();
+        // What a terminal would obey is shown otherwise.
+        let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+        let said = said.trim_start_matches('-').chars().map(shown).collect();
         Failure::Refused { address: self.address.clone(), said }
     }
-}
-
-/// Connects to the first address of the host that accepts.
-fn connect_tcp(host: &str, port: u16) -> io::Result<OwnedFd> {
-    let mut failed = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-    for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_WAIT) {
-            Ok(stream) => {
-                stream.set_read_timeout(Some(ANSWER_WAIT))?;
-                stream.set_write_timeout(Some(ANSWER_WAIT))?;
-                stream.set_nodelay(true)?;
-                return Ok(stream.into());
-            }
-            Err(error) => failed = error,
-        }
-    }
-    Err(failed)
 }
 
 /// A new data directory, which is written once all keys are there.

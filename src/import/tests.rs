@@ -169,7 +169,8 @@ fn lengths_that_no_file_has_take_neither_memory_nor_time() {
     for claim in claims {
         let bytes = [b"REDIS0011".as_slice(), claim].concat();
         let (items, damage) = read(&bytes);
-        assert!(items.is_empty() && damage.is_some(), "{}", claim.escape_ascii());
+        let passed_over = items.iter().all(|item| matches!(item, Item::Key { value: Value::TooLong, .. }));
+        assert!(passed_over && damage.is_some(), "{}", claim.escape_ascii());
     }
 }
 
@@ -198,8 +199,9 @@ fn what_is_damaged_is_not_imported_unless_what_is_left_is_asked_for() {
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     let told = rehearsed(&bytes, &[]).unwrap_err();
-    assert!(told.contains("at byte 20: the checksum is") && told.contains("The 2 keys"), "{told}");
-    let left = "would import 2 keys (0 with a TTL), 0 expired, not taken: what is behind the damage";
+    assert!(told.contains("at byte 20: the checksum is") && told.contains("2 keys before it"), "{told}");
+    let left = "would import 2 keys (0 with a TTL), 0 expired, not taken: nothing, but any key may be wrong: the \
+        checksum does not say where";
     assert_eq!(rehearsed(&bytes, &["--salvage"]).unwrap(), left);
     let told = rehearsed(b"*1\r\n$4\r\nPING\r\nnonsense", &[]).unwrap_err();
     assert!(told.contains("at byte 14"), "{told}");
@@ -212,33 +214,186 @@ fn commands_may_stand_behind_an_rdb_file_and_lack_their_end() {
     let mut bytes = rdb(&[b"\x00\x01n\xc0\x05", b"\x04\x01h\x01\x01f\x01v"]);
     bytes.extend_from_slice(b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n");
     bytes.extend_from_slice(b"*4\r\n$4\r\nHSET\r\n$1\r\nh\r\n$1\r\nf\r\n$1\r\nw\r\n");
-    let said = "would import 1 key (0 with a TTL), 0 expired, not taken: 1 hash, 1 HSET";
+    let said = "would import 1 key (0 with a TTL), 0 expired, not taken: 1 hash";
     assert_eq!(rehearsed(&bytes, &[]).unwrap(), said);
     bytes.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n*2\r\n$3\r\nDEL\r\n$1\r\nn\r\n*1\r\n$4\r\nEX");
     let said = format!("{said}, 1 transaction that is cut, what is behind the damage");
     assert_eq!(rehearsed(&bytes, &[]).unwrap(), said);
 }
 
+/// An append-only file with these commands, a line each.
+fn append_only(lines: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for line in lines.lines().map(str::trim) {
+        let words: Vec<&str> = line.split(' ').collect();
+        bytes.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+        words.iter().for_each(|word| {
+            bytes.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+        });
+    }
+    bytes
+}
+
+/// What a file of these commands gives, `key=value` and a deadline, and what is said of it.
+fn replayed(lines: &str) -> (Vec<String>, String) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), append_only(lines)).unwrap();
+    let progress = Progress::new();
+    let mut report = Report::new(false, &progress);
+    let own = own(file.path(), &["--dry-run"]);
+    let import = Import { own: &own, progress: &progress, now_ms: NOW_MS };
+    let source = Source { path: file.path().to_owned(), format: Format::Redis, may_be_empty: true };
+    let databases = import.gather(&[source], &mut report).ok().unwrap();
+    let mut keys = Vec::new();
+    for (db, keyspace) in databases.all() {
+        import.hand_on(db, keyspace, &mut Target::Nowhere, &mut report).unwrap();
+        let listed = keyspace.each(|key, value, deadline_ms| {
+            if db == 0 && keyspace.reason(key).is_none() {
+                let deadline = deadline_ms.map_or(String::new(), |deadline_ms| format!(" {deadline_ms}"));
+                keys.push(format!("{}={}{deadline}", key.escape_ascii(), value.escape_ascii()));
+            }
+            Ok::<_, ()>(())
+        });
+        listed.unwrap();
+    }
+    keys.sort();
+    let summary = report.summary(true);
+    let not_taken = summary.split_once(" expired").unwrap().1.trim_start_matches(", not taken: ");
+    (keys, not_taken.to_owned())
+}
+
+#[test]
+fn keys_are_renamed_copied_and_moved_as_in_redis() {
+    for (lines, keys, not_taken) in [
+        ("SET old 1 PXAT 9000000000000\nRENAME old new", &["new=1 9000000000000"][..], ""),
+        ("SETEX old 9 1\nSET new 2\nRENAMENX old new", &["new=1 1700000009000"], ""),
+        ("SET a 1\nRENAME a a", &["a=1"], ""),
+        ("SET a 1\nSET b 2\nCOPY a b REPLACE\nINCR a", &["a=2", "b=1"], ""),
+        ("SET m 1\nMOVE m 1", &[], "1 key of database 1 (--db 1 takes them)"),
+        ("SELECT 1\nSET m 1\nMOVE m 0", &["m=1"], ""),
+        ("SET a 1\nSELECT 1\nSET b 1\nCOPY b a DB 0 REPLACE\nDEL b", &["a=1"], ""),
+        ("SET a 0\nSELECT 1\nSET b 1\nSWAPDB 0 1", &["b=1"], "1 key of database 1 (--db 1 takes them)"),
+        ("SET a 0\nSWAPDB 1 0\nINCR a\nSELECT 1\nDEL a", &["a=1"], ""),
+        ("SET a 0\nSELECT 1\nSET b 1\nFLUSHDB", &["a=0"], ""),
+        ("SELECT 1\nSET b 1\nSELECT x\nSET c 1\nFLUSHALL\nSELECT 0\nSET a 0", &["a=0"], ""),
+    ] {
+        assert_eq!(
+            replayed(lines),
+            (keys.iter().map(|key| (*key).to_owned()).collect(), not_taken.to_owned())
+        );
+    }
+}
+
+#[test]
+fn a_key_is_not_taken_with_a_value_that_it_has_no_more() {
+    for (lines, keys, not_taken) in [
+        // No string has its old value after a command that is not known.
+        ("SET a 1\nSET b 2\nBITOP NOT a b", &["b=2"][..], "1 BITOP"),
+        ("SET a 1\nPFADD a x\nPFADD a y", &[], "1 PFADD"),
+        ("SET a 1\nRESTORE a 0 x REPLACE\nAPPEND a x\nPEXPIREAT a 9000000000000", &[], "1 RESTORE"),
+        ("SET a 1\nSORT l BY w STORE a\nSET l 1", &["l=1"], "1 SORT"),
+        ("SET a 1\nSET b 1\nLMOVE a b LEFT LEFT", &[], "2 LMOVE"),
+        ("SET a 1\nSET b 1\nMSETEX 2 a 1 b 2 PXAT 9", &[], "2 MSETEX"),
+        ("SET a 1\nSET b 1\nEVAL script 1 a b", &["b=1"], "1 EVAL"),
+        ("SET a x\nINCR a", &[], "1 INCR that failed"),
+        // Nor where another key was given that name, from whatever database.
+        ("SET a 1\nHSET h f v\nRENAME h a", &[], "1 HSET"),
+        ("SET a 1\nSELECT 1\nHSET a f v\nCOPY a a DB 0 REPLACE\nDEL a", &[], "1 HSET"),
+        ("SET a 1\nRENAME unknown a", &[], "1 RENAME"),
+        // Until it is overwritten or removed.
+        ("HSET a f v\nSET a 1 XX", &["a=1"], ""),
+        ("SADD a x\nSPOP a\nSET a 1 NX", &["a=1"], ""),
+        ("SADD a x\nSPOP a\nSETNX a 1\nINCR a", &["a=2"], ""),
+        ("HSET a f v\nMSET a 1 b 2", &["a=1", "b=2"], ""),
+        ("HSET a f v\nDEL a\nINCR a", &["a=1"], ""),
+        ("HSET a f v\nFLUSHDB\nAPPEND a 1", &["a=1"], ""),
+        ("FUNCTION LOAD x\nSET a 1", &["a=1"], "1 FUNCTION"),
+    ] {
+        let expected = (keys.iter().map(|key| (*key).to_owned()).collect(), not_taken.to_owned());
+        assert_eq!(replayed(lines), expected, "{lines}");
+    }
+}
+
 #[test]
 fn only_one_database_is_taken() {
     let bytes = rdb(&[b"\xfe\x00\x00\x01a\x01b\xfe\x02\x00\x01c\x01d\x00\x01e\x01f"]);
-    let said = "would import 1 key (0 with a TTL), 0 expired, not taken: 2 keys and commands of database 2 (--db 2 \
+    let said = "would import 1 key (0 with a TTL), 0 expired, not taken: 2 keys of database 2 (--db 2 \
         takes them)";
     assert_eq!(rehearsed(&bytes, &[]).unwrap(), said);
     assert!(rehearsed(&bytes, &["--db", "2"]).unwrap().starts_with("would import 2 keys"));
     let commands = b"*2\r\n$6\r\nSELECT\r\n$1\r\n1\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\nb\r\n";
     assert!(
-        rehearsed(commands, &[]).unwrap().contains("0 keys (0 with a TTL), 0 expired, not taken: 1 key or")
+        rehearsed(commands, &[]).unwrap().contains("0 keys (0 with a TTL), 0 expired, not taken: 1 key of")
     );
     assert!(rehearsed(commands, &["--db", "1"]).unwrap().starts_with("would import 1 key"));
 }
 
 #[test]
-fn the_server_is_looked_for_at_its_socket_and_else_at_its_port() {
-    let tcp = |host: &str| Some(Address::Tcp { host: host.to_owned(), port: 1 });
-    assert_eq!(address("0.0.0.0", 1, None), tcp("127.0.0.1"));
-    assert_eq!(address("::", 1, None), tcp("::1"));
-    assert_eq!(address("localhost", 0, None), None);
-    assert_eq!(address("localhost", 1, Some("/s".into())), Some(Address::Unix("/s".into())));
+fn an_empty_file_is_not_a_whole_one() {
+    for more in [&[][..], &["--format", "json"], &["--format", "redis"]] {
+        let told = rehearsed(b"", more).unwrap_err();
+        assert!(told.contains("is empty, so it is not whole"), "{told}");
+    }
+    assert!(rehearsed(b"\n", &["--format", "json"]).unwrap_err().contains("at byte 0"));
+    assert!(rehearsed(b"", &["--format", "go-log"]).unwrap().starts_with("would import 0 keys"));
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let refused = || sources(directory.path(), Format::Auto).unwrap_err().to_string();
+    std::fs::write(path("a.manifest"), "").unwrap();
+    assert!(refused().ends_with("a.manifest: it names no file"));
+    std::fs::write(path("a.manifest"), "file a.aof seq 1 type i\n").unwrap();
+    std::fs::write(path("a.aof"), "").unwrap();
+    assert_eq!(sources(directory.path(), Format::Auto).unwrap().len(), 1);
+    std::fs::write(path("a.manifest"), "file a.aof seq 1 type b\n").unwrap();
+    assert!(refused().contains("a.aof is empty"));
+    std::fs::write(path("kvlite.wal"), "").unwrap();
+    assert_eq!(sources(directory.path(), Format::Auto).unwrap().len(), 1);
+    std::fs::write(path("kvlite.snapshot"), "").unwrap();
+    assert!(refused().contains("kvlite.snapshot is empty"));
+}
+
+#[test]
+fn what_is_no_file_is_refused_before_it_is_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("kvlite.wal");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+    for path in [&pipe, directory.path(), Path::new("/dev/null")] {
+        let told = sources(path, Format::Auto).unwrap_err().to_string();
+        assert!(told.contains("is no file") && told.ends_with("write it to a file first"), "{told}");
+    }
+}
+
+#[test]
+fn only_the_last_file_may_end_in_a_transaction() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("a.manifest"), "file 1 seq 1 type i\nfile 2 seq 2 type i\n").unwrap();
+    let progress = Progress::new();
+    let own = own(directory.path(), &["--dry-run"]);
+    for (first, second, is_taken) in
+        [("SET a 1\nMULTI\nDEL a", "SET b 1", false), ("SET a 1", "MULTI\nDEL a", true)]
+    {
+        std::fs::write(path("1"), append_only(first)).unwrap();
+        std::fs::write(path("2"), append_only(second)).unwrap();
+        let mut report = Report::new(false, &progress);
+        let imported = import(&own, None, &progress, &mut report);
+        assert_eq!(imported.is_ok(), is_taken, "{imported:?}");
+        assert_eq!(report.imported, u64::from(is_taken));
+    }
+}
+
+#[test]
+fn a_string_that_is_too_long_is_passed_over_and_not_unpacked() {
+    // 600 MiB of zeros would be unpacked from it.
+    let bytes = rdb(&[b"\x00\x01a\xc3\x05\x80\x25\x80\x00\x00\x00a\xe0\x5b\x00\x00\x01b\x01c"]);
+    let said = "would import 1 key (0 with a TTL), 0 expired, not taken: 1 key that is too long";
+    assert_eq!(rehearsed(&bytes, &[]).unwrap(), said);
+    let behind = [&bytes[..], &append_only("RENAME a b")].concat();
+    assert_eq!(rehearsed(&behind, &[]).unwrap(), said.replace("1 key (", "0 keys ("));
+}
+
+#[test]
+fn the_options_are_those_of_the_server_and_its_own() {
     command().debug_assert();
 }

@@ -1,14 +1,16 @@
-//! Questions over RESP3, each with a deadline.
+//! Where a server is asked, and questions over RESP3, each with a deadline.
 
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use redis_protocol::resp3::decode::complete::decode;
 use redis_protocol::resp3::types::{OwnedFrame, Resp3Frame};
-use rustix::net::SendFlags;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 /// No answer is longer.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -18,6 +20,68 @@ const LEVELS_MAX: usize = 32;
 
 /// How many bytes are read at once.
 const CHUNK_BYTES: usize = 64 << 10;
+
+/// Where a server is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // A host and a port are what they are called.
+pub enum Address {
+    /// The text protocol.
+    Text { host: String, port: u16 },
+    /// RESP over TCP.
+    Resp { host: String, port: u16 },
+    /// RESP over a Unix socket.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// The first at which a server with these options listens, on this machine where it does so on all of its addresses.
+    /// Port 0 stands for none.
+    pub fn first(host: &str, text: u16, resp: u16, unix_socket: Option<PathBuf>) -> Option<Address> {
+        let host = match host {
+            "0.0.0.0" => "127.0.0.1",
+            "::" => "::1",
+            host => host,
+        }
+        .to_owned();
+        match (text, resp) {
+            (0, 0) => unix_socket.map(Address::Unix),
+            (0, port) => Some(Address::Resp { host, port }),
+            (port, _) => Some(Address::Text { host, port }),
+        }
+    }
+
+    /// A connection that is there by the deadline; only to find the addresses of a name may take longer.
+    ///
+    /// # Errors
+    /// That of the last address of the host.
+    pub fn connect(&self, deadline: Instant) -> io::Result<OwnedFd> {
+        match self {
+            Address::Text { host, port } | Address::Resp { host, port } => connect_tcp(host, *port, deadline),
+            Address::Unix(path) => {
+                let flags = SocketFlags::CLOEXEC;
+                let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+                // A server that is stopped takes no more clients than fit into its queue: the next one waits.
+                set_socket_timeout(&socket, Timeout::Send, Some(left(deadline)?))?;
+                rustix::net::connect(&socket, &SocketAddrUnix::new(path)?).map_err(|error| match error {
+                    rustix::io::Errno::AGAIN => ErrorKind::TimedOut.into(),
+                    error => io::Error::from(error),
+                })?;
+                set_socket_timeout(&socket, Timeout::Send, None)?;
+                Ok(socket)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Text { host, port } => write!(f, "{host}:{port} (--port)"),
+            Address::Resp { host, port } => write!(f, "{host}:{port} (--resp-port)"),
+            Address::Unix(path) => write!(f, "{} (--unix-socket)", path.display()),
+        }
+    }
+}
 
 /// A connection by which questions are asked. An answer that did not come in time is passed over when it comes, so that
 /// the next question gets its own.
@@ -44,8 +108,8 @@ impl From<io::Error> for Unanswered {
     }
 }
 
-impl std::fmt::Display for Unanswered {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Unanswered::Io(error) => error.fmt(f),
             Unanswered::Error(text) => f.write_str(text),
@@ -172,16 +236,16 @@ fn left(deadline: Instant) -> io::Result<Duration> {
 }
 
 /// A connection to the first address of the host that takes one. None takes the time of those that are left.
-///
-/// # Errors
-/// That of the last address.
-pub fn connect(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
+fn connect_tcp(host: &str, port: u16, deadline: Instant) -> io::Result<OwnedFd> {
     let mut failed = io::Error::new(ErrorKind::NotFound, "the host name has no address");
     let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
     for (left, address) in (1..=addresses.len() as u32).rev().zip(addresses) {
         let share = deadline.saturating_duration_since(Instant::now()) / left;
         match TcpStream::connect_timeout(&address, share.max(Duration::from_millis(1))) {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream.into());
+            }
             Err(error) => failed = error,
         }
     }
@@ -222,6 +286,35 @@ mod tests {
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(10)
+    }
+
+    #[test]
+    fn the_first_protocol_that_is_on_is_asked_on_this_machine() {
+        let text = |host: &str| Some(Address::Text { host: host.to_owned(), port: 1 });
+        assert_eq!(Address::first("localhost", 1, 2, None), text("localhost"));
+        assert_eq!(Address::first("0.0.0.0", 1, 2, None), text("127.0.0.1"));
+        assert_eq!(Address::first("::", 1, 2, None), text("::1"));
+        let path = PathBuf::from("/run/kvlite.sock");
+        let resp = Address::Resp { host: "::1".to_owned(), port: 2 };
+        assert_eq!(Address::first("::1", 0, 2, Some(path.clone())), Some(resp));
+        assert_eq!(Address::first("localhost", 0, 0, Some(path.clone())), Some(Address::Unix(path)));
+        assert_eq!(Address::first("localhost", 0, 0, None), None);
+    }
+
+    #[test]
+    fn a_server_that_takes_no_client_is_not_waited_for_past_the_deadline() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let address = Address::Unix(path);
+        let mut clients = Vec::new();
+        let refused = loop {
+            match address.connect(Instant::now() + Duration::from_millis(20)) {
+                Ok(client) => clients.push(client),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused.kind(), ErrorKind::TimedOut, "after {} clients", clients.len());
     }
 
     #[test]

@@ -8,8 +8,6 @@ mod screen;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +20,7 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
 use redis_protocol::resp3::types::Resp3Frame;
 
 use crate::config::{Config, HELP_COLUMNS};
-use crate::insight::ask::{Asker, Unanswered, connect};
+use crate::insight::ask::{Address, Asker, Unanswered};
 use crate::insight::figures::{Figures, SECTIONS};
 use crate::insight::keys::{Class, Uses, classes};
 use screen::Screen;
@@ -55,15 +53,6 @@ struct Own {
     /// Write one page of text and end, as without a terminal
     #[arg(long)]
     once: bool,
-}
-
-/// Where a server is asked.
-#[derive(Clone, Debug)]
-enum Address {
-    /// RESP over TCP.
-    Tcp { host: String, port: u16 },
-    /// RESP over a Unix socket.
-    Unix(PathBuf),
 }
 
 /// Why nothing can be shown.
@@ -113,7 +102,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
     let host = matches.get_one::<String>("host").expect("it has a default");
     let port = matches.get_one::<u16>("resp_port").copied().expect("it has a default");
     let unix_socket = matches.get_one::<PathBuf>("unix_socket").cloned();
-    let shown = address(host, port, unix_socket).and_then(|address| {
+    let shown = Address::first(host, 0, port, unix_socket).ok_or(Trouble::NoListener).and_then(|address| {
         if own.once || !io::stdout().is_terminal() { once(&address) } else { follow(&address) }
     });
     match shown {
@@ -122,19 +111,6 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
             let _ = writeln!(io::stderr(), "error: {trouble}");
             1
         }
-    }
-}
-
-fn address(host: &str, port: u16, unix_socket: Option<PathBuf>) -> Result<Address, Trouble> {
-    let host = match host {
-        "0.0.0.0" => "127.0.0.1",
-        "::" => "::1",
-        host => host,
-    }
-    .to_owned();
-    match port {
-        0 => unix_socket.map(Address::Unix).ok_or(Trouble::NoListener),
-        port => Ok(Address::Tcp { host, port }),
     }
 }
 
@@ -247,20 +223,8 @@ fn known(asker: &mut Asker, address: &Address) -> Result<Box<Known>, Trouble> {
 }
 
 fn open(address: &Address) -> Result<Asker, Trouble> {
-    let opened = match address {
-        Address::Tcp { host, port } => connect(host, *port, Instant::now() + ANSWER_MAX).map(OwnedFd::from),
-        Address::Unix(path) => UnixStream::connect(path).map(OwnedFd::from),
-    };
+    let opened = address.connect(Instant::now() + ANSWER_MAX);
     opened.map(Asker::new).map_err(|error| Trouble::NoAnswer { address: address.clone(), error })
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Address::Tcp { host, port } => write!(f, "{host}:{port} (--resp-port)"),
-            Address::Unix(path) => write!(f, "{} (--unix-socket)", path.display()),
-        }
-    }
 }
 
 impl fmt::Display for Trouble {

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 
 use tempfile::TempDir;
 
@@ -145,7 +148,7 @@ fn an_rdb_file_of_redis_gives_its_strings_and_counts_all_else() {
     let (strings, file) = (redis.strings(), redis.path("dump.rdb"));
     assert_eq!(strings.len(), 5011);
     let not_taken = "not taken: 2 hashes, 2 lists, 3 sets, 2 sorted sets, 1 stream, 1 function library, \
-        1 key or command of database 3 (--db 3 takes them)";
+        1 key of database 3 (--db 3 takes them)";
     let said = format!("5,011 keys (2 with a TTL), 0 expired, {not_taken}");
 
     let server = Server::start(2, &[]);
@@ -237,6 +240,22 @@ const CHANGES: &str = r#"
     EVAL "redis.call('SET', 'by-script', 'x'); redis.call('INCR', 'counter')" 0
     SELECT 2
     SET elsewhere x
+    SET moved x EX 4000
+    MOVE moved 0
+    SET swapped x
+    SELECT 0
+    SET renamed 1 EX 4000
+    RENAME renamed renamed-twice
+    RENAMENX renamed-twice name
+    COPY name copied
+    SET overwritten 1
+    COPY name overwritten REPLACE
+    SET away x
+    MOVE away 2
+    SWAPDB 0 2
+    SWAPDB 0 2
+    SELECT 2
+    DEL away swapped
     SELECT 0
 "#;
 
@@ -264,9 +283,9 @@ fn append_only_files_are_run_in_their_order() {
         let directory = redis.path("appendonlydir");
         let server = Server::start(2, &[]);
         let said = imported(&server, &directory, &[], 1);
-        let hash = if preamble == "yes" { "1 hash, " } else { "" };
-        assert!(said.contains(&format!("0 expired, not taken: {hash}")), "{said}");
-        assert!(said.contains("HSET") && said.contains("1 BITOP"), "{said}");
+        let (hash, hmset) = if preamble == "yes" { ("1 hash, ", "") } else { ("", ", 1 HMSET") };
+        let not_taken = format!("{hash}1 key of database 2 (--db 2 takes them), 1 BITOP{hmset}\n");
+        assert!(said.contains(&format!("0 expired, not taken: {not_taken}")), "{said}");
         assert_holds(&server, &strings);
 
         // Redis' data directory, and the form of all in one file of versions before 7.
@@ -318,7 +337,7 @@ fn the_data_directory_of_the_go_kvlite_is_read_whole() {
     let socket = directory.path().join("socket");
     let socket = socket.to_str().unwrap();
     let server = Server::start(1, &["--unix-socket", socket]);
-    let ended = import(&[directory.path().to_str().unwrap(), "--unix-socket", socket]);
+    let ended = import(&[directory.path().to_str().unwrap(), "--resp-port", "0", "--unix-socket", socket]);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert_eq!(ended.output, "imported 3 keys (1 with a TTL), 1 expired\n");
     let strings =
@@ -430,7 +449,11 @@ fn what_goes_wrong_is_said_with_what_to_do() {
         (&[directory.path().to_str().unwrap(), "--dry-run"], 3, "name the file, such as"),
         (&[name, "--host", "127.0.0.1", "--resp-port", &free], 3, "no server answers at 127.0.0.1:"),
         (&[name, "--resp-port", "0"], 3, "give one, or write a new data directory by --to"),
-        (&[name, "--host", "127.0.0.1", "--resp-port", &text_port], 3, "takes no more keys, it answers: "),
+        (
+            &[name, "--host", "127.0.0.1", "--resp-port", &text_port],
+            3,
+            "this port speaks the kvlite text protocol",
+        ),
         (&[name, "--to", directory.path().to_str().unwrap()], 3, "is not empty"),
         (&[name, "--dry-run", "--format", "go-log"], 1, "not taken: line 1: no record"),
         (
@@ -444,4 +467,50 @@ fn what_goes_wrong_is_said_with_what_to_do() {
         assert!(ended.output.contains(said), "{arguments:?}: {ended:?}");
     }
     assert_eq!(imported(&server, &file, &[], 0), "imported 1 key (0 with a TTL), 0 expired\n");
+}
+
+/// Listens, and answers whatever comes with these replies, one for each; what has come by the end.
+fn answered_with(replies: &'static [&'static [u8]]) -> (u16, JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let (mut asked, mut chunk) = (Vec::new(), [0; 4096]);
+        for reply in replies {
+            let count = client.read(&mut chunk).unwrap();
+            asked.extend_from_slice(&chunk[..count]);
+            client.write_all(reply).unwrap();
+        }
+        // Up to where the import hangs up, which may be by a reset.
+        let _ = client.read_to_end(&mut asked);
+        asked
+    });
+    (port, asked)
+}
+
+#[test]
+fn another_server_gets_no_key_and_one_that_says_nothing_is_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("keys.json");
+    fs::write(&file, "{\"secret\": \"b\"}").unwrap();
+    let redis: &[&[u8]] =
+        &[b"+PONG\r\n", b"-ERR unknown command 'KVLITE.SYNC', with args beginning with: \r\n"];
+    for (replies, said) in [
+        (redis, "is no kvlite that speaks the Redis protocol, and got no key"),
+        (&[b"HTTP/1.1 400 Bad Request\r\n"], "is no kvlite"),
+        (
+            &[b"-ERR max number of clients 'reached'\x1b[2J\r\n"],
+            "answers: ERR max number of clients 'reached'\\u{1b}[2J\n",
+        ),
+        (&[b"+PONG\r\n", b"-LOADING is loading\r\n"], "answers: LOADING is loading\n"),
+        (&[], "does not answer in time; look at its log"),
+    ] {
+        let (port, asked) = answered_with(replies);
+        let ended =
+            import(&[file.to_str().unwrap(), "--host", "127.0.0.1", "--resp-port", &port.to_string()]);
+        assert_eq!(ended.status.code(), Some(3), "{ended:?}");
+        assert!(ended.output.contains(said), "{ended:?}");
+        let asked = asked.join().unwrap();
+        assert!(!asked.windows(6).any(|part| part == b"secret"), "{}", asked.escape_ascii());
+    }
 }
