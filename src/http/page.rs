@@ -620,6 +620,7 @@ mod tests {
         let uses = Told { at: Instant::now(), answer: uses };
         let status = if figures.disk.log_error.is_empty() { Status::Healthy } else { Status::Degraded };
         let view = View {
+            is_unanswered: false,
             status,
             figures,
             report,
