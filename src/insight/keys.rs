@@ -236,6 +236,10 @@ fn class(map: &OwnedFrame) -> Option<Class> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
     use super::*;
 
     /// A key that was used of late and has these counts of its own.
@@ -251,6 +255,26 @@ mod tests {
         assert!(hot(9, 0, 9, false).stands_out(), "each access was seen");
         assert!(hot(682, 0, 0, false).stands_out(), "it was made again of late");
         assert!(hot(1561, 0, 0, true).stands_out(), "it is looked for in vain");
+    }
+
+    #[test]
+    fn classes_without_keys_are_left_out_and_suggestions_need_a_hit_ratio() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let class = |name: &str, keys: u32, hit_ratio: &str| {
+            format!("%3\r\n+class\r\n+{name}\r\n+keys\r\n:{keys}\r\n+hit_ratio\r\n{hit_ratio}\r\n")
+        };
+        let rows = [
+            class("other", 9, ",0.5"),
+            class("user:*", 5, ",0.5"),
+            class("new:*", 1, "_"),
+            class("old:*", 0, "_"),
+        ];
+        // The greeting, the classes, and the one suggestion that is asked for.
+        let answers = format!("%0\r\n*4\r\n{}:60\r\n", rows.concat());
+        theirs.write_all(answers.as_bytes()).unwrap();
+        let found = classes(&mut Asker::new(ours.into()), Instant::now() + Duration::from_secs(5)).unwrap();
+        let found: Vec<_> = found.iter().map(|it| (&it.name[..], it.suggested_ttl_s)).collect();
+        assert_eq!(found, [(&b"user:*"[..], Some(60)), (b"new:*", None), (b"other", None)]);
     }
 
     #[test]
