@@ -125,6 +125,8 @@ enum Failure {
     NotKnown { path: PathBuf },
     /// A directory in which no file that is known lies.
     NothingThere { path: PathBuf },
+    /// A directory with more than one manifest of append-only files.
+    Manifests { path: PathBuf },
     /// The manifest of append-only files is not understood.
     Manifest { path: PathBuf, why: String },
     /// The file is damaged, and nothing was taken.
@@ -603,15 +605,15 @@ fn directory_sources(path: &Path) -> Result<Vec<Source>, Failure> {
         return Ok(files);
     }
     let append = path.join(APPEND_DIRECTORY);
-    let below = if append.is_dir() { &append } else { path };
-    let entries =
-        std::fs::read_dir(below).map_err(|error| Failure::Open { path: below.to_owned(), error })?;
+    let below = if append.is_dir() { append } else { path.to_owned() };
+    let entries = std::fs::read_dir(&below).map_err(|error| Failure::Open { path: below.clone(), error })?;
     let mut manifests: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     manifests.retain(|path| path.to_string_lossy().ends_with(aof::MANIFEST_END));
     match &manifests[..] {
         [manifest] if metadata(manifest)?.is_file() => manifest_sources(manifest),
         [manifest] => Err(Failure::NoFile { path: manifest.clone() }),
-        _ => Err(Failure::NothingThere { path: path.to_owned() }),
+        [] => Err(Failure::NothingThere { path: path.to_owned() }),
+        _ => Err(Failure::Manifests { path: below.clone() }),
     }
 }
 
@@ -673,11 +675,14 @@ impl fmt::Display for Failure {
             ),
             Failure::NothingThere { path } => write!(
                 f,
-                "{} holds neither one manifest of append-only files nor the data of the Go kvlite; name the file, \
+                "{} holds neither a manifest of append-only files nor the data of the Go kvlite; name the file, \
                  such as {}",
                 path.display(),
                 path.join("dump.rdb").display()
             ),
+            Failure::Manifests { path } => {
+                write!(f, "{} holds several manifests; name the one that is to be taken", path.display())
+            }
             Failure::Manifest { path, why } => write!(f, "{}: {why}", path.display()),
             Failure::Damaged { path, damage, keys } => {
                 write!(f, "{} is damaged {damage}; nothing was imported", path.display())?;

@@ -347,6 +347,8 @@ fn an_empty_file_is_not_a_whole_one() {
     assert_eq!(sources(directory.path(), Format::Auto).unwrap().len(), 1);
     std::fs::write(path("a.manifest"), "file a.aof seq 1 type b\n").unwrap();
     assert!(refused().contains("a.aof is empty"));
+    std::fs::write(path("b.manifest"), "").unwrap();
+    assert!(refused().ends_with("holds several manifests; name the one that is to be taken"));
     std::fs::write(path("kvlite.wal"), "").unwrap();
     assert_eq!(sources(directory.path(), Format::Auto).unwrap().len(), 1);
     std::fs::write(path("kvlite.snapshot"), "").unwrap();
