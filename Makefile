@@ -104,7 +104,7 @@ bench-server: $(VALKEY) ## the server against Redis, Valkey and memcached, in tu
 	$(CARGO) bench --bench server -- $(ARGS)
 
 bench-peers: ## the README's table: one core against one core of Redis, Valkey and memcached, some minutes
-	$(MAKE) --no-print-directory bench-server ARGS="--only 'one core, peers' --output benches/results/peers.md $(ARGS)"
+	$(MAKE) --no-print-directory bench-server ARGS="--only peers --output benches/results/peers.md $(ARGS)"
 
 .PHONY: bench-analytics bench-recovery bench-memory bench-scaling bench-tail
 
