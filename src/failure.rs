@@ -159,23 +159,7 @@ impl fmt::Display for Failure {
                 };
                 write!(f, "cannot listen on {address}: {error}; choose another with {flag}")
             }
-            Failure::Log { shard, error } => {
-                if let Some(shard) = shard {
-                    write!(f, "shard {shard}: ")?;
-                }
-                write!(f, "{error}")?;
-                if let wal::Error::Locked { .. } = error {
-                    write!(f, "; stop it, or choose another directory with --wal-path")?;
-                }
-                if let Some(remedy) = access_remedy(error) {
-                    write!(f, "; {remedy}")?;
-                }
-                if let wal::Error::Displaced { .. } = error {
-                    write!(f, "; what was acknowledged is where it is now, if it still exists")?;
-                }
-                let Some((remedy, directory)) = damage_remedy(error) else { return Ok(()) };
-                write!(f, "; {remedy}; `kvlite check {}` tells more", directory.display())
-            }
+            Failure::Log { shard, error } => fmt_log(*shard, error, f),
             Failure::GoData { path } => write!(
                 f,
                 "{path} holds the data of the earlier kvlite in Go: kvlite import {path} --to NEW makes a data directory \
@@ -210,6 +194,25 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// What went wrong with the files of a shard, or of none, and what to do about it.
+fn fmt_log(shard: Option<usize>, error: &wal::Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if let Some(shard) = shard {
+        write!(f, "shard {shard}: ")?;
+    }
+    write!(f, "{error}")?;
+    if let wal::Error::Locked { .. } = error {
+        write!(f, "; stop it, or choose another directory with --wal-path")?;
+    }
+    if let Some(remedy) = access_remedy(error) {
+        write!(f, "; {remedy}")?;
+    }
+    if let wal::Error::Displaced { .. } = error {
+        write!(f, "; what was acknowledged is where it is now, if it still exists")?;
+    }
+    let Some((remedy, directory)) = damage_remedy(error) else { return Ok(()) };
+    write!(f, "; {remedy}; `kvlite check {}` tells more", directory.display())
+}
 
 /// What to do where the process may not write to the data directory; `None` when that is not at fault.
 fn access_remedy(error: &wal::Error) -> Option<String> {

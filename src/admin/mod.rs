@@ -26,7 +26,7 @@ use crate::client::reply::answer;
 use crate::clock::{Clock, wall_clock_us};
 use crate::config::InvalidValue;
 use crate::mesh::Call;
-use crate::protocol::{self, Dialect};
+use crate::protocol::Dialect;
 use crate::shared::Shared;
 use crate::txn::gather::Gather;
 
@@ -175,16 +175,7 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
             None => persistence::synced_count(0),
         },
     };
-    // HELLO and RESET have just changed the dialect in which they are answered themselves.
-    client.replies.now(|out| {
-        protocol::write_reply(
-            &reply,
-            Some(request.command),
-            request.arg_count(),
-            client.session.dialect,
-            out,
-        );
-    });
+    answer(client, request, &reply); // In the dialect that HELLO and RESET may just have set.
     Ok(Next::Nothing)
 }
 

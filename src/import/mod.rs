@@ -712,19 +712,12 @@ impl fmt::Display for Failure {
             Failure::Refused { address, said } => {
                 write!(f, "the server at {address} takes no more keys, it answers: {said}")
             }
-            Failure::NoListener => {
-                write!(
-                    f,
-                    "--resp-port is 0, and there is no --unix-socket: give one, or write a new data directory \
-                 by --to"
-                )
-            }
+            Failure::NoListener => f.write_str(
+                "--resp-port is 0, and there is no --unix-socket: give one, or write a new data directory by --to",
+            ),
             Failure::TargetNotEmpty { path } => {
-                write!(
-                    f,
-                    "{} is not empty; give --to a directory that is, or that does not exist",
-                    path.display()
-                )
+                let path = path.display();
+                write!(f, "{path} is not empty; give --to a directory that is, or that does not exist")
             }
             Failure::Write { path, failure } => {
                 write!(f, "{failure}; {} is incomplete: remove it before you try again", path.display())

@@ -12,6 +12,9 @@ PICTURES = {
     "dashboard-phone": {"viewport": PHONE},
 }
 
+# How much of the first picture the README shows, from its top on.
+TOP_PIXELS = 1040
+
 # A picture that people have to fetch with the documents.
 BYTES_MAX = 150_000
 
@@ -28,6 +31,8 @@ def main(url, directory):
                 if path.stat().st_size < BYTES_MAX:
                     break
             print(path, path.stat().st_size)
+    whole = Image.open(pathlib.Path(directory, "dashboard.png"))
+    whole.crop((0, 0, whole.width, TOP_PIXELS)).save(pathlib.Path(directory, "dashboard-top.png"), optimize=True)
 
 
 if __name__ == "__main__":
