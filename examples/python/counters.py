@@ -36,7 +36,9 @@ def atomic(run, client):
     numbers = sorted(number for of_thread in seen for number in of_thread)
     run.check(numbers == list(range(1, THREADS * ROUNDS + 1)), "and no two clients were told the same number")
     try:
-        names = [fields[1] for fields in client.execute_command("HOTKEYS", 20)]  # key, its name, reads, ...
+        # Maps in RESP3, which newer versions speak; in RESP2 lists: key, its name, reads, ...
+        hottest = client.execute_command("HOTKEYS", 20)
+        names = [fields["key"] if isinstance(fields, dict) else fields[1] for fields in hottest]
         place = f"is number {names.index(views) + 1}" if views in names else "is not among the first 20"
         print("  HOTKEYS:", views, place)
     except redis.ResponseError as error:

@@ -13,6 +13,7 @@ mod requests;
 mod schedule;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
@@ -127,15 +128,22 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
         Err(error) => error.exit(),
     };
     let json = options.json;
-    match run(options) {
-        Ok(report) if json => println!("{}", report.json()),
-        Ok(report) => print!("{report}"),
+    let shown = match run(options) {
+        Ok(report) if json => format!("{}\n", report.json()),
+        Ok(report) => report.to_string(),
         Err(failure) => {
             eprintln!("kvlite bench: {failure}");
             return failure.exit_status();
         }
+    };
+    match io::stdout().write_all(shown.as_bytes()) {
+        // A reader that has seen enough is no failure.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("kvlite bench: cannot write to standard output: {error}");
+            1
+        }
+        _ => 0,
     }
-    0
 }
 
 /// Fills in the keys if that is asked for, then measures.

@@ -43,6 +43,7 @@ use target::{Directory, Server, Target};
 const ADDRESS: [&str; 3] = ["host", "resp_port", "unix_socket"];
 
 /// The directory below Redis' data directory in which its append-only files lie.
+const DUMP: &str = "dump.rdb";
 const APPEND_DIRECTORY: &str = "appendonlydir";
 
 /// The exit status when something was not taken.
@@ -127,6 +128,10 @@ enum Failure {
     NothingThere { path: PathBuf },
     /// A directory with more than one manifest of append-only files.
     Manifests { path: PathBuf },
+    /// A file that is one of those that a manifest names.
+    Part { path: PathBuf, manifest: PathBuf },
+    /// A directory with a file of keys beside its append-only files.
+    TwoStates { path: PathBuf },
     /// The manifest of append-only files is not understood.
     Manifest { path: PathBuf, why: String },
     /// The file is damaged, and nothing was taken.
@@ -276,6 +281,9 @@ impl Import<'_> {
                 self.progress.at_byte(offset);
             }
             match self.string(item, report) {
+                Some((key, _, deadline_ms)) if self.has_expired(deadline_ms) => {
+                    Ok(target.expire(&key, report)?)
+                }
                 Some((key, value, deadline_ms)) => Ok(target.put(&key, &value, deadline_ms, report)?),
                 None => Ok(()),
             }
@@ -290,7 +298,11 @@ impl Import<'_> {
         }
     }
 
-    /// The key, value and deadline of an item that is to be taken.
+    fn has_expired(&self, deadline_ms: Option<u64>) -> bool {
+        deadline_ms.is_some_and(|deadline_ms| deadline_ms <= self.now_ms)
+    }
+
+    /// The key, value and deadline of an item that is to be taken, or that has expired.
     fn string(&self, item: Item, report: &mut Report<'_>) -> Option<(Vec<u8>, Vec<u8>, Option<u64>)> {
         let Item::Key { db, name, deadline_ms, value } = item else {
             report.leave_out(LeftOut::Functions, String::new);
@@ -301,11 +313,8 @@ impl Import<'_> {
             report.leave_out(LeftOut::Database(db), shown);
             return None;
         }
-        if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= self.now_ms) {
-            report.expired += 1;
-            return None;
-        }
         match value {
+            _ if self.has_expired(deadline_ms) => Some((name, Vec::new(), deadline_ms)),
             Value::String(value) => Some((name, value, deadline_ms)),
             Value::TooLong => {
                 report.leave_out(LeftOut::TooLong, shown);
@@ -332,11 +341,8 @@ impl Import<'_> {
                 report.leave_out(LeftOut::Database(db), shown);
                 return Ok(());
             }
-            if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= self.now_ms) {
-                report.expired += 1;
-                return Ok(());
-            }
             match keyspace.reason(key) {
+                _ if self.has_expired(deadline_ms) => target.expire(key, report)?,
                 None => target.put(key, value, deadline_ms, report)?,
                 Some(Some(as_what)) => report.leave_out(as_what.clone(), shown),
                 Some(None) => {}
@@ -570,6 +576,8 @@ fn sources(path: &Path, format: Format) -> Result<Vec<Source>, Failure> {
         directory_sources(path)?
     } else if !metadata.is_file() {
         return Err(Failure::NoFile { path: path.to_owned() });
+    } else if let Some(manifest) = manifest_of(path) {
+        return Err(Failure::Part { path: path.to_owned(), manifest });
     } else if path.to_string_lossy().ends_with(aof::MANIFEST_END) {
         manifest_sources(path)?
     } else {
@@ -586,6 +594,15 @@ fn sources(path: &Path, format: Format) -> Result<Vec<Source>, Failure> {
         }
     }
     Ok(sources)
+}
+
+/// The manifest beside a file that names it as one of several.
+fn manifest_of(path: &Path) -> Option<PathBuf> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    manifests_in(directory.unwrap_or(Path::new("."))).ok()?.into_iter().find(|manifest| {
+        let files = manifest_sources(manifest).unwrap_or_default();
+        files.len() > 1 && files.iter().any(|file| file.path.file_name() == path.file_name())
+    })
 }
 
 fn metadata(path: &Path) -> Result<std::fs::Metadata, Failure> {
@@ -605,16 +622,24 @@ fn directory_sources(path: &Path) -> Result<Vec<Source>, Failure> {
         return Ok(files);
     }
     let append = path.join(APPEND_DIRECTORY);
+    if append.is_dir() && path.join(DUMP).exists() {
+        return Err(Failure::TwoStates { path: path.to_owned() });
+    }
     let below = if append.is_dir() { append } else { path.to_owned() };
-    let entries = std::fs::read_dir(&below).map_err(|error| Failure::Open { path: below.clone(), error })?;
-    let mut manifests: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    manifests.retain(|path| path.to_string_lossy().ends_with(aof::MANIFEST_END));
-    match &manifests[..] {
+    match &manifests_in(&below)?[..] {
         [manifest] if metadata(manifest)?.is_file() => manifest_sources(manifest),
         [manifest] => Err(Failure::NoFile { path: manifest.clone() }),
         [] => Err(Failure::NothingThere { path: path.to_owned() }),
         _ => Err(Failure::Manifests { path: below.clone() }),
     }
+}
+
+fn manifests_in(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |error| Failure::Open { path: directory.to_owned(), error };
+    let entries = std::fs::read_dir(directory).map_err(failed)?;
+    let mut manifests: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    manifests.retain(|path| path.to_string_lossy().ends_with(aof::MANIFEST_END));
+    Ok(manifests)
 }
 
 fn manifest_sources(path: &Path) -> Result<Vec<Source>, Failure> {
@@ -678,11 +703,22 @@ impl fmt::Display for Failure {
                 "{} holds neither a manifest of append-only files nor the data of the Go kvlite; name the file, \
                  such as {}",
                 path.display(),
-                path.join("dump.rdb").display()
+                path.join(DUMP).display()
             ),
             Failure::Manifests { path } => {
                 write!(f, "{} holds several manifests; name the one that is to be taken", path.display())
             }
+            Failure::Part { path, manifest } => write!(
+                f,
+                "{} holds a part of the keys, as {} says; name that, or its directory",
+                path.display(),
+                manifest.display()
+            ),
+            Failure::TwoStates { path } => write!(
+                f,
+                "{} holds append-only files and a dump.rdb, which may be newer; name the one that is to be taken",
+                path.display()
+            ),
             Failure::Manifest { path, why } => write!(f, "{}: {why}", path.display()),
             Failure::Damaged { path, damage, keys } => {
                 write!(f, "{} is damaged {damage}; nothing was imported", path.display())?;

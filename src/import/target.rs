@@ -30,6 +30,9 @@ const LOCK_WAIT: Duration = Duration::from_secs(1);
 const BATCH_BYTES: usize = 64 << 10;
 const BATCH_REQUESTS_MAX: usize = 512;
 
+/// A deadline that has passed for certain.
+const PASSED_UNIX_MS: u64 = 1;
+
 /// No answer to what is asked here is longer.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
@@ -64,6 +67,18 @@ impl Target {
         Ok(())
     }
 
+    /// Removes a key that has expired by now from a server whose keys are replaced.
+    pub fn expire(&mut self, key: &[u8], report: &mut Report<'_>) -> Result<(), Failure> {
+        match self {
+            // A deadline that has passed: it removes what there is.
+            Target::Server(server) if server.replaces => server.put(key, b"", Some(PASSED_UNIX_MS), report),
+            _ => {
+                report.expired += 1;
+                Ok(())
+            }
+        }
+    }
+
     /// Returns once everything is where it belongs, and on disk there.
     pub fn finish(self, report: &mut Report<'_>) -> Result<(), Failure> {
         match self {
@@ -89,7 +104,8 @@ pub struct Server {
 
 struct Sent {
     key: Vec<u8>,
-    has_ttl: bool,
+    /// In milliseconds since the Unix epoch.
+    deadline_unix_ms: Option<u64>,
 }
 
 impl Server {
@@ -150,7 +166,7 @@ impl Server {
             self.batch.extend_from_slice(word);
             self.batch.extend_from_slice(b"\r\n");
         }
-        self.waiting.push_back(Sent { key: key.to_vec(), has_ttl: deadline.is_some() });
+        self.waiting.push_back(Sent { key: key.to_vec(), deadline_unix_ms });
         self.in_batch += 1;
         if self.batch.len() >= BATCH_BYTES || self.in_batch >= BATCH_REQUESTS_MAX {
             let sent = self.in_batch;
@@ -186,7 +202,8 @@ impl Server {
             let said = self.answer()?;
             let sent = self.waiting.pop_front().expect("more are waiting than may be left");
             match said.as_str() {
-                "+OK" => report.add(sent.has_ttl),
+                "+OK" if sent.deadline_unix_ms == Some(PASSED_UNIX_MS) => report.expired += 1,
+                "+OK" => report.add(sent.deadline_unix_ms.is_some()),
                 "$-1" | "_" => {
                     report.leave_out(LeftOut::Existing, || sent.key.escape_ascii().to_string());
                 }

@@ -159,7 +159,10 @@ fn follow(address: &Address) -> Result<(), Trouble> {
             }
         }
     })();
-    ratatui::restore();
+    if ratatui::try_restore().is_err() {
+        // The terminal is gone. There is nowhere to say so, and what would be said when this is dropped ends the process.
+        std::mem::forget(terminal);
+    }
     shown.map_err(Trouble::Output)
 }
 

@@ -213,6 +213,15 @@ fn keys_that_have_expired_since_are_counted() {
         output = ended.output;
         output.contains("would import 1 key (0 with a TTL), 1 expired")
     }));
+    // A server has the key from before, without a TTL: where its keys are replaced it goes.
+    let server = Server::start(1, &[]);
+    let mut client = server.resp();
+    client.ask("SET short before");
+    imported(&server, &file, &[], 0);
+    assert_eq!(client.ask("GET short"), Value::bulk(b"before"));
+    let said = imported(&server, &file, &["--replace"], 0);
+    assert!(said.contains("imported 1 key (0 with a TTL), 1 expired"), "{said}");
+    assert_eq!(client.ask("EXISTS short"), Value::Integer(0));
 }
 
 /// Changes of all kinds, as they come behind a rewrite; their order matters.
@@ -281,6 +290,10 @@ fn append_only_files_are_run_in_their_order() {
             strings
         };
         let directory = redis.path("appendonlydir");
+        let part = directory.join("appendonly.aof.2.incr.aof");
+        let ended = import(&[part.to_str().unwrap(), "--dry-run"]);
+        assert_eq!(ended.status.code(), Some(3), "{ended:?}");
+        assert!(ended.output.contains("appendonly.aof.2.incr.aof holds a part of the keys"), "{ended:?}");
         let server = Server::start(2, &[]);
         let said = imported(&server, &directory, &[], 1);
         let (hash, hmset) = if preamble == "yes" { ("1 hash, ", "") } else { ("", ", 1 HMSET") };
@@ -296,6 +309,12 @@ fn append_only_files_are_run_in_their_order() {
         let old = redis.path("appendonly.aof");
         let bytes: Vec<u8> = names.iter().flat_map(|name| fs::read(directory.join(name)).unwrap()).collect();
         fs::write(&old, &bytes).unwrap();
+        let dump = redis.path("dump.rdb");
+        fs::write(&dump, b"REDIS0011").unwrap();
+        let ended = import(&[redis.directory.path().to_str().unwrap(), "--dry-run"]);
+        assert_eq!(ended.status.code(), Some(3), "{ended:?}");
+        assert!(ended.output.contains("which may be newer; name the one that is to be taken"), "{ended:?}");
+        fs::remove_file(&dump).unwrap();
         for path in [redis.directory.path(), &manifest, &old] {
             let server = Server::start(1, &[]);
             assert_eq!(imported(&server, path, &[], 1), said, "{}", path.display());
