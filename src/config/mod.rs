@@ -1077,6 +1077,11 @@ mod tests {
     fn in_child(variables: &[(&str, impl AsRef<OsStr>)], args: &str) -> String {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", "config::tests::child_of_the_environment_tests", "--nocapture"]);
+        // Those of the shell that runs the tests are none of theirs.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KVLITE_"))
+        {
+            child.env_remove(name);
+        }
         child.env("CONFIG_TEST_ARGS", args).envs(variables.iter().map(|(name, value)| (name, value)));
         String::from_utf8(child.output().unwrap().stdout).unwrap()
     }
