@@ -200,6 +200,11 @@ impl Snapshotter {
         &self.policy
     }
 
+    /// Whether it has seen that the server stops, and has begun to write its last note.
+    pub fn has_left_last_note(&self) -> bool {
+        self.next_note_ms.is_none()
+    }
+
     /// Whether blocking work is under way; the executor must not end before it.
     pub fn is_busy(&self) -> bool {
         self.helper.is_busy()

@@ -125,6 +125,8 @@ impl Worker {
         });
         let all_drained = self.lifecycle.drain(is_quiet, &self.shared, self.mesh.worker_count());
         // The thread that copies a backup is not waited for: what it leaves is none.
-        all_drained && self.mesh.is_idle() && !self.runtime.is_busy()
+        // The server may have begun to stop in the middle of this turn, behind that work.
+        let has_ended = self.lifecycle.is_loading() || self.runtime.has_ended_background();
+        all_drained && has_ended && self.mesh.is_idle() && !self.runtime.is_busy()
     }
 }

@@ -509,6 +509,11 @@ impl ShardRuntime {
         self.expiring = true;
     }
 
+    /// Whether the work that no client waits for has come to its end, now that the server stops.
+    pub(super) fn has_ended_background(&self) -> bool {
+        self.snapshotter.has_left_last_note()
+    }
+
     /// One slice of each kind of work that no client waits for. Returns whether more is left.
     pub(super) fn background(&mut self, turn: &mut Turn<'_>) -> bool {
         if self.expiring {
