@@ -1,4 +1,4 @@
-//! What the page at `/` is made of: the load that is noted always, and what workers are asked while somebody looks.
+//! What the page at `/` is made of: the load that is noted always, and what workers are asked while a browser shows it.
 
 use std::cell::RefCell;
 use std::io;
