@@ -8,7 +8,7 @@ pub struct Progress(ProgressBar);
 
 impl Progress {
     /// A bar that shows nothing yet.
-    #[allow(clippy::new_without_default)] // It draws on a terminal, which nobody asks a default for.
+    #[allow(clippy::new_without_default)] // It draws on a terminal, which has no default.
     pub fn new() -> Progress {
         // The target hides the bar where it is not seen.
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());

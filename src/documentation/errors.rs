@@ -321,7 +321,10 @@ fn every_usage_error_of_the_server_is_explained() {
 fn every_error_of_the_tools_is_explained() {
     compare_sentences("The tools", &sentences("src/tools/mod.rs", &["impl fmt::Display for ToolError"]));
     compare_sentences("kvlite health", &sentences("src/health.rs", &["impl fmt::Display for Trouble"]));
-    compare_sentences("kvlite import", &sentences("src/import/mod.rs", &["impl fmt::Display for Failure"]));
+    compare_sentences(
+        "kvlite import",
+        &sentences("src/import/mod.rs", &["impl fmt::Display for Failure", "fn fmt_salvageable"]),
+    );
     let mut told = sentences("src/bench/options.rs", &["impl fmt::Display for InvalidWork"]);
     told.extend(sentences("src/bench/options.rs", &["impl fmt::Display for Contradiction"]));
     told.extend(sentences("src/bench/mod.rs", &["impl fmt::Display for Failure"]));

@@ -1,7 +1,7 @@
 //! The admin port: a page, metrics and health over HTTP, on a thread of its own.
 //!
 //! Metrics and health ask no worker anything: what they tell are counters that all threads share, and what each worker
-//! has [published](Shared::published). The page asks a worker as a client does, while somebody looks, and comes without
+//! has [published](Shared::published). The page asks a worker as a client does, while a browser shows it, and comes without
 //! the answer where that takes long. No worker waits for any of it. Its clients cost no more than its bounds allow:
 //! [`CONNECTIONS_MAX`] connections, where a new one takes the place of one of the address that has most; one request each, of
 //! [`REQUEST_BYTES_MAX`] at most, within [`CONNECTION_TIME_MAX`]; and answers that are made anew no more often than each

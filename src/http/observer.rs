@@ -1,4 +1,4 @@
-//! Questions that only workers can answer, asked while somebody looks, and never more often than they are worth. An
+//! Questions that only workers can answer, asked while a browser shows it, and never more often than they are worth. An
 //! answer that does not come in time is waited for no longer than a page may take: what was known before counts.
 
 use std::cell::{Cell, RefCell};
@@ -129,7 +129,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(observed.clone().learn());
         assert!(observed.is_unanswered() && observed.last.borrow().is_none());
-        Rc::get_mut(&mut observed).expect("nobody else has it").limit = Duration::from_secs(60);
+        Rc::get_mut(&mut observed).expect("it has one owner").limit = Duration::from_secs(60);
         runtime.block_on(observed.clone().learn());
         assert!(!observed.is_unanswered());
         assert_eq!(observed.last.borrow().as_ref().map(|told| told.answer), Some(7));

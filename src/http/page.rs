@@ -1,4 +1,4 @@
-//! The page at `/`: what is known, as HTML. It asks nobody; all that comes from clients is escaped by `maud`, and shown
+//! The page at `/`: what is known, as HTML. It asks no worker; all that comes from clients is escaped by `maud`, and shown
 //! so that each character of it can be seen.
 
 use std::time::{Duration, Instant};

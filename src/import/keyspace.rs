@@ -4,7 +4,7 @@
 //! Nothing expires meanwhile. In Redis nothing does while it reads such a file either: the file says itself which keys
 //! have gone.
 //!
-//! A key whose value nobody here can tell, since it is no string or a command changed it that is not known, stays in its
+//! A key whose value cannot be told here, since it is no string or a command changed it that is not known, stays in its
 //! keyspace without a value: it is renamed, moved, removed and overwritten as all others are, and never handed on.
 
 use std::collections::{BTreeMap, HashMap};

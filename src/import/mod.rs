@@ -684,11 +684,10 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Open { path, error } => write!(f, "cannot open {}: {error}", path.display()),
-            Failure::NoFile { path } => write!(
-                f,
-                "{} is no file, and what is imported is read more than once; write it to a file first",
-                path.display()
-            ),
+            Failure::NoFile { path } => {
+                let path = path.display();
+                write!(f, "{path} is no file, and what is imported is read more than once; write it to a file first")
+            }
             Failure::Empty { path } => {
                 write!(f, "{} is empty, so it is not whole; nothing was imported", path.display())
             }
@@ -708,12 +707,10 @@ impl fmt::Display for Failure {
             Failure::Manifests { path } => {
                 write!(f, "{} holds several manifests; name the one that is to be taken", path.display())
             }
-            Failure::Part { path, manifest } => write!(
-                f,
-                "{} holds a part of the keys, as {} says; name that, or its directory",
-                path.display(),
-                manifest.display()
-            ),
+            Failure::Part { path, manifest } => {
+                let (path, manifest) = (path.display(), manifest.display());
+                write!(f, "{path} holds a part of the keys, as {manifest} says; name that, or its directory")
+            }
             Failure::TwoStates { path } => write!(
                 f,
                 "{} holds append-only files and a dump.rdb, which may be newer; name the one that is to be taken",
@@ -722,11 +719,7 @@ impl fmt::Display for Failure {
             Failure::Manifest { path, why } => write!(f, "{}: {why}", path.display()),
             Failure::Damaged { path, damage, keys } => {
                 write!(f, "{} is damaged {damage}; nothing was imported", path.display())?;
-                match keys {
-                    0 => Ok(()),
-                    1 => write!(f, ". One key before it can be read: --salvage imports it"),
-                    keys => write!(f, ". {keys} keys before it can be read: --salvage imports them"),
-                }
+                fmt_salvageable(*keys, f)
             }
             Failure::Connect { address, error } => write!(
                 f,
@@ -742,9 +735,7 @@ impl fmt::Display for Failure {
             Failure::Lost { address, error } if error.kind() == io::ErrorKind::TimedOut => {
                 write!(f, "the server at {address} does not answer in time; look at its log")
             }
-            Failure::Lost { address, error } => {
-                write!(f, "the server at {address} is gone: {error}")
-            }
+            Failure::Lost { address, error } => write!(f, "the server at {address} is gone: {error}"),
             Failure::Refused { address, said } => {
                 write!(f, "the server at {address} takes no more keys, it answers: {said}")
             }
@@ -759,5 +750,14 @@ impl fmt::Display for Failure {
                 write!(f, "{failure}; {} is incomplete: remove it before you try again", path.display())
             }
         }
+    }
+}
+
+/// What can be read of a damaged file.
+fn fmt_salvageable(keys: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match keys {
+        0 => Ok(()),
+        1 => write!(f, ". One key before it can be read: --salvage imports it"),
+        keys => write!(f, ". {keys} keys before it can be read: --salvage imports them"),
     }
 }

@@ -16,7 +16,7 @@
 //! ```
 //!
 //! All other values are passed over by their lengths; how their bytes are laid out inside stays unknown. A type that
-//! is not known ends the reading, since nobody can say where it ends.
+//! is not known ends the reading, since its end cannot be told.
 
 use std::io::Read;
 

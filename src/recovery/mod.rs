@@ -88,7 +88,7 @@ pub struct Found<D: Disk = OsDisk> {
 /// Locks the data directory, and reads nothing of the logs in it yet.
 ///
 /// # Errors
-/// [`Failure::Log`]; [`Failure::GoData`], so that nobody takes a server without keys for theirs.
+/// [`Failure::Log`]; [`Failure::GoData`], so that no user takes a server without keys for theirs.
 pub fn lock(config: &Config) -> Result<Found, Failure> {
     let holds = |name: &str| config.wal_path.join(name).exists();
     if GO_NAMES.into_iter().any(holds) && !holds("MANIFEST") {
