@@ -25,8 +25,14 @@ pub enum Reply<'a> {
     Shared(Cow<'a, Bytes>),
     /// No such value.
     Nil,
+    /// No such list, where RESP2 tells that from a missing value.
+    NilArray,
     /// An ordered list.
     Array(Vec<Reply<'a>>),
+    /// Things without an order, each once; RESP2 and the text protocol show a list.
+    Set(Vec<Reply<'a>>),
+    /// A message that answers no request: its kind, then what belongs to that. RESP2 and the text protocol show a list.
+    Push(Vec<Reply<'a>>),
     /// Named fields in order; RESP2 flattens them.
     Map(Vec<(Cow<'static, str>, Reply<'a>)>),
     /// A text for people, such as `INFO`; RESP3 marks it as verbatim.
@@ -71,7 +77,10 @@ impl<'a> Reply<'a> {
             Reply::Bulk(bytes) => Reply::Bulk(Cow::Owned(bytes.into_owned())),
             Reply::Shared(bytes) => Reply::Shared(Cow::Owned(bytes.into_owned())),
             Reply::Nil => Reply::Nil,
+            Reply::NilArray => Reply::NilArray,
             Reply::Array(items) => Reply::Array(items.into_iter().map(Reply::into_owned).collect()),
+            Reply::Set(items) => Reply::Set(items.into_iter().map(Reply::into_owned).collect()),
+            Reply::Push(items) => Reply::Push(items.into_iter().map(Reply::into_owned).collect()),
             Reply::Map(fields) => Reply::Map(fields.into_iter().map(|(k, v)| (k, v.into_owned())).collect()),
             Reply::Text(text) => Reply::Text(text),
             Reply::Error(error) => Reply::Error(error),

@@ -54,11 +54,21 @@ fn open(options: &Options) -> Result<OwnedFd, Failure> {
         Ok(socket)
     });
     let socket = bounded.map_err(|error| unreachable_server(options, error))?;
-    if options.protocol == Protocol::Text {
-        let greeting = answer(options, &socket)?;
-        if !greeting.starts_with("+OK") {
-            return Err(Failure::Greeting(greeting.trim_end().to_owned()));
+    match options.protocol {
+        Protocol::Text => {
+            let greeting = answer(options, &socket)?;
+            if !greeting.starts_with("+OK") {
+                return Err(Failure::Greeting(greeting.trim_end().to_owned()));
+            }
         }
+        // A server that greets, as the text protocol does, would seem to have answered the first request.
+        Protocol::Resp => {
+            let answer = ask(options, &socket, b"PING\r\n")?;
+            if answer != "+PONG\r\n" {
+                return Err(Failure::NotPong(answer.trim_end().to_owned()));
+            }
+        }
+        Protocol::Memcached => {}
     }
     Ok(socket)
 }

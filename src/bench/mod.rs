@@ -53,6 +53,8 @@ pub enum Failure {
     },
     /// The server greeted with something else than the text protocol does; its first line.
     Greeting(String),
+    /// The server answers `PING` with something else than the Redis protocol does; what that was.
+    NotPong(String),
     /// The server does not tell which shard serves a connection; what it said instead.
     NoShards(String),
     /// No key lives where it is asked for.
@@ -99,6 +101,11 @@ impl fmt::Display for Failure {
                 f,
                 "the server greets with '{}' instead of the text protocol's +OK; choose --protocol resp?",
                 line.escape_debug()
+            ),
+            Failure::NotPong(said) => write!(
+                f,
+                "the server answers PING with '{}' instead of the Redis protocol's +PONG; choose --protocol text?",
+                said.escape_debug()
             ),
             Failure::NoShards(said) => write!(
                 f,

@@ -36,7 +36,7 @@ fn lacks_room(reply: &Reply<'_>, before_bytes: usize) -> bool {
     let value_bytes = match reply {
         Reply::Bulk(bytes) => bytes.len(),
         Reply::Shared(bytes) => bytes.len(),
-        Reply::Array(items) => {
+        Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => {
             items.iter().map(|item| if let Reply::Shared(value) = item { value.len() } else { 0 }).sum()
         }
         _ => 0,

@@ -331,10 +331,16 @@ pub(super) fn write_reply(reply: &Reply<'_>, dialect: Dialect, out: &mut Vec<u8>
         Reply::Double(digits) => write_bulk(digits.as_bytes(), out),
         Reply::Bulk(bytes) => write_bulk(bytes, out),
         Reply::Shared(bytes) => write_bulk(bytes, out),
-        Reply::Nil if resp3 => out.extend_from_slice(b"_\r\n"),
+        Reply::Nil | Reply::NilArray if resp3 => out.extend_from_slice(b"_\r\n"),
         Reply::Nil => out.extend_from_slice(b"$-1\r\n"),
-        Reply::Array(items) => {
-            write_count(b'*', items.len(), out);
+        Reply::NilArray => out.extend_from_slice(b"*-1\r\n"),
+        Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => {
+            let marker = match reply {
+                Reply::Set(_) if resp3 => b'~',
+                Reply::Push(_) if resp3 => b'>',
+                _ => b'*',
+            };
+            write_count(marker, items.len(), out);
             items.iter().for_each(|item| write_reply(item, dialect, out));
         }
         Reply::Map(fields) => {

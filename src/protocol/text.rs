@@ -162,7 +162,7 @@ fn is_blank(byte: u8) -> bool {
 /// Appends the answer to a request of `arg_count` arguments.
 pub(super) fn write_reply(reply: &Reply<'_>, form: TextForm, arg_count: usize, out: &mut Vec<u8>) {
     match (reply, form) {
-        (Reply::Nil, _) => out.extend_from_slice(NOT_FOUND),
+        (Reply::Nil | Reply::NilArray, _) => out.extend_from_slice(NOT_FOUND),
         (Reply::Integer(1), TextForm::OkOrNotFound) if arg_count == 1 => out.extend_from_slice(b"+OK\n"),
         (Reply::Integer(0), TextForm::OkOrNotFound) if arg_count == 1 => out.extend_from_slice(NOT_FOUND),
         (Reply::Map(fields), TextForm::Fields) => {
@@ -199,7 +199,7 @@ pub(super) fn begin_list(len: usize, out: &mut Vec<u8>) {
 /// first field and then the other fields in parentheses.
 pub(super) fn write_item(item: &Reply<'_>, out: &mut Vec<u8>) {
     match item {
-        Reply::Array(items) => {
+        Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => {
             begin_list(items.len(), out);
             items.iter().for_each(|item| write_item(item, out));
         }
@@ -261,10 +261,10 @@ fn push_scalar(reply: &Reply<'_>, out: &mut Vec<u8>) {
         Reply::Bulk(bytes) => push_value(bytes, out),
         Reply::Shared(bytes) => push_value(bytes, out),
         Reply::Text(text) => push_value(text.as_bytes(), out),
-        Reply::Nil => out.extend_from_slice(NIL),
+        Reply::Nil | Reply::NilArray => out.extend_from_slice(NIL),
         Reply::Error(error) => push_error(error, out),
         // A field that is itself a list or a map shows its size: its line stays one line.
-        Reply::Array(items) => push_integer(items.len(), out),
+        Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => push_integer(items.len(), out),
         Reply::Map(fields) => push_integer(fields.len(), out),
     }
 }

@@ -114,15 +114,35 @@ fn part(row: &Command) -> &'static str {
         Group::Bitmap => "Bits",
         Group::String => "Values",
         Group::Generic => "Keys and expiry",
+        Group::Hyperloglog => "Distinct things",
+        Group::Pubsub => "Messages",
+        Group::Scripting => "Scripts",
+        Group::Transactions => "Transactions",
         Group::Server => "Server and log",
         Group::Connection => "Connection",
     }
 }
 
 fn write_index(out: &mut String) {
-    for name in ["Values", "Bits", "Keys and expiry", "The use of keys", "Server and log", "Connection"] {
+    const PARTS: [&str; 10] = [
+        "Values",
+        "Bits",
+        "Distinct things",
+        "Keys and expiry",
+        "Transactions",
+        "Scripts",
+        "Messages",
+        "The use of keys",
+        "Server and log",
+        "Connection",
+    ];
+    for name in PARTS {
+        let rows: Vec<_> = TABLE.iter().filter(|row| part(row) == name).collect();
+        if rows.is_empty() {
+            continue;
+        }
         let _ = write!(out, "\n**{name}**\n\n| command | what it does |\n| --- | --- |\n");
-        for row in TABLE.iter().filter(|row| part(row) == name) {
+        for row in rows {
             let arguments = command::usage(row).replace('|', "\\|");
             let arguments = if arguments.is_empty() { arguments } else { format!(" `{arguments}`") };
             let _ = writeln!(out, "| [`{}`](#{}){arguments} | {} |", row.name, anchor(row.name), row.summary);

@@ -113,7 +113,7 @@ fn requests_that_a_stall_held_back_count_with_their_waiting_time() {
 fn a_server_that_is_not_there_goes_away_or_falls_silent_is_a_failure() {
     failed(&run_to_end(bench(free_port(), "-n 1")), "cannot connect to 127.0.0.1:");
     let mut server = Server::start(1, &[]);
-    failed(&run_to_end(bench(server.port, "-n 1")), "server");
+    failed(&run_to_end(bench(server.port, "-n 1")), "instead of the Redis protocol's +PONG");
     failed(&run_to_end(bench(server.resp_port, "-n 1 --protocol text --timeout 200ms")), "has not answered");
     let long = "-d 1m --commands set --keys 1 --threads 2";
     let mut generator = bench(server.resp_port, &format!("{long} --timeout 200ms"));

@@ -133,10 +133,18 @@ pub enum Group {
     Connection,
     /// About keys, whatever their values are.
     Generic,
+    /// About values that count distinct things.
+    Hyperloglog,
+    /// About messages and those who want them.
+    Pubsub,
+    /// About programs that the server runs.
+    Scripting,
     /// About the server and its files.
     Server,
     /// About values that are strings.
     String,
+    /// About commands that run as one.
+    Transactions,
 }
 
 impl Group {
@@ -146,8 +154,12 @@ impl Group {
             Group::Bitmap => "bitmap",
             Group::Connection => "connection",
             Group::Generic => "generic",
+            Group::Hyperloglog => "hyperloglog",
+            Group::Pubsub => "pubsub",
+            Group::Scripting => "scripting",
             Group::Server => "server",
             Group::String => "string",
+            Group::Transactions => "transactions",
         }
     }
 }

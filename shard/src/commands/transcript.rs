@@ -93,8 +93,10 @@ fn shown(reply: &Reply<'_>) -> String {
         Reply::Simple(text) => (*text).to_owned(),
         Reply::Integer(number) => number.to_string(),
         Reply::Bulk(bytes) => format!("{:?}", String::from_utf8_lossy(bytes)),
-        Reply::Nil => "nil".to_owned(),
-        Reply::Array(items) => items.iter().map(shown).collect::<Vec<_>>().join(" "),
+        Reply::Nil | Reply::NilArray => "nil".to_owned(),
+        Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => {
+            items.iter().map(shown).collect::<Vec<_>>().join(" ")
+        }
         Reply::Error(crate::Error::InvalidExpire(row)) => format!("InvalidExpire {}", row.name),
         Reply::Error(error) => format!("{error:?}"),
         other => panic!("no command of a shard answers {other:?}"),
