@@ -123,6 +123,27 @@ bench-tail: ## the slowest small requests beside large ones, against Redis; opti
 	$(call installed,redis-server,redis-server)
 	$(CARGO) bench --bench tail -- $(ARGS)
 
+.PHONY: differential test-suites test-programs
+
+DIFFERENTIAL_COMMANDS ?= 1000000
+
+differential: ## random requests to kvlite and to a real Redis; options: make differential DIFFERENTIAL_COMMANDS=100000
+	$(call installed,redis-server,redis-server)
+	KVLITE_DIFFERENTIAL_SEED=$${KVLITE_DIFFERENTIAL_SEED:-$$(date +%s)} \
+	KVLITE_DIFFERENTIAL_COMMANDS=$(DIFFERENTIAL_COMMANDS) \
+		$(CARGO) test --profile sim --test differential -- --nocapture
+
+test-suites: ## the suites of Redis and Valkey, fetched here; half an hour; options: make test-suites ARGS="--suite redis"
+	$(call installed,redis-server redis-benchmark tclsh,--no-install-recommends redis-server redis-tools tcl)
+	tests/suites/fetch target/suites
+	$(CARGO) build
+	tests/suites/run $(TARGET)/debug/kvlite target/suites $(ARGS)
+
+test-programs: ## programs that people use with Redis, installed here; some minutes; options: ARGS="--only django"
+	tests/programs/install target/programs
+	$(CARGO) build
+	tests/programs/run $(TARGET)/debug/kvlite target/programs $(ARGS)
+
 .PHONY: test-browser screenshots
 
 # A Python with what drives the browser, which is Debian's.
