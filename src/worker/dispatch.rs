@@ -131,7 +131,7 @@ impl Worker {
         let command = request.command;
         let single = self.mesh.worker_count() == 1;
         match command.run {
-            Run::Key | Run::Keys(..) => match route(request, self.mesh.worker_count()) {
+            Run::Key | Run::Keys(..) | Run::Combine => match route(request, self.mesh.worker_count()) {
                 Route::One(worker) if worker == self.index => self.run_here(client, request),
                 Route::Any => self.run_here(client, request),
                 Route::One(worker) if self.mesh.is_full(worker) && !self.watchdog.is_hung(worker) => {
@@ -140,6 +140,10 @@ impl Worker {
                 }
                 Route::One(worker) => self.run_there(worker, client, request),
                 Route::Several if !client.is_quiet() => return Flow::Later,
+                // To be done by a transaction of two hops.
+                Route::Several if command.run == Run::Combine => {
+                    reject(client, command, Error::Unavailable("the keys lie on several shards"));
+                }
                 Route::Several => match self.watchdog.any_hangs(request.keys()) {
                     true => reject(client, command, hangs()),
                     false => self.begin_transaction(client, request),
