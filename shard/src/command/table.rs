@@ -295,6 +295,10 @@ mod tests {
                 "BGREWRITEAOF BGSAVE COMMAND CONFIG DBSIZE FLUSHALL FLUSHDB INFO LASTSAVE MEMORY PSYNC",
             ),
             ("server", "REPLCONF SAVE SYNC TIME"),
+            (
+                "pubsub",
+                "PSUBSCRIBE PUBLISH PUBSUB PUNSUBSCRIBE SPUBLISH SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE UNSUBSCRIBE",
+            ),
             ("bitmap", "BITCOUNT BITFIELD BITFIELD_RO BITPOS GETBIT SETBIT"),
             (
                 "string",
