@@ -320,6 +320,10 @@ mod tests {
             ("server", "REPLCONF SAVE SYNC TIME"),
             ("bitmap", "BITCOUNT BITFIELD BITFIELD_RO BITOP BITPOS GETBIT SETBIT"),
             (
+                "pubsub",
+                "PSUBSCRIBE PUBLISH PUBSUB PUNSUBSCRIBE SPUBLISH SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE UNSUBSCRIBE",
+            ),
+            (
                 "string",
                 "APPEND DECR DECRBY GET GETDEL GETEX GETRANGE GETSET INCR INCRBY INCRBYFLOAT LCS MGET MSET MSETNX",
             ),
