@@ -13,7 +13,7 @@ FUZZ_CASES ?= 20000
 .DELETE_ON_ERROR:
 
 .PHONY: help api-reference build deb man run test test-epoll test-race sim crash damage faults fuzz bench bench-instructions \
-	bench-server bench-peers analytics-quality fmt lint check clean
+	bench-server bench-features bench-peers analytics-quality fmt lint check clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,6 +102,10 @@ $(VALKEY):
 bench-server: $(VALKEY) ## the server against Redis, Valkey and memcached, in turns; options: make bench-server ARGS=--quick
 	$(call installed,redis-server redis-benchmark memcached,redis-server redis-tools memcached)
 	$(CARGO) bench --bench server -- $(ARGS)
+
+bench-features: ## transactions, scripts, messages, parts of values against Redis; options: make bench-features ARGS=--quick
+	$(call installed,redis-server,redis-server)
+	$(CARGO) bench --bench features -- $(ARGS)
 
 bench-peers: ## the README's table: one core against one core of Redis, Valkey and memcached, some minutes
 	$(MAKE) --no-print-directory bench-server ARGS="--only peers --output benches/results/peers.md $(ARGS)"
