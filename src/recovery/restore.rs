@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use shard::Shard;
+use shard::{Change, Shard};
 use wal::{Disk, Layout, Log, Note, OsDisk, Place, Record, Replayed};
 
 use super::in_doubt::Resolution;
@@ -185,6 +185,7 @@ impl From<wal::Error> for ReplayError {
 
 /// Applies the changes of a record.
 pub(crate) fn apply(shard: &mut Shard, record: &Record<'_>) -> Result<(), ReplayError> {
+    shard.apply(&Change::Keyspace(0));
     for change in shard::decode(record.payload) {
         shard.apply(&change.map_err(|error| ReplayError::Malformed { seq: record.seq, error })?);
     }
@@ -195,7 +196,7 @@ pub(crate) fn apply(shard: &mut Shard, record: &Record<'_>) -> Result<(), Replay
 mod tests {
     use std::path::Path;
 
-    use shard::{Change, Changes};
+    use shard::Changes;
     use wal::{Kind, MemDisk};
 
     use super::*;

@@ -287,14 +287,14 @@ mod tests {
             ("connection", "CLIENT ECHO HELLO PING QUIT RESET SELECT"),
             (
                 "generic",
-                "DEL EXISTS EXPIRE EXPIREAT EXPIRETIME KEYS OBJECT PERSIST PEXPIRE PEXPIREAT PEXPIRETIME PTTL",
+                "DEL EXISTS EXPIRE EXPIREAT EXPIRETIME KEYS MOVE OBJECT PERSIST PEXPIRE PEXPIREAT PEXPIRETIME PTTL",
             ),
             ("generic", "SCAN TOUCH TTL TYPE UNLINK WAITAOF"),
             (
                 "server",
                 "BGREWRITEAOF BGSAVE COMMAND CONFIG DBSIZE FLUSHALL FLUSHDB INFO LASTSAVE MEMORY PSYNC",
             ),
-            ("server", "REPLCONF SAVE SYNC TIME"),
+            ("server", "REPLCONF SAVE SWAPDB SYNC TIME"),
             ("bitmap", "BITCOUNT BITFIELD BITFIELD_RO BITPOS GETBIT SETBIT"),
             (
                 "string",
