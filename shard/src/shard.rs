@@ -7,7 +7,7 @@ use crate::analytics::Analytics;
 use crate::analytics::anomalies::Watched;
 use crate::analytics::query::{Query, QueryResult, Question};
 use crate::auto_ttl::AutoTtl;
-use crate::change::{Change, Changes, VALUE_LEN_MAX};
+use crate::change::{Change, Changes, MalformedChange, VALUE_LEN_MAX, decode};
 use crate::clock::Clocks;
 use crate::command::spec::Flags;
 use crate::command::table;
@@ -131,6 +131,15 @@ impl Shard {
         if let Some(keyspace) = self.parts.keys_of(database) {
             keyspace.prefetch(keys);
         }
+    }
+
+    /// Applies the changes of a frame of the log, as [`Shard::apply`] does.
+    ///
+    /// # Errors
+    /// The payload is not a run of changes; those before the fault were applied.
+    pub fn apply_frame(&mut self, payload: &[u8]) -> Result<(), MalformedChange> {
+        self.apply(&Change::Keyspace(0));
+        decode(payload).try_for_each(|change| change.map(|change| self.apply(&change)))
     }
 
     /// Applies a change of the log, in recovery. Nothing expires here: later changes may refer to a key whose
@@ -460,8 +469,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clock;
     use crate::commands::transcript;
-    use crate::{clock, decode};
 
     fn shard_of(count: u32) -> Shard {
         let mut shard = Shard::new([1, 2, 3, 4]);

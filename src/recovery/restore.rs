@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use shard::{Change, Shard};
+use shard::Shard;
 use wal::{Disk, Layout, Log, Note, OsDisk, Place, Record, Replayed};
 
 use super::in_doubt::Resolution;
@@ -185,18 +185,15 @@ impl From<wal::Error> for ReplayError {
 
 /// Applies the changes of a record.
 pub(crate) fn apply(shard: &mut Shard, record: &Record<'_>) -> Result<(), ReplayError> {
-    shard.apply(&Change::Keyspace(0));
-    for change in shard::decode(record.payload) {
-        shard.apply(&change.map_err(|error| ReplayError::Malformed { seq: record.seq, error })?);
-    }
-    Ok(())
+    let applied = shard.apply_frame(record.payload);
+    applied.map_err(|error| ReplayError::Malformed { seq: record.seq, error })
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use shard::Changes;
+    use shard::{Change, Changes};
     use wal::{Kind, MemDisk};
 
     use super::*;
