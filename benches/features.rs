@@ -173,7 +173,7 @@ fn settings(options: &Options, server_cpu: usize, load_cpu: usize) -> Vec<Settin
     let (one, both) = (server_cpu.to_string(), format!("{server_cpu},{load_cpu}"));
     // A Redis in the place of kvlite takes its own flags.
     let is_kvlite = !is_redis(&options.common.kvlite_binary);
-    let many: &[&str] = if is_kvlite { &["--max-connections", "15000"] } else { &[] };
+    let many: &[&str] = &[if is_kvlite { "--max-connections" } else { "--maxclients" }, "15000"];
     let two: &[&str] = if is_kvlite { &["--shards", "2"] } else { &[] };
     let kvlite = |name, cpus: &str| {
         Contender::kvlite(name, &options.common.kvlite_binary, "everysec", cpus).with(many)
