@@ -163,6 +163,30 @@ impl Changes {
         self.bytes.len() + self.shared_bytes
     }
 
+    /// The keys that are changed from this offset of [`bytes`](Self::bytes) on, in order: [`Change::key`] of each change.
+    pub fn keys_from(&self, offset: usize) -> impl Iterator<Item = Option<&[u8]>> {
+        let mut rest = &self.bytes[offset..];
+        std::iter::from_fn(move || {
+            let tag = *rest.split_off_first()?;
+            let key = if matches!(tag, CLEAR | CLOCKS) { None } else { Some(take_counted(&mut rest)?) };
+            let fixed_bytes = match tag {
+                PUT | DEADLINE => 8,
+                SPLICE => 4,
+                CLOCKS => 32,
+                _ => 0,
+            };
+            rest.split_off(..fixed_bytes)?;
+            if matches!(tag, PUT | SPLICE) {
+                let value_bytes = take_u32(&mut rest)? as usize;
+                let value_at = self.bytes.len() - rest.len();
+                if self.shared.binary_search_by_key(&value_at, |(at, _)| *at).is_err() {
+                    rest.split_off(..value_bytes)?;
+                }
+            }
+            Some(key)
+        })
+    }
+
     /// The number of changes.
     pub fn count(&self) -> usize {
         self.count
@@ -338,6 +362,13 @@ mod tests {
             payload.splice(at..at, value.iter().copied());
         }
         assert_eq!(payload, copied.bytes());
+        let decoded: Result<Vec<_>, _> = decode(copied.bytes()).collect();
+        let keys = decoded.unwrap().iter().map(|change| change.key().map(<[u8]>::to_vec)).collect::<Vec<_>>();
+        for changes in [&copied, &shared] {
+            let found: Vec<_> = changes.keys_from(0).map(|key| key.map(<[u8]>::to_vec)).collect();
+            assert_eq!(found, keys);
+        }
+        assert_eq!(shared.keys_from(encoded().bytes().len()).count(), 3);
         shared.clear(0);
         assert!(shared.is_empty() && shared.shared().is_empty() && shared.payload_len() == 0);
     }

@@ -45,6 +45,10 @@ enum Slot {
     Answered { start: usize, end: usize },
 }
 
+/// A place among the replies.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark(usize);
+
 /// A request that was sent to a worker, as it was counted there.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
@@ -85,6 +89,19 @@ impl Replies {
     pub fn now_sealed(&mut self, buffers: impl IntoIterator<Item = impl Into<Outbound>>) {
         debug_assert!(self.slots.is_empty(), "jobs run alone");
         self.seal(buffers);
+    }
+
+    /// Marks the place behind the replies so far. Until the mark is done with nothing may be [taken](Self::take). Every
+    /// earlier request must be answered.
+    pub fn mark(&mut self) -> Mark {
+        self.now_sealed(std::iter::empty::<Vec<u8>>());
+        Mark(self.sealed.len())
+    }
+
+    /// Drops the replies behind a mark.
+    pub fn rewind(&mut self, mark: Mark) {
+        self.sealed.truncate(mark.0);
+        self.out.clear();
     }
 
     fn seal(&mut self, buffers: impl IntoIterator<Item = impl Into<Outbound>>) {

@@ -81,6 +81,11 @@ fn errors() -> Vec<Error> {
         Error::BackupFailed { .. } => Error::BackupFailed { cause: "CAUSE".into() },
         Error::SaveInProgress => Error::SaveInProgress,
         Error::ExecAborted => Error::ExecAborted,
+        Error::ExecAbortedBy(_) => Error::ExecAbortedBy(Box::new(Error::Unavailable("REASON"))),
+        Error::NestedMulti => Error::NestedMulti,
+        Error::WatchInMulti => Error::WatchInMulti,
+        Error::WithoutMulti(_) => Error::WithoutMulti(row("exec")),
+        Error::NotInMulti => Error::NotInMulti,
         Error::OutOfRange(_) => Error::OutOfRange("REASON"),
         Error::Unavailable(_) => Error::Unavailable("REASON"),
     );

@@ -115,6 +115,19 @@ impl Journal {
         seq
     }
 
+    /// As [`Self::append`], for the changes of a transaction, which gathered elsewhere.
+    pub fn append_changes(&mut self, kind: Kind<'_>, changes: &mut Changes) -> u64 {
+        self.seal();
+        if self.mode == SyncMode::Always || self.health.is_unwritten() {
+            let seq = self.log.next_seq();
+            changes.keys_from(0).for_each(|key| self.uncommitted.note(key, seq));
+        }
+        std::mem::swap(&mut self.changes, changes);
+        let seq = self.append(kind);
+        std::mem::swap(&mut self.changes, changes);
+        seq
+    }
+
     /// Begins to write the value of a request ahead of the change that it will make; `None` where that fails.
     pub fn stage(&self, request: &Request<'_>) -> Option<Staged<OsDisk>> {
         let (key, value) = request.keys().next().zip(request.large_arg())?;

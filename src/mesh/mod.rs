@@ -17,7 +17,8 @@ use crate::net::{Doorbell, Net};
 use crate::protocol::Dialect;
 
 pub use message::{
-    AcceptedSocket, Answer, Args, Asker, Batch, Call, Page, RequestId, ShardImage, TransactionId,
+    AcceptedSocket, Answer, Args, Asker, Batch, Call, CommandList, Hop, Locks, Page, RequestId, ShardImage,
+    TransactionId, Watch,
 };
 
 /// How many requests of its clients a worker may have under way at one peer.
@@ -137,6 +138,22 @@ impl Mesh {
         size_bytes
     }
 
+    /// As [`Mesh::run`], for commands that run as one.
+    pub fn run_all(
+        &mut self,
+        worker: usize,
+        request_id: RequestId,
+        list: CommandList,
+        dialect: Dialect,
+    ) -> usize {
+        let peer = &mut self.peers[worker];
+        let size_bytes = list.requests.iter().map(OwnedRequest::size_bytes).sum();
+        peer.calls_in_flight += 1;
+        peer.bytes_in_flight += size_bytes;
+        peer.open.call(request_id, Call::RunAll(Box::new(list), dialect));
+        size_bytes
+    }
+
     /// Takes out of the open batches the answers that show what the shard holds. Those of a request, rendered in the
     /// batch that `keep` is given, can be copied from it.
     pub fn withdraw_answers(&mut self, mut keep: impl FnMut(usize, RequestId, Answer, &Batch)) {
@@ -151,12 +168,18 @@ impl Mesh {
                     | Answer::Value(_)
                     | Answer::Failed(_)
                     | Answer::Part(_)
+                    | Answer::Ran(_)
                     | Answer::Committed(_)
+                    | Answer::Changed
                     | Answer::Page(_)
                     | Answer::QueryResult(_) => {
                         keep(worker, request_id, answer, open);
                     }
-                    Answer::Locked | Answer::Image(_) | Answer::Refused | Answer::Report(_) => {
+                    Answer::Locked
+                    | Answer::Watching(_)
+                    | Answer::Image(_)
+                    | Answer::Refused
+                    | Answer::Report(_) => {
                         open.answer(request_id, answer);
                     }
                 }

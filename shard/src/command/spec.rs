@@ -268,6 +268,8 @@ impl Flags {
     pub const NO_MULTI: Flags = Flags(1 << 10);
     /// It runs while a script is taking too long.
     pub const ALLOW_BUSY: Flags = Flags(1 << 11);
+    /// The log of slow commands leaves it out.
+    pub const SKIP_SLOWLOG: Flags = Flags(1 << 12);
     /// kvlite's own: it runs at once where others are kept for `EXEC`, or refused with it.
     pub const NOT_QUEUED: Flags = Flags(1 << 16);
     /// kvlite's own: its arguments are a list of keys or names, as long as the client likes.
@@ -277,7 +279,7 @@ impl Flags {
     pub const STORES_ARG: Flags = Flags(1 << 18);
 
     /// The names by which `COMMAND INFO` shows them, in its order.
-    const NAMES: [(Flags, &str); 12] = [
+    const NAMES: [(Flags, &str); 13] = [
         (Flags::WRITE, "write"),
         (Flags::READONLY, "readonly"),
         (Flags::DENYOOM, "denyoom"),
@@ -289,6 +291,7 @@ impl Flags {
         (Flags::NO_AUTH, "no_auth"),
         (Flags::NO_ASYNC_LOADING, "no_async_loading"),
         (Flags::NO_MULTI, "no_multi"),
+        (Flags::SKIP_SLOWLOG, "skip_slowlog"),
         (Flags::ALLOW_BUSY, "allow_busy"),
     ];
 
@@ -352,13 +355,16 @@ pub enum Server {
     ConfigSet,
     /// A container, which does nothing without a subcommand.
     Container,
+    Discard,
     Echo,
+    Exec,
     Health,
     Hello,
     Info,
     Keys,
     Lastsave,
     MemoryStats,
+    Multi,
     Ping,
     /// What is asked about the use of keys.
     Question(Topic),
@@ -373,7 +379,9 @@ pub enum Server {
     /// SYNC, by which replicas of Redis mean another thing than the text protocol.
     SyncOfText,
     Time,
+    Unwatch,
     Waitaof,
+    Watch,
 }
 
 /// What can be asked about the use of keys.

@@ -10,6 +10,7 @@ mod expiry;
 mod generic;
 mod server;
 mod strings;
+mod transactions;
 
 #[cfg(test)]
 pub(crate) mod transcript;
@@ -17,7 +18,7 @@ pub(crate) mod transcript;
 use crate::command::row::Row;
 
 /// The rows of every family.
-pub(crate) const FAMILIES: [&[Row]; 8] = [
+pub(crate) const FAMILIES: [&[Row]; 9] = [
     analytics::ROWS,
     bits::ROWS,
     connection::ROWS,
@@ -26,4 +27,5 @@ pub(crate) const FAMILIES: [&[Row]; 8] = [
     generic::ROWS,
     server::ROWS,
     strings::ROWS,
+    transactions::ROWS,
 ];
