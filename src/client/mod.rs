@@ -231,7 +231,7 @@ impl Client {
 
     /// Whether its replies must not leave yet: those of commands that run as one leave together.
     pub fn holds_replies(&self) -> bool {
-        matches!(self.job.as_deref(), Some(Job::Program(running)) if running.program.is_multi)
+        matches!(self.job.as_deref(), Some(Job::Program(running)) if running.replies_from.is_some())
     }
 
     /// Whether its last words were waited for in vain.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shard::analytics::query::{QueryResult, Question};
+use shard::combine::{Effect, Held};
 use shard::{AutoTtl, Command, Glob, OwnedRequest, Reply, Request, Span};
 use wal::Image;
 
@@ -105,6 +106,10 @@ pub enum Hop {
     Next(usize),
     /// Runs this request, whose keys have to be locked.
     Request(OwnedRequest),
+    /// Tells what the keys of this request hold, which is not run. Answered by `Held`.
+    Fetch(OwnedRequest),
+    /// Has these effects on keys of this request, which is not run.
+    Apply(OwnedRequest, Vec<Effect>),
 }
 
 /// What a worker asks of another one's shard.
@@ -208,6 +213,8 @@ pub enum Answer {
     Part(Reply<'static>),
     /// A hop of a transaction has run. What it has changed is not in the log yet.
     Ran(Vec<Reply<'static>>),
+    /// What keys hold, for a transaction.
+    Held(Result<Vec<Option<Held<'static>>>, shard::Error>),
     /// The last hop of a transaction has run. Until the log holds what it has changed the locks have to stay, however long
     /// that takes.
     Committed(Vec<Reply<'static>>),

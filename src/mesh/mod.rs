@@ -169,6 +169,7 @@ impl Mesh {
                     | Answer::Failed(_)
                     | Answer::Part(_)
                     | Answer::Ran(_)
+                    | Answer::Held(_)
                     | Answer::Committed(_)
                     | Answer::Changed
                     | Answer::Page(_)

@@ -8,8 +8,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use shard::command::{Flags, Merge, Run, Server};
-use shard::{OwnedRequest, Reply};
+use shard::combine::{Effect, Terms};
+use shard::command::{self, Flags, Merge, Run, Server};
+use shard::{Error, OwnedRequest, Reply};
 
 use super::merge::merge_parts;
 use super::transaction::{Told, Transaction};
@@ -32,6 +33,16 @@ pub struct Program {
     places: Vec<Place>,
     /// The commands of the last hop.
     hop: Range<usize>,
+    /// Behind the last hop: how a command goes on that combines what keys hold.
+    combining: Option<Combining>,
+}
+
+/// How far a command is that combines what keys of several shards hold.
+enum Combining {
+    /// What they hold is fetched.
+    Fetching(usize),
+    /// It has its effects. Its reply is known.
+    Applying(usize, Reply<'static>),
 }
 
 /// Who runs a command.
@@ -42,12 +53,16 @@ enum Place {
     One(usize),
     /// The shards of these workers, each for keys with these numbers.
     Several(Vec<(usize, Vec<usize>)>),
+    /// This worker, which [combines](Run::Combine) what the shards of these workers hold of the keys with these numbers.
+    Combined(Vec<(usize, Vec<usize>)>),
 }
 
 /// What comes next.
 pub enum Step {
     /// The command of the server with this number.
     Server(usize),
+    /// The reply to the command with this number.
+    Reply(usize, Reply<'static>),
     /// Answers are awaited.
     Awaited,
     /// All has run, and nothing is left to be awaited.
@@ -95,6 +110,14 @@ impl Plan {
             all.clone().for_each(|(worker, _)| self.run(worker, request.clone()));
             return Place::Several(all.collect());
         }
+        if request.command.run == Run::Combine {
+            for (worker, numbers) in &keys_of {
+                let locks = self.of(*worker);
+                locks.exclusive |= request.command.has(Flags::WRITE);
+                locks.others.push(keys_with(request, numbers));
+            }
+            return Place::Combined(keys_of.into_iter().collect());
+        }
         keys_of.iter().for_each(|(worker, numbers)| self.run(*worker, request.part(numbers)));
         Place::Several(keys_of.into_iter().collect())
     }
@@ -125,7 +148,7 @@ impl Program {
             hop = 0..requests.len();
         }
         let transaction = Transaction::begin(id, plan.0.into_iter(), request_id, mesh);
-        Program { requests, is_multi, transaction, places, hop }
+        Program { requests, is_multi, transaction, places, hop, combining: None }
     }
 
     /// Its locks and hops.
@@ -157,13 +180,39 @@ impl Program {
     pub fn take_replies(&mut self) -> impl Iterator<Item = (usize, Reply<'static>)> {
         let end = self.hop.end;
         let hop = std::mem::replace(&mut self.hop, end..end);
-        let Program { requests, transaction, places, .. } = self;
-        hop.map(|number| (number, reply(&requests[number], &places[number], transaction)))
+        let Program { requests, transaction, places, combining, .. } = self;
+        let is_applied = |combining: &mut Combining| matches!(combining, Combining::Applying(..));
+        let combined = combining.take_if(is_applied).map(|combining| match combining {
+            Combining::Applying(number, reply) => (number, reply),
+            Combining::Fetching(_) => unreachable!("it has just been looked at"),
+        });
+        let replies = hop.map(|number| (number, reply(&requests[number], &places[number], transaction)));
+        combined.into_iter().chain(replies)
     }
 
     /// Goes on behind the last hop or the last command of the server. `record` is an id for the log.
-    pub fn step(&mut self, record: TransactionId, request_id: RequestId, mesh: &mut Mesh) -> Step {
+    pub fn step(
+        &mut self,
+        record: TransactionId,
+        terms: &Terms,
+        request_id: RequestId,
+        mesh: &mut Mesh,
+    ) -> Step {
+        if let Some(Combining::Fetching(number)) = self.combining.take() {
+            return self.combine(number, record, terms, request_id, mesh);
+        }
         let start = self.hop.end;
+        if let Some(Place::Combined(parts)) = self.places.get(start) {
+            self.hop = start + 1..start + 1;
+            self.combining = Some(Combining::Fetching(start));
+            let request = &self.requests[start];
+            let hop = |worker| {
+                let part = parts.iter().find(|(it, _)| *it == worker);
+                part.map(|(_, numbers)| Hop::Fetch(keys_with(request, numbers)))
+            };
+            self.transaction.hop(hop, None, request_id, mesh);
+            return Step::Awaited;
+        }
         if matches!(self.places.get(start), Some(Place::Server)) {
             self.hop = start + 1..start + 1;
             return Step::Server(start);
@@ -178,7 +227,7 @@ impl Program {
         let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
         for place in &self.places[start..end] {
             match place {
-                Place::Server => unreachable!("it stands between two hops"),
+                Place::Server | Place::Combined(_) => unreachable!("it stands between two hops"),
                 Place::One(worker) => *counts.entry(*worker).or_default() += 1,
                 Place::Several(parts) => {
                     parts.iter().for_each(|(worker, _)| *counts.entry(*worker).or_default() += 1);
@@ -190,13 +239,73 @@ impl Program {
         debug_assert!(awaits, "a hop has commands, or it commits");
         Step::Awaited
     }
+
+    /// Has the effects that follow from what was fetched.
+    fn combine(
+        &mut self,
+        number: usize,
+        record: TransactionId,
+        terms: &Terms,
+        request_id: RequestId,
+        mesh: &mut Mesh,
+    ) -> Step {
+        let Place::Combined(parts) = &self.places[number] else { unreachable!("its keys were fetched") };
+        let request = &self.requests[number];
+        let combined = combined(request, parts, &mut self.transaction, terms);
+        let (reply, effects) = match combined {
+            Ok((reply, effects)) if !effects.is_empty() => (reply, effects),
+            Ok((reply, _)) => return Step::Reply(number, reply),
+            Err(error) => return Step::Reply(number, Reply::Error(error)),
+        };
+        let mut effects_of: BTreeMap<usize, Vec<Effect>> = BTreeMap::new();
+        for effect in effects {
+            let place = parts.iter().find_map(|(worker, numbers)| {
+                Some((*worker, numbers.iter().position(|number| *number == effect.key)?))
+            });
+            let (worker, key) = place.expect("each key has a shard");
+            effects_of.entry(worker).or_default().push(Effect { key, ..effect });
+        }
+        self.combining = Some(Combining::Applying(number, reply));
+        let hop = |worker| {
+            let (_, numbers) = parts.iter().find(|(it, _)| *it == worker)?;
+            let effects = effects_of.get(&worker)?.clone();
+            Some(Hop::Apply(keys_with(request, numbers), effects))
+        };
+        let record = Some(record).filter(|_| number + 1 == self.places.len());
+        self.transaction.hop(hop, record, request_id, mesh);
+        Step::Awaited
+    }
+}
+
+/// What a command answers and does that combines what keys hold, which the last hop has fetched.
+fn combined(
+    request: &OwnedRequest,
+    parts: &[(usize, Vec<usize>)],
+    transaction: &mut Transaction,
+    terms: &Terms,
+) -> Result<(Reply<'static>, Vec<Effect>), Error> {
+    let request = request.request();
+    let mut held = vec![None; request.keys().count()];
+    for (worker, numbers) in parts {
+        for (number, of_key) in numbers.iter().zip(transaction.take_held(*worker)?) {
+            held[*number] = of_key;
+        }
+    }
+    let combined = command::combine(&request, &held, terms)?;
+    Ok((combined.reply, combined.effects))
+}
+
+/// A request of the keys of another one that have these numbers.
+fn keys_with(request: &OwnedRequest, numbers: &[usize]) -> OwnedRequest {
+    let keys: Vec<&[u8]> = request.request().keys().collect();
+    OwnedRequest::of_keys(numbers.iter().map(|number| keys[*number]))
 }
 
 /// The end of the hop that begins with this command.
 fn hop_end(places: &[Place], requests: &[OwnedRequest], start: usize) -> usize {
     let mut args = 0;
     let fits = |(place, request): &(&Place, &OwnedRequest)| {
-        let fits = args < HOP_ARGS_MAX && !matches!(place, Place::Server);
+        let fits = args < HOP_ARGS_MAX && !matches!(place, Place::Server | Place::Combined(_));
         args += request.request().arg_count();
         fits
     };
@@ -207,13 +316,13 @@ fn hop_end(places: &[Place], requests: &[OwnedRequest], start: usize) -> usize {
 /// The reply to a command, out of those of its shards.
 fn reply(request: &OwnedRequest, place: &Place, transaction: &mut Transaction) -> Reply<'static> {
     let parts = match place {
-        Place::Server => unreachable!("no shard runs it"),
+        Place::Server | Place::Combined(_) => unreachable!("no shard runs it"),
         Place::One(worker) => return transaction.take_reply(*worker),
         Place::Several(parts) => parts,
     };
     let merge = match request.command.run {
         Run::Keys(merge) | Run::EveryShard(merge) => merge,
-        Run::Key | Run::Server(_) => Merge::AllOk,
+        Run::Key | Run::Combine | Run::Server(_) => Merge::AllOk,
     };
     let key_count = request.request().keys().count();
     merge_parts(

@@ -13,6 +13,7 @@
 
 use std::sync::Arc;
 
+use shard::combine::Held;
 use shard::{Error, OwnedRequest, Reply};
 
 use crate::mesh::{Answer, Call, Hop, Locks, Mesh, RequestId, ShardImage, TransactionId};
@@ -40,6 +41,8 @@ struct Part {
     is_awaited: bool,
     /// What the last hop has replied.
     replies: std::vec::IntoIter<Reply<'static>>,
+    /// What its keys hold, if the last hop has fetched that.
+    held: Option<Result<Vec<Option<Held<'static>>>, Error>>,
     image: Option<ShardImage>,
 }
 
@@ -91,6 +94,7 @@ impl Transaction {
             is_locked: false,
             is_awaited: false,
             replies: Vec::new().into_iter(),
+            held: None,
             image: None,
         });
         let mut transaction = Transaction {
@@ -186,6 +190,18 @@ impl Transaction {
         })
     }
 
+    /// What the keys of a shard hold that the last hop has fetched.
+    ///
+    /// # Errors
+    /// The shard has no memory for a copy, or it has not answered.
+    pub fn take_held(&mut self, worker: usize) -> Result<Vec<Option<Held<'static>>>, Error> {
+        let part = self.parts.iter_mut().find(|part| part.worker == worker);
+        part.expect("it takes part")
+            .held
+            .take()
+            .unwrap_or_else(|| Err(self.fault.clone().expect("a hop is answered, or it fails")))
+    }
+
     /// What a shard has answered in place of what it was asked: it may have done it or not.
     pub fn fault(&self) -> Option<&Error> {
         self.fault.as_ref()
@@ -206,6 +222,7 @@ impl Transaction {
         match answer {
             Answer::Locked | Answer::Refused => {}
             Answer::Ran(replies) | Answer::Committed(replies) => part.replies = replies.into_iter(),
+            Answer::Held(held) => part.held = Some(held),
             Answer::Changed => self.is_stale = true,
             Answer::Image(image) => part.image = Some(*image),
             Answer::Part(Reply::Error(error)) => {

@@ -316,18 +316,7 @@ impl Worker {
     fn take_replies(&mut self, client: Option<&mut Client>, running: &mut Running) {
         let replies: Vec<_> = running.program.take_replies().collect();
         let Some(client) = client else { return };
-        if replies.is_empty() {
-            return;
-        }
-        begin_replies(client, running);
-        for (number, reply) in replies {
-            let request = running.program.requests[number].request();
-            if running.program.is_multi && client.replies.size_bytes() > REPLIES_BYTES_MAX {
-                fail(client, request.command, Error::ReplyTooLarge { limit: REPLIES_BYTES_MAX });
-            } else {
-                answer(client, &request, &reply);
-            }
-        }
+        replies.iter().for_each(|(number, reply)| write_reply(client, running, *number, reply));
     }
 
     /// Goes on with a listing that a program of this client has come to, if it has. Returns whether more can be done in
@@ -361,11 +350,18 @@ impl Worker {
     ) -> bool {
         for _ in 0..HOP_COMMANDS_MAX {
             let record = self.runtime.next_id(&self.shared);
-            match running.program.step(record, request_id, &mut self.mesh) {
+            let terms = self.runtime.terms(self.clock.now());
+            match running.program.step(record, &terms, request_id, &mut self.mesh) {
                 Step::Awaited => return false,
+                Step::Reply(number, reply) => {
+                    if let Some(client) = client.as_deref_mut() {
+                        begin_replies(client, running, true);
+                        write_reply(client, running, number, &reply);
+                    }
+                }
                 Step::Over => {
                     if let Some(client) = client {
-                        begin_replies(client, running);
+                        begin_replies(client, running, running.program.is_multi);
                         end_with_fault(client, running);
                     }
                     return true;
@@ -373,7 +369,7 @@ impl Worker {
                 Step::Server(number) => {
                     // Without its client nothing but what it has changed matters.
                     let Some(client) = client.as_deref_mut() else { continue };
-                    begin_replies(client, running);
+                    begin_replies(client, running, true);
                     let request = running.program.requests[number].clone();
                     self.run_server_in_multi(client, &request.request());
                     running.inner = client.job.take();
@@ -394,10 +390,25 @@ fn take_multi(client: &mut Client) -> (Queue, Vec<Watch>) {
     (queue, watches.unwrap_or_default())
 }
 
-/// Begins the list of replies, if that has not begun.
-fn begin_replies(client: &mut Client, running: &mut Running) {
-    if running.replies_from.is_none() && running.program.is_multi {
-        running.replies_from = Some(client.replies.mark());
+/// Writes the reply to a command behind those before it.
+fn write_reply(client: &mut Client, running: &mut Running, number: usize, reply: &Reply<'static>) {
+    begin_replies(client, running, running.program.is_multi);
+    let request = running.program.requests[number].request();
+    if running.program.is_multi && client.replies.size_bytes() > REPLIES_BYTES_MAX {
+        fail(client, request.command, Error::ReplyTooLarge { limit: REPLIES_BYTES_MAX });
+    } else {
+        answer(client, &request, reply);
+    }
+}
+
+/// Begins the list of replies, if that has not begun. Those that come before the end of the commands are to be `kept`
+/// until then.
+fn begin_replies(client: &mut Client, running: &mut Running, are_kept: bool) {
+    if running.replies_from.is_some() || !are_kept {
+        return;
+    }
+    running.replies_from = Some(client.replies.mark());
+    if running.program.is_multi {
         let dialect = client.session.dialect;
         client.replies.now(|out| protocol::begin_list(running.program.requests.len(), dialect, out));
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shard::analytics::query::{Query, Question};
+use shard::combine::Terms;
 use shard::command::{Flags, Run};
 use shard::{AutoTtl, Clocks, Error, OwnedRequest, Reply, Request, Scan, Shard};
 use wal::{Log, Note, OsDisk};
@@ -363,6 +364,11 @@ impl ShardRuntime {
             return turn.mesh.to(asker.worker).answer(asker.request_id, Answer::Value(value.clone()));
         }
         give(journal, seq, asker, turn.mesh, &reply, request);
+    }
+
+    /// What is true for a command that combines what keys hold, of several shards.
+    pub(super) fn terms(&self, now: Now) -> Terms {
+        self.shard.terms(now.now_ms)
     }
 
     /// Whether an answer that depends on this frame has to wait. Its client is then counted among those that wait.

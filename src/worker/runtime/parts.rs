@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use shard::combine::Effect;
 use shard::{Changes, Error, OwnedRequest, Reply, Request};
 use wal::Kind;
 
@@ -158,6 +159,15 @@ impl ShardRuntime {
             self.prepared.remove(&transaction).expect("a part stays until its locks are given back");
         let mut run = (Vec::new(), 0);
         match hop {
+            Hop::Fetch(request) => {
+                let held = self.shard.fetch(request.request().keys(), turn.now.now_ms);
+                // What changes something later shows this by its own frame.
+                let seq = self.journal.frame_behind(&request.request(), false);
+                let seq = if part.locks.exclusive { 0 } else { seq };
+                self.prepared.insert(transaction, part);
+                return self.journal.answer(seq, origin, request_id, Answer::Held(held), turn.mesh);
+            }
+            Hop::Apply(request, effects) => self.apply_in(&mut part, &request, effects, turn),
             Hop::Request(request) => self.run_in(&mut part, &request, &mut run, turn),
             Hop::Next(count) => {
                 let locks = part.locks.clone();
@@ -182,6 +192,20 @@ impl ShardRuntime {
             None => self.journal.answer(seq, origin, request_id, Answer::Ran(replies), turn.mesh),
         }
         self.prepared.insert(transaction, part);
+    }
+
+    /// Has effects on keys of a part.
+    fn apply_in(
+        &mut self,
+        part: &mut Prepared,
+        request: &OwnedRequest,
+        effects: Vec<Effect>,
+        turn: &mut Turn<'_>,
+    ) {
+        let request = request.request();
+        self.settle_changed_reads(&request, turn.now, turn.mesh);
+        let keys: Vec<&[u8]> = request.keys().collect();
+        self.shard.apply_effects(effects, |key| keys[key], turn.now.now_ms, &mut part.changes);
     }
 
     /// Runs one request of a part. Adds its reply, and notes the frame that it depends on.
