@@ -307,8 +307,8 @@ impl ShardRuntime {
     fn conflicts(&self, request: &Request<'_>) -> bool {
         let exclusive = request.command.has(Flags::WRITE);
         if matches!(request.command.run, Run::EveryShard(..)) {
-            // Only counted, not changed, outside of a transaction, where there are several shards.
-            return exclusive || self.shows_open_changes();
+            // It must not overtake what its client has sent before, nor see what is not in the log yet.
+            return true;
         }
         self.locks.conflicts(request.keys().map(|key| self.locks.hash(key)), exclusive)
     }

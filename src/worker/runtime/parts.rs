@@ -392,11 +392,6 @@ impl ShardRuntime {
         self.behind.push(Behind { transactions, asker, answer });
     }
 
-    /// Whether a transaction has changed keys, and not yet brought that to the log.
-    pub(super) fn shows_open_changes(&self) -> bool {
-        self.prepared.values().any(|part| !part.changes.is_empty())
-    }
-
     /// The changes of a transaction are in the log.
     fn settle_behind(&mut self, transaction: TransactionId, mesh: &mut Mesh) {
         if self.behind.is_empty() {
