@@ -136,6 +136,8 @@ pub enum Error {
     WithoutMulti(&'static Command),
     /// A command that cannot stand between `MULTI` and `EXEC`.
     NotInMulti,
+    /// The client has subscriptions and could not tell the reply to this command from a message.
+    Subscribed(&'static Command),
     /// A number that is out of its bounds, which the text says.
     OutOfRange(&'static str),
     /// The server cannot do this, and the text says why and what to do.

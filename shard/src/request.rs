@@ -40,6 +40,8 @@ impl Span {
 pub struct Request<'a> {
     /// The row of the command table.
     pub command: &'static Command,
+    /// The number of the database in which it runs; 0 unless its client has selected another.
+    pub database: u16,
     buffer: &'a [u8],
     args: &'a [Span],
     /// The buffer, where the shard may share it.
@@ -49,12 +51,18 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// A request whose arguments (the command's name is not among them) lie in `buffer`.
     pub fn new(command: &'static Command, buffer: &'a [u8], args: &'a [Span]) -> Self {
-        Request { command, buffer, args, memory: None }
+        Request { command, database: 0, buffer, args, memory: None }
     }
 
     /// As [`Request::new`], for arguments in a buffer that may be shared: a large value is then not copied.
     pub fn in_memory(command: &'static Command, memory: &'a Bytes, args: &'a [Span]) -> Self {
-        Request { command, buffer: memory, args, memory: Some(memory) }
+        Request { command, database: 0, buffer: memory, args, memory: Some(memory) }
+    }
+
+    /// The same request in another database.
+    #[must_use]
+    pub fn in_database(self, database: u16) -> Self {
+        Request { database, ..self }
     }
 
     /// The buffer and the places of the arguments in it, if it may be shared and most of it is one large argument.
@@ -136,7 +144,7 @@ impl<'a> Request<'a> {
 
     /// The arguments that are keys, in order.
     pub fn keys(&self) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
-        let (range, step) = self.command.keys.range(self.args.len());
+        let (range, step) = self.command.keys.range(self.args.len(), |index| self.arg(index));
         let buffer = self.buffer;
         self.args[range].iter().step_by(step).map(move |span| span.of(buffer))
     }
@@ -147,6 +155,7 @@ impl<'a> Request<'a> {
 pub struct OwnedRequest {
     /// The row of the command table.
     pub command: &'static Command,
+    database: u16,
     memory: Bytes,
     args: Vec<Span>,
 }
@@ -154,23 +163,23 @@ pub struct OwnedRequest {
 impl OwnedRequest {
     /// Copies a request, unless it is one large argument whose memory can be shared.
     pub fn new(request: &Request<'_>) -> OwnedRequest {
-        let command = request.command;
+        let Request { command, database, .. } = *request;
         if let Some((memory, args)) = request.memory() {
-            return OwnedRequest { command, memory: memory.clone(), args: args.to_vec() };
+            return OwnedRequest { command, database, memory: memory.clone(), args: args.to_vec() };
         }
         let (buffer, args) = request.to_parts();
-        OwnedRequest { command, memory: buffer.into(), args }
+        OwnedRequest { command, database, memory: buffer.into(), args }
     }
 
-    /// A request that reads these keys and changes none, `TOUCH`: what locks keys is told them by it.
-    pub fn of_keys<'k>(keys: impl Iterator<Item = &'k [u8]>) -> OwnedRequest {
+    /// A request that reads these keys of a database and changes none, `TOUCH`: what locks keys is told them by it.
+    pub fn of_keys<'k>(database: u16, keys: impl Iterator<Item = &'k [u8]>) -> OwnedRequest {
         let command = table::find(b"TOUCH").expect("it is in the table");
         let (mut buffer, mut args) = (Vec::new(), Vec::new());
         for key in keys {
             args.push(Span { start: buffer.len() as u32, len: key.len() as u32 });
             buffer.extend_from_slice(key);
         }
-        OwnedRequest { command, memory: buffer.into(), args }
+        OwnedRequest { command, database, memory: buffer.into(), args }
     }
 
     /// The same command with these of its keys, by their numbers in ascending order, and what belongs to them. The memory
@@ -179,7 +188,7 @@ impl OwnedRequest {
     pub fn part(&self, keys: &[usize]) -> OwnedRequest {
         let spec = self.command.keys;
         let args = keys.iter().flat_map(|number| spec.part(*number)).map(|index| self.args[index]);
-        OwnedRequest { command: self.command, memory: self.memory.clone(), args: args.collect() }
+        OwnedRequest { args: args.collect(), memory: self.memory.clone(), ..*self }
     }
 
     /// About how much memory it takes, in bytes.
@@ -189,7 +198,7 @@ impl OwnedRequest {
 
     /// The request.
     pub fn request(&self) -> Request<'_> {
-        Request::in_memory(self.command, &self.memory, &self.args)
+        Request::in_memory(self.command, &self.memory, &self.args).in_database(self.database)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use ahash::RandomState;
-use shard::command::{Flags, Run};
-use shard::{Error, OwnedRequest, Request};
+use shard::command::{Flags, Run, Server};
+use shard::{Error, OwnedRequest, Request, parse_database};
 
 use crate::mesh::{CommandList, Watch};
 use crate::slots::{Route, owner, route};
@@ -55,16 +55,23 @@ pub struct Queue {
     needs_hops: bool,
     /// One was refused, so none will run.
     is_refused: bool,
+    /// The database that a `SELECT` among them selects.
+    database: Option<u16>,
 }
 
 impl Queue {
-    /// Adds a command, on a server with so many shards.
+    /// Adds a command, on a server with so many shards and databases. It will run in the database of the request, unless
+    /// another is selected before.
     ///
     /// # Errors
     /// There are too many. None will run.
-    pub fn push(&mut self, request: &Request<'_>, shards: usize) -> Result<(), Error> {
+    pub fn push(&mut self, request: &Request<'_>, shards: usize, databases: u16) -> Result<(), Error> {
         if self.is_refused {
             return Ok(());
+        }
+        let request = &self.database.map_or(*request, |database| request.in_database(database));
+        if request.command.run == Run::Server(Server::Select) {
+            self.database = parse_database(request.arg(0), databases).ok().or(self.database);
         }
         let request_bytes: usize = request.args().map(<[u8]>::len).sum();
         self.bytes += request_bytes + size_of::<OwnedRequest>();
@@ -83,6 +90,7 @@ impl Queue {
                 let owners = match route(request, shards) {
                     Route::One(worker) => Owners::One(worker),
                     Route::Several => Owners::Several,
+                    Route::Any => Owners::None,
                 };
                 self.owners = self.owners.and(owners);
             }
@@ -107,14 +115,16 @@ impl Queue {
     }
 
     /// The worker whose shard can run all of them as one in one turn, if there is one: it owns all keys, `watched` ones
-    /// among them.
-    pub fn lone_owner(&self, watched: Owners) -> Option<usize> {
+    /// among them. Where there are no keys it is `own`.
+    pub fn lone_owner(&self, watched: Owners, own: usize) -> Option<usize> {
         let is_short = self.requests.len() <= HOP_COMMANDS_MAX
             && self.args <= HOP_ARGS_MAX
             && self.bytes <= LIST_BYTES_MAX;
         match self.owners.and(watched) {
-            Owners::One(worker) if is_short && !self.needs_hops => Some(worker),
-            _ => None,
+            _ if !is_short || self.needs_hops => None,
+            Owners::None => Some(own),
+            Owners::One(worker) => Some(worker),
+            Owners::Several => None,
         }
     }
 
@@ -127,34 +137,34 @@ impl Queue {
 /// The keys that a client watches.
 #[derive(Default)]
 pub struct Watched {
-    keys: HashMap<Box<[u8]>, Watch, RandomState>,
+    keys: HashMap<(u16, Box<[u8]>), Watch, RandomState>,
     bytes: usize,
     owners: Owners,
 }
 
+/// Keys, each with the number of its database.
+pub type Keys = Vec<(u16, Box<[u8]>)>;
+
 impl Watched {
-    /// Those of some keys that are not watched yet, by the worker that owns them, of so many.
+    /// Those of the keys of a request that are not watched yet, by the worker that owns them, of so many.
     ///
     /// # Errors
     /// They would be too many. Nothing is changed.
-    pub fn new_keys<'k>(
-        &self,
-        keys: impl Iterator<Item = &'k [u8]>,
-        shards: usize,
-    ) -> Result<Vec<(usize, Vec<Box<[u8]>>)>, Error> {
-        let mut keys: Vec<&[u8]> = keys.filter(|key| !self.keys.contains_key(*key)).collect();
+    pub fn new_keys(&self, request: &Request<'_>, shards: usize) -> Result<Vec<(usize, Keys)>, Error> {
+        let keys = request.keys().map(|key| (request.database, Box::from(key)));
+        let mut keys: Keys = keys.filter(|key| !self.keys.contains_key(key)).collect();
         keys.sort_unstable();
         keys.dedup();
-        let bytes: usize = keys.iter().map(|key| key.len()).sum();
+        let bytes: usize = keys.iter().map(|(_, key)| key.len()).sum();
         if self.keys.len() + keys.len() > WATCHED_KEYS_MAX || self.bytes + bytes > WATCHED_BYTES_MAX {
             return Err(Error::Unavailable("a client watches 16384 keys and 4 MiB of them at most"));
         }
-        let mut by_owner: Vec<(usize, Vec<Box<[u8]>>)> = Vec::new();
+        let mut by_owner: Vec<(usize, Keys)> = Vec::new();
         for key in keys {
-            let worker = owner(key, shards);
+            let worker = owner(&key.1, shards);
             match by_owner.iter_mut().find(|(owner, _)| *owner == worker) {
-                Some((_, keys)) => keys.push(key.into()),
-                None => by_owner.push((worker, vec![key.into()])),
+                Some((_, keys)) => keys.push(key),
+                None => by_owner.push((worker, vec![key])),
             }
         }
         Ok(by_owner)
@@ -165,7 +175,7 @@ impl Watched {
         self.owners = self.owners.and(Owners::One(worker));
         for watch in watches {
             self.bytes += watch.key.len();
-            self.keys.insert(watch.key.clone(), watch);
+            self.keys.insert((watch.database, watch.key.clone()), watch);
         }
     }
 

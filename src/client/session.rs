@@ -17,6 +17,8 @@ pub struct Session {
     pub queue: Option<Box<Queue>>,
     /// The keys that it watches, if it watches any.
     pub watched: Option<Box<Watched>>,
+    /// The number of the database that it has selected.
+    pub database: u16,
     first_dialect: Dialect,
 }
 
@@ -35,6 +37,7 @@ impl Session {
             library: Default::default(),
             queue: None,
             watched: None,
+            database: 0,
             first_dialect: dialect,
         }
     }
@@ -45,5 +48,6 @@ impl Session {
         self.dialect = self.first_dialect;
         self.name.clear();
         self.queue = None;
+        self.database = 0;
     }
 }

@@ -87,6 +87,7 @@ fn errors() -> Vec<Error> {
         Error::WatchInMulti => Error::WatchInMulti,
         Error::WithoutMulti(_) => Error::WithoutMulti(row("exec")),
         Error::NotInMulti => Error::NotInMulti,
+        Error::Subscribed(_) => Error::Subscribed(row("get")),
         Error::OutOfRange(_) => Error::OutOfRange("REASON"),
         Error::Unavailable(_) => Error::Unavailable("REASON"),
     );

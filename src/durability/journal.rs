@@ -22,7 +22,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shard::{Change, Changes, Error, Reply, Request};
+use shard::{Changes, Error, Mark, Reply, Request, Touched};
 use wal::{Kind, Log, OsDisk, Spare, Staged};
 
 use super::commit::{Commit, Ended};
@@ -120,7 +120,10 @@ impl Journal {
         self.seal();
         if self.mode == SyncMode::Always || self.health.is_unwritten() {
             let seq = self.log.next_seq();
-            changes.keys_from(0).for_each(|key| self.uncommitted.note(key, seq));
+            for touched in changes.touched_from(Mark::default()) {
+                let key = if let Touched::Key(_, key) = touched { Some(key) } else { None };
+                self.uncommitted.note(key, seq);
+            }
         }
         std::mem::swap(&mut self.changes, changes);
         let seq = self.append(kind);
@@ -128,10 +131,11 @@ impl Journal {
         seq
     }
 
-    /// Begins to write the value of a request ahead of the change that it will make; `None` where that fails.
-    pub fn stage(&self, request: &Request<'_>) -> Option<Staged<OsDisk>> {
+    /// Begins to write the value of a request ahead of the change that it will make, which is about a key of this
+    /// keyspace; `None` where that fails.
+    pub fn stage(&self, request: &Request<'_>, keyspace: u16) -> Option<Staged<OsDisk>> {
         let (key, value) = request.keys().next().zip(request.large_arg())?;
-        self.log.stage(Changes::put_head_bytes(key), value).ok()
+        self.log.stage(Changes::put_head_bytes(key, keyspace), value).ok()
     }
 
     /// As [`Self::seal`], for the changes of the request whose value was staged. If they are what was foreseen, they
@@ -198,7 +202,7 @@ impl Journal {
         for (seq, payload) in self.log.buffered() {
             for change in shard::decode(&payload) {
                 let change = change.expect("the payload was made of changes");
-                if !matches!(change, Change::Clocks(_)) {
+                if change.is_visible() {
                     self.uncommitted.note(change.key(), seq);
                 }
             }

@@ -86,13 +86,13 @@ impl Plan {
     }
 
     /// Finds out who runs a command.
-    fn place(&mut self, request: &OwnedRequest, workers: usize) -> Place {
+    fn place(&mut self, request: &OwnedRequest, own: usize, workers: usize) -> Place {
         if let Run::Server(server) = request.command.run {
             if matches!(server, Server::Backup | Server::Keys | Server::Scan) {
                 for worker in 0..workers {
                     let locks = self.of(worker);
                     locks.is_for_backup = server == Server::Backup;
-                    locks.others.push(OwnedRequest::of_keys(std::iter::empty()));
+                    locks.others.push(OwnedRequest::of_keys(0, std::iter::empty()));
                 }
             }
             return Place::Server;
@@ -104,6 +104,10 @@ impl Plan {
         if let (1, Some((worker, _))) = (keys_of.len(), keys_of.first_key_value()) {
             self.run(*worker, request.clone());
             return Place::One(*worker);
+        }
+        if keys_of.is_empty() && !matches!(request.command.run, Run::EveryShard(_)) {
+            self.run(own, request.clone());
+            return Place::One(own);
         }
         if keys_of.is_empty() {
             let all = (0..workers).map(|worker| (worker, Vec::new()));
@@ -133,13 +137,14 @@ impl Program {
         mesh: &mut Mesh,
     ) -> Program {
         let (mut plan, workers) = (Plan::default(), mesh.worker_count());
-        let places: Vec<Place> = requests.iter().map(|request| plan.place(request, workers)).collect();
+        let places: Vec<Place> =
+            requests.iter().map(|request| plan.place(request, mesh.own(), workers)).collect();
         for watch in watches {
             plan.of(owner(&watch.key, workers)).watches.push(watch);
         }
         for locks in plan.0.values_mut().filter(|locks| !locks.watches.is_empty()) {
             let keys = locks.watches.iter().map(|watch| &*watch.key);
-            locks.others.push(OwnedRequest::of_keys(keys));
+            locks.others.push(OwnedRequest::of_keys(0, keys));
         }
         let only_reads = !plan.0.values().any(|locks| locks.exclusive);
         let mut hop = 0..0;
@@ -240,6 +245,11 @@ impl Program {
         Step::Awaited
     }
 
+    /// The command of the server that came last could not run yet: it comes again.
+    pub fn step_back(&mut self) {
+        self.hop = self.hop.end - 1..self.hop.end - 1;
+    }
+
     /// Has the effects that follow from what was fetched.
     fn combine(
         &mut self,
@@ -298,7 +308,7 @@ fn combined(
 /// A request of the keys of another one that have these numbers.
 fn keys_with(request: &OwnedRequest, numbers: &[usize]) -> OwnedRequest {
     let keys: Vec<&[u8]> = request.request().keys().collect();
-    OwnedRequest::of_keys(numbers.iter().map(|number| keys[*number]))
+    OwnedRequest::of_keys(request.request().database, numbers.iter().map(|number| keys[*number]))
 }
 
 /// The end of the hop that begins with this command.

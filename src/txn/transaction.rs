@@ -124,7 +124,7 @@ impl Transaction {
         let locks = (0..workers).filter_map(|worker| {
             let mut own = keys.clone().filter(|key| owner(key, workers) == worker).peekable();
             own.peek()?;
-            let others = vec![OwnedRequest::of_keys(own)];
+            let others = vec![OwnedRequest::of_keys(0, own)];
             Some((worker, Locks { others, exclusive: true, ..Locks::default() }))
         });
         Transaction::begin(id, locks, request_id, mesh)
@@ -298,8 +298,7 @@ impl Transaction {
         self.phase = Phase::Over;
         self.release(request_id, mesh);
         for part in self.parts.iter().filter(|part| !part.locks.watches.is_empty()) {
-            let keys = part.locks.watches.iter().map(|watch| watch.key.clone()).collect();
-            mesh.to(part.worker).call(request_id, Call::Unwatch(keys));
+            mesh.to(part.worker).call(request_id, Call::Unwatch(part.locks.watches.clone()));
         }
     }
 

@@ -6,7 +6,7 @@
 
 use ahash::RandomState;
 use hashbrown::HashMap;
-use shard::Error;
+use shard::{Error, Touched};
 
 use crate::mesh::Watch;
 
@@ -19,15 +19,16 @@ pub const WATCHED_BYTES_MAX: usize = 4 << 20;
 const KEYS_MAX: usize = 1 << 20;
 const BYTES_MAX: usize = 256 << 20;
 
-/// The watched keys of a shard.
+/// The watched keys of a shard, by their keyspaces.
 #[derive(Default)]
 pub struct WatchTable {
-    watched: HashMap<Box<[u8]>, Watched, RandomState>,
+    watched: HashMap<Box<[u8]>, Vec<Watched>, RandomState>,
     bytes: usize,
 }
 
-#[derive(Default)]
+/// The key of one keyspace.
 struct Watched {
+    keyspace: u16,
     version: u64,
     watchers: usize,
 }
@@ -39,11 +40,17 @@ impl WatchTable {
         self.watched.is_empty()
     }
 
-    /// One more client watches a key, which exists now or not.
+    /// One more client watches a key of a database, which is this keyspace now; it exists or not.
     ///
     /// # Errors
     /// Too many are watched.
-    pub fn watch(&mut self, key: Box<[u8]>, existed: bool) -> Result<Watch, Error> {
+    pub fn watch(
+        &mut self,
+        database: u16,
+        keyspace: u16,
+        key: Box<[u8]>,
+        existed: bool,
+    ) -> Result<Watch, Error> {
         if !self.watched.contains_key(&key) {
             if self.watched.len() == KEYS_MAX || self.bytes + key.len() > BYTES_MAX {
                 return Err(Error::Unavailable("too many keys of a shard are watched; nothing is watched"));
@@ -51,30 +58,45 @@ impl WatchTable {
             self.bytes += key.len();
         }
         let watched = self.watched.entry(key.clone()).or_default();
-        watched.watchers += 1;
-        Ok(Watch { key, version: watched.version, existed })
+        let at = watched.iter().position(|it| it.keyspace == keyspace).unwrap_or_else(|| {
+            watched.push(Watched { keyspace, version: 0, watchers: 0 });
+            watched.len() - 1
+        });
+        watched[at].watchers += 1;
+        Ok(Watch { database, keyspace, key, version: watched[at].version, existed })
     }
 
     /// A client that watched a key does not any more.
-    pub fn forget(&mut self, key: &[u8]) {
-        let watched = self.watched.get_mut(key).expect("it is watched");
-        watched.watchers -= 1;
-        if watched.watchers == 0 {
-            self.watched.remove(key);
-            self.bytes -= key.len();
+    pub fn forget(&mut self, watch: &Watch) {
+        let watched = self.watched.get_mut(&watch.key).expect("it is watched");
+        let at = watched.iter().position(|it| it.keyspace == watch.keyspace).expect("it is watched");
+        watched[at].watchers -= 1;
+        if watched[at].watchers == 0 {
+            watched.swap_remove(at);
+        }
+        if watched.is_empty() {
+            self.watched.remove(&watch.key);
+            self.bytes -= watch.key.len();
         }
     }
 
-    /// A key has changed.
-    pub fn raise(&mut self, key: &[u8]) {
-        if let Some(watched) = self.watched.get_mut(key) {
-            watched.version += 1;
+    /// Something has changed.
+    pub fn raise(&mut self, touched: Touched<'_>) {
+        match touched {
+            Touched::Key(keyspace, key) => {
+                let watched = self.watched.get_mut(key).into_iter().flatten();
+                watched.filter(|it| it.keyspace == keyspace).for_each(|it| it.version += 1);
+            }
+            // Databases are others now: all keys count as changed.
+            Touched::Databases => self.watched.values_mut().flatten().for_each(|it| it.version += 1),
+            Touched::All => {}
         }
     }
 
     /// Whether a key has changed since it was watched; `exists` tells whether it is there now.
     pub fn has_changed(&self, watch: &Watch, exists: bool) -> bool {
-        let version = self.watched.get(&watch.key).map(|watched| watched.version);
+        let mut watched = self.watched.get(&watch.key).into_iter().flatten();
+        let version = watched.find(|it| it.keyspace == watch.keyspace).map(|it| it.version);
         version != Some(watch.version) || watch.existed && !exists
     }
 }
@@ -86,18 +108,23 @@ mod tests {
     #[test]
     fn a_key_has_changed_if_its_version_has_or_if_it_is_gone() {
         let mut table = WatchTable::default();
-        let there = table.watch(b"there"[..].into(), true).unwrap();
-        let missing = table.watch(b"missing"[..].into(), false).unwrap();
+        let mut watch = |key: &[u8], existed| table.watch(0, 0, key.into(), existed).unwrap();
+        let (there, missing) = (watch(b"there", true), watch(b"missing", false));
+        let elsewhere = table.watch(3, 3, b"missing"[..].into(), false).unwrap();
         assert!(!table.has_changed(&there, true) && table.has_changed(&there, false));
         assert!(!table.has_changed(&missing, false));
-        table.raise(b"missing");
-        table.raise(b"unwatched");
+        table.raise(Touched::Key(0, b"missing"));
+        table.raise(Touched::Key(0, b"unwatched"));
+        table.raise(Touched::All);
         assert!(table.has_changed(&missing, false), "it was there meanwhile");
-        let later = table.watch(b"missing"[..].into(), false).unwrap();
+        assert!(!table.has_changed(&elsewhere, false) && !table.has_changed(&there, true));
+        let later = table.watch(0, 0, b"missing"[..].into(), false).unwrap();
         assert!(!table.has_changed(&later, false) && table.has_changed(&missing, false));
-        for key in ["there", "missing", "missing"] {
+        table.raise(Touched::Databases);
+        assert!(table.has_changed(&later, false) && table.has_changed(&elsewhere, false));
+        for watch in [there, missing, later, elsewhere] {
             assert!(!table.is_empty());
-            table.forget(key.as_bytes());
+            table.forget(&watch);
         }
         assert!(table.is_empty() && table.bytes == 0);
     }

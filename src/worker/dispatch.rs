@@ -2,7 +2,7 @@
 //! job over several; and the answers that other workers give. Nothing here waits.
 
 use bytes::Bytes;
-use shard::command::{self, Flags, Run, Server};
+use shard::command::{self, Flags, Group, Run, Server};
 use shard::{Error, OwnedRequest, PROBED_BYTES_MIN, Reply, Request, has_room_for};
 
 use super::Worker;
@@ -55,7 +55,8 @@ impl Worker {
             None => parser.request(input, command),
             Some(memory) => parser.request_in(memory, command),
         };
-        let admitted = match self.admit(request, client.session.dialect, input.len()) {
+        let request = request.in_database(client.session.database);
+        let admitted = match self.admit(request, client, input.len()) {
             Ok(admitted) => admitted,
             Err(reply) => {
                 self.traffic.requests += 1;
@@ -121,7 +122,7 @@ impl Worker {
     fn admit<'r>(
         &self,
         request: Request<'r>,
-        dialect: Dialect,
+        client: &Client,
         request_bytes: usize,
     ) -> Result<Request<'r>, Reply<'static>> {
         let request = command::resolve(request).map_err(admin::unknown_subcommand)?;
@@ -131,6 +132,13 @@ impl Worker {
         let copied_bytes = if request_bytes < PROBED_BYTES_MIN || is_shared { 0 } else { request_bytes };
         if !has_room_for(COPIES * copied_bytes) {
             return Err(Error::OutOfMemory.into());
+        }
+        let dialect = client.session.dialect;
+        if client.subscriptions.is_some()
+            && dialect != Dialect::Resp3
+            && !command.has(Flags::WHILE_SUBSCRIBED)
+        {
+            return Err(Error::Subscribed(command).into());
         }
         if self.lifecycle.is_loading() && !command.has(Flags::LOADING) {
             return Err(Error::Loading { percent: self.shared.loading.percent() }.into());
@@ -147,6 +155,7 @@ impl Worker {
         match command.run {
             Run::Key | Run::Keys(..) | Run::Combine => match route(request, self.mesh.worker_count()) {
                 Route::One(worker) if worker == self.index => self.run_here(client, request),
+                Route::Any => self.run_here(client, request),
                 Route::One(worker) if self.mesh.is_full(worker) && !self.watchdog.is_hung(worker) => {
                     client.waits_for = Some(worker);
                     return Flow::Later;
@@ -163,12 +172,15 @@ impl Worker {
             ) => return self.run_transaction_command(client, request, server),
             Run::EveryShard(..) if single => self.run_here(client, request),
             Run::EveryShard(..) | Run::Server(_) if !client.is_quiet() => return Flow::Later,
+            Run::Server(server) if command.group == Group::Pubsub => {
+                return self.run_pubsub(client, request, server);
+            }
             Run::EveryShard(..) if self.watchdog.some_hang() => reject(client, command, hangs()),
             Run::EveryShard(..) if command.has(Flags::WRITE) => {
                 self.begin_transaction(client, request);
             }
             Run::EveryShard(..) => self.begin_gather(client, request, self.responsive(), |batch| {
-                Call::RunPart { command: request.command, args: batch.args(request.args()) }
+                Call::RunPart { command: request.command, args: batch.args(request.database, request.args()) }
             }),
             Run::Server(_) => self.run_server_command(client, request),
         }
@@ -179,6 +191,7 @@ impl Worker {
     pub(super) fn run_server_command(&mut self, client: &mut Client, request: &Request<'_>) {
         if request.command.run == Run::Server(Server::Reset) {
             self.unwatch(client);
+            self.forget_subscriptions(client);
         }
         match admin::run(client, request, &self.about()) {
             Next::Nothing => {}
@@ -186,12 +199,12 @@ impl Worker {
             Next::Backup => self.begin_transaction(client, request),
             Next::Listing(listing) => self.begin_job(client, Job::Listing(listing)),
             Next::Keys(pattern) => {
-                let asks = (request.command, client.session.dialect);
+                let asks = (request, client.session.dialect);
                 let walk = Walk::all(pattern, asks, job_id(client), &mut self.mesh);
                 self.begin_job(client, Job::Walk(walk));
             }
             Next::Scan(ScanArguments { cursor, count, pattern }) => {
-                let (asks, id) = ((request.command, client.session.dialect), job_id(client));
+                let (asks, id) = ((request, client.session.dialect), job_id(client));
                 match Walk::page(cursor, count, pattern, asks, id, &mut self.mesh) {
                     Some(walk) => self.begin_job(client, Job::Walk(walk)),
                     // A cursor that no `SCAN` has returned names an empty last page.
@@ -450,6 +463,13 @@ impl Worker {
                 };
                 answer(client, &request, &reply);
             }
+            (Job::Subscribe(subscribing), Answer::Noted) => {
+                if !subscribing.note(from) {
+                    return false;
+                }
+                subscribing.tell(client);
+            }
+            (Job::Subscribe(_), _) => unreachable!("a subscription is taken note of"),
             (Job::Walk(walk), Answer::Part(Reply::Error(error))) => fail(client, walk.command(), error),
             (Job::Walk(_), _) => unreachable!("a walk is answered by pages"),
             (Job::Listing(_), _) => unreachable!("a listing asks no worker"),

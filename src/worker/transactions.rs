@@ -3,7 +3,7 @@
 //! Where one shard owns all keys, `EXEC` is a request to it as any other. Else the commands are a
 //! [`Program`], whose replies gather behind each other in the client's replies and leave together.
 
-use shard::command::{self, Flags, Run, Server};
+use shard::command::{self, Flags, Group, Run, Server};
 use shard::{Command, Error, OwnedRequest, Reply, Request};
 
 use super::Worker;
@@ -17,6 +17,7 @@ use crate::client::multi::{Queue, Watched};
 use crate::client::reply::{answer, fail, job_id, reject};
 use crate::mesh::{Answer, Asker, Call, RequestId, Watch};
 use crate::protocol;
+use crate::slots::owner;
 use crate::txn::program::{HOP_COMMANDS_MAX, Program, Step};
 use crate::txn::transaction::Told;
 
@@ -31,7 +32,8 @@ impl Worker {
             queue.refuse();
             return reject(client, request.command, Error::NotInMulti);
         }
-        match queue.push(request, self.mesh.worker_count()) {
+        let databases = self.shared.config.databases;
+        match queue.push(request, self.mesh.worker_count(), databases) {
             Ok(()) => answer(client, request, &Reply::Simple("QUEUED")),
             Err(error) => reject(client, request.command, error),
         }
@@ -74,7 +76,7 @@ impl Worker {
         let command = request.command;
         let queue = client.session.queue.as_ref().expect("it is there behind MULTI");
         let watched = client.session.watched.as_ref().map(|watched| watched.owners()).unwrap_or_default();
-        let lone_owner = queue.lone_owner(watched);
+        let lone_owner = queue.lone_owner(watched, self.index);
         match lone_owner {
             _ if queue.is_refused() => {
                 self.end_multi(client);
@@ -136,7 +138,7 @@ impl Worker {
             return runtime.defer_list(asker, Box::new(list));
         }
         if let Some(error) = runtime.refusal_of_list(&list) {
-            runtime.forget_watches(list.watches.iter().map(|watch| &*watch.key));
+            runtime.forget_watches(&list.watches);
             return reject(client, command, error);
         }
         let mut out = Vec::new();
@@ -162,7 +164,7 @@ impl Worker {
 
     fn watch(&mut self, client: &mut Client, request: &Request<'_>) {
         let watched = client.session.watched.get_or_insert_default();
-        let new_keys = match watched.new_keys(request.keys(), self.mesh.worker_count()) {
+        let new_keys = match watched.new_keys(request, self.mesh.worker_count()) {
             Ok(new_keys) => new_keys,
             Err(error) => return reject(client, request.command, error),
         };
@@ -216,15 +218,15 @@ impl Worker {
     pub(super) fn unwatch(&mut self, client: &mut Client) {
         let Some(watched) = client.session.watched.take() else { return };
         let workers = self.mesh.worker_count();
-        let mut keys_of: Vec<Vec<Box<[u8]>>> = vec![Vec::new(); workers];
+        let mut watches_of: Vec<Vec<Watch>> = vec![Vec::new(); workers];
         for watch in watched.into_watches() {
-            keys_of[crate::slots::owner(&watch.key, workers)].push(watch.key);
+            watches_of[owner(&watch.key, workers)].push(watch);
         }
-        for (worker, keys) in keys_of.into_iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
+        for (worker, watches) in watches_of.into_iter().enumerate().filter(|(_, it)| !it.is_empty()) {
             if worker == self.index {
-                self.runtime.forget_watches(keys.iter().map(|key| &**key));
+                self.runtime.forget_watches(&watches);
             } else {
-                self.mesh.to(worker).call(job_id(client), Call::Unwatch(keys));
+                self.mesh.to(worker).call(job_id(client), Call::Unwatch(watches));
             }
         }
     }
@@ -232,8 +234,11 @@ impl Worker {
     // ---- programs ----
 
     /// Runs a command of the server behind `MULTI`.
-    fn run_server_in_multi(&mut self, client: &mut Client, request: &Request<'_>) {
+    fn run_server_in_multi(&mut self, client: &mut Client, request: &Request<'_>) -> Flow {
         match request.command.run {
+            Run::Server(server) if request.command.group == Group::Pubsub => {
+                return self.run_pubsub(client, request, server);
+            }
             Run::Server(Server::Unwatch) => answer(client, request, &Reply::Ok),
             Run::Server(Server::Container) => match command::resolve(*request) {
                 Err(error) => answer(client, request, &admin::unknown_subcommand(error)),
@@ -241,6 +246,7 @@ impl Worker {
             },
             _ => self.run_server_command(client, request),
         }
+        Flow::Taken
     }
 
     /// Begins to run commands as one over several shards. `command` is what the client has sent.
@@ -297,7 +303,7 @@ impl Worker {
             Some(Told::Committed) => {
                 self.take_replies(client.as_deref_mut(), running);
                 if let Some(client) = client {
-                    end_with_fault(client, running);
+                    end_replies(client, running);
                 }
                 true
             }
@@ -362,7 +368,7 @@ impl Worker {
                 Step::Over => {
                     if let Some(client) = client {
                         begin_replies(client, running, running.program.is_multi);
-                        end_with_fault(client, running);
+                        end_replies(client, running);
                     }
                     return true;
                 }
@@ -371,7 +377,11 @@ impl Worker {
                     let Some(client) = client.as_deref_mut() else { continue };
                     begin_replies(client, running, true);
                     let request = running.program.requests[number].clone();
-                    self.run_server_in_multi(client, &request.request());
+                    if let Flow::Later = self.run_server_in_multi(client, &request.request()) {
+                        client.waits_for = None;
+                        running.program.step_back();
+                        break; // Others go first.
+                    }
                     running.inner = client.job.take();
                     if running.inner.is_some() {
                         return false;
@@ -429,12 +439,12 @@ fn end_unrun(client: &mut Client, running: &Running, reply: Reply<'static>) {
     }
 }
 
-/// Answers a program that has run, but for a shard that could not bring its part to disk: the outcome is unknown.
-pub(super) fn end_with_fault(client: &mut Client, running: &mut Running) {
-    if let (Some(error), Some(mark)) =
-        (running.program.transaction().fault().cloned(), running.replies_from.take())
-    {
+/// Lets the replies of a program go that has run. Where a shard could not bring its part to disk, the outcome is unknown.
+fn end_replies(client: &mut Client, running: &mut Running) {
+    let Some(mark) = running.replies_from.take() else { return };
+    if let Some(error) = running.program.transaction().fault().cloned() {
         client.replies.rewind(mark);
         fail(client, running.command, error);
     }
+    client.replies.release_messages();
 }

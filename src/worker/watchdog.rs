@@ -219,6 +219,8 @@ impl Worker {
                     .unwrap_or_else(|_| unreachable!("reports lead to no other question"));
                 answer(client, &request.request(), &reply);
             }
+            // It takes note before it publishes anything, once it goes on.
+            Job::Subscribe(subscribing) => subscribing.tell(client),
             other => {
                 if let Job::Program(running) = other {
                     running.give_up(&mut client.replies);
@@ -267,13 +269,13 @@ impl Worker {
             }
             Job::Watch(watching) => {
                 if let Answer::Watching(watches) = given {
-                    let keys = watches.into_iter().map(|watch| watch.key).collect();
-                    self.mesh.to(from).call(request_id, Call::Unwatch(keys));
+                    self.mesh.to(from).call(request_id, Call::Unwatch(watches));
                 }
                 watching.unanswered.retain(|worker| *worker != from);
                 watching.unanswered.is_empty()
             }
             Job::Gather(gather) => gather.answer(from, given),
+            Job::Subscribe(subscribing) => subscribing.note(from),
             Job::Walk(_) | Job::Backup(_) => true,
             Job::Listing(_) => unreachable!("a listing asks no worker"),
         }

@@ -9,6 +9,7 @@ mod deadline;
 mod expiry;
 mod generic;
 mod lcs;
+mod pubsub;
 mod server;
 mod strings;
 mod transactions;
@@ -19,7 +20,7 @@ pub(crate) mod transcript;
 use crate::command::row::Row;
 
 /// The rows of every family.
-pub(crate) const FAMILIES: [&[Row]; 10] = [
+pub(crate) const FAMILIES: [&[Row]; 11] = [
     analytics::ROWS,
     bits::ROWS,
     connection::ROWS,
@@ -27,6 +28,7 @@ pub(crate) const FAMILIES: [&[Row]; 10] = [
     expiry::ROWS,
     generic::ROWS,
     lcs::ROWS,
+    pubsub::ROWS,
     server::ROWS,
     strings::ROWS,
     transactions::ROWS,

@@ -231,10 +231,10 @@ impl ShardRuntime {
         self.shard.auto_ttl()
     }
 
-    /// Reads ahead for requests on these keys.
+    /// Reads ahead for requests on these keys of a database.
     #[inline]
-    pub(super) fn prefetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        self.shard.prefetch(keys);
+    pub(super) fn prefetch<'k>(&self, database: u16, keys: impl Iterator<Item = &'k [u8]>) {
+        self.shard.prefetch(database, keys);
     }
 
     /// Whether another thread works on the log, and will wake the worker by its executor.
@@ -271,11 +271,11 @@ impl ShardRuntime {
         let ShardRuntime { shard, journal, siblings, watched, .. } = self;
         let journal = &mut **journal;
         journal.bound_frame();
-        let changes_before = journal.changes.bytes().len();
+        let before = journal.changes.mark();
         let reply = shard.execute(request, now.now_ms, &mut journal.changes);
-        let has_changed = journal.changes.bytes().len() != changes_before;
+        let has_changed = journal.changes.mark() != before;
         if has_changed && !watched.is_empty() {
-            journal.changes.keys_from(changes_before).flatten().for_each(|key| watched.raise(key));
+            journal.changes.touched_from(before).for_each(|touched| watched.raise(touched));
         }
         let seq = journal.frame_behind(request, has_changed);
         Executed { reply, seq, journal, siblings }
@@ -645,6 +645,7 @@ impl ShardRuntime {
             compacting: self.snapshotter.is_compacting(),
             saved_s,
             shard: self.shard.counters(),
+            databases: self.shard.databases(now.now_ms).collect(),
             syncs: *syncs,
             sync_failures,
             snapshots: self.snapshotter.counts(),

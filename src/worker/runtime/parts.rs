@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use shard::combine::Effect;
-use shard::{Changes, Error, OwnedRequest, Reply, Request};
+use shard::{Changes, Error, Mark, OwnedRequest, Reply, Request};
 use wal::Kind;
 
 use super::{Deferred, ShardRuntime};
@@ -160,7 +160,8 @@ impl ShardRuntime {
         let mut run = (Vec::new(), 0);
         match hop {
             Hop::Fetch(request) => {
-                let held = self.shard.fetch(request.request().keys(), turn.now.now_ms);
+                let held =
+                    self.shard.fetch(request.request().database, request.request().keys(), turn.now.now_ms);
                 // What changes something later shows this by its own frame.
                 let seq = self.journal.frame_behind(&request.request(), false);
                 let seq = if part.locks.exclusive { 0 } else { seq };
@@ -205,7 +206,13 @@ impl ShardRuntime {
         let request = request.request();
         self.settle_changed_reads(&request, turn.now, turn.mesh);
         let keys: Vec<&[u8]> = request.keys().collect();
-        self.shard.apply_effects(effects, |key| keys[key], turn.now.now_ms, &mut part.changes);
+        self.shard.apply_effects(
+            request.database,
+            effects,
+            |key| keys[key],
+            turn.now.now_ms,
+            &mut part.changes,
+        );
     }
 
     /// Runs one request of a part. Adds its reply, and notes the frame that it depends on.
@@ -230,7 +237,7 @@ impl ShardRuntime {
     fn commit(&mut self, record: TransactionId, part: &mut Prepared) -> u64 {
         self.last_id_us = self.last_id_us.max(id_micros(record));
         if !self.watched.is_empty() {
-            part.changes.keys_from(0).flatten().for_each(|key| self.watched.raise(key));
+            part.changes.touched_from(Mark::default()).for_each(|touched| self.watched.raise(touched));
         }
         // A part that changes nothing is logged too: to recovery, a part without a frame was cut short.
         match &*part.locks.writers {
@@ -297,7 +304,7 @@ impl ShardRuntime {
 
     fn run_list_for(&mut self, asker: Asker, list: &CommandList, turn: &mut Turn<'_>) {
         if let Some(error) = self.refusal_of_list(list) {
-            self.forget_watches(list.watches.iter().map(|watch| &*watch.key));
+            self.forget_watches(&list.watches);
             return turn.mesh.to(asker.worker).answer(asker.request_id, Answer::Rejected(error));
         }
         let mut out = Vec::new();
@@ -316,7 +323,7 @@ impl ShardRuntime {
         mesh: &mut Mesh,
     ) -> u64 {
         let have_changed = self.have_changed(&list.watches, now);
-        self.forget_watches(list.watches.iter().map(|watch| &*watch.key));
+        self.forget_watches(&list.watches);
         if have_changed {
             protocol::write_item(&Reply::NilArray, asker.dialect, out);
             return self.journal.frame_behind_all();
@@ -328,17 +335,17 @@ impl ShardRuntime {
             let request = request.request();
             self.settle_long_reads(&request, now, mesh);
             let journal = &mut *self.journal;
-            let at = journal.changes.bytes().len();
+            let mark = journal.changes.mark();
             let reply = if journal.changes.payload_len() - before_bytes > CHANGE_BYTES_MAX {
                 Reply::Error(changes_too_much())
             } else {
                 self.shard.execute(&request, now.now_ms, &mut journal.changes)
             };
             write_counted(&reply, &request, asker.dialect, REPLIES_BYTES_MAX, out);
-            let has_changed = journal.changes.bytes().len() != at;
+            let has_changed = journal.changes.mark() != mark;
             seq = seq.max(journal.frame_behind(&request, has_changed));
             if has_changed && !self.watched.is_empty() {
-                journal.changes.keys_from(at).flatten().for_each(|key| self.watched.raise(key));
+                journal.changes.touched_from(mark).for_each(|touched| self.watched.raise(touched));
             }
         }
         seq
@@ -350,14 +357,18 @@ impl ShardRuntime {
     ///
     /// # Errors
     /// Too many are watched; none of these is.
-    pub(in crate::worker) fn watch(&mut self, keys: Vec<Box<[u8]>>, now: Now) -> Result<Vec<Watch>, Error> {
+    pub(in crate::worker) fn watch(
+        &mut self,
+        keys: Vec<(u16, Box<[u8]>)>,
+        now: Now,
+    ) -> Result<Vec<Watch>, Error> {
         let mut watches = Vec::with_capacity(keys.len());
-        for key in keys {
-            let exists = self.shard.peek(&key, now.now_ms).is_some();
-            match self.watched.watch(key, exists) {
+        for (database, key) in keys {
+            let exists = self.shard.exists(database, &key, now.now_ms);
+            match self.watched.watch(database, self.shard.keyspace_of(database), key, exists) {
                 Ok(watch) => watches.push(watch),
                 Err(error) => {
-                    self.forget_watches(watches.iter().map(|watch| &*watch.key));
+                    self.forget_watches(&watches);
                     return Err(error);
                 }
             }
@@ -366,12 +377,13 @@ impl ShardRuntime {
     }
 
     /// A client watches these keys no more.
-    pub(in crate::worker) fn forget_watches<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) {
-        keys.for_each(|key| self.watched.forget(key));
+    pub(in crate::worker) fn forget_watches(&mut self, watches: &[Watch]) {
+        watches.iter().for_each(|watch| self.watched.forget(watch));
     }
 
     fn have_changed(&self, watches: &[Watch], now: Now) -> bool {
-        let exists = |watch: &Watch| watch.existed && self.shard.peek(&watch.key, now.now_ms).is_some();
+        let exists =
+            |watch: &Watch| watch.existed && self.shard.exists(watch.database, &watch.key, now.now_ms);
         watches.iter().any(|watch| self.watched.has_changed(watch, exists(watch)))
     }
 
