@@ -15,6 +15,8 @@
 //! - `change` what goes to the log; `request`, `reply`, `error`, `stats` what goes in and out
 //! - `scan` a walk over the keys in slices, which shows those that match a pattern
 //! - `room` whether memory for a large copy can be had
+//! - `hyperloglog` values that count distinct elements
+//! - `payload`, `lzf` a value by itself, as Redis puts it into `DUMP`
 //! - `glob`, `integer`, `long_double` how patterns and numbers are read
 
 #![forbid(unsafe_code)]
@@ -29,8 +31,11 @@ mod commands;
 mod context;
 mod error;
 mod glob;
+mod hyperloglog;
 mod integer;
 mod long_double;
+pub mod lzf;
+mod payload;
 mod reply;
 mod request;
 mod room;
@@ -46,6 +51,7 @@ pub use clock::Clocks;
 pub use command::Command;
 pub use error::{Error, InsufficientData};
 pub use glob::{Glob, Matching, PATTERN_LEN_MAX};
+pub use hyperloglog::passes_self_test as hyperloglog_passes_self_test;
 pub use integer::parse as parse_integer;
 pub use reply::Reply;
 pub use request::{OwnedRequest, Request, SHARED_LEN_MIN, Span};

@@ -276,6 +276,9 @@ impl Flags {
     /// ahead of the command.
     pub const STORES_ARG: Flags = Flags(1 << 18);
 
+    /// kvlite's own: it notes in values what it finds out, and so it writes. Redis says that it reads.
+    pub const SHOWN_AS_READ: Flags = Flags(1 << 19);
+
     /// The names by which `COMMAND INFO` shows them, in its order.
     const NAMES: [(Flags, &str); 12] = [
         (Flags::WRITE, "write"),
@@ -300,7 +303,11 @@ impl Flags {
 
     /// The names of those that `COMMAND INFO` shows.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        Flags::NAMES.into_iter().filter(move |(flag, _)| self.0 & flag.0 != 0).map(|(_, name)| name)
+        let shown = match self.0 & Flags::SHOWN_AS_READ.0 {
+            0 => self.0,
+            _ => self.0 & !Flags::WRITE.0 | Flags::READONLY.0,
+        };
+        Flags::NAMES.into_iter().filter(move |(flag, _)| shown & flag.0 != 0).map(|(_, name)| name)
     }
 }
 
@@ -361,6 +368,7 @@ pub enum Server {
     Keys,
     Lastsave,
     MemoryStats,
+    Pfselftest,
     Ping,
     /// What is asked about the use of keys.
     Question(Topic),

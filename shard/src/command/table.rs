@@ -310,14 +310,15 @@ mod tests {
             ("connection", "CLIENT ECHO HELLO PING QUIT RESET SELECT"),
             (
                 "generic",
-                "COPY DEL EXISTS EXPIRE EXPIREAT EXPIRETIME KEYS OBJECT PERSIST PEXPIRE PEXPIREAT PEXPIRETIME PTTL",
+                "COPY DEL DUMP EXISTS EXPIRE EXPIREAT EXPIRETIME KEYS OBJECT PERSIST PEXPIRE PEXPIREAT PEXPIRETIME PTTL",
             ),
-            ("generic", "RENAME RENAMENX SCAN TOUCH TTL TYPE UNLINK WAITAOF"),
+            ("generic", "RENAME RENAMENX RESTORE SCAN TOUCH TTL TYPE UNLINK WAITAOF"),
             (
                 "server",
                 "BGREWRITEAOF BGSAVE COMMAND CONFIG DBSIZE FLUSHALL FLUSHDB INFO LASTSAVE MEMORY PSYNC",
             ),
             ("server", "REPLCONF SAVE SYNC TIME"),
+            ("hyperloglog", "PFADD PFCOUNT PFDEBUG PFMERGE PFSELFTEST"),
             ("bitmap", "BITCOUNT BITFIELD BITFIELD_RO BITOP BITPOS GETBIT SETBIT"),
             (
                 "string",
