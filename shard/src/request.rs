@@ -135,7 +135,7 @@ impl<'a> Request<'a> {
 
     /// The arguments that are keys, in order.
     pub fn keys(&self) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
-        let (range, step) = self.command.keys.range(self.args.len());
+        let (range, step) = self.command.keys.range(self.args.len(), |index| self.arg(index));
         let buffer = self.buffer;
         self.args[range].iter().step_by(step).map(move |span| span.of(buffer))
     }

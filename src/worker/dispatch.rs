@@ -132,6 +132,7 @@ impl Worker {
         match command.run {
             Run::Key | Run::Keys(..) | Run::Combine => match route(request, self.mesh.worker_count()) {
                 Route::One(worker) if worker == self.index => self.run_here(client, request),
+                Route::Any => self.run_here(client, request),
                 Route::One(worker) if self.mesh.is_full(worker) && !self.watchdog.is_hung(worker) => {
                     client.waits_for = Some(worker);
                     return Flow::Later;
