@@ -444,7 +444,7 @@ mod tests {
     fn scanning_shows_live_keys_that_match() {
         let shard = shard_of(1000);
         let mut keys = Vec::new();
-        let mut scan = Scan::new(0, Some(Arc::new(crate::Glob::new(b"*7").unwrap())));
+        let mut scan = Scan::new(0, 0, Some(Arc::new(crate::Glob::new(b"*7").unwrap())));
         while scan.position().is_some() {
             assert!(shard.scan(&mut scan, 10, &mut { usize::MAX }, 500, |key| keys.push(key.to_vec())) < 20);
             assert!(scan.is_decided());
@@ -465,7 +465,7 @@ mod tests {
             shard.apply(&Change::Put { key, value: b"v", deadline_ms: Some(deadline_ms) });
         }
         let seen = |shard: &Shard, now_ms| {
-            let (mut scan, mut keys) = (Scan::new(0, None), Vec::new());
+            let (mut scan, mut keys) = (Scan::new(0, 0, None), Vec::new());
             while scan.position().is_some() {
                 shard.scan(&mut scan, 10, &mut { usize::MAX }, now_ms, |key| keys.push(key.to_vec()));
             }
@@ -492,7 +492,7 @@ mod tests {
             shard.apply(&Change::Put { key: &key, value: b"v", deadline_ms: None });
         }
         let pattern = ["*".as_bytes(), &long("b")[1000..]].concat();
-        let mut scan = Scan::new(0, Some(Arc::new(crate::Glob::new(&pattern).unwrap())));
+        let mut scan = Scan::new(0, 0, Some(Arc::new(crate::Glob::new(&pattern).unwrap())));
         let (mut found, mut slices, mut visited) = (Vec::new(), 0, 0);
         while scan.position().is_some() || !scan.is_decided() {
             let mut steps = STEPS;

@@ -64,6 +64,7 @@ impl Worker {
             None => parser.request(input, command),
             Some(memory) => parser.request_in(memory, command),
         };
+        let request = request.in_database(client.session.database);
         let request = match self.admit(request, client.session.dialect, input.len()) {
             Ok(request) => request,
             Err(reply) => {
@@ -155,7 +156,7 @@ impl Worker {
                 self.begin_transaction(client, request);
             }
             Run::EveryShard(..) => self.begin_gather(client, request, self.responsive(), |batch| {
-                Call::RunPart { command: request.command, args: batch.args(request.args()) }
+                Call::RunPart { command: request.command, args: batch.args(request.database, request.args()) }
             }),
             Run::Server(_) => self.run_server_command(client, request),
         }
@@ -170,12 +171,12 @@ impl Worker {
             Next::Backup => self.begin_transaction(client, request),
             Next::Listing(listing) => self.begin_job(client, Job::Listing(listing)),
             Next::Keys(pattern) => {
-                let asks = (request.command, client.session.dialect);
+                let asks = (request, client.session.dialect);
                 let walk = Walk::all(pattern, asks, job_id(client), &mut self.mesh);
                 self.begin_job(client, Job::Walk(walk));
             }
             Next::Scan(ScanArguments { cursor, count, pattern }) => {
-                let (asks, id) = ((request.command, client.session.dialect), job_id(client));
+                let (asks, id) = ((request, client.session.dialect), job_id(client));
                 match Walk::page(cursor, count, pattern, asks, id, &mut self.mesh) {
                     Some(walk) => self.begin_job(client, Job::Walk(walk)),
                     // A cursor that no `SCAN` has returned names an empty last page.
