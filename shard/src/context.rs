@@ -442,7 +442,10 @@ impl Parts {
         match outcome {
             Outcome::Put(value, deadline) => {
                 let deadline_ms = match (deadline, found) {
-                    (Deadline::Kept, Some(found)) => return self.rewrite(found, key, &value, changes),
+                    (Deadline::Kept, Some(found)) if value.len() < SHARED_LEN_MIN => {
+                        return self.rewrite(found, key, &value, changes);
+                    }
+                    (Deadline::Kept, Some(found)) => self.keyspace.entry(found).deadline_ms(),
                     (Deadline::Kept, None) => None,
                     (Deadline::At(deadline_ms), _) => deadline_ms,
                 };

@@ -24,6 +24,12 @@ use crate::store::keyspace::Keyspace;
 /// So many keys that are due are looked up ahead of their removal.
 const EXPIRED_AHEAD: usize = 32;
 
+/// A random key is one of so many neighbours: keys do not lie at equal distances.
+const RANDOM_KEYS: usize = 16;
+
+/// How many steps a search for a random key takes: some thousands of keys.
+const RANDOM_KEY_STEPS: usize = 64 << 10;
+
 /// The keys of one shard, and what can be done with them.
 #[derive(Debug)]
 pub struct Shard {
@@ -345,6 +351,20 @@ impl Shard {
     /// `false` if these bytes are none of it; then nothing is changed.
     pub fn restore_analytics(&mut self, kept: &[u8]) -> bool {
         self.parts.analytics.as_mut().is_none_or(|analytics| analytics.restore(kept))
+    }
+
+    /// A key of a database that exists at `now_ms`, chosen by a random number, each with about the same chance; and how
+    /// many keys it is one of. `None` if there is none, or where very many beside it have expired.
+    pub fn random_key(&self, database: u16, random: u64, now_ms: u64) -> Option<(Vec<u8>, usize)> {
+        let (mut keys, mut steps) = (Vec::new(), RANDOM_KEY_STEPS);
+        for start in [random >> u32::BITS, 0] {
+            let mut scan = Scan::new(database, start, None);
+            while scan.position().is_some() && keys.is_empty() && steps > 0 {
+                self.scan(&mut scan, RANDOM_KEYS, &mut steps, now_ms, |key| keys.push(key.to_vec()));
+            }
+        }
+        let chosen = (random as u32 as usize).checked_rem(keys.len())?;
+        Some((keys.swap_remove(chosen), self.parts.keyspace.len()))
     }
 
     /// The number of keys, those that have expired but were not yet removed among them.

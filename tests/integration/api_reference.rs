@@ -200,7 +200,12 @@ fn arguments(row: &Command) -> String {
         Keys::ONE => ", the first is the key",
         Keys::ALL => ", each a key",
         Keys::PAIRS => ", every other one a key",
+        Keys::Range { first: 0, last: 1, .. } => ", the first two are keys",
+        Keys::Range { first: 1, last: 1, .. } => ", the second is the key",
+        Keys::Range { first: 1, last: -1, .. } => ", from the second on keys",
         Keys::Range { .. } => unreachable!("no row has such keys"),
+        Keys::Numbered { .. } => ", as many keys as one says",
+        Keys::NumberedPairs { .. } => ", as many keys with values as one says",
     };
     count + keys
 }
