@@ -11,6 +11,7 @@ mod expiry;
 mod generic;
 mod hyperloglog;
 mod lcs;
+mod pubsub;
 mod server;
 mod strings;
 
@@ -20,7 +21,7 @@ pub(crate) mod transcript;
 use crate::command::row::Row;
 
 /// The rows of every family.
-pub(crate) const FAMILIES: [&[Row]; 11] = [
+pub(crate) const FAMILIES: [&[Row]; 12] = [
     analytics::ROWS,
     bits::ROWS,
     connection::ROWS,
@@ -30,6 +31,7 @@ pub(crate) const FAMILIES: [&[Row]; 11] = [
     generic::ROWS,
     hyperloglog::ROWS,
     lcs::ROWS,
+    pubsub::ROWS,
     server::ROWS,
     strings::ROWS,
 ];
