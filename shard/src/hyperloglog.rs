@@ -419,3 +419,94 @@ pub fn passes_self_test() -> bool {
     }
     counts_well && sparse.is_dense()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload;
+
+    fn counted(elements: std::ops::Range<u32>) -> Hyperloglog {
+        let mut value = Hyperloglog::new();
+        elements.for_each(|element| drop(value.add(element.to_string().as_bytes()).unwrap()));
+        value
+    }
+
+    #[test]
+    fn values_are_those_that_redis_makes() {
+        // Length, checksum of the payload and count that Redis 7.0.15 gives after PFADD of 0 up to the number.
+        for (elements, len, checksum, expected) in [
+            (100, 287, 0x9f70_6425_94bd_8d5b, 100),
+            (1000, 1923, 0x09a8_315c_0e4d_a7dd, 1001),
+            (2000, 12304, 0x164d_f21a_5794_192c, 2007),
+            (20_000, 12304, 0x7424_0bde_10be_f8ff, 19_891),
+        ] {
+            let mut value = counted(0..elements);
+            value.make_stale();
+            let payload = payload::of_string(value.as_bytes());
+            assert_eq!(value.as_bytes().len(), len);
+            assert_eq!(u64::from_le_bytes(*payload.last_chunk().unwrap()), checksum, "{elements} elements");
+            assert_eq!(count(value.as_bytes()).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn both_forms_hold_the_same_registers() {
+        let sparse = counted(0..800);
+        let mut dense = sparse.clone();
+        dense.make_dense().unwrap();
+        assert!(dense.is_dense() && !sparse.is_dense());
+        assert_eq!(dense.registers(), sparse.registers());
+        assert_eq!(count(dense.as_bytes()), count(sparse.as_bytes()));
+        let mut merged = Hyperloglog::new();
+        merged.raise_all(&sparse.registers().unwrap()).unwrap();
+        merged.raise_all(&counted(500..1000).registers().unwrap()).unwrap();
+        assert_eq!(merged.registers(), counted(0..1000).registers());
+    }
+
+    #[test]
+    fn a_register_past_the_sparse_ones_makes_a_value_dense() {
+        let mut value = Hyperloglog::new();
+        assert_eq!(value.raise(REGISTERS - 1, SPARSE_REGISTER_MAX), Ok(true));
+        assert_eq!(value.shown_runs().unwrap(), "Z:16383 v:32,1");
+        assert_eq!(value.raise(REGISTERS - 1, SPARSE_REGISTER_MAX), Ok(false));
+        assert_eq!(value.raise(REGISTERS - 1, SPARSE_REGISTER_MAX + 1), Ok(true));
+        assert!(value.is_dense());
+        assert_eq!(dense_register(value.as_bytes(), REGISTERS - 1), SPARSE_REGISTER_MAX + 1);
+        assert_eq!(value.registers().unwrap().iter().filter(|register| **register > 0).count(), 1);
+    }
+
+    #[test]
+    fn neighbours_become_one_run_of_four_at_most() {
+        let mut value = Hyperloglog::new();
+        for index in [10, 12, 11, 13, 14] {
+            value.raise(index, 2).unwrap();
+        }
+        assert_eq!(value.shown_runs().unwrap(), "z:10 v:2,4 v:2,1 Z:16369");
+        value.raise(11, 3).unwrap();
+        assert_eq!(value.shown_runs().unwrap(), "z:10 v:2,1 v:3,1 v:2,3 Z:16369");
+    }
+
+    #[test]
+    fn what_is_no_hyperloglog_is_refused() {
+        let whole = counted(0..100);
+        let with =
+            |at: usize, byte: u8| [&whole.as_bytes()[..at], &[byte], &whole.as_bytes()[at + 1..]].concat();
+        for value in [&b""[..], b"HYLL", &with(0, b'h'), &with(ENCODING_AT, 2), &with(ENCODING_AT, DENSE)] {
+            assert_eq!(check(value), Err(Error::NotAHyperloglog));
+        }
+        let cut = &whole.as_bytes()[..whole.as_bytes().len() - 1];
+        let longer = [whole.as_bytes(), &[0x7f, 0xff]].concat();
+        for value in [cut, &longer, &with(HEAD_LEN, 0x7f)] {
+            check(value).unwrap();
+            assert_eq!(count(value), Err(Error::CorruptHyperloglog));
+            assert_eq!(Hyperloglog::of(value).unwrap().make_dense(), Err(Error::CorruptHyperloglog));
+        }
+        let mut cut = Hyperloglog::of(&[whole.as_bytes()[..HEAD_LEN].to_vec(), vec![0x7f]].concat()).unwrap();
+        assert_eq!(cut.add(b"x"), Err(Error::CorruptHyperloglog));
+    }
+
+    #[test]
+    fn the_self_test_passes() {
+        assert!(passes_self_test());
+    }
+}

@@ -158,4 +158,21 @@ mod tests {
             assert_eq!(unpack(packed, len), None, "{packed:?}");
         }
     }
+
+    #[test]
+    fn what_is_packed_comes_back() {
+        let texts = [3, 4, 17, 18, 19, 20, 21, 31, 32, 33, 263, 264, 265, 267, 300, 9000];
+        for len in texts {
+            for period in [1, 2, 5, 8191, 8192, 8193] {
+                let bytes: Vec<u8> = (0..len).map(|at| ((at % period) * 31 % 251) as u8).collect();
+                if let Some(packed) = pack(&bytes, len - 1) {
+                    assert!(packed.len() < len);
+                    assert_eq!(unpack(&packed, len as u64).unwrap(), bytes, "{len} bytes of period {period}");
+                }
+            }
+        }
+        assert_eq!(pack(&[7; 300], 296).map(|packed| packed.len()), Some(12));
+        assert_eq!(pack(b"all are different", 16), None);
+        assert_eq!((pack(b"", 4), pack(b"ab", 1)), (None, None));
+    }
 }

@@ -143,3 +143,88 @@ fn take_len(bytes: &mut &[u8]) -> Option<u64> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Values, and the payloads that Redis 7.0.15 gives for them.
+    const OF_REDIS: [(&[u8], &[u8]); 11] = [
+        (b"", b"\x00\x00\x0a\x00]\x9b\\@\x0f\x7f\xa2\xda"),
+        (b"-1", b"\x00\xc0\xff\x0a\x00\x0c\x93~$\x85\x08\x9d\xc5"),
+        (b"127", b"\x00\xc0\x7f\x0a\x00\r\xb5\xeb1RT\xc5\x14"),
+        (b"128", b"\x00\xc1\x80\x00\x0a\x00\xebz\xb3\xb5\x10\xcfKe"),
+        (b"32768", b"\x00\xc2\x00\x80\x00\x00\x0a\x00E\xd8.\xed\xd5\xbd\xa9\x10"),
+        (b"-2147483648", b"\x00\xc2\x00\x00\x00\x80\x0a\x00\xc7O\x87>3U\x81\x87"),
+        (b"2147483648", b"\x00\x0a2147483648\x0a\x00\xe7\xb1)\xa3L\x1dv\xee"),
+        (&[b'a'; 20], b"\x00\x14aaaaaaaaaaaaaaaaaaaa\x0a\x00\x83\xb4k^\x1b\x11\xac\xf1"),
+        (&[b'a'; 21], b"\x00\xc3\x06\x15\x01aa\xe0\x0a\x00\x0a\x00\xfd\x0c\xb3h\x07A?h"),
+        (
+            b"abcabcabcabcabcabcabcabc",
+            b"\x00\xc3\x0a\x18\x03abca\xe0\x0a\x02\x00c\x0a\x00\x7f\xc3\xe2 \x12\x81\x16n",
+        ),
+        (&[b'x'; 300], b"\x00\xc3\x0cA,\x01xx\xe0\xff\x00\xe0\x17\x00\x01xx\x0a\x00\xf03\x19Z\x8bf\r\x84"),
+    ];
+
+    /// A payload of this version around these bytes.
+    fn wrapped(body: &[u8], version: u16) -> Vec<u8> {
+        let mut payload = [body, &version.to_le_bytes()].concat();
+        payload.extend_from_slice(&CRC.checksum(&payload).to_le_bytes());
+        payload
+    }
+
+    #[test]
+    fn payloads_are_those_of_redis() {
+        for (value, payload) in OF_REDIS {
+            assert_eq!(of_string(value).escape_ascii().to_string(), payload.escape_ascii().to_string());
+            assert_eq!(string(payload, VALUE_LEN_MAX).unwrap(), value);
+        }
+    }
+
+    const VALUE_LEN_MAX: usize = 1 << 20;
+
+    #[test]
+    fn what_is_no_payload_is_refused() {
+        let (_, payload) = OF_REDIS[8];
+        for at in 0..payload.len() {
+            assert_eq!(string(&payload[..at], VALUE_LEN_MAX), Err(Error::WrongPayload), "{at} bytes");
+            let mut damaged = payload.to_vec();
+            damaged[at] ^= 1;
+            assert_eq!(string(&damaged, VALUE_LEN_MAX), Err(Error::WrongPayload), "byte {at}");
+        }
+        assert_eq!(string(&wrapped(b"\x00\x01x", 9), VALUE_LEN_MAX).unwrap(), &b"x"[..]);
+        assert_eq!(string(&wrapped(b"\x00\x01x", 11), VALUE_LEN_MAX), Err(Error::WrongPayload));
+        for body in [
+            &b""[..],
+            b"\x00",
+            b"\x00\x02x",
+            b"\x00\xc0",
+            b"\x00\xc1\x01",
+            b"\x00\xc2\x01\x01\x01",
+            b"\x00\xc3\x06",
+            b"\x00\xc4",
+            b"\x00\x80\x00\x00",
+            b"\x00\x81\xff\xff\xff\xff\xff\xff\xff\xff",
+            b"\x00\xc3\x02\x15\x01aa",
+            b"\x63\x01x",
+        ] {
+            let refused = string(&wrapped(body, VERSION), VALUE_LEN_MAX);
+            assert_eq!(refused, Err(Error::MalformedPayload), "{}", body.escape_ascii());
+        }
+        assert_eq!(string(&wrapped(b"\x0d\x01x", VERSION), VALUE_LEN_MAX), Err(Error::NotAString("hash")));
+        let large = Err(Error::ValueTooLarge { limit: 20 });
+        assert_eq!(
+            (string(payload, 20), string(&of_string(b"012345678901234567890"), 20)),
+            (large.clone(), large)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_comes_back(value in proptest::collection::vec(b'a'..b'd', 0..400)) {
+            prop_assert_eq!(string(&of_string(&value), VALUE_LEN_MAX).unwrap(), value);
+        }
+    }
+}

@@ -167,8 +167,6 @@ impl Shard {
         Terms { now_ms, ..self.parts.terms() }
     }
 
-    /// Reads ahead for requests on these keys, up to 64, that will be executed soon. Changes and counts
-
     /// Reads ahead for requests on these keys of a database, up to 64, that will be executed soon. Changes and counts
     /// nothing.
     ///
@@ -742,6 +740,28 @@ mod tests {
             assert_eq!(transcript::content(&one, 1000), transcript::content(&several, 1000));
         }
         assert_eq!(one.stats().hits, several.stats().hits);
+    }
+
+    #[test]
+    fn random_keys_are_those_that_exist() {
+        let shard = shard_of(30);
+        let number = |(key, count): (Vec<u8>, usize)| {
+            assert_eq!(count, 30);
+            String::from_utf8(key).unwrap().parse::<u32>().unwrap()
+        };
+        let mut seen = std::collections::BTreeMap::new();
+        let mut random = 1_u64;
+        for _ in 0..6000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let mixed = random ^ random >> 32;
+            *seen.entry(number(shard.random_key(0, mixed, 15).unwrap())).or_insert(0) += 1;
+        }
+        // A third of the keys has deadlines, of which those up to 15 have come.
+        let expected: Vec<_> = (0..30).filter(|n| n % 3 != 0 || n + 1 > 15).collect();
+        assert_eq!(seen.keys().copied().collect::<Vec<_>>(), expected);
+        assert!(seen.values().all(|times| *times > 30), "each has its chance: {seen:?}");
+        assert_eq!(shard_of(0).random_key(0, 7, 0), None);
+        assert_eq!(shard.random_key(1, 7, 0), None);
     }
 
     #[test]

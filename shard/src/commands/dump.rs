@@ -111,3 +111,71 @@ impl Options {
         Ok(options)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::commands::transcript;
+    use crate::{Changes, Error, Reply, Shard};
+
+    fn run(shard: &mut Shard, words: &[&[u8]], now_ms: u64, changes: &mut Changes) -> Reply<'static> {
+        let words: Vec<_> = words.iter().map(|word| word.to_vec()).collect();
+        transcript::execute(shard, &words, now_ms, changes).into_owned()
+    }
+
+    #[test]
+    fn a_key_is_restored_from_its_dump() {
+        let (mut shard, mut changes) = (Shard::new([1, 2, 3, 4]), Changes::default());
+        let run =
+            |shard: &mut Shard, words: &[&[u8]], changes: &mut Changes| run(shard, words, 1000, changes);
+        run(&mut shard, &[b"SETEX", b"a", b"9", b"some value"], &mut changes);
+        let Reply::Bulk(payload) = run(&mut shard, &[b"DUMP", b"a"], &mut changes) else {
+            panic!("no payload")
+        };
+        let restored = run(&mut shard, &[b"RESTORE", b"a", b"0", &payload], &mut changes);
+        assert_eq!(restored, Reply::Error(Error::BusyKey));
+        for (key, ttl, option, deadline_ms) in [
+            (&b"b"[..], &b"0"[..], &b"REPLACE"[..], None),
+            (b"a", b"0", b"replace", None),
+            (b"c", b"500", b"REPLACE", Some(1500)),
+            (b"d", b"1500", b"ABSTTL", Some(crate::clock::deadline_by_wall_clock(1500))),
+        ] {
+            let restored = run(&mut shard, &[b"RESTORE", key, ttl, &payload, option], &mut changes);
+            assert_eq!(restored, Reply::Ok);
+            assert_eq!(shard.peek(key, 1000), Some((&b"some value"[..], deadline_ms)));
+        }
+        // A moment that has passed removes the key that is replaced.
+        assert_eq!(
+            run(&mut shard, &[b"RESTORE", b"a", b"9", &payload, b"ABSTTL", b"REPLACE"], &mut changes),
+            Reply::Ok
+        );
+        assert_eq!(shard.peek(b"a", 1000), None);
+    }
+
+    #[test]
+    fn options_of_restore_are_looked_at_before_the_key_and_the_payload() {
+        transcript::run(
+            r#"> RESTORE a 0 x FREQ 256
+               OutOfRange("Invalid FREQ value, must be >= 0 and <= 255")
+               > RESTORE a 0 x IDLETIME -1
+               OutOfRange("Invalid IDLETIME value, must be >= 0")
+               > RESTORE a 0 x IDLETIME 1 FREQ 1
+               Syntax
+               > RESTORE a 0 x FREQ
+               Syntax
+               > RESTORE a 0 x FREQ x
+               NotAnInteger
+               > RESTORE a -1 x
+               OutOfRange("Invalid TTL value, must be >= 0")
+               > RESTORE a x x
+               NotAnInteger
+               > RESTORE a 0 x FREQ 1 REPLACE
+               WrongPayload
+               > SET a 1
+               OK
+               > RESTORE a -1 x
+               BusyKey
+               > DUMP nope
+               nil"#,
+        );
+    }
+}

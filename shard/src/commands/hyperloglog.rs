@@ -144,3 +144,89 @@ fn pfdebug<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Re
     }
     Ok(reply)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::commands::transcript;
+    use crate::{Changes, Shard};
+
+    #[test]
+    fn elements_are_counted() {
+        transcript::run(
+            r#"> PFCOUNT a
+               0
+               !
+               > PFADD a
+               1
+               > PFADD a
+               0
+               !
+               > EXPIRE a 9
+               1
+               > PFADD a x y z
+               1
+               > PFADD a z
+               0
+               !
+               > PFDEBUG DECODE a
+               "Z:8581 v:1,1 Z:6350 v:3,1 Z:1441 v:2,1 z:9"
+               > PFCOUNT a
+               3
+               > PFCOUNT a
+               3
+               !
+               > PFADD b z zz
+               1
+               > PFCOUNT a b c
+               4
+               !
+               > PFMERGE a b
+               OK
+               > PFCOUNT a
+               4
+               > TTL a
+               9
+               > SET c x
+               OK
+               > PFADD c x
+               NotAHyperloglog
+               > PFCOUNT a c
+               NotAHyperloglog
+               > PFMERGE a c
+               NotAHyperloglog
+               > PFDEBUG ENCODING c
+               NotAHyperloglog
+               > PFDEBUG ENCODING d
+               Unavailable("The specified key does not exist")
+               > PFDEBUG NOPE a
+               UnknownPfdebug([78, 79, 80, 69])
+               > PFDEBUG TODENSE a
+               1
+               > PFDEBUG TODENSE a
+               0
+               !
+               > PFDEBUG DECODE a
+               Unavailable("HLL encoding is not sparse")
+               > PFMERGE e a
+               OK
+               > PFDEBUG ENCODING e
+               dense"#,
+        );
+    }
+
+    #[test]
+    fn the_log_gets_what_has_changed_of_a_long_value() {
+        let mut shard = Shard::new([1, 2, 3, 4]);
+        let mut logged = |request: &str| {
+            let words: Vec<_> = request.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+            let mut changes = Changes::default();
+            transcript::execute(&mut shard, &words, 1000, &mut changes);
+            changes.bytes().len()
+        };
+        logged("PFADD a x");
+        assert!(logged("PFDEBUG TODENSE a") > 12_000);
+        for request in ["PFADD a y", "PFCOUNT a", "PFADD a z", "PFMERGE a a"] {
+            assert!((1..200).contains(&logged(request)), "{request}");
+        }
+    }
+}

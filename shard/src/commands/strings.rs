@@ -1114,4 +1114,41 @@ mod tests {
                "3" "2""#,
         );
     }
+
+    #[test]
+    fn msetex_sets_keys_with_one_deadline() {
+        transcript::run(
+            r#"> MSETEX 2 a 1 b 2 EX 1
+               1
+               ! put a=1 until 2000, put b=2 until 2000
+               > MSETEX 2 b 3 c 4 NX
+               0
+               !
+               > MSETEX 2 b 3 c 4 XX
+               0
+               !
+               > MSETEX 2 a 3 c 4 KEEPTTL
+               1
+               > PTTL a
+               1000
+               > MSETEX 1 a 5 PXAT 1 XX
+               1
+               ! remove a
+               > MSETEX 2 nx 1 ex 2
+               1
+               ! put nx=1, put ex=2
+               > MSETEX 2 a 1
+               Syntax
+               > MSETEX 1 a 1 GET
+               Syntax
+               > MSETEX 1 a 1 IFEQ 1
+               Syntax
+               > MSETEX 0 a 1
+               OutOfRange("invalid numkeys value or out of range")
+               > MSETEX 2147483648 a 1
+               OutOfRange("invalid numkeys value or out of range")
+               > MSETEX 1 a 1 EX 0
+               InvalidExpire MSETEX"#,
+        );
+    }
 }
