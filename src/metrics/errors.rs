@@ -40,7 +40,7 @@ pub fn kind(error: &Error) -> &'static str {
         Error::BusyKey => "BUSYKEY",
         Error::CorruptHyperloglog => "INVALIDOBJ",
         Error::NotAHyperloglog => "WRONGTYPE",
-        Error::ExecAborted => "EXECABORT",
+        Error::ExecAborted | Error::ExecAbortedBy(_) => "EXECABORT",
         Error::Loading { .. } => "LOADING",
         Error::WritesRefused { .. } | Error::NotOnDisk { .. } => "MISCONF",
         Error::NoProtocol => "NOPROTO",

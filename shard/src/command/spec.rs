@@ -309,6 +309,8 @@ impl Flags {
     pub const NO_MULTI: Flags = Flags(1 << 10);
     /// It runs while a script is taking too long.
     pub const ALLOW_BUSY: Flags = Flags(1 << 11);
+    /// The log of slow commands leaves it out.
+    pub const SKIP_SLOWLOG: Flags = Flags(1 << 13);
     /// It is about messages and those who want them.
     pub const PUBSUB: Flags = Flags(1 << 12);
     /// kvlite's own: it runs at once where others are kept for `EXEC`, or refused with it.
@@ -325,7 +327,7 @@ impl Flags {
     pub const SHOWN_AS_READ: Flags = Flags(1 << 19);
 
     /// The names by which `COMMAND INFO` shows them, in its order.
-    const NAMES: [(Flags, &str); 13] = [
+    const NAMES: [(Flags, &str); 14] = [
         (Flags::WRITE, "write"),
         (Flags::READONLY, "readonly"),
         (Flags::DENYOOM, "denyoom"),
@@ -338,6 +340,7 @@ impl Flags {
         (Flags::NO_AUTH, "no_auth"),
         (Flags::NO_ASYNC_LOADING, "no_async_loading"),
         (Flags::NO_MULTI, "no_multi"),
+        (Flags::SKIP_SLOWLOG, "skip_slowlog"),
         (Flags::ALLOW_BUSY, "allow_busy"),
     ];
 
@@ -407,7 +410,9 @@ pub enum Server {
     ConfigSet,
     /// A container, which does nothing without a subcommand.
     Container,
+    Discard,
     Echo,
+    Exec,
     Health,
     Hello,
     Info,
@@ -415,6 +420,7 @@ pub enum Server {
     Lastsave,
     Lolwut,
     MemoryStats,
+    Multi,
     Ping,
     Pfselftest,
     Psubscribe,
@@ -443,8 +449,10 @@ pub enum Server {
     /// SYNC, by which replicas of Redis mean another thing than the text protocol.
     SyncOfText,
     Time,
+    Unwatch,
     Unsubscribe,
     Waitaof,
+    Watch,
 }
 
 /// What can be asked about the use of keys.

@@ -14,6 +14,7 @@ mod lcs;
 mod pubsub;
 mod server;
 mod strings;
+mod transactions;
 
 #[cfg(test)]
 pub(crate) mod transcript;
@@ -21,7 +22,7 @@ pub(crate) mod transcript;
 use crate::command::row::Row;
 
 /// The rows of every family.
-pub(crate) const FAMILIES: [&[Row]; 12] = [
+pub(crate) const FAMILIES: [&[Row]; 13] = [
     analytics::ROWS,
     bits::ROWS,
     connection::ROWS,
@@ -34,4 +35,5 @@ pub(crate) const FAMILIES: [&[Row]; 12] = [
     pubsub::ROWS,
     server::ROWS,
     strings::ROWS,
+    transactions::ROWS,
 ];
