@@ -24,6 +24,9 @@ pub(super) fn run<'r>(
         Server::ClientSetname => set_name(client, request)?,
         Server::Echo => Reply::bytes(request.arg(0)),
         Server::Hello => hello(client, request)?,
+        Server::Ping if client.subscriptions.is_some() && client.session.dialect == Dialect::Resp2 => {
+            Reply::Array(vec![Reply::bytes(b"pong"), Reply::bytes(request.args().next().unwrap_or_default())])
+        }
         Server::Ping => request.args().next().map_or(Reply::Simple("PONG"), Reply::bytes),
         Server::Select => {
             client.session.database = parse_database(request.arg(0), databases)?;

@@ -2,6 +2,7 @@
 
 pub mod backups;
 pub mod progress;
+pub mod settings;
 pub mod verdict;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use crate::metrics::Report;
 use crate::net::Backend;
 use backups::Backups;
 use progress::Loading;
+use settings::Settings;
 use verdict::{LastVerdict, Verdict};
 
 /// A number that all workers count together.
@@ -50,6 +52,8 @@ impl Gauge {
 pub struct Shared {
     /// The options.
     pub config: Config,
+    /// Those of them that may have changed since the start.
+    pub settings: Settings,
     /// By what the kernel is asked.
     pub io: Backend,
     /// The port on which RESP is really spoken.
@@ -119,6 +123,7 @@ impl Shared {
     ) -> Shared {
         let pulses: Box<[Pulse]> = (0..config.shard_count()).map(|_| Pulse::default()).collect();
         Shared {
+            settings: Settings::new(&config),
             config,
             io,
             resp_port,

@@ -97,7 +97,7 @@ impl Model {
     pub fn execute(&mut self, call: &Call, now_ms: u64) -> Reply<'static> {
         let Call { row, database, ref args } = *call;
         let mut args = args.clone();
-        let (range, step) = row.keys.range(args.len());
+        let (range, step) = row.keys.range(args.len(), |at| &args[at]);
         range.step_by(step).for_each(|at| args[at] = name(database, &args[at]));
         let call = &Call { row, database, args };
         let keys = &call.args;
