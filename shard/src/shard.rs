@@ -135,7 +135,7 @@ impl Shard {
         parts.stats.reads += 1;
         parts.begin(database, now_ms);
         parts.look_up_all(keys.clone());
-        keys.map(|key| parts.held(key).map(|held| held.to_owned()).transpose()).collect()
+        keys.map(|key| parts.held(database, key).map(|held| held.to_owned()).transpose()).collect()
     }
 
     /// Does what a command has found out that combined what keys hold: the effects on those that this shard owns,
