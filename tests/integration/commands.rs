@@ -654,6 +654,38 @@ const RESP: &[Script] = &[
         "#,
     ),
     script(
+        "COPY",
+        r#"
+        SET a 1 PX 100000 -> +OK
+        COPY a b DB 3 -> 1
+        COPY a a DB 3 -> 1
+        COPY a c DB 3 -> 1
+        COPY a d DB 3 -> 1
+        COPY a d DB 3 -> 0
+        SET a 2 -> +OK
+        COPY a d DB 3 REPLACE -> 1
+        COPY a a DB 0 -> -ERR source and destination objects are the same
+        COPY a b DB 16 -> -ERR DB index is out of range
+        COPY a b DB x -> -ERR value is not an integer or out of range
+        COPY a b DB -> -ERR syntax error
+        DBSIZE -> 1
+        SELECT 3 -> +OK
+        MGET a b c d -> ["1", "1", "1", "2"]
+        TTL b -> 99..100
+        TTL d -> -1
+        COPY b e DB 0 -> 1
+        COPY b f DB 0 REPLACE DB 3 -> 1
+        MULTI -> +OK
+        COPY a g DB 0 -> +QUEUED
+        COPY a h DB 0 -> +QUEUED
+        COPY a g DB 0 -> +QUEUED
+        EXEC -> [1, 1, 0]
+        DBSIZE -> 5
+        SELECT 0 -> +OK
+        MGET a e f g h -> ["2", "1", nil, "1", "1"]
+        "#,
+    ),
+    script(
         "MOVE",
         r#"
         SET a 1 PX 100000 -> +OK
