@@ -110,6 +110,12 @@ pub(super) const ROWS: &[Row] = &[
             ..Command::OF_KEY
         }),
     ]),
+    on_server(Command {
+        name: "RANDOMKEY", flags: Flags::READONLY,
+        summary: "Returns a key, each with about the same chance",
+        example: "SET greeting hello\nRANDOMKEY", complexity: "O(1)",
+        ..Command::of_server(Server::Randomkey, Group::Generic)
+    }),
     combining(rename, Command {
         name: "RENAME", flags: Flags::WRITE,
         summary: "Gives a key another name, in place of any key that had it",
@@ -196,7 +202,11 @@ fn copy(request: &Request<'_>, held: &[Option<Held<'_>>], terms: &Terms) -> Resu
         if arg.eq_ignore_ascii_case(b"REPLACE") {
             replaces = true;
         } else if arg.eq_ignore_ascii_case(b"DB") {
-            database = parse_database(args.next().ok_or(Error::Syntax)?, terms.databases)?;
+            let number = args.next().ok_or(Error::Syntax)?;
+            database = parse_database(number, terms.databases).map_err(|error| match error {
+                Error::InvalidDbIndex => Error::NotAnInteger,
+                error => error,
+            })?;
         } else {
             return Err(Error::Syntax);
         }

@@ -153,6 +153,13 @@ pub(super) const ROWS: &[Row] = &[
         ..of(Server::Sync)
     }),
     on_server(Command {
+        name: "LOLWUT", args_max: Command::MANY, flags: Flags::READONLY.with(Flags::FAST), needs: "options",
+        usage: "[VERSION version [columns [rows]]]",
+        summary: "Draws something, and tells the version",
+        example: "resp: LOLWUT VERSION 5 16 8", complexity: "O(1)",
+        ..Command::of_server(Server::Lolwut, Group::Server)
+    }),
+    on_server(Command {
         name: "LASTSAVE", flags: REPORTS.with(Flags::FAST),
         summary: "Returns the Unix time of the last snapshot of all shards, or of the start",
         example: "LASTSAVE", complexity: "O(1)",
