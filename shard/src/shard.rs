@@ -312,7 +312,7 @@ impl Shard {
         while missing > 0
             && let Some(at) = position
         {
-            let (number, within) = ((at >> POSITION_BITS) as u16, at & (1 << POSITION_BITS) - 1);
+            let (number, within) = ((at >> POSITION_BITS) as u16, at & ((1 << POSITION_BITS) - 1));
             let keyspace = self.parts.keyspace_of(number);
             let next = keyspace.and_then(|keyspace| {
                 keyspace.walk(within, missing, |entry| {
