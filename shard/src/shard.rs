@@ -125,7 +125,7 @@ impl Shard {
         table::function(request.command)(Context::new(parts, changes), request).into()
     }
 
-    /// What some keys hold at `now_ms`, in their order, for a command that combines it with what other shards' keys
+    /// What some keys of a database hold at `now_ms`, in their order, for a command that combines it with what other shards' keys
     /// hold. It counts as one read of the shard and as one of each key, as a `GET` does.
     ///
     /// # Errors
@@ -140,11 +140,11 @@ impl Shard {
         parts.stats.reads += 1;
         parts.begin(database, now_ms);
         parts.look_up_all(keys.clone());
-        keys.map(|key| parts.held(key).map(|held| held.to_owned()).transpose()).collect()
+        keys.map(|key| parts.held(database, key).map(|held| held.to_owned()).transpose()).collect()
     }
 
-    /// Does what a command has found out that combined what keys hold: the effects on those that this shard owns.
-    /// `key` tells the name of the key with a number. What changes is added to `changes`, as by a `SET` or a `DEL`.
+    /// Does what a command has found out that combined what keys hold: the effects on those that this shard owns,
+    /// in this database. `key` tells the name of the key with a number. What changes is added to `changes`, as by a `SET` or a `DEL`.
     pub fn apply_effects<'k>(
         &mut self,
         database: u16,

@@ -320,6 +320,8 @@ impl Flags {
     /// kvlite's own: an argument becomes the whole value of its only key, so that a large one can be written to the log
     /// ahead of the command.
     pub const STORES_ARG: Flags = Flags(1 << 18);
+    /// kvlite's own: an option `DB` names the database of its last key.
+    pub const NAMES_DATABASE: Flags = Flags(1 << 25);
     /// kvlite's own: a client may send it that has subscriptions and cannot tell messages from replies.
     pub const WHILE_SUBSCRIBED: Flags = Flags(1 << 24);
 
