@@ -120,6 +120,11 @@ pub enum Error {
         /// Why, in one line.
         cause: Arc<str>,
     },
+    /// The file of options was not rewritten.
+    RewriteFailed {
+        /// Why, in one line.
+        cause: Arc<str>,
+    },
     /// A snapshot was asked for while one is being written.
     SaveInProgress,
     /// The commands between `MULTI`, which is unknown, and this `EXEC` were refused.

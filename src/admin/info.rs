@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use shard::{Reply, Request};
 
@@ -166,7 +167,7 @@ fn server(shared: &Shared) -> Lines {
 fn clients(shared: &Shared, report: &Report) -> Lines {
     vec![
         ("connected_clients", shared.connections.count().to_string()),
-        ("maxclients", shared.config.max_connections.to_string()),
+        ("maxclients", shared.settings.max_connections.load(Ordering::Relaxed).to_string()),
         ("paused_clients", report.traffic.paused.to_string()),
     ]
 }

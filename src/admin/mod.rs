@@ -26,6 +26,7 @@ use crate::client::reply::answer;
 use crate::clock::{Clock, wall_clock_us};
 use crate::config::InvalidValue;
 use crate::mesh::Call;
+use crate::metrics::Report;
 use crate::protocol::Dialect;
 use crate::shared::Shared;
 use crate::txn::gather::Gather;
@@ -138,10 +139,15 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         Server::CommandList => command_docs::list(request)?,
         Server::Time => time(),
         Server::ConfigGet => config::get(about, request, client.session.dialect)?,
-        Server::ConfigSet => {
-            let auto_ttl = config::setting(about, request)?;
-            return Ok(Next::Ask(set_auto_ttl(auto_ttl, Reply::Ok, about)));
+        Server::ConfigResetstat => return Ok(Call::Report.into()),
+        Server::ConfigRewrite => {
+            let rewrite = Arc::new(config::rewrite(about)?);
+            return Ok(Call::RewriteConfig { worker: about.worker, rewrite }.into());
         }
+        Server::ConfigSet => match config::set(about, request, client.session.dialect)? {
+            Some(auto_ttl) => return Ok(Next::Ask(set_auto_ttl(auto_ttl, Reply::Ok, about))),
+            None => Reply::Ok,
+        },
         Server::Container => unreachable!("{} has a subcommand", request.command.name),
         Server::ClientGetname
         | Server::ClientId
@@ -214,6 +220,10 @@ pub(crate) fn gathered(
         }
         Server::Question(_) | Server::ConfigSet => gather.then.take().expect("it was known from the start"),
         Server::ClientList => gather.text(),
+        Server::ConfigResetstat => {
+            about.shared.leave_out(Report::clone(&gather.report));
+            Reply::Ok
+        }
         Server::Info if dialect == Dialect::Text => info::text_info(about, gather),
         Server::Info => info::info(about, request, gather),
         Server::Stats => info::stats(about, gather),

@@ -9,6 +9,7 @@ use shard::analytics::query::{QueryResult, Question};
 use shard::{AutoTtl, Command, Glob, OwnedRequest, Reply, Request, Span};
 use wal::Image;
 
+use crate::config::file::Rewrite;
 use crate::metrics::Report;
 use crate::net::SocketId;
 use crate::net::listener::Endpoint;
@@ -109,6 +110,13 @@ pub enum Call {
         pattern: Option<Arc<Glob>>,
         /// How to render the keys.
         dialect: Dialect,
+    },
+    /// Bring the file of `--config` up to date, if this is the worker to do so. Answered by `Part`.
+    RewriteConfig {
+        /// The worker.
+        worker: usize,
+        /// What has changed.
+        rewrite: Arc<Rewrite>,
     },
     /// Count what there is to count. Answered by `Report`.
     Report,

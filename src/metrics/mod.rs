@@ -117,6 +117,27 @@ pub struct Report {
 }
 
 impl Report {
+    /// Takes away what was counted up to then; what there is now stays.
+    pub fn subtract(&mut self, earlier: &Report) {
+        let take = |now: &mut u64, then: u64| *now = now.saturating_sub(then);
+        let (traffic, then) = (&mut self.traffic, &earlier.traffic);
+        take(&mut traffic.requests, then.requests);
+        take(&mut traffic.forwarded, then.forwarded);
+        take(&mut traffic.received_bytes, then.received_bytes);
+        take(&mut traffic.sent_bytes, then.sent_bytes);
+        traffic.calls.subtract(&then.calls);
+        self.errors.subtract(&earlier.errors);
+        let (shard, then) = (&mut self.shard, &earlier.shard);
+        take(&mut shard.reads, then.reads);
+        take(&mut shard.writes, then.writes);
+        take(&mut shard.hits, then.hits);
+        take(&mut shard.misses, then.misses);
+        take(&mut shard.ttl_expired, then.ttl_expired);
+        take(&mut shard.ttl_checks, then.ttl_checks);
+        take(&mut self.snapshots.written, earlier.snapshots.written);
+        take(&mut self.snapshots.failed, earlier.snapshots.failed);
+    }
+
     /// Adds another worker's report.
     pub fn add(&mut self, other: &Report) {
         self.wal_size_bytes += other.wal_size_bytes;

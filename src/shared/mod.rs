@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use shard::Clocks;
 
 use crate::clock::{self, Clock, Reading};
+use crate::config::parameters::Settings;
 use crate::config::{Boot, Config, size_text, value_name};
 use crate::metrics::Report;
 use crate::net::Backend;
@@ -48,8 +49,10 @@ impl Gauge {
 /// What all workers know. None of it is on the way of a command.
 #[derive(Debug)]
 pub struct Shared {
-    /// The options.
+    /// The options, as they were at the start.
     pub config: Config,
+    /// Those that change while the server runs.
+    pub settings: Settings,
     /// By what the kernel is asked.
     pub io: Backend,
     /// The port on which RESP is really spoken.
@@ -78,6 +81,8 @@ pub struct Shared {
     pulses: Box<[Pulse]>,
     /// What each worker has counted, as it told last.
     published: Box<[Mutex<Option<Arc<Published>>>]>,
+    /// What `INFO` leaves out since `CONFIG RESETSTAT`.
+    left_out: Mutex<Option<Arc<LeftOut>>>,
     /// How long the start took.
     ready_after: OnceLock<Duration>,
     /// What is wrong with the workers' threads.
@@ -91,6 +96,17 @@ pub struct Published {
     pub at_ms: u64,
     /// What.
     pub report: Report,
+}
+
+/// What was counted before `CONFIG RESETSTAT`. The counters themselves only grow: others watch them, too.
+#[derive(Debug)]
+pub struct LeftOut {
+    /// By all workers.
+    pub report: Report,
+    /// Clients that had connected.
+    pub clients_accepted: usize,
+    /// Clients that had been one too many.
+    pub connections_refused: usize,
 }
 
 /// How a worker is, as the others see it. Each has a cache line: it is written with every turn.
@@ -119,6 +135,7 @@ impl Shared {
     ) -> Shared {
         let pulses: Box<[Pulse]> = (0..config.shard_count()).map(|_| Pulse::default()).collect();
         Shared {
+            settings: Settings::new(&config),
             config,
             io,
             resp_port,
@@ -135,6 +152,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             published: pulses.iter().map(|_| Mutex::default()).collect(),
             pulses,
+            left_out: Mutex::default(),
             ready_after: OnceLock::new(),
             verdict: LastVerdict::default(),
         }
@@ -206,6 +224,21 @@ impl Shared {
     /// What each worker has counted, as it told last; `None` of those that have not told anything yet.
     pub fn published(&self) -> Vec<Option<Arc<Published>>> {
         self.published.iter().map(|last| last.lock().expect("no thread panics here").clone()).collect()
+    }
+
+    /// Has `INFO` leave out what was counted up to now.
+    pub fn leave_out(&self, report: Report) {
+        let left_out = LeftOut {
+            report,
+            clients_accepted: self.clients_accepted.count(),
+            connections_refused: self.connections_refused.count(),
+        };
+        *self.left_out.lock().expect("no thread panics here") = Some(Arc::new(left_out));
+    }
+
+    /// What `INFO` leaves out.
+    pub fn left_out(&self) -> Option<Arc<LeftOut>> {
+        self.left_out.lock().expect("no thread panics here").clone()
     }
 
     /// What was found wrong with the workers' threads, where they are watched.

@@ -70,6 +70,13 @@ impl Worker {
             }
             Call::Compact => runtime.compact(Some((from, id))),
             Call::CompactUnheard => runtime.compact(None),
+            Call::RewriteConfig { worker, rewrite } if worker == self.index => {
+                match self.rewrites.begin(rewrite, (from, id), self.net.wakeup()) {
+                    Ok(()) => {}
+                    Err(error) => self.mesh.to(from).answer(id, Answer::Part(error.into())),
+                }
+            }
+            Call::RewriteConfig { .. } => self.mesh.to(from).answer(id, Answer::Part(Reply::Ok)),
             Call::Report => {
                 let report = self.report();
                 self.mesh.to(from).answer(id, Answer::Report(Box::new(report)));

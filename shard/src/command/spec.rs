@@ -370,6 +370,8 @@ pub enum Server {
     Compact,
     CompactWhen,
     ConfigGet,
+    ConfigResetstat,
+    ConfigRewrite,
     ConfigSet,
     /// A container, which does nothing without a subcommand.
     Container,

@@ -101,7 +101,7 @@ pub(super) const ROWS: &[Row] = &[
     ]),
     container(Command {
         name: "CONFIG", needs: "GET and an option",
-        summary: "Shows the options of the server, or changes the one that can change",
+        summary: "Shows the options of the server, changes those that can change, and writes them down",
         ..Command::container(Group::Server)
     }, &[
         on_server(Command {
@@ -111,10 +111,21 @@ pub(super) const ROWS: &[Row] = &[
             ..of(Server::ConfigGet)
         }),
         on_server(Command {
-            name: "SET", args_min: 2, args_max: 2, flags: CONFIGURES, usage: "auto-ttl pairs",
-            summary: "Changes the option that can change",
-            example: "CONFIG SET auto-ttl \"session:* 1h\"\nSET session:1 ada\nTTL session:1",
-            complexity: "O(1)",
+            name: "RESETSTAT", flags: CONFIGURES, summary: "Has INFO count from zero again",
+            example: "CONFIG RESETSTAT", complexity: "O(1)",
+            ..of(Server::ConfigResetstat)
+        }),
+        on_server(Command {
+            name: "REWRITE", flags: CONFIGURES,
+            summary: "Writes the options that have changed into the file of --config",
+            example: "CONFIG REWRITE", complexity: "O(n), n lines of the file",
+            ..of(Server::ConfigRewrite)
+        }),
+        on_server(Command {
+            name: "SET", args_min: 2, args_max: Command::MANY, flags: CONFIGURES, usage: "option value [option value ...]",
+            summary: "Changes options of the server, all or none",
+            example: "CONFIG SET auto-ttl \"session:* 1h\"\nSET session:1 ada\nTTL session:1\nCONFIG SET timeout 300 maxclients 1000",
+            complexity: "O(n), n options",
             ..of(Server::ConfigSet)
         }),
     ]),
