@@ -130,7 +130,7 @@ impl Mesh {
         peer.bytes_in_flight += size_bytes;
         let command = request.command;
         let call = match request.memory() {
-            None => Call::Run { command, dialect, args: peer.open.args(request.args()) },
+            None => Call::Run { command, dialect, args: peer.open.args(request.database, request.args()) },
             Some(_) => Call::RunLarge(OwnedRequest::new(request), dialect),
         };
         peer.open.call(request_id, call);

@@ -332,6 +332,8 @@ pub enum Run {
     Key,
     /// The shards that own its keys, each with its part; the parts' answers are merged.
     Keys(Merge),
+    /// The shard that owns its keys; where several do, a transaction [combines](crate::combine) what they hold.
+    Combine,
     /// Every shard; the answers are merged.
     EveryShard(Merge),
     /// The server, outside the keyspace.
