@@ -3,15 +3,18 @@
 //! Each is answered at once, or says by [`Next`] what its worker has to do for it. Where all workers have to be asked,
 //! the command comes back here with what they have answered ([`gathered`]).
 
+mod arguments;
 pub(crate) mod backup;
 pub(crate) mod client_commands;
 mod command_docs;
 mod config;
 pub(crate) mod info;
+mod key_specs;
 pub(crate) mod listing;
 mod memory;
 pub(crate) mod persistence;
 mod scan;
+pub(crate) mod vocabulary;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -135,8 +138,13 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         Server::Command => command_docs::all_infos(),
         Server::CommandCount => Reply::count(command::TABLE.len()),
         Server::CommandDocs => command_docs::docs(request),
+        Server::CommandGetkeys => command_docs::keys(request)?,
+        Server::CommandGetkeysandflags => command_docs::keys_and_flags(request)?,
         Server::CommandInfo => command_docs::infos(request),
         Server::CommandList => command_docs::list(request)?,
+        Server::Help => command_docs::help_for_people(request)?,
+        Server::MemoryMallocStats => memory::malloc_stats(),
+        Server::MemoryPurge => Reply::Ok,
         Server::Time => time(),
         Server::ConfigGet => config::get(about, request, client.session.dialect)?,
         Server::ConfigResetstat => return Ok(Call::Report.into()),
@@ -166,6 +174,7 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         | Server::Health
         | Server::Info
         | Server::Lastsave
+        | Server::MemoryDoctor
         | Server::MemoryStats
         | Server::Stats => return Ok(Call::Report.into()),
         Server::Backup
@@ -227,7 +236,8 @@ pub(crate) fn gathered(
         Server::Info if dialect == Dialect::Text => info::text_info(about, gather),
         Server::Info => info::info(about, request, gather),
         Server::Stats => info::stats(about, gather),
-        Server::MemoryStats => memory::memory_stats(&gather.report),
+        Server::MemoryDoctor => memory::doctor(about.shared, &gather.report),
+        Server::MemoryStats => memory::memory_stats(about.shared, &gather.report),
         Server::Health => info::health(about, gather),
         Server::CompactWhen => persistence::compact_when(about, gather),
         Server::Bgrewriteaof | Server::Bgsave => {

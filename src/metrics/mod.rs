@@ -32,6 +32,17 @@ pub struct Traffic {
     pub received_bytes: u64,
     /// Bytes to clients.
     pub sent_bytes: u64,
+    /// How many bytes from clients in the last second, and to them.
+    pub bytes_per_second: [u64; 2],
+    bytes_before: [u64; 2],
+    /// Receives that brought something, and sends that took something.
+    pub receives: u64,
+    /// See there.
+    pub sends: u64,
+    /// Bytes of requests that wait to be served, and of replies that wait to leave; only where it is asked for.
+    pub buffered_bytes: u64,
+    /// The most that waits so of one client, of requests and of replies.
+    pub buffered_max: [u64; 2],
     /// Clients that are not read from at the moment.
     pub paused: u64,
     /// The calls of each command.
@@ -43,6 +54,9 @@ impl Traffic {
     pub fn note_second(&mut self) {
         self.requests_per_second = self.requests - self.requests_before;
         self.requests_before = self.requests;
+        let bytes = [self.received_bytes, self.sent_bytes];
+        self.bytes_per_second = [0, 1].map(|way| bytes[way] - self.bytes_before[way]);
+        self.bytes_before = bytes;
         self.calls.note_second();
     }
 
@@ -52,6 +66,11 @@ impl Traffic {
         self.forwarded += other.forwarded;
         self.received_bytes += other.received_bytes;
         self.sent_bytes += other.sent_bytes;
+        self.bytes_per_second = [0, 1].map(|way| self.bytes_per_second[way] + other.bytes_per_second[way]);
+        self.receives += other.receives;
+        self.sends += other.sends;
+        self.buffered_bytes += other.buffered_bytes;
+        self.buffered_max = [0, 1].map(|way| self.buffered_max[way].max(other.buffered_max[way]));
         self.paused += other.paused;
         self.calls += &other.calls;
     }
@@ -125,6 +144,8 @@ impl Report {
         take(&mut traffic.forwarded, then.forwarded);
         take(&mut traffic.received_bytes, then.received_bytes);
         take(&mut traffic.sent_bytes, then.sent_bytes);
+        take(&mut traffic.receives, then.receives);
+        take(&mut traffic.sends, then.sends);
         traffic.calls.subtract(&then.calls);
         self.errors.subtract(&earlier.errors);
         let (shard, then) = (&mut self.shard, &earlier.shard);

@@ -4,6 +4,7 @@ pub mod backups;
 pub mod progress;
 pub mod verdict;
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -81,6 +82,10 @@ pub struct Shared {
     pulses: Box<[Pulse]>,
     /// What each worker has counted, as it told last.
     published: Box<[Mutex<Option<Arc<Published>>>]>,
+    /// The most memory that was in use, as far as it was looked at.
+    peak_memory_bytes: AtomicU64,
+    /// What names this run of the server, and its history: 160 random bits each, as Redis has it.
+    run_ids: [String; 2],
     /// What `INFO` leaves out since `CONFIG RESETSTAT`.
     left_out: Mutex<Option<Arc<LeftOut>>>,
     /// How long the start took.
@@ -152,6 +157,8 @@ impl Shared {
             stopping: AtomicBool::new(false),
             published: pulses.iter().map(|_| Mutex::default()).collect(),
             pulses,
+            peak_memory_bytes: AtomicU64::new(0),
+            run_ids: std::array::from_fn(|_| random_id()),
             left_out: Mutex::default(),
             ready_after: OnceLock::new(),
             verdict: LastVerdict::default(),
@@ -224,6 +231,21 @@ impl Shared {
     /// What each worker has counted, as it told last; `None` of those that have not told anything yet.
     pub fn published(&self) -> Vec<Option<Arc<Published>>> {
         self.published.iter().map(|last| last.lock().expect("no thread panics here").clone()).collect()
+    }
+
+    /// Notes how much memory is in use; returns the most that was.
+    pub fn peak_memory(&self, used_bytes: u64) -> u64 {
+        self.peak_memory_bytes.fetch_max(used_bytes, Ordering::Relaxed).max(used_bytes)
+    }
+
+    /// The name of this run of the server.
+    pub fn run_id(&self) -> &str {
+        &self.run_ids[0]
+    }
+
+    /// The name of the history of its data, which no replica follows.
+    pub fn replication_id(&self) -> &str {
+        &self.run_ids[1]
     }
 
     /// Has `INFO` leave out what was counted up to now.
@@ -319,6 +341,12 @@ impl SharedClock {
             Clock::resume(last, clock::name_of_boot(boot.id()), Reading::take_at_start(started))
         })
     }
+}
+
+/// 40 hexadecimal digits that no other run has, from the randomness with which the standard library seeds its maps.
+fn random_id() -> String {
+    let words: String = (0..3).map(|index| format!("{:016x}", RandomState::new().hash_one(index))).collect();
+    words[..40].to_owned()
 }
 
 /// Where a browser finds the page of the admin port.

@@ -91,7 +91,16 @@ impl Worker {
     /// What this worker counts, for a client that asks.
     fn report(&self) -> Report {
         let (clock, now) = (self.clock.of_shard(), self.clock.now());
-        self.with_own_counts(self.runtime.whole_report(clock, now, &self.shared))
+        let mut report = self.with_own_counts(self.runtime.whole_report(clock, now, &self.shared));
+        let traffic = &mut report.traffic;
+        for connection in self.clients.iter() {
+            let socket = connection.client.socket;
+            let replies = connection.client.replies.size_bytes() + self.net.unsent_bytes(socket);
+            let waiting = [connection.unserved_bytes() as u64, replies as u64];
+            traffic.buffered_bytes += waiting[0] + waiting[1];
+            traffic.buffered_max = [0, 1].map(|way| traffic.buffered_max[way].max(waiting[way]));
+        }
+        report
     }
 
     /// Tells those that watch the server what this worker counts. To be called once a second.

@@ -200,6 +200,7 @@ fn arguments(row: &Command) -> String {
         Keys::ONE => ", the first is the key",
         Keys::ALL => ", each a key",
         Keys::PAIRS => ", every other one a key",
+        Keys::Numbered { .. } => ", one of them the number of keys behind it",
         Keys::Range { .. } => unreachable!("no row has such keys"),
     };
     count + keys

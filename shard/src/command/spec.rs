@@ -150,6 +150,19 @@ pub enum Group {
 }
 
 impl Group {
+    /// All of them, in the order of their names.
+    pub const ALL: [Group; 9] = [
+        Group::Bitmap,
+        Group::Connection,
+        Group::Generic,
+        Group::Hyperloglog,
+        Group::Pubsub,
+        Group::Scripting,
+        Group::Server,
+        Group::String,
+        Group::Transactions,
+    ];
+
     /// The name that `COMMAND DOCS` shows.
     pub fn name(self) -> &'static str {
         match self {
@@ -367,6 +380,8 @@ pub enum Server {
     Command,
     CommandCount,
     CommandDocs,
+    CommandGetkeys,
+    CommandGetkeysandflags,
     CommandInfo,
     CommandList,
     Compact,
@@ -380,9 +395,13 @@ pub enum Server {
     Echo,
     Health,
     Hello,
+    Help,
     Info,
     Keys,
     Lastsave,
+    MemoryDoctor,
+    MemoryMallocStats,
+    MemoryPurge,
     MemoryStats,
     Ping,
     /// What is asked about the use of keys.

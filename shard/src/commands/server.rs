@@ -74,6 +74,19 @@ pub(super) const ROWS: &[Row] = &[
             ..of(Server::CommandDocs)
         }),
         on_server(Command {
+            name: "GETKEYS", args_min: 2, args_max: Command::MANY, flags: REPORTS, usage: "command [argument ...]",
+            summary: "Returns which arguments of a request are keys",
+            example: "COMMAND GETKEYS mset a 1 b 2", complexity: "O(n), n arguments",
+            ..of(Server::CommandGetkeys)
+        }),
+        on_server(Command {
+            name: "GETKEYSANDFLAGS", args_min: 2, args_max: Command::MANY, flags: REPORTS,
+            usage: "command [argument ...]",
+            summary: "Returns which arguments of a request are keys, and what it does with each",
+            example: "COMMAND GETKEYSANDFLAGS mset a 1 b 2", complexity: "O(n), n arguments",
+            ..of(Server::CommandGetkeysandflags)
+        }),
+        on_server(Command {
             name: "INFO", args_max: Command::MANY, flags: REPORTS.with(Flags::LISTS), usage: "[name ...]",
             summary: "Returns arity, flags and keys of commands",
             example: "COMMAND INFO get", complexity: "O(n), n commands named",
@@ -81,6 +94,7 @@ pub(super) const ROWS: &[Row] = &[
         }),
         on_server(Command {
             name: "LIST", args_max: Command::MANY, flags: REPORTS,
+            usage: "[FILTERBY MODULE module | FILTERBY ACLCAT category | FILTERBY PATTERN pattern]",
             summary: "Returns the names of the commands",
             example: "COMMAND LIST", complexity: "O(n), n commands",
             ..of(Server::CommandList)
@@ -152,6 +166,13 @@ pub(super) const ROWS: &[Row] = &[
         ..of(Server::Health)
     }),
     on_server(Command {
+        name: "HELP", args_max: 2, flags: REPORTS, needs: "at most a command and its subcommand",
+        usage: "[command [subcommand]]",
+        summary: "Says what a command does and how it is called, or which commands there are",
+        example: "HELP get", complexity: "O(n), n commands",
+        ..of(Server::Help)
+    }),
+    on_server(Command {
         name: "INFO", args_max: Command::MANY, flags: REPORTS, text_form: TextForm::Fields, usage: "[section ...]",
         summary: "Describes the server and its counters",
         example: "SET greeting hello\nINFO keyspace", complexity: "O(1)",
@@ -170,10 +191,28 @@ pub(super) const ROWS: &[Row] = &[
         ..of(Server::Lastsave)
     }),
     container(Command {
-        name: "MEMORY", needs: "STATS, or USAGE and a key",
+        name: "MEMORY", needs: "a subcommand, such as STATS, or USAGE and a key",
         summary: "Tells what the memory is used for, or how much of it a key takes",
         ..Command::container(Group::Server)
     }, &[
+        on_server(Command {
+            name: "DOCTOR", flags: Flags::NONE,
+            summary: "Tells whether something is wrong with the memory, and what helps",
+            example: "MEMORY DOCTOR", complexity: "O(1)",
+            ..of(Server::MemoryDoctor)
+        }),
+        on_server(Command {
+            name: "MALLOC-STATS", flags: Flags::NONE,
+            summary: "Says that the allocator is built without statistics",
+            example: "MEMORY MALLOC-STATS", complexity: "O(1)",
+            ..of(Server::MemoryMallocStats)
+        }),
+        on_server(Command {
+            name: "PURGE", flags: Flags::NONE,
+            summary: "Returns OK: freed memory goes back to the system by itself, a second later",
+            example: "MEMORY PURGE", complexity: "O(1)",
+            ..of(Server::MemoryPurge)
+        }),
         on_server(Command {
             name: "STATS", flags: Flags::NONE, text_form: TextForm::Fields,
             summary: "Tells what the memory is used for",
