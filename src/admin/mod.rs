@@ -167,7 +167,7 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         | Server::Ping
         | Server::Quit
         | Server::Reset
-        | Server::Select => client_commands::run(client, request, server, about.worker)?,
+        | Server::Select => client_commands::run(client, request, server, (about.worker, config.databases))?,
         Server::Keys => return Ok(Next::Keys(Arc::new(Glob::new(request.arg(0))?))),
         Server::Scan => return Ok(Next::Scan(scan::scan_arguments(request)?)),
         Server::CompactWhen
@@ -177,6 +177,19 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         | Server::MemoryDoctor
         | Server::MemoryStats
         | Server::Stats => return Ok(Call::Report.into()),
+        Server::Psubscribe
+        | Server::Publish
+        | Server::PubsubChannels
+        | Server::PubsubNumpat
+        | Server::PubsubNumsub
+        | Server::PubsubShardchannels
+        | Server::PubsubShardnumsub
+        | Server::Punsubscribe
+        | Server::Spublish
+        | Server::Ssubscribe
+        | Server::Subscribe
+        | Server::Sunsubscribe
+        | Server::Unsubscribe => unreachable!("messages are the worker's"),
         Server::Backup
         | Server::Bgrewriteaof
         | Server::Bgsave

@@ -12,14 +12,14 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use shard::AutoTtl;
 
 use super::units;
 use super::{CLIENT_BUFFER_BOUNDS, CONNECTIONS_MAX, Config, REQUEST_TIMEOUT_BOUNDS};
-use super::{auto_ttl, auto_ttl_text, value_name};
+use super::{OutputLimit, OutputLimits, auto_ttl, auto_ttl_text, value_name};
 
 /// The options that change while the server runs. A field is loaded without an order: whoever needs it reads a number.
 #[derive(Debug, Default)]
@@ -38,6 +38,8 @@ pub struct Settings {
     pub client_query_buffer_limit: AtomicI64,
     /// See there.
     pub client_reply_buffer_limit: AtomicI64,
+    /// How much may wait for a client, by class: two sizes and a time each.
+    output_limits: [[AtomicU64; 3]; 3],
     /// The filter of the log.
     log_level: Mutex<String>,
     /// The percentiles of `INFO latencystats`, as they were set.
@@ -58,10 +60,12 @@ impl Settings {
             request_timeout_ms: cell(config.request_timeout.as_millis() as u64),
             client_query_buffer_limit: cell(config.client_query_buffer_limit),
             client_reply_buffer_limit: cell(config.client_reply_buffer_limit),
+            output_limits: Default::default(),
             log_level: Mutex::new(config.log_level.clone()),
             latency_percentiles: Mutex::new("50 99 99.9".to_owned()),
             remembered: Mutex::default(),
         };
+        settings.set_output_limits(config.client_output_buffer_limit);
         for (name, value) in &config.file_settings {
             let parameter = parameter(name.as_bytes()).expect("the file was read by the same table");
             parameter.set(value.clone(), &settings);
@@ -73,6 +77,30 @@ impl Settings {
     pub fn latency_percentiles(&self) -> Vec<f64> {
         let text = held(&self.latency_percentiles);
         text.split_whitespace().filter_map(|percentile| percentile.parse().ok()).collect()
+    }
+
+    /// From now on so much may wait for clients.
+    pub fn set_output_limits(&self, limits: OutputLimits) {
+        for (places, limit) in self.output_limits.iter().zip(limits.classes) {
+            let numbers = [limit.hard_bytes, limit.soft_bytes, limit.soft_s];
+            places.iter().zip(numbers).for_each(|(place, number)| place.store(number, Ordering::Relaxed));
+        }
+    }
+
+    /// How much may wait for clients.
+    pub fn output_limits(&self) -> OutputLimits {
+        OutputLimits { classes: [0, 1, 2].map(|class| self.output_limit(class)) }
+    }
+
+    /// How much may wait for a client that gets messages.
+    pub fn subscriber_output_limit(&self) -> OutputLimit {
+        self.output_limit(2)
+    }
+
+    fn output_limit(&self, class: usize) -> OutputLimit {
+        let [hard_bytes, soft_bytes, soft_s] =
+            [0, 1, 2].map(|place: usize| self.output_limits[class][place].load(Ordering::Relaxed));
+        OutputLimit { hard_bytes, soft_bytes, soft_s }
     }
 
     /// The filter of the log.
@@ -126,6 +154,11 @@ enum Takes {
 enum Place {
     Number(fn(&Settings) -> &AtomicI64),
     Text(fn(&Settings) -> &Mutex<String>),
+    /// Behind these methods.
+    Methods {
+        show: fn(&Settings) -> String,
+        set: fn(&Settings, &str),
+    },
     /// Every worker has the rules for TTLs: they are sent to them.
     AutoTtl,
     /// Nowhere: this is its value, and it takes no other.
@@ -185,6 +218,11 @@ pub static PARAMETERS: &[Parameter] = &[
     // Those that change what the server does.
     row("auto-ttl", ANY, Place::AutoTtl),
     row(
+        "client-output-buffer-limit",
+        Takes::Text(output_limits),
+        Place::Methods { show: |it| it.output_limits().text(), set: set_output_limits },
+    ),
+    row(
         "client-query-buffer-limit",
         Takes::Size(CLIENT_BUFFER_BOUNDS),
         Place::Number(|it| &it.client_query_buffer_limit),
@@ -223,7 +261,7 @@ pub static PARAMETERS: &[Parameter] = &[
     // Those that say how the server is and of which Redis allows no change either.
     fixed("cluster-enabled", Takes::Words(&[]), |_| "no".to_owned()),
     fixed("daemonize", Takes::Words(&[]), |_| "no".to_owned()),
-    fixed("databases", Takes::Words(&[]), |_| "1".to_owned()),
+    fixed("databases", Takes::Words(&[]), |it| it.config.databases.to_string()),
     fixed("io-threads", Takes::Words(&[]), |_| "1".to_owned()),
     fixed("unixsocket", Takes::Words(&[]), |it| {
         it.config.unix_socket.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
@@ -292,6 +330,7 @@ impl Parameter {
                 "loglevel" => level_as_redis_shows_it(&held(cell(shown.settings))).to_owned(),
                 _ => held(cell(shown.settings)),
             },
+            Place::Methods { show, .. } => show(shown.settings),
             Place::AutoTtl => auto_ttl_text(shown.auto_ttl),
             Place::Fixed(show) => show(shown),
             Place::Remembered(first) => {
@@ -341,6 +380,7 @@ impl Parameter {
             (Place::Text(cell), Value::Text(text)) => {
                 *cell(settings).lock().expect("nobody panics with it") = text;
             }
+            (Place::Methods { set, .. }, Value::Text(text)) => set(settings, &text),
             (Place::Remembered(_), value) => {
                 let text = match value {
                     Value::Number(number) => number.to_string(),
@@ -442,6 +482,17 @@ fn percentiles(text: &str) -> Result<String, String> {
     });
     let words: Result<Vec<String>, &str> = words.collect();
     Ok(words?.join(" "))
+}
+
+fn output_limits(text: &str) -> Result<String, String> {
+    OutputLimits::default().with(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// The classes that a text names get other limits, the others keep theirs.
+fn set_output_limits(settings: &Settings, text: &str) {
+    if let Ok(limits) = settings.output_limits().with(text) {
+        settings.set_output_limits(limits);
+    }
 }
 
 fn log_filter(text: &str) -> Result<String, String> {

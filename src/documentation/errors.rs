@@ -83,6 +83,7 @@ fn errors() -> Vec<Error> {
         Error::RewriteFailed { .. } => Error::RewriteFailed { cause: "CAUSE".into() },
         Error::SaveInProgress => Error::SaveInProgress,
         Error::ExecAborted => Error::ExecAborted,
+        Error::Subscribed(_) => Error::Subscribed(row("get")),
         Error::OutOfRange(_) => Error::OutOfRange("REASON"),
         Error::Unavailable(_) => Error::Unavailable("REASON"),
     );

@@ -411,6 +411,11 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
             out.extend_from_slice(command.full_name().as_bytes());
             "' command"
         }
+        Error::Subscribed(command) => {
+            out.extend_from_slice(b"-ERR Can't execute '");
+            out.extend_from_slice(command.full_name().as_bytes());
+            "': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+        }
         Error::HelloSyntax(option) => return echo(b"-ERR Syntax error in HELLO option '", option, b"'", out),
         Error::IncompatibleOptions(options) => {
             let behind = b" options at the same time are not compatible";
@@ -499,6 +504,7 @@ fn fixed_text(error: &Error) -> &'static str {
         | Error::UnknownSubcommand { .. }
         | Error::WrongArity(..)
         | Error::InvalidExpire(..)
+        | Error::Subscribed(..)
         | Error::HelloSyntax(..)
         | Error::IncompatibleOptions(..)
         | Error::UnsupportedOption(..)

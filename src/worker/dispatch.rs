@@ -2,7 +2,7 @@
 //! job over several; and the answers that other workers give. Nothing here waits.
 
 use bytes::Bytes;
-use shard::command::{self, Flags, Run};
+use shard::command::{self, Flags, Group, Run, Server};
 use shard::{Error, OwnedRequest, PROBED_BYTES_MIN, Reply, Request, has_room_for};
 
 use super::Worker;
@@ -65,7 +65,7 @@ impl Worker {
             Some(memory) => parser.request_in(memory, command),
         };
         let request = request.in_database(client.session.database);
-        let request = match self.admit(request, client.session.dialect, input.len()) {
+        let request = match self.admit(request, client, input.len()) {
             Ok(request) => request,
             Err(reply) => {
                 self.traffic.requests += 1;
@@ -107,7 +107,7 @@ impl Worker {
     fn admit<'r>(
         &self,
         request: Request<'r>,
-        dialect: Dialect,
+        client: &Client,
         request_bytes: usize,
     ) -> Result<Request<'r>, Reply<'static>> {
         let request = command::resolve(request).map_err(admin::unknown_subcommand)?;
@@ -117,6 +117,13 @@ impl Worker {
         let copied_bytes = if request_bytes < PROBED_BYTES_MIN || is_shared { 0 } else { request_bytes };
         if !has_room_for(COPIES * copied_bytes) {
             return Err(Error::OutOfMemory.into());
+        }
+        let dialect = client.session.dialect;
+        if client.subscriptions.is_some()
+            && dialect != Dialect::Resp3
+            && !command.has(Flags::WHILE_SUBSCRIBED)
+        {
+            return Err(Error::Subscribed(command).into());
         }
         if self.lifecycle.is_loading() && !command.has(Flags::LOADING) {
             return Err(Error::Loading { percent: self.shared.loading.percent() }.into());
@@ -151,6 +158,9 @@ impl Worker {
             },
             Run::EveryShard(..) if single => self.run_here(client, request),
             Run::EveryShard(..) | Run::Server(_) if !client.is_quiet() => return Flow::Later,
+            Run::Server(server) if command.group == Group::Pubsub => {
+                return self.run_pubsub(client, request, server);
+            }
             Run::EveryShard(..) if self.watchdog.some_hang() => reject(client, command, hangs()),
             Run::EveryShard(..) if command.has(Flags::WRITE) => {
                 self.begin_transaction(client, request);
@@ -165,6 +175,9 @@ impl Worker {
 
     /// Carries out a command of the server.
     fn run_server_command(&mut self, client: &mut Client, request: &Request<'_>) {
+        if request.command.run == Run::Server(Server::Reset) {
+            self.forget_subscriptions(client);
+        }
         match admin::run(client, request, &self.about()) {
             Next::Nothing => {}
             Next::Ask(ask) => self.ask(client, request, ask),
@@ -257,7 +270,7 @@ impl Worker {
         self.begin_job(client, Job::Transaction(transaction));
     }
 
-    fn begin_job(&self, client: &mut Client, job: Job) {
+    pub(super) fn begin_job(&self, client: &mut Client, job: Job) {
         client.job = Some(Box::new(job));
         client.job_since_ms = self.clock.now().uptime_ms;
     }
@@ -441,6 +454,13 @@ impl Worker {
                 };
                 answer(client, &request, &reply);
             }
+            (Job::Subscribe(subscribing), Answer::Noted) => {
+                if !subscribing.note(from) {
+                    return false;
+                }
+                subscribing.tell(client);
+            }
+            (Job::Subscribe(_), _) => unreachable!("a subscription is taken note of"),
             (Job::Walk(walk), Answer::Part(Reply::Error(error))) => fail(client, walk.command(), error),
             (Job::Walk(_), _) => unreachable!("a walk is answered by pages"),
             (Job::Listing(_), _) => unreachable!("a listing asks no worker"),

@@ -302,6 +302,8 @@ impl Flags {
     pub const NO_MULTI: Flags = Flags(1 << 10);
     /// It runs while a script is taking too long.
     pub const ALLOW_BUSY: Flags = Flags(1 << 11);
+    /// It is about messages and those who want them.
+    pub const PUBSUB: Flags = Flags(1 << 12);
     /// kvlite's own: it runs at once where others are kept for `EXEC`, or refused with it.
     pub const NOT_QUEUED: Flags = Flags(1 << 16);
     /// kvlite's own: its arguments are a list of keys or names, as long as the client likes.
@@ -309,13 +311,16 @@ impl Flags {
     /// kvlite's own: an argument becomes the whole value of its only key, so that a large one can be written to the log
     /// ahead of the command.
     pub const STORES_ARG: Flags = Flags(1 << 18);
+    /// kvlite's own: a client may send it that has subscriptions and cannot tell messages from replies.
+    pub const WHILE_SUBSCRIBED: Flags = Flags(1 << 24);
 
     /// The names by which `COMMAND INFO` shows them, in its order.
-    const NAMES: [(Flags, &str); 12] = [
+    const NAMES: [(Flags, &str); 13] = [
         (Flags::WRITE, "write"),
         (Flags::READONLY, "readonly"),
         (Flags::DENYOOM, "denyoom"),
         (Flags::ADMIN, "admin"),
+        (Flags::PUBSUB, "pubsub"),
         (Flags::NOSCRIPT, "noscript"),
         (Flags::LOADING, "loading"),
         (Flags::STALE, "stale"),
@@ -404,6 +409,14 @@ pub enum Server {
     MemoryPurge,
     MemoryStats,
     Ping,
+    Psubscribe,
+    Publish,
+    PubsubChannels,
+    PubsubNumpat,
+    PubsubNumsub,
+    PubsubShardchannels,
+    PubsubShardnumsub,
+    Punsubscribe,
     /// What is asked about the use of keys.
     Question(Topic),
     Quit,
@@ -412,11 +425,16 @@ pub enum Server {
     Save,
     Scan,
     Select,
+    Spublish,
+    Ssubscribe,
     Stats,
+    Subscribe,
+    Sunsubscribe,
     Sync,
     /// SYNC, by which replicas of Redis mean another thing than the text protocol.
     SyncOfText,
     Time,
+    Unsubscribe,
     Waitaof,
 }
 

@@ -9,6 +9,7 @@ mod deadline;
 mod expiry;
 mod generic;
 mod lcs;
+mod pubsub;
 mod server;
 mod strings;
 
@@ -18,7 +19,7 @@ pub(crate) mod transcript;
 use crate::command::row::Row;
 
 /// The rows of every family.
-pub(crate) const FAMILIES: [&[Row]; 9] = [
+pub(crate) const FAMILIES: [&[Row]; 10] = [
     analytics::ROWS,
     bits::ROWS,
     connection::ROWS,
@@ -26,6 +27,7 @@ pub(crate) const FAMILIES: [&[Row]; 9] = [
     expiry::ROWS,
     generic::ROWS,
     lcs::ROWS,
+    pubsub::ROWS,
     server::ROWS,
     strings::ROWS,
 ];
