@@ -285,7 +285,11 @@ fn counters(shared: &Shared, left_out: Option<&LeftOut>, report: &Report) -> Lin
         report.traffic.bytes_per_second.map(|bytes| format!("{:.2}", bytes as f64 / 1024.0));
     let accepted = shared.clients_accepted.count() - left_out.map_or(0, |it| it.clients_accepted);
     let refused = shared.connections_refused.count() - left_out.map_or(0, |it| it.connections_refused);
+    let [channels, patterns, shard_channels] = report.traffic.subscribed.map(|count| count.to_string());
     let mut lines = vec![
+        ("pubsub_channels", channels),
+        ("pubsub_patterns", patterns),
+        ("pubsubshard_channels", shard_channels),
         ("total_connections_received", accepted.to_string()),
         ("total_commands_processed", requests.to_string()),
         ("instantaneous_ops_per_sec", requests_per_second.to_string()),

@@ -8,7 +8,7 @@ use crate::metrics::Report;
 use crate::process;
 use crate::shared::Shared;
 
-/// With less memory than this in use, how it is used says nothing.
+/// With fewer bytes of keys than this, how the memory is used says nothing.
 const LITTLE_BYTES: u64 = 5 << 20;
 
 /// From this proportion of resident to used memory on, much is held for nothing.
@@ -88,7 +88,7 @@ pub(super) fn doctor(shared: &Shared, report: &Report) -> Reply<'static> {
 }
 
 fn diagnosis(usage: Usage) -> String {
-    if usage.used < LITTLE_BYTES {
+    if usage.dataset < LITTLE_BYTES {
         return "There is too little data to tell anything by it.".to_owned();
     }
     let mut found = Vec::new();

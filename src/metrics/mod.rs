@@ -43,6 +43,8 @@ pub struct Traffic {
     pub buffered_bytes: u64,
     /// The most that waits so of one client, of requests and of replies.
     pub buffered_max: [u64; 2],
+    /// Channels, patterns and shard channels that clients of any worker have subscribed to; only where it is asked for.
+    pub subscribed: [u64; 3],
     /// Clients that are not read from at the moment.
     pub paused: u64,
     /// The calls of each command.
@@ -71,6 +73,8 @@ impl Traffic {
         self.sends += other.sends;
         self.buffered_bytes += other.buffered_bytes;
         self.buffered_max = [0, 1].map(|way| self.buffered_max[way].max(other.buffered_max[way]));
+        // Each worker knows those of all.
+        self.subscribed = [0, 1, 2].map(|kind| self.subscribed[kind].max(other.subscribed[kind]));
         self.paused += other.paused;
         self.calls += &other.calls;
     }

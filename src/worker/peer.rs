@@ -5,7 +5,7 @@ use shard::{OwnedRequest, Reply, Scan};
 use super::Worker;
 use super::runtime::Prepared;
 use super::serve::READ_AHEAD_MAX;
-use crate::mesh::{Answer, Asker, Batch, Call, RequestId};
+use crate::mesh::{Answer, Asker, Batch, Call, RequestId, SubscriptionKind};
 use crate::metrics::{Report, errors};
 
 impl Worker {
@@ -101,6 +101,8 @@ impl Worker {
         let (clock, now) = (self.clock.of_shard(), self.clock.now());
         let mut report = self.with_own_counts(self.runtime.whole_report(clock, now, &self.shared));
         let traffic = &mut report.traffic;
+        let kinds = [SubscriptionKind::Channel, SubscriptionKind::Pattern, SubscriptionKind::ShardChannel];
+        traffic.subscribed = kinds.map(|kind| self.pubsub.topic_count(kind) as u64);
         for connection in self.clients.iter() {
             let socket = connection.client.socket;
             let replies = connection.client.replies.size_bytes() + self.net.unsent_bytes(socket);
