@@ -302,6 +302,8 @@ impl Flags {
     pub const NO_MULTI: Flags = Flags(1 << 10);
     /// It runs while a script is taking too long.
     pub const ALLOW_BUSY: Flags = Flags(1 << 11);
+    /// The log of slow commands leaves it out.
+    pub const SKIP_SLOWLOG: Flags = Flags(1 << 13);
     /// It is about messages and those who want them.
     pub const PUBSUB: Flags = Flags(1 << 12);
     /// kvlite's own: it runs at once where others are kept for `EXEC`, or refused with it.
@@ -315,7 +317,7 @@ impl Flags {
     pub const WHILE_SUBSCRIBED: Flags = Flags(1 << 24);
 
     /// The names by which `COMMAND INFO` shows them, in its order.
-    const NAMES: [(Flags, &str); 13] = [
+    const NAMES: [(Flags, &str); 14] = [
         (Flags::WRITE, "write"),
         (Flags::READONLY, "readonly"),
         (Flags::DENYOOM, "denyoom"),
@@ -328,6 +330,7 @@ impl Flags {
         (Flags::NO_AUTH, "no_auth"),
         (Flags::NO_ASYNC_LOADING, "no_async_loading"),
         (Flags::NO_MULTI, "no_multi"),
+        (Flags::SKIP_SLOWLOG, "skip_slowlog"),
         (Flags::ALLOW_BUSY, "allow_busy"),
     ];
 
@@ -397,7 +400,9 @@ pub enum Server {
     ConfigSet,
     /// A container, which does nothing without a subcommand.
     Container,
+    Discard,
     Echo,
+    Exec,
     Health,
     Hello,
     Help,
@@ -408,6 +413,7 @@ pub enum Server {
     MemoryMallocStats,
     MemoryPurge,
     MemoryStats,
+    Multi,
     Ping,
     Psubscribe,
     Publish,
@@ -434,8 +440,10 @@ pub enum Server {
     /// SYNC, by which replicas of Redis mean another thing than the text protocol.
     SyncOfText,
     Time,
+    Unwatch,
     Unsubscribe,
     Waitaof,
+    Watch,
 }
 
 /// What can be asked about the use of keys.

@@ -12,6 +12,7 @@ mod lcs;
 mod pubsub;
 mod server;
 mod strings;
+mod transactions;
 
 #[cfg(test)]
 pub(crate) mod transcript;
@@ -19,7 +20,7 @@ pub(crate) mod transcript;
 use crate::command::row::Row;
 
 /// The rows of every family.
-pub(crate) const FAMILIES: [&[Row]; 10] = [
+pub(crate) const FAMILIES: [&[Row]; 11] = [
     analytics::ROWS,
     bits::ROWS,
     connection::ROWS,
@@ -30,4 +31,5 @@ pub(crate) const FAMILIES: [&[Row]; 10] = [
     pubsub::ROWS,
     server::ROWS,
     strings::ROWS,
+    transactions::ROWS,
 ];
