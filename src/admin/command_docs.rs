@@ -188,7 +188,8 @@ pub(crate) fn command_info(row: &Command) -> Reply<'static> {
         _ => (first, last),
     };
     let tips = known(&row.full_name()).map_or("", |known| known.tips);
-    let movable = matches!(row.keys, Keys::Numbered { .. }).then_some("movablekeys");
+    let movable =
+        matches!(row.keys, Keys::Numbered { .. } | Keys::NumberedPairs { .. }).then_some("movablekeys");
     Reply::Array(vec![
         text(row.full_name()),
         Reply::Integer(if row.args_min == row.args_max { arity } else { -arity }),

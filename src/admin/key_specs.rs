@@ -84,6 +84,7 @@ impl<'a> Spec<'a> {
                 (first, Find::Range { last, step: step as i64, limit: 0 })
             }
             Keys::Numbered { at } => (at, Find::Numbered { number: 0, first: 1, step: 1 }),
+            Keys::NumberedPairs { at } => (at, Find::Numbered { number: 0, first: 1, step: 2 }),
         };
         Some(Spec { flags, begin: Begin::Index(begin as i64 + names), find })
     }

@@ -11,6 +11,7 @@ mod config;
 pub(crate) mod info;
 mod key_specs;
 pub(crate) mod listing;
+mod lolwut;
 mod memory;
 pub(crate) mod persistence;
 mod scan;
@@ -31,6 +32,7 @@ use crate::config::InvalidValue;
 use crate::mesh::Call;
 use crate::metrics::Report;
 use crate::protocol::Dialect;
+use crate::recovery::random_seeds;
 use crate::shared::Shared;
 use crate::txn::gather::Gather;
 
@@ -146,6 +148,15 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         Server::MemoryMallocStats => memory::malloc_stats(),
         Server::MemoryPurge => Reply::Ok,
         Server::Time => time(),
+        Server::Lolwut => lolwut::lolwut(request)?,
+        Server::Randomkey => {
+            let [random, ..] = random_seeds();
+            return Ok(Call::RandomKey { database: request.database, random }.into());
+        }
+        Server::Pfselftest if shard::hyperloglog_passes_self_test() => Reply::Ok,
+        Server::Pfselftest => {
+            return Err(Error::Unavailable("TESTFAILED distinct elements are not counted well"));
+        }
         Server::ConfigGet => config::get(about, request, client.session.dialect)?,
         Server::ConfigResetstat => return Ok(Call::Report.into()),
         Server::ConfigRewrite => {
@@ -249,6 +260,7 @@ pub(crate) fn gathered(
             about.shared.leave_out(Report::clone(&gather.report));
             Reply::Ok
         }
+        Server::Randomkey => random_key(gather.take_parts()),
         Server::Info if dialect == Dialect::Text => info::text_info(about, gather),
         Server::Info => info::info(about, request, gather),
         Server::Stats => info::stats(about, gather),
@@ -266,6 +278,27 @@ pub(crate) fn gathered(
         },
         _ => gather.merge(Merge::AllOk),
     })
+}
+
+/// One of the keys that the shards have chosen, by how many each has chosen it from.
+fn random_key(parts: Vec<Reply<'static>>) -> Reply<'static> {
+    let chosen = parts.into_iter().filter_map(|part| match part {
+        Reply::Array(items) => match <[_; 2]>::try_from(items) {
+            Ok([key, Reply::Integer(count)]) => Some((key, count as u64)),
+            _ => None,
+        },
+        _ => None,
+    });
+    let chosen: Vec<_> = chosen.collect();
+    let [random, ..] = random_seeds();
+    let mut place = random.checked_rem(chosen.iter().map(|(_, count)| count).sum()).unwrap_or_default();
+    for (key, count) in chosen {
+        match place.checked_sub(count) {
+            Some(rest) => place = rest,
+            None => return key,
+        }
+    }
+    Reply::Nil
 }
 
 /// What is left to do before the client gets the reply to a question: to apply a suggestion.

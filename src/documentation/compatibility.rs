@@ -27,8 +27,6 @@ const NOT_HERE: &[(&str, &str)] = &[
     ("asking", "no cluster: one node"),
     ("migrate", "no other server is called; DUMP and RESTORE move keys"),
     ("module", "no modules: code that is loaded into the server"),
-    ("pfdebug", "for the tests of Redis"),
-    ("pfselftest", "for the tests of Redis"),
     ("readonly", "no cluster: one node"),
     ("readwrite", "no cluster: one node"),
     ("restore-asking", "no cluster: one node"),

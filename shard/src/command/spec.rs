@@ -198,6 +198,23 @@ pub enum Keys {
         /// Index of the argument that says how many.
         at: usize,
     },
+    /// The same, with a value behind each key.
+    NumberedPairs {
+        /// Index of the argument that says how many.
+        at: usize,
+    },
+}
+
+/// How many keys an argument says there are, of which each takes `step` arguments behind it.
+fn said_count<'a>(
+    at: usize,
+    step: usize,
+    arg_count: usize,
+    arg: impl Fn(usize) -> &'a [u8],
+) -> Option<usize> {
+    let behind = arg_count.checked_sub(at + 1)?;
+    let count = usize::try_from(integer::parse(arg(at))?).ok()?;
+    (count <= behind / step).then_some(count)
 }
 
 impl Keys {
@@ -225,10 +242,12 @@ impl Keys {
         match self {
             Keys::None => (0..0, 1),
             Keys::Numbered { at } => {
-                let first = (at + 1).min(arg_count);
-                let said = (at < arg_count).then(|| integer::parse(arg(at))).flatten();
-                let count = said.and_then(|count| usize::try_from(count).ok());
-                (first..first + count.filter(|count| *count <= arg_count - first).unwrap_or(0), 1)
+                let count = said_count(at, 1, arg_count, arg).unwrap_or(0);
+                (at + 1..at + 1 + count, 1)
+            }
+            Keys::NumberedPairs { at } => {
+                let count = said_count(at, 2, arg_count, arg).unwrap_or(0);
+                (at + 1..at + 1 + 2 * count, 2)
             }
             Keys::Range { first, last, step } => {
                 let end = match usize::try_from(last) {
@@ -244,7 +263,7 @@ impl Keys {
     #[inline]
     pub fn are_complete(self, arg_count: usize) -> bool {
         match self {
-            Keys::None | Keys::Numbered { .. } => true,
+            Keys::None | Keys::Numbered { .. } | Keys::NumberedPairs { .. } => true,
             Keys::Range { step, .. } => self.range(arg_count, |_| b"").0.len().is_multiple_of(step),
         }
     }
@@ -256,13 +275,14 @@ impl Keys {
             Keys::None => 0..0,
             Keys::Range { first, step, .. } => first + number * step..first + (number + 1) * step,
             Keys::Numbered { at } => at + 1 + number..at + 2 + number,
+            Keys::NumberedPairs { at } => at + 1 + 2 * number..at + 3 + 2 * number,
         }
     }
 
     /// First key, last key and distance as `COMMAND INFO` shows them, where the name of the command is counted.
     pub fn as_redis_shows_them(self) -> [i64; 3] {
         match self {
-            Keys::None | Keys::Numbered { .. } => [0, 0, 0],
+            Keys::None | Keys::Numbered { .. } | Keys::NumberedPairs { .. } => [0, 0, 0],
             Keys::Range { first, last, step } => {
                 let shown_last = if last < 0 { last } else { last + 1 };
                 [first as i64 + 1, shown_last as i64, step as i64]
@@ -313,8 +333,13 @@ impl Flags {
     /// kvlite's own: an argument becomes the whole value of its only key, so that a large one can be written to the log
     /// ahead of the command.
     pub const STORES_ARG: Flags = Flags(1 << 18);
+    /// kvlite's own: an option `DB` names the database of its last key.
+    pub const NAMES_DATABASE: Flags = Flags(1 << 25);
     /// kvlite's own: a client may send it that has subscriptions and cannot tell messages from replies.
     pub const WHILE_SUBSCRIBED: Flags = Flags(1 << 24);
+
+    /// kvlite's own: it notes in values what it finds out, and so it writes. Redis says that it reads.
+    pub const SHOWN_AS_READ: Flags = Flags(1 << 19);
 
     /// The names by which `COMMAND INFO` shows them, in its order.
     const NAMES: [(Flags, &str); 14] = [
@@ -342,7 +367,11 @@ impl Flags {
 
     /// The names of those that `COMMAND INFO` shows.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        Flags::NAMES.into_iter().filter(move |(flag, _)| self.0 & flag.0 != 0).map(|(_, name)| name)
+        let shown = match self.0 & Flags::SHOWN_AS_READ.0 {
+            0 => self.0,
+            _ => self.0 & !Flags::WRITE.0 | Flags::READONLY.0,
+        };
+        Flags::NAMES.into_iter().filter(move |(flag, _)| shown & flag.0 != 0).map(|(_, name)| name)
     }
 }
 
@@ -409,12 +438,14 @@ pub enum Server {
     Info,
     Keys,
     Lastsave,
+    Lolwut,
     MemoryDoctor,
     MemoryMallocStats,
     MemoryPurge,
     MemoryStats,
     Multi,
     Ping,
+    Pfselftest,
     Psubscribe,
     Publish,
     PubsubChannels,
@@ -426,6 +457,7 @@ pub enum Server {
     /// What is asked about the use of keys.
     Question(Topic),
     Quit,
+    Randomkey,
     Replication,
     Reset,
     Save,
@@ -491,6 +523,8 @@ mod tests {
         assert_eq!(keys(Keys::PAIRS, 4), [0, 2]);
         let numbered = Keys::Numbered { at: 1 };
         assert_eq!((keys(numbered, 1), keys(numbered, 3), keys(numbered, 5)), (vec![], vec![], vec![2, 3]));
+        let pairs = Keys::NumberedPairs { at: 0 };
+        assert_eq!((keys(pairs, 0), keys(pairs, 4), keys(pairs, 6)), (vec![], vec![], vec![1, 3]));
         for said in ["-1", "x", "", "99999999999999999999"] {
             assert_eq!(numbered.range(4, |_| said.as_bytes()), (2..2, 1), "{said}");
         }
