@@ -229,7 +229,23 @@ const RESP: &[Script] = &[
         COMMAND INFO config|get Config|GET get|x -> [["config|get", -3, [+admin, +noscript, +loading, +stale], 0, 0, 0, ...], ["config|get", ...], nil]
         COMMAND INFO memory|usage -> [["memory|usage", -3, [+readonly], 2, 2, 1, ...]]
         COMMAND INFO client -> [["client", -2, [], 0, 0, 0, *, *, *, [[~"client|", ...], ...]]]
+        COMMAND INFO mget -> [["mget", -2, *, 1, -1, 1, {+@read, +@string, +@fast}, ["request_policy:multi_shard"], [["flags", {+RO, +access}, "begin_search", ["type", "index", "spec", ["index", 1]], "find_keys", ["type", "range", "spec", ["lastkey", -1, "keystep", 1, "limit", 0]]]], []]]
         COMMAND LIST -> [*, ...]
+        COMMAND LIST FILTERBY PATTERN Config|G* -> ["config|get"]
+        COMMAND LIST FILTERBY ACLCAT nope -> []
+        COMMAND LIST FILTERBY MODULE nope -> []
+        COMMAND LIST FILTERBY PATTERN -> -ERR syntax error
+        COMMAND LIST FILTERBY nope nope -> -ERR syntax error
+        COMMAND GETKEYS mset a 1 b 2 -> ["a", "b"]
+        COMMAND GETKEYS memory usage a -> ["a"]
+        COMMAND GETKEYS get a b -> -ERR Invalid number of arguments specified for command
+        COMMAND GETKEYS ping a -> -ERR The command has no key arguments
+        COMMAND GETKEYS nope a -> -ERR Invalid command specified
+        COMMAND GETKEYS get -> -ERR wrong number of arguments for 'command|getkeys' command
+        COMMAND GETKEYSANDFLAGS set a b -> [["a", {+OW, +update}]]
+        COMMAND GETKEYSANDFLAGS set a b get -> [["a", {+RW, +access, +update}]]
+        COMMAND GETKEYSANDFLAGS del a b -> [["a", {+RM, +delete}], ["b", {+RM, +delete}]]
+        COMMAND GETKEYSANDFLAGS ping x -> -ERR The command has no key arguments
         COMMAND DOCS get -> ["get", ["summary", *, "since", *, "group", "string", ...]]
         COMMAND DOCS del echo -> ["del", [*, *, *, *, "group", "generic", ...], "echo", [*, *, *, *, "group", "connection", ...]]
         COMMAND DOCS flushall info -> ["flushall", [*, *, *, *, "group", "server", ...], "info", [*, *, *, *, "group", "server", ...]]
@@ -261,6 +277,29 @@ const RESP: &[Script] = &[
         CONFIG GET -> -ERR wrong number of arguments for 'config|get' command
         CONFIG NOPE -> -ERR unknown subcommand 'NOPE'. Try CONFIG HELP.
         CONFIG HELP -> [*, ...]
+        CONFIG SET MaxClients 90 timeout 7 -> +OK
+        CONFIG GET MaxClients -> ["MaxClients", "90"]
+        CONFIG GET maxcl?ents timeout nope -> {"maxclients", "90", "timeout", "7"}
+        CONFIG SET timeout 8 maxclients x -> -ERR CONFIG SET failed (possibly related to argument 'maxclients') - argument couldn't be parsed into an integer
+        CONFIG SET timeout 8 databases 3 -> -ERR CONFIG SET failed (possibly related to argument 'databases') - can't set immutable config
+        CONFIG SET timeout 8 nope 3 -> -ERR Unknown option or number of arguments for CONFIG SET - 'nope'
+        CONFIG SET timeout 8 timeout 9 -> -ERR CONFIG SET failed (possibly related to argument 'timeout') - duplicate parameter
+        CONFIG SET timeout 8 maxclients -> -ERR syntax error
+        CONFIG GET timeout -> ["timeout", "7"]
+        CONFIG SET timeout -1 -> -ERR CONFIG SET failed (possibly related to argument 'timeout') - argument must be between 0 and 2147483647 inclusive
+        CONFIG SET appendonly maybe -> -ERR CONFIG SET failed (possibly related to argument 'appendonly') - argument must be 'yes' or 'no'
+        CONFIG SET maxmemory 1gx -> -ERR CONFIG SET failed (possibly related to argument 'maxmemory') - argument must be a memory value
+        CONFIG SET loglevel foo -> -ERR CONFIG SET failed (possibly related to argument 'loglevel') - argument(s) must be one of the following: debug, verbose, notice, warning
+        CONFIG SET loglevel verbose maxmemory 0 maxmemory-policy noeviction save "" -> +OK
+        CONFIG GET loglevel -> ["loglevel", "verbose"]
+        CONFIG SET hash-max-ziplist-value 9 -> +OK
+        CONFIG GET hash-max-*-value -> {"hash-max-listpack-value", "9", "hash-max-ziplist-value", "9"}
+        CONFIG SET timeout 0 maxclients 100 loglevel notice -> +OK
+        CONFIG REWRITE -> -ERR The server is running without a config file
+        CONFIG RESETSTAT -> +OK
+        GET a -> nil
+        INFO commandstats -> ~"cmdstat_get:calls=1,"
+        INFO stats -> ~"keyspace_misses:1"
         "#,
     ),
     own(
@@ -669,6 +708,7 @@ const RESP: &[Script] = &[
         INCRBYFLOAT a -> -ERR wrong number of arguments for 'incrbyfloat' command
         "#,
     ),
+    own("HELP", "HELP get -> [\"GET key\", ...]\n HELP nope -> -ERR Invalid command specified"),
     script(
         "INFO",
         r##"
@@ -678,6 +718,12 @@ const RESP: &[Script] = &[
         INFO clients -> ~"connected_clients:"
         SET a 1 -> +OK
         INFO keyspace -> ~"db0:keys=1,expires=0"
+        INFO server clients -> ~"# Clients"
+        INFO replication -> ~"role:master"
+        INFO everything -> ~"# Modules"
+        INFO all -> ~"cmdstat_set:calls="
+        INFO nope cluster -> ~"cluster_enabled:0"
+        INFO memory -> ~"maxmemory_policy:noeviction"
         INFO no-such-section -> ""
         "##,
     ),
@@ -712,7 +758,7 @@ const RESP: &[Script] = &[
         MEMORY USAGE a SAMPLES 5 -> 55..90
         APPEND a 0123456789 -> 50
         memory usage a samples 0 -> 65..100
-        MEMORY STATS -> ["total.allocated", 1000..99999999, "dataset.bytes", 100..99999999, "keys.count", 1, "keys.bytes-per-key", 100..99999999, "analytics.bytes", 1000..99999999, "resident.bytes", 100000..9999999999, "fragmentation", *]
+        MEMORY STATS -> ["peak.allocated", 1000..99999999, "total.allocated", 1000..99999999, "startup.allocated", 0, "replication.backlog", 0, "clients.slaves", 0, "clients.normal", 0..99999, "cluster.links", 0, "overhead.total", 1000..99999999, "keys.count", 1, "keys.bytes-per-key", 100..99999999, "dataset.bytes", 100..99999999, "dataset.percentage", *, "peak.percentage", *, "analytics.bytes", 1000..99999999, "resident.bytes", 100000..9999999999, "fragmentation", *, "fragmentation.bytes", *]
         DEL a -> 1
         MEMORY USAGE a -> nil
         MEMORY USAGE a SAMPLES -> -ERR syntax error
@@ -721,8 +767,10 @@ const RESP: &[Script] = &[
         MEMORY USAGE a COUNT 1 -> -ERR syntax error
         MEMORY USAGE -> -ERR wrong number of arguments for 'memory|usage' command
         MEMORY STATS a -> -ERR wrong number of arguments for 'memory|stats' command
-        MEMORY DOCTOR -> -ERR unknown subcommand 'DOCTOR'. Try MEMORY HELP.
-        MEMORY HELP -> ["MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", "STATS", *, "USAGE key [SAMPLES count]", *, "HELP", *]
+        MEMORY DOCTOR -> "There is too little data to tell anything by it."
+        MEMORY PURGE -> +OK
+        MEMORY MALLOC-STATS -> "Stats not supported for the current allocator"
+        MEMORY HELP -> ["MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", "DOCTOR", *, "MALLOC-STATS", *, "PURGE", *, "STATS", *, "USAGE key [SAMPLES count]", *, "HELP", *]
         "#,
     ),
     script(
@@ -1927,7 +1975,8 @@ const TEXT: &[Script] = &[
     own(
         "CONFIG",
         "CONFIG SET auto-ttl \"a:* 90s\" -> +OK\n CONFIG GET auto-ttl -> a:* 90s\n CONFIG SET auto-ttl \"\" -> +OK\n \
-         CONFIG GET host -> 127.0.0.1\n CONFIG GET port -> <1..65535>\n CONFIG GET nope -> -ERR <..>",
+         CONFIG SET max-connections 90 timeout 0 -> +OK\n CONFIG GET maxclients -> 90\n CONFIG RESETSTAT -> +OK\n \
+         CONFIG REWRITE -> -ERR The server is running without a config file\n CONFIG GET host -> 127.0.0.1\n CONFIG GET port -> <1..65535>\n CONFIG GET nope -> -ERR <..>",
     ),
     own("DBSIZE", "DBSIZE -> 0\n MSET a 1 b 2 c 3 -> +OK\n DBSIZE -> 3"),
     own("DECR", "DECR a -> -1\n DECR a -> -2\n SET b ten -> +OK\n DECR b -> -ERR value is not an integer"),
@@ -1984,6 +2033,16 @@ const TEXT: &[Script] = &[
     ),
     own("INCRBY", "INCRBY a 5 -> 5\n INCRBY a -7 -> -2\n INCRBY a x -> -ERR <..>\n GET a -> -2"),
     own("INCRBYFLOAT", "INCRBYFLOAT a 10.5 -> 10.5\n INCRBYFLOAT a 0.1 -> 10.6\n INCRBYFLOAT a x -> -ERR value is not a valid float"),
+    own(
+        "HELP",
+        r#"
+        HELP -> bitmap: <..> | <rest>
+        HELP get -> GET key | Returns the value of a key. | <rest>
+        HELP config resetstat -> CONFIG RESETSTAT | Has INFO count from zero again. | Time: O(1) | CONFIG RESETSTAT
+        HELP nope -> -ERR Invalid command specified
+        HELP a b c -> -ERR <..>
+        "#,
+    ),
     own("INFO", "MSET a 1 b 2 c 3 -> +OK\n INFO -> +OK keys=3 connections=<1..> wal_size=<1..>"),
     own(
         "KEYS",
@@ -2004,7 +2063,8 @@ const TEXT: &[Script] = &[
         r#"
         SET a 0123456789012345678901234567890123456789 -> +OK
         MEMORY USAGE a -> <55..90>
-        MEMORY STATS -> +OK total.allocated=<1000..> dataset.bytes=<100..> keys.count=1 keys.bytes-per-key=<100..> analytics.bytes=<1000..> resident.bytes=<100000..> fragmentation=<..>
+        MEMORY STATS -> +OK peak.allocated=<1000..> total.allocated=<1000..> startup.allocated=0 replication.backlog=0 clients.slaves=0 clients.normal=<0..> cluster.links=0 overhead.total=<1000..> keys.count=1 keys.bytes-per-key=<100..> dataset.bytes=<100..> dataset.percentage=<..> peak.percentage=<..> analytics.bytes=<1000..> resident.bytes=<100000..> fragmentation=<..>
+        MEMORY PURGE -> +OK
         MEMORY USAGE nope -> -ERR key not found
         MEMORY USAGE -> -ERR wrong number of arguments for 'memory|usage' command
         "#,
