@@ -14,6 +14,7 @@ mod dispatch;
 mod lifecycle;
 mod messages;
 mod peer;
+mod rewrites;
 mod runtime;
 mod serve;
 mod stuck_clients;
@@ -46,6 +47,7 @@ use crate::shared::Shared;
 use accept::Acceptor;
 use clients::Clients;
 use lifecycle::Lifecycle;
+use rewrites::Rewrites;
 use runtime::ShardRuntime;
 use serve::BACKLOG_TIME_MIN;
 use stuck_clients::StuckClients;
@@ -79,6 +81,7 @@ pub struct Worker {
     stuck_clients: StuckClients,
     /// The backup that this worker leads.
     backup: Option<Backup>,
+    rewrites: Rewrites,
     /// What the network has told; empty between turns.
     events: Vec<Event>,
     /// What is counted of the clients' requests.
@@ -133,6 +136,7 @@ impl Worker {
             lifecycle: Lifecycle::new(files),
             stuck_clients: StuckClients::default(),
             backup: None,
+            rewrites: Rewrites::default(),
             events: Vec::new(),
             traffic: Traffic::default(),
             requests_before: 0,
@@ -211,7 +215,7 @@ impl Worker {
 
     /// Whether another thread works for this one, and will wake it by its executor.
     fn awaits_threads(&self) -> bool {
-        self.runtime.awaits_threads() || self.backup.is_some()
+        self.runtime.awaits_threads() || self.backup.is_some() || self.rewrites.is_under_way()
     }
 
     /// How long until something is due by the clock.
@@ -277,6 +281,7 @@ impl Worker {
         }
         trace.end_part("tick_us");
         progressed |= !self.lifecycle.is_loading() && self.background() | self.end_backup();
+        progressed |= self.rewrites.end(&mut self.mesh);
         trace.end_part("background_us");
         if self.lifecycle.is_loading() || !self.runtime.gathers() {
             let (runtime, mut turn) = self.runtime_and_turn();
