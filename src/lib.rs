@@ -36,6 +36,7 @@ mod process;
 mod progress;
 pub mod protocol;
 pub mod recovery;
+pub mod scripting;
 pub mod server;
 pub mod shared;
 pub mod slots;

@@ -91,6 +91,15 @@ pub struct Changes {
     count: usize,
 }
 
+/// A place between changes.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    bytes: usize,
+    shared: usize,
+    shared_bytes: usize,
+    count: usize,
+}
+
 const PUT: u8 = 1;
 const SPLICE: u8 = 2;
 const DEADLINE: u8 = 3;
@@ -144,6 +153,31 @@ impl Changes {
     /// How many bytes stand before the value of a [`Change::Put`].
     pub fn put_head_bytes(key: &[u8]) -> usize {
         1 + 4 + key.len() + 8 + 4
+    }
+
+    /// A place behind the changes so far.
+    pub fn mark(&self) -> Mark {
+        Mark {
+            bytes: self.bytes.len(),
+            shared: self.shared.len(),
+            shared_bytes: self.shared_bytes,
+            count: self.count,
+        }
+    }
+
+    /// Takes out the changes behind a mark, which was made since the last time that all were forgotten.
+    #[must_use]
+    pub fn split_off(&mut self, mark: Mark) -> Changes {
+        let bytes = self.bytes.split_off(mark.bytes);
+        let shared = self.shared.split_off(mark.shared);
+        let behind = Changes {
+            bytes,
+            shared: shared.into_iter().map(|(at, value)| (at - mark.bytes, value)).collect(),
+            shared_bytes: self.shared_bytes - mark.shared_bytes,
+            count: self.count - mark.count,
+        };
+        (self.shared_bytes, self.count) = (mark.shared_bytes, mark.count);
+        behind
     }
 
     /// The payload of a log frame, but for the [`shared`](Self::shared) values.

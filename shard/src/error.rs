@@ -124,6 +124,20 @@ pub enum Error {
     SaveInProgress,
     /// The commands between `MULTI`, which is unknown, and this `EXEC` were refused.
     ExecAborted,
+    /// No script has this name.
+    NoScript,
+    /// A script of another client takes so long that nothing else runs; `SCRIPT KILL` or, for a function of a library,
+    /// `FUNCTION KILL` ends it.
+    Busy {
+        /// It is a function of a library.
+        is_function: bool,
+    },
+    /// There is no script to be killed.
+    NotBusy,
+    /// The script that was to be killed has changed keys.
+    Unkillable,
+    /// What a script or a library ends with, or cannot begin for: a code in capitals, and a sentence.
+    OfScript(Box<[u8]>),
     /// A number that is out of its bounds, which the text says.
     OutOfRange(&'static str),
     /// The server cannot do this, and the text says why and what to do.

@@ -39,7 +39,7 @@ mod store;
 pub mod timestamp;
 
 pub use auto_ttl::AutoTtl;
-pub use change::{Change, Changes, MalformedChange, VALUE_LEN_MAX, decode};
+pub use change::{Change, Changes, MalformedChange, Mark, VALUE_LEN_MAX, decode};
 pub use clock::Clocks;
 pub use command::Command;
 pub use error::{Error, InsufficientData};

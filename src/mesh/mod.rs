@@ -156,7 +156,11 @@ impl Mesh {
                     | Answer::QueryResult(_) => {
                         keep(worker, request_id, answer, open);
                     }
-                    Answer::Locked | Answer::Image(_) | Answer::Refused | Answer::Report(_) => {
+                    Answer::Image(_)
+                    | Answer::Libraries(_)
+                    | Answer::Locked
+                    | Answer::Refused
+                    | Answer::Report(_) => {
                         open.answer(request_id, answer);
                     }
                 }

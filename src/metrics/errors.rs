@@ -9,7 +9,8 @@ use std::cell::RefCell;
 use shard::{Command, Error, command};
 
 /// The kinds of errors: the first words of their texts, as Redis has them.
-pub const KINDS: [&str; 6] = ["ERR", "EXECABORT", "LOADING", "MISCONF", "NOPROTO", "OOM"];
+pub const KINDS: [&str; 10] =
+    ["BUSY", "ERR", "EXECABORT", "LOADING", "MISCONF", "NOPROTO", "NOSCRIPT", "NOTBUSY", "OOM", "UNKILLABLE"];
 
 /// The errors that a thread has answered.
 #[derive(Clone, Debug)]
@@ -40,6 +41,14 @@ pub fn kind(error: &Error) -> &'static str {
         Error::Loading { .. } => "LOADING",
         Error::WritesRefused { .. } | Error::NotOnDisk { .. } => "MISCONF",
         Error::NoProtocol => "NOPROTO",
+        Error::NoScript => "NOSCRIPT",
+        Error::NotBusy => "NOTBUSY",
+        Error::Busy { .. } => "BUSY",
+        Error::Unkillable => "UNKILLABLE",
+        Error::OfScript(text) => {
+            let word = text.split(|byte| *byte == b' ').next().unwrap_or_default();
+            KINDS.into_iter().find(|kind| kind.as_bytes() == word).unwrap_or("ERR")
+        }
         Error::OutOfMemory => "OOM",
         _ => "ERR",
     }

@@ -1,6 +1,7 @@
 //! What all threads of the server know.
 
 pub mod backups;
+pub mod long_scripts;
 pub mod progress;
 pub mod verdict;
 
@@ -16,6 +17,7 @@ use crate::config::{Boot, Config, size_text, value_name};
 use crate::metrics::Report;
 use crate::net::Backend;
 use backups::Backups;
+use long_scripts::LongScripts;
 use progress::Loading;
 use verdict::{LastVerdict, Verdict};
 
@@ -70,6 +72,8 @@ pub struct Shared {
     pub connections_refused: Gauge,
     /// Changes of the rules for TTLs, by any worker.
     pub auto_ttl_versions: Gauge,
+    /// Scripts that take long.
+    pub(crate) long_scripts: LongScripts,
     /// Workers with nothing left to do at the end.
     pub drained: Gauge,
     /// The time of transaction ids when the server started; known once the logs were looked at.
@@ -119,6 +123,7 @@ impl Shared {
     ) -> Shared {
         let pulses: Box<[Pulse]> = (0..config.shard_count()).map(|_| Pulse::default()).collect();
         Shared {
+            long_scripts: LongScripts::new(config.shard_count()),
             config,
             io,
             resp_port,

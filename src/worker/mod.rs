@@ -14,6 +14,7 @@ mod dispatch;
 mod lifecycle;
 mod peer;
 mod runtime;
+mod scripts;
 mod serve;
 mod stuck_clients;
 #[cfg(test)]
@@ -39,6 +40,8 @@ use crate::mesh::Mesh;
 use crate::metrics::{Traffic, errors};
 use crate::net::listener::Endpoint;
 use crate::net::{self, Backend, Doorbell, Event, Net};
+use crate::recovery;
+use crate::scripting::Scripts;
 use crate::shared::Shared;
 use accept::Acceptor;
 use clients::Clients;
@@ -77,6 +80,12 @@ pub struct Worker {
     backup: Option<Backup>,
     /// What the network has told; empty between turns.
     events: Vec<Event>,
+    /// What the network has told of the client whose script takes long, until that has ended.
+    late_events: Vec<Event>,
+    /// The scripts that this worker knows, and runs.
+    scripts: Scripts,
+    /// A script takes long, and this is a turn within it.
+    is_in_script: bool,
     /// What is counted of the clients' requests.
     traffic: Traffic,
     /// How many there were before the last turn that ran any.
@@ -129,6 +138,9 @@ impl Worker {
             stuck_clients: StuckClients::default(),
             backup: None,
             events: Vec::new(),
+            late_events: Vec::new(),
+            scripts: Scripts::new(recovery::random_seeds()[0], Arc::default()),
+            is_in_script: false,
             traffic: Traffic::default(),
             requests_before: 0,
         })
@@ -245,10 +257,15 @@ impl Worker {
         let began = self.clock.begin_turn();
         self.shared.beat(self.index, self.clock.now().uptime_ms);
         let requests_so_far = self.traffic.requests;
-        for event in events.drain(..) {
+        // They are taken one by one: a turn within a script goes on with them.
+        events.reverse();
+        self.events = events;
+        while let Some(event) = self.events.pop() {
             self.on_event(event);
         }
-        self.events = events;
+        if !self.late_events.is_empty() {
+            std::mem::take(&mut self.late_events).into_iter().for_each(|event| self.on_event(event));
+        }
         trace.end_part("events_us");
         self.mesh.send_own();
         let mut others_served = self.traffic.requests != requests_so_far;

@@ -296,6 +296,8 @@ impl Flags {
     /// kvlite's own: an argument becomes the whole value of its only key, so that a large one can be written to the log
     /// ahead of the command.
     pub const STORES_ARG: Flags = Flags(1 << 18);
+    /// kvlite's own: what it does to its keys is known only when it has run, so it locks them for itself.
+    pub const MAY_WRITE: Flags = Flags(1 << 19);
 
     /// The names by which `COMMAND INFO` shows them, in its order.
     const NAMES: [(Flags, &str); 12] = [
@@ -334,6 +336,8 @@ pub enum Run {
     Keys(Merge),
     /// Every shard; the answers are merged.
     EveryShard(Merge),
+    /// A worker's interpreter, on the shard that owns its keys; without keys on that of the client's worker.
+    Script,
     /// The server, outside the keyspace.
     Server(Server),
 }
@@ -374,6 +378,7 @@ pub enum Server {
     /// A container, which does nothing without a subcommand.
     Container,
     Echo,
+    Function(Library),
     Health,
     Hello,
     Info,
@@ -388,6 +393,11 @@ pub enum Server {
     Reset,
     Save,
     Scan,
+    ScriptDebug,
+    ScriptExists,
+    ScriptFlush,
+    ScriptKill,
+    ScriptLoad,
     Select,
     Stats,
     Sync,
@@ -395,6 +405,18 @@ pub enum Server {
     SyncOfText,
     Time,
     Waitaof,
+}
+
+/// What can be done with libraries of functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Each is named as its command, whose row says what it does.
+pub enum Library {
+    Delete,
+    Flush,
+    Kill,
+    List,
+    Load,
+    Stats,
 }
 
 /// What can be asked about the use of keys.

@@ -325,9 +325,13 @@ mod tests {
             assert!(row.positive_arg.is_none_or(|index| index < row.args_min), "{name}");
             let keys = row.keys.range(row.args_min, |_| b"0").0.len();
             assert!(keys > 0 || matches!(row.keys, Keys::None | Keys::Numbered { .. }), "{name}");
-            let is_of_server = matches!(row.run, Run::Server(_));
+            let is_of_server = matches!(row.run, Run::Server(_) | Run::Script);
             assert_eq!(SORTED[usize::from(row.place.index)].function.is_none(), is_of_server, "{name}");
-            assert_eq!(row.keys == Keys::None, !matches!(row.run, Run::Key | Run::Keys(_)), "{name}");
+            assert_eq!(
+                row.keys == Keys::None,
+                !matches!(row.run, Run::Key | Run::Keys(_) | Run::Script),
+                "{name}"
+            );
             assert!(!row.has(Flags::WRITE.with(Flags::READONLY)), "{name}");
             assert!(is_of_server || row.has(Flags::WRITE) || row.has(Flags::READONLY), "{name}");
             assert!(!row.has(Flags::STORES_ARG) || row.has(Flags::WRITE) && row.run == Run::Key, "{name}");

@@ -8,6 +8,7 @@ mod counters;
 mod deadline;
 mod expiry;
 mod generic;
+mod scripting;
 mod server;
 mod strings;
 
@@ -17,13 +18,14 @@ pub(crate) mod transcript;
 use crate::command::row::Row;
 
 /// The rows of every family.
-pub(crate) const FAMILIES: [&[Row]; 8] = [
+pub(crate) const FAMILIES: [&[Row]; 9] = [
     analytics::ROWS,
     bits::ROWS,
     connection::ROWS,
     counters::ROWS,
     expiry::ROWS,
     generic::ROWS,
+    scripting::ROWS,
     server::ROWS,
     strings::ROWS,
 ];

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use shard::analytics::query::{Query, Question};
 use shard::command::{Flags, Run};
-use shard::{AutoTtl, Clocks, Error, OwnedRequest, Reply, Request, Scan, Shard};
+use shard::{AutoTtl, Changes, Clocks, Error, Mark, OwnedRequest, Reply, Request, Scan, Shard};
 use wal::{Log, Note, OsDisk};
 
 use super::turn::{Now, Turn};
@@ -82,6 +82,8 @@ pub(super) struct ShardRuntime {
     /// The snapshotter stands in line at the lock table, for a quiescent point.
     awaits_quiescence: bool,
     settling: Settling,
+    /// Requests that got their locks, from the first script among them on.
+    granted: VecDeque<Granted>,
     /// Questions about the use of keys; the first one is being answered. Each client has one at most.
     queries: VecDeque<Asked>,
     /// Walks of `SCAN` and `KEYS`, which take turns. Each client has one at most.
@@ -111,6 +113,12 @@ enum Deferred {
     Snapshotter,
 }
 
+/// A request that got its locks.
+pub(super) struct Granted {
+    pub asker: Asker,
+    pub request: OwnedRequest,
+}
+
 /// A question about the use of keys, and its asker.
 struct Asked {
     asker: (usize, RequestId),
@@ -138,6 +146,11 @@ pub(super) struct Executed<'s> {
     pub siblings: &'s mut CommitSiblings,
 }
 
+/// Whether a request locks its keys for itself alone.
+fn locks_alone(request: &Request<'_>) -> bool {
+    request.command.has(Flags::WRITE) || request.command.has(Flags::MAY_WRITE)
+}
+
 /// Answers a request that ran, as soon as the frame that the reply depends on allows.
 pub(super) fn give(
     journal: &mut Journal,
@@ -159,6 +172,18 @@ pub(super) fn give(
     }
 }
 
+/// The same for the reply of a script.
+pub(super) fn give_reply(
+    runtime: &mut ShardRuntime,
+    seq: u64,
+    asker: Asker,
+    mesh: &mut Mesh,
+    reply: &Reply<'_>,
+    request: &Request<'_>,
+) {
+    give(&mut runtime.journal, seq, asker, mesh, reply, request);
+}
+
 impl ShardRuntime {
     /// Until its keys are read, an empty shard stands in for it, and keeps what is set meanwhile. `wakeup` makes the
     /// worker take a turn.
@@ -178,6 +203,7 @@ impl ShardRuntime {
             last_id_us: 0,
             awaits_quiescence: false,
             settling: Settling::default(),
+            granted: VecDeque::new(),
             queries: VecDeque::new(),
             walks: VecDeque::new(),
             long_reads: LongReads::new(),
@@ -266,6 +292,58 @@ impl ShardRuntime {
         Executed { reply, seq, journal, siblings }
     }
 
+    /// What changes from now on until the script ends is one frame, or a part of one.
+    pub(super) fn begin_script(&mut self) -> Mark {
+        self.journal.bound_frame();
+        self.journal.changes.mark()
+    }
+
+    /// Runs a command of a script, whose changes go into a list of their own, if there is one.
+    pub(super) fn execute_in_script<'s>(
+        &'s mut self,
+        request: &Request<'_>,
+        now: Now,
+        mesh: &mut Mesh,
+        changes: Option<&mut Changes>,
+    ) -> Executed<'s> {
+        self.settle_long_reads(request, now, mesh);
+        let ShardRuntime { shard, journal, siblings, .. } = self;
+        let journal = &mut **journal;
+        let (reply, seq) = match changes {
+            Some(changes) => {
+                let reply = shard.execute(request, now.now_ms, changes);
+                (reply, journal.frame_behind(request, false))
+            }
+            None => {
+                let changes_before = journal.changes.count();
+                let reply = shard.execute(request, now.now_ms, &mut journal.changes);
+                let changed = journal.changes.count() != changes_before;
+                (reply, journal.frame_behind(request, changed))
+            }
+        };
+        Executed { reply, seq, journal, siblings }
+    }
+
+    /// Takes the changes of a script out of those of the turn, which can be written then.
+    pub(super) fn split_changes(&mut self, mark: Mark) -> Changes {
+        self.journal.changes.split_off(mark)
+    }
+
+    /// Takes the changes of a script that has ended. Returns the frame that its reply depends on.
+    pub(super) fn adopt(&mut self, changes: Changes) -> u64 {
+        self.journal.adopt(changes)
+    }
+
+    /// Whether what depends on this frame has to wait.
+    pub(super) fn holds_back(&self, seq: u64) -> bool {
+        self.journal.holds_back(seq)
+    }
+
+    /// The next request that got its locks and has not run.
+    pub(super) fn next_granted(&mut self) -> Option<Granted> {
+        self.granted.pop_front()
+    }
+
     /// Runs a request whose reply has to outlive the turn, or is one of several parts.
     pub(super) fn execute_part(
         &mut self,
@@ -290,7 +368,7 @@ impl ShardRuntime {
     }
 
     fn conflicts(&self, request: &Request<'_>) -> bool {
-        let exclusive = request.command.has(Flags::WRITE);
+        let exclusive = locks_alone(request);
         if matches!(request.command.run, Run::EveryShard(..)) {
             // Only counted, not changed, outside of a transaction.
             return false;
@@ -311,7 +389,7 @@ impl ShardRuntime {
             true => LockKeys::Each(request.keys().map(|key| self.locks.hash(key)).collect()),
             false => LockKeys::Whole,
         };
-        (keys, request.command.has(Flags::WRITE))
+        (keys, locks_alone(request))
     }
 
     /// Runs a request for a worker, now or as soon as no transaction has its keys.

@@ -6,7 +6,7 @@ use shard::command::{Flags, Run};
 use shard::{Error, OwnedRequest, Reply, Request};
 use wal::Kind;
 
-use super::{Deferred, ShardRuntime};
+use super::{Deferred, Granted, ShardRuntime};
 use crate::logging::printable;
 use crate::mesh::{Answer, RequestId, ShardImage, TransactionId};
 use crate::txn::id::id_micros;
@@ -114,6 +114,12 @@ impl ShardRuntime {
         self.locks.release(transaction, &mut granted);
         for deferred in granted {
             match deferred {
+                // A script needs the whole worker; what stands behind it runs behind it.
+                Deferred::Request { asker, request }
+                    if request.command.run == Run::Script || !self.granted.is_empty() =>
+                {
+                    self.granted.push_back(Granted { asker, request });
+                }
                 Deferred::Request { asker, request } => self.run_for(asker, &request.request(), turn),
                 Deferred::Part(transaction) => self.locked(transaction, turn),
                 Deferred::Snapshotter => self.on_quiescence(turn),

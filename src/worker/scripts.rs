@@ -1,0 +1,430 @@
+//! Scripts: where a call runs, what its commands do, and what happens while it takes long.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use shard::command::{Flags, Library, Run, Server};
+use shard::{Changes, Error, Glob, Mark, Reply, Request};
+
+use super::Worker;
+use super::dispatch::Flow;
+use super::runtime::{Executed, Granted, give_reply};
+use super::turn::Now;
+use crate::admin::Ask;
+use crate::client::Client;
+use crate::client::reply::{answer, fail, reject};
+use crate::clock::wall_clock_us;
+use crate::mesh::{Answer, Asker, Call, RequestId};
+use crate::net::Event;
+use crate::scripting::libraries::LibraryChange;
+use crate::scripting::{Host, Script, refusal};
+use crate::slots::{Route, owner, route};
+
+/// A key that the script has not declared, and that cannot be reached.
+const UNDECLARED: Error = Error::Unavailable(
+    "a script uses a key of another shard, or one that another transaction has locked: name it among the keys",
+);
+/// A script whose keys several shards own.
+const SEVERAL_SHARDS: Error = Error::Unavailable(
+    "the keys of a script have to live on one shard: give them a hash tag, as in {user}:a and {user}:b",
+);
+/// A command that only a client can send.
+const NOT_FROM_SCRIPT: Error = Error::Unavailable("this command does not run within a script");
+
+/// How a script's debugger is refused.
+const NO_DEBUGGER: &str = "there is no debugger for scripts: redis.log writes into the log of the server";
+
+impl Worker {
+    /// Has a script run where its keys live.
+    pub(super) fn dispatch_script(&mut self, client: &mut Client, request: &Request<'_>) -> Flow {
+        let prepared = match self.scripts.prepare(request) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                reject(client, request.command, error);
+                return Flow::Taken;
+            }
+        };
+        if let Some(script) = prepared.new {
+            self.tell_of(&script);
+        }
+        match route(request, self.mesh.worker_count()) {
+            Route::Any => self.run_script_here(client, request),
+            Route::One(worker) if worker == self.index => self.run_script_here(client, request),
+            Route::One(worker) if self.mesh.is_full(worker) && !self.watchdog.is_hung(worker) => {
+                client.waits_for = Some(worker);
+                return Flow::Later;
+            }
+            Route::One(worker) => self.run_there(worker, client, request),
+            Route::Several => reject(client, request.command, SEVERAL_SHARDS),
+        }
+        Flow::Taken
+    }
+
+    /// Has the other workers know a script.
+    fn tell_of(&mut self, script: &Arc<Script>) {
+        for worker in (0..self.mesh.worker_count()).filter(|worker| *worker != self.index) {
+            self.mesh.to(worker).call(UNANSWERED, Call::LearnScript(script.clone()));
+        }
+    }
+
+    fn run_script_here(&mut self, client: &mut Client, request: &Request<'_>) {
+        if self.runtime.has_to_wait(request) {
+            let (now, index) = (self.clock.now(), self.index);
+            let sequence = client.replies.later(request.command, index, 0, now.uptime_ms);
+            let request_id = RequestId { socket: client.socket, sequence };
+            let asker = Asker { worker: index, request_id, dialect: client.session.dialect };
+            client.waits_for_last = true;
+            return self.runtime.defer(asker, request);
+        }
+        let (reply, seq) = self.run_script(request);
+        if self.runtime.holds_back(seq) {
+            let (now, index) = (self.clock.now(), self.index);
+            let sequence = client.replies.later(request.command, index, 0, now.uptime_ms);
+            let request_id = RequestId { socket: client.socket, sequence };
+            let asker = Asker { worker: index, request_id, dialect: client.session.dialect };
+            return give_reply(&mut self.runtime, seq, asker, &mut self.mesh, &reply, request);
+        }
+        client.shown_in_turn = self.clock.now().turn;
+        client.shown_command = Some(request.command);
+        match reply {
+            Reply::Error(error) => fail(client, request.command, error),
+            reply => answer(client, request, &reply),
+        }
+    }
+
+    /// Runs a script for a worker, now or as soon as no transaction has its keys.
+    pub(super) fn take_script(&mut self, asker: Asker, request: &Request<'_>) {
+        if self.runtime.has_to_wait(request) {
+            self.runtime.defer(asker, request);
+        } else {
+            self.run_script_for(asker, request);
+        }
+    }
+
+    fn run_script_for(&mut self, asker: Asker, request: &Request<'_>) {
+        let (reply, seq) = self.run_script(request);
+        give_reply(&mut self.runtime, seq, asker, &mut self.mesh, &reply, request);
+    }
+
+    /// Runs the requests that got their locks, in order.
+    pub(super) fn run_granted(&mut self) {
+        while let Some(Granted { asker, request }) = self.runtime.next_granted() {
+            if request.command.run == Run::Script {
+                self.run_script_for(asker, &request.request());
+            } else {
+                let (runtime, turn) = &mut self.runtime_and_turn();
+                runtime.run_for(asker, &request.request(), turn);
+            }
+        }
+    }
+
+    /// Runs a script. Returns its reply, and the frame that this depends on.
+    fn run_script(&mut self, request: &Request<'_>) -> (Reply<'static>, u64) {
+        let mut scripts = std::mem::take(&mut self.scripts);
+        let mark = self.runtime.begin_script();
+        let is_function = request.command.name.starts_with('F');
+        let mut run = RunningScript {
+            now: self.clock.now(),
+            worker: self,
+            is_function,
+            began: Instant::now(),
+            is_long: false,
+            wrote: false,
+            seq: 0,
+            mark,
+            changes: None,
+        };
+        let reply = scripts.run(request, &mut run);
+        let RunningScript { seq, changes, is_long, .. } = run;
+        self.scripts = scripts;
+        let seq = changes.map_or(seq, |changes| seq.max(self.runtime.adopt(changes)));
+        if is_long {
+            self.shared.long_scripts.end(self.index);
+            self.is_in_script = false;
+        }
+        (reply, seq)
+    }
+
+    /// A turn in which no command runs but what ends a script, or does not mind it.
+    fn reduced_turn(&mut self) {
+        {
+            let (runtime, mut turn) = self.runtime_and_turn();
+            runtime.write_log(&mut turn);
+        }
+        self.follow_outcomes();
+        self.shared.beat(self.index, self.shared.started.elapsed().as_millis() as u64);
+        let mut fresh = Vec::new();
+        if self.net.turn(&mut fresh).is_err() {
+            return; // The next turn meets the same fault, and ends the worker.
+        }
+        fresh.reverse();
+        fresh.append(&mut self.events);
+        self.events = fresh;
+        while let Some(event) = self.events.pop() {
+            match event {
+                // The client of the script is not at hand: what it has sent waits for the script's end.
+                Event::Received(id, _)
+                | Event::Ended(id, _)
+                | Event::SendFailed(id, _)
+                | Event::Sent(id, _)
+                    if !self.clients.has(id) =>
+                {
+                    self.late_events.push(event);
+                }
+                event => self.on_event(event),
+            }
+        }
+        self.look_after_clients();
+    }
+
+    // ---- commands about scripts and libraries ----
+
+    /// Carries out a command about scripts or libraries.
+    pub(super) fn run_scripting(&mut self, client: &mut Client, request: &Request<'_>) {
+        match self.try_scripting(request) {
+            Ok(Done::Reply(reply)) => answer(client, request, &reply),
+            Ok(Done::Ask(ask)) => self.ask(client, request, *ask),
+            Err(error) => answer(client, request, &Reply::Error(error)),
+        }
+    }
+
+    fn try_scripting(&mut self, request: &Request<'_>) -> Result<Done, Error> {
+        let Run::Server(server) = request.command.run else {
+            unreachable!("the interpreter runs {}", request.command.name);
+        };
+        let ask = |call, then, is_of_first| {
+            Done::Ask(Box::new(Ask { call, asks_hung: true, then, timeout_ms: None, is_of_first }))
+        };
+        Ok(match server {
+            Server::ScriptExists => {
+                let known = request.args().map(|name| Reply::one_or_zero(self.scripts.knows(name)));
+                Done::Reply(Reply::Array(known.collect()))
+            }
+            Server::ScriptLoad => {
+                let (sha, new) = self.scripts.load(request.arg(0))?;
+                let name = Reply::Bulk(sha.to_vec().into());
+                match new {
+                    Some(script) => ask(Call::LoadScript(script), Some(name), false),
+                    None => Done::Reply(name),
+                }
+            }
+            Server::ScriptFlush => {
+                let is_mode =
+                    |arg: &[u8]| arg.eq_ignore_ascii_case(b"SYNC") || arg.eq_ignore_ascii_case(b"ASYNC");
+                match request.arg_count() {
+                    0 => {}
+                    1 if is_mode(request.arg(0)) => {}
+                    _ => return Err(refusal("SCRIPT FLUSH only support SYNC|ASYNC option")),
+                }
+                ask(Call::ForgetScripts, None, false)
+            }
+            Server::ScriptKill => Done::Reply(self.shared.long_scripts.kill(false).map(|()| Reply::Ok)?),
+            Server::ScriptDebug => match request.arg(0).to_ascii_uppercase().as_slice() {
+                b"NO" => Done::Reply(Reply::Ok),
+                b"YES" | b"SYNC" => return Err(refusal(NO_DEBUGGER)),
+                _ => return Err(refusal("Use SCRIPT DEBUG YES/SYNC/NO")),
+            },
+            Server::Function(what) => return self.run_function_command(what, request),
+            _ => unreachable!("{} is about something else", request.command.name),
+        })
+    }
+
+    fn run_function_command(&mut self, what: Library, request: &Request<'_>) -> Result<Done, Error> {
+        let change = |change, then| {
+            let call = Call::ChangeLibraries(Arc::new(change));
+            Done::Ask(Box::new(Ask { call, asks_hung: false, then, timeout_ms: None, is_of_first: true }))
+        };
+        Ok(match what {
+            Library::Load => {
+                let mut replaces = false;
+                for index in 0..request.arg_count() - 1 {
+                    if !request.arg(index).eq_ignore_ascii_case(b"REPLACE") {
+                        let option = String::from_utf8_lossy(request.arg(index));
+                        return Err(refusal(format_args!("Unknown option given: {option}")));
+                    }
+                    replaces = true;
+                }
+                let code = request.arg(request.arg_count() - 1);
+                let library = self.scripts.try_library(code, replaces)?;
+                let name = Reply::Bulk(library.name.clone().into_bytes().into());
+                change(LibraryChange::Load { library: Arc::new(library), replaces }, Some(name))
+            }
+            Library::Delete => {
+                if !self.scripts.libraries().has(request.arg(0)) {
+                    return Err(refusal("Library not found"));
+                }
+                change(LibraryChange::Delete(String::from_utf8_lossy(request.arg(0)).into_owned()), None)
+            }
+            Library::Flush => {
+                if request.arg_count() == 1
+                    && !request.arg(0).eq_ignore_ascii_case(b"SYNC")
+                    && !request.arg(0).eq_ignore_ascii_case(b"ASYNC")
+                {
+                    return Err(refusal("FUNCTION FLUSH only supports SYNC|ASYNC option"));
+                }
+                change(LibraryChange::Flush, None)
+            }
+            Library::List => Done::Reply(self.list_libraries(request)?),
+            Library::Stats => Done::Reply(self.function_stats()),
+            Library::Kill => Done::Reply(self.shared.long_scripts.kill(true).map(|()| Reply::Ok)?),
+        })
+    }
+
+    fn list_libraries(&self, request: &Request<'_>) -> Result<Reply<'static>, Error> {
+        let (mut with_code, mut pattern, mut index) = (false, None, 0);
+        while index < request.arg_count() {
+            let arg = request.arg(index);
+            if !with_code && arg.eq_ignore_ascii_case(b"WITHCODE") {
+                with_code = true;
+            } else if pattern.is_none() && arg.eq_ignore_ascii_case(b"LIBRARYNAME") {
+                index += 1;
+                if index >= request.arg_count() {
+                    return Err(refusal("library name argument was not given"));
+                }
+                pattern = Some(Glob::new(request.arg(index))?);
+            } else {
+                return Err(refusal(format_args!("Unknown argument {}", String::from_utf8_lossy(arg))));
+            }
+            index += 1;
+        }
+        Ok(self.scripts.libraries().list(pattern.as_ref(), with_code))
+    }
+
+    fn function_stats(&self) -> Reply<'static> {
+        let libraries = self.scripts.libraries();
+        let counts = Reply::Map(vec![
+            ("libraries_count".into(), Reply::count(libraries.len())),
+            ("functions_count".into(), Reply::count(libraries.function_count())),
+        ]);
+        Reply::Map(vec![
+            ("running_script".into(), Reply::Nil),
+            ("engines".into(), Reply::Map(vec![("LUA".into(), counts)])),
+        ])
+    }
+
+    /// What another worker asks about scripts and libraries.
+    pub(super) fn on_scripting_call(&mut self, from: usize, id: RequestId, call: Call) {
+        let done = Answer::Part(Reply::Ok);
+        let reply = match call {
+            Call::LearnScript(script) => return self.scripts.learn(script),
+            Call::LoadScript(script) => {
+                self.scripts.learn(script);
+                done
+            }
+            Call::ForgetScripts => {
+                self.scripts.forget();
+                done
+            }
+            Call::TakeLibraries(libraries) => {
+                self.scripts.set_libraries(libraries);
+                done
+            }
+            Call::ChangeLibraries(change) => match self.scripts.libraries().changed(&change) {
+                Ok(libraries) => {
+                    let libraries = Arc::new(libraries);
+                    self.scripts.set_libraries(libraries.clone());
+                    Answer::Libraries(libraries)
+                }
+                Err(error) => Answer::Part(Reply::Error(error)),
+            },
+            _ => unreachable!("other calls go elsewhere"),
+        };
+        self.mesh.to(from).answer(id, reply);
+    }
+}
+
+/// Under this name nothing is answered.
+const UNANSWERED: RequestId = crate::durability::snapshotter::REQUEST_ID;
+
+/// What came of a command about scripts.
+enum Done {
+    Reply(Reply<'static>),
+    Ask(Box<Ask>),
+}
+
+/// A script that runs, as the host of its commands.
+struct RunningScript<'w> {
+    worker: &'w mut Worker,
+    /// The time that all of its commands see.
+    now: Now,
+    is_function: bool,
+    began: Instant,
+    /// Others have waited for it for so long that they are told.
+    is_long: bool,
+    wrote: bool,
+    /// The frame that what it has seen depends on.
+    seq: u64,
+    /// Where its changes begin among those of the turn.
+    mark: Mark,
+    /// Its changes, once those of the turn had to be written before it has ended.
+    changes: Option<Changes>,
+}
+
+impl RunningScript<'_> {
+    /// Runs a command on this worker's shard.
+    fn run_on_shard(&mut self, request: &Request<'_>, show: &mut dyn FnMut(&Reply<'_>)) {
+        let worker = &mut *self.worker;
+        let error = worker.runtime.refusal(request).or_else(|| {
+            // The locks that its own keys would need were free when it began, and are still.
+            worker.runtime.has_to_wait(request).then_some(UNDECLARED)
+        });
+        if let Some(error) = error {
+            return show(&Reply::Error(error));
+        }
+        let Worker { runtime, mesh, .. } = worker;
+        let Executed { reply, seq, .. } =
+            runtime.execute_in_script(request, self.now, mesh, self.changes.as_mut());
+        self.seq = self.seq.max(seq);
+        show(&reply);
+        if request.command.has(Flags::WRITE) {
+            self.wrote = true;
+            if self.is_long {
+                worker.shared.long_scripts.note_write(worker.index);
+            }
+        }
+    }
+}
+
+impl Host for RunningScript<'_> {
+    fn run(&mut self, request: &Request<'_>, show: &mut dyn FnMut(&Reply<'_>)) {
+        let workers = self.worker.mesh.worker_count();
+        let is_own = |key: &[u8]| owner(key, workers) == self.worker.index;
+        match request.command.run {
+            Run::Key | Run::Keys(_) if request.keys().all(is_own) => self.run_on_shard(request, show),
+            Run::Key | Run::Keys(_) => show(&Reply::Error(UNDECLARED)),
+            Run::EveryShard(_) if workers == 1 => self.run_on_shard(request, show),
+            Run::Server(Server::Ping) if request.arg_count() == 0 => show(&Reply::Simple("PONG")),
+            Run::Server(Server::Ping | Server::Echo) => show(&Reply::bytes(request.arg(0))),
+            Run::Server(Server::Time) => {
+                let unix_us = wall_clock_us();
+                let number = |number: u64| Reply::Bulk(number.to_string().into_bytes().into());
+                show(&Reply::Array(vec![number(unix_us / 1_000_000), number(unix_us % 1_000_000)]));
+            }
+            Run::EveryShard(_) | Run::Server(_) | Run::Script => show(&Reply::Error(NOT_FROM_SCRIPT)),
+        }
+    }
+
+    fn look_up(&mut self) -> bool {
+        let worker = &mut *self.worker;
+        if !self.is_long {
+            if self.began.elapsed() < worker.shared.config.busy_reply_threshold {
+                return worker.shared.stopping() && !self.wrote;
+            }
+            self.is_long = true;
+            worker.is_in_script = true;
+            worker.shared.long_scripts.begin(worker.index, self.is_function);
+            if self.wrote {
+                worker.shared.long_scripts.note_write(worker.index);
+            }
+            tracing::warn!(
+                shard = worker.index,
+                "a script takes long; others are told that the server is busy"
+            );
+        }
+        if self.changes.is_none() {
+            self.changes = Some(worker.runtime.split_changes(self.mark));
+        }
+        worker.reduced_turn();
+        worker.shared.long_scripts.is_killed(worker.index) || worker.shared.stopping() && !self.wrote
+    }
+}
