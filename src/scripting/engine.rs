@@ -11,6 +11,7 @@ use mlua::{
 use shard::command::{self, Flags};
 use shard::{Command, Error, Reply, Request, Span};
 
+use super::arguments::type_name;
 use super::values::{error_text, format_general, text_of, to_lua, to_reply};
 use super::{bits, json, libraries, msgpack, structs};
 use crate::protocol;
@@ -296,7 +297,7 @@ fn natives(lua: &Lua, state: &Rc<State>) -> mlua::Result<Table> {
         "setmetatable",
         lua.create_function(move |lua, args: Variadic<Value>| {
             let Some(Value::Table(table)) = args.first() else {
-                let got = args.first().map_or("no value", Value::type_name);
+                let got = args.first().map_or("no value", type_name);
                 return Err(lua_error(
                     lua,
                     &format!("bad argument #1 to 'setmetatable' (table expected, got {got})"),
@@ -324,7 +325,7 @@ fn natives(lua: &Lua, state: &Rc<State>) -> mlua::Result<Table> {
         "rawset",
         lua.create_function(move |lua, (table, name, value): (Value, Value, Value)| {
             let Value::Table(table) = table else {
-                let got = table.type_name();
+                let got = type_name(&table);
                 return Err(lua_error(
                     lua,
                     &format!("bad argument #1 to 'rawset' (table expected, got {got})"),

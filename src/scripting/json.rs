@@ -51,7 +51,7 @@ pub fn table(lua: &Lua) -> mlua::Result<Table> {
         lua.create_function(move |lua, args: Variadic<Value>| {
             let [value] = &args[..] else { return Err(bad(lua, 1, "encode", "expected 1 argument")) };
             let mut out = Vec::new();
-            Encoder { lua, choices: of.get() }.encode(value, 0, &mut out)?;
+            Encoder { lua, choices: of.get() }.encode(value, &mut out)?;
             lua.create_string(out)
         })?,
     )?;
@@ -66,7 +66,7 @@ pub fn table(lua: &Lua) -> mlua::Result<Table> {
             if data.len() >= 2 && data[..2].contains(&0) {
                 return Err(lua_error(lua, "JSON parser does not support UTF-16 or UTF-32"));
             }
-            let mut decoder = Decoder { lua, choices: of.get(), data: &data, at: 0, depth: 0 };
+            let mut decoder = Decoder { lua, choices: of.get(), data: &data, at: 0 };
             let first = decoder.token();
             let value = decoder.value(first)?;
             match decoder.token() {
@@ -205,6 +205,13 @@ fn flag(lua: &Lua, args: &[Value], function: &str) -> mlua::Result<Option<bool>>
     }
 }
 
+/// A table that is being written: what is left of it, and the byte that ends it.
+struct OpenTable {
+    items: std::vec::IntoIter<(Value, Value)>,
+    is_first: bool,
+    end: u8,
+}
+
 struct Encoder<'l> {
     lua: &'l Lua,
     choices: Choices,
@@ -215,7 +222,29 @@ impl Encoder<'_> {
         lua_error(self.lua, &format!("Cannot serialise {what}: {why}"))
     }
 
-    fn encode(&self, value: &Value, depth: i64, out: &mut Vec<u8>) -> mlua::Result<()> {
+    /// Tables that are in work stand on a list, not on the stack: a script decides how deep they go.
+    fn encode(&self, value: &Value, out: &mut Vec<u8>) -> mlua::Result<()> {
+        let mut open = Vec::new();
+        self.begin(value, &mut open, out)?;
+        while let Some(table) = open.last_mut() {
+            let Some((key, value)) = table.items.next() else {
+                out.push(table.end);
+                open.pop();
+                continue;
+            };
+            if !std::mem::replace(&mut table.is_first, false) {
+                out.push(b',');
+            }
+            if table.end == b'}' {
+                self.push_key(&key, out)?;
+            }
+            self.begin(&value, &mut open, out)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a value, or the beginning of a table, which is then open.
+    fn begin(&self, value: &Value, open: &mut Vec<OpenTable>, out: &mut Vec<u8>) -> mlua::Result<()> {
         match value {
             Value::String(text) => push_string(&text.as_bytes(), out),
             Value::Integer(n) => self.push_number(*n as f64, out)?,
@@ -224,21 +253,20 @@ impl Encoder<'_> {
             Value::Nil => out.extend_from_slice(b"null"),
             Value::LightUserData(data) if data.0.is_null() => out.extend_from_slice(b"null"),
             Value::Table(table) => {
-                let depth = depth + 1;
+                let depth = open.len() as i64 + 1;
                 if depth > self.choices.encode_depth_max {
                     let text = format!("Cannot serialise, excessive nesting ({depth})");
                     return Err(lua_error(self.lua, &text));
                 }
-                match self.list_len(table)? {
+                let (begin, end, items): (_, _, Vec<_>) = match self.list_len(table)? {
                     Some(len) => {
-                        for index in 1..=len {
-                            out.push(if index == 1 { b'[' } else { b',' });
-                            self.encode(&table.raw_get(index)?, depth, out)?;
-                        }
-                        out.push(b']');
+                        let items = (1..=len).map(|index| Ok((Value::Nil, table.raw_get(index)?)));
+                        (b'[', b']', items.collect::<mlua::Result<_>>()?)
                     }
-                    None => self.encode_object(table, depth, out)?,
-                }
+                    None => (b'{', b'}', table.pairs().collect::<mlua::Result<_>>()?),
+                };
+                out.push(begin);
+                open.push(OpenTable { items: items.into_iter(), is_first: true, end });
             }
             other => return Err(self.refused(type_name(other), "type not supported")),
         }
@@ -265,30 +293,20 @@ impl Encoder<'_> {
         Ok((max > 0).then_some(max))
     }
 
-    fn encode_object(&self, table: &Table, depth: i64, out: &mut Vec<u8>) -> mlua::Result<()> {
-        out.push(b'{');
-        let start = out.len();
-        for pair in table.pairs::<Value, Value>() {
-            let (key, value) = pair?;
-            if out.len() > start {
-                out.push(b',');
+    fn push_key(&self, key: &Value, out: &mut Vec<u8>) -> mlua::Result<()> {
+        let number = match key {
+            Value::String(text) => {
+                push_string(&text.as_bytes(), out);
+                out.push(b':');
+                return Ok(());
             }
-            match &key {
-                Value::String(text) => push_string(&text.as_bytes(), out),
-                Value::Integer(_) | Value::Number(_) => {
-                    out.push(b'"');
-                    self.push_number(
-                        key.as_f64().or_else(|| key.as_i64().map(|n| n as f64)).unwrap_or(0.0),
-                        out,
-                    )?;
-                    out.push(b'"');
-                }
-                other => return Err(self.refused(type_name(other), "table key must be a number or string")),
-            }
-            out.push(b':');
-            self.encode(&value, depth, out)?;
-        }
-        out.push(b'}');
+            Value::Integer(n) => *n as f64,
+            Value::Number(number) => *number,
+            other => return Err(self.refused(type_name(other), "table key must be a number or string")),
+        };
+        out.push(b'"');
+        self.push_number(number, out)?;
+        out.extend_from_slice(b"\":");
         Ok(())
     }
 
@@ -366,7 +384,6 @@ struct Decoder<'a> {
     choices: Choices,
     data: &'a [u8],
     at: usize,
-    depth: i64,
 }
 
 impl Decoder<'_> {
@@ -486,76 +503,84 @@ impl Decoder<'_> {
         Some(next)
     }
 
-    fn descend(&mut self) -> mlua::Result<()> {
-        self.depth += 1;
-        if self.depth <= self.choices.decode_depth_max {
+    fn descend(&self, depth: usize) -> mlua::Result<()> {
+        if depth as i64 <= self.choices.decode_depth_max {
             return Ok(());
         }
-        let (depth, at) = (self.depth, self.at);
-        Err(lua_error(
-            self.lua,
-            &format!("Found too many nested data structures ({depth}) at character {at}"),
-        ))
+        let at = self.at;
+        Err(lua_error(self.lua, &format!("Found too many nested data structures ({depth}) at character {at}")))
     }
 
-    fn value(&mut self, token: (usize, Token)) -> mlua::Result<Value> {
-        match token.1 {
-            Token::String(text) => self.lua.create_string(text).map(Value::String),
-            Token::Number(number) => Ok(Value::Number(number)),
-            Token::Boolean(yes) => Ok(Value::Boolean(yes)),
-            Token::Null => Ok(Value::NULL),
-            Token::ObjectBegin => self.object(),
-            Token::ArrayBegin => self.array(),
-            _ => Err(self.unexpected("value", &token)),
-        }
-    }
-
-    fn object(&mut self) -> mlua::Result<Value> {
-        self.descend()?;
-        let table = self.lua.create_table()?;
-        let mut token = self.token();
-        if !matches!(token.1, Token::ObjectEnd) {
+    /// A value that begins with this token. Tables that are in work stand on a list, not on the stack.
+    fn value(&mut self, first: (usize, Token)) -> mlua::Result<Value> {
+        let mut open: Vec<(Table, Option<Vec<u8>>, usize)> = Vec::new();
+        let mut token = first;
+        loop {
+            let mut value = match token.1 {
+                Token::String(text) => Value::String(self.lua.create_string(text)?),
+                Token::Number(number) => Value::Number(number),
+                Token::Boolean(yes) => Value::Boolean(yes),
+                Token::Null => Value::NULL,
+                Token::ObjectBegin | Token::ArrayBegin => {
+                    let table = self.lua.create_table()?;
+                    self.descend(open.len() + 1)?;
+                    let is_object = matches!(token.1, Token::ObjectBegin);
+                    token = self.token();
+                    match (&token.1, is_object) {
+                        (Token::ObjectEnd, true) | (Token::ArrayEnd, false) => Value::Table(table),
+                        (_, true) => {
+                            let key = self.key(token)?;
+                            open.push((table, Some(key), 0));
+                            token = self.token();
+                            continue;
+                        }
+                        (_, false) => {
+                            open.push((table, None, 0));
+                            continue;
+                        }
+                    }
+                }
+                _ => return Err(self.unexpected("value", &token)),
+            };
+            // The value is complete, and with it the tables that end behind it.
             loop {
-                let Token::String(key) = token.1 else {
-                    return Err(self.unexpected("object key string", &token));
-                };
-                token = self.token();
-                if !matches!(token.1, Token::Colon) {
-                    return Err(self.unexpected("colon", &token));
+                let Some((table, key, count)) = open.last_mut() else { return Ok(value) };
+                *count += 1;
+                match key {
+                    Some(key) => table.raw_set(self.lua.create_string(&*key)?, value)?,
+                    None => table.raw_set(*count, value)?,
                 }
                 token = self.token();
-                let value = self.value(token)?;
-                table.raw_set(self.lua.create_string(key)?, value)?;
-                token = self.token();
-                match token.1 {
-                    Token::ObjectEnd => break,
-                    Token::Comma => token = self.token(),
-                    _ => return Err(self.unexpected("comma or object end", &token)),
+                match (&token.1, key.is_some()) {
+                    (Token::ObjectEnd, true) | (Token::ArrayEnd, false) => {
+                        let (table, ..) = open.pop().expect("it is the last one");
+                        value = Value::Table(table);
+                    }
+                    (Token::Comma, true) => {
+                        let next = self.token();
+                        let next = self.key(next)?;
+                        open.last_mut().expect("it is open").1 = Some(next);
+                        token = self.token();
+                        break;
+                    }
+                    (Token::Comma, false) => {
+                        token = self.token();
+                        break;
+                    }
+                    (_, true) => return Err(self.unexpected("comma or object end", &token)),
+                    (_, false) => return Err(self.unexpected("comma or array end", &token)),
                 }
             }
         }
-        self.depth -= 1;
-        Ok(Value::Table(table))
     }
 
-    fn array(&mut self) -> mlua::Result<Value> {
-        self.descend()?;
-        let table = self.lua.create_table()?;
-        let mut token = self.token();
-        if !matches!(token.1, Token::ArrayEnd) {
-            for index in 1.. {
-                let value = self.value(token)?;
-                table.raw_set(index, value)?;
-                token = self.token();
-                match token.1 {
-                    Token::ArrayEnd => break,
-                    Token::Comma => token = self.token(),
-                    _ => return Err(self.unexpected("comma or array end", &token)),
-                }
-            }
-        }
-        self.depth -= 1;
-        Ok(Value::Table(table))
+    /// The key that this token is, and the colon behind it.
+    fn key(&mut self, token: (usize, Token)) -> mlua::Result<Vec<u8>> {
+        let Token::String(key) = token.1 else {
+            return Err(self.unexpected("object key string", &token));
+        };
+        let colon = self.token();
+        if matches!(colon.1, Token::Colon) { Ok(key) } else { Err(self.unexpected("colon", &colon)) }
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Libraries {
     /// Greater for newer ones.
     pub version: u64,
     libraries: BTreeMap<String, Arc<Library>>,
-    /// The library of each function.
+    /// The library of each function, by its name in small letters.
     functions: HashMap<String, Arc<Library>>,
 }
 
@@ -90,9 +90,9 @@ impl Libraries {
 
     /// The function of this name, and its library.
     pub fn function(&self, name: &[u8]) -> Option<(&Arc<Library>, &FunctionInfo)> {
-        let name = std::str::from_utf8(name).ok()?;
-        let library = self.functions.get(name)?;
-        library.functions.iter().find(|info| info.name == name).map(|info| (library, info))
+        let name = std::str::from_utf8(name).ok()?.to_ascii_lowercase();
+        let library = self.functions.get(&name)?;
+        library.functions.iter().find(|info| info.name.eq_ignore_ascii_case(&name)).map(|info| (library, info))
     }
 
     /// Whether a library of this name may be added.
@@ -114,10 +114,14 @@ impl Libraries {
         self.check_name(&library.name, replaces)?;
         let mut next = self.without(&library.name);
         for info in &library.functions {
-            if next.functions.contains_key(&info.name) {
-                return Err(refusal(format_args!("Function {} already exists", info.name)));
+            let name = info.name.to_ascii_lowercase();
+            // Two of one library differ in the case of letters at most; the last one is found.
+            match next.functions.insert(name, library.clone()) {
+                Some(other) if !Arc::ptr_eq(&other, &library) => {
+                    return Err(refusal(format_args!("Function {} already exists", info.name)));
+                }
+                _ => {}
             }
-            next.functions.insert(info.name.clone(), library.clone());
         }
         next.libraries.insert(library.name.clone(), library);
         Ok(next)
@@ -127,7 +131,7 @@ impl Libraries {
         let mut next = self.clone();
         next.version += 1;
         if let Some(library) = next.libraries.remove(name) {
-            library.functions.iter().for_each(|info| drop(next.functions.remove(&info.name)));
+            library.functions.iter().for_each(|info| drop(next.functions.remove(&info.name.to_ascii_lowercase())));
         }
         next
     }

@@ -190,7 +190,7 @@ struct Reader<'a> {
 }
 
 /// Lists in lists are read to this depth.
-const READ_DEPTH_MAX: usize = 1000;
+const READ_DEPTH_MAX: usize = 100;
 
 impl Reader<'_> {
     fn take(&mut self, count: usize) -> mlua::Result<&[u8]> {

@@ -6,7 +6,7 @@ local native, libraries = ...
 
 local type, next, pairs, rawget = type, next, pairs, rawget
 local pcall, xpcall, loadstring, setmetatable, getmetatable = pcall, xpcall, loadstring, setmetatable, getmetatable
-local collectgarbage, insert, remove, sort = collectgarbage, table.insert, table.remove, table.sort
+local collectgarbage, insert = collectgarbage, table.insert
 local resume, concat, byte = coroutine.resume, table.concat, string.byte
 
 -- From the empty tables to those that they show.
@@ -25,13 +25,6 @@ local function copy(from, but)
   for name, value in pairs(from) do to[name] = value end
   for name, value in pairs(but or {}) do to[name] = value end
   return to
-end
-
-local function guarded(change)
-  return function(target, ...)
-    if shown_by[target] then native.refuse_change_of_list() end
-    return change(target, ...)
-  end
 end
 
 -- An error of the engine is an object of its own. Those who catch it get a text, as from Redis' pcall.
@@ -91,7 +84,12 @@ local base = {
     resume = function(routine, ...) return resumed(resume(routine, ...)) end,
   })),
   math = read_only(copy(math, {random = native.random, randomseed = native.randomseed})),
-  table = read_only(copy(table, {insert = guarded(insert), remove = guarded(remove), sort = guarded(sort)})),
+  table = read_only(copy(table, {
+    insert = function(target, ...)
+      if shown_by[target] then native.refuse_change_of_list() end
+      return insert(target, ...)
+    end,
+  })),
 }
 
 local refuse_missing = {__index = native.refuse_missing}

@@ -125,7 +125,7 @@ fn pack(lua: &Lua, args: &[Value]) -> mlua::Result<mlua::String> {
                 let bytes = text(lua, args, index, "pack")?;
                 let size = if size == 0 { bytes.len() } else { size };
                 if bytes.len() < size {
-                    return Err(bad(lua, index, "pack", "string too short"));
+                    return Err(bad(lua, index + 1, "pack", "string too short"));
                 }
                 out.extend_from_slice(&bytes[..size]);
                 if option == b's' {

@@ -127,7 +127,10 @@ fn reply_of(value: &Value, is_resp3: bool, depth: usize) -> mlua::Result<Reply<'
 }
 
 fn table_reply(table: &Table, is_resp3: bool, depth: usize) -> mlua::Result<Reply<'static>> {
-    let text = |value: &Value| text_of(value).map(|text| spaced(&text));
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(spaced(&text.as_bytes())),
+        _ => None,
+    };
     if let Some(error) = text(&table.raw_get("err")?) {
         return Ok(Reply::Error(Error::OfScript(error.into())));
     }

@@ -256,6 +256,10 @@ impl Worker {
                 change(LibraryChange::Delete(String::from_utf8_lossy(request.arg(0)).into_owned()), None)
             }
             Library::Flush => {
+                if request.arg_count() > 1 {
+                    let text = "unknown subcommand or wrong number of arguments for 'FLUSH'. Try FUNCTION HELP.";
+                    return Err(refusal(text));
+                }
                 if request.arg_count() == 1
                     && !request.arg(0).eq_ignore_ascii_case(b"SYNC")
                     && !request.arg(0).eq_ignore_ascii_case(b"ASYNC")

@@ -70,7 +70,7 @@ pub(super) const ROWS: &[Row] = &[
             ..of(Server::Function(Library::Delete))
         }),
         on_server(Command {
-            name: "FLUSH", args_max: 1, flags: KEEPS, needs: "at most ASYNC or SYNC", usage: "[ASYNC | SYNC]",
+            name: "FLUSH", args_max: Command::MANY, flags: KEEPS, needs: "at most ASYNC or SYNC", usage: "[ASYNC | SYNC]",
             summary: "Removes all libraries",
             example: "FUNCTION FLUSH", complexity: "O(n), n libraries",
             ..of(Server::Function(Library::Flush))
