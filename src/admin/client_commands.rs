@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use shard::command::Server;
-use shard::{Error, Reply, Request, parse_integer};
+use shard::{Error, Reply, Request, parse_database, parse_integer};
 
 use super::REDIS_VERSION;
 use crate::client::{Client, Stage};
@@ -14,7 +14,7 @@ pub(super) fn run<'r>(
     client: &mut Client,
     request: &Request<'r>,
     server: Server,
-    worker: usize,
+    (worker, databases): (usize, u16),
 ) -> Result<Reply<'r>, Error> {
     Ok(match server {
         Server::ClientGetname => name(client),
@@ -24,12 +24,14 @@ pub(super) fn run<'r>(
         Server::ClientSetname => set_name(client, request)?,
         Server::Echo => Reply::bytes(request.arg(0)),
         Server::Hello => hello(client, request)?,
+        Server::Ping if client.subscriptions.is_some() && client.session.dialect == Dialect::Resp2 => {
+            Reply::Array(vec![Reply::bytes(b"pong"), Reply::bytes(request.args().next().unwrap_or_default())])
+        }
         Server::Ping => request.args().next().map_or(Reply::Simple("PONG"), Reply::bytes),
-        Server::Select => match parse_integer(request.arg(0)) {
-            Some(0) => Reply::Ok,
-            Some(_) => return Err(Error::DbIndexOutOfRange),
-            None => return Err(Error::InvalidDbIndex),
-        },
+        Server::Select => {
+            client.session.database = parse_database(request.arg(0), databases)?;
+            Reply::Ok
+        }
         Server::Quit => {
             client.stage = Stage::Closing;
             if client.session.dialect == Dialect::Text { Reply::Simple("OK goodbye") } else { Reply::Ok }
@@ -66,9 +68,10 @@ pub(super) fn set_info(client: &mut Client, request: &Request<'_>) -> Result<Rep
 pub(crate) fn describe(client: &Client, fields: &str, shard: usize) -> String {
     let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     format!(
-        "id={} name={} db=0{fields} resp={} lib-name={} lib-ver={} shard={shard}\n",
+        "id={} name={} db={}{fields} resp={} lib-name={} lib-ver={} shard={shard}\n",
         client.id,
         shown(&client.session.name),
+        client.session.database,
         if client.session.dialect == Dialect::Resp3 { 3 } else { 2 },
         shown(&client.session.library[0]),
         shown(&client.session.library[1]),

@@ -157,7 +157,7 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         | Server::Ping
         | Server::Quit
         | Server::Reset
-        | Server::Select => client_commands::run(client, request, server, about.worker)?,
+        | Server::Select => client_commands::run(client, request, server, (about.worker, config.databases))?,
         Server::Keys => return Ok(Next::Keys(Arc::new(Glob::new(request.arg(0))?))),
         Server::Function(_)
         | Server::ScriptDebug
@@ -172,6 +172,19 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         | Server::Lastsave
         | Server::MemoryStats
         | Server::Stats => return Ok(Call::Report.into()),
+        Server::Psubscribe
+        | Server::Publish
+        | Server::PubsubChannels
+        | Server::PubsubNumpat
+        | Server::PubsubNumsub
+        | Server::PubsubShardchannels
+        | Server::PubsubShardnumsub
+        | Server::Punsubscribe
+        | Server::Spublish
+        | Server::Ssubscribe
+        | Server::Subscribe
+        | Server::Sunsubscribe
+        | Server::Unsubscribe => unreachable!("messages are the worker's"),
         Server::Backup
         | Server::Bgrewriteaof
         | Server::Bgsave

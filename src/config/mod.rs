@@ -6,6 +6,7 @@
 //! the process' CPU affinity nothing of the machine is looked at here: whether a port is free or a directory can be
 //! written is for those to find out who use them.
 
+mod output_limits;
 mod units;
 
 use std::ffi::OsString;
@@ -18,11 +19,12 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use serde::Serialize;
-use shard::AutoTtl;
+use shard::{AutoTtl, DATABASES_DEFAULT, DATABASES_MAX};
 use wal::BootId;
 
 use crate::machine::{CpuQuota, Machine};
 
+pub use output_limits::{OutputLimit, OutputLimits};
 pub use units::{CpuList, InvalidValue, ShardCount, auto_ttl, auto_ttl_text};
 pub(crate) use units::{duration_within, number_within, size, size_text};
 
@@ -145,6 +147,13 @@ pub struct Config {
     #[arg(help_heading = NETWORK)]
     pub client_reply_buffer_limit: u64,
 
+    /// Messages that wait for a subscriber that does not read them: past the first size it is disconnected, past the
+    /// second one after so many seconds; limits of other classes than pubsub are taken and have no effect [default:
+    /// pubsub 32mb 8mb 60]
+    #[arg(long, env = "KVLITE_CLIENT_OUTPUT_BUFFER_LIMIT", default_value = "", value_name = "LIMITS")]
+    #[arg(value_parser = output_limits::output_limits, help_heading = NETWORK, hide_default_value = true)]
+    pub client_output_buffer_limit: OutputLimits,
+
     /// How long a client may stop in the middle of a request, or not read its replies while it waits to send more,
     /// before it is disconnected; up to 24h; 0 for ever
     #[arg(long, env = "KVLITE_REQUEST_TIMEOUT", default_value = "60s", value_name = "DURATION")]
@@ -218,6 +227,12 @@ pub struct Config {
     /// quota of the control group keeps running
     #[arg(long, env = "KVLITE_SHARDS", default_value = "auto", value_name = "N", help_heading = CORES)]
     shards: ShardCount,
+
+    /// Databases that clients can SELECT, 1 to 1024; those that are not used cost nothing
+    #[arg(long, env = "KVLITE_DATABASES", default_value_t = DATABASES_DEFAULT, value_name = "N")]
+    #[arg(value_parser = |text: &str| units::number_within::<u16>(text, 1..=DATABASES_MAX.into()))]
+    #[arg(help_heading = CORES)]
+    pub databases: u16,
 
     /// CPUs to run on, such as 0-3,6; each shard is bound to one [default: those that the process may use, and shards
     /// are bound only if there is one for each]
@@ -609,11 +624,12 @@ impl Config {
             ("bind", self.host.clone()),
             ("busy-reply-threshold", self.busy_reply_threshold.as_millis().to_string()),
             ("boot-id", self.boot.boot_id.map(|id| id.to_string()).unwrap_or_default()),
+            ("client-output-buffer-limit", self.client_output_buffer_limit.text()),
             ("client-query-buffer-limit", self.client_query_buffer_limit.to_string()),
             ("client-reply-buffer-limit", self.client_reply_buffer_limit.to_string()),
             ("compact-interval", units::duration_text(self.compact_interval)),
             ("cpus", units::cpu_list_text(self.cpus())),
-            ("databases", "1".to_owned()),
+            ("databases", self.databases.to_string()),
             ("dir", self.wal_path.display().to_string()),
             ("discard-cut", self.discard_cut.to_string()),
             ("disk-timeout", units::duration_text(self.disk_timeout)),

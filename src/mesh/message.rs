@@ -46,6 +46,32 @@ impl Asker {
     }
 }
 
+impl RequestId {
+    /// Of calls that are not answered.
+    pub const NONE: RequestId =
+        RequestId { socket: SocketId { index: u32::MAX, generation: 0 }, sequence: u32::MAX };
+}
+
+/// What messages a subscription is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscriptionKind {
+    /// Those of one channel.
+    Channel,
+    /// Those of all channels whose names match a pattern.
+    Pattern,
+    /// Those of one shard channel. These have names of their own.
+    ShardChannel,
+}
+
+/// A message on its way to the subscribers of another worker.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// In the batch's arena: the channel, and what is said.
+    Copied(Args),
+    /// As `Copied`, with a large text, which is not copied.
+    Shared(Bytes, Bytes),
+}
+
 /// Names a multi-shard transaction, in the log too: unique over workers and restarts.
 pub type TransactionId = u64;
 
@@ -56,6 +82,8 @@ pub struct Args {
     start: usize,
     first: u32,
     count: u32,
+    /// The database in which the request runs.
+    database: u16,
 }
 
 /// What a worker asks of another one's shard.
@@ -103,6 +131,8 @@ pub enum Call {
     Release(TransactionId),
     /// Walk a slice of the keyspace. Answered by `Page`.
     Scan {
+        /// The number of the database.
+        database: u16,
         /// Where to go on.
         position: u64,
         /// How many keys to visit, about.
@@ -141,6 +171,12 @@ pub enum Call {
     TakeLibraries(Arc<Libraries>),
     /// Bring everything acknowledged so far to disk. Answered by `Part`.
     Sync,
+    /// Note that clients of the worker that asks begin subscriptions to these names, each one. Answered by `Noted`.
+    Subscribe(SubscriptionKind, Args),
+    /// Note that such subscriptions end; no answer.
+    Unsubscribe(SubscriptionKind, Args),
+    /// Hand a message to the clients that are subscribed to its channel, of the kind that is said; no answer.
+    Publish(SubscriptionKind, Message),
     /// Write a snapshot and drop the log that it replaces. Answered by `Part`.
     Compact,
     /// As `Compact`, but it is not waited for; no answer.
@@ -163,6 +199,8 @@ pub enum Answer {
     Part(Reply<'static>),
     /// The locked part has run. Until the log holds it the locks have to stay, however long that takes.
     Committed(Reply<'static>),
+    /// It was taken note of.
+    Noted,
     /// The part is locked.
     Locked,
     /// The shard is locked for a backup, and this is how it is.
@@ -209,18 +247,21 @@ pub struct Batch {
     accepted: Vec<AcceptedSocket>,
     spans: Vec<Span>,
     arena: Vec<u8>,
+    /// The size of the messages to subscribers in it, and of those of the receiver that the sender has handed on.
+    pub(super) published_bytes: usize,
+    pub(super) delivered_bytes: usize,
 }
 
 impl Batch {
-    /// Copies arguments into the batch.
-    pub fn args<'a>(&mut self, args: impl Iterator<Item = &'a [u8]>) -> Args {
+    /// Copies the arguments of a request that runs in this database into the batch.
+    pub fn args<'a>(&mut self, database: u16, args: impl Iterator<Item = &'a [u8]>) -> Args {
         let (start, first) = (self.arena.len(), self.spans.len() as u32);
         for arg in args {
             let span = Span { start: (self.arena.len() - start) as u32, len: arg.len() as u32 };
             self.spans.push(span);
             self.arena.extend_from_slice(arg);
         }
-        Args { start, first, count: self.spans.len() as u32 - first }
+        Args { start, first, count: self.spans.len() as u32 - first, database }
     }
 
     /// Adds a call.
@@ -245,17 +286,19 @@ impl Batch {
         self.accepted.push(accepted);
     }
 
-    /// The first arguments of the requests among its calls, most of them keys: for reading ahead.
+    /// The first arguments of the requests among its calls, most of them keys: for reading ahead. Of those in the
+    /// database of the first one, which comes with them.
     pub fn first_args<'a>(
         &'a self,
-        calls: impl Iterator<Item = &'a (RequestId, Call)>,
-    ) -> impl Iterator<Item = &'a [u8]> {
-        calls.filter_map(|(_, call)| match call {
-            Call::Run { args, .. } if args.count > 0 => {
-                Some(self.spans[args.first as usize].of(&self.arena[args.start..]))
-            }
+        calls: impl Iterator<Item = &'a (RequestId, Call)> + Clone,
+    ) -> (u16, impl Iterator<Item = &'a [u8]>) {
+        let args = calls.filter_map(|(_, call)| match call {
+            Call::Run { args, .. } if args.count > 0 => Some(args),
             _ => None,
-        })
+        });
+        let database = args.clone().next().map_or(0, |args| args.database);
+        let in_database = args.filter(move |args| args.database == database);
+        (database, in_database.map(|args| self.spans[args.first as usize].of(&self.arena[args.start..])))
     }
 
     /// Takes out the calls, in order. [`Batch::take_back`] returns the emptied list for reuse.
@@ -284,7 +327,13 @@ impl Batch {
     /// The request that a call carries.
     pub fn request(&self, command: &'static Command, args: Args) -> Request<'_> {
         let spans = &self.spans[args.first as usize..][..args.count as usize];
-        Request::new(command, &self.arena[args.start..], spans)
+        Request::new(command, &self.arena[args.start..], spans).in_database(args.database)
+    }
+
+    /// The arguments of a call that is no request.
+    pub fn args_of(&self, args: Args) -> impl Iterator<Item = &[u8]> {
+        let spans = &self.spans[args.first as usize..][..args.count as usize];
+        spans.iter().map(move |span| span.of(&self.arena[args.start..]))
     }
 
     /// The bytes of an answer.
@@ -293,7 +342,10 @@ impl Batch {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.calls.is_empty() && self.answers.is_empty() && self.accepted.is_empty()
+        self.calls.is_empty()
+            && self.answers.is_empty()
+            && self.accepted.is_empty()
+            && self.delivered_bytes == 0
     }
 
     pub(super) fn reset(&mut self) {
@@ -302,6 +354,7 @@ impl Batch {
         self.accepted.clear();
         self.spans.clear();
         self.arena.clear();
+        (self.published_bytes, self.delivered_bytes) = (0, 0);
         self.arena.shrink_to(ARENA_KEPT_BYTES);
     }
 }

@@ -508,7 +508,10 @@ impl Decoder<'_> {
             return Ok(());
         }
         let at = self.at;
-        Err(lua_error(self.lua, &format!("Found too many nested data structures ({depth}) at character {at}")))
+        Err(lua_error(
+            self.lua,
+            &format!("Found too many nested data structures ({depth}) at character {at}"),
+        ))
     }
 
     /// A value that begins with this token. Tables that are in work stand on a list, not on the stack.

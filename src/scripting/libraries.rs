@@ -92,7 +92,11 @@ impl Libraries {
     pub fn function(&self, name: &[u8]) -> Option<(&Arc<Library>, &FunctionInfo)> {
         let name = std::str::from_utf8(name).ok()?.to_ascii_lowercase();
         let library = self.functions.get(&name)?;
-        library.functions.iter().find(|info| info.name.eq_ignore_ascii_case(&name)).map(|info| (library, info))
+        library
+            .functions
+            .iter()
+            .find(|info| info.name.eq_ignore_ascii_case(&name))
+            .map(|info| (library, info))
     }
 
     /// Whether a library of this name may be added.
@@ -131,7 +135,10 @@ impl Libraries {
         let mut next = self.clone();
         next.version += 1;
         if let Some(library) = next.libraries.remove(name) {
-            library.functions.iter().for_each(|info| drop(next.functions.remove(&info.name.to_ascii_lowercase())));
+            library
+                .functions
+                .iter()
+                .for_each(|info| drop(next.functions.remove(&info.name.to_ascii_lowercase())));
         }
         next
     }

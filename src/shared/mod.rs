@@ -3,6 +3,7 @@
 pub mod backups;
 pub mod long_scripts;
 pub mod progress;
+pub mod settings;
 pub mod verdict;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use crate::net::Backend;
 use backups::Backups;
 use long_scripts::LongScripts;
 use progress::Loading;
+use settings::Settings;
 use verdict::{LastVerdict, Verdict};
 
 /// A number that all workers count together.
@@ -52,6 +54,8 @@ impl Gauge {
 pub struct Shared {
     /// The options.
     pub config: Config,
+    /// Those of them that may have changed since the start.
+    pub settings: Settings,
     /// By what the kernel is asked.
     pub io: Backend,
     /// The port on which RESP is really spoken.
@@ -124,6 +128,7 @@ impl Shared {
         let pulses: Box<[Pulse]> = (0..config.shard_count()).map(|_| Pulse::default()).collect();
         Shared {
             long_scripts: LongScripts::new(config.shard_count()),
+            settings: Settings::new(&config),
             config,
             io,
             resp_port,

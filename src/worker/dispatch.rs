@@ -2,7 +2,7 @@
 //! job over several; and the answers that other workers give. Nothing here waits.
 
 use bytes::Bytes;
-use shard::command::{self, Flags, Run};
+use shard::command::{self, Flags, Group, Run, Server};
 use shard::{Error, OwnedRequest, PROBED_BYTES_MIN, Reply, Request, has_room_for};
 
 use super::Worker;
@@ -64,7 +64,8 @@ impl Worker {
             None => parser.request(input, command),
             Some(memory) => parser.request_in(memory, command),
         };
-        let request = match self.admit(request, client.session.dialect, input.len()) {
+        let request = request.in_database(client.session.database);
+        let request = match self.admit(request, client, input.len()) {
             Ok(request) => request,
             Err(reply) => {
                 self.traffic.requests += 1;
@@ -106,7 +107,7 @@ impl Worker {
     fn admit<'r>(
         &self,
         request: Request<'r>,
-        dialect: Dialect,
+        client: &Client,
         request_bytes: usize,
     ) -> Result<Request<'r>, Reply<'static>> {
         let request = command::resolve(request).map_err(admin::unknown_subcommand)?;
@@ -116,6 +117,13 @@ impl Worker {
         let copied_bytes = if request_bytes < PROBED_BYTES_MIN || is_shared { 0 } else { request_bytes };
         if !has_room_for(COPIES * copied_bytes) {
             return Err(Error::OutOfMemory.into());
+        }
+        let dialect = client.session.dialect;
+        if client.subscriptions.is_some()
+            && dialect != Dialect::Resp3
+            && !command.has(Flags::WHILE_SUBSCRIBED)
+        {
+            return Err(Error::Subscribed(command).into());
         }
         if self.lifecycle.is_loading() && !command.has(Flags::LOADING) {
             return Err(Error::Loading { percent: self.shared.loading.percent() }.into());
@@ -138,7 +146,7 @@ impl Worker {
         let command = request.command;
         let single = self.mesh.worker_count() == 1;
         match command.run {
-            Run::Key | Run::Keys(..) => match route(request, self.mesh.worker_count()) {
+            Run::Key | Run::Keys(..) | Run::Combine => match route(request, self.mesh.worker_count()) {
                 Route::One(worker) if worker == self.index => self.run_here(client, request),
                 Route::Any => self.run_here(client, request),
                 Route::One(worker) if self.mesh.is_full(worker) && !self.watchdog.is_hung(worker) => {
@@ -147,6 +155,10 @@ impl Worker {
                 }
                 Route::One(worker) => self.run_there(worker, client, request),
                 Route::Several if !client.is_quiet() => return Flow::Later,
+                // To be done by a transaction of two hops.
+                Route::Several if command.run == Run::Combine => {
+                    reject(client, command, Error::Unavailable("the keys lie on several shards"));
+                }
                 Route::Several => match self.watchdog.any_hangs(request.keys()) {
                     true => reject(client, command, hangs()),
                     false => self.begin_transaction(client, request),
@@ -154,12 +166,15 @@ impl Worker {
             },
             Run::EveryShard(..) if single => self.run_here(client, request),
             Run::EveryShard(..) | Run::Server(_) if !client.is_quiet() => return Flow::Later,
+            Run::Server(server) if command.group == Group::Pubsub => {
+                return self.run_pubsub(client, request, server);
+            }
             Run::EveryShard(..) if self.watchdog.some_hang() => reject(client, command, hangs()),
             Run::EveryShard(..) if command.has(Flags::WRITE) => {
                 self.begin_transaction(client, request);
             }
             Run::EveryShard(..) => self.begin_gather(client, request, self.responsive(), |batch| {
-                Call::RunPart { command: request.command, args: batch.args(request.args()) }
+                Call::RunPart { command: request.command, args: batch.args(request.database, request.args()) }
             }),
             Run::Server(_) => self.run_server_command(client, request),
             Run::Script => return self.dispatch_script(client, request),
@@ -169,6 +184,9 @@ impl Worker {
 
     /// Carries out a command of the server.
     fn run_server_command(&mut self, client: &mut Client, request: &Request<'_>) {
+        if request.command.run == Run::Server(Server::Reset) {
+            self.forget_subscriptions(client);
+        }
         match admin::run(client, request, &self.about()) {
             Next::Nothing => {}
             Next::Ask(ask) => self.ask(client, request, ask),
@@ -176,12 +194,12 @@ impl Worker {
             Next::Backup => self.begin_transaction(client, request),
             Next::Listing(listing) => self.begin_job(client, Job::Listing(listing)),
             Next::Keys(pattern) => {
-                let asks = (request.command, client.session.dialect);
+                let asks = (request, client.session.dialect);
                 let walk = Walk::all(pattern, asks, job_id(client), &mut self.mesh);
                 self.begin_job(client, Job::Walk(walk));
             }
             Next::Scan(ScanArguments { cursor, count, pattern }) => {
-                let (asks, id) = ((request.command, client.session.dialect), job_id(client));
+                let (asks, id) = ((request, client.session.dialect), job_id(client));
                 match Walk::page(cursor, count, pattern, asks, id, &mut self.mesh) {
                     Some(walk) => self.begin_job(client, Job::Walk(walk)),
                     // A cursor that no `SCAN` has returned names an empty last page.
@@ -265,7 +283,7 @@ impl Worker {
         self.begin_job(client, Job::Transaction(transaction));
     }
 
-    fn begin_job(&self, client: &mut Client, job: Job) {
+    pub(super) fn begin_job(&self, client: &mut Client, job: Job) {
         client.job = Some(Box::new(job));
         client.job_since_ms = self.clock.now().uptime_ms;
     }
@@ -452,6 +470,13 @@ impl Worker {
                 };
                 answer(client, &request, &reply);
             }
+            (Job::Subscribe(subscribing), Answer::Noted) => {
+                if !subscribing.note(from) {
+                    return false;
+                }
+                subscribing.tell(client);
+            }
+            (Job::Subscribe(_), _) => unreachable!("a subscription is taken note of"),
             (Job::Walk(walk), Answer::Part(Reply::Error(error))) => fail(client, walk.command(), error),
             (Job::Walk(_), _) => unreachable!("a walk is answered by pages"),
             (Job::Listing(_), _) => unreachable!("a listing asks no worker"),

@@ -12,6 +12,7 @@ mod accept;
 mod clients;
 mod dispatch;
 mod lifecycle;
+mod messages;
 mod peer;
 mod runtime;
 mod scripts;
@@ -40,6 +41,7 @@ use crate::mesh::Mesh;
 use crate::metrics::{Traffic, errors};
 use crate::net::listener::Endpoint;
 use crate::net::{self, Backend, Doorbell, Event, Net};
+use crate::pubsub::PubSub;
 use crate::recovery;
 use crate::scripting::Scripts;
 use crate::shared::Shared;
@@ -71,6 +73,7 @@ pub struct Worker {
     mesh: Mesh,
     acceptor: Acceptor,
     clients: Clients,
+    pubsub: PubSub,
     runtime: ShardRuntime,
     clock: TurnClock,
     lifecycle: Lifecycle,
@@ -134,6 +137,7 @@ impl Worker {
             mesh,
             acceptor: Acceptor::default(),
             clients: Clients::default(),
+            pubsub: PubSub::default(),
             lifecycle: Lifecycle::new(files),
             stuck_clients: StuckClients::default(),
             backup: None,
@@ -383,6 +387,7 @@ impl Worker {
         }
         if let Some(latency_us) = second {
             self.runtime.note_second(now, latency_us);
+            self.look_for_lagging_subscribers();
             self.look_for_stuck_clients();
             self.publish();
             if !is_loading {

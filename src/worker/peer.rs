@@ -19,7 +19,8 @@ impl Worker {
         let asks = !calls.is_empty();
         let mut rest = calls.drain(..);
         while !rest.as_slice().is_empty() {
-            self.runtime.prefetch(batch.first_args(rest.as_slice().iter().take(READ_AHEAD_MAX)));
+            let (database, keys) = batch.first_args(rest.as_slice().iter().take(READ_AHEAD_MAX));
+            self.runtime.prefetch(database, keys);
             for (request_id, call) in rest.by_ref().take(READ_AHEAD_MAX) {
                 self.on_call(from, request_id, call, &batch);
                 self.follow_outcomes();
@@ -30,6 +31,7 @@ impl Worker {
         for (request_id, answer) in answers.drain(..) {
             self.on_answer(from, request_id, answer, &batch);
         }
+        self.mesh.note_messages(from, &batch);
         batch.take_back(calls, answers);
         self.mesh.recycle(batch);
         asks
@@ -72,9 +74,9 @@ impl Worker {
                 runtime.release(transaction, turn);
                 self.run_granted();
             }
-            Call::Scan { position, count, pattern, dialect } => {
+            Call::Scan { database, position, count, pattern, dialect } => {
                 let asker = Asker { worker: from, request_id: id, dialect };
-                runtime.begin_walk(asker, Scan::new(position, pattern), count);
+                runtime.begin_walk(asker, Scan::new(database, position, pattern), count);
             }
             Call::Ask(question) => runtime.ask((from, id), question, turn.now),
             Call::Forget => runtime.forget((from, id), turn.mesh),
@@ -82,6 +84,12 @@ impl Worker {
                 runtime.set_auto_ttl(auto_ttl, version);
                 turn.mesh.to(from).answer(id, Answer::Part(Reply::Ok));
             }
+            Call::Subscribe(kind, names) => {
+                self.note_subscriptions(from, kind, names, true, batch);
+                self.mesh.to(from).answer(id, Answer::Noted);
+            }
+            Call::Unsubscribe(kind, names) => self.note_subscriptions(from, kind, names, false, batch),
+            Call::Publish(kind, message) => self.deliver(kind, &message, batch),
             Call::Sync => {
                 runtime.sync_for(from, id, turn);
             }

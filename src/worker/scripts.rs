@@ -1,13 +1,14 @@
 //! Scripts: where a call runs, what its commands do, and what happens while it takes long.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shard::command::{Flags, Library, Run, Server};
-use shard::{Changes, Error, Glob, Mark, Reply, Request};
+use shard::{Changes, Error, Glob, Mark, Reply, Request, parse_database};
 
 use super::Worker;
 use super::dispatch::Flow;
+use super::messages::kind_of;
 use super::runtime::{Executed, Granted, give_reply};
 use super::turn::Now;
 use crate::admin::Ask;
@@ -63,7 +64,7 @@ impl Worker {
     /// Has the other workers know a script.
     fn tell_of(&mut self, script: &Arc<Script>) {
         for worker in (0..self.mesh.worker_count()).filter(|worker| *worker != self.index) {
-            self.mesh.to(worker).call(UNANSWERED, Call::LearnScript(script.clone()));
+            self.mesh.to(worker).call(RequestId::NONE, Call::LearnScript(script.clone()));
         }
     }
 
@@ -76,7 +77,7 @@ impl Worker {
             client.waits_for_last = true;
             return self.runtime.defer(asker, request);
         }
-        let (reply, seq) = self.run_script(request);
+        let (reply, seq) = self.run_script(request, Some(&mut *client));
         if self.runtime.holds_back(seq) {
             let (now, index) = (self.clock.now(), self.index);
             let sequence = client.replies.later(request.command, index, 0, now.uptime_ms);
@@ -102,7 +103,7 @@ impl Worker {
     }
 
     fn run_script_for(&mut self, asker: Asker, request: &Request<'_>) {
-        let (reply, seq) = self.run_script(request);
+        let (reply, seq) = self.run_script(request, None);
         give_reply(&mut self.runtime, seq, asker, &mut self.mesh, &reply, request);
     }
 
@@ -119,15 +120,18 @@ impl Worker {
     }
 
     /// Runs a script. Returns its reply, and the frame that this depends on.
-    fn run_script(&mut self, request: &Request<'_>) -> (Reply<'static>, u64) {
+    fn run_script(&mut self, request: &Request<'_>, client: Option<&mut Client>) -> (Reply<'static>, u64) {
         let mut scripts = std::mem::take(&mut self.scripts);
         let mark = self.runtime.begin_script();
         let is_function = request.command.name.starts_with('F');
         let mut run = RunningScript {
             now: self.clock.now(),
             worker: self,
+            client,
+            database: request.database,
             is_function,
             began: Instant::now(),
+            looked_at: Instant::now(),
             is_long: false,
             wrote: false,
             seq: 0,
@@ -257,7 +261,8 @@ impl Worker {
             }
             Library::Flush => {
                 if request.arg_count() > 1 {
-                    let text = "unknown subcommand or wrong number of arguments for 'FLUSH'. Try FUNCTION HELP.";
+                    let text =
+                        "unknown subcommand or wrong number of arguments for 'FLUSH'. Try FUNCTION HELP.";
                     return Err(refusal(text));
                 }
                 if request.arg_count() == 1
@@ -337,22 +342,28 @@ impl Worker {
     }
 }
 
-/// Under this name nothing is answered.
-const UNANSWERED: RequestId = crate::durability::snapshotter::REQUEST_ID;
-
 /// What came of a command about scripts.
 enum Done {
     Reply(Reply<'static>),
     Ask(Box<Ask>),
 }
 
+/// Turns within a script come at least so long after each other.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
 /// A script that runs, as the host of its commands.
 struct RunningScript<'w> {
     worker: &'w mut Worker,
+    /// Its client, if that is one of this worker's.
+    client: Option<&'w mut Client>,
+    /// The database of its commands.
+    database: u16,
     /// The time that all of its commands see.
     now: Now,
     is_function: bool,
     began: Instant,
+    /// When a turn was taken last within it.
+    looked_at: Instant,
     /// Others have waited for it for so long that they are told.
     is_long: bool,
     wrote: bool,
@@ -391,14 +402,29 @@ impl RunningScript<'_> {
 
 impl Host for RunningScript<'_> {
     fn run(&mut self, request: &Request<'_>, show: &mut dyn FnMut(&Reply<'_>)) {
+        let request = &request.in_database(self.database);
         let workers = self.worker.mesh.worker_count();
         let is_own = |key: &[u8]| owner(key, workers) == self.worker.index;
         match request.command.run {
-            Run::Key | Run::Keys(_) if request.keys().all(is_own) => self.run_on_shard(request, show),
-            Run::Key | Run::Keys(_) => show(&Reply::Error(UNDECLARED)),
+            Run::Key | Run::Keys(_) | Run::Combine if request.keys().all(is_own) => {
+                self.run_on_shard(request, show)
+            }
+            Run::Key | Run::Keys(_) | Run::Combine => show(&Reply::Error(UNDECLARED)),
             Run::EveryShard(_) if workers == 1 => self.run_on_shard(request, show),
             Run::Server(Server::Ping) if request.arg_count() == 0 => show(&Reply::Simple("PONG")),
             Run::Server(Server::Ping | Server::Echo) => show(&Reply::bytes(request.arg(0))),
+            Run::Server(server @ (Server::Publish | Server::Spublish)) => {
+                let (kind, client) = (kind_of(server), self.client.as_deref_mut());
+                let (channel, text) = (request.arg(0), request.arg(1));
+                let receivers = self.worker.publish_message(kind, channel, text, None, client);
+                show(&Reply::count(receivers));
+            }
+            Run::Server(Server::Select) => {
+                let databases = self.worker.shared.config.databases;
+                let selected = parse_database(request.arg(0), databases);
+                show(&selected.as_ref().map_or_else(|error| Reply::Error(error.clone()), |_| Reply::Ok));
+                self.database = selected.unwrap_or(self.database);
+            }
             Run::Server(Server::Time) => {
                 let unix_us = wall_clock_us();
                 let number = |number: u64| Reply::Bulk(number.to_string().into_bytes().into());
@@ -428,7 +454,10 @@ impl Host for RunningScript<'_> {
         if self.changes.is_none() {
             self.changes = Some(worker.runtime.split_changes(self.mark));
         }
-        worker.reduced_turn();
+        if self.looked_at.elapsed() >= LOOK_INTERVAL {
+            worker.reduced_turn();
+            self.looked_at = Instant::now();
+        }
         worker.shared.long_scripts.is_killed(worker.index) || worker.shared.stopping() && !self.wrote
     }
 }

@@ -289,6 +289,8 @@ impl Flags {
     pub const NO_MULTI: Flags = Flags(1 << 10);
     /// It runs while a script is taking too long.
     pub const ALLOW_BUSY: Flags = Flags(1 << 11);
+    /// It is about messages and those who want them.
+    pub const PUBSUB: Flags = Flags(1 << 12);
     /// kvlite's own: it runs at once where others are kept for `EXEC`, or refused with it.
     pub const NOT_QUEUED: Flags = Flags(1 << 16);
     /// kvlite's own: its arguments are a list of keys or names, as long as the client likes.
@@ -298,13 +300,16 @@ impl Flags {
     pub const STORES_ARG: Flags = Flags(1 << 18);
     /// kvlite's own: what it does to its keys is known only when it has run, so it locks them for itself.
     pub const MAY_WRITE: Flags = Flags(1 << 19);
+    /// kvlite's own: a client may send it that has subscriptions and cannot tell messages from replies.
+    pub const WHILE_SUBSCRIBED: Flags = Flags(1 << 24);
 
     /// The names by which `COMMAND INFO` shows them, in its order.
-    const NAMES: [(Flags, &str); 12] = [
+    const NAMES: [(Flags, &str); 13] = [
         (Flags::WRITE, "write"),
         (Flags::READONLY, "readonly"),
         (Flags::DENYOOM, "denyoom"),
         (Flags::ADMIN, "admin"),
+        (Flags::PUBSUB, "pubsub"),
         (Flags::NOSCRIPT, "noscript"),
         (Flags::LOADING, "loading"),
         (Flags::STALE, "stale"),
@@ -334,6 +339,8 @@ pub enum Run {
     Key,
     /// The shards that own its keys, each with its part; the parts' answers are merged.
     Keys(Merge),
+    /// The shard that owns its keys; where several do, a transaction [combines](crate::combine) what they hold.
+    Combine,
     /// Every shard; the answers are merged.
     EveryShard(Merge),
     /// A worker's interpreter, on the shard that owns its keys; without keys on that of the client's worker.
@@ -386,6 +393,14 @@ pub enum Server {
     Lastsave,
     MemoryStats,
     Ping,
+    Psubscribe,
+    Publish,
+    PubsubChannels,
+    PubsubNumpat,
+    PubsubNumsub,
+    PubsubShardchannels,
+    PubsubShardnumsub,
+    Punsubscribe,
     /// What is asked about the use of keys.
     Question(Topic),
     Quit,
@@ -399,11 +414,16 @@ pub enum Server {
     ScriptKill,
     ScriptLoad,
     Select,
+    Spublish,
+    Ssubscribe,
     Stats,
+    Subscribe,
+    Sunsubscribe,
     Sync,
     /// SYNC, by which replicas of Redis mean another thing than the text protocol.
     SyncOfText,
     Time,
+    Unsubscribe,
     Waitaof,
 }
 

@@ -8,6 +8,8 @@ mod counters;
 mod deadline;
 mod expiry;
 mod generic;
+mod lcs;
+mod pubsub;
 mod scripting;
 mod server;
 mod strings;
@@ -18,13 +20,15 @@ pub(crate) mod transcript;
 use crate::command::row::Row;
 
 /// The rows of every family.
-pub(crate) const FAMILIES: [&[Row]; 9] = [
+pub(crate) const FAMILIES: [&[Row]; 11] = [
     analytics::ROWS,
     bits::ROWS,
     connection::ROWS,
     counters::ROWS,
     expiry::ROWS,
     generic::ROWS,
+    lcs::ROWS,
+    pubsub::ROWS,
     scripting::ROWS,
     server::ROWS,
     strings::ROWS,

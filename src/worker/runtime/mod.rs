@@ -246,10 +246,10 @@ impl ShardRuntime {
         self.shard.auto_ttl()
     }
 
-    /// Reads ahead for requests on these keys.
+    /// Reads ahead for requests on these keys of a database.
     #[inline]
-    pub(super) fn prefetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        self.shard.prefetch(keys);
+    pub(super) fn prefetch<'k>(&self, database: u16, keys: impl Iterator<Item = &'k [u8]>) {
+        self.shard.prefetch(database, keys);
     }
 
     /// Whether another thread works on the log, and will wake the worker by its executor.
@@ -369,6 +369,9 @@ impl ShardRuntime {
 
     fn conflicts(&self, request: &Request<'_>) -> bool {
         let exclusive = locks_alone(request);
+        if request.command.run == Run::Script && request.keys().next().is_none() {
+            return true; // It may use any key of the shard.
+        }
         if matches!(request.command.run, Run::EveryShard(..)) {
             // Only counted, not changed, outside of a transaction.
             return false;
@@ -385,7 +388,7 @@ impl ShardRuntime {
 
     /// What a request locks, and whether for itself alone.
     pub(super) fn locks_of(&self, request: &Request<'_>) -> (LockKeys, bool) {
-        let keys = match request.command.keys.any() {
+        let keys = match request.command.keys.any() && request.keys().next().is_some() {
             true => LockKeys::Each(request.keys().map(|key| self.locks.hash(key)).collect()),
             false => LockKeys::Whole,
         };
@@ -691,6 +694,7 @@ impl ShardRuntime {
             compacting: self.snapshotter.is_compacting(),
             saved_s,
             shard: self.shard.counters(),
+            databases: self.shard.databases(now.now_ms).collect(),
             syncs: *syncs,
             sync_failures,
             snapshots: self.snapshotter.counts(),
