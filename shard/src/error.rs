@@ -124,7 +124,7 @@ pub enum Error {
     },
     /// A snapshot was asked for while one is being written.
     SaveInProgress,
-    /// The commands between `MULTI`, which is unknown, and this `EXEC` were refused.
+    /// A command between `MULTI` and this `EXEC` was refused, so none has run.
     ExecAborted,
     /// No script has this name.
     NoScript,
@@ -140,6 +140,16 @@ pub enum Error {
     Unkillable,
     /// What a script or a library ends with, or cannot begin for: a code in capitals, and a sentence.
     OfScript(Box<[u8]>),
+    /// This `EXEC` itself was refused, so nothing behind `MULTI` has run.
+    ExecAbortedBy(Box<Error>),
+    /// `MULTI` behind `MULTI`.
+    NestedMulti,
+    /// `WATCH` behind `MULTI`.
+    WatchInMulti,
+    /// This command, `EXEC` or `DISCARD`, without `MULTI`.
+    WithoutMulti(&'static Command),
+    /// A command that cannot stand between `MULTI` and `EXEC`.
+    NotInMulti,
     /// The client has subscriptions and could not tell the reply to this command from a message.
     Subscribed(&'static Command),
     /// A number that is out of its bounds, which the text says.

@@ -43,7 +43,7 @@ mod store;
 pub mod timestamp;
 
 pub use auto_ttl::AutoTtl;
-pub use change::{Change, Changes, KeyspaceNumbers, MalformedChange, Mark, VALUE_LEN_MAX, decode};
+pub use change::{Change, Changes, KeyspaceNumbers, MalformedChange, Mark, Touched, VALUE_LEN_MAX, decode};
 pub use clock::Clocks;
 pub use command::Command;
 pub use databases::{DATABASES_DEFAULT, DATABASES_MAX, parse_database};

@@ -363,9 +363,18 @@ impl Shard {
         }
     }
 
+    /// Whether a key of a database exists at `now_ms`. Counts nothing.
+    pub fn exists(&self, database: u16, key: &[u8], now_ms: u64) -> bool {
+        self.peek_in(database, key, now_ms).is_some()
+    }
+
     /// The value and the deadline of a key of database 0 at `now_ms`. Counts nothing.
     pub fn peek(&self, key: &[u8], now_ms: u64) -> Option<(&[u8], Option<u64>)> {
-        let keyspace = self.parts.keys_of(0)?;
+        self.peek_in(0, key, now_ms)
+    }
+
+    fn peek_in(&self, database: u16, key: &[u8], now_ms: u64) -> Option<(&[u8], Option<u64>)> {
+        let keyspace = self.parts.keys_of(database)?;
         let entry = keyspace.entry(keyspace.find(keyspace.probe(key))?);
         let is_due = entry.deadline_ms().is_some_and(|deadline_ms| self.parts.due_ms(deadline_ms) <= now_ms);
         (!is_due).then(|| (entry.value(), entry.deadline_ms()))

@@ -146,6 +146,9 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
             let auto_ttl = config::setting(about, request)?;
             return Ok(Next::Ask(set_auto_ttl(auto_ttl, Reply::Ok, about)));
         }
+        Server::Discard | Server::Exec | Server::Multi | Server::Unwatch | Server::Watch => {
+            unreachable!("{} is about transactions", request.command.name)
+        }
         Server::Container => unreachable!("{} has a subcommand", request.command.name),
         Server::ClientGetname
         | Server::ClientId

@@ -3,6 +3,7 @@
 
 pub mod job;
 pub mod listing;
+pub mod multi;
 pub mod replies;
 pub mod reply;
 pub mod session;
@@ -235,6 +236,11 @@ impl Client {
             && (!self.waits_for_last || self.replies.all_in())
             && self.replies.size_bytes() < self.limits.reply_bytes
             && self.replies.may_wait_for_more()
+    }
+
+    /// Whether its replies must not leave yet: those of commands that run as one leave together.
+    pub fn holds_replies(&self) -> bool {
+        matches!(self.job.as_deref(), Some(Job::Program(running)) if running.replies_from.is_some())
     }
 
     /// Whether its last words were waited for in vain.

@@ -37,7 +37,7 @@ impl Default for Errors {
 /// The kind of an error.
 pub fn kind(error: &Error) -> &'static str {
     match error {
-        Error::ExecAborted => "EXECABORT",
+        Error::ExecAborted | Error::ExecAbortedBy(_) => "EXECABORT",
         Error::Loading { .. } => "LOADING",
         Error::WritesRefused { .. } | Error::NotOnDisk { .. } => "MISCONF",
         Error::NoProtocol => "NOPROTO",

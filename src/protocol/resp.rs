@@ -463,6 +463,13 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
             put(format_args!("-ERR {what} '{name}') - "), out);
             return push_echo(reason.as_bytes(), out);
         }
+        Error::ExecAbortedBy(error) => {
+            out.extend_from_slice(b"-EXECABORT Transaction discarded because of: ");
+            return write_cause(error, out);
+        }
+        Error::WithoutMulti(command) => {
+            return echo(b"-ERR ", command.name.as_bytes(), b" without MULTI", out);
+        }
         Error::ReplyTooLarge { limit } => {
             let what = "ask for fewer keys at a time";
             return put(format_args!("-ERR the reply would exceed {limit} bytes; {what}"), out);
@@ -515,6 +522,9 @@ fn fixed_text(error: &Error) -> &'static str {
         Error::InvalidTarget => "-ERR the target is a share above 0 and below 1, such as 0.99",
         Error::AnalyticsOff => "-ERR analytics not enabled; start the server with --enable-analytics",
         Error::DbIndexOutOfRange => "-ERR DB index is out of range",
+        Error::NestedMulti => "-ERR MULTI calls can not be nested",
+        Error::WatchInMulti => "-ERR WATCH inside MULTI is not allowed",
+        Error::NotInMulti => "-ERR Command not allowed inside a transaction",
         Error::ExecAborted => "-EXECABORT Transaction discarded because of previous errors.",
         Error::NoScript => "-NOSCRIPT No matching script. Please use EVAL.",
         Error::Busy { is_function: false } => {
@@ -553,6 +563,8 @@ fn fixed_text(error: &Error) -> &'static str {
         | Error::UnknownSetting(..)
         | Error::FixedOption(..)
         | Error::InvalidSetting(..)
+        | Error::ExecAbortedBy(..)
+        | Error::WithoutMulti(..)
         | Error::ReplyTooLarge { .. }
         | Error::PatternTooLong { .. }
         | Error::UnknownOption(..)
@@ -564,6 +576,14 @@ fn fixed_text(error: &Error) -> &'static str {
         | Error::InsufficientData(..)
         | Error::BackupFailed { .. } => "-ERR",
     }
+}
+
+/// Appends the line of an error without the word that it begins with, where that is `-ERR`, and without its end.
+pub(super) fn write_cause(error: &Error, out: &mut Vec<u8>) {
+    let start = out.len();
+    write_error(error, out);
+    let word_bytes = if out[start..].starts_with(b"-ERR ") { 5 } else { 1 };
+    out.drain(start..start + word_bytes);
 }
 
 fn put(text: fmt::Arguments<'_>, out: &mut Vec<u8>) {

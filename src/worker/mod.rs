@@ -20,6 +20,7 @@ mod serve;
 mod stuck_clients;
 #[cfg(test)]
 mod tests;
+mod transactions;
 mod turn;
 mod watchdog;
 

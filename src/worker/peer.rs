@@ -1,7 +1,7 @@
 //! What other workers ask of this one. Each call is answered in a batch.
 
 use shard::command::Run;
-use shard::{OwnedRequest, Reply, Scan};
+use shard::{Reply, Scan};
 
 use super::Worker;
 use super::runtime::Prepared;
@@ -64,16 +64,23 @@ impl Worker {
                 let request = batch.request(command, args);
                 runtime.run_part_for(from, id, &request, turn);
             }
-            Call::Lock { transaction, wait, command, args, participants } => {
-                let request = OwnedRequest::new(&batch.request(command, args));
-                let part = Prepared { origin: from, request_id: id, request, participants };
-                runtime.lock_part(transaction, wait, part, turn);
+            Call::RunAll(list, dialect) => {
+                runtime.take_list(Asker { worker: from, request_id: id, dialect }, list, turn);
             }
-            Call::Commit { transaction, record } => runtime.commit(transaction, record, (from, id), turn),
+            Call::Lock { transaction, wait, locks } => {
+                runtime.lock_part(transaction, wait, Prepared::new(from, id, locks), turn);
+            }
+            Call::Hop { transaction, hop, record } => runtime.hop(transaction, hop, record, (from, id), turn),
             Call::Release(transaction) => {
                 runtime.release(transaction, turn);
                 self.run_granted();
             }
+            Call::Watch(keys) => {
+                let watches = runtime.watch(keys, turn.now);
+                let answer = watches.map_or_else(|error| Answer::Part(Reply::Error(error)), Answer::Watching);
+                turn.mesh.to(from).answer(id, answer);
+            }
+            Call::Unwatch(watches) => runtime.forget_watches(&watches),
             Call::Scan { database, position, count, pattern, dialect } => {
                 let asker = Asker { worker: from, request_id: id, dialect };
                 runtime.begin_walk(asker, Scan::new(database, position, pattern), count);

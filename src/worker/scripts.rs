@@ -1,22 +1,26 @@
 //! Scripts: where a call runs, what its commands do, and what happens while it takes long.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use shard::combine::{Combined, Deadline, Effect, Held, Outcome};
 use shard::command::{Flags, Library, Run, Server};
-use shard::{Changes, Error, Glob, Mark, Reply, Request, parse_database};
+use shard::{Change, Changes, Error, Glob, Mark, Reply, Request, Shard, parse_database};
 
 use super::Worker;
 use super::dispatch::Flow;
 use super::messages::kind_of;
-use super::runtime::{Executed, Granted, give_reply};
+use super::runtime::{Executed, Granted};
 use super::turn::Now;
+use super::watchdog::hangs;
 use crate::admin::Ask;
 use crate::client::Client;
-use crate::client::reply::{answer, fail, reject};
+use crate::client::reply::{answer, reject};
 use crate::clock::wall_clock_us;
 use crate::mesh::{Answer, Asker, Call, RequestId};
 use crate::net::Event;
+use crate::recovery;
 use crate::scripting::libraries::LibraryChange;
 use crate::scripting::{Host, Script, refusal};
 use crate::slots::{Route, owner, route};
@@ -24,10 +28,6 @@ use crate::slots::{Route, owner, route};
 /// A key that the script has not declared, and that cannot be reached.
 const UNDECLARED: Error = Error::Unavailable(
     "a script uses a key of another shard, or one that another transaction has locked: name it among the keys",
-);
-/// A script whose keys several shards own.
-const SEVERAL_SHARDS: Error = Error::Unavailable(
-    "the keys of a script have to live on one shard: give them a hash tag, as in {user}:a and {user}:b",
 );
 /// A command that only a client can send.
 const NOT_FROM_SCRIPT: Error = Error::Unavailable("this command does not run within a script");
@@ -56,7 +56,19 @@ impl Worker {
                 return Flow::Later;
             }
             Route::One(worker) => self.run_there(worker, client, request),
-            Route::Several => reject(client, request.command, SEVERAL_SHARDS),
+            Route::Several if !client.is_quiet() => return Flow::Later,
+            Route::Several => {
+                let busy = request
+                    .keys()
+                    .find_map(|key| self.shared.long_scripts.busy(owner(key, self.mesh.worker_count())));
+                match busy {
+                    Some(error) => reject(client, request.command, error),
+                    None if self.watchdog.any_hangs(request.keys()) => {
+                        reject(client, request.command, hangs());
+                    }
+                    None => self.begin_transaction(client, request),
+                }
+            }
         }
         Flow::Taken
     }
@@ -69,28 +81,26 @@ impl Worker {
     }
 
     fn run_script_here(&mut self, client: &mut Client, request: &Request<'_>) {
-        if self.runtime.has_to_wait(request) {
-            let (now, index) = (self.clock.now(), self.index);
+        let (now, index) = (self.clock.now(), self.index);
+        let later = |client: &mut Client| {
             let sequence = client.replies.later(request.command, index, 0, now.uptime_ms);
             let request_id = RequestId { socket: client.socket, sequence };
-            let asker = Asker { worker: index, request_id, dialect: client.session.dialect };
+            Asker { worker: index, request_id, dialect: client.session.dialect }
+        };
+        if self.runtime.has_to_wait(request) {
+            let asker = later(client);
             client.waits_for_last = true;
             return self.runtime.defer(asker, request);
         }
         let (reply, seq) = self.run_script(request, Some(&mut *client));
-        if self.runtime.holds_back(seq) {
-            let (now, index) = (self.clock.now(), self.index);
-            let sequence = client.replies.later(request.command, index, 0, now.uptime_ms);
-            let request_id = RequestId { socket: client.socket, sequence };
-            let asker = Asker { worker: index, request_id, dialect: client.session.dialect };
-            return give_reply(&mut self.runtime, seq, asker, &mut self.mesh, &reply, request);
+        let is_alone = client.is_quiet();
+        if self.runtime.holds_back(seq, &mut client.counted_in, is_alone) {
+            let asker = later(client);
+            return self.runtime.give_reply(seq, asker, &mut self.mesh, &reply, request);
         }
-        client.shown_in_turn = self.clock.now().turn;
+        client.shown_in_turn = now.turn;
         client.shown_command = Some(request.command);
-        match reply {
-            Reply::Error(error) => fail(client, request.command, error),
-            reply => answer(client, request, &reply),
-        }
+        answer(client, request, &reply);
     }
 
     /// Runs a script for a worker, now or as soon as no transaction has its keys.
@@ -104,49 +114,98 @@ impl Worker {
 
     fn run_script_for(&mut self, asker: Asker, request: &Request<'_>) {
         let (reply, seq) = self.run_script(request, None);
-        give_reply(&mut self.runtime, seq, asker, &mut self.mesh, &reply, request);
+        self.runtime.give_reply(seq, asker, &mut self.mesh, &reply, request);
     }
 
     /// Runs the requests that got their locks, in order.
     pub(super) fn run_granted(&mut self) {
-        while let Some(Granted { asker, request }) = self.runtime.next_granted() {
-            if request.command.run == Run::Script {
-                self.run_script_for(asker, &request.request());
-            } else {
-                let (runtime, turn) = &mut self.runtime_and_turn();
-                runtime.run_for(asker, &request.request(), turn);
+        while let Some(granted) = self.runtime.next_granted() {
+            match granted {
+                Granted::Request(asker, request) if request.command.run == Run::Script => {
+                    self.run_script_for(asker, &request.request());
+                }
+                Granted::Request(asker, request) => {
+                    let (runtime, turn) = &mut self.runtime_and_turn();
+                    runtime.run_for(asker, &request.request(), turn);
+                }
+                Granted::List(asker, list) => {
+                    let (runtime, turn) = &mut self.runtime_and_turn();
+                    runtime.run_list_for(asker, &list, turn);
+                }
             }
         }
     }
 
     /// Runs a script. Returns its reply, and the frame that this depends on.
     fn run_script(&mut self, request: &Request<'_>, client: Option<&mut Client>) -> (Reply<'static>, u64) {
-        let mut scripts = std::mem::take(&mut self.scripts);
         let mark = self.runtime.begin_script();
-        let is_function = request.command.name.starts_with('F');
-        let mut run = RunningScript {
-            now: self.clock.now(),
-            worker: self,
-            client,
-            database: request.database,
-            is_function,
-            began: Instant::now(),
-            looked_at: Instant::now(),
-            is_long: false,
-            wrote: false,
-            seq: 0,
-            mark,
-            changes: None,
-        };
+        let mut scripts = std::mem::take(&mut self.scripts);
+        let mut run = RunningScript::new(self, client, request, mark);
         let reply = scripts.run(request, &mut run);
-        let RunningScript { seq, changes, is_long, .. } = run;
+        let (seq, changes) = (run.seq, run.end());
         self.scripts = scripts;
-        let seq = changes.map_or(seq, |changes| seq.max(self.runtime.adopt(changes)));
-        if is_long {
-            self.shared.long_scripts.end(self.index);
-            self.is_in_script = false;
+        (reply, changes.map_or(seq, |changes| seq.max(self.runtime.adopt(changes))))
+    }
+
+    /// Runs a script on copies of what its keys hold, which several shards own or a transaction has changed. Its effects
+    /// are what has become of them.
+    ///
+    /// # Errors
+    /// The script's; it has no effects then.
+    pub(super) fn run_on_fetched(
+        &mut self,
+        request: &Request<'_>,
+        held: &[Option<Held<'static>>],
+        client: Option<&mut Client>,
+    ) -> Result<Combined, Error> {
+        if let Some(script) = self.scripts.prepare(request)?.new {
+            self.tell_of(&script);
         }
-        (reply, seq)
+        let now = self.clock.now();
+        let terms = self.runtime.terms(now);
+        let mut copies = Shard::new(recovery::random_seeds()).with_value_len_max(terms.value_len_max);
+        copies.set_wall_ahead(terms.wall_ahead_ms);
+        copies.set_auto_ttl(self.runtime.auto_ttl().clone());
+        copies.apply(&Change::Keyspace(request.database));
+        for (key, held) in request.keys().zip(held) {
+            if let Some(held) = held {
+                copies.apply(&Change::Put { key, value: held.value(), deadline_ms: held.deadline_ms });
+            }
+        }
+        let copies = Copies {
+            shard: copies,
+            changes: Changes::default(),
+            keys: request.keys().map(Box::from).collect(),
+        };
+        let mark = self.runtime.begin_script();
+        let mut scripts = std::mem::take(&mut self.scripts);
+        let mut run = RunningScript::new(self, client, request, mark);
+        run.copies = Some(copies);
+        let reply = scripts.run(request, &mut run);
+        let copies = run.copies.take();
+        let nothing = run.end();
+        debug_assert!(nothing.is_none_or(|changes| changes.is_empty()), "the shard itself was left alone");
+        self.scripts = scripts;
+        let mut copies = copies.expect("they were there before");
+        let mut effects = Vec::new();
+        if !copies.changes.is_empty() {
+            let after = copies.shard.fetch(request.database, request.keys(), now.now_ms)?;
+            for (key, (before, after)) in held.iter().zip(after).enumerate() {
+                let name = request.keys().nth(key).expect("each key is held, or not");
+                // A key may be named twice.
+                let is_first = copies.keys.remove(name);
+                match after {
+                    _ if !is_first || *before == after => {}
+                    None => effects.push(Effect { key, outcome: Outcome::Removed }),
+                    Some(after) => {
+                        let deadline = Deadline::At(after.deadline_ms);
+                        let outcome = Outcome::Put(after.to_bytes()?, deadline);
+                        effects.push(Effect { key, outcome });
+                    }
+                }
+            }
+        }
+        Ok(Combined { reply, effects })
     }
 
     /// A turn in which no command runs but what ends a script, or does not mind it.
@@ -356,7 +415,9 @@ struct RunningScript<'w> {
     worker: &'w mut Worker,
     /// Its client, if that is one of this worker's.
     client: Option<&'w mut Client>,
-    /// The database of its commands.
+    /// The call.
+    request: &'w Request<'w>,
+    /// The database of its commands, which it may select.
     database: u16,
     /// The time that all of its commands see.
     now: Now,
@@ -373,15 +434,73 @@ struct RunningScript<'w> {
     mark: Mark,
     /// Its changes, once those of the turn had to be written before it has ended.
     changes: Option<Changes>,
+    /// What its keys hold, where it does not run on the shard itself.
+    copies: Option<Copies>,
 }
 
-impl RunningScript<'_> {
+/// Copies of what the keys of a script hold.
+struct Copies {
+    shard: Shard,
+    changes: Changes,
+    keys: HashSet<Box<[u8]>>,
+}
+
+impl<'w> RunningScript<'w> {
+    fn new(
+        worker: &'w mut Worker,
+        client: Option<&'w mut Client>,
+        request: &'w Request<'w>,
+        mark: Mark,
+    ) -> RunningScript<'w> {
+        let began = Instant::now();
+        RunningScript {
+            now: worker.clock.now(),
+            worker,
+            client,
+            request,
+            database: request.database,
+            is_function: request.command.name.starts_with('F'),
+            began,
+            looked_at: began,
+            is_long: false,
+            wrote: false,
+            seq: 0,
+            mark,
+            changes: None,
+            copies: None,
+        }
+    }
+
+    /// Ends it. Returns its changes, if they are not among those of the turn.
+    fn end(self) -> Option<Changes> {
+        if self.is_long {
+            self.worker.shared.long_scripts.end(self.worker.index);
+            self.worker.is_in_script = false;
+        }
+        self.changes
+    }
+
+    /// Runs a command on copies of what its keys hold.
+    fn run_on_copies(&mut self, request: &Request<'_>, show: &mut dyn FnMut(&Reply<'_>)) {
+        if let Some(error) = self.worker.runtime.refusal(request) {
+            return show(&Reply::Error(error));
+        }
+        let Copies { shard, changes, keys } = self.copies.as_mut().expect("there are copies");
+        if request.database != self.request.database || !request.keys().all(|key| keys.contains(key)) {
+            return show(&Reply::Error(UNDECLARED));
+        }
+        show(&shard.execute(request, self.now.now_ms, changes));
+        self.wrote |= !changes.is_empty();
+    }
+
     /// Runs a command on this worker's shard.
     fn run_on_shard(&mut self, request: &Request<'_>, show: &mut dyn FnMut(&Reply<'_>)) {
         let worker = &mut *self.worker;
         let error = worker.runtime.refusal(request).or_else(|| {
-            // The locks that its own keys would need were free when it began, and are still.
-            worker.runtime.has_to_wait(request).then_some(UNDECLARED)
+            // It was its turn on the keys that it has declared.
+            let is_locked = worker.runtime.has_to_wait(request);
+            let is_declared = |key: &[u8]| self.request.keys().any(|declared| declared == key);
+            (is_locked && !request.keys().all(is_declared)).then_some(UNDECLARED)
         });
         if let Some(error) = error {
             return show(&Reply::Error(error));
@@ -406,11 +525,14 @@ impl Host for RunningScript<'_> {
         let workers = self.worker.mesh.worker_count();
         let is_own = |key: &[u8]| owner(key, workers) == self.worker.index;
         match request.command.run {
+            Run::Key | Run::Keys(_) | Run::Combine if self.copies.is_some() => {
+                self.run_on_copies(request, show);
+            }
             Run::Key | Run::Keys(_) | Run::Combine if request.keys().all(is_own) => {
                 self.run_on_shard(request, show)
             }
             Run::Key | Run::Keys(_) | Run::Combine => show(&Reply::Error(UNDECLARED)),
-            Run::EveryShard(_) if workers == 1 => self.run_on_shard(request, show),
+            Run::EveryShard(_) if workers == 1 && self.copies.is_none() => self.run_on_shard(request, show),
             Run::Server(Server::Ping) if request.arg_count() == 0 => show(&Reply::Simple("PONG")),
             Run::Server(Server::Ping | Server::Echo) => show(&Reply::bytes(request.arg(0))),
             Run::Server(server @ (Server::Publish | Server::Spublish)) => {

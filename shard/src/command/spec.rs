@@ -289,6 +289,8 @@ impl Flags {
     pub const NO_MULTI: Flags = Flags(1 << 10);
     /// It runs while a script is taking too long.
     pub const ALLOW_BUSY: Flags = Flags(1 << 11);
+    /// The log of slow commands leaves it out.
+    pub const SKIP_SLOWLOG: Flags = Flags(1 << 13);
     /// It is about messages and those who want them.
     pub const PUBSUB: Flags = Flags(1 << 12);
     /// kvlite's own: it runs at once where others are kept for `EXEC`, or refused with it.
@@ -304,7 +306,7 @@ impl Flags {
     pub const WHILE_SUBSCRIBED: Flags = Flags(1 << 24);
 
     /// The names by which `COMMAND INFO` shows them, in its order.
-    const NAMES: [(Flags, &str); 13] = [
+    const NAMES: [(Flags, &str); 14] = [
         (Flags::WRITE, "write"),
         (Flags::READONLY, "readonly"),
         (Flags::DENYOOM, "denyoom"),
@@ -317,6 +319,7 @@ impl Flags {
         (Flags::NO_AUTH, "no_auth"),
         (Flags::NO_ASYNC_LOADING, "no_async_loading"),
         (Flags::NO_MULTI, "no_multi"),
+        (Flags::SKIP_SLOWLOG, "skip_slowlog"),
         (Flags::ALLOW_BUSY, "allow_busy"),
     ];
 
@@ -384,7 +387,9 @@ pub enum Server {
     ConfigSet,
     /// A container, which does nothing without a subcommand.
     Container,
+    Discard,
     Echo,
+    Exec,
     Function(Library),
     Health,
     Hello,
@@ -392,6 +397,7 @@ pub enum Server {
     Keys,
     Lastsave,
     MemoryStats,
+    Multi,
     Ping,
     Psubscribe,
     Publish,
@@ -423,8 +429,10 @@ pub enum Server {
     /// SYNC, by which replicas of Redis mean another thing than the text protocol.
     SyncOfText,
     Time,
+    Unwatch,
     Unsubscribe,
     Waitaof,
+    Watch,
 }
 
 /// What can be done with libraries of functions.

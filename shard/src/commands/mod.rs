@@ -13,6 +13,7 @@ mod pubsub;
 mod scripting;
 mod server;
 mod strings;
+mod transactions;
 
 #[cfg(test)]
 pub(crate) mod transcript;
@@ -20,7 +21,7 @@ pub(crate) mod transcript;
 use crate::command::row::Row;
 
 /// The rows of every family.
-pub(crate) const FAMILIES: [&[Row]; 11] = [
+pub(crate) const FAMILIES: [&[Row]; 12] = [
     analytics::ROWS,
     bits::ROWS,
     connection::ROWS,
@@ -32,4 +33,5 @@ pub(crate) const FAMILIES: [&[Row]; 11] = [
     scripting::ROWS,
     server::ROWS,
     strings::ROWS,
+    transactions::ROWS,
 ];
