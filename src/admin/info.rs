@@ -180,6 +180,17 @@ fn memory(shared: &Shared, report: &Report) -> Lines {
         ("cgroup_memory_limit", machine.memory_limit_bytes.unwrap_or(0).to_string()), // As below: 0 is none.
         ("maxmemory", "0".to_owned()),
     ]);
+    let scripts = &report.scripts;
+    let of_scripts = [
+        ("used_memory_lua", scripts.lua_bytes),
+        ("used_memory_scripts", scripts.scripts_bytes + scripts.libraries_bytes),
+        ("used_memory_scripts_eval", scripts.scripts_bytes),
+        ("used_memory_functions", scripts.libraries_bytes),
+        ("number_of_cached_scripts", scripts.scripts),
+        ("number_of_functions", scripts.functions),
+        ("number_of_libraries", scripts.libraries),
+    ];
+    lines.extend(of_scripts.map(|(name, number)| (name, number.to_string())));
     lines
 }
 

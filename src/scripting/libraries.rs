@@ -61,6 +61,17 @@ pub struct FunctionInfo {
 }
 
 impl FunctionInfo {
+    /// A function with these flags; none where one of them is unknown.
+    pub fn new(name: String, description: Option<String>, flags: &[String]) -> Option<FunctionInfo> {
+        let flags = flags.iter().map(|flag| FLAGS.iter().position(|known| known == flag));
+        Some(FunctionInfo { name, description, flags: flags.collect::<Option<_>>()? })
+    }
+
+    /// The names of its flags.
+    pub fn flags(&self) -> impl Iterator<Item = &'static str> {
+        self.flags.iter().map(|flag| FLAGS[*flag])
+    }
+
     /// Whether it changes no key.
     pub fn is_read_only(&self) -> bool {
         self.flags.contains(&0)
@@ -81,6 +92,17 @@ impl Libraries {
     /// The bytes of their code.
     pub fn bytes(&self) -> usize {
         self.libraries.values().map(|library| library.code.len()).sum()
+    }
+
+    /// All of these; none where two of them cannot be together.
+    pub fn of(libraries: Vec<Library>) -> Option<Libraries> {
+        let with = |all: Libraries, library| all.with(Arc::new(library), false).ok();
+        libraries.into_iter().try_fold(Libraries::default(), with)
+    }
+
+    /// All, in the order of their names.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Library> {
+        self.libraries.values().map(|library| &**library)
     }
 
     /// The codes of all, in the order of their names.
@@ -178,7 +200,7 @@ fn bulk(text: &[u8]) -> Reply<'static> {
 impl Library {
     fn reply(&self, with_code: bool) -> Reply<'static> {
         let functions = self.functions.iter().map(|info| {
-            let flags = info.flags.iter().map(|flag| Reply::Simple(FLAGS[*flag])).collect();
+            let flags = info.flags().map(Reply::Simple).collect();
             let description = info.description.as_ref().map_or(Reply::Nil, |text| bulk(text.as_bytes()));
             Reply::Map(vec![
                 ("name".into(), bulk(info.name.as_bytes())),

@@ -7,6 +7,7 @@
 mod arguments;
 mod bits;
 mod engine;
+pub mod file;
 mod json;
 pub mod libraries;
 mod msgpack;
@@ -75,6 +76,18 @@ pub struct Usage {
     pub functions: usize,
     /// The bytes of their code.
     pub libraries_bytes: usize,
+}
+
+impl Usage {
+    /// Adds another worker's. Each worker has an interpreter; all know the same scripts and libraries.
+    pub fn add(&mut self, other: &Usage) {
+        self.lua_bytes += other.lua_bytes;
+        self.scripts = self.scripts.max(other.scripts);
+        self.scripts_bytes = self.scripts_bytes.max(other.scripts_bytes);
+        self.libraries = self.libraries.max(other.libraries);
+        self.functions = self.functions.max(other.functions);
+        self.libraries_bytes = self.libraries_bytes.max(other.libraries_bytes);
+    }
 }
 
 /// What a client's worker finds out of a call before it runs.

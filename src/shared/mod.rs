@@ -12,11 +12,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use shard::Clocks;
+use wal::OsDisk;
 
 use crate::clock::{self, Clock, Reading};
 use crate::config::{Boot, Config, size_text, value_name};
 use crate::metrics::Report;
 use crate::net::Backend;
+use crate::scripting::libraries::Libraries;
 use backups::Backups;
 use long_scripts::LongScripts;
 use progress::Loading;
@@ -78,6 +80,8 @@ pub struct Shared {
     pub auto_ttl_versions: Gauge,
     /// Scripts that take long.
     pub(crate) long_scripts: LongScripts,
+    /// The disk of the data directory, and the libraries of functions that were found there.
+    pub(crate) found_libraries: OnceLock<(OsDisk, Arc<Libraries>)>,
     /// Workers with nothing left to do at the end.
     pub drained: Gauge,
     /// The time of transaction ids when the server started; known once the logs were looked at.
@@ -140,6 +144,7 @@ impl Shared {
             clients_accepted: Gauge::default(),
             connections_refused: Gauge::default(),
             auto_ttl_versions: Gauge::default(),
+            found_libraries: OnceLock::new(),
             drained: Gauge::default(),
             id_base_us: OnceLock::new(),
             stopping: AtomicBool::new(false),

@@ -359,7 +359,13 @@ impl Worker {
         let path = backup::place(self.shared.config.backup_dir.as_deref(), request.request().arg(0))?;
         let wakeup = self.net.wakeup().try_clone_to_owned();
         let wakeup = wakeup.map_err(|error| Error::BackupFailed { cause: error.to_string().into() })?;
-        self.backup = Some(Backup::begin(self.shared.clone(), shard_images, path, request_id, wakeup)?);
+        self.backup = Some(Backup::begin(
+            self.shared.clone(),
+            (shard_images, self.scripts.libraries().clone()),
+            path,
+            request_id,
+            wakeup,
+        )?);
         Ok(())
     }
 

@@ -50,6 +50,7 @@ use accept::Acceptor;
 use clients::Clients;
 use lifecycle::Lifecycle;
 use runtime::ShardRuntime;
+use scripts::LibraryKeeper;
 use serve::BACKLOG_TIME_MIN;
 use stuck_clients::StuckClients;
 use turn::{Due, TICK_MS, Trace, Turn, TurnClock};
@@ -88,6 +89,8 @@ pub struct Worker {
     late_events: Vec<Event>,
     /// The scripts that this worker knows, and runs.
     scripts: Scripts,
+    /// What the libraries of functions become, which the first worker keeps.
+    library_keeper: LibraryKeeper,
     /// A script takes long, and this is a turn within it.
     is_in_script: bool,
     /// What is counted of the clients' requests.
@@ -145,6 +148,7 @@ impl Worker {
             events: Vec::new(),
             late_events: Vec::new(),
             scripts: Scripts::new(recovery::random_seeds()[0], Arc::default()),
+            library_keeper: LibraryKeeper::default(),
             is_in_script: false,
             traffic: Traffic::default(),
             requests_before: 0,
@@ -223,7 +227,7 @@ impl Worker {
 
     /// Whether another thread works for this one, and will wake it by its executor.
     fn awaits_threads(&self) -> bool {
-        self.runtime.awaits_threads() || self.backup.is_some()
+        self.runtime.awaits_threads() || self.backup.is_some() || self.library_keeper.is_busy()
     }
 
     /// How long until something is due by the clock.
@@ -293,7 +297,8 @@ impl Worker {
             self.tick();
         }
         trace.end_part("tick_us");
-        progressed |= !self.lifecycle.is_loading() && self.background() | self.end_backup();
+        progressed |=
+            !self.lifecycle.is_loading() && self.background() | self.end_backup() | self.end_library_change();
         trace.end_part("background_us");
         if self.lifecycle.is_loading() || !self.runtime.gathers() {
             let (runtime, mut turn) = self.runtime_and_turn();

@@ -133,6 +133,7 @@ impl Worker {
             errors: errors::answered(),
             turns: *self.clock.turns(),
             batches: self.mesh.batches(),
+            scripts: self.scripts.usage(),
             ..report
         }
     }

@@ -1,7 +1,8 @@
 //! Scripts: where a call runs, what its commands do, and what happens while it takes long.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashSet, VecDeque};
+use std::os::fd::AsFd;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use shard::combine::{Combined, Deadline, Effect, Held, Outcome};
@@ -19,10 +20,10 @@ use crate::client::Client;
 use crate::client::reply::{answer, reject};
 use crate::clock::wall_clock_us;
 use crate::mesh::{Answer, Asker, Call, RequestId};
-use crate::net::Event;
+use crate::net::{self, Event};
 use crate::recovery;
-use crate::scripting::libraries::LibraryChange;
-use crate::scripting::{Host, Script, refusal};
+use crate::scripting::libraries::{Libraries, LibraryChange};
+use crate::scripting::{Host, Script, file, refusal};
 use crate::slots::{Route, owner, route};
 
 /// A key that the script has not declared, and that cannot be reached.
@@ -163,7 +164,9 @@ impl Worker {
         }
         let now = self.clock.now();
         let terms = self.runtime.terms(now);
-        let mut copies = Shard::new(recovery::random_seeds()).with_value_len_max(terms.value_len_max);
+        let databases = self.shared.config.databases;
+        let mut copies = Shard::new(recovery::random_seeds()).with_databases(databases);
+        copies = copies.with_value_len_max(terms.value_len_max);
         copies.set_wall_ahead(terms.wall_ahead_ms);
         copies.set_auto_ttl(self.runtime.auto_ttl().clone());
         copies.apply(&Change::Keyspace(request.database));
@@ -387,18 +390,89 @@ impl Worker {
                 self.scripts.set_libraries(libraries);
                 done
             }
-            Call::ChangeLibraries(change) => match self.scripts.libraries().changed(&change) {
-                Ok(libraries) => {
-                    let libraries = Arc::new(libraries);
-                    self.scripts.set_libraries(libraries.clone());
-                    Answer::Libraries(libraries)
-                }
-                Err(error) => Answer::Part(Reply::Error(error)),
-            },
+            Call::ChangeLibraries(change) => {
+                self.library_keeper.asked.push_back((from, id, change));
+                return self.begin_library_change();
+            }
             _ => unreachable!("other calls go elsewhere"),
         };
         self.mesh.to(from).answer(id, reply);
     }
+}
+
+/// Changes of the libraries of functions, which go to disk one after the other.
+#[derive(Default)]
+pub(super) struct LibraryKeeper {
+    /// What is asked for, and who asks.
+    asked: VecDeque<(usize, RequestId, Arc<LibraryChange>)>,
+    /// What a thread writes, for whom, and what comes of it.
+    written: Option<(usize, RequestId, Arc<Libraries>, mpsc::Receiver<Result<(), wal::Error>>)>,
+}
+
+impl LibraryKeeper {
+    /// Whether a thread writes, which will wake the worker.
+    pub(super) fn is_busy(&self) -> bool {
+        self.written.is_some()
+    }
+}
+
+impl Worker {
+    /// Begins to write what the libraries are to become, unless that is under way.
+    fn begin_library_change(&mut self) {
+        while !self.library_keeper.is_busy()
+            && let Some((from, id, change)) = self.library_keeper.asked.pop_front()
+        {
+            match self.scripts.libraries().changed(&change).and_then(|libraries| self.keep(libraries)) {
+                Ok((libraries, written)) => {
+                    self.library_keeper.written = Some((from, id, libraries, written))
+                }
+                Err(error) => self.mesh.to(from).answer(id, Answer::Part(Reply::Error(error))),
+            }
+        }
+    }
+
+    /// Has a thread write the libraries.
+    fn keep(
+        &self,
+        libraries: Libraries,
+    ) -> Result<(Arc<Libraries>, mpsc::Receiver<Result<(), wal::Error>>), Error> {
+        let libraries = Arc::new(libraries);
+        let (sender, written) = mpsc::channel();
+        let (shared, kept) = (self.shared.clone(), libraries.clone());
+        let wakeup = self.net.wakeup().try_clone_to_owned().map_err(not_kept)?;
+        let work = move || {
+            let outcome = match shared.found_libraries.get() {
+                Some((disk, _)) => file::write(disk, &shared.config.wal_path, &kept),
+                None => Ok(()),
+            };
+            let _ = sender.send(outcome); // The worker waits for it as long as it runs.
+            net::unpark(wakeup.as_fd());
+        };
+        std::thread::Builder::new().name("kvlite-functions".to_owned()).spawn(work).map_err(not_kept)?;
+        Ok((libraries, written))
+    }
+
+    /// Answers the change of the libraries that was written. Returns whether one was.
+    pub(super) fn end_library_change(&mut self) -> bool {
+        let Some((from, id, libraries, written)) = &self.library_keeper.written else { return false };
+        let Ok(outcome) = written.try_recv() else { return false };
+        let (from, id) = (*from, *id);
+        let answer = match outcome {
+            Ok(()) => {
+                self.scripts.set_libraries(libraries.clone());
+                Answer::Libraries(libraries.clone())
+            }
+            Err(error) => Answer::Part(Reply::Error(not_kept(error))),
+        };
+        self.library_keeper.written = None;
+        self.mesh.to(from).answer(id, answer);
+        self.begin_library_change();
+        true
+    }
+}
+
+fn not_kept(error: impl std::fmt::Display) -> Error {
+    refusal(format_args!("the libraries could not be written to disk: {error}"))
 }
 
 /// What came of a command about scripts.
