@@ -36,6 +36,20 @@ pub enum Error {
     DecrementOverflow,
     /// A command needs a key that does not exist.
     NoSuchKey,
+    /// The value of a key does not count distinct elements.
+    NotAHyperloglog,
+    /// The value of a key begins as one that counts distinct elements, and goes on as none.
+    CorruptHyperloglog,
+    /// PFDEBUG has no such subcommand.
+    UnknownPfdebug(Box<[u8]>),
+    /// The key of RESTORE exists.
+    BusyKey,
+    /// What RESTORE is given is no payload, of another version, or damaged.
+    WrongPayload,
+    /// The payload of RESTORE is whole and holds no value.
+    MalformedPayload,
+    /// RESTORE of a value that is no string; what it is.
+    NotAString(&'static str),
     /// An option is unknown, misplaced, repeated or contradicts another.
     Syntax,
     /// An option of EXPIRE is unknown.

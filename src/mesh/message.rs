@@ -208,6 +208,13 @@ pub enum Call {
         /// How to render the keys.
         dialect: Dialect,
     },
+    /// Choose a key of a database by a random number. Answered by `Part`: the key and the number of keys, or nil.
+    RandomKey {
+        /// The number of the database.
+        database: u16,
+        /// The random number.
+        random: u64,
+    },
     /// Count what there is to count. Answered by `Report`.
     Report,
     /// Describe the clients, a line each. Answered by `Part`.

@@ -9,8 +9,21 @@ use std::cell::RefCell;
 use shard::{Command, Error, command};
 
 /// The kinds of errors: the first words of their texts, as Redis has them.
-pub const KINDS: [&str; 10] =
-    ["BUSY", "ERR", "EXECABORT", "LOADING", "MISCONF", "NOPROTO", "NOSCRIPT", "NOTBUSY", "OOM", "UNKILLABLE"];
+pub const KINDS: [&str; 13] = [
+    "BUSY",
+    "BUSYKEY",
+    "ERR",
+    "EXECABORT",
+    "INVALIDOBJ",
+    "LOADING",
+    "MISCONF",
+    "NOPROTO",
+    "NOSCRIPT",
+    "NOTBUSY",
+    "OOM",
+    "UNKILLABLE",
+    "WRONGTYPE",
+];
 
 /// The errors that a thread has answered.
 #[derive(Clone, Debug)]
@@ -37,6 +50,9 @@ impl Default for Errors {
 /// The kind of an error.
 pub fn kind(error: &Error) -> &'static str {
     match error {
+        Error::BusyKey => "BUSYKEY",
+        Error::CorruptHyperloglog => "INVALIDOBJ",
+        Error::NotAHyperloglog => "WRONGTYPE",
         Error::ExecAborted | Error::ExecAbortedBy(_) => "EXECABORT",
         Error::Loading { .. } => "LOADING",
         Error::WritesRefused { .. } | Error::NotOnDisk { .. } => "MISCONF",

@@ -477,6 +477,14 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
         Error::PatternTooLong { limit } => {
             return put(format_args!("-ERR pattern too long; it may have {limit} bytes"), out);
         }
+        Error::UnknownPfdebug(name) => return echo(b"-ERR Unknown PFDEBUG subcommand '", name, b"'", out),
+        Error::NotAString(kind) => {
+            let what = "a value that is a";
+            return put(
+                format_args!("-ERR Bad data format: {what} {kind} cannot be kept, only strings"),
+                out,
+            );
+        }
         Error::UnknownOption(name) => return echo(b"-ERR unknown option '", name, b"'", out),
         Error::OfScript(text) => {
             out.push(b'-');
@@ -514,6 +522,11 @@ fn fixed_text(error: &Error) -> &'static str {
         Error::NotFinite => "-ERR increment would produce NaN or Infinity",
         Error::Overflow => "-ERR increment or decrement would overflow",
         Error::DecrementOverflow => "-ERR decrement would overflow",
+        Error::NotAHyperloglog => "-WRONGTYPE Key is not a valid HyperLogLog string value.",
+        Error::CorruptHyperloglog => "-INVALIDOBJ Corrupted HLL object detected",
+        Error::WrongPayload => "-ERR DUMP payload version or checksum are wrong",
+        Error::MalformedPayload => "-ERR Bad data format",
+        Error::BusyKey => "-BUSYKEY Target key name already exists.",
         Error::NoSuchKey => "-ERR no such key",
         Error::Syntax => "-ERR syntax error",
         Error::InvalidCursor => "-ERR invalid cursor",
@@ -568,6 +581,8 @@ fn fixed_text(error: &Error) -> &'static str {
         | Error::ReplyTooLarge { .. }
         | Error::PatternTooLong { .. }
         | Error::UnknownOption(..)
+        | Error::UnknownPfdebug(..)
+        | Error::NotAString(..)
         | Error::WritesRefused { .. }
         | Error::NotOnDisk { .. }
         | Error::OfScript(..)

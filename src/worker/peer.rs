@@ -91,6 +91,13 @@ impl Worker {
                 runtime.set_auto_ttl(auto_ttl, version);
                 turn.mesh.to(from).answer(id, Answer::Part(Reply::Ok));
             }
+            Call::RandomKey { database, random } => {
+                let found = runtime.shard_mut().random_key(database, random, turn.now.now_ms);
+                let found = found.map_or(Reply::Nil, |(key, count)| {
+                    Reply::Array(vec![Reply::Bulk(key.into()), Reply::count(count)])
+                });
+                turn.mesh.to(from).answer(id, Answer::Part(found));
+            }
             Call::Subscribe(kind, names) => {
                 self.note_subscriptions(from, kind, names, true, batch);
                 self.mesh.to(from).answer(id, Answer::Noted);

@@ -217,6 +217,8 @@ pub enum Value {
     Array(Vec<Value>),
     Set(Vec<Value>),
     Map(Vec<(Value, Value)>),
+    /// `>`, of RESP3: what no request asked for
+    Push(Vec<Value>),
 }
 
 impl Value {
@@ -269,6 +271,7 @@ impl fmt::Display for Value {
             Value::Verbatim(format, bytes) => write!(f, "={format}:\"{}\"", bytes.escape_ascii()),
             Value::Array(items) => write!(f, "[{}]", listed(items)),
             Value::Set(items) => write!(f, "~[{}]", listed(items)),
+            Value::Push(items) => write!(f, ">[{}]", listed(items)),
             Value::Map(pairs) => {
                 let flat: Vec<Value> = pairs.iter().flat_map(|(k, v)| [k.clone(), v.clone()]).collect();
                 write!(f, "%[{}]", listed(&flat))
@@ -354,6 +357,7 @@ impl Resp {
             }
             b'*' => Value::Array(self.several(&text, 1)?),
             b'~' => Value::Set(self.several(&text, 1)?),
+            b'>' => Value::Push(self.several(&text, 1)?),
             b'%' => {
                 let mut flat = self.several(&text, 2)?.into_iter();
                 Value::Map(std::iter::from_fn(|| flat.next().zip(flat.next())).collect())

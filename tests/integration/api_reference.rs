@@ -204,6 +204,7 @@ fn arguments(row: &Command) -> String {
         Keys::Range { first, last, step: 1 } => format!(", numbers {} to {} are keys", first + 1, last + 1),
         Keys::Range { .. } => unreachable!("no row has such keys"),
         Keys::Numbered { at, .. } => format!(", number {} says how many keys follow", at + 1),
+        Keys::NumberedPairs { at } => format!(", number {} says how many keys with values follow", at + 1),
     };
     count + &keys
 }
@@ -406,7 +407,7 @@ fn in_client(reply: &Value, stand_in: Option<&str>, masks: &Masks) -> String {
             }
         }
         (Value::Array(items), _) if items.is_empty() => "(empty array)".to_owned(),
-        (Value::Array(items), _) => listed(items, ')', masks),
+        (Value::Array(items) | Value::Push(items), _) => listed(items, ')', masks),
         (Value::Set(items), _) => listed(items, '~', masks),
         (Value::Map(fields), _) => {
             let of_field = |(name, value): &(Value, Value)| {

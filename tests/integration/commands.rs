@@ -27,6 +27,136 @@ const fn own(command: &'static str, lines: &'static str) -> Script {
 }
 
 const RESP: &[Script] = &[
+    script(
+        "EVAL",
+        r##"
+        EVAL "return {KEYS[1], KEYS[2], ARGV[1], ARGV[2]}" 2 {a}1 {a}2 one 2 -> ["{a}1", "{a}2", "one", "2"]
+        EVAL "return redis.call('SET', KEYS[1], ARGV[1])" 1 k v -> +OK
+        EVAL "return redis.call('GET', KEYS[1])" 1 k -> "v"
+        EVAL "return redis.call('GET', KEYS[1])" 1 nope -> nil
+        EVAL "return {1, 2.9, 'x', true, false, {ok='fine'}, 7, nil, 8}" 0 -> [1, 2, "x", 1, nil, +fine, 7]
+        EVAL "return redis.call('INCR', KEYS[1])" 1 k -> -"ERR value is not an integer or out of range script: 9b5d5eeb14ee68d73302c31cfa7a63a30a20ae20, on @user_script:1."
+        EVAL "return redis.pcall('INCR', KEYS[1])" 1 k -> -ERR value is not an integer or out of range
+        EVAL "return redis.pcall('INCR', KEYS[1]).err" 1 k -> "ERR value is not an integer or out of range"
+        EVAL "return {err='My error'}" 0 -> -My error
+        EVAL "return redis.error_reply('Oops now')" 0 -> -Oops now
+        EVAL "return redis.status_reply('fine')" 0 -> +fine
+        EVAL "return redis.sha1hex('')" 0 -> "da39a3ee5e6b4b0d3255bfef95601890afd80709"
+        EVAL "local ok, e = pcall(redis.call, 'nope') return e" 0 -> "ERR Unknown Redis command called from script"
+        EVAL "x = 1" 0 -> -"ERR user_script:1: Attempt to modify a readonly table script: 7caf6056913504f0508c65faf2dc3f94ff65bcfd, on @user_script:1."
+        EVAL "return x" 0 -> -"ERR user_script:1: Script attempted to access nonexistent global variable 'x' script: 03c387736bb5cc009ff35151572cee04677aa374, on @user_script:1."
+        EVAL "string.x = 1" 0 -> -"ERR user_script:1: Attempt to modify a readonly table script: 0200261db1e7771c266e77366576961c8f228af1, on @user_script:1."
+        EVAL "return redis.call('MULTI')" 0 -> -"ERR This Redis command is not allowed from script script: cd3e80b9b30bf5ee8fcc9b7d69dc6b9a4ff4fab4, on @user_script:1."
+        EVAL "error('x')" 0 -> -"ERR user_script:1: x script: ada89932db851ca262f39d814ce59006e53278cc, on @user_script:1."
+        EVAL "syntax err" 0 -> -"ERR Error compiling script (new function): user_script:1: '=' expected near 'err'"
+        EVAL "#!lua flags=no-writes\nreturn redis.call('SET', KEYS[1], 1)" 1 k -> -"ERR Write commands are not allowed from read-only scripts. script: d2cf46bb0c8b6e4a6b6f92cb7a2ea57a58a13dd5, on @user_script:2."
+        EVAL "#!lua flags=what\nreturn 1" 0 -> -ERR Unexpected flag in script shebang: what
+        EVAL "return cjson.encode(cjson.decode('[1, {}, \"a\", null]'))" 0 -> "[1,{},\"a\",null]"
+        EVAL "return cmsgpack.unpack(cmsgpack.pack({1, 'b'}))" 0 -> [1, "b"]
+        EVAL "return struct.pack('>I2', 258)" 0 -> "\x01\x02"
+        EVAL "return bit.band(12, 10)" 0 -> 8
+        EVAL "return 1" -> -ERR wrong number of arguments for 'eval' command
+        EVAL "return 1" x -> -ERR value is not an integer or out of range
+        EVAL "return 1" -1 -> -ERR Number of keys can't be negative
+        EVAL "return 1" 2 a -> -ERR Number of keys can't be greater than number of args
+        HELLO 3 -> %[...]
+        EVAL "redis.setresp(3) return {true, {map={a=1}}, {double=1.5}, {set={x=true}}}" 0 -> [*, %["a", 1], *, ~["x"]]
+        "##,
+    ),
+    script(
+        "EVALSHA",
+        r#"
+        EVALSHA 098e0f0d1448c0a81dafe820f66d460eb09263da 0 hello -> -NOSCRIPT No matching script. Please use EVAL.
+        EVAL "return ARGV[1]" 0 hello -> "hello"
+        EVALSHA 098E0F0D1448C0A81DAFE820F66D460EB09263DA 0 hello -> "hello"
+        EVALSHA short 0 -> -NOSCRIPT No matching script. Please use EVAL.
+        EVALSHA 098e0f0d1448c0a81dafe820f66d460eb09263da -1 -> -ERR Number of keys can't be negative
+        "#,
+    ),
+    script(
+        "EVAL_RO",
+        r#"
+        SET k v -> +OK
+        EVAL_RO "return redis.call('GET', KEYS[1])" 1 k -> "v"
+        EVAL_RO "return redis.pcall('SET', KEYS[1], 1)" 1 k -> -ERR Write commands are not allowed from read-only scripts.
+        EVAL_RO "#!lua\nreturn 1" 0 -> -ERR Can not execute a script with write flag using *_ro command.
+        "#,
+    ),
+    script(
+        "EVALSHA_RO",
+        r#"
+        SCRIPT LOAD "return ARGV[1]" -> "098e0f0d1448c0a81dafe820f66d460eb09263da"
+        EVALSHA_RO 098e0f0d1448c0a81dafe820f66d460eb09263da 0 hello -> "hello"
+        EVALSHA_RO 0000000000000000000000000000000000000000 0 -> -NOSCRIPT No matching script. Please use EVAL.
+        "#,
+    ),
+    script(
+        "SCRIPT",
+        r#"
+        SCRIPT LOAD "return ARGV[1]" -> "098e0f0d1448c0a81dafe820f66d460eb09263da"
+        SCRIPT EXISTS 098e0f0d1448c0a81dafe820f66d460eb09263da nope -> [1, 0]
+        SCRIPT LOAD "return_1" -> -"ERR Error compiling script (new function): user_script:1: '=' expected near '<eof>'"
+        SCRIPT FLUSH NOW -> -ERR SCRIPT FLUSH only support SYNC|ASYNC option
+        SCRIPT FLUSH SYNC -> +OK
+        SCRIPT EXISTS 098e0f0d1448c0a81dafe820f66d460eb09263da -> [0]
+        SCRIPT KILL -> -NOTBUSY No scripts in execution right now.
+        SCRIPT DEBUG NO -> +OK
+        SCRIPT DEBUG MAYBE -> -ERR Use SCRIPT DEBUG YES/SYNC/NO
+        SCRIPT NOPE -> -ERR unknown subcommand 'NOPE'. Try SCRIPT HELP.
+        SCRIPT HELP -> [*, ...]
+        "#,
+    ),
+    own(
+        "SCRIPT",
+        "SCRIPT DEBUG YES -> -ERR there is no debugger for scripts: redis.log writes into the log of the server",
+    ),
+    script(
+        "FUNCTION",
+        r##"
+        FUNCTION FLUSH -> +OK
+        FUNCTION LOAD "#!lua name=shop\nredis.register_function('visit', function(keys) return redis.call('INCR', keys[1]) end)" -> "shop"
+        FUNCTION LOAD "#!lua name=shop\nredis.register_function('f', function() end)" -> -ERR Library 'shop' already exists
+        FUNCTION LOAD "#!lua name=other\nredis.register_function('visit', function() end)" -> -ERR Function visit already exists
+        FUNCTION LOAD "#!lua name=other\nreturn 1" -> -ERR No functions registered
+        FUNCTION LOAD "#!lua name=other\nreturn x" -> -ERR Error registering functions: ERR user_function:2: Script attempted to access nonexistent global variable 'x'
+        FUNCTION LOAD "return 1" -> -ERR Missing library metadata
+        FUNCTION LOAD "#!lua name=a-b\n" -> -ERR Library names can only contain letters, numbers, or underscores(_) and must be at least one character long
+        FUNCTION LIST -> [["library_name", "shop", "engine", "LUA", "functions", [["name", "visit", "description", nil, "flags", []]]]]
+        FUNCTION LIST LIBRARYNAME x* -> []
+        FUNCTION STATS -> ["running_script", nil, "engines", ["LUA", ["libraries_count", 1, "functions_count", 1]]]
+        FUNCTION LOAD REPLACE "#!lua name=shop\nredis.register_function('leave', function() return 1 end)" -> "shop"
+        FCALL visit 1 hits -> -ERR Function not found
+        FCALL leave 0 -> 1
+        FUNCTION DELETE shop -> +OK
+        FUNCTION DELETE shop -> -ERR Library not found
+        FUNCTION KILL -> -NOTBUSY No scripts in execution right now.
+        FUNCTION FLUSH NOW -> -ERR FUNCTION FLUSH only supports SYNC|ASYNC option
+        FUNCTION HELP -> [*, ...]
+        "##,
+    ),
+    script(
+        "FCALL",
+        r##"
+        FUNCTION FLUSH -> +OK
+        FUNCTION LOAD "#!lua name=shop\nredis.register_function('visit', function(keys, args) return {redis.call('INCRBY', keys[1], args[1]), KEYS} end)" -> "shop"
+        FCALL visit 1 hits 5 -> -"ERR user_function:2: Script attempted to access nonexistent global variable 'KEYS' script: visit, on @user_function:2."
+        GET hits -> "5"
+        FCALL nope 0 -> -ERR Function not found
+        FCALL visit x -> -ERR Bad number of keys provided
+        FCALL visit 5 -> -ERR Number of keys can't be greater than number of args
+        FUNCTION FLUSH -> +OK
+        "##,
+    ),
+    script(
+        "FCALL_RO",
+        r##"
+        FUNCTION FLUSH -> +OK
+        FUNCTION LOAD "#!lua name=shop\nredis.register_function('visit', function(keys) return 1 end) redis.register_function{function_name='last', callback=function(keys) return redis.call('SET', keys[1], 1) end, flags={'no-writes'}}" -> "shop"
+        FCALL_RO visit 0 -> -ERR Can not execute a script with write flag using *_ro command.
+        FCALL_RO last 1 seen -> -"ERR Write commands are not allowed from read-only scripts. script: last, on @user_function:2."
+        FUNCTION FLUSH -> +OK
+        "##,
+    ),
     own(
         "ANALYTICS",
         r#"
@@ -651,6 +781,38 @@ const RESP: &[Script] = &[
         MGET a b c nope a -> ["1", "2", "", nil, "1"]
         MGET c b a -> ["", "2", "1"]
         MGET -> -ERR wrong number of arguments for 'mget' command
+        "#,
+    ),
+    script(
+        "COPY",
+        r#"
+        SET a 1 PX 100000 -> +OK
+        COPY a b DB 3 -> 1
+        COPY a a DB 3 -> 1
+        COPY a c DB 3 -> 1
+        COPY a d DB 3 -> 1
+        COPY a d DB 3 -> 0
+        SET a 2 -> +OK
+        COPY a d DB 3 REPLACE -> 1
+        COPY a a DB 0 -> -ERR source and destination objects are the same
+        COPY a b DB 16 -> -ERR DB index is out of range
+        COPY a b DB x -> -ERR value is not an integer or out of range
+        COPY a b DB -> -ERR syntax error
+        DBSIZE -> 1
+        SELECT 3 -> +OK
+        MGET a b c d -> ["1", "1", "1", "2"]
+        TTL b -> 99..100
+        TTL d -> -1
+        COPY b e DB 0 -> 1
+        COPY b f DB 0 REPLACE DB 3 -> 1
+        MULTI -> +OK
+        COPY a g DB 0 -> +QUEUED
+        COPY a h DB 0 -> +QUEUED
+        COPY a g DB 0 -> +QUEUED
+        EXEC -> [1, 1, 0]
+        DBSIZE -> 5
+        SELECT 0 -> +OK
+        MGET a e f g h -> ["2", "1", nil, "1", "1"]
         "#,
     ),
     script(
@@ -1314,9 +1476,296 @@ const RESP: &[Script] = &[
         BITFIELD_RO a SET u8 0 x -> -ERR value is not an integer or out of range
         "#,
     ),
+    script(
+        "BITOP",
+        r#"
+        MSET a abc b A -> +OK
+        BITOP AND d a b -> 3
+        GET d -> "A\x00\x00"
+        BITOP or d a b -> 3
+        GET d -> "abc"
+        BITOP XOR d a a nope -> 3
+        GET d -> "\x00\x00\x00"
+        EXPIRE d 100 -> 1
+        BITOP NOT d d -> 3
+        GET d -> "\xff\xff\xff"
+        TTL d -> -1
+        BITOP OR d nope -> 0
+        EXISTS d -> 0
+        BITOP NOT d a b -> -ERR BITOP NOT must be called with a single source key.
+        BITOP NAND d a -> -ERR syntax error
+        BITOP AND d -> -ERR wrong number of arguments for 'bitop' command
+        "#,
+    ),
+    script(
+        "COPY",
+        r#"
+        COPY a b -> 0
+        SET a 1 EX 100 -> +OK
+        COPY a b -> 1
+        GET b -> "1"
+        TTL b -> 99..100
+        SET a 2 -> +OK
+        COPY a b -> 0
+        COPY a b DB 0 replace -> 1
+        GET b -> "2"
+        TTL b -> -1
+        COPY a a -> -ERR source and destination objects are the same
+        COPY a b DB 999999 -> -ERR DB index is out of range
+        COPY a b DB x -> -ERR value is not an integer or out of range
+        COPY a b DB 4294967296 -> -ERR value is out of range, value must between -2147483648 and 2147483647
+        COPY a b DB -> -ERR syntax error
+        COPY a b NOW -> -ERR syntax error
+        COPY a -> -ERR wrong number of arguments for 'copy' command
+        "#,
+    ),
+    script(
+        "DUMP",
+        r#"
+        DUMP nope -> nil
+        SET a 10 -> +OK
+        DUMP a -> "\x00\xc0\n\n\x00n\x9fWE\x0e\xaec\xbb"
+        DUMP -> -ERR wrong number of arguments for 'dump' command
+        "#,
+    ),
+    script(
+        "LCS",
+        r#"
+        MSET a ohmytext b mynewtext -> +OK
+        LCS a b -> "mytext"
+        LCS a b LEN -> 6
+        LCS a b IDX -> ["matches", [[[4, 7], [5, 8]], [[2, 3], [0, 1]]], "len", 6]
+        LCS a b idx MINMATCHLEN 4 WITHMATCHLEN -> ["matches", [[[4, 7], [5, 8], 4]], "len", 6]
+        LCS a nope -> ""
+        LCS nope nope IDX -> ["matches", [], "len", 0]
+        LCS a b LEN IDX -> -ERR If you want both the length and indexes, please just use IDX.
+        LCS a b MINMATCHLEN x -> -ERR value is not an integer or out of range
+        LCS a b MINMATCHLEN -> -ERR syntax error
+        LCS a -> -ERR wrong number of arguments for 'lcs' command
+        HELLO 3 -> %[...]
+        LCS a b IDX -> %["matches", *, "len", 6]
+        "#,
+    ),
+    script(
+        "LOLWUT",
+        r#"
+        LOLWUT -> ~"Redis ver. "
+        LOLWUT VERSION 5 1 1 1 -> ~"ver. "
+        LOLWUT VERSION 9 x -> ~"ver. "
+        LOLWUT 1 2 x -> ~"ver. "
+        LOLWUT VERSION x -> -ERR value is not an integer or out of range
+        LOLWUT VERSION 5 x -> -ERR value is not an integer or out of range
+        "#,
+    ),
+    own(
+        "MSETEX",
+        r#"
+        MSETEX 2 a 1 b 2 EX 100 -> 1
+        MGET a b -> ["1", "2"]
+        TTL b -> 99..100
+        MSETEX 2 b 3 c 4 NX -> 0
+        MSETEX 2 b 3 c 4 XX -> 0
+        MSETEX 2 a 3 b 4 xx KEEPTTL -> 1
+        MGET a b c -> ["3", "4", nil]
+        TTL a -> 99..100
+        MSETEX 1 a 5 PXAT 1 -> 1
+        EXISTS a -> 0
+        MSETEX 2 a 1 -> -ERR syntax error
+        MSETEX 0 a 1 -> -ERR invalid numkeys value or out of range
+        MSETEX x a 1 -> -ERR invalid numkeys value or out of range
+        MSETEX 1 a 1 EX 0 -> -ERR invalid expire time in 'msetex' command
+        MSETEX 1 a 1 EX x -> -ERR value is not an integer or out of range
+        MSETEX 1 a 1 NX XX -> -ERR syntax error
+        MSETEX 1 a 1 GET -> -ERR syntax error
+        MSETEX 1 a 1 IFEQ 1 -> -ERR syntax error
+        MSETEX 1 a 1 KEEPTTL EX 1 -> -ERR syntax error
+        EXISTS a -> 0
+        MSETEX 1 a -> -ERR wrong number of arguments for 'msetex' command
+        "#,
+    ),
+    script(
+        "MSETNX",
+        r#"
+        MSETNX a 1 b 2 c 3 -> 1
+        MSETNX d 1 c 4 -> 0
+        MGET a b c d -> ["1", "2", "3", nil]
+        MSETNX d 1 d 2 -> 1
+        GET d -> "2"
+        MSETNX a 1 b -> -ERR wrong number of arguments for 'msetnx' command
+        "#,
+    ),
+    script(
+        "PFADD",
+        r#"
+        PFADD a -> 1
+        PFADD a -> 0
+        PFADD a x y z -> 1
+        PFADD a y x -> 0
+        GET a -> "HYLL\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x80a\x84\x80X\xcd\x88E\xa0\x84\x08"
+        SET b x -> +OK
+        PFADD b x -> -WRONGTYPE Key is not a valid HyperLogLog string value.
+        SET b "HYLL\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x7f" -> +OK
+        PFADD b x -> -INVALIDOBJ Corrupted HLL object detected
+        PFADD -> -ERR wrong number of arguments for 'pfadd' command
+        "#,
+    ),
+    script(
+        "PFCOUNT",
+        r#"
+        PFCOUNT nope -> 0
+        PFADD a x y z -> 1
+        PFADD b z zz -> 1
+        PFCOUNT a -> 3
+        PFCOUNT a -> 3
+        PFCOUNT a b nope -> 4
+        GETRANGE a 8 15 -> "\x03\x00\x00\x00\x00\x00\x00\x00"
+        GETRANGE b 8 15 -> "\x00\x00\x00\x00\x00\x00\x00\x80"
+        SET c x -> +OK
+        PFCOUNT c -> -WRONGTYPE Key is not a valid HyperLogLog string value.
+        PFCOUNT a c -> -WRONGTYPE Key is not a valid HyperLogLog string value.
+        PFCOUNT -> -ERR wrong number of arguments for 'pfcount' command
+        "#,
+    ),
+    script(
+        "PFDEBUG",
+        r#"
+        PFADD a x y z -> 1
+        PFDEBUG ENCODING a -> +sparse
+        PFDEBUG DECODE a -> "Z:8581 v:1,1 Z:6350 v:3,1 Z:1441 v:2,1 z:9"
+        PFDEBUG todense a -> 1
+        PFDEBUG TODENSE a -> 0
+        PFDEBUG ENCODING a -> +dense
+        STRLEN a -> 12304
+        PFCOUNT a -> 3
+        PFDEBUG DECODE a -> -ERR HLL encoding is not sparse
+        PFDEBUG GETREG a -> [0, 0, ...]
+        PFDEBUG NOPE a -> -ERR Unknown PFDEBUG subcommand 'NOPE'
+        PFDEBUG GETREG nope -> -ERR The specified key does not exist
+        PFDEBUG GETREG -> -ERR wrong number of arguments for 'pfdebug' command
+        "#,
+    ),
+    script(
+        "PFMERGE",
+        r#"
+        PFADD a x y -> 1
+        PFADD b y z -> 1
+        PFMERGE c a b nope -> +OK
+        PFCOUNT c -> 3
+        EXPIRE c 100 -> 1
+        PFDEBUG TODENSE a -> 1
+        PFMERGE c a -> +OK
+        PFDEBUG ENCODING c -> +dense
+        TTL c -> 99..100
+        PFMERGE d -> +OK
+        PFCOUNT d -> 0
+        SET e x -> +OK
+        PFMERGE c e -> -WRONGTYPE Key is not a valid HyperLogLog string value.
+        PFMERGE -> -ERR wrong number of arguments for 'pfmerge' command
+        "#,
+    ),
+    own(
+        "PFSELFTEST",
+        "PFSELFTEST -> +OK\n PFSELFTEST x -> -ERR wrong number of arguments for 'pfselftest' command",
+    ),
+    script(
+        "RANDOMKEY",
+        r#"
+        RANDOMKEY -> nil
+        SET a 1 -> +OK
+        RANDOMKEY -> "a"
+        RANDOMKEY x -> -ERR wrong number of arguments for 'randomkey' command
+        "#,
+    ),
+    script(
+        "RENAME",
+        r#"
+        RENAME a b -> -ERR no such key
+        RENAME a a -> -ERR no such key
+        SET a 1 EX 100 -> +OK
+        SET b 2 -> +OK
+        RENAME a b -> +OK
+        MGET a b -> [nil, "1"]
+        TTL b -> 99..100
+        RENAME b b -> +OK
+        RENAME b -> -ERR wrong number of arguments for 'rename' command
+        "#,
+    ),
+    script(
+        "RENAMENX",
+        r#"
+        RENAMENX a b -> -ERR no such key
+        MSET a 1 b 2 -> +OK
+        RENAMENX a b -> 0
+        RENAMENX a a -> 0
+        RENAMENX a c -> 1
+        MGET a b c -> [nil, "2", "1"]
+        RENAMENX b -> -ERR wrong number of arguments for 'renamenx' command
+        "#,
+    ),
+    script(
+        "RESTORE",
+        r#"
+        RESTORE a 0 "\x00\xc0\n\n\x00n\x9fWE\x0e\xaec\xbb" -> +OK
+        GET a -> "10"
+        RESTORE a 0 "\x00\xc0\n\n\x00n\x9fWE\x0e\xaec\xbb" -> -BUSYKEY Target key name already exists.
+        RESTORE a 100000 "\x00\xc0\n\n\x00n\x9fWE\x0e\xaec\xbb" REPLACE FREQ 5 -> +OK
+        TTL a -> 99..100
+        RESTORE a 1 "\x00\xc0\n\n\x00n\x9fWE\x0e\xaec\xbb" REPLACE ABSTTL IDLETIME 5 -> +OK
+        EXISTS a -> 0
+        RESTORE a 0 x -> -ERR DUMP payload version or checksum are wrong
+        RESTORE a 0 "\x00\xc0\x0b\n\x00n\x9fWE\x0e\xaec\xbb" -> -ERR DUMP payload version or checksum are wrong
+        RESTORE a -1 x -> -ERR Invalid TTL value, must be >= 0
+        RESTORE a x x -> -ERR value is not an integer or out of range
+        RESTORE a 0 x FREQ 256 -> -ERR Invalid FREQ value, must be >= 0 and <= 255
+        RESTORE a 0 x IDLETIME -1 -> -ERR Invalid IDLETIME value, must be >= 0
+        RESTORE a 0 x IDLETIME 1 FREQ 1 -> -ERR syntax error
+        RESTORE a 0 x NOW -> -ERR syntax error
+        RESTORE a 0 -> -ERR wrong number of arguments for 'restore' command
+        "#,
+    ),
 ];
 
 const TEXT: &[Script] = &[
+    own(
+        "EVAL",
+        r#"
+        EVAL "return redis.call('INCRBY', KEYS[1], ARGV[1])" 1 hits 5 -> 5
+        EVAL "return {1, 'two words', {ok='fine'}, false}" 0 -> 1 | two words | +fine | (nil)
+        EVAL "return redis.call('INCR', 'hits', 1)" 1 hits -> -ERR Wrong number of args calling Redis command from script<..>
+        EVAL "return 1" -> -ERR EVAL requires script and number of keys
+        "#,
+    ),
+    own("EVALSHA", "EVAL \"return ARGV[1]\" 0 a -> a\n EVALSHA 098e0f0d1448c0a81dafe820f66d460eb09263da 0 b -> b"),
+    own("EVALSHA_RO", "EVALSHA_RO 000 0 -> -NOSCRIPT No matching script. Please use EVAL."),
+    own("EVAL_RO", "EVAL_RO \"return redis.call('GET', KEYS[1])\" 1 a -> -ERR key not found"),
+    own("SCRIPT", "SCRIPT LOAD \"return ARGV[1]\" -> 098e0f0d1448c0a81dafe820f66d460eb09263da\n SCRIPT EXISTS a -> 0"),
+    own(
+        "FUNCTION",
+        r##"
+        FUNCTION LOAD "#!lua name=shop\nredis.register_function('visit', function(keys) return redis.call('INCR', keys[1]) end)" -> shop
+        FUNCTION LIST -> <..>
+        FCALL visit 1 hits -> 1
+        FUNCTION FLUSH -> +OK
+        "##,
+    ),
+    own("FCALL", "FCALL nope 0 -> -ERR Function not found"),
+    own("FCALL_RO", "FCALL_RO nope 0 -> -ERR Function not found"),
+    own("BITOP", "MSET a abc b A -> +OK\n BITOP OR d a b -> 3\n GET d -> abc\n BITOP NAND d a -> -ERR syntax error"),
+    own("COPY", "SET a 1 -> +OK\n COPY a b -> 1\n COPY a b -> 0\n GET b -> 1"),
+    own("DUMP", "DUMP nope -> -ERR key not found\n SET a 10 -> +OK\n DUMP a -> <..> | <rest>\n PING -> +PONG"),
+    own("LCS", "MSET a ohmytext b mynewtext -> +OK\n LCS a b -> mytext\n LCS a b LEN -> 6"),
+    own("LOLWUT", "LOLWUT VERSION 5 4 2 -> #### | # # | <empty> | kvlite ver. <..> Redis ver. <..>"),
+    own("MSETEX", "MSETEX 2 a 1 b 2 EX 100 -> 1\n TTL b -> <99..100>\n MSETEX 1 a 1 NX -> 0\n MSETEX 0 a 1 -> -ERR <..>"),
+    own("MSETNX", "MSETNX a 1 b 2 -> 1\n MSETNX b 3 c 4 -> 0\n MGET a b c -> 1 | 2 | (nil)"),
+    own("PFADD", "PFADD a x y -> 1\n PFADD a x -> 0\n SET b 1 -> +OK\n PFADD b x -> -WRONGTYPE <..>"),
+    own("PFCOUNT", "PFADD a x y -> 1\n PFADD b y z -> 1\n PFCOUNT a b -> 3\n PFCOUNT nope -> 0"),
+    own("PFDEBUG", "PFADD a x -> 1\n PFDEBUG ENCODING a -> +sparse\n PFDEBUG TODENSE a -> 1\n PFDEBUG NOPE a -> -ERR <..>"),
+    own("PFMERGE", "PFADD a x y -> 1\n PFMERGE b a -> +OK\n PFCOUNT b -> 2"),
+    own("PFSELFTEST", "PFSELFTEST -> +OK"),
+    own("RANDOMKEY", "RANDOMKEY -> -ERR key not found\n SET a 1 -> +OK\n RANDOMKEY -> a"),
+    own("RENAME", "RENAME a b -> -ERR no such key\n SET a 1 -> +OK\n RENAME a b -> +OK\n GET b -> 1"),
+    own("RENAMENX", "MSET a 1 b 2 -> +OK\n RENAMENX a b -> 0\n RENAMENX a c -> 1\n GET c -> 1"),
+    own("RESTORE", "SET a 1 -> +OK\n RESTORE a 0 x -> -BUSYKEY <..>\n RESTORE b 0 x -> -ERR DUMP payload <..>"),
     own("GETSET", "GETSET a one -> -ERR key not found\n GETSET a two words -> one\n GET a -> two words"),
     own("SUBSTR", "SET a Hello -> +OK\n SUBSTR a 1 -2 -> ell"),
     own(

@@ -6,8 +6,10 @@ mod bits;
 mod connection;
 mod counters;
 mod deadline;
+mod dump;
 mod expiry;
 mod generic;
+mod hyperloglog;
 mod lcs;
 mod pubsub;
 mod scripting;
@@ -21,13 +23,15 @@ pub(crate) mod transcript;
 use crate::command::row::Row;
 
 /// The rows of every family.
-pub(crate) const FAMILIES: [&[Row]; 12] = [
+pub(crate) const FAMILIES: [&[Row]; 14] = [
     analytics::ROWS,
     bits::ROWS,
     connection::ROWS,
     counters::ROWS,
+    dump::ROWS,
     expiry::ROWS,
     generic::ROWS,
+    hyperloglog::ROWS,
     lcs::ROWS,
     pubsub::ROWS,
     scripting::ROWS,

@@ -153,6 +153,13 @@ pub(super) const ROWS: &[Row] = &[
         ..of(Server::Sync)
     }),
     on_server(Command {
+        name: "LOLWUT", args_max: Command::MANY, flags: Flags::READONLY.with(Flags::FAST), needs: "options",
+        usage: "[VERSION version [columns [rows]]]",
+        summary: "Draws something, and tells the version",
+        example: "resp: LOLWUT VERSION 5 16 8", complexity: "O(1)",
+        ..Command::of_server(Server::Lolwut, Group::Server)
+    }),
+    on_server(Command {
         name: "LASTSAVE", flags: REPORTS.with(Flags::FAST),
         summary: "Returns the Unix time of the last snapshot of all shards, or of the start",
         example: "LASTSAVE", complexity: "O(1)",
@@ -267,11 +274,9 @@ fn expect_mode(request: &Request<'_>) -> Result<(), Error> {
 
 /// `SWAPDB index index`.
 fn swapdb<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
-    let number = |index: usize, invalid| {
-        let number = request.integer(index).ok().and_then(|number| i32::try_from(number).ok());
-        number.ok_or(Error::OutOfRange(invalid))
-    };
-    let (one, other) = (number(0, "invalid first DB index")?, number(1, "invalid second DB index")?);
+    let number = |index| request.integer(index).ok().and_then(|number| i32::try_from(number).ok());
+    let one = number(0).ok_or(Error::OutOfRange("invalid first DB index"))?;
+    let other = number(1).ok_or(Error::OutOfRange("invalid second DB index"))?;
     let count = context.database_count();
     let existing = |number: i32| u16::try_from(number).ok().filter(|number| *number < count);
     match (existing(one), existing(other)) {
