@@ -35,7 +35,7 @@ const RESP: &[Script] = &[
         EVAL "return redis.call('GET', KEYS[1])" 1 k -> "v"
         EVAL "return redis.call('GET', KEYS[1])" 1 nope -> nil
         EVAL "return {1, 2.9, 'x', true, false, {ok='fine'}, 7, nil, 8}" 0 -> [1, 2, "x", 1, nil, +fine, 7]
-        EVAL "return redis.call('INCR', KEYS[1])" 1 k -> -"ERR value is not an integer or out of range script: 9b5d5eeb14ee68d73302c31cfa7a63a30a20ae20, on @user_script:1."
+        EVAL "return redis.call('INCR', KEYS[1])" 1 k -> -"ERR value is not an integer or out of range script: 61636018f4e6b5817b89791bbed242f93fa089e3, on @user_script:1."
         EVAL "return redis.pcall('INCR', KEYS[1])" 1 k -> -ERR value is not an integer or out of range
         EVAL "return redis.pcall('INCR', KEYS[1]).err" 1 k -> "ERR value is not an integer or out of range"
         EVAL "return {err='My error'}" 0 -> -My error
@@ -43,13 +43,13 @@ const RESP: &[Script] = &[
         EVAL "return redis.status_reply('fine')" 0 -> +fine
         EVAL "return redis.sha1hex('')" 0 -> "da39a3ee5e6b4b0d3255bfef95601890afd80709"
         EVAL "local ok, e = pcall(redis.call, 'nope') return e" 0 -> "ERR Unknown Redis command called from script"
-        EVAL "x = 1" 0 -> -"ERR user_script:1: Attempt to modify a readonly table script: 7caf6056913504f0508c65faf2dc3f94ff65bcfd, on @user_script:1."
+        EVAL "x = 1" 0 -> -"ERR user_script:1: Attempt to modify a readonly table script: 34bce5f775de97f557a34088509c8bfe1ea17e52, on @user_script:1."
         EVAL "return x" 0 -> -"ERR user_script:1: Script attempted to access nonexistent global variable 'x' script: 03c387736bb5cc009ff35151572cee04677aa374, on @user_script:1."
-        EVAL "string.x = 1" 0 -> -"ERR user_script:1: Attempt to modify a readonly table script: 0200261db1e7771c266e77366576961c8f228af1, on @user_script:1."
-        EVAL "return redis.call('MULTI')" 0 -> -"ERR This Redis command is not allowed from script script: cd3e80b9b30bf5ee8fcc9b7d69dc6b9a4ff4fab4, on @user_script:1."
-        EVAL "error('x')" 0 -> -"ERR user_script:1: x script: ada89932db851ca262f39d814ce59006e53278cc, on @user_script:1."
+        EVAL "string.x = 1" 0 -> -"ERR user_script:1: Attempt to modify a readonly table script: c3eb0a2a15b3d4790b323c4104029c1ae425a769, on @user_script:1."
+        EVAL "return redis.call('MULTI')" 0 -> -"ERR This Redis command is not allowed from script script: ba922d924f6e7808414359ed93c37767dd0532ce, on @user_script:1."
+        EVAL "error('x')" 0 -> -"ERR user_script:1: x script: 9851144f39f03a0d597a980c5aa79c80cb696891, on @user_script:1."
         EVAL "syntax err" 0 -> -"ERR Error compiling script (new function): user_script:1: '=' expected near 'err'"
-        EVAL "#!lua flags=no-writes\nreturn redis.call('SET', KEYS[1], 1)" 1 k -> -"ERR Write commands are not allowed from read-only scripts. script: d2cf46bb0c8b6e4a6b6f92cb7a2ea57a58a13dd5, on @user_script:2."
+        EVAL "#!lua flags=no-writes\nreturn redis.call('SET', KEYS[1], 1)" 1 k -> -"ERR Write commands are not allowed from read-only scripts. script: cd3408738f776ceaef3ab0a08d7f6e4547e4ad4e, on @user_script:2."
         EVAL "#!lua flags=what\nreturn 1" 0 -> -ERR Unexpected flag in script shebang: what
         EVAL "return cjson.encode(cjson.decode('[1, {}, \"a\", null]'))" 0 -> "[1,{},\"a\",null]"
         EVAL "return cmsgpack.unpack(cmsgpack.pack({1, 'b'}))" 0 -> [1, "b"]
@@ -75,12 +75,12 @@ const RESP: &[Script] = &[
     ),
     script(
         "EVAL_RO",
-        r#"
+        r##"
         SET k v -> +OK
         EVAL_RO "return redis.call('GET', KEYS[1])" 1 k -> "v"
         EVAL_RO "return redis.pcall('SET', KEYS[1], 1)" 1 k -> -ERR Write commands are not allowed from read-only scripts.
         EVAL_RO "#!lua\nreturn 1" 0 -> -ERR Can not execute a script with write flag using *_ro command.
-        "#,
+        "##,
     ),
     script(
         "EVALSHA_RO",
