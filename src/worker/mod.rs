@@ -14,6 +14,7 @@ mod dispatch;
 mod lifecycle;
 mod messages;
 mod peer;
+mod rewrites;
 mod runtime;
 mod scripts;
 mod serve;
@@ -49,6 +50,7 @@ use crate::shared::Shared;
 use accept::Acceptor;
 use clients::Clients;
 use lifecycle::Lifecycle;
+use rewrites::Rewrites;
 use runtime::ShardRuntime;
 use scripts::LibraryKeeper;
 use serve::BACKLOG_TIME_MIN;
@@ -83,6 +85,7 @@ pub struct Worker {
     stuck_clients: StuckClients,
     /// The backup that this worker leads.
     backup: Option<Backup>,
+    rewrites: Rewrites,
     /// What the network has told; empty between turns.
     events: Vec<Event>,
     /// What the network has told of the client whose script takes long, until that has ended.
@@ -145,6 +148,7 @@ impl Worker {
             lifecycle: Lifecycle::new(files),
             stuck_clients: StuckClients::default(),
             backup: None,
+            rewrites: Rewrites::default(),
             events: Vec::new(),
             late_events: Vec::new(),
             scripts: Scripts::new(recovery::random_seeds()[0], Arc::default()),
@@ -227,7 +231,10 @@ impl Worker {
 
     /// Whether another thread works for this one, and will wake it by its executor.
     fn awaits_threads(&self) -> bool {
-        self.runtime.awaits_threads() || self.backup.is_some() || self.library_keeper.is_busy()
+        self.runtime.awaits_threads()
+            || self.backup.is_some()
+            || self.rewrites.is_under_way()
+            || self.library_keeper.is_busy()
     }
 
     /// How long until something is due by the clock.
@@ -299,6 +306,7 @@ impl Worker {
         trace.end_part("tick_us");
         progressed |=
             !self.lifecycle.is_loading() && self.background() | self.end_backup() | self.end_library_change();
+        progressed |= self.rewrites.end(&mut self.mesh);
         trace.end_part("background_us");
         if self.lifecycle.is_loading() || !self.runtime.gathers() {
             let (runtime, mut turn) = self.runtime_and_turn();

@@ -150,6 +150,19 @@ pub enum Group {
 }
 
 impl Group {
+    /// All of them, in the order of their names.
+    pub const ALL: [Group; 9] = [
+        Group::Bitmap,
+        Group::Connection,
+        Group::Generic,
+        Group::Hyperloglog,
+        Group::Pubsub,
+        Group::Scripting,
+        Group::Server,
+        Group::String,
+        Group::Transactions,
+    ];
+
     /// The name that `COMMAND DOCS` shows.
     pub fn name(self) -> &'static str {
         match self {
@@ -408,11 +421,15 @@ pub enum Server {
     Command,
     CommandCount,
     CommandDocs,
+    CommandGetkeys,
+    CommandGetkeysandflags,
     CommandInfo,
     CommandList,
     Compact,
     CompactWhen,
     ConfigGet,
+    ConfigResetstat,
+    ConfigRewrite,
     ConfigSet,
     /// A container, which does nothing without a subcommand.
     Container,
@@ -422,10 +439,14 @@ pub enum Server {
     Function(Library),
     Health,
     Hello,
+    Help,
     Info,
     Keys,
     Lastsave,
     Lolwut,
+    MemoryDoctor,
+    MemoryMallocStats,
+    MemoryPurge,
     MemoryStats,
     Multi,
     Ping,
