@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -633,7 +634,9 @@ impl Host for RunningScript<'_> {
     fn look_up(&mut self) -> bool {
         let worker = &mut *self.worker;
         if !self.is_long {
-            if self.began.elapsed() < worker.shared.config.busy_reply_threshold {
+            let threshold_ms = worker.shared.settings.busy_reply_threshold_ms.load(Ordering::Relaxed);
+            let threshold_ms = u64::try_from(threshold_ms).ok().filter(|ms| *ms > 0).unwrap_or(u64::MAX);
+            if self.began.elapsed() < Duration::from_millis(threshold_ms) {
                 return worker.shared.stopping() && !self.wrote;
             }
             self.is_long = true;
