@@ -312,7 +312,7 @@ impl Shard {
         while missing > 0
             && let Some(at) = position
         {
-            let (number, within) = ((at >> POSITION_BITS) as u16, at & (1 << POSITION_BITS) - 1);
+            let (number, within) = ((at >> POSITION_BITS) as u16, at & ((1 << POSITION_BITS) - 1));
             let keyspace = self.parts.keyspace_of(number);
             let next = keyspace.and_then(|keyspace| {
                 keyspace.walk(within, missing, |entry| {
@@ -758,7 +758,7 @@ mod tests {
             assert_eq!(count, 30);
             String::from_utf8(key).unwrap().parse::<u32>().unwrap()
         };
-        let mut seen = std::collections::BTreeMap::new();
+        let mut seen = BTreeMap::new();
         let mut random = 1_u64;
         for _ in 0..6000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
