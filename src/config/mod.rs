@@ -821,6 +821,8 @@ fn file_of(args: &[OsString]) -> Option<PathBuf> {
         }
     }
     let counts = |path: &OsString| !path.is_empty() && !units::has_scheme(&path.to_string_lossy());
+    // One without a name is refused with the other options.
+    let given = given.filter(|path: &PathBuf| !path.as_os_str().is_empty());
     given.or_else(|| std::env::var_os("KVLITE_CONFIG").filter(counts).map(PathBuf::from))
 }
 
