@@ -697,9 +697,10 @@ impl Config {
             ("client-output-buffer-limit", self.client_output_buffer_limit.text()),
             ("client-query-buffer-limit", self.client_query_buffer_limit.to_string()),
             ("client-reply-buffer-limit", self.client_reply_buffer_limit.to_string()),
-            ("config", self.file.as_ref().map(|file| file.path.display().to_string()).unwrap_or_default()),
             ("compact-interval", units::duration_text(self.compact_interval)),
+            ("config", self.file.as_ref().map(|file| file.path.display().to_string()).unwrap_or_default()),
             ("cpus", units::cpu_list_text(self.cpus())),
+            ("databases", self.databases.to_string()),
             ("discard-cut", self.discard_cut.to_string()),
             ("disk-timeout", units::duration_text(self.disk_timeout)),
             ("enable-analytics", self.enable_analytics.to_string()),
@@ -826,7 +827,10 @@ fn file_of(args: &[OsString]) -> Option<PathBuf> {
             None => {}
         }
     }
-    given.or_else(|| std::env::var_os("KVLITE_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from))
+    let counts = |path: &OsString| !path.is_empty() && !units::has_scheme(&path.to_string_lossy());
+    // One without a name is refused with the other options.
+    let given = given.filter(|path: &PathBuf| !path.as_os_str().is_empty());
+    given.or_else(|| std::env::var_os("KVLITE_CONFIG").filter(counts).map(PathBuf::from))
 }
 
 /// Whether the lines of a file may have this name for an option.
@@ -1201,8 +1205,7 @@ mod tests {
                 "{name}"
             );
         }
-        assert_eq!(config.option(b"maxclients"), Some(("maxclients", "10000".to_owned())));
-        assert_eq!(config.option(b"appendfsync"), Some(("appendfsync", "always".to_owned())));
+        assert_eq!(config.option(b"sync-mode"), Some(("sync-mode", "always".to_owned())));
         assert_eq!(config.option(b"nope"), None);
     }
 

@@ -2192,7 +2192,7 @@ const TEXT: &[Script] = &[
         r#"
         HELP -> bitmap: <..> | <rest>
         HELP get -> GET key | Returns the value of a key. | <rest>
-        HELP config resetstat -> CONFIG RESETSTAT | Has INFO count from zero again. | Time: O(1) | CONFIG RESETSTAT
+        HELP config resetstat -> CONFIG RESETSTAT | Has INFO count from zero again. | Time: O(1) | "  CONFIG RESETSTAT"
         HELP nope -> -ERR Invalid command specified
         HELP a b c -> -ERR <..>
         "#,
