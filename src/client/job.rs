@@ -7,6 +7,14 @@ use crate::txn::gather::Gather;
 use crate::txn::scan::Walk;
 use crate::txn::transaction::Transaction;
 
+/// A command that waits for what does not come, until its time is over.
+pub struct Wait {
+    /// The command.
+    pub request: OwnedRequest,
+    /// When its time is over, in milliseconds from the start of the server; `None` for no end.
+    pub until_ms: Option<u64>,
+}
+
 /// A command in progress that involves several shards or several steps. Its client runs nothing else meanwhile.
 pub enum Job {
     /// A multi-shard command.
@@ -19,6 +27,8 @@ pub enum Job {
     Listing(Listing),
     /// `BACKUP`, once the shards have told how they are: they are being copied.
     Backup(OwnedRequest),
+    /// `WAIT`.
+    Wait(Wait),
 }
 
 impl Job {
@@ -30,6 +40,7 @@ impl Job {
             Job::Walk(walk) => walk.command(),
             Job::Listing(listing) => listing.request.command,
             Job::Backup(request) => request.command,
+            Job::Wait(wait) => wait.request.command,
         }
     }
 }

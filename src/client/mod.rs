@@ -12,8 +12,9 @@ use std::collections::TryReserveError;
 
 use shard::{Command, SHARED_LEN_MIN};
 
+use crate::mesh::ClientKind;
 use crate::metrics::calls::Measured;
-use crate::net::SocketId;
+use crate::net::{Addresses, SocketId};
 use crate::net::listener::Endpoint;
 use crate::protocol::Parser;
 use job::Job;
@@ -74,6 +75,10 @@ pub struct Client {
     pub id: u64,
     /// Which listener it came through.
     pub endpoint: Endpoint,
+    /// From where it has connected, and to where.
+    pub addresses: Addresses,
+    /// When it has connected, in milliseconds from the start of the server.
+    pub since_ms: u64,
     /// What it may take.
     pub limits: Limits,
     /// What it has said of itself, and how it is answered.
@@ -90,6 +95,10 @@ pub struct Client {
     pub waits_for: Option<usize>,
     /// None of its other requests runs before the last one is answered, which runs later than it was taken.
     pub waits_for_last: bool,
+    /// Its next request has to wait until a pause of the server ends.
+    pub is_postponed: bool,
+    /// The last command that it sent.
+    pub last_command: Option<&'static Command>,
     /// How far it is on its way to its end.
     pub stage: Stage,
     /// It was one too many, is told so, and is not counted among the clients.
@@ -141,6 +150,8 @@ impl Connection {
             socket,
             id,
             endpoint,
+            addresses: Addresses::default(),
+            since_ms: 0,
             limits,
             session: Session::new(endpoint),
             replies: Replies::default(),
@@ -149,6 +160,8 @@ impl Connection {
             given_up: Vec::new(),
             waits_for: None,
             waits_for_last: false,
+            is_postponed: false,
+            last_command: None,
             stage: Stage::Open,
             refused: false,
             paused: false,
@@ -231,6 +244,16 @@ impl Client {
     /// Whether its last words were waited for in vain.
     pub fn is_overdue(&self, uptime_ms: u64) -> bool {
         matches!(self.stage, Stage::Lingering { until_ms } if until_ms <= uptime_ms)
+    }
+
+    /// What kind of client it is.
+    pub fn kind(&self) -> ClientKind {
+        ClientKind::Normal
+    }
+
+    /// Whether it waits for something that need not come: until a timeout, or for as long as the server runs.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.job.as_deref(), Some(Job::Wait(_)))
     }
 
     /// Whether it waits for nothing: no job, no request at another shard.

@@ -16,7 +16,31 @@ pub struct Session {
     pub database: u16,
     /// It has sent `MULTI`, which is unknown: no command of it runs up to `EXEC`, `DISCARD` or `RESET`.
     pub is_in_multi: bool,
+    /// Which of its commands are answered.
+    pub replies: ReplyMode,
+    /// It is shown the commands of all clients.
+    pub monitors: bool,
+    /// It is counted among those that are shown them, or about to be.
+    pub is_counted_as_monitor: bool,
+    /// It is not to be closed for want of memory, as no client is.
+    pub no_evict: bool,
+    /// Something of this is unusual, so that its commands are looked at more closely before they run.
+    pub needs_care: bool,
     first_dialect: Dialect,
+}
+
+/// Which commands of a client are answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplyMode {
+    /// All of them.
+    #[default]
+    On,
+    /// None of them.
+    Off,
+    /// All but the next one.
+    SkipNext,
+    /// All behind the one that has just run.
+    Skipped,
 }
 
 /// How a client of this endpoint is answered that has not chosen yet.
@@ -34,8 +58,18 @@ impl Session {
             library: Default::default(),
             database: 0,
             is_in_multi: false,
+            replies: ReplyMode::On,
+            monitors: false,
+            is_counted_as_monitor: false,
+            no_evict: false,
+            needs_care: false,
             first_dialect: dialect,
         }
+    }
+
+    /// To be called when something that may be unusual has changed.
+    pub fn note_care(&mut self) {
+        self.needs_care = self.replies != ReplyMode::On || self.monitors;
     }
 
     /// Takes back what it has said about itself and how it wants to be answered.
@@ -44,5 +78,7 @@ impl Session {
         self.name.clear();
         self.database = 0;
         self.is_in_multi = false;
+        self.replies = ReplyMode::On;
+        self.note_care();
     }
 }

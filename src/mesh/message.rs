@@ -9,6 +9,7 @@ use shard::analytics::query::{QueryResult, Question};
 use shard::{AutoTtl, Command, Glob, OwnedRequest, Reply, Request, Span};
 use wal::Image;
 
+use super::clients::ClientFilter;
 use crate::metrics::Report;
 use crate::net::SocketId;
 use crate::net::listener::Endpoint;
@@ -116,8 +117,24 @@ pub enum Call {
     },
     /// Count what there is to count. Answered by `Report`.
     Report,
-    /// Describe the clients, a line each. Answered by `Part`.
-    Clients,
+    /// Describe these clients, a line each. Answered by `Part`.
+    Clients(Arc<ClientFilter>),
+    /// End these clients. Answered by `Part`, with their number.
+    KillClients(Arc<ClientFilter>),
+    /// End what the client with this number waits for, with an error or as its timeout would. Answered by `Part`, with
+    /// the number of clients that waited.
+    Unblock {
+        /// The client.
+        client_id: u64,
+        /// It is answered with an error.
+        with_error: bool,
+    },
+    /// Take note of what was ordered for all workers. Answered by `Part`.
+    TakeNote,
+    /// Take a turn: the server ends. No answer.
+    Wake,
+    /// Show these lines to the clients that are shown all commands; no answer.
+    Show(Bytes),
     /// Say how the keys are used. Answered by `QueryResult`.
     Ask(Question),
     /// The client is gone for which a `Scan` or an `Ask` was sent under the same id, or a command that takes

@@ -9,7 +9,8 @@ use std::cell::RefCell;
 use shard::{Command, Error, command};
 
 /// The kinds of errors: the first words of their texts, as Redis has them.
-pub const KINDS: [&str; 6] = ["ERR", "EXECABORT", "LOADING", "MISCONF", "NOPROTO", "OOM"];
+pub const KINDS: [&str; 8] =
+    ["ERR", "EXECABORT", "LOADING", "MISCONF", "NOPROTO", "OOM", "UNBLOCKED", "WRONGPASS"];
 
 /// The errors that a thread has answered.
 #[derive(Clone, Debug)]
@@ -41,6 +42,8 @@ pub fn kind(error: &Error) -> &'static str {
         Error::WritesRefused { .. } | Error::NotOnDisk { .. } => "MISCONF",
         Error::NoProtocol => "NOPROTO",
         Error::OutOfMemory => "OOM",
+        Error::Unblocked => "UNBLOCKED",
+        Error::WrongPassword => "WRONGPASS",
         _ => "ERR",
     }
 }

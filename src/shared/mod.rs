@@ -1,6 +1,7 @@
 //! What all threads of the server know.
 
 pub mod backups;
+pub mod control;
 pub mod progress;
 pub mod verdict;
 
@@ -16,6 +17,7 @@ use crate::config::{Boot, Config, size_text, value_name};
 use crate::metrics::Report;
 use crate::net::Backend;
 use backups::Backups;
+use control::Control;
 use progress::Loading;
 use verdict::{LastVerdict, Verdict};
 
@@ -62,6 +64,8 @@ pub struct Shared {
     pub loading: Loading,
     /// How backups go.
     pub(crate) backups: Backups,
+    /// What clients order for all workers.
+    pub control: Control,
     /// Clients connected now.
     pub connections: Gauge,
     /// Clients that ever connected.
@@ -118,6 +122,12 @@ impl Shared {
         loading: Loading,
     ) -> Shared {
         let pulses: Box<[Pulse]> = (0..config.shard_count()).map(|_| Pulse::default()).collect();
+        let control = Control::new(
+            config.shard_count(),
+            config.slowlog_log_slower_than,
+            config.slowlog_max_len,
+            config.latency_monitor_threshold,
+        );
         Shared {
             config,
             io,
@@ -126,6 +136,7 @@ impl Shared {
             clock: SharedClock::default(),
             loading,
             backups: Backups::default(),
+            control,
             connections: Gauge::default(),
             clients_accepted: Gauge::default(),
             connections_refused: Gauge::default(),

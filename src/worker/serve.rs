@@ -80,7 +80,8 @@ impl Worker {
             let before = connection.unserved_bytes();
             let client = &mut connection.client;
             let full = client.waits_for.is_some_and(|worker| self.mesh.is_full(worker));
-            if client.is_servable() && !full && !self.shared.stopping() {
+            let is_postponed = self.control.postpones(client);
+            if client.is_servable() && !full && !is_postponed && !self.shared.stopping() {
                 client.is_in_backlog = false;
                 client.waits_for = None;
                 self.serve_input(&mut connection, until);
@@ -203,6 +204,9 @@ impl Worker {
             } else {
                 self.net.close(id);
                 self.traffic.paused -= u64::from(connection.client.paused);
+                if connection.client.session.is_counted_as_monitor {
+                    self.shared.control.monitors(self.index, false);
+                }
                 if connection.client.refused {
                     self.acceptor.on_refused_gone();
                 } else if !connection.is_inside() {
@@ -231,7 +235,7 @@ impl Worker {
                     .for_each(|worker| self.mesh.to(*worker).call(request_id, Call::Forget));
             }
             Some(Job::Transaction(transaction)) if !transaction.is_of_backup() => transaction.give_up(),
-            Some(Job::Listing(_)) => {
+            Some(Job::Listing(_) | Job::Wait(_)) => {
                 client.job = None;
                 return;
             }
@@ -272,6 +276,7 @@ impl Worker {
         if client.job.is_some() && listing::go_on(client, &self.about()) {
             self.clients.list(client);
         }
+        client.replies.drop_muted();
         let may_send = client.replies.is_ready() && !client.held_back && !self.net.is_sending(id);
         if may_send && !self.clients.gathers(client, now.uptime_us) {
             client.gathering_since_us = None;

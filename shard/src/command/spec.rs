@@ -332,15 +332,22 @@ pub enum Merge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // Each is named as its command, whose row says what it does.
 pub enum Server {
+    Auth,
     Backup,
     Bgrewriteaof,
     Bgsave,
     ClientGetname,
     ClientId,
     ClientInfo,
+    ClientKill,
     ClientList,
+    ClientNoEvict,
+    ClientPause,
+    ClientReply,
     ClientSetinfo,
     ClientSetname,
+    ClientUnblock,
+    ClientUnpause,
     Command,
     CommandCount,
     CommandDocs,
@@ -352,6 +359,7 @@ pub enum Server {
     ConfigSet,
     /// A container, which does nothing without a subcommand.
     Container,
+    Debug,
     Echo,
     Health,
     Hello,
@@ -359,20 +367,25 @@ pub enum Server {
     Keys,
     Lastsave,
     MemoryStats,
+    Monitor,
     Ping,
     /// What is asked about the use of keys.
     Question(Topic),
     Quit,
+    Replicaof,
     Replication,
     Reset,
+    Role,
     Save,
     Scan,
     Select,
+    Shutdown,
     Stats,
     Sync,
     /// SYNC, by which replicas of Redis mean another thing than the text protocol.
     SyncOfText,
     Time,
+    Wait,
     Waitaof,
 }
 

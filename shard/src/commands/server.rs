@@ -17,6 +17,8 @@ const SAVES: Flags = Flags::ADMIN.with(Flags::NOSCRIPT).with(Flags::NO_ASYNC_LOA
 const CONFIGURES: Flags = Flags::ADMIN.with(Flags::NOSCRIPT).with(REPORTS);
 const REPLICATES: Flags = Flags::ADMIN.with(Flags::NOSCRIPT);
 
+const FOLLOWS: Flags = REPLICATES.with(Flags::STALE).with(Flags::NO_ASYNC_LOADING);
+
 const CLEAR: Command = Command {
     group: Group::Server,
     args_min: 0,
@@ -135,6 +137,13 @@ pub(super) const ROWS: &[Row] = &[
         ..CLEAR
     }),
     on_server(Command {
+        name: "DEBUG", args_min: 1, args_max: Command::MANY, flags: CONFIGURES,
+        needs: "a subcommand", usage: "subcommand [argument ...]",
+        summary: "Does what tests need, where --enable-debug-command allows it",
+        example: "DEBUG HELP", complexity: "O(1)",
+        ..of(Server::Debug)
+    }),
+    on_server(Command {
         name: "HEALTH", flags: REPORTS,
         summary: "Returns the state of the server as a line of JSON",
         example: "HEALTH", complexity: "O(1)",
@@ -177,12 +186,30 @@ pub(super) const ROWS: &[Row] = &[
         }),
     ]),
     on_server(Command {
+        name: "MONITOR", flags: CONFIGURES,
+        summary: "Shows this connection the commands of all clients from now on",
+        example: "MONITOR", complexity: "O(1); each command then O(n), n clients that are shown it",
+        ..of(Server::Monitor)
+    }),
+    on_server(Command {
         name: "PSYNC", args_min: 2, args_max: Command::MANY,
         flags: REPLICATES.with(Flags::NO_ASYNC_LOADING).with(Flags::NO_MULTI),
         needs: "a replication id and an offset", usage: "replicationid offset",
         summary: "Is refused: there is no replication yet",
         example: "PSYNC ? -1", complexity: "O(1)",
         ..of(Server::Replication)
+    }),
+    on_server(Command {
+        name: "REPLICAOF", args_min: 2, args_max: 2, flags: FOLLOWS, needs: "NO ONE", usage: "NO ONE",
+        summary: "Says that this server follows none, which is so: there is no replication yet",
+        example: "REPLICAOF NO ONE", complexity: "O(1)",
+        ..of(Server::Replicaof)
+    }),
+    on_server(Command {
+        name: "ROLE", flags: Flags::NOSCRIPT.with(REPORTS).with(Flags::FAST),
+        summary: "Says that this server is a master without replicas",
+        example: "ROLE", complexity: "O(1)",
+        ..of(Server::Role)
     }),
     on_server(Command {
         name: "REPLCONF", args_max: Command::MANY, flags: REPLICATES.with(Flags::ALLOW_BUSY),
@@ -196,6 +223,20 @@ pub(super) const ROWS: &[Row] = &[
         summary: "Writes a snapshot of every shard and drops the log that it replaces",
         example: "SAVE", complexity: "O(n), n keys in all",
         ..of(Server::Save)
+    }),
+    on_server(Command {
+        name: "SHUTDOWN", args_max: Command::MANY,
+        flags: CONFIGURES.with(Flags::NO_MULTI).with(Flags::ALLOW_BUSY),
+        usage: "[SAVE | NOSAVE] [NOW] [FORCE] [ABORT]",
+        summary: "Ends the server as a signal does, behind a snapshot with SAVE",
+        example: "SHUTDOWN ABORT", complexity: "O(1); with SAVE O(n), n keys in all",
+        ..of(Server::Shutdown)
+    }),
+    on_server(Command {
+        name: "SLAVEOF", args_min: 2, args_max: 2, flags: FOLLOWS, needs: "NO ONE", usage: "NO ONE",
+        summary: "Does what REPLICAOF does",
+        example: "SLAVEOF NO ONE", complexity: "O(1)",
+        ..of(Server::Replicaof)
     }),
     on_server(Command {
         name: "STATS", flags: REPORTS, text_form: TextForm::Fields,
