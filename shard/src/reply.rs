@@ -35,6 +35,8 @@ pub enum Reply<'a> {
     Push(Vec<Reply<'a>>),
     /// Named fields in order; RESP2 flattens them.
     Map(Vec<(Cow<'static, str>, Reply<'a>)>),
+    /// Things that belong to others, in order; RESP2 flattens them.
+    Pairs(Vec<(Reply<'a>, Reply<'a>)>),
     /// A text for people, such as `INFO`; RESP3 marks it as verbatim.
     Text(String),
     /// The request was refused.
@@ -82,6 +84,9 @@ impl<'a> Reply<'a> {
             Reply::Set(items) => Reply::Set(items.into_iter().map(Reply::into_owned).collect()),
             Reply::Push(items) => Reply::Push(items.into_iter().map(Reply::into_owned).collect()),
             Reply::Map(fields) => Reply::Map(fields.into_iter().map(|(k, v)| (k, v.into_owned())).collect()),
+            Reply::Pairs(pairs) => {
+                Reply::Pairs(pairs.into_iter().map(|(k, v)| (k.into_owned(), v.into_owned())).collect())
+            }
             Reply::Text(text) => Reply::Text(text),
             Reply::Error(error) => Reply::Error(error),
         }

@@ -135,7 +135,10 @@ pub(super) fn unblock(request: &Request<'_>) -> Result<Call, Error> {
 }
 
 /// `CLIENT REPLY`. Returns its reply, if there is one.
-pub(super) fn set_replies(client: &mut Client, request: &Request<'_>) -> Result<Option<Reply<'static>>, Error> {
+pub(super) fn set_replies(
+    client: &mut Client,
+    request: &Request<'_>,
+) -> Result<Option<Reply<'static>>, Error> {
     let is = |word: &str| request.arg(0).eq_ignore_ascii_case(word.as_bytes());
     let session = &mut client.session;
     let reply = if is("ON") {

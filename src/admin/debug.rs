@@ -118,10 +118,7 @@ fn sample(kind: &[u8], dialect: Dialect) -> Result<Reply<'static>, Error> {
         b"push" if dialect != Dialect::Resp3 => {
             return Err(Error::OutOfRange("RESP2 is not supported by this command"));
         }
-        b"push" => Reply::Push(vec![
-            Reply::bytes(b"server-cpu-usage"),
-            Reply::Integer(42),
-        ]),
+        b"push" => Reply::Push(vec![Reply::bytes(b"server-cpu-usage"), Reply::Integer(42)]),
         b"verbatim" => Reply::Text("This is a verbatim\nstring".to_owned()),
         b"true" => Reply::Bool(true),
         b"false" => Reply::Bool(false),

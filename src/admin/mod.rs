@@ -14,6 +14,7 @@ pub(crate) mod listing;
 mod memory;
 pub(crate) mod persistence;
 mod scan;
+mod slowlog;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -215,6 +216,14 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         | Server::Quit
         | Server::Reset
         | Server::Select => client_commands::run(client, request, server, about)?,
+        Server::LatencyDoctor
+        | Server::LatencyHistogram
+        | Server::LatencyHistory
+        | Server::LatencyLatest
+        | Server::LatencyReset
+        | Server::SlowlogGet
+        | Server::SlowlogLen
+        | Server::SlowlogReset => return Ok(slowlog::question(request, server)?.into()),
         Server::Keys => return Ok(Next::Keys(Arc::new(Glob::new(request.arg(0))?))),
         Server::Scan => return Ok(Next::Scan(scan::scan_arguments(request)?)),
         Server::CompactWhen
@@ -314,6 +323,14 @@ pub(crate) fn gathered(
             Reply::Ok => persistence::synced_count(1),
             error => error,
         },
+        Server::LatencyDoctor
+        | Server::LatencyHistogram
+        | Server::LatencyHistory
+        | Server::LatencyLatest
+        | Server::LatencyReset
+        | Server::SlowlogGet
+        | Server::SlowlogLen
+        | Server::SlowlogReset => slowlog::reply(request, server, gather, about),
         _ => gather.merge(Merge::AllOk),
     })
 }

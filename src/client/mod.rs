@@ -14,8 +14,8 @@ use shard::{Command, SHARED_LEN_MIN};
 
 use crate::mesh::ClientKind;
 use crate::metrics::calls::Measured;
-use crate::net::{Addresses, SocketId};
 use crate::net::listener::Endpoint;
+use crate::net::{Addresses, SocketId};
 use crate::protocol::Parser;
 use job::Job;
 use replies::Replies;
@@ -130,6 +130,8 @@ pub struct Client {
     /// One of its requests that is measured and not answered yet, and the number under which its replies know it; that
     /// of a job is the next one.
     pub measured: Option<(u32, Measured)>,
+    /// That request's command and as much of its words as is kept of a slow one, if it may turn out to be slow.
+    pub slow_candidate: Option<(&'static Command, Vec<Vec<u8>>)>,
 }
 
 impl Connection {
@@ -177,6 +179,7 @@ impl Connection {
             listed: false,
             counted_in: 0,
             measured: None,
+            slow_candidate: None,
         };
         Box::new(Connection { parser, input: Vec::new(), served_bytes: 0, input_needed: 0, client })
     }

@@ -79,6 +79,7 @@ impl Session {
         self.database = 0;
         self.is_in_multi = false;
         self.replies = ReplyMode::On;
+        self.monitors = false;
         self.note_care();
     }
 }

@@ -131,6 +131,8 @@ pub enum Call {
     },
     /// Take note of what was ordered for all workers. Answered by `Part`.
     TakeNote,
+    /// Tell of slow commands, or forget them. Answered by `Part`.
+    SlowLog(SlowLogCall),
     /// Take a turn: the server ends. No answer.
     Wake,
     /// Show these lines to the clients that are shown all commands; no answer.
@@ -154,6 +156,22 @@ pub enum Call {
     Compact,
     /// As `Compact`, but it is not waited for; no answer.
     CompactUnheard,
+}
+
+/// What is asked about slow commands.
+#[derive(Clone, Debug)]
+pub enum SlowLogCall {
+    /// The newest, so many at most. Answered by an array.
+    Newest(usize),
+    /// How many there are. Answered by an integer.
+    Len,
+    /// Forget them. Answered by `Ok`.
+    Clear,
+    /// The samples of all kinds of events. Answered by an array with one of numbers for each kind: the slowest ever,
+    /// then time and length of each sample.
+    Latencies,
+    /// Forget the samples of these kinds, all where none is named. Answered by what was forgotten, as above.
+    ForgetLatencies(Arc<[Box<[u8]>]>),
 }
 
 /// What a call is answered with.

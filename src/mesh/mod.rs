@@ -19,7 +19,7 @@ use crate::protocol::Dialect;
 
 pub use clients::{ClientFilter, ClientKind};
 pub use message::{
-    AcceptedSocket, Answer, Args, Asker, Batch, Call, Page, RequestId, ShardImage, TransactionId,
+    AcceptedSocket, Answer, Args, Asker, Batch, Call, Page, RequestId, ShardImage, SlowLogCall, TransactionId,
 };
 
 /// How many requests of its clients a worker may have under way at one peer.

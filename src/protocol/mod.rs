@@ -529,7 +529,8 @@ pub fn push_monitored<'a>(
         shown.iter().for_each(|byte| push_escaped(*byte, out));
         out.push(b'"');
         if shown.len() < word.len() {
-            write!(out, " ... ({} more bytes)", word.len() - shown.len()).expect("writing to memory succeeds");
+            write!(out, " ... ({} more bytes)", word.len() - shown.len())
+                .expect("writing to memory succeeds");
         }
     }
     out.extend_from_slice(b"\r\n");

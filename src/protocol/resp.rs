@@ -351,6 +351,14 @@ pub(super) fn write_reply(reply: &Reply<'_>, dialect: Dialect, out: &mut Vec<u8>
                 write_reply(value, dialect, out);
             }
         }
+        Reply::Pairs(pairs) => {
+            let (marker, count) = if resp3 { (b'%', pairs.len()) } else { (b'*', pairs.len() * 2) };
+            write_count(marker, count, out);
+            for (key, value) in pairs {
+                write_reply(key, dialect, out);
+                write_reply(value, dialect, out);
+            }
+        }
         Reply::Text(text) if resp3 => {
             write_count(b'=', "txt:".len() + text.len(), out);
             out.extend_from_slice(b"txt:");

@@ -203,6 +203,14 @@ pub(super) fn write_item(item: &Reply<'_>, out: &mut Vec<u8>) {
             begin_list(items.len(), out);
             items.iter().for_each(|item| write_item(item, out));
         }
+        Reply::Pairs(pairs) => {
+            begin_list(pairs.len(), out);
+            for (key, value) in pairs {
+                push_scalar(key, out);
+                out.push(b' ');
+                write_item(value, out);
+            }
+        }
         Reply::Text(text) => {
             for line in text.trim_end().split('\n') {
                 out.extend_from_slice(line.trim_end_matches('\r').as_bytes());
@@ -266,6 +274,7 @@ fn push_scalar(reply: &Reply<'_>, out: &mut Vec<u8>) {
         // A field that is itself a list or a map shows its size: its line stays one line.
         Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => push_integer(items.len(), out),
         Reply::Map(fields) => push_integer(fields.len(), out),
+        Reply::Pairs(pairs) => push_integer(pairs.len(), out),
     }
 }
 

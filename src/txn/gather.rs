@@ -96,6 +96,15 @@ impl Gather {
         Reply::Text(lines.concat())
     }
 
+    /// The lists of all workers.
+    pub fn take_lists(&mut self) -> Vec<Vec<Reply<'static>>> {
+        let lists = self.parts.drain(..).map(|part| match part {
+            Reply::Array(items) => items,
+            other => unreachable!("{other:?} is no list"),
+        });
+        lists.collect()
+    }
+
     /// The texts of all workers as one.
     fn text(&mut self) -> Reply<'static> {
         let texts = self.parts.drain(..).map(|part| match part {

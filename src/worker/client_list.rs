@@ -17,7 +17,12 @@ impl Worker {
     }
 
     /// The line of a client with so many bytes of requests that were not served, and room for so many more.
-    pub(super) fn describe_client(&self, client: &Client, unserved_bytes: usize, free_bytes: usize) -> String {
+    pub(super) fn describe_client(
+        &self,
+        client: &Client,
+        unserved_bytes: usize,
+        free_bytes: usize,
+    ) -> String {
         let facts = Facts {
             shard: self.index,
             uptime_ms: self.clock.now().uptime_ms,

@@ -1,6 +1,8 @@
 //! What this worker knows of the orders that clients give to all workers: a pause, and who is shown the commands of
 //! all clients. Where nothing is ordered it costs a look at a number each turn, and one at a flag each command.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use shard::command::{self, Flags};
 use shard::{Command, Error};
@@ -25,6 +27,9 @@ const FEED_BYTES_MAX: usize = 1 << 20;
 /// to show them what others have sent it.
 const MONITOR_BYTES_MAX: usize = 32 << 20;
 
+/// Where commands are slow that take less than so many microseconds, all of them are measured.
+const MEASURED_BY_SAMPLE_US_MIN: i64 = 1000;
+
 /// The error for a client that is shown all commands and asks for keys.
 const NOT_FOR_MONITORS: Error = Error::OutOfRange("Replica can't interact with the keyspace");
 
@@ -42,22 +47,10 @@ pub(super) struct ControlView {
 }
 
 impl ControlView {
-    /// To be called at the begin of a turn.
+    /// Whether something may have changed since the last turn.
     #[inline]
-    pub(super) fn look(&mut self, control: &Control, uptime_ms: u64) {
-        if self.version != control.version() || self.pause.is_some() {
-            self.take_note(control, uptime_ms);
-        }
-    }
-
-    /// Takes note of the orders.
-    #[cold]
-    pub(super) fn take_note(&mut self, control: &Control, uptime_ms: u64) {
-        self.version = control.version();
-        self.pause = control.pause_at(uptime_ms);
-        self.monitoring.clear();
-        self.monitoring.extend(control.monitoring_workers());
-        self.is_active = self.pause.is_some() || !self.monitoring.is_empty();
+    pub(super) fn has_to_look(&self, control: &Control) -> bool {
+        self.version != control.version() || self.pause.is_some()
     }
 
     /// Whether commands are to be looked at more closely.
@@ -83,6 +76,19 @@ impl ControlView {
 }
 
 impl Worker {
+    /// Takes note of the orders.
+    #[cold]
+    pub(super) fn take_note(&mut self) {
+        let (control, view) = (&self.shared.control, &mut self.control);
+        view.version = control.version();
+        view.pause = control.pause_at(self.clock.now().uptime_ms);
+        view.monitoring.clear();
+        view.monitoring.extend(control.monitoring_workers());
+        view.is_active = view.pause.is_some() || !view.monitoring.is_empty();
+        let slower_than_us = control.slowlog_log_slower_than_us.load(Ordering::Relaxed);
+        self.traffic.calls.measure_all((0..MEASURED_BY_SAMPLE_US_MIN).contains(&slower_than_us));
+    }
+
     /// As [`Worker::dispatch`], while something is unusual about the server or this client.
     #[cold]
     pub(super) fn dispatch_with_care(
@@ -209,7 +215,11 @@ impl Worker {
             if client.replies.size_bytes() > MONITOR_BYTES_MAX {
                 client.stage = Stage::Gone;
                 let (id, name) = (client.id, String::from_utf8_lossy(&client.session.name).into_owned());
-                tracing::warn!(client = id, name, "a client is disconnected: it does not read what MONITOR shows");
+                tracing::warn!(
+                    client = id,
+                    name,
+                    "a client is disconnected: it does not read what MONITOR shows"
+                );
             }
             self.clients.put_back(connection);
         }

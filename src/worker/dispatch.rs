@@ -3,10 +3,11 @@
 
 use bytes::Bytes;
 use shard::command::{self, Flags, Run};
-use shard::{Error, OwnedRequest, PROBED_BYTES_MIN, Reply, Request, has_room_for};
+use shard::{Command, Error, OwnedRequest, PROBED_BYTES_MIN, Reply, Request, has_room_for};
 
 use super::Worker;
 use super::runtime::{Executed, give, is_long_read, is_staged};
+use super::slowlog::slow_words;
 use super::watchdog::{hangs, hangs_in_disk};
 use crate::admin::backup::{self, Backup};
 use crate::admin::{self, About, Ask, Gathered, Next, ScanArguments};
@@ -100,7 +101,7 @@ impl Worker {
         if matches!(flow, Flow::Taken) {
             self.traffic.requests += 1;
             if let Some(measured) = self.traffic.calls.count(request.command, began) {
-                self.end_measured(client, measured);
+                self.end_taken(client, measured, request.command, parser, input);
             }
         }
         flow
@@ -108,14 +109,34 @@ impl Worker {
 
     /// A request that is measured was taken: it is answered, or will be.
     #[cold]
-    fn end_measured(&mut self, client: &mut Client, measured: Measured) {
+    fn end_taken(
+        &mut self,
+        client: &mut Client,
+        measured: Measured,
+        command: &'static Command,
+        parser: &Parser,
+        input: &[u8],
+    ) {
         let awaited = match client.job {
-            Some(_) => Some(client.replies.next_sequence()),
-            None => client.replies.last_awaited().map(|(sequence, _)| sequence),
+            Some(_) => Some((client.replies.next_sequence(), None)),
+            None => client.replies.last_awaited().map(|(sequence, worker)| (sequence, Some(worker))),
         };
+        // Where only the disk is waited for, the work is done.
+        let is_done = match awaited {
+            None => true,
+            Some((_, worker)) => worker == Some(self.index) && !client.waits_for_last,
+        };
+        if is_done {
+            let took = measured.elapsed();
+            self.note_if_slow(client, command, took, || slow_words(command, parser, input));
+        } else {
+            self.note_candidate(client, command, parser, input);
+        }
         match awaited {
-            Some(sequence) => client.measured = Some((sequence, measured)),
-            None => self.traffic.calls.end(measured),
+            Some((sequence, _)) => client.measured = Some((sequence, measured)),
+            None => {
+                self.traffic.calls.end(measured);
+            }
         }
     }
 
@@ -410,7 +431,7 @@ impl Worker {
                     client.job = Some(job);
                     client.job_since_ms = self.clock.now().uptime_ms;
                 } else if let Some((_, measured)) = client.measured.take() {
-                    self.traffic.calls.end(measured);
+                    self.end_measured(client, measured);
                 }
                 return self.clients.put_back(connection);
             }
@@ -419,7 +440,7 @@ impl Worker {
             self.mesh.answered(sent.worker, sent.size_bytes);
         }
         if let Some((_, measured)) = client.measured.take_if(|it| it.0 == request_id.sequence) {
-            self.traffic.calls.end(measured);
+            self.end_measured(client, measured);
         }
         self.clients.put_back(connection);
     }

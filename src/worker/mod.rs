@@ -17,6 +17,7 @@ mod lifecycle;
 mod peer;
 mod runtime;
 mod serve;
+mod slowlog;
 mod stuck_clients;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ use crate::config::SyncMode;
 use crate::durability::journal::Outcome;
 use crate::failure::Failure;
 use crate::mesh::Mesh;
+use crate::metrics::slowlog::SlowLog;
 use crate::metrics::{Traffic, errors};
 use crate::net::listener::Endpoint;
 use crate::net::{self, Backend, Doorbell, Event, Net};
@@ -85,6 +87,8 @@ pub struct Worker {
     traffic: Traffic,
     /// How many there were before the last turn that ran any.
     requests_before: u64,
+    /// The slow ones among them.
+    slow_log: SlowLog,
     /// What clients order for all workers.
     control: ControlView,
     /// When the first wait of a client is over that has a timeout, in milliseconds from the start of the server.
@@ -139,6 +143,7 @@ impl Worker {
             events: Vec::new(),
             traffic: Traffic::default(),
             requests_before: 0,
+            slow_log: SlowLog::default(),
             control: ControlView::default(),
             next_timeout_ms: u64::MAX,
         })
@@ -257,7 +262,9 @@ impl Worker {
         let began = self.clock.begin_turn();
         let uptime_ms = self.clock.now().uptime_ms;
         self.shared.beat(self.index, uptime_ms);
-        self.control.look(&self.shared.control, uptime_ms);
+        if self.control.has_to_look(&self.shared.control) {
+            self.take_note();
+        }
         if self.next_timeout_ms <= uptime_ms {
             self.end_timed_waits();
         }

@@ -87,8 +87,12 @@ impl Worker {
                 self.mesh.to(from).answer(id, Answer::Part(unblocked));
             }
             Call::TakeNote => {
-                self.control.take_note(&self.shared.control, self.clock.now().uptime_ms);
+                self.take_note();
                 self.mesh.to(from).answer(id, Answer::Part(Reply::Ok));
+            }
+            Call::SlowLog(asked) => {
+                let told = self.slow_log_reply(&asked);
+                self.mesh.to(from).answer(id, Answer::Part(told));
             }
             Call::Wake => {}
             Call::Show(lines) => self.on_shown(&lines),

@@ -265,7 +265,7 @@ impl Worker {
         if client.measured.is_some() && client.is_quiet() {
             // A listing, or what was answered in place of its worker.
             let (_, measured) = client.measured.take().expect("it was looked at");
-            self.traffic.calls.end(measured);
+            self.end_measured(client, measured);
         }
         if client.stage == Stage::Gone {
             self.abandon(client);

@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shard::{Error, Reply};
 use shard::command::Run;
+use shard::{Error, Reply};
 
 use super::Worker;
 use super::turn::TICK_MS;

@@ -284,17 +284,17 @@ mod tests {
     #[test]
     fn commands_that_redis_has_are_in_its_groups_and_all_others_are_known() {
         let groups = [
-            ("connection", "CLIENT ECHO HELLO PING QUIT RESET SELECT"),
+            ("connection", "AUTH CLIENT ECHO HELLO PING QUIT RESET SELECT"),
             (
                 "generic",
                 "DEL EXISTS EXPIRE EXPIREAT EXPIRETIME KEYS OBJECT PERSIST PEXPIRE PEXPIREAT PEXPIRETIME PTTL",
             ),
-            ("generic", "SCAN TOUCH TTL TYPE UNLINK WAITAOF"),
+            ("generic", "SCAN TOUCH TTL TYPE UNLINK WAIT WAITAOF"),
             (
                 "server",
-                "BGREWRITEAOF BGSAVE COMMAND CONFIG DBSIZE FLUSHALL FLUSHDB INFO LASTSAVE MEMORY PSYNC",
+                "BGREWRITEAOF BGSAVE COMMAND CONFIG DBSIZE DEBUG FLUSHALL FLUSHDB INFO LASTSAVE LATENCY MEMORY",
             ),
-            ("server", "REPLCONF SAVE SYNC TIME"),
+            ("server", "MONITOR PSYNC REPLCONF REPLICAOF ROLE SAVE SHUTDOWN SLAVEOF SLOWLOG SYNC TIME"),
             ("bitmap", "BITCOUNT BITFIELD BITFIELD_RO BITPOS GETBIT SETBIT"),
             (
                 "string",

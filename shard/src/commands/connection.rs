@@ -147,7 +147,7 @@ pub(super) const ROWS: &[Row] = &[
     }),
     on_server(Command {
         name: "WAIT", args_min: 2, args_max: 2, flags: Flags::NOSCRIPT,
-        needs: "numreplicas and timeout", usage: "numreplicas timeout",
+        group: Group::Generic, needs: "numreplicas and timeout", usage: "numreplicas timeout",
         summary: "Waits for replicas, of which there are none, until the timeout in milliseconds is over",
         example: "WAIT 1 10", complexity: "O(1)",
         ..of(Server::Wait)

@@ -168,6 +168,39 @@ pub(super) const ROWS: &[Row] = &[
         ..of(Server::Lastsave)
     }),
     container(Command {
+        name: "LATENCY", summary: "Tells which kinds of commands were slow, and how long calls took",
+        ..Command::container(Group::Server)
+    }, &[
+        on_server(Command {
+            name: "DOCTOR", flags: CONFIGURES, summary: "Tells people what was slow",
+            example: "LATENCY DOCTOR", complexity: "O(1)",
+            ..of(Server::LatencyDoctor)
+        }),
+        on_server(Command {
+            name: "HISTOGRAM", args_max: Command::MANY, flags: CONFIGURES, usage: "[command ...]",
+            summary: "Returns how long the calls of commands took",
+            example: "PING\nLATENCY HISTOGRAM ping", complexity: "O(n), n commands",
+            ..of(Server::LatencyHistogram)
+        }),
+        on_server(Command {
+            name: "HISTORY", args_min: 1, args_max: 1, flags: CONFIGURES, usage: "event",
+            summary: "Returns when an event was slow, and how slow",
+            example: "LATENCY HISTORY command", complexity: "O(1)",
+            ..of(Server::LatencyHistory)
+        }),
+        on_server(Command {
+            name: "LATEST", flags: CONFIGURES, summary: "Returns when each event was slow last",
+            example: "LATENCY LATEST", complexity: "O(1)",
+            ..of(Server::LatencyLatest)
+        }),
+        on_server(Command {
+            name: "RESET", args_max: Command::MANY, flags: CONFIGURES, usage: "[event ...]",
+            summary: "Forgets when events were slow",
+            example: "LATENCY RESET", complexity: "O(1)",
+            ..of(Server::LatencyReset)
+        }),
+    ]),
+    container(Command {
         name: "MEMORY", needs: "STATS, or USAGE and a key",
         summary: "Tells what the memory is used for, or how much of it a key takes",
         ..Command::container(Group::Server)
@@ -238,6 +271,27 @@ pub(super) const ROWS: &[Row] = &[
         example: "SLAVEOF NO ONE", complexity: "O(1)",
         ..of(Server::Replicaof)
     }),
+    container(Command {
+        name: "SLOWLOG", summary: "Shows the slowest commands of late",
+        ..Command::container(Group::Server)
+    }, &[
+        on_server(Command {
+            name: "GET", args_max: Command::MANY, flags: Flags::ADMIN.with(REPORTS), usage: "[count]",
+            summary: "Returns the newest slow commands",
+            example: "SLOWLOG GET 1", complexity: "O(n), n commands",
+            ..of(Server::SlowlogGet)
+        }),
+        on_server(Command {
+            name: "LEN", flags: Flags::ADMIN.with(REPORTS), summary: "Returns how many slow commands are kept",
+            example: "SLOWLOG LEN", complexity: "O(1)",
+            ..of(Server::SlowlogLen)
+        }),
+        on_server(Command {
+            name: "RESET", flags: Flags::ADMIN.with(REPORTS), summary: "Forgets the slow commands",
+            example: "SLOWLOG RESET", complexity: "O(1)",
+            ..of(Server::SlowlogReset)
+        }),
+    ]),
     on_server(Command {
         name: "STATS", flags: REPORTS, text_form: TextForm::Fields,
         summary: "Returns the counters of the server",
