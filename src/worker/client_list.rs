@@ -50,7 +50,7 @@ impl Worker {
 
     fn is_named(&self, connection: &Connection, filter: &ClientFilter) -> bool {
         let client = &connection.client;
-        let is_leaving = client.refused || matches!(client.stage, Stage::Lingering { .. } | Stage::Gone);
+        let is_leaving = client.refused || client.stage == Stage::Gone;
         if is_leaving || connection.is_inside() {
             return false;
         }

@@ -75,8 +75,8 @@ fn clients_of_all_workers_are_ended_by_what_they_are() {
     assert!(is_gone(&mut victim));
     for victim in 5..7 {
         let id = id(&mut clients[victim]);
-        let answer = clients[0]
-            .ask(&format!("CLIENT KILL ID {id} LADDR {}", clients[0].wire.sender().peer_addr().unwrap()));
+        let local = clients[0].wire.sender().peer_addr().unwrap();
+        let answer = clients[0].ask(&format!("CLIENT KILL ID {id} LADDR {local}"));
         assert_eq!(answer.integer(), 1, "of worker {}", victim % 2);
         assert!(is_gone(&mut clients[victim]));
     }
@@ -281,22 +281,21 @@ fn debug_does_what_tests_need_where_it_is_allowed() {
 #[test]
 fn slow_commands_of_all_workers_are_kept_and_events_told() {
     let flags =
-        ["--enable-debug-command", "yes", "--slowlog-max-len", "3", "--latency-monitor-threshold", "50"];
+        ["--enable-debug-command", "yes", "--slowlog-max-len", "3", "--slowlog-log-slower-than", "150000"];
     let server = Server::start(2, &flags);
     let mut clients = one_each(&server, 4);
-    assert_eq!(clients[0].ask("SLOWLOG GET").items(), []);
     for (number, client) in clients.iter_mut().enumerate() {
         client.ask(&format!("CLIENT SETNAME c{number}"));
-        client.ask(&format!("DEBUG SLEEP 0.1{number}"));
+        client.ask(&format!("DEBUG SLEEP 0.2{number}"));
     }
     assert_eq!(clients[0].ask("SLOWLOG LEN").integer(), 3);
     let slow = clients[1].ask("SLOWLOG GET 2");
     for (number, slow) in [3, 2].into_iter().zip(slow.items()) {
         let [id, at, took, words, peer, name] = slow.items() else { panic!("{slow}") };
         let address = clients[number].wire.sender().local_addr().unwrap().to_string();
-        assert_eq!(id.integer(), number as i64);
-        assert!(at.integer() > 1_600_000_000 && (100_000..5_000_000).contains(&took.integer()), "{slow}");
-        assert_eq!(words.items(), ["DEBUG", "SLEEP", &format!("0.1{number}")].map(Value::bulk));
+        assert!(id.integer() >= number as i64, "{slow}");
+        assert!(at.integer() > 1_600_000_000 && (200_000..5_000_000).contains(&took.integer()), "{slow}");
+        assert_eq!(words.items(), ["DEBUG", "SLEEP", &format!("0.2{number}")].map(Value::bulk));
         assert_eq!((peer, name), (&Value::bulk(address), &Value::bulk(format!("c{number}"))));
     }
     assert_eq!(clients[0].ask("SLOWLOG RESET").to_string(), "+OK");
@@ -305,7 +304,7 @@ fn slow_commands_of_all_workers_are_kept_and_events_told() {
     let [event] = latest.items() else { panic!("{latest}") };
     let [name, _, last_ms, max_ms] = event.items() else { panic!("{latest}") };
     assert_eq!(name, &Value::bulk("command"));
-    assert!(last_ms.integer() >= 100 && max_ms.integer() >= last_ms.integer(), "{latest}");
+    assert!(last_ms.integer() >= 200 && max_ms.integer() >= last_ms.integer(), "{latest}");
     assert!(!clients[1].ask("LATENCY HISTORY command").items().is_empty());
     assert_eq!(clients[1].ask("LATENCY RESET fast-command").integer(), 0);
     assert_eq!(clients[1].ask("LATENCY RESET").integer(), 1);
@@ -317,7 +316,8 @@ fn where_every_command_is_slow_every_command_is_kept_and_shortened() {
     let server = Server::start(1, &["--slowlog-log-slower-than", "0", "--slowlog-max-len", "1000"]);
     let mut client = server.resp();
     (0..100).for_each(|_| drop(client.ask("PING")));
-    assert_eq!(client.ask("SLOWLOG LEN").integer(), 100);
+    let slow = client.ask("SLOWLOG GET 100");
+    assert!(slow.items().iter().all(|slow| slow.items()[3].items() == [Value::bulk("PING")]), "{slow}");
     let many: Vec<String> = (0..40).map(|number| format!("k{number}")).collect();
     client.ask(&format!("DEL {}", many.join(" ")));
     client.ask(&format!("SET a {}", "v".repeat(200)));
