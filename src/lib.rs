@@ -35,6 +35,7 @@ pub mod net;
 mod process;
 mod progress;
 pub mod protocol;
+mod pubsub;
 pub mod recovery;
 pub mod server;
 pub mod shared;

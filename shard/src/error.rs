@@ -42,6 +42,8 @@ pub enum Error {
     Overflow,
     /// The amount of DECRBY cannot be negated.
     DecrementOverflow,
+    /// A command needs a key that does not exist.
+    NoSuchKey,
     /// An option is unknown, misplaced, repeated or contradicts another.
     Syntax,
     /// An option of EXPIRE is unknown.
@@ -142,6 +144,8 @@ pub enum Error {
     SaveInProgress,
     /// The commands between `MULTI`, which is unknown, and this `EXEC` were refused.
     ExecAborted,
+    /// The client has subscriptions and could not tell the reply to this command from a message.
+    Subscribed(&'static Command),
     /// A number that is out of its bounds, which the text says.
     OutOfRange(&'static str),
     /// The server cannot do this, and the text says why and what to do.

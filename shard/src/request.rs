@@ -130,6 +130,11 @@ impl<'a> Request<'a> {
         deserves(memory, span).then(|| memory.slice(start..start + span.len as usize))
     }
 
+    /// Argument `index`, free of the request: shared if it is large and its memory can be kept, else copied.
+    pub(crate) fn arg_bytes(&self, index: usize) -> Bytes {
+        self.shared_arg(index).unwrap_or_else(|| Bytes::copy_from_slice(self.arg(index)))
+    }
+
     /// All arguments in order.
     pub fn args(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
         let buffer = self.buffer;
@@ -138,7 +143,7 @@ impl<'a> Request<'a> {
 
     /// The arguments that are keys, in order.
     pub fn keys(&self) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
-        let (range, step) = self.command.keys.range(self.args.len());
+        let (range, step) = self.command.keys.range(self.args.len(), |index| self.arg(index));
         let buffer = self.buffer;
         self.args[range].iter().step_by(step).map(move |span| span.of(buffer))
     }

@@ -11,7 +11,7 @@ use super::persistence::timeout_ms;
 use super::{About, REDIS_VERSION};
 use crate::client::session::ReplyMode;
 use crate::client::{Client, Connection, Stage};
-use crate::mesh::Call;
+use crate::mesh::{Call, SubscriptionKind};
 use crate::net::listener::Endpoint;
 use crate::protocol::Dialect;
 use crate::shared::control::Pause;
@@ -35,6 +35,9 @@ pub(super) fn run<'r>(
         Server::ClientSetname => set_name(client, request)?,
         Server::Echo => Reply::bytes(request.arg(0)),
         Server::Hello => hello(client, request)?,
+        Server::Ping if client.subscriptions.is_some() && client.session.dialect == Dialect::Resp2 => {
+            Reply::Array(vec![Reply::bytes(b"pong"), Reply::bytes(request.args().next().unwrap_or_default())])
+        }
         Server::Ping => request.args().next().map_or(Reply::Simple("PONG"), Reply::bytes),
         Server::Select => match parse_integer(request.arg(0)) {
             Some(0) => {
@@ -205,10 +208,12 @@ pub(crate) fn describe(client: &Client, facts: &Facts<'_>) -> String {
     let session = &client.session;
     let [peer, local] = client.addresses.text(facts.unix_socket);
     let (buffers, filled_bytes, buffer_bytes) = client.replies.buffers();
+    let subscribed =
+        |kind| client.subscriptions.as_ref().map_or(0, |subscriptions| subscriptions.count_of(kind));
     let waiting_bytes = client.replies.size_bytes() + facts.unsent_bytes;
     let request_bytes = client.job.as_ref().map_or(0, |job| job.command().full_name().len());
     format!(
-        "id={} addr={peer} laddr={local} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi=-1 \
+        "id={} addr={peer} laddr={local} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi=-1 \
          qbuf={} qbuf-free={} argv-mem={request_bytes} multi-mem=0 rbs={buffer_bytes} rbp={buffer_bytes} \
          obl={filled_bytes} oll={buffers} omem={waiting_bytes} tot-mem={} events={}{} cmd={} user=default redir=-1 \
          resp={} lib-name={} lib-ver={} shard={}\n",
@@ -219,6 +224,9 @@ pub(crate) fn describe(client: &Client, facts: &Facts<'_>) -> String {
         client.progress.stalled_ms(facts.uptime_ms) / 1000,
         flags(client),
         session.database,
+        subscribed(SubscriptionKind::Channel),
+        subscribed(SubscriptionKind::Pattern),
+        subscribed(SubscriptionKind::ShardChannel),
         facts.unserved_bytes,
         facts.free_bytes,
         size_of::<Connection>() + facts.unserved_bytes + facts.free_bytes + waiting_bytes + buffer_bytes,
@@ -237,6 +245,7 @@ fn flags(client: &Client) -> String {
     let is_blocked = client.is_postponed || client.is_waiting();
     let flags = [
         (client.session.monitors, 'O'),
+        (client.subscriptions.is_some(), 'P'),
         (is_blocked, 'b'),
         (client.stage == Stage::Closing, 'c'),
         (client.endpoint == Endpoint::Unix, 'U'),

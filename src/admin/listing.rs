@@ -56,7 +56,9 @@ pub(crate) fn go_on(client: &mut Client, about: &About<'_>) -> bool {
     if let Some(reply) = reply {
         answer(client, &request, &reply);
     }
-    if !is_over {
+    if is_over {
+        client.replies.release_messages();
+    } else {
         client.job = Some(Box::new(Job::Listing(listing)));
     }
     !is_over

@@ -232,6 +232,19 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         | Server::Lastsave
         | Server::MemoryStats
         | Server::Stats => return Ok(Call::Report.into()),
+        Server::Psubscribe
+        | Server::Publish
+        | Server::PubsubChannels
+        | Server::PubsubNumpat
+        | Server::PubsubNumsub
+        | Server::PubsubShardchannels
+        | Server::PubsubShardnumsub
+        | Server::Punsubscribe
+        | Server::Spublish
+        | Server::Ssubscribe
+        | Server::Subscribe
+        | Server::Sunsubscribe
+        | Server::Unsubscribe => unreachable!("messages are the worker's"),
         Server::Backup
         | Server::Bgrewriteaof
         | Server::Bgsave

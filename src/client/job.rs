@@ -2,6 +2,7 @@
 
 use shard::{Command, OwnedRequest};
 
+use super::Client;
 use super::listing::Listing;
 use crate::txn::gather::Gather;
 use crate::txn::scan::Walk;
@@ -23,12 +24,39 @@ pub enum Job {
     Gather(Gather),
     /// `SCAN` or `KEYS`.
     Walk(Walk),
+    /// Subscriptions of which other workers have yet to take note.
+    Subscribe(Subscribing),
     /// A description of very many things, which asks no other worker.
     Listing(Listing),
     /// `BACKUP`, once the shards have told how they are: they are being copied.
     Backup(OwnedRequest),
     /// `WAIT`.
     Wait(Wait),
+}
+
+/// Subscriptions on their way: messages come already, and wait for what the client is told of its subscriptions.
+pub struct Subscribing {
+    /// The command.
+    pub command: &'static Command,
+    /// What the client is told, rendered.
+    pub told: Vec<u8>,
+    /// The workers that have not taken note.
+    pub unanswered: Vec<usize>,
+}
+
+impl Subscribing {
+    /// A worker has taken note. Returns whether it was the last.
+    pub fn note(&mut self, worker: usize) -> bool {
+        self.unanswered.retain(|waits_for| *waits_for != worker);
+        self.unanswered.is_empty()
+    }
+
+    /// Tells the client of its subscriptions. Messages follow.
+    pub fn tell(&mut self, client: &mut Client) {
+        let told = std::mem::take(&mut self.told);
+        client.replies.now(|out| out.extend_from_slice(&told));
+        client.replies.release_messages();
+    }
 }
 
 impl Job {
@@ -38,6 +66,7 @@ impl Job {
             Job::Transaction(transaction) => transaction.request.command,
             Job::Gather(gather) => gather.request.command,
             Job::Walk(walk) => walk.command(),
+            Job::Subscribe(subscribing) => subscribing.command,
             Job::Listing(listing) => listing.request.command,
             Job::Backup(request) => request.command,
             Job::Wait(wait) => wait.request.command,

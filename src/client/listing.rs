@@ -40,6 +40,7 @@ impl Listing {
             _ => return None,
         };
         if let Found::Infos = found {
+            client.replies.hold_messages();
             client.replies.now(|out| protocol::begin_list(request.arg_count(), client.session.dialect, out));
         }
         Some(Listing { request: OwnedRequest::new(request), next: 0, found })

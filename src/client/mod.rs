@@ -7,6 +7,7 @@ pub mod replies;
 pub mod reply;
 pub mod session;
 pub mod share;
+pub mod subscriptions;
 
 use std::collections::TryReserveError;
 
@@ -21,6 +22,7 @@ use job::Job;
 use replies::Replies;
 use session::Session;
 use share::{Progress, TurnShare};
+use subscriptions::Subscriptions;
 
 /// Memory for a request is taken for at most so many times what has arrived of it: what the client claims may never
 /// come. A step that is not the last copies at most one part in so many of the request.
@@ -83,6 +85,11 @@ pub struct Client {
     pub limits: Limits,
     /// What it has said of itself, and how it is answered.
     pub session: Session,
+    /// Which messages it wants, if it wants any.
+    pub subscriptions: Option<Box<Subscriptions>>,
+    /// Since when so many messages have waited for it that this may not last, in milliseconds from the start of the
+    /// server.
+    pub lags_since_ms: Option<u64>,
     /// Its replies.
     pub replies: Replies,
     /// A command that involves several shards or steps. No other command of this client runs meanwhile.
@@ -156,6 +163,8 @@ impl Connection {
             since_ms: 0,
             limits,
             session: Session::new(endpoint),
+            subscriptions: None,
+            lags_since_ms: None,
             replies: Replies::default(),
             job: None,
             job_since_ms: 0,
@@ -251,7 +260,7 @@ impl Client {
 
     /// What kind of client it is.
     pub fn kind(&self) -> ClientKind {
-        ClientKind::Normal
+        if self.subscriptions.is_some() { ClientKind::Pubsub } else { ClientKind::Normal }
     }
 
     /// Whether it waits for something that need not come: until a timeout, or for as long as the server runs.

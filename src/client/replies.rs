@@ -19,13 +19,19 @@ const GATHERED_REPLY_BYTES_MAX: usize = 16 * 1024;
 /// Buffers that a client does not need are kept for reuse up to this size.
 const BUFFER_KEPT_BYTES: usize = 64 * 1024;
 
+/// From this size on a message that others get as well is sent from where it lies.
+const SHARED_MESSAGE_BYTES_MIN: usize = 16 * 1024;
+
 /// The size that the first reply from another shard is taken to have.
 const REPLY_BYTES_GUESS: usize = 32 * 1024;
 
 /// The replies of one client. Requests may be answered in any order; replies leave in that of the requests.
 pub struct Replies {
-    /// Whole buffers that leave before `out`.
+    /// Whole buffers that leave before `out`, and their size.
     sealed: VecDeque<Outbound>,
+    sealed_bytes: usize,
+    /// Messages that belong to no request, while they must not stand behind what is ready to leave.
+    held: Option<Box<Held>>,
     /// Replies in order, ready to leave.
     out: Vec<u8>,
     /// Requests that wait for an answer, and answered ones behind the first of them.
@@ -40,6 +46,13 @@ pub struct Replies {
     given_up: Vec<(u32, Sent)>,
     /// What is in `out` does not leave: its client wants no replies.
     is_muted: bool,
+}
+
+/// Messages that wait for a reply.
+#[derive(Default)]
+struct Held {
+    messages: Vec<Bytes>,
+    size_bytes: usize,
 }
 
 enum Slot {
@@ -60,6 +73,8 @@ impl Default for Replies {
     fn default() -> Replies {
         Replies {
             sealed: VecDeque::new(),
+            sealed_bytes: 0,
+            held: None,
             out: Vec::new(),
             slots: VecDeque::new(),
             sequence: 0,
@@ -114,9 +129,41 @@ impl Replies {
 
     fn seal(&mut self, buffers: impl IntoIterator<Item = impl Into<Outbound>>) {
         if !self.out.is_empty() {
+            self.sealed_bytes += self.out.len();
             self.sealed.push_back(std::mem::take(&mut self.out).into());
         }
-        self.sealed.extend(buffers.into_iter().map(Into::into).filter(|buffer| !buffer.is_empty()));
+        for buffer in buffers.into_iter().map(Into::into).filter(|buffer: &Outbound| !buffer.is_empty()) {
+            self.sealed_bytes += buffer.len();
+            self.sealed.push_back(buffer);
+        }
+    }
+
+    /// Adds a message that belongs to no request, behind the replies that are ready: it may overtake those that other
+    /// workers owe.
+    pub fn push(&mut self, message: &Bytes) {
+        match &mut self.held {
+            Some(held) => {
+                held.size_bytes += message.len();
+                held.messages.push(message.clone());
+            }
+            None if self.is_muted => {
+                self.out.clear();
+                self.seal([message.clone()]);
+            }
+            None if message.len() < SHARED_MESSAGE_BYTES_MIN => self.out.extend_from_slice(message),
+            None => self.seal([message.clone()]),
+        }
+    }
+
+    /// From now on a reply leaves in pieces, or has to leave before any message: messages wait.
+    pub fn hold_messages(&mut self) {
+        self.held.get_or_insert_default();
+    }
+
+    /// That reply is whole. Messages that have waited stand behind it.
+    pub fn release_messages(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        held.messages.iter().for_each(|message| self.push(message));
     }
 
     /// Reserves the place of the next request, one of `command`, which a worker answers later. Returns its number. Times
@@ -291,7 +338,13 @@ impl Replies {
 
     /// Takes the next bytes to leave; `spare` is the buffer for those that follow.
     pub fn take(&mut self, spare: impl FnOnce() -> Vec<u8>) -> Outbound {
-        self.sealed.pop_front().unwrap_or_else(|| std::mem::replace(&mut self.out, spare()).into())
+        match self.sealed.pop_front() {
+            Some(buffer) => {
+                self.sealed_bytes -= buffer.len();
+                buffer
+            }
+            None => std::mem::replace(&mut self.out, spare()).into(),
+        }
     }
 
     /// How many buffers wait besides the one that is being filled, and how much that one holds and may hold, in bytes.
@@ -302,12 +355,15 @@ impl Replies {
     /// Drops what will not be read.
     pub fn discard(&mut self) {
         self.sealed.clear();
+        self.sealed_bytes = 0;
         self.out.clear();
+        self.held = None;
     }
 
     /// Bytes that wait, answered out of order or ready.
     pub fn size_bytes(&self) -> usize {
-        self.out.len() + self.late.len() + self.sealed.iter().map(|buffer| buffer.len()).sum::<usize>()
+        let held_bytes = self.held.as_ref().map_or(0, |held| held.size_bytes);
+        self.out.len() + self.late.len() + self.sealed_bytes + held_bytes
     }
 }
 

@@ -31,6 +31,11 @@ impl TurnShare {
         self.args += args;
     }
 
+    /// A command made as much work as so many arguments.
+    pub fn count_work(&mut self, args: usize) {
+        self.args += args;
+    }
+
     /// How many commands were run in this turn.
     #[inline]
     pub fn commands(&self) -> usize {

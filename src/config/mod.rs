@@ -6,6 +6,7 @@
 //! the process' CPU affinity nothing of the machine is looked at here: whether a port is free or a directory can be
 //! written is for those to find out who use them.
 
+mod output_limits;
 mod units;
 
 use std::ffi::OsString;
@@ -23,6 +24,7 @@ use wal::BootId;
 
 use crate::machine::{CpuQuota, Machine};
 
+pub use output_limits::{OutputLimit, OutputLimits};
 pub use units::{CpuList, InvalidValue, ShardCount, auto_ttl, auto_ttl_text};
 pub(crate) use units::{duration_within, number_within, size, size_text};
 
@@ -155,6 +157,13 @@ pub struct Config {
     #[arg(value_parser = |text: &str| units::size_within(text, CLIENT_BUFFER_BOUNDS))]
     #[arg(help_heading = NETWORK)]
     pub client_reply_buffer_limit: u64,
+
+    /// Messages that wait for a subscriber that does not read them: past the first size it is disconnected, past the
+    /// second one after so many seconds; limits of other classes than pubsub are taken and have no effect [default:
+    /// pubsub 32mb 8mb 60]
+    #[arg(long, env = "KVLITE_CLIENT_OUTPUT_BUFFER_LIMIT", default_value = "", value_name = "LIMITS")]
+    #[arg(value_parser = output_limits::output_limits, help_heading = NETWORK, hide_default_value = true)]
+    pub client_output_buffer_limit: OutputLimits,
 
     /// How long a client may stop in the middle of a request, or not read its replies while it waits to send more,
     /// before it is disconnected; up to 24h; 0 for ever
@@ -637,6 +646,7 @@ impl Config {
             ("backup-dir", shown(&self.backup_dir)),
             ("bind", self.host.clone()),
             ("boot-id", self.boot.boot_id.map(|id| id.to_string()).unwrap_or_default()),
+            ("client-output-buffer-limit", self.client_output_buffer_limit.text()),
             ("client-query-buffer-limit", self.client_query_buffer_limit.to_string()),
             ("client-reply-buffer-limit", self.client_reply_buffer_limit.to_string()),
             ("compact-interval", units::duration_text(self.compact_interval)),

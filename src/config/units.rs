@@ -36,6 +36,8 @@ pub enum InvalidValue {
     CpuOutOfBounds(usize),
     /// A host name that is empty or holds blanks.
     Host,
+    /// Not classes of clients with their limits.
+    OutputLimits,
     /// Not pairs of a pattern and a TTL.
     AutoTtl,
     /// The TTL of this pattern is none, or out of its bounds.
@@ -74,6 +76,11 @@ impl fmt::Display for InvalidValue {
             InvalidValue::CpuList => write!(f, "write CPU numbers and ranges such as 0-3,6"),
             InvalidValue::CpuOutOfBounds(cpu) => write!(f, "CPU {cpu} is past the greatest, {CPU_MAX}"),
             InvalidValue::Host => write!(f, "give one host name or address, without blanks"),
+            InvalidValue::OutputLimits => write!(
+                f,
+                "write a class (normal, replica, pubsub), two sizes and a number of seconds, such as \
+                 'pubsub 32mb 8mb 60'"
+            ),
             InvalidValue::AutoTtl => write!(f, "write pairs such as 'session:* 1h cache:* 5m'"),
             InvalidValue::AutoTtlDuration(pattern) => {
                 let (least, greatest) =

@@ -49,6 +49,7 @@ fn errors() -> Vec<Error> {
         Error::NotFinite => Error::NotFinite,
         Error::Overflow => Error::Overflow,
         Error::DecrementOverflow => Error::DecrementOverflow,
+        Error::NoSuchKey => Error::NoSuchKey,
         Error::Syntax => Error::Syntax,
         Error::UnsupportedOption(_) => Error::UnsupportedOption(bytes("OPTION")),
         Error::IncompatibleOptions(_) => Error::IncompatibleOptions("GT and LT"),
@@ -87,6 +88,7 @@ fn errors() -> Vec<Error> {
         Error::BackupFailed { .. } => Error::BackupFailed { cause: "CAUSE".into() },
         Error::SaveInProgress => Error::SaveInProgress,
         Error::ExecAborted => Error::ExecAborted,
+        Error::Subscribed(_) => Error::Subscribed(row("get")),
         Error::OutOfRange(_) => Error::OutOfRange("REASON"),
         Error::Unavailable(_) => Error::Unavailable("REASON"),
     );

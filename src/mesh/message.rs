@@ -45,6 +45,32 @@ impl Asker {
     }
 }
 
+impl RequestId {
+    /// Of calls that are not answered.
+    pub const NONE: RequestId =
+        RequestId { socket: SocketId { index: u32::MAX, generation: 0 }, sequence: u32::MAX };
+}
+
+/// What messages a subscription is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscriptionKind {
+    /// Those of one channel.
+    Channel,
+    /// Those of all channels whose names match a pattern.
+    Pattern,
+    /// Those of one shard channel. These have names of their own.
+    ShardChannel,
+}
+
+/// A message on its way to the subscribers of another worker.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// In the batch's arena: the channel, and what is said.
+    Copied(Args),
+    /// As `Copied`, with a large text, which is not copied.
+    Shared(Bytes, Bytes),
+}
+
 /// Names a multi-shard transaction, in the log too: unique over workers and restarts.
 pub type TransactionId = u64;
 
@@ -152,6 +178,12 @@ pub enum Call {
     },
     /// Bring everything acknowledged so far to disk. Answered by `Part`.
     Sync,
+    /// Note that clients of the worker that asks begin subscriptions to these names, each one. Answered by `Noted`.
+    Subscribe(SubscriptionKind, Args),
+    /// Note that such subscriptions end; no answer.
+    Unsubscribe(SubscriptionKind, Args),
+    /// Hand a message to the clients that are subscribed to its channel, of the kind that is said; no answer.
+    Publish(SubscriptionKind, Message),
     /// Write a snapshot and drop the log that it replaces. Answered by `Part`.
     Compact,
     /// As `Compact`, but it is not waited for; no answer.
@@ -190,6 +222,8 @@ pub enum Answer {
     Part(Reply<'static>),
     /// The locked part has run. Until the log holds it the locks have to stay, however long that takes.
     Committed(Reply<'static>),
+    /// It was taken note of.
+    Noted,
     /// The part is locked.
     Locked,
     /// The shard is locked for a backup, and this is how it is.
@@ -234,6 +268,9 @@ pub struct Batch {
     accepted: Vec<AcceptedSocket>,
     spans: Vec<Span>,
     arena: Vec<u8>,
+    /// The size of the messages to subscribers in it, and of those of the receiver that the sender has handed on.
+    pub(super) published_bytes: usize,
+    pub(super) delivered_bytes: usize,
 }
 
 impl Batch {
@@ -312,13 +349,22 @@ impl Batch {
         Request::new(command, &self.arena[args.start..], spans).in_database(args.database)
     }
 
+    /// The arguments of a call that is no request.
+    pub fn args_of(&self, args: Args) -> impl Iterator<Item = &[u8]> {
+        let spans = &self.spans[args.first as usize..][..args.count as usize];
+        spans.iter().map(move |span| span.of(&self.arena[args.start..]))
+    }
+
     /// The bytes of an answer.
     pub fn bytes(&self, answer: Range<usize>) -> &[u8] {
         &self.arena[answer]
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.calls.is_empty() && self.answers.is_empty() && self.accepted.is_empty()
+        self.calls.is_empty()
+            && self.answers.is_empty()
+            && self.accepted.is_empty()
+            && self.delivered_bytes == 0
     }
 
     pub(super) fn reset(&mut self) {
@@ -327,6 +373,7 @@ impl Batch {
         self.accepted.clear();
         self.spans.clear();
         self.arena.clear();
+        (self.published_bytes, self.delivered_bytes) = (0, 0);
         self.arena.shrink_to(ARENA_KEPT_BYTES);
     }
 }

@@ -12,6 +12,7 @@ mod message;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
+use bytes::Bytes;
 use shard::{Error, OwnedRequest, Request};
 
 use crate::net::{Doorbell, Net};
@@ -19,7 +20,8 @@ use crate::protocol::Dialect;
 
 pub use clients::{ClientFilter, ClientKind};
 pub use message::{
-    AcceptedSocket, Answer, Args, Asker, Batch, Call, Page, RequestId, ShardImage, SlowLogCall, TransactionId,
+    AcceptedSocket, Answer, Args, Asker, Batch, Call, Message, Page, RequestId, ShardImage, SlowLogCall,
+    SubscriptionKind, TransactionId,
 };
 
 /// How many requests of its clients a worker may have under way at one peer.
@@ -27,6 +29,12 @@ pub const CALLS_IN_FLIGHT_MAX: usize = 16 * 1024;
 
 /// How many bytes of requests a worker may have under way at one peer before its clients are not read from.
 pub const BYTES_IN_FLIGHT_MAX: usize = 8 * 1024 * 1024;
+
+/// How many bytes of messages to subscribers a worker hands on before it says so with a batch of its own.
+const DELIVERED_BYTES_MAX: usize = BYTES_IN_FLIGHT_MAX / 8;
+
+/// What a message to subscribers takes beside its bytes.
+const MESSAGE_BYTES: usize = 64;
 
 /// How many messages fit between two workers. One would do; more lets both sides run ahead.
 pub const QUEUE_CAPACITY: usize = 64;
@@ -54,6 +62,8 @@ struct Peer {
     doorbell: Option<Doorbell>,
     calls_in_flight: usize,
     bytes_in_flight: usize,
+    /// Messages of this worker that were handed on here, which it is yet to be told.
+    delivered_bytes: usize,
 }
 
 impl Mesh {
@@ -81,6 +91,7 @@ impl Mesh {
                     doorbell: None,
                     calls_in_flight: 0,
                     bytes_in_flight: 0,
+                    delivered_bytes: 0,
                 })
                 .collect(),
             pool: Vec::new(),
@@ -139,6 +150,38 @@ impl Mesh {
         size_bytes
     }
 
+    /// Sends a message to the subscribers at a worker; `shared` is what it says, where that is large and can be shared.
+    pub fn publish(
+        &mut self,
+        worker: usize,
+        kind: SubscriptionKind,
+        channel: &[u8],
+        text: &[u8],
+        shared: Option<&Bytes>,
+    ) {
+        let Peer { open, bytes_in_flight, .. } = &mut self.peers[worker];
+        let size_bytes = MESSAGE_BYTES + channel.len() + text.len();
+        *bytes_in_flight += size_bytes;
+        open.published_bytes += size_bytes;
+        let message = match shared {
+            None => Message::Copied(open.args(0, [channel, text].into_iter())),
+            Some(text) => Message::Shared(Bytes::copy_from_slice(channel), text.clone()),
+        };
+        open.call(RequestId::NONE, Call::Publish(kind, message));
+    }
+
+    /// Takes note of the messages to subscribers of which a batch tells; to be called when they were handed on.
+    pub fn note_messages(&mut self, from: usize, batch: &Batch) {
+        let peer = &mut self.peers[from];
+        peer.delivered_bytes += batch.published_bytes;
+        peer.bytes_in_flight -= batch.delivered_bytes;
+    }
+
+    /// A worker to which as much is under way as may be, and which does not hang.
+    pub fn full_peer(&self, hung: &[bool]) -> Option<usize> {
+        (0..self.peers.len()).find(|worker| self.is_full(*worker) && !hung[*worker])
+    }
+
     /// Takes out of the open batches the answers that show what the shard holds. Those of a request, rendered in the
     /// batch that `keep` is given, can be copied from it.
     pub fn withdraw_answers(&mut self, mut keep: impl FnMut(usize, RequestId, Answer, &Batch)) {
@@ -158,7 +201,11 @@ impl Mesh {
                     | Answer::QueryResult(_) => {
                         keep(worker, request_id, answer, open);
                     }
-                    Answer::Locked | Answer::Image(_) | Answer::Refused | Answer::Report(_) => {
+                    Answer::Noted
+                    | Answer::Locked
+                    | Answer::Image(_)
+                    | Answer::Refused
+                    | Answer::Report(_) => {
                         open.answer(request_id, answer);
                     }
                 }
@@ -206,6 +253,9 @@ impl Mesh {
     pub fn send(&mut self, net: &mut Net) {
         let Mesh { own, peers, pool, batches, .. } = self;
         for (worker, peer) in peers.iter_mut().enumerate() {
+            if !peer.open.is_empty() || peer.delivered_bytes >= DELIVERED_BYTES_MAX {
+                peer.open.delivered_bytes += std::mem::take(&mut peer.delivered_bytes);
+            }
             if peer.open.is_empty() || peer.outbox.is_full() {
                 continue;
             }

@@ -424,6 +424,11 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
             out.extend_from_slice(command.full_name().as_bytes());
             "' command"
         }
+        Error::Subscribed(command) => {
+            out.extend_from_slice(b"-ERR Can't execute '");
+            out.extend_from_slice(command.full_name().as_bytes());
+            "': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+        }
         Error::HelloSyntax(option) => return echo(b"-ERR Syntax error in HELLO option '", option, b"'", out),
         Error::IncompatibleOptions(options) => {
             let behind = b" options at the same time are not compatible";
@@ -486,6 +491,7 @@ fn fixed_text(error: &Error) -> &'static str {
         Error::NotFinite => "-ERR increment would produce NaN or Infinity",
         Error::Overflow => "-ERR increment or decrement would overflow",
         Error::DecrementOverflow => "-ERR decrement would overflow",
+        Error::NoSuchKey => "-ERR no such key",
         Error::Syntax => "-ERR syntax error",
         Error::InvalidCursor => "-ERR invalid cursor",
         Error::InvalidCount => "-ERR invalid count",
@@ -517,6 +523,7 @@ fn fixed_text(error: &Error) -> &'static str {
         | Error::NoSuchUser(..)
         | Error::AsAsked(..)
         | Error::InvalidExpire(..)
+        | Error::Subscribed(..)
         | Error::HelloSyntax(..)
         | Error::IncompatibleOptions(..)
         | Error::UnsupportedOption(..)

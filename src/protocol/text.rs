@@ -199,7 +199,7 @@ pub(super) fn begin_list(len: usize, out: &mut Vec<u8>) {
 /// first field and then the other fields in parentheses.
 pub(super) fn write_item(item: &Reply<'_>, out: &mut Vec<u8>) {
     match item {
-        Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => {
+        Reply::Array(items) | Reply::Set(items) => {
             begin_list(items.len(), out);
             items.iter().for_each(|item| write_item(item, out));
         }
@@ -210,6 +210,15 @@ pub(super) fn write_item(item: &Reply<'_>, out: &mut Vec<u8>) {
                 out.push(b' ');
                 write_item(value, out);
             }
+        }
+        Reply::Push(items) => {
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(b' ');
+                }
+                push_word(item, out);
+            }
+            out.push(b'\n');
         }
         Reply::Text(text) => {
             for line in text.trim_end().split('\n') {
@@ -239,6 +248,14 @@ fn push_map(fields: &[(Cow<'static, str>, Reply<'_>)], out: &mut Vec<u8>) {
     }
     if !details.is_empty() {
         out.push(b')');
+    }
+}
+
+/// Appends a part of a message, which is one word of its line: what a word could not hold is quoted.
+fn push_word(item: &Reply<'_>, out: &mut Vec<u8>) {
+    match item {
+        Reply::Bulk(bytes) if bytes.iter().any(|byte| is_blank(*byte)) => push_quoted(bytes, out),
+        _ => push_scalar(item, out),
     }
 }
 

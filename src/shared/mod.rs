@@ -3,6 +3,7 @@
 pub mod backups;
 pub mod control;
 pub mod progress;
+pub mod settings;
 pub mod verdict;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use crate::net::Backend;
 use backups::Backups;
 use control::Control;
 use progress::Loading;
+use settings::Settings;
 use verdict::{LastVerdict, Verdict};
 
 /// A number that all workers count together.
@@ -52,6 +54,8 @@ impl Gauge {
 pub struct Shared {
     /// The options.
     pub config: Config,
+    /// Those of them that may have changed since the start.
+    pub settings: Settings,
     /// By what the kernel is asked.
     pub io: Backend,
     /// The port on which RESP is really spoken.
@@ -129,6 +133,7 @@ impl Shared {
             config.latency_monitor_threshold,
         );
         Shared {
+            settings: Settings::new(&config),
             config,
             io,
             resp_port,

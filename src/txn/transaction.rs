@@ -205,7 +205,7 @@ impl Transaction {
     fn merge(&mut self) -> Reply<'static> {
         let merge = match self.request.command.run {
             Run::Keys(merge) | Run::EveryShard(merge) => merge,
-            Run::Key | Run::Server(_) => Merge::AllOk,
+            Run::Key | Run::Combine | Run::Server(_) => Merge::AllOk,
         };
         let key_count = self.request.request().keys().count();
         let replies = self

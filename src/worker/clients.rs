@@ -59,6 +59,19 @@ impl Clients {
         connection.filter(|connection| connection.client.socket == id)
     }
 
+    /// Shows a client, if it is there, and has it looked after.
+    pub(super) fn with<T>(&mut self, id: SocketId, change: impl FnOnce(&mut Client) -> T) -> Option<T> {
+        let client = &mut self.connections.get_mut(id.index as usize)?.as_mut()?.client;
+        if client.socket != id {
+            return None;
+        }
+        let changed = change(client);
+        if !std::mem::replace(&mut client.listed, true) {
+            self.ready.push(id);
+        }
+        Some(changed)
+    }
+
     /// Takes a connection out, so that it can be served with the rest of the worker at hand.
     #[inline]
     pub(super) fn take_out(&mut self, id: SocketId) -> Option<Box<Connection>> {

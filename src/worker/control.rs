@@ -12,12 +12,12 @@ use super::dispatch::Flow;
 use crate::admin::client_commands::without_secrets;
 use crate::client::reply::reject;
 use crate::client::session::ReplyMode;
-use crate::client::{Client, Stage};
+use crate::client::{Client, Connection, Stage};
 use crate::clock::wall_clock_us;
 use crate::durability::snapshotter;
 use crate::mesh::Call;
 use crate::net::listener::Endpoint;
-use crate::protocol::{self, Parser};
+use crate::protocol::{self, Dialect, Parser};
 use crate::shared::control::{Control, Pause};
 
 /// What is to be shown is passed on within a turn once it has this size.
@@ -70,8 +70,8 @@ impl ControlView {
     }
 
     fn pauses(&self, command: Option<&'static Command>) -> bool {
-        let pause = self.pause;
-        pause.is_some_and(|pause| pause.is_of_all || command.is_some_and(|row| row.has(Flags::WRITE)))
+        let writes = |row: &Command| row.has(Flags::WRITE) || row.has(Flags::ACTS_AS_WRITE);
+        self.pause.is_some_and(|pause| pause.is_of_all || command.is_some_and(writes))
     }
 }
 
@@ -189,7 +189,7 @@ impl Worker {
     }
 
     /// Shows lines that another worker has sent.
-    pub(super) fn on_shown(&mut self, lines: &[u8]) {
+    pub(super) fn on_shown(&mut self, lines: &Bytes) {
         self.shared.control.note_shown(self.index, lines.len());
         if self.shared.control.take_overrun(self.index) {
             self.clients
@@ -202,16 +202,21 @@ impl Worker {
         self.show_to_monitors(lines);
     }
 
-    fn show_to_monitors(&mut self, lines: &[u8]) {
-        for id in self.clients.those(|connection| connection.client.session.monitors) {
+    fn show_to_monitors(&mut self, lines: &Bytes) {
+        let is_shown = |connection: &Connection| {
+            let session = &connection.client.session;
+            session.monitors && session.replies != ReplyMode::Off
+        };
+        for id in self.clients.those(is_shown) {
             let mut connection = self.clients.take_out(id).expect("it is there");
             let client = &mut connection.client;
-            let dialect = client.session.dialect;
-            if !matches!(client.stage, Stage::Open | Stage::Ended) {
-                self.clients.keep(connection);
-                continue;
+            if client.session.dialect == Dialect::Text {
+                let mut text = Vec::new();
+                protocol::write_monitored(lines, Dialect::Text, &mut text);
+                client.replies.push(&text.into());
+            } else {
+                client.replies.push(lines);
             }
-            client.replies.now(|out| protocol::write_monitored(lines, dialect, out));
             if client.replies.size_bytes() > MONITOR_BYTES_MAX {
                 client.stage = Stage::Gone;
                 let (id, name) = (client.id, String::from_utf8_lossy(&client.session.name).into_owned());

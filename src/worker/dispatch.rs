@@ -2,7 +2,7 @@
 //! job over several; and the answers that other workers give. Nothing here waits.
 
 use bytes::Bytes;
-use shard::command::{self, Flags, Run};
+use shard::command::{self, Flags, Group, Run, Server};
 use shard::{Command, Error, OwnedRequest, PROBED_BYTES_MIN, Reply, Request, has_room_for};
 
 use super::Worker;
@@ -82,7 +82,7 @@ impl Worker {
             Some(memory) => parser.request_in(memory, command),
         };
         let request = request.in_database(client.session.database);
-        let request = match self.admit(request, client.session.dialect, input.len()) {
+        let request = match self.admit(request, client, input.len()) {
             Ok(request) => request,
             Err(reply) => {
                 self.traffic.requests += 1;
@@ -145,7 +145,7 @@ impl Worker {
     fn admit<'r>(
         &self,
         request: Request<'r>,
-        dialect: Dialect,
+        client: &Client,
         request_bytes: usize,
     ) -> Result<Request<'r>, Reply<'static>> {
         let request = command::resolve(request).map_err(admin::unknown_subcommand)?;
@@ -155,6 +155,13 @@ impl Worker {
         let copied_bytes = if request_bytes < PROBED_BYTES_MIN || is_shared { 0 } else { request_bytes };
         if !has_room_for(COPIES * copied_bytes) {
             return Err(Error::OutOfMemory.into());
+        }
+        let dialect = client.session.dialect;
+        if client.subscriptions.is_some()
+            && dialect != Dialect::Resp3
+            && !command.has(Flags::WHILE_SUBSCRIBED)
+        {
+            return Err(Error::Subscribed(command).into());
         }
         if self.lifecycle.is_loading() && !command.has(Flags::LOADING) {
             return Err(Error::Loading { percent: self.shared.loading.percent() }.into());
@@ -169,14 +176,19 @@ impl Worker {
         let command = request.command;
         let single = self.mesh.worker_count() == 1;
         match command.run {
-            Run::Key | Run::Keys(..) => match route(request, self.mesh.worker_count()) {
+            Run::Key | Run::Keys(..) | Run::Combine => match route(request, self.mesh.worker_count()) {
                 Route::One(worker) if worker == self.index => self.run_here(client, request),
+                Route::Any => self.run_here(client, request),
                 Route::One(worker) if self.mesh.is_full(worker) && !self.watchdog.is_hung(worker) => {
                     client.waits_for = Some(worker);
                     return Flow::Later;
                 }
                 Route::One(worker) => self.run_there(worker, client, request),
                 Route::Several if !client.is_quiet() => return Flow::Later,
+                // To be done by a transaction of two hops.
+                Route::Several if command.run == Run::Combine => {
+                    reject(client, command, Error::Unavailable("the keys lie on several shards"));
+                }
                 Route::Several => match self.watchdog.any_hangs(request.keys()) {
                     true => reject(client, command, hangs()),
                     false => self.begin_transaction(client, request),
@@ -184,6 +196,9 @@ impl Worker {
             },
             Run::EveryShard(..) if single => self.run_here(client, request),
             Run::EveryShard(..) | Run::Server(_) if !client.is_quiet() => return Flow::Later,
+            Run::Server(server) if command.group == Group::Pubsub => {
+                return self.run_pubsub(client, request, server);
+            }
             Run::EveryShard(..) if self.watchdog.some_hang() => reject(client, command, hangs()),
             Run::EveryShard(..) if command.has(Flags::WRITE) => {
                 self.begin_transaction(client, request);
@@ -198,6 +213,9 @@ impl Worker {
 
     /// Carries out a command of the server.
     fn run_server_command(&mut self, client: &mut Client, request: &Request<'_>) {
+        if request.command.run == Run::Server(Server::Reset) {
+            self.forget_subscriptions(client);
+        }
         match admin::run(client, request, &self.about()) {
             Next::Nothing => {}
             Next::Ask(ask) => self.ask(client, request, ask),
@@ -306,7 +324,7 @@ impl Worker {
         self.begin_job(client, Job::Transaction(transaction));
     }
 
-    fn begin_job(&self, client: &mut Client, job: Job) {
+    pub(super) fn begin_job(&self, client: &mut Client, job: Job) {
         client.job = Some(Box::new(job));
         client.job_since_ms = self.clock.now().uptime_ms;
     }
@@ -504,6 +522,13 @@ impl Worker {
                 };
                 answer(client, &request, &reply);
             }
+            (Job::Subscribe(subscribing), Answer::Noted) => {
+                if !subscribing.note(from) {
+                    return false;
+                }
+                subscribing.tell(client);
+            }
+            (Job::Subscribe(_), _) => unreachable!("a subscription is taken note of"),
             (Job::Walk(walk), Answer::Part(Reply::Error(error))) => fail(client, walk.command(), error),
             (Job::Walk(_), _) => unreachable!("a walk is answered by pages"),
             (Job::Listing(_) | Job::Wait(_), _) => unreachable!("it asks no worker"),

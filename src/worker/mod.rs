@@ -14,6 +14,7 @@ mod clients;
 mod control;
 mod dispatch;
 mod lifecycle;
+mod messages;
 mod peer;
 mod runtime;
 mod serve;
@@ -44,6 +45,7 @@ use crate::metrics::slowlog::SlowLog;
 use crate::metrics::{Traffic, errors};
 use crate::net::listener::Endpoint;
 use crate::net::{self, Backend, Doorbell, Event, Net};
+use crate::pubsub::PubSub;
 use crate::shared::Shared;
 use accept::Acceptor;
 use clients::Clients;
@@ -74,6 +76,7 @@ pub struct Worker {
     mesh: Mesh,
     acceptor: Acceptor,
     clients: Clients,
+    pubsub: PubSub,
     runtime: ShardRuntime,
     clock: TurnClock,
     lifecycle: Lifecycle,
@@ -137,6 +140,7 @@ impl Worker {
             mesh,
             acceptor: Acceptor::default(),
             clients: Clients::default(),
+            pubsub: PubSub::default(),
             lifecycle: Lifecycle::new(files),
             stuck_clients: StuckClients::default(),
             backup: None,
@@ -391,6 +395,7 @@ impl Worker {
         }
         if let Some(latency_us) = second {
             self.runtime.note_second(now, latency_us);
+            self.look_for_lagging_subscribers();
             self.look_for_stuck_clients();
             self.publish();
             if !is_loading {

@@ -29,6 +29,7 @@ impl Worker {
         for (request_id, answer) in answers.drain(..) {
             self.on_answer(from, request_id, answer, &batch);
         }
+        self.mesh.note_messages(from, &batch);
         batch.take_back(calls, answers);
         self.mesh.recycle(batch);
         asks
@@ -65,6 +66,12 @@ impl Worker {
                 runtime.set_auto_ttl(auto_ttl, version);
                 turn.mesh.to(from).answer(id, Answer::Part(Reply::Ok));
             }
+            Call::Subscribe(kind, names) => {
+                self.note_subscriptions(from, kind, names, true, batch);
+                self.mesh.to(from).answer(id, Answer::Noted);
+            }
+            Call::Unsubscribe(kind, names) => self.note_subscriptions(from, kind, names, false, batch),
+            Call::Publish(kind, message) => self.deliver(kind, &message, batch),
             Call::Sync => {
                 runtime.sync_for(from, id, turn);
             }

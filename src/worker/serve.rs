@@ -199,7 +199,13 @@ impl Worker {
         for id in self.clients.take_ready() {
             let Some(mut connection) = self.clients.take_out(id) else { continue };
             connection.client.listed = false;
-            if self.look_after(&mut connection) {
+            let stays = self.look_after(&mut connection);
+            if connection.client.subscriptions.is_some()
+                && !(stays && matches!(connection.client.stage, Stage::Open | Stage::Ended))
+            {
+                self.forget_subscriptions(&mut connection.client);
+            }
+            if stays {
                 self.clients.keep(connection);
             } else {
                 self.net.close(id);

@@ -5,7 +5,7 @@
 use shard::Error;
 
 use super::Worker;
-use crate::client::{Connection, Stage};
+use crate::client::{Client, Connection, Stage};
 use crate::net::SocketId;
 
 /// A client that has got no further for so long, in milliseconds, is looked at more closely.
@@ -28,14 +28,13 @@ enum Stall {
 
 /// Clients of which one line of the log tells: one of them, and how many there are.
 #[derive(Default)]
-struct Told {
+pub(super) struct Told {
     first: Option<(u64, String)>,
     count: usize,
 }
 
 impl Told {
-    fn add(&mut self, connection: &Connection) {
-        let client = &connection.client;
+    pub(super) fn add(&mut self, client: &Client) {
         // A name consists of graphic characters of ASCII.
         self.first
             .get_or_insert_with(|| (client.id, String::from_utf8_lossy(&client.session.name).into_owned()));
@@ -52,6 +51,8 @@ impl Told {
 #[derive(Default)]
 pub(super) struct StuckClients {
     last_look_ms: u64,
+    /// Those that were let go since the last look, since they did not read their messages.
+    pub(super) behind: Told,
 }
 
 impl Worker {
@@ -61,6 +62,14 @@ impl Worker {
         let passed_ms = uptime_ms - std::mem::replace(&mut self.stuck_clients.last_look_ms, uptime_ms);
         if passed_ms > LOOK_MS_MAX {
             return self.clients.iter_mut().for_each(|connection| connection.client.progress.note(uptime_ms));
+        }
+        if let Some((client, name, others)) = std::mem::take(&mut self.stuck_clients.behind).told() {
+            tracing::warn!(
+                client,
+                name,
+                others,
+                "a subscriber is disconnected: more messages waited for it than --client-output-buffer-limit allows"
+            );
         }
         let mut unread = Told::default();
         let (mut closed_unread, mut closed_half) = (Told::default(), Told::default());
@@ -73,12 +82,12 @@ impl Worker {
             {
                 let is_over = self.is_over(&connection);
                 match stall {
-                    Stall::Replies if is_over => closed_unread.add(&connection),
-                    Stall::Request if is_over => closed_half.add(&connection),
+                    Stall::Replies if is_over => closed_unread.add(&connection.client),
+                    Stall::Request if is_over => closed_half.add(&connection.client),
                     Stall::Replies
                         if !std::mem::replace(&mut connection.client.progress.is_told_of, true) =>
                     {
-                        unread.add(&connection);
+                        unread.add(&connection.client);
                     }
                     Stall::Replies | Stall::Request => {}
                 }

@@ -213,6 +213,7 @@ impl Worker {
             }
             Some(Job::Gather(gather)) => gather.unanswered().to_vec(),
             Some(Job::Walk(walk)) => vec![walk.shard()],
+            Some(Job::Subscribe(subscribing)) => subscribing.unanswered.clone(),
             _ => return,
         };
         let may_be_for_disks = match client.job.as_deref() {
@@ -235,6 +236,8 @@ impl Worker {
                     .unwrap_or_else(|_| unreachable!("reports lead to no other question"));
                 answer(client, &request.request(), &reply);
             }
+            // It takes note before it publishes anything, once it goes on.
+            Job::Subscribe(subscribing) => subscribing.tell(client),
             other => {
                 if let Job::Transaction(transaction) = other {
                     transaction.give_up();
@@ -306,6 +309,7 @@ impl Worker {
                 ended
             }
             Job::Gather(gather) => gather.answer(from, given),
+            Job::Subscribe(subscribing) => subscribing.note(from),
             Job::Walk(_) | Job::Backup(_) => true,
             Job::Listing(_) | Job::Wait(_) => unreachable!("it asks no worker"),
         }

@@ -120,20 +120,21 @@ pub(super) const ROWS: &[Row] = &[
         ..of(Server::Hello)
     }),
     on_server(Command {
-        name: "PING", args_max: 1, flags: FAST, rest_of_line: Some(0),
+        name: "PING", args_max: 1, flags: FAST.with(Flags::WHILE_SUBSCRIBED), rest_of_line: Some(0),
         needs: "at most one message", usage: "[message]",
         summary: "Returns PONG, or its argument",
         example: "PING\nPING hello", complexity: "O(1)",
         ..of(Server::Ping)
     }),
     on_server(Command {
-        name: "QUIT", args_max: Command::MANY, flags: ANY_TIME.with(Flags::NOT_QUEUED),
+        name: "QUIT", args_max: Command::MANY,
+        flags: ANY_TIME.with(Flags::NOT_QUEUED).with(Flags::WHILE_SUBSCRIBED),
         summary: "Closes the connection",
         example: "QUIT", complexity: "O(1)",
         ..of(Server::Quit)
     }),
     on_server(Command {
-        name: "RESET", flags: ANY_TIME.with(Flags::NOT_QUEUED),
+        name: "RESET", flags: ANY_TIME.with(Flags::NOT_QUEUED).with(Flags::WHILE_SUBSCRIBED),
         summary: "Takes the connection back to the state of a new one",
         example: "CLIENT SETNAME cart\nRESET\nCLIENT GETNAME", complexity: "O(1)",
         ..of(Server::Reset)

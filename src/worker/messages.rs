@@ -1,0 +1,293 @@
+//! Messages: what clients say about them, and how they get to the clients that want them.
+
+use bytes::Bytes;
+use shard::command::Server;
+use shard::{Error, Glob, Reply, Request};
+
+use super::Worker;
+use super::dispatch::Flow;
+use crate::client::job::{Job, Subscribing};
+use crate::client::reply::{answer, fail, job_id};
+use crate::client::subscriptions::{SUBSCRIPTIONS_MAX, Subscriptions};
+use crate::client::{Client, Stage};
+use crate::config::OutputLimit;
+use crate::mesh::{Args, Batch, Call, Message, RequestId, SubscriptionKind};
+use crate::protocol::{self, Dialect};
+use crate::pubsub::{Heard, check_name};
+
+/// So many clients to which a message goes are as much work as an argument of a command.
+const RECEIVERS_PER_ARG: usize = 8;
+
+/// Which messages a command is about.
+fn kind_of(server: Server) -> SubscriptionKind {
+    match server {
+        Server::Psubscribe | Server::Punsubscribe => SubscriptionKind::Pattern,
+        Server::Spublish
+        | Server::Ssubscribe
+        | Server::Sunsubscribe
+        | Server::PubsubShardchannels
+        | Server::PubsubShardnumsub => SubscriptionKind::ShardChannel,
+        _ => SubscriptionKind::Channel,
+    }
+}
+
+/// Appends what a client is told when a subscription begins or ends.
+fn tell(request: &Request<'_>, name: Option<&[u8]>, count: usize, dialect: Dialect, out: &mut Vec<u8>) {
+    let word = request.command.name.to_ascii_lowercase();
+    let name = name.map_or(Reply::Nil, Reply::bytes);
+    let told = Reply::Push(vec![Reply::bytes(word.as_bytes()), name, Reply::count(count)]);
+    protocol::write_reply(&told, None, 0, dialect, out);
+}
+
+impl Worker {
+    /// Carries out a command about messages.
+    pub(super) fn run_pubsub(&mut self, client: &mut Client, request: &Request<'_>, server: Server) -> Flow {
+        let kind = kind_of(server);
+        let reply = match server {
+            Server::Publish | Server::Spublish => {
+                if let Some(full) = self.mesh.full_peer(self.watchdog.hung()) {
+                    client.waits_for = Some(full);
+                    return Flow::Later;
+                }
+                let shared = request.large_arg().filter(|large| large.len() == request.arg(1).len());
+                let receivers =
+                    self.publish_message(kind, request.arg(0), request.arg(1), shared.as_ref(), Some(client));
+                client.share.count_work(receivers / RECEIVERS_PER_ARG);
+                Reply::count(receivers)
+            }
+            Server::Subscribe | Server::Psubscribe | Server::Ssubscribe => {
+                if let Err(error) = self.subscribe(client, request, kind) {
+                    fail(client, request.command, error);
+                }
+                return Flow::Taken;
+            }
+            Server::Unsubscribe | Server::Punsubscribe | Server::Sunsubscribe => {
+                self.unsubscribe(client, request, kind);
+                return Flow::Taken;
+            }
+            Server::PubsubChannels | Server::PubsubShardchannels => {
+                match request.args().next().map(Glob::new).transpose() {
+                    Ok(pattern) => self.pubsub.channels(kind, pattern.as_ref()),
+                    Err(error) => Reply::Error(error),
+                }
+            }
+            Server::PubsubNumsub | Server::PubsubShardnumsub => self.pubsub.counts(kind, request.args()),
+            Server::PubsubNumpat => Reply::count(self.pubsub.topic_count(SubscriptionKind::Pattern)),
+            _ => unreachable!("{} is not about messages", request.command.name),
+        };
+        answer(client, request, &reply);
+        Flow::Taken
+    }
+
+    /// Begins subscriptions. The client is told of them when all other workers have taken note: a message that is
+    /// published after that reaches it.
+    fn subscribe(
+        &mut self,
+        client: &mut Client,
+        request: &Request<'_>,
+        kind: SubscriptionKind,
+    ) -> Result<(), Error> {
+        request.args().try_for_each(|name| check_name(kind, name))?;
+        let count = client.subscriptions.as_ref().map_or(0, |subscriptions| subscriptions.count());
+        if count + request.arg_count() > SUBSCRIPTIONS_MAX {
+            return Err(Error::Unavailable("a client has 1048576 subscriptions at most"));
+        }
+        let subscriptions = client.subscriptions.get_or_insert_default();
+        let (mut begun, mut told) = (Vec::new(), Vec::new());
+        for name in request.args().map(Bytes::copy_from_slice) {
+            if subscriptions.insert(kind, &name) {
+                self.pubsub.subscribe(kind, &name, client.socket);
+                begun.push(name.clone());
+            }
+            tell(request, Some(&name), subscriptions.told_count(kind), client.session.dialect, &mut told);
+        }
+        let unanswered: Vec<usize> = match begun.is_empty() {
+            true => Vec::new(),
+            false => (0..self.mesh.worker_count()).filter(|worker| *worker != self.index).collect(),
+        };
+        for worker in &unanswered {
+            let batch = self.mesh.to(*worker);
+            let names = batch.args(0, begun.iter().map(|name| &name[..]));
+            batch.call(job_id(client), Call::Subscribe(kind, names));
+        }
+        if unanswered.is_empty() {
+            client.replies.now(|out| out.extend_from_slice(&told));
+        } else {
+            client.replies.hold_messages();
+            let subscribing = Subscribing { command: request.command, told, unanswered };
+            self.begin_job(client, Job::Subscribe(subscribing));
+        }
+        Ok(())
+    }
+
+    /// Ends the subscriptions to these names, or all of a kind.
+    fn unsubscribe(&mut self, client: &mut Client, request: &Request<'_>, kind: SubscriptionKind) {
+        let mut subscriptions = client.subscriptions.take().unwrap_or_default();
+        let names: Vec<Bytes> = match request.arg_count() {
+            0 => subscriptions.names(kind),
+            _ => request.args().map(Bytes::copy_from_slice).collect(),
+        };
+        let (mut ended, mut told) = (Vec::new(), Vec::new());
+        for name in &names {
+            ended.extend(subscriptions.remove(kind, name));
+            tell(request, Some(name), subscriptions.told_count(kind), client.session.dialect, &mut told);
+        }
+        if names.is_empty() {
+            tell(request, None, subscriptions.told_count(kind), client.session.dialect, &mut told);
+        }
+        self.end_subscriptions(client, kind, &ended);
+        client.subscriptions = (subscriptions.count() > 0).then_some(subscriptions);
+        client.replies.now(|out| out.extend_from_slice(&told));
+    }
+
+    /// Ends all subscriptions of a client, which is not told.
+    pub(super) fn forget_subscriptions(&mut self, client: &mut Client) {
+        let Some(subscriptions) = client.subscriptions.take() else { return };
+        for kind in [SubscriptionKind::Channel, SubscriptionKind::Pattern, SubscriptionKind::ShardChannel] {
+            self.end_subscriptions(client, kind, &Subscriptions::names(&subscriptions, kind));
+        }
+    }
+
+    fn end_subscriptions(&mut self, client: &Client, kind: SubscriptionKind, names: &[Bytes]) {
+        if names.is_empty() {
+            return;
+        }
+        for name in names {
+            self.pubsub.unsubscribe(kind, name, client.socket);
+        }
+        for worker in (0..self.mesh.worker_count()).filter(|worker| *worker != self.index) {
+            let batch = self.mesh.to(worker);
+            let names = batch.args(0, names.iter().map(|name| &name[..]));
+            batch.call(RequestId::NONE, Call::Unsubscribe(kind, names));
+        }
+    }
+
+    /// Takes note of the subscriptions of another worker's clients.
+    pub(super) fn note_subscriptions(
+        &mut self,
+        from: usize,
+        kind: SubscriptionKind,
+        names: Args,
+        begin: bool,
+        batch: &Batch,
+    ) {
+        for name in batch.args_of(names) {
+            match begin {
+                true => self.pubsub.note(from, kind, name),
+                false => self.pubsub.note_end(from, kind, name),
+            }
+        }
+    }
+
+    /// Hands a message of another worker to the clients of this one.
+    pub(super) fn deliver(&mut self, kind: SubscriptionKind, message: &Message, batch: &Batch) {
+        match message {
+            Message::Copied(args) => {
+                let mut args = batch.args_of(*args);
+                let (channel, text) = (args.next().expect("a channel"), args.next().expect("a text"));
+                self.hand_on(kind, channel, text, None);
+            }
+            Message::Shared(channel, text) => {
+                self.hand_on(kind, channel, text, None);
+            }
+        }
+    }
+
+    /// Sends a message to all clients that are subscribed to its channel. Returns how many there are. The one that
+    /// publishes it is not in the worker's table meanwhile.
+    pub(super) fn publish_message(
+        &mut self,
+        kind: SubscriptionKind,
+        channel: &[u8],
+        text: &[u8],
+        shared: Option<&Bytes>,
+        publisher: Option<&mut Client>,
+    ) -> usize {
+        let heard = self.hand_on(kind, channel, text, publisher);
+        for worker in &heard.workers {
+            // What hangs, and is owed as much as may be, is not waited for.
+            if !self.mesh.is_full(*worker) {
+                self.mesh.publish(*worker, kind, channel, text, shared);
+            }
+        }
+        heard.receivers
+    }
+
+    fn hand_on(
+        &mut self,
+        kind: SubscriptionKind,
+        channel: &[u8],
+        text: &[u8],
+        mut publisher: Option<&mut Client>,
+    ) -> Heard {
+        let Worker { pubsub, clients, net, clock, shared, stuck_clients, .. } = self;
+        let (now_ms, limit) = (clock.now().uptime_ms, shared.settings.subscriber_output_limit());
+        pubsub.publish(kind, channel, &Reply::bytes(text), |socket, message| {
+            let mut push = |client: &mut Client| {
+                if !matches!(client.stage, Stage::Open | Stage::Ended) {
+                    return;
+                }
+                client.replies.push(message.bytes(client.session.dialect));
+                let waiting_bytes = client.replies.size_bytes() + net.unsent_bytes(socket);
+                if is_over(&mut client.lags_since_ms, waiting_bytes, limit, now_ms) {
+                    stuck_clients.behind.add(client);
+                    client.stage = Stage::Gone;
+                }
+            };
+            match publisher.as_deref_mut() {
+                Some(client) if client.socket == socket => push(client),
+                _ => {
+                    clients.with(socket, push);
+                }
+            }
+        })
+    }
+
+    /// Lets those clients go for which too many messages have waited for too long; to be called once a second.
+    pub(super) fn look_for_lagging_subscribers(&mut self) {
+        let (now_ms, limit) = (self.clock.now().uptime_ms, self.shared.settings.subscriber_output_limit());
+        for id in self.clients.those(|connection| connection.client.lags_since_ms.is_some()) {
+            let unsent_bytes = self.net.unsent_bytes(id);
+            let behind = &mut self.stuck_clients.behind;
+            self.clients.with(id, |client| {
+                let waiting_bytes = client.replies.size_bytes() + unsent_bytes;
+                if is_over(&mut client.lags_since_ms, waiting_bytes, limit, now_ms)
+                    && matches!(client.stage, Stage::Open | Stage::Ended)
+                {
+                    behind.add(client);
+                    client.stage = Stage::Gone;
+                }
+            });
+        }
+    }
+}
+
+/// Whether more bytes wait for a client than may, or have done so for too long.
+fn is_over(lags_since_ms: &mut Option<u64>, waiting_bytes: usize, limit: OutputLimit, now_ms: u64) -> bool {
+    let exceeds = |limit: u64| limit > 0 && waiting_bytes as u64 > limit;
+    if !exceeds(limit.soft_bytes) {
+        *lags_since_ms = None;
+        return exceeds(limit.hard_bytes);
+    }
+    let since_ms = *lags_since_ms.get_or_insert(now_ms);
+    exceeds(limit.hard_bytes) || now_ms - since_ms > limit.soft_s.saturating_mul(1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subscriber_is_let_go_at_once_or_after_a_time() {
+        let limit = OutputLimit { hard_bytes: 100, soft_bytes: 10, soft_s: 2 };
+        let mut since = None;
+        assert!(!is_over(&mut since, 10, limit, 0) && since.is_none());
+        assert!(!is_over(&mut since, 100, limit, 1000) && since == Some(1000));
+        assert!(!is_over(&mut since, 100, limit, 3000));
+        assert!(is_over(&mut since, 11, limit, 3001), "for more than two seconds");
+        assert!(!is_over(&mut since, 10, limit, 4000) && since.is_none(), "it has caught up");
+        assert!(is_over(&mut since, 101, limit, 4001));
+        let none = OutputLimit::default();
+        assert!(!is_over(&mut since, usize::MAX, none, u64::MAX));
+    }
+}
