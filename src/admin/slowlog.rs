@@ -144,7 +144,8 @@ fn histograms(request: &Request<'_>, gather: &Gather) -> Reply<'static> {
             |name: &&Command| **name == *row || row.container == Some(name.name) && name.container.is_none();
         request.arg_count() == 0 || named.iter().any(is)
     };
-    let called = gather.report.traffic.calls.called().filter(|(row, ..)| is_asked(row));
+    let called =
+        gather.report.traffic.calls.called().filter(|(row, _, took)| took.count() > 0 && is_asked(row));
     Reply::Map(called.map(|(row, calls, took)| (row.full_name().into(), histogram(calls, took))).collect())
 }
 

@@ -280,9 +280,9 @@ fn debug_does_what_tests_need_where_it_is_allowed() {
 
 #[test]
 fn slow_commands_of_all_workers_are_kept_and_events_told() {
-    let flags =
-        ["--enable-debug-command", "yes", "--slowlog-max-len", "3", "--slowlog-log-slower-than", "150000"];
-    let server = Server::start(2, &flags);
+    let of_debug = ["--enable-debug-command", "yes", "--latency-monitor-threshold", "150"];
+    let of_slowlog = ["--slowlog-max-len", "3", "--slowlog-log-slower-than", "150000"];
+    let server = Server::start(2, &[of_debug, of_slowlog].concat());
     let mut clients = one_each(&server, 4);
     for (number, client) in clients.iter_mut().enumerate() {
         client.ask(&format!("CLIENT SETNAME c{number}"));

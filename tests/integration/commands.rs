@@ -270,12 +270,13 @@ const RESP: &[Script] = &[
         LATENCY RESET command nope -> 0
         LATENCY DOCTOR -> ~"latency-monitor-threshold"
         PING -> +PONG
-        LATENCY HISTOGRAM ping -> ["ping", ["calls", 1, "histogram_usec", [1..10000000, 1]]]
+        LATENCY HISTOGRAM ping -> ["ping", ["calls", 1..1000, "histogram_usec", [1..10000000, 1..1000, ...]]]
         LATENCY HISTOGRAM nope -> []
         CLIENT ID -> *
-        LATENCY HISTOGRAM client -> ["client|id", ["calls", 1, "histogram_usec", [...]]]
+        LATENCY HISTOGRAM client|id -> ["client|id", ["calls", 1..1000, "histogram_usec", [...]]]
+        LATENCY HISTOGRAM client -> [*, ["calls", 1..1000, "histogram_usec", [...]], ...]
         HELLO 3 -> %[...]
-        LATENCY HISTOGRAM ping -> %["ping", %["calls", 1, "histogram_usec", %[1..10000000, 1]]]
+        LATENCY HISTOGRAM ping -> %["ping", %["calls", 1..1000, "histogram_usec", %[1..10000000, 1..1000, ...]]]
         LATENCY HISTORY -> -ERR wrong number of arguments for 'latency|history' command
         LATENCY NOPE -> -ERR unknown subcommand 'NOPE'. Try LATENCY HELP.
         "#,
@@ -335,7 +336,7 @@ const RESP: &[Script] = &[
         WAIT -1 0 -> 0
         WAIT 1 10 -> 0
         WAIT few 0 -> -ERR value is not an integer or out of range
-        WAIT few long -> -ERR timeout is not an integer or out of range
+        WAIT few long -> -ERR value is not an integer or out of range
         WAIT 1 -1 -> -ERR timeout is negative
         WAIT 1 1.5 -> -ERR timeout is not an integer or out of range
         "#,
@@ -1351,7 +1352,7 @@ const TEXT: &[Script] = &[
     own("AUTH", "AUTH default secret -> +OK\n AUTH ada secret -> -WRONGPASS <..>\n AUTH -> -ERR AUTH requires <..>"),
     own("DEBUG", "DEBUG SLEEP 0 -> -ERR DEBUG command not allowed.<..>\n DEBUG HELP -> DEBUG <..> | <rest>"),
     own("LATENCY", "LATENCY LATEST -> (empty list)\n LATENCY RESET -> 0\n LATENCY DOCTOR -> Nothing is watched<..>"),
-    own("MONITOR", "MONITOR -> +OK\n GET a -> -ERR Replica can't interact with the keyspace"),
+    own("MONITOR", "MONITOR -> +OK\n GET a -> <..>ECHO<..> | -ERR Replica can't interact with the keyspace"),
     own("REPLICAOF", "REPLICAOF no one -> +OK\n REPLICAOF here 1 -> -ERR there is no replication yet<..>"),
     own("SLAVEOF", "SLAVEOF no one -> +OK"),
     own("ROLE", "ROLE -> master | 0 | (empty list)"),

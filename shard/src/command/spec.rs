@@ -302,7 +302,7 @@ impl Flags {
     pub const WHILE_SUBSCRIBED: Flags = Flags(1 << 24);
 
     /// kvlite's own: it may have an effect on others as a write has, so that it waits for the end of a pause of writes.
-    pub const ACTS_AS_WRITE: Flags = Flags(1 << 24);
+    pub const ACTS_AS_WRITE: Flags = Flags(1 << 25);
 
     /// The names by which `COMMAND INFO` shows them, in its order.
     const NAMES: [(Flags, &str); 13] = [
