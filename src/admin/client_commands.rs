@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use shard::command::{self, Run, Server};
-use shard::{Command, Error, Reply, Request, parse_integer};
+use shard::{Command, Error, Reply, Request, parse_database, parse_integer};
 
 use super::client_filter::DEFAULT_USER;
 use super::persistence::timeout_ms;
@@ -39,14 +39,10 @@ pub(super) fn run<'r>(
             Reply::Array(vec![Reply::bytes(b"pong"), Reply::bytes(request.args().next().unwrap_or_default())])
         }
         Server::Ping => request.args().next().map_or(Reply::Simple("PONG"), Reply::bytes),
-        Server::Select => match parse_integer(request.arg(0)) {
-            Some(0) => {
-                client.session.database = 0;
-                Reply::Ok
-            }
-            Some(_) => return Err(Error::DbIndexOutOfRange),
-            None => return Err(Error::InvalidDbIndex),
-        },
+        Server::Select => {
+            client.session.database = parse_database(request.arg(0), about.shared.config.databases)?;
+            Reply::Ok
+        }
         Server::Quit => {
             client.stage = Stage::Closing;
             if client.session.dialect == Dialect::Text { Reply::Simple("OK goodbye") } else { Reply::Ok }

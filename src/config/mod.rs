@@ -19,7 +19,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use serde::Serialize;
-use shard::AutoTtl;
+use shard::{AutoTtl, DATABASES_DEFAULT, DATABASES_MAX};
 use wal::BootId;
 
 use crate::machine::{CpuQuota, Machine};
@@ -243,6 +243,12 @@ pub struct Config {
     /// quota of the control group keeps running
     #[arg(long, env = "KVLITE_SHARDS", default_value = "auto", value_name = "N", help_heading = CORES)]
     shards: ShardCount,
+
+    /// Databases that clients can SELECT, 1 to 1024; those that are not used cost nothing
+    #[arg(long, env = "KVLITE_DATABASES", default_value_t = DATABASES_DEFAULT, value_name = "N")]
+    #[arg(value_parser = |text: &str| units::number_within::<u16>(text, 1..=DATABASES_MAX.into()))]
+    #[arg(help_heading = CORES)]
+    pub databases: u16,
 
     /// CPUs to run on, such as 0-3,6; each shard is bound to one [default: those that the process may use, and shards
     /// are bound only if there is one for each]
@@ -651,7 +657,7 @@ impl Config {
             ("client-reply-buffer-limit", self.client_reply_buffer_limit.to_string()),
             ("compact-interval", units::duration_text(self.compact_interval)),
             ("cpus", units::cpu_list_text(self.cpus())),
-            ("databases", "1".to_owned()),
+            ("databases", self.databases.to_string()),
             ("dir", self.wal_path.display().to_string()),
             ("discard-cut", self.discard_cut.to_string()),
             ("disk-timeout", units::duration_text(self.disk_timeout)),

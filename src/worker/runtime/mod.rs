@@ -220,10 +220,10 @@ impl ShardRuntime {
         self.shard.auto_ttl()
     }
 
-    /// Reads ahead for requests on these keys.
+    /// Reads ahead for requests on these keys of a database.
     #[inline]
-    pub(super) fn prefetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        self.shard.prefetch(keys);
+    pub(super) fn prefetch<'k>(&self, database: u16, keys: impl Iterator<Item = &'k [u8]>) {
+        self.shard.prefetch(database, keys);
     }
 
     /// Whether another thread works on the log, and will wake the worker by its executor.
@@ -613,6 +613,7 @@ impl ShardRuntime {
             compacting: self.snapshotter.is_compacting(),
             saved_s,
             shard: self.shard.counters(),
+            databases: self.shard.databases(now.now_ms).collect(),
             syncs: *syncs,
             sync_failures,
             snapshots: self.snapshotter.counts(),
