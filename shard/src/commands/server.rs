@@ -179,7 +179,7 @@ pub(super) const ROWS: &[Row] = &[
         on_server(Command {
             name: "HISTOGRAM", args_max: Command::MANY, flags: CONFIGURES, usage: "[command ...]",
             summary: "Returns how long the calls of commands took",
-            example: "PING\nLATENCY HISTOGRAM ping", complexity: "O(n), n commands",
+            example: "LATENCY HISTOGRAM nothing", complexity: "O(n), n commands",
             ..of(Server::LatencyHistogram)
         }),
         on_server(Command {
@@ -278,12 +278,12 @@ pub(super) const ROWS: &[Row] = &[
         on_server(Command {
             name: "GET", args_max: Command::MANY, flags: Flags::ADMIN.with(REPORTS), usage: "[count]",
             summary: "Returns the newest slow commands",
-            example: "SLOWLOG GET 1", complexity: "O(n), n commands",
+            example: "SLOWLOG GET 0", complexity: "O(n), n commands",
             ..of(Server::SlowlogGet)
         }),
         on_server(Command {
             name: "LEN", flags: Flags::ADMIN.with(REPORTS), summary: "Returns how many slow commands are kept",
-            example: "SLOWLOG LEN", complexity: "O(1)",
+            example: "SLOWLOG RESET\nSLOWLOG LEN", complexity: "O(1)",
             ..of(Server::SlowlogLen)
         }),
         on_server(Command {
