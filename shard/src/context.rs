@@ -6,6 +6,7 @@
 //! [`Context::look_up_string`] give.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,6 +24,9 @@ use crate::room::has_room_for;
 use crate::stats::Stats;
 use crate::store::entry::{Entry, Usage};
 use crate::store::keyspace::{Found, Keyspace, Probe};
+
+/// A value that is rewritten is compared with the one before in pieces of so many bytes.
+const REWRITTEN_BYTES: usize = 32;
 
 /// The parts of a shard that commands work on.
 #[derive(Debug)]
@@ -205,6 +209,11 @@ impl<'s, 'c> Context<'s, 'c> {
         self.parts.keyspace.len()
     }
 
+    /// The longest value, in bytes.
+    pub(crate) fn value_len_max(&self) -> usize {
+        self.parts.value_len_max
+    }
+
     /// Whether a value may have so many bytes.
     ///
     /// # Errors
@@ -266,6 +275,15 @@ impl<'s, 'c> Context<'s, 'c> {
         self.parts.keyspace.splice(found, offset, bytes);
         let offset = u32::try_from(offset).expect("values are bounded below 4 GiB");
         self.changes.push(&Change::Splice { key, offset, bytes });
+    }
+
+    /// Gives a key another value that is much like the one it has; it keeps its deadline. The log gets the parts that
+    /// differ. A key that was not found is made.
+    pub(crate) fn rewrite(&mut self, found: Option<FoundString>, key: &[u8], value: &[u8]) {
+        match found {
+            Some(FoundString(found)) => self.parts.rewrite(found, key, value, self.changes),
+            None => self.parts.put(None, key, value, None, self.changes),
+        }
     }
 
     /// Gives a key another deadline, or takes it away. Returns where it lies now. The log gets a deadline by the wall
@@ -331,11 +349,19 @@ impl<'s, 'c> Context<'s, 'c> {
         combine: fn(&Request<'_>, &[Option<Held<'_>>], &Terms) -> Result<Combined, Error>,
     ) -> Result<Reply<'s>, Error> {
         let parts = self.parts;
-        parts.look_up_all(request.keys());
-        let held: Vec<_> = request.keys().map(|key| parts.held(key)).collect();
+        for (number, key) in request.keys().enumerate() {
+            // Removing one that has expired moves other entries, so all of them are looked up before any is held.
+            parts.work_in(request.database_of_key(number));
+            parts.look_up(key);
+        }
+        let keys = request.keys().enumerate();
+        let held: Vec<_> =
+            keys.map(|(number, key)| parts.held(request.database_of_key(number), key)).collect();
         let Combined { reply, effects } = combine(request, &held, &parts.terms())?;
         let keys: Vec<_> = if effects.is_empty() { Vec::new() } else { request.keys().collect() };
         for Effect { key, outcome } in effects {
+            parts.work_in(request.database_of_key(key));
+            self.changes.set_keyspace(parts.databases.working);
             parts.take_effect(keys[key], outcome, self.changes);
         }
         Ok(reply)
@@ -512,7 +538,7 @@ impl Parts {
         clock::due_ms(deadline_ms, self.wall_ahead_ms)
     }
 
-    /// A command on this database begins at `now_ms`.
+    /// A command begins in this database at `now_ms`.
     #[inline]
     pub(crate) fn begin(&mut self, database: u16, now_ms: u64) {
         self.now_ms = now_ms;
@@ -550,7 +576,7 @@ impl Parts {
     /// What is true for commands whatever keys hold.
     pub(crate) fn terms(&self) -> Terms {
         let Parts { now_ms, wall_ahead_ms, value_len_max, .. } = *self;
-        Terms { now_ms, wall_ahead_ms, value_len_max }
+        Terms { now_ms, wall_ahead_ms, value_len_max, databases: self.databases.count }
     }
 
     /// Looks keys up, as a command that reads them does. Removing one that has expired moves other entries, so all of
@@ -561,9 +587,10 @@ impl Parts {
         }
     }
 
-    /// What a key holds that is known not to have expired.
-    pub(crate) fn held(&self, key: &[u8]) -> Option<Held<'_>> {
-        let entry = self.keyspace.entry(self.keyspace.find(self.keyspace.probe(key))?);
+    /// What a key of a database holds that is known not to have expired.
+    pub(crate) fn held(&self, database: u16, key: &[u8]) -> Option<Held<'_>> {
+        let keyspace = self.keys_of(database)?;
+        let entry = keyspace.entry(keyspace.find(keyspace.probe(key))?);
         Some(match entry.shared() {
             None => Held::borrowed(entry.value(), entry.deadline_ms()),
             Some(value) => Held::shared(value, entry.deadline_ms()),
@@ -575,9 +602,13 @@ impl Parts {
         let found = self.find_probe(self.keyspace.probe(key));
         match outcome {
             Outcome::Put(value, deadline) => {
-                let deadline_ms = match deadline {
-                    Deadline::At(deadline_ms) => deadline_ms,
-                    Deadline::Kept => found.and_then(|found| self.keyspace.entry(found).deadline_ms()),
+                let deadline_ms = match (deadline, found) {
+                    (Deadline::Kept, Some(found)) if value.len() < SHARED_LEN_MIN => {
+                        return self.rewrite(found, key, &value, changes);
+                    }
+                    (Deadline::Kept, Some(found)) => self.keyspace.entry(found).deadline_ms(),
+                    (Deadline::Kept, None) => None,
+                    (Deadline::At(deadline_ms), _) => deadline_ms,
                 };
                 match value.len() {
                     0..SHARED_LEN_MIN => self.put(found, key, &value, deadline_ms, changes),
@@ -589,6 +620,32 @@ impl Parts {
                     self.remove(found, key, changes);
                 }
             }
+        }
+    }
+
+    fn rewrite(&mut self, found: Found, key: &[u8], value: &[u8], changes: &mut Changes) {
+        let entry = self.keyspace.entry(found);
+        let (before, deadline_ms) = (entry.value(), entry.deadline_ms());
+        if before.len() > value.len() {
+            return self.put(Some(found), key, value, deadline_ms, changes);
+        }
+        let mut differing: Vec<Range<usize>> = Vec::new();
+        for start in (0..value.len()).step_by(REWRITTEN_BYTES) {
+            let end = value.len().min(start + REWRITTEN_BYTES);
+            if before.get(start..end) == Some(&value[start..end]) {
+                continue;
+            }
+            match differing.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => differing.push(start..end),
+            }
+        }
+        self.count_write(key, found, value.len(), deadline_ms);
+        // Only the last part may make the value longer, and so move it.
+        for Range { start, end } in differing {
+            self.keyspace.splice(found, start, &value[start..end]);
+            let offset = u32::try_from(start).expect("values are bounded below 4 GiB");
+            changes.push(&Change::Splice { key, offset, bytes: &value[start..end] });
         }
     }
 

@@ -209,7 +209,7 @@ pub(crate) fn describe(client: &Client, facts: &Facts<'_>) -> String {
     let waiting_bytes = client.replies.size_bytes() + facts.unsent_bytes;
     let request_bytes = client.job.as_ref().map_or(0, |job| job.command().full_name().len());
     format!(
-        "id={} addr={peer} laddr={local} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi=-1 \
+        "id={} addr={peer} laddr={local} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} \
          qbuf={} qbuf-free={} argv-mem={request_bytes} multi-mem=0 rbs={buffer_bytes} rbp={buffer_bytes} \
          obl={filled_bytes} oll={buffers} omem={waiting_bytes} tot-mem={} events={}{} cmd={} user=default redir=-1 \
          resp={} lib-name={} lib-ver={} shard={}\n",
@@ -223,6 +223,7 @@ pub(crate) fn describe(client: &Client, facts: &Facts<'_>) -> String {
         subscribed(SubscriptionKind::Channel),
         subscribed(SubscriptionKind::Pattern),
         subscribed(SubscriptionKind::ShardChannel),
+        session.queue.as_ref().map_or(-1, |queue| queue.requests().len() as i64),
         facts.unserved_bytes,
         facts.free_bytes,
         size_of::<Connection>() + facts.unserved_bytes + facts.free_bytes + waiting_bytes + buffer_bytes,
@@ -238,10 +239,12 @@ pub(crate) fn describe(client: &Client, facts: &Facts<'_>) -> String {
 
 /// What a client is, a letter each.
 fn flags(client: &Client) -> String {
+    let session = &client.session;
     let is_blocked = client.is_postponed || client.is_waiting();
     let flags = [
         (client.session.monitors, 'O'),
         (client.subscriptions.is_some(), 'P'),
+        (session.queue.is_some(), 'x'),
         (is_blocked, 'b'),
         (client.stage == Stage::Closing, 'c'),
         (client.endpoint == Endpoint::Unix, 'U'),

@@ -92,7 +92,7 @@ pub(super) fn reply(
 }
 
 fn len_max(about: &About<'_>) -> u64 {
-    about.shared.control.slowlog_max_len.load(Ordering::Relaxed)
+    about.shared.settings.slowlog_max_len.load(Ordering::Relaxed) as u64
 }
 
 /// The kinds of events that were slow, over all workers.
@@ -112,7 +112,7 @@ fn latest(event: &'static str, latency: &Latency) -> Reply<'static> {
 
 /// What people are told of it.
 fn doctor(known: &[(&'static str, Latency)], about: &About<'_>) -> Reply<'static> {
-    let threshold_ms = about.shared.control.latency_monitor_threshold_ms.load(Ordering::Relaxed);
+    let threshold_ms = about.shared.settings.latency_monitor_threshold_ms.load(Ordering::Relaxed);
     let mut text = match threshold_ms {
         0 => "Nothing is watched: latency-monitor-threshold is 0. Set it to the milliseconds from which on a command \
               is too slow for you.\n"

@@ -3,6 +3,7 @@
 
 pub mod job;
 pub mod listing;
+pub mod multi;
 pub mod replies;
 pub mod reply;
 pub mod session;
@@ -253,6 +254,11 @@ impl Client {
             && self.replies.may_wait_for_more()
     }
 
+    /// Whether its replies must not leave yet: those of commands that run as one leave together.
+    pub fn holds_replies(&self) -> bool {
+        matches!(self.job.as_deref(), Some(Job::Program(running)) if running.replies_from.is_some())
+    }
+
     /// Whether its last words were waited for in vain.
     pub fn is_overdue(&self, uptime_ms: u64) -> bool {
         matches!(self.stage, Stage::Lingering { until_ms } if until_ms <= uptime_ms)
@@ -271,6 +277,11 @@ impl Client {
     /// Whether it waits for nothing: no job, no request at another shard.
     pub fn is_quiet(&self) -> bool {
         self.job.is_none() && self.replies.all_in()
+    }
+
+    /// Whether it has nothing to do and nothing to read: it may be idle for longer than others.
+    pub fn is_idle(&self) -> bool {
+        self.stage == Stage::Open && !self.refused && self.is_done() && self.endpoint != Endpoint::Inside
     }
 
     /// Whether nothing that it asked for is under way, whether it still waits for it or not: only then can the

@@ -20,8 +20,8 @@ use crate::protocol::Dialect;
 
 pub use clients::{ClientFilter, ClientKind};
 pub use message::{
-    AcceptedSocket, Answer, Args, Asker, Batch, Call, Message, Page, RequestId, ShardImage, SlowLogCall,
-    SubscriptionKind, TransactionId,
+    AcceptedSocket, Answer, Args, Asker, Batch, Call, CommandList, Hop, Locks, Message, Page, RequestId,
+    ShardImage, SlowLogCall, SubscriptionKind, TransactionId, Watch,
 };
 
 /// How many requests of its clients a worker may have under way at one peer.
@@ -150,6 +150,22 @@ impl Mesh {
         size_bytes
     }
 
+    /// As [`Mesh::run`], for commands that run as one.
+    pub fn run_all(
+        &mut self,
+        worker: usize,
+        request_id: RequestId,
+        list: CommandList,
+        dialect: Dialect,
+    ) -> usize {
+        let peer = &mut self.peers[worker];
+        let size_bytes = list.requests.iter().map(OwnedRequest::size_bytes).sum();
+        peer.calls_in_flight += 1;
+        peer.bytes_in_flight += size_bytes;
+        peer.open.call(request_id, Call::RunAll(Box::new(list), dialect));
+        size_bytes
+    }
+
     /// Sends a message to the subscribers at a worker; `shared` is what it says, where that is large and can be shared.
     pub fn publish(
         &mut self,
@@ -196,13 +212,17 @@ impl Mesh {
                     | Answer::Value(_)
                     | Answer::Failed(_)
                     | Answer::Part(_)
+                    | Answer::Ran(_)
+                    | Answer::Held(_)
                     | Answer::Committed(_)
+                    | Answer::Changed
                     | Answer::Page(_)
                     | Answer::QueryResult(_) => {
                         keep(worker, request_id, answer, open);
                     }
                     Answer::Noted
                     | Answer::Locked
+                    | Answer::Watching(_)
                     | Answer::Image(_)
                     | Answer::Refused
                     | Answer::Report(_) => {

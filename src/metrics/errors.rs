@@ -9,8 +9,19 @@ use std::cell::RefCell;
 use shard::{Command, Error, command};
 
 /// The kinds of errors: the first words of their texts, as Redis has them.
-pub const KINDS: [&str; 8] =
-    ["ERR", "EXECABORT", "LOADING", "MISCONF", "NOPROTO", "OOM", "UNBLOCKED", "WRONGPASS"];
+pub const KINDS: [&str; 11] = [
+    "BUSYKEY",
+    "ERR",
+    "EXECABORT",
+    "INVALIDOBJ",
+    "LOADING",
+    "MISCONF",
+    "NOPROTO",
+    "OOM",
+    "UNBLOCKED",
+    "WRONGPASS",
+    "WRONGTYPE",
+];
 
 /// The errors that a thread has answered.
 #[derive(Clone, Debug)]
@@ -37,7 +48,10 @@ impl Default for Errors {
 /// The kind of an error.
 pub fn kind(error: &Error) -> &'static str {
     match error {
-        Error::ExecAborted => "EXECABORT",
+        Error::BusyKey => "BUSYKEY",
+        Error::CorruptHyperloglog => "INVALIDOBJ",
+        Error::NotAHyperloglog => "WRONGTYPE",
+        Error::ExecAborted | Error::ExecAbortedBy(_) => "EXECABORT",
         Error::Loading { .. } => "LOADING",
         Error::WritesRefused { .. } | Error::NotOnDisk { .. } => "MISCONF",
         Error::NoProtocol => "NOPROTO",
@@ -70,6 +84,16 @@ pub fn answered() -> Errors {
 }
 
 impl Errors {
+    /// Takes away what was counted up to then.
+    pub fn subtract(&mut self, earlier: &Errors) {
+        let take = |counts: &mut [u64], earlier: &[u64]| {
+            counts.iter_mut().zip(earlier).for_each(|(now, then)| *now = now.saturating_sub(*then));
+        };
+        take(&mut self.kinds, &earlier.kinds);
+        take(&mut self.rejected, &earlier.rejected);
+        take(&mut self.failed, &earlier.failed);
+    }
+
     /// How many requests of a command were refused before they ran, and how many ran in vain.
     pub fn of(&self, command: &Command) -> (u64, u64) {
         (self.rejected[command.index()], self.failed[command.index()])

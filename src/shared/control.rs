@@ -1,9 +1,9 @@
-//! What clients order for all workers together: pauses, monitoring, and what counts as slow.
+//! What clients order for all workers together: pauses and monitoring.
 //!
 //! An order is a plain atomic; whoever changes one that workers keep a copy of says so by [`Control::changed`], and
 //! each worker looks at the version once a turn.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::Gauge;
 
@@ -31,19 +31,13 @@ pub struct Control {
     overrun: Box<[AtomicBool]>,
     /// Whether expired keys are removed that no client asks for.
     pub expires_actively: AtomicBool,
-    /// Commands that take so many microseconds are noted; negative for none.
-    pub slowlog_log_slower_than_us: AtomicI64,
-    /// How many of them are kept.
-    pub slowlog_max_len: AtomicU64,
-    /// The numbers of those that were noted.
+    /// The numbers of slow commands.
     pub slowlog_ids: Gauge,
-    /// Events that take so many milliseconds are noted; 0 for none.
-    pub latency_monitor_threshold_ms: AtomicU64,
 }
 
 impl Control {
     /// Nothing is ordered yet of these workers.
-    pub fn new(workers: usize, slower_than_us: i64, slowlog_max_len: u64, latency_ms: u64) -> Control {
+    pub fn new(workers: usize) -> Control {
         Control {
             version: AtomicU64::new(1),
             pause_until_ms: AtomicU64::new(0),
@@ -52,10 +46,7 @@ impl Control {
             fed_bytes: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             overrun: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             expires_actively: AtomicBool::new(true),
-            slowlog_log_slower_than_us: AtomicI64::new(slower_than_us),
-            slowlog_max_len: AtomicU64::new(slowlog_max_len),
             slowlog_ids: Gauge::default(),
-            latency_monitor_threshold_ms: AtomicU64::new(latency_ms),
         }
     }
 
@@ -139,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_pause_grows_while_it_lasts_and_begins_anew_behind_its_end() {
-        let control = Control::new(1, -1, 0, 0);
+        let control = Control::new(1);
         let of = |until_ms, is_of_all| Pause { until_ms, is_of_all };
         assert_eq!(control.pause_at(0), None);
         control.pause(of(100, true), 10);

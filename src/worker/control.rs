@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use shard::command::{self, Flags};
+use shard::command::{self, Flags, Run, Server};
 use shard::{Command, Error};
 
 use super::Worker;
@@ -69,9 +69,14 @@ impl ControlView {
         client.is_postponed && self.pause.is_some()
     }
 
-    fn pauses(&self, command: Option<&'static Command>) -> bool {
+    fn pauses(&self, client: &Client, command: Option<&'static Command>) -> bool {
+        let Some(pause) = self.pause else { return false };
         let writes = |row: &Command| row.has(Flags::WRITE) || row.has(Flags::ACTS_AS_WRITE);
-        self.pause.is_some_and(|pause| pause.is_of_all || command.is_some_and(writes))
+        let is_exec = command.is_some_and(|row| row.run == Run::Server(Server::Exec));
+        let queued = client.session.queue.as_ref().filter(|_| is_exec);
+        let executes_writes =
+            queued.is_some_and(|queue| queue.requests().iter().any(|request| writes(request.command)));
+        pause.is_of_all || executes_writes || command.is_some_and(writes)
     }
 }
 
@@ -85,7 +90,7 @@ impl Worker {
         view.monitoring.clear();
         view.monitoring.extend(control.monitoring_workers());
         view.is_active = view.pause.is_some() || !view.monitoring.is_empty();
-        let slower_than_us = control.slowlog_log_slower_than_us.load(Ordering::Relaxed);
+        let slower_than_us = self.shared.settings.slowlog_log_slower_than_us.load(Ordering::Relaxed);
         self.traffic.calls.measure_all((0..MEASURED_BY_SAMPLE_US_MIN).contains(&slower_than_us));
     }
 
@@ -100,7 +105,7 @@ impl Worker {
     ) -> Flow {
         let command = parser.command();
         let is_exempt = client.endpoint == Endpoint::Inside || client.session.monitors;
-        client.is_postponed = !is_exempt && self.control.pauses(command);
+        client.is_postponed = !is_exempt && self.control.pauses(client, command);
         if client.is_postponed {
             return Flow::Later;
         }

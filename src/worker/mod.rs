@@ -16,12 +16,14 @@ mod dispatch;
 mod lifecycle;
 mod messages;
 mod peer;
+mod rewrites;
 mod runtime;
 mod serve;
 mod slowlog;
 mod stuck_clients;
 #[cfg(test)]
 mod tests;
+mod transactions;
 mod turn;
 mod watchdog;
 
@@ -51,6 +53,7 @@ use accept::Acceptor;
 use clients::Clients;
 use control::ControlView;
 use lifecycle::Lifecycle;
+use rewrites::Rewrites;
 use runtime::ShardRuntime;
 use serve::BACKLOG_TIME_MIN;
 use stuck_clients::StuckClients;
@@ -84,6 +87,7 @@ pub struct Worker {
     stuck_clients: StuckClients,
     /// The backup that this worker leads.
     backup: Option<Backup>,
+    rewrites: Rewrites,
     /// What the network has told; empty between turns.
     events: Vec<Event>,
     /// What is counted of the clients' requests.
@@ -144,6 +148,7 @@ impl Worker {
             lifecycle: Lifecycle::new(files),
             stuck_clients: StuckClients::default(),
             backup: None,
+            rewrites: Rewrites::default(),
             events: Vec::new(),
             traffic: Traffic::default(),
             requests_before: 0,
@@ -225,7 +230,7 @@ impl Worker {
 
     /// Whether another thread works for this one, and will wake it by its executor.
     fn awaits_threads(&self) -> bool {
-        self.runtime.awaits_threads() || self.backup.is_some()
+        self.runtime.awaits_threads() || self.backup.is_some() || self.rewrites.is_under_way()
     }
 
     /// How long until something is due by the clock.
@@ -300,6 +305,7 @@ impl Worker {
         }
         trace.end_part("tick_us");
         progressed |= !self.lifecycle.is_loading() && self.background() | self.end_backup();
+        progressed |= self.rewrites.end(&mut self.mesh);
         trace.end_part("background_us");
         if self.lifecycle.is_loading() || !self.runtime.gathers() {
             let (runtime, mut turn) = self.runtime_and_turn();

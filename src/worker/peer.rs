@@ -1,11 +1,11 @@
 //! What other workers ask of this one. Each call is answered in a batch.
 
-use shard::{OwnedRequest, Reply, Scan};
+use shard::{Reply, Scan};
 
 use super::Worker;
 use super::runtime::Prepared;
 use super::serve::READ_AHEAD_MAX;
-use crate::mesh::{Answer, Asker, Batch, Call, RequestId};
+use crate::mesh::{Answer, Asker, Batch, Call, RequestId, SubscriptionKind};
 use crate::metrics::{Report, errors};
 
 impl Worker {
@@ -50,13 +50,20 @@ impl Worker {
                 let request = batch.request(command, args);
                 runtime.run_part_for(from, id, &request, turn);
             }
-            Call::Lock { transaction, wait, command, args, participants } => {
-                let request = OwnedRequest::new(&batch.request(command, args));
-                let part = Prepared { origin: from, request_id: id, request, participants };
-                runtime.lock_part(transaction, wait, part, turn);
+            Call::RunAll(list, dialect) => {
+                runtime.take_list(Asker { worker: from, request_id: id, dialect }, list, turn);
             }
-            Call::Commit { transaction, record } => runtime.commit(transaction, record, (from, id), turn),
+            Call::Lock { transaction, wait, locks } => {
+                runtime.lock_part(transaction, wait, Prepared::new(from, id, locks), turn);
+            }
+            Call::Hop { transaction, hop, record } => runtime.hop(transaction, hop, record, (from, id), turn),
             Call::Release(transaction) => runtime.release(transaction, turn),
+            Call::Watch(keys) => {
+                let watches = runtime.watch(keys, turn.now);
+                let answer = watches.map_or_else(|error| Answer::Part(Reply::Error(error)), Answer::Watching);
+                turn.mesh.to(from).answer(id, answer);
+            }
+            Call::Unwatch(watches) => runtime.forget_watches(&watches),
             Call::Scan { database, position, count, pattern, dialect } => {
                 let asker = Asker { worker: from, request_id: id, dialect };
                 runtime.begin_walk(asker, Scan::new(database, position, pattern), count);
@@ -66,6 +73,13 @@ impl Worker {
             Call::SetAutoTtl { auto_ttl, version } => {
                 runtime.set_auto_ttl(auto_ttl, version);
                 turn.mesh.to(from).answer(id, Answer::Part(Reply::Ok));
+            }
+            Call::RandomKey { database, random } => {
+                let found = runtime.shard_mut().random_key(database, random, turn.now.now_ms);
+                let found = found.map_or(Reply::Nil, |(key, count)| {
+                    Reply::Array(vec![Reply::Bulk(key.into()), Reply::count(count)])
+                });
+                turn.mesh.to(from).answer(id, Answer::Part(found));
             }
             Call::Subscribe(kind, names) => {
                 self.note_subscriptions(from, kind, names, true, batch);
@@ -78,6 +92,13 @@ impl Worker {
             }
             Call::Compact => runtime.compact(Some((from, id))),
             Call::CompactUnheard => runtime.compact(None),
+            Call::RewriteConfig { worker, rewrite } if worker == self.index => {
+                match self.rewrites.begin(rewrite, (from, id), self.net.wakeup()) {
+                    Ok(()) => {}
+                    Err(error) => self.mesh.to(from).answer(id, Answer::Part(error.into())),
+                }
+            }
+            Call::RewriteConfig { .. } => self.mesh.to(from).answer(id, Answer::Part(Reply::Ok)),
             Call::Report => {
                 let report = self.report();
                 self.mesh.to(from).answer(id, Answer::Report(Box::new(report)));
@@ -110,7 +131,18 @@ impl Worker {
     /// What this worker counts, for a client that asks.
     fn report(&self) -> Report {
         let (clock, now) = (self.clock.of_shard(), self.clock.now());
-        self.with_own_counts(self.runtime.whole_report(clock, now, &self.shared))
+        let mut report = self.with_own_counts(self.runtime.whole_report(clock, now, &self.shared));
+        let traffic = &mut report.traffic;
+        let kinds = [SubscriptionKind::Channel, SubscriptionKind::Pattern, SubscriptionKind::ShardChannel];
+        traffic.subscribed = kinds.map(|kind| self.pubsub.topic_count(kind) as u64);
+        for connection in self.clients.iter() {
+            let socket = connection.client.socket;
+            let replies = connection.client.replies.size_bytes() + self.net.unsent_bytes(socket);
+            let waiting = [connection.unserved_bytes() as u64, replies as u64];
+            traffic.buffered_bytes += waiting[0] + waiting[1];
+            traffic.buffered_max = [0, 1].map(|way| traffic.buffered_max[way].max(waiting[way]));
+        }
+        report
     }
 
     /// Tells those that watch the server what this worker counts. To be called once a second.

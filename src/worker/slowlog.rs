@@ -11,18 +11,18 @@ use super::Worker;
 use crate::admin::client_commands::without_secrets;
 use crate::client::Client;
 use crate::clock::wall_clock_us;
+use crate::config::parameters::Settings;
 use crate::mesh::SlowLogCall;
 use crate::metrics::calls::Measured;
 use crate::metrics::slowlog::{EVENTS, Latency, SlowCommand, cut_words};
 use crate::protocol::Parser;
-use crate::shared::control::Control;
 
 /// Whether a command that took so long is noted: as a slow one, and as an event.
-fn is_slow(control: &Control, took: Duration) -> (bool, bool) {
-    let slower_than_us = control.slowlog_log_slower_than_us.load(Ordering::Relaxed);
-    let latency_ms = control.latency_monitor_threshold_ms.load(Ordering::Relaxed);
+fn is_slow(settings: &Settings, took: Duration) -> (bool, bool) {
+    let slower_than_us = settings.slowlog_log_slower_than_us.load(Ordering::Relaxed);
+    let latency_ms = settings.latency_monitor_threshold_ms.load(Ordering::Relaxed);
     let is_slow = u64::try_from(slower_than_us).is_ok_and(|us| took.as_micros() >= us.into());
-    (is_slow, latency_ms > 0 && took.as_millis() >= latency_ms.into())
+    (is_slow, latency_ms > 0 && took.as_millis() >= latency_ms as u128)
 }
 
 impl Worker {
@@ -34,7 +34,7 @@ impl Worker {
         took: Duration,
         words: impl FnOnce() -> Vec<Vec<u8>>,
     ) {
-        let (is_slow, is_event) = is_slow(&self.shared.control, took);
+        let (is_slow, is_event) = is_slow(&self.shared.settings, took);
         if !is_slow && !is_event {
             return;
         }
@@ -53,7 +53,7 @@ impl Worker {
                 peer,
                 name: client.session.name.clone(),
             };
-            let len_max = self.shared.control.slowlog_max_len.load(Ordering::Relaxed);
+            let len_max = self.shared.settings.slowlog_max_len.load(Ordering::Relaxed);
             self.slow_log.keep(slow, len_max as usize);
         }
     }
@@ -66,9 +66,9 @@ impl Worker {
         parser: &Parser,
         input: &[u8],
     ) {
-        let control = &self.shared.control;
-        let is_noted = control.slowlog_log_slower_than_us.load(Ordering::Relaxed) >= 0
-            || control.latency_monitor_threshold_ms.load(Ordering::Relaxed) > 0;
+        let settings = &self.shared.settings;
+        let is_noted = settings.slowlog_log_slower_than_us.load(Ordering::Relaxed) >= 0
+            || settings.latency_monitor_threshold_ms.load(Ordering::Relaxed) > 0;
         client.slow_candidate = is_noted.then(|| {
             let words = slow_words(command, parser, input);
             (command, words)

@@ -152,6 +152,7 @@ pub struct Text {
     /// The connection.
     pub wire: Wire,
     asked: u64,
+    is_in_multi: bool,
 }
 
 impl Text {
@@ -162,7 +163,7 @@ impl Text {
         if greeting != b"+OK kvlite ready" {
             wire.fail(&format!("greeted with {}", greeting.escape_ascii()));
         }
-        Text { wire, asked: 0 }
+        Text { wire, asked: 0, is_in_multi: false }
     }
 
     /// Sends one command and returns the lines of its reply.
@@ -181,11 +182,23 @@ impl Text {
     }
 
     /// Sends one command and returns the lines of its reply. A reply does not say how many lines it has, so
-    /// an `ECHO` marks its end.
+    /// an `ECHO` marks its end, and behind `MULTI`, where that would be queued, the refusal of a `WATCH`.
     pub fn ask_bytes(&mut self, command: &[u8]) -> Vec<Vec<u8>> {
         self.asked += 1;
-        let mark = format!("end-of-reply-{}", self.asked);
-        self.wire.send(&[command, b"\nECHO ", mark.as_bytes(), b"\n"].concat());
+        let is =
+            |name: &[u8]| command.len() >= name.len() && command[..name.len()].eq_ignore_ascii_case(name);
+        self.is_in_multi = (self.is_in_multi || command.eq_ignore_ascii_case(b"MULTI"))
+            && !is(b"EXEC")
+            && !is(b"DISCARD")
+            && !is(b"RESET");
+        let (asks, mark) = match self.is_in_multi {
+            true => ("WATCH .".to_owned(), "-ERR WATCH inside MULTI is not allowed".to_owned()),
+            false => {
+                let mark = format!("end-of-reply-{}", self.asked);
+                (format!("ECHO {mark}"), mark)
+            }
+        };
+        self.wire.send(&[command, b"\n", asks.as_bytes(), b"\n"].concat());
         let mut lines = Vec::new();
         loop {
             let line = self.wire.line();
@@ -217,6 +230,8 @@ pub enum Value {
     Array(Vec<Value>),
     Set(Vec<Value>),
     Map(Vec<(Value, Value)>),
+    /// `>`, of RESP3: what no request asked for
+    Push(Vec<Value>),
 }
 
 impl Value {
@@ -269,6 +284,7 @@ impl fmt::Display for Value {
             Value::Verbatim(format, bytes) => write!(f, "={format}:\"{}\"", bytes.escape_ascii()),
             Value::Array(items) => write!(f, "[{}]", listed(items)),
             Value::Set(items) => write!(f, "~[{}]", listed(items)),
+            Value::Push(items) => write!(f, ">[{}]", listed(items)),
             Value::Map(pairs) => {
                 let flat: Vec<Value> = pairs.iter().flat_map(|(k, v)| [k.clone(), v.clone()]).collect();
                 write!(f, "%[{}]", listed(&flat))
@@ -354,6 +370,7 @@ impl Resp {
             }
             b'*' => Value::Array(self.several(&text, 1)?),
             b'~' => Value::Set(self.several(&text, 1)?),
+            b'>' => Value::Push(self.several(&text, 1)?),
             b'%' => {
                 let mut flat = self.several(&text, 2)?.into_iter();
                 Value::Map(std::iter::from_fn(|| flat.next().zip(flat.next())).collect())

@@ -25,11 +25,14 @@ const MASKED: &[(&str, &str, &str)] = &[
     ("", "age", "<seconds>"),
     ("", "analytics.bytes", "<bytes>"),
     ("", "analytics_memory_bytes", "<bytes>"),
+    ("", "clients.normal", "<bytes>"),
     ("", "connections", "<count>"),
     ("", "created", "<time>"),
     ("", "dataset.bytes", "<bytes>"),
+    ("", "dataset.percentage", "<percent>"),
     ("", "fd", "<number>"),
     ("", "fragmentation", "<ratio>"),
+    ("", "fragmentation.bytes", "<bytes>"),
     ("", "id", "<id>"),
     ("", "idle", "<seconds>"),
     ("", "interval_p50_ms", "<milliseconds>"),
@@ -42,6 +45,9 @@ const MASKED: &[(&str, &str, &str)] = &[
     ("", "ms", "<milliseconds>"),
     ("", "obl", "<bytes>"),
     ("", "omem", "<bytes>"),
+    ("", "overhead.total", "<bytes>"),
+    ("", "peak.allocated", "<bytes>"),
+    ("", "peak.percentage", "<percent>"),
     ("", "qbuf", "<bytes>"),
     ("", "qbuf-free", "<bytes>"),
     ("", "rate", "<per-second>"),
@@ -213,6 +219,7 @@ fn arguments(row: &Command) -> String {
         Keys::Range { first, last, step: 1 } => format!(", numbers {} to {} are keys", first + 1, last + 1),
         Keys::Range { .. } => unreachable!("no row has such keys"),
         Keys::Numbered { at, .. } => format!(", number {} says how many keys follow", at + 1),
+        Keys::NumberedPairs { at } => format!(", number {} says how many keys with values follow", at + 1),
     };
     count + &keys
 }
@@ -415,7 +422,7 @@ fn in_client(reply: &Value, stand_in: Option<&str>, masks: &Masks) -> String {
             }
         }
         (Value::Array(items), _) if items.is_empty() => "(empty array)".to_owned(),
-        (Value::Array(items), _) => listed(items, ')', masks),
+        (Value::Array(items) | Value::Push(items), _) => listed(items, ')', masks),
         (Value::Set(items), _) => listed(items, '~', masks),
         (Value::Map(fields), _) => {
             let of_field = |(name, value): &(Value, Value)| {
