@@ -325,3 +325,34 @@ fn where_every_command_is_slow_every_command_is_kept_and_shortened() {
     assert_eq!(words(0)[2], Value::bulk(format!("{}... (72 more bytes)", "v".repeat(128))));
     assert_eq!((words(1).len(), words(1)[31].clone()), (32, Value::bulk("... (10 more arguments)")));
 }
+
+#[test]
+fn what_is_slow_is_set_while_the_server_runs() {
+    let server = Server::start(2, &[]);
+    let mut client = server.resp();
+    assert_eq!(client.ask("CONFIG SET slowlog-log-slower-than 0 slowlog-max-len 2").to_string(), "+OK");
+    (0..20).for_each(|_| drop(client.ask("PING")));
+    assert_eq!(client.ask("SLOWLOG LEN").integer(), 2);
+    assert_eq!(client.ask("CONFIG SET slowlog-log-slower-than -1").to_string(), "+OK");
+    assert_eq!(client.ask("SLOWLOG RESET").to_string(), "+OK");
+    client.ask("PING");
+    assert_eq!(client.ask("SLOWLOG LEN").integer(), 0);
+}
+
+#[test]
+fn a_transaction_waits_for_the_end_of_a_pause_and_for_nothing_else() {
+    let server = Server::start(2, &[]);
+    let (mut client, mut asker) = (server.resp(), server.resp());
+    client.wire.send(b"MULTI\r\nSET a 1\r\nWAIT 1 0\r\nCLIENT REPLY OFF\r\nMONITOR\r\nPING\r\n");
+    (0..6).for_each(|_| drop(client.read()));
+    assert_eq!(asker.ask("CLIENT PAUSE 60000 WRITE").to_string(), "+OK");
+    client.wire.send(b"EXEC\r\n");
+    let waits = |asker: &mut Resp| {
+        let lines = listed(asker, "CLIENT LIST");
+        lines.iter().any(|line| field(line, "flags") == "xb" && field(line, "multi") == "5")
+    };
+    assert!(within_deadline(|| waits(&mut asker)));
+    assert_eq!(asker.ask("CLIENT UNPAUSE").to_string(), "+OK");
+    let refused = "-ERR it has no place between MULTI and EXEC";
+    assert_eq!(client.read().to_string(), format!("[+OK, 0, {refused}, {refused}, +PONG]"));
+}
