@@ -181,11 +181,11 @@ impl Text {
     }
 
     /// Sends one command and returns the lines of its reply. A reply does not say how many lines it has, so
-    /// an `ECHO` marks its end.
+    /// a `PING`, which subscribers may send as well, marks its end.
     pub fn ask_bytes(&mut self, command: &[u8]) -> Vec<Vec<u8>> {
         self.asked += 1;
         let mark = format!("end-of-reply-{}", self.asked);
-        self.wire.send(&[command, b"\nECHO ", mark.as_bytes(), b"\n"].concat());
+        self.wire.send(&[command, b"\nPING ", mark.as_bytes(), b"\n"].concat());
         let mut lines = Vec::new();
         loop {
             let line = self.wire.line();
@@ -216,6 +216,8 @@ pub enum Value {
     Verbatim(String, Vec<u8>),
     Array(Vec<Value>),
     Set(Vec<Value>),
+    /// A message, which answers no request.
+    Push(Vec<Value>),
     Map(Vec<(Value, Value)>),
 }
 
@@ -269,6 +271,7 @@ impl fmt::Display for Value {
             Value::Verbatim(format, bytes) => write!(f, "={format}:\"{}\"", bytes.escape_ascii()),
             Value::Array(items) => write!(f, "[{}]", listed(items)),
             Value::Set(items) => write!(f, "~[{}]", listed(items)),
+            Value::Push(items) => write!(f, ">[{}]", listed(items)),
             Value::Map(pairs) => {
                 let flat: Vec<Value> = pairs.iter().flat_map(|(k, v)| [k.clone(), v.clone()]).collect();
                 write!(f, "%[{}]", listed(&flat))
@@ -354,6 +357,7 @@ impl Resp {
             }
             b'*' => Value::Array(self.several(&text, 1)?),
             b'~' => Value::Set(self.several(&text, 1)?),
+            b'>' => Value::Push(self.several(&text, 1)?),
             b'%' => {
                 let mut flat = self.several(&text, 2)?.into_iter();
                 Value::Map(std::iter::from_fn(|| flat.next().zip(flat.next())).collect())

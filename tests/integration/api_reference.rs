@@ -403,7 +403,7 @@ fn in_client(reply: &Value, stand_in: Option<&str>, masks: &Masks) -> String {
             }
         }
         (Value::Array(items), _) if items.is_empty() => "(empty array)".to_owned(),
-        (Value::Array(items), _) => listed(items, ')', masks),
+        (Value::Array(items) | Value::Push(items), _) => listed(items, ')', masks),
         (Value::Set(items), _) => listed(items, '~', masks),
         (Value::Map(fields), _) => {
             let of_field = |(name, value): &(Value, Value)| {

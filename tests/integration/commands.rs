@@ -27,6 +27,114 @@ const fn own(command: &'static str, lines: &'static str) -> Script {
 }
 
 const RESP: &[Script] = &[
+    script(
+        "SUBSCRIBE",
+        r#"
+        SUBSCRIBE news -> ["subscribe", "news", 1]
+        SUBSCRIBE news -> ["subscribe", "news", 1]
+        SUBSCRIBE "a b" -> ["subscribe", "a b", 2]
+        PING -> ["pong", ""]
+        PING hello -> ["pong", "hello"]
+        GET a -> -ERR Can't execute 'get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context
+        CONFIG GET port -> -ERR Can't execute 'config|get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context
+        GET -> -ERR wrong number of arguments for 'get' command
+        RESET -> +RESET
+        PING -> +PONG
+        PUBLISH news hello -> 0
+        HELLO 3 -> %[...]
+        SUBSCRIBE news -> >["subscribe", "news", 1]
+        SET a 1 -> +OK
+        PING -> +PONG
+        SUBSCRIBE -> -ERR wrong number of arguments for 'subscribe' command
+        "#,
+    ),
+    script(
+        "UNSUBSCRIBE",
+        r#"
+        UNSUBSCRIBE -> ["unsubscribe", nil, 0]
+        UNSUBSCRIBE nope -> ["unsubscribe", "nope", 0]
+        SUBSCRIBE a -> ["subscribe", "a", 1]
+        PSUBSCRIBE a* -> ["psubscribe", "a*", 2]
+        UNSUBSCRIBE nope -> ["unsubscribe", "nope", 2]
+        UNSUBSCRIBE -> ["unsubscribe", "a", 1]
+        UNSUBSCRIBE -> ["unsubscribe", nil, 1]
+        PUNSUBSCRIBE -> ["punsubscribe", "a*", 0]
+        GET a -> nil
+        "#,
+    ),
+    script(
+        "PSUBSCRIBE",
+        r#"
+        PSUBSCRIBE n?ws.* -> ["psubscribe", "n?ws.*", 1]
+        QUIT -> +OK
+        (closed)
+        "#,
+    ),
+    script(
+        "PUNSUBSCRIBE",
+        r#"
+        HELLO 3 -> %[...]
+        PUNSUBSCRIBE -> >["punsubscribe", null, 0]
+        PSUBSCRIBE * -> >["psubscribe", "*", 1]
+        PUNSUBSCRIBE * -> >["punsubscribe", "*", 0]
+        PUBLISH a b -> 0
+        "#,
+    ),
+    script(
+        "SSUBSCRIBE",
+        r#"
+        SSUBSCRIBE s -> ["ssubscribe", "s", 1]
+        SUBSCRIBE s -> ["subscribe", "s", 1]
+        GET a -> -ERR Can't execute 'get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context
+        UNSUBSCRIBE s -> ["unsubscribe", "s", 0]
+        SUNSUBSCRIBE s -> ["sunsubscribe", "s", 0]
+        GET a -> nil
+        "#,
+    ),
+    script(
+        "SUNSUBSCRIBE",
+        "SUNSUBSCRIBE -> [\"sunsubscribe\", nil, 0]\n SUNSUBSCRIBE a -> [\"sunsubscribe\", \"a\", 0]",
+    ),
+    script(
+        "PUBLISH",
+        r#"
+        PUBLISH nobody hello -> 0
+        HELLO 3 -> %[...]
+        SUBSCRIBE me -> >["subscribe", "me", 1]
+        PUBLISH nobody hello -> 0
+        PUBLISH me "a\r\nb" -> >["message", "me", "a\r\nb"]
+        # The count of the one before: a message to its own publisher comes first.
+        PING -> 1
+        PUBLISH a -> +PONG
+        PING -> -ERR wrong number of arguments for 'publish' command
+        "#,
+    ),
+    script(
+        "SPUBLISH",
+        "SPUBLISH nobody hello -> 0\n SPUBLISH a -> -ERR wrong number of arguments for 'spublish' command",
+    ),
+    script(
+        "PUBSUB",
+        r#"
+        HELLO 3 -> %[...]
+        PUBSUB NUMPAT -> 0
+        PUBSUB CHANNELS -> []
+        SUBSCRIBE news -> >["subscribe", "news", 1]
+        PSUBSCRIBE n* -> >["psubscribe", "n*", 2]
+        SSUBSCRIBE shard -> >["ssubscribe", "shard", 1]
+        PUBSUB CHANNELS -> ["news"]
+        PUBSUB CHANNELS n?ws -> ["news"]
+        PUBSUB CHANNELS x* -> []
+        PUBSUB NUMSUB -> []
+        PUBSUB NUMSUB news shard nope -> ["news", 1, "shard", 0, "nope", 0]
+        PUBSUB NUMPAT -> 1
+        PUBSUB SHARDCHANNELS -> ["shard"]
+        PUBSUB SHARDNUMSUB shard news -> ["shard", 1, "news", 0]
+        PUBSUB NUMPAT x -> -ERR wrong number of arguments for 'pubsub|numpat' command
+        PUBSUB NOPE -> -ERR unknown subcommand 'NOPE'. Try PUBSUB HELP.
+        PUBSUB HELP -> [*, ...]
+        "#,
+    ),
     own(
         "ANALYTICS",
         r#"
@@ -1216,6 +1324,33 @@ const RESP: &[Script] = &[
 ];
 
 const TEXT: &[Script] = &[
+    own(
+        "SUBSCRIBE",
+        r#"
+        SUBSCRIBE news "two words" -> subscribe news 1 | subscribe "two words" 2
+        PING -> +PONG
+        GET a -> -ERR Can't execute 'get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context
+        RESET -> +RESET
+        GET a -> -ERR key not found
+        "#,
+    ),
+    own("UNSUBSCRIBE", "UNSUBSCRIBE -> unsubscribe (nil) 0\n SUBSCRIBE a -> subscribe a 1\n UNSUBSCRIBE a -> unsubscribe a 0"),
+    own("PSUBSCRIBE", "PSUBSCRIBE n* -> psubscribe n* 1\n PUNSUBSCRIBE -> punsubscribe n* 0\n GET a -> -ERR key not found"),
+    own("PUNSUBSCRIBE", "PUNSUBSCRIBE n* -> punsubscribe n* 0"),
+    own("SSUBSCRIBE", "SSUBSCRIBE s -> ssubscribe s 1\n QUIT -> +OK goodbye\n (closed)"),
+    own("SUNSUBSCRIBE", "SUNSUBSCRIBE s -> sunsubscribe s 0"),
+    own("PUBLISH", "PUBLISH nobody two words -> 0\n PUBLISH a -> -ERR PUBLISH requires channel and message"),
+    own("SPUBLISH", "SPUBLISH nobody two words -> 0"),
+    own(
+        "PUBSUB",
+        r#"
+        PUBSUB CHANNELS -> (empty list)
+        PUBSUB NUMPAT -> 0
+        PUBSUB NUMSUB a b -> a | 0 | b | 0
+        PUBSUB SHARDCHANNELS s* -> (empty list)
+        PUBSUB SHARDNUMSUB s -> s | 0
+        "#,
+    ),
     own("GETSET", "GETSET a one -> -ERR key not found\n GETSET a two words -> one\n GET a -> two words"),
     own("SUBSTR", "SET a Hello -> +OK\n SUBSTR a 1 -2 -> ell"),
     own(

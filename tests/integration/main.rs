@@ -31,6 +31,7 @@ mod wire; // bad input: what is answered, what is closed
 mod atomicity; // commands over several shards are seen whole or not at all
 mod bench; // the load generator: its bounds, its counts, its exit status
 mod connections; // the limit, thousands that idle, half requests, the Unix socket
+mod messages; // channels, patterns and those who do not read; order, several workers, both protocols
 mod pipelines; // thousands of commands ahead of their replies, shards that flood each other
 mod scanning; // SCAN and KEYS over keys that come and go, expiry by itself
 
