@@ -15,6 +15,7 @@ use crate::auto_ttl::AutoTtl;
 use crate::change::{Change, Changes};
 use crate::clock;
 use crate::error::Error;
+use crate::events::{Event, EventClasses};
 use crate::reply::Reply;
 use crate::request::{Request, SHARED_LEN_MIN};
 use crate::room::has_room_for;
@@ -36,6 +37,9 @@ pub(crate) struct Parts {
     pub(crate) now_ms: u64,
     /// How far the wall clock is ahead of the server's time.
     pub(crate) wall_ahead_ms: i64,
+    /// Which events are wanted, and those that have happened.
+    pub(crate) event_classes: EventClasses,
+    pub(crate) events: Vec<Event>,
     /// The longest value, in bytes.
     pub(crate) value_len_max: usize,
 }
@@ -68,6 +72,14 @@ impl<'s, 'c> Context<'s, 'c> {
     #[inline]
     pub(crate) fn now_ms(&self) -> u64 {
         self.parts.now_ms
+    }
+
+    /// Something has happened to a key; it is told of if events of this class are wanted.
+    #[inline]
+    pub(crate) fn notify(&mut self, class: EventClasses, event: &'static str, key: &[u8]) {
+        if self.parts.event_classes.has_any(class) {
+            self.parts.events.push(Event::Named(event, key.into()));
+        }
     }
 
     /// Finds a key that exists; one that has expired is removed.
@@ -242,6 +254,7 @@ impl<'s, 'c> Context<'s, 'c> {
     /// key that was not found is made. The log gets no more than these bytes.
     pub(crate) fn splice(&mut self, found: Option<FoundString>, key: &[u8], offset: usize, bytes: &[u8]) {
         let end = offset + bytes.len();
+        self.parts.note_change(key, found.is_none());
         let found = match found {
             Some(FoundString(found)) => {
                 let entry = self.parts.keyspace.entry(found);
@@ -285,6 +298,7 @@ impl<'s, 'c> Context<'s, 'c> {
         let newly_shared = (logs_value && entry.shared().is_none() && value_len >= SHARED_LEN_MIN)
             .then(|| Bytes::copy_from_slice(entry.value()));
         self.parts.count_write(key, found, value_len, deadline_ms);
+        self.parts.note_change(key, false);
         let keyspace = &mut self.parts.keyspace;
         let found = match newly_shared {
             Some(value) => keyspace.set_shared(found, value, deadline_ms),
@@ -318,6 +332,7 @@ impl<'s, 'c> Context<'s, 'c> {
         if let Some(analytics) = &mut self.parts.analytics {
             analytics.on_remove(key, found.hash);
         }
+        self.parts.note_change(key, false);
         self.parts.keyspace.remove(found);
         self.changes.push(&Change::Remove { key });
     }
@@ -326,6 +341,9 @@ impl<'s, 'c> Context<'s, 'c> {
     pub(crate) fn clear(&mut self) {
         if let Some(analytics) = &mut self.parts.analytics {
             analytics.on_clear();
+        }
+        if self.parts.event_classes.has_any(EventClasses::CHANGE) {
+            self.parts.events.push(Event::Cleared);
         }
         self.parts.free_lazily();
         self.changes.push(&Change::Clear);
@@ -352,6 +370,7 @@ impl Parts {
     fn find_probe(&mut self, probe: Probe<'_>) -> Option<Found> {
         let (found, deadline_ms) = self.keyspace.find_with_deadline(probe)?;
         if deadline_ms.is_some_and(|deadline_ms| self.due_ms(deadline_ms) <= self.now_ms) {
+            self.note_expired(found);
             self.keyspace.remove(found);
             self.stats.ttl_expired += 1;
             return None;
@@ -365,7 +384,12 @@ impl Parts {
         let found = self.find_probe(probe);
         match found {
             Some(_) => self.stats.hits += 1,
-            None => self.stats.misses += 1,
+            None => {
+                self.stats.misses += 1;
+                if self.event_classes.has_any(EventClasses::MISS) {
+                    self.events.push(Event::Named("keymiss", key.into()));
+                }
+            }
         }
         if let Some(analytics) = &mut self.analytics {
             analytics.on_read(probe, found, &mut self.keyspace);
@@ -383,6 +407,7 @@ impl Parts {
         changes: &mut Changes,
     ) {
         let deadline_ms = deadline_ms.or_else(|| self.auto_ttl.deadline_ms(key, self.now_ms));
+        self.note_change(key, found.is_none());
         match found {
             Some(found) => {
                 self.count_write(key, found, value.len(), deadline_ms);
@@ -407,6 +432,7 @@ impl Parts {
     ) {
         let deadline_ms = deadline_ms.or_else(|| self.auto_ttl.deadline_ms(key, self.now_ms));
         changes.push_shared(key, value.clone(), deadline_ms);
+        self.note_change(key, found.is_none());
         match found {
             Some(found) => {
                 self.count_write(key, found, value.len(), deadline_ms);
@@ -415,6 +441,38 @@ impl Parts {
             None => {
                 let (probe, usage) = self.count_insert(key, value.len(), deadline_ms);
                 self.keyspace.insert_shared(probe, value, deadline_ms, usage);
+            }
+        }
+    }
+
+    /// A key is changed, or made.
+    #[inline]
+    pub(crate) fn note_change(&mut self, key: &[u8], is_new: bool) {
+        if self.event_classes != EventClasses::default() {
+            self.tell_change(key, is_new);
+        }
+    }
+
+    #[cold]
+    fn tell_change(&mut self, key: &[u8], is_new: bool) {
+        if is_new && self.event_classes.has_any(EventClasses::NEW) {
+            self.events.push(Event::Named("new", key.into()));
+        }
+        if self.event_classes.has_any(EventClasses::CHANGE) {
+            self.events.push(Event::Changed(key.into()));
+        }
+    }
+
+    /// A key has expired, and is about to be removed.
+    #[inline]
+    pub(crate) fn note_expired(&mut self, found: Found) {
+        if self.event_classes.has_any(EventClasses::EXPIRED.with(EventClasses::CHANGE)) {
+            let key: Box<[u8]> = self.keyspace.entry(found).key().into();
+            if self.event_classes.has_any(EventClasses::CHANGE) {
+                self.events.push(Event::Changed(key.clone()));
+            }
+            if self.event_classes.has_any(EventClasses::EXPIRED) {
+                self.events.push(Event::Named("expired", key));
             }
         }
     }

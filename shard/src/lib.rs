@@ -11,6 +11,7 @@
 //! - `analytics` [`Analytics`](analytics::Analytics): how the keys are used, and what to do about it
 //! - `auto_ttl` the TTL of keys that are written without one
 //! - `clock` the clocks that deadlines go by
+//! - `events` what happens to keys, for those who want to be told
 //! - `change` what goes to the log; `request`, `reply`, `error`, `stats` what goes in and out
 //! - `scan` a walk over the keys in slices, which shows those that match a pattern
 //! - `room` whether memory for a large copy can be had
@@ -26,6 +27,7 @@ pub mod command;
 mod commands;
 mod context;
 mod error;
+mod events;
 mod glob;
 mod integer;
 mod long_double;
@@ -43,6 +45,7 @@ pub use change::{Change, Changes, MalformedChange, VALUE_LEN_MAX, decode};
 pub use clock::Clocks;
 pub use command::Command;
 pub use error::{Error, InsufficientData};
+pub use events::{Event, EventClasses};
 pub use glob::{Glob, Matching, PATTERN_LEN_MAX};
 pub use integer::parse as parse_integer;
 pub use reply::Reply;

@@ -12,6 +12,7 @@ use crate::clock::Clocks;
 use crate::command::spec::Flags;
 use crate::command::table;
 use crate::context::{Context, Parts};
+use crate::events::{Event, EventClasses};
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::scan::{KEY_STEPS, Scan};
@@ -43,6 +44,8 @@ impl Shard {
                 auto_ttl: Arc::default(),
                 now_ms: 0,
                 wall_ahead_ms: 0,
+                event_classes: EventClasses::default(),
+                events: Vec::new(),
                 value_len_max: VALUE_LEN_MAX,
             },
             clocks: None,
@@ -170,6 +173,7 @@ impl Shard {
                 self.parts.keyspace.prefetch_due(now_ms, wall_ms, EXPIRED_AHEAD.min(keys_max - removed));
             }
             let Some(due) = self.parts.keyspace.next_due(now_ms, wall_ms) else { break };
+            self.parts.note_expired(due);
             self.parts.keyspace.remove(due);
             removed += 1;
         }
@@ -254,6 +258,23 @@ impl Shard {
             *steps > 0
         });
         visited
+    }
+
+    /// From now on events of these classes are gathered.
+    #[inline]
+    pub fn want_events(&mut self, classes: EventClasses) {
+        self.parts.event_classes = classes;
+    }
+
+    /// Whether there are events that were not taken.
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        !self.parts.events.is_empty()
+    }
+
+    /// What has happened since the last call, in order.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.parts.events)
     }
 
     /// Which TTL keys get from now on that are written without one.

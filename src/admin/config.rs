@@ -33,6 +33,7 @@ pub(super) fn get(
 fn options(about: &About<'_>) -> Vec<(&'static str, String)> {
     let options = about.shared.config.options().into_iter().map(|(name, value)| match name {
         "auto-ttl" => (name, auto_ttl_text(about.auto_ttl)),
+        "notify-keyspace-events" => (name, about.shared.settings.keyspace_events().text()),
         "client-output-buffer-limit" => (name, about.shared.settings.output_limits().text()),
         _ => (name, value),
     });

@@ -19,13 +19,13 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use serde::Serialize;
-use shard::AutoTtl;
+use shard::{AutoTtl, EventClasses};
 use wal::BootId;
 
 use crate::machine::{CpuQuota, Machine};
 
 pub use output_limits::{OutputLimit, OutputLimits};
-pub use units::{CpuList, InvalidValue, ShardCount, auto_ttl, auto_ttl_text};
+pub use units::{CpuList, InvalidValue, ShardCount, auto_ttl, auto_ttl_text, event_classes};
 pub(crate) use units::{duration_within, number_within, size, size_text};
 
 /// When a write that is acknowledged is safe from a power cut. None of them loses an acknowledged write
@@ -249,6 +249,13 @@ pub struct Config {
     #[arg(long, env = "KVLITE_AUTO_TTL", value_name = "PAIRS", help_heading = ANALYTICS)]
     #[arg(value_parser = units::auto_ttl)]
     pub auto_ttl: Option<AutoTtl>,
+
+    /// Which events of keys are published as messages: letters of K (on __keyspace@0__:KEY), E (on
+    /// __keyevent@0__:EVENT), g (any command on keys), $ (on strings), x (expired), e (evicted), n (new), m (missed),
+    /// A (for all but n and m) [default: none]
+    #[arg(long, env = "KVLITE_NOTIFY_KEYSPACE_EVENTS", default_value = "", value_name = "LETTERS")]
+    #[arg(value_parser = units::event_classes, help_heading = ANALYTICS, hide_default_value = true)]
+    pub notify_keyspace_events: EventClasses,
 
     /// Time between two searches for expired keys, whose memory they free; 10ms to 24h
     #[arg(long, env = "KVLITE_TTL_CHECK_INTERVAL", default_value = "100ms", value_name = "DURATION")]
@@ -631,6 +638,7 @@ impl Config {
             ("maxclients", self.max_connections.to_string()),
             ("maxmemory", "0".to_owned()),
             ("maxmemory-policy", "noeviction".to_owned()),
+            ("notify-keyspace-events", self.notify_keyspace_events.text()),
             ("port", self.port.to_string()),
             ("request-timeout", units::duration_text(self.request_timeout)),
             ("resp-port", self.resp_port.to_string()),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use shard::command::Server;
-use shard::{Error, Glob, Reply, Request};
+use shard::{Error, Event, EventClasses, Glob, Reply, Request};
 
 use super::Worker;
 use super::dispatch::Flow;
@@ -49,6 +49,7 @@ impl Worker {
                     client.waits_for = Some(full);
                     return Flow::Later;
                 }
+                self.tell_events_to(Some(client));
                 let shared = request.large_arg().filter(|large| large.len() == request.arg(1).len());
                 let receivers =
                     self.publish_message(kind, request.arg(0), request.arg(1), shared.as_ref(), Some(client));
@@ -211,6 +212,37 @@ impl Worker {
             }
         }
         heard.receivers
+    }
+
+    /// Tells of what has happened to keys of this worker's shard.
+    #[inline]
+    pub(super) fn tell_events(&mut self) {
+        if self.runtime.has_events() {
+            self.tell_events_to(None);
+        }
+    }
+
+    /// As [`Worker::tell_events`], while a client is not in the worker's table.
+    #[cold]
+    fn tell_events_to(&mut self, mut aside: Option<&mut Client>) {
+        let (events, classes) = (self.runtime.take_events(), self.shared.settings.keyspace_events());
+        for event in events {
+            let Event::Named(name, key) = event else { continue };
+            if !self.pubsub.has_subscribers() {
+                continue;
+            }
+            let channel = |prefix: &str, of: &[u8]| [prefix.as_bytes(), b"@0__:", of].concat();
+            let mut publish = |channel: Vec<u8>, text: &[u8]| {
+                let kind = SubscriptionKind::Channel;
+                self.publish_message(kind, &channel, text, None, aside.as_deref_mut());
+            };
+            if classes.has(EventClasses::KEYSPACE) {
+                publish(channel("__keyspace", &key), name.as_bytes());
+            }
+            if classes.has(EventClasses::KEYEVENT) {
+                publish(channel("__keyevent", name.as_bytes()), &key);
+            }
+        }
     }
 
     fn hand_on(

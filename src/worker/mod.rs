@@ -248,11 +248,13 @@ impl Worker {
         trace.end_part("net_us");
         let began = self.clock.begin_turn();
         self.shared.beat(self.index, self.clock.now().uptime_ms);
+        self.runtime.want_events(self.shared.settings.keyspace_events().wanted());
         let requests_so_far = self.traffic.requests;
         for event in events.drain(..) {
             self.on_event(event);
         }
         self.events = events;
+        self.tell_events();
         trace.end_part("events_us");
         self.mesh.send_own();
         let mut others_served = self.traffic.requests != requests_so_far;
@@ -262,6 +264,7 @@ impl Worker {
                 others_served |= self.on_batch(worker, batch);
             }
         }
+        self.tell_events();
         trace.end_part("batches_us");
         if self.clients.backlog_len() > 0 {
             let until = others_served.then(|| {
@@ -269,6 +272,7 @@ impl Worker {
                 now + (now - began).max(BACKLOG_TIME_MIN)
             });
             progressed |= self.serve_backlog(until);
+            self.tell_events();
         }
         trace.end_part("backlog_us");
         if self.clock.is_tick_due() {
@@ -276,6 +280,7 @@ impl Worker {
         }
         trace.end_part("tick_us");
         progressed |= !self.lifecycle.is_loading() && self.background() | self.end_backup();
+        self.tell_events();
         trace.end_part("background_us");
         if self.lifecycle.is_loading() || !self.runtime.gathers() {
             let (runtime, mut turn) = self.runtime_and_turn();

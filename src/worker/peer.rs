@@ -14,6 +14,7 @@ impl Worker {
         for accepted in batch.take_accepted() {
             self.welcome(accepted);
         }
+        self.runtime.want_events(self.shared.settings.keyspace_events().wanted());
         let mut calls = batch.take_calls();
         let asks = !calls.is_empty();
         let mut rest = calls.drain(..);

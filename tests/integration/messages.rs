@@ -156,3 +156,65 @@ fn messages_are_lines_of_the_text_protocol() {
     assert_eq!(server.text().ask_one("PUBLISH news  all  of it "), "3");
     assert_eq!(resp.read().to_string(), r#"["message", "news", "all  of it"]"#);
 }
+
+/// What a client that has all keyspace events come is told of next: a key and an event of it.
+fn next_event(listener: &mut Resp) -> String {
+    let message = listener.read();
+    let [_, _, channel, text] = message.items() else { panic!("{message}") };
+    let [channel, text] = [channel, text].map(|it| String::from_utf8(it.bytes().to_vec()).unwrap());
+    format!("{} {text}", channel.strip_prefix("__key").unwrap())
+}
+
+#[test]
+fn what_happens_to_keys_is_told_of() {
+    for shards in [1, 3] {
+        let server = Server::start(shards, &["--notify-keyspace-events", "KEAmn"]);
+        let (mut listener, mut client) = (server.resp(), server.resp());
+        assert_eq!(client.ask("CONFIG GET notify-keyspace-events").items()[1].to_string(), "\"AKEm\"");
+        listener.ask("PSUBSCRIBE __key*@*__:*");
+        for (request, events) in [
+            ("SET a 1", "new set"),
+            ("SET a 2 EX 100", "set expire"),
+            ("SET a 3 NX", ""),
+            ("GETEX a PERSIST", "persist"),
+            ("EXPIRE a 100", "expire"),
+            ("PERSIST a", "persist"),
+            ("PERSIST a", ""),
+            ("INCR a", "incrby"),
+            ("INCRBYFLOAT a 1", "incrbyfloat"),
+            ("APPEND a 1", "append"),
+            ("SETRANGE a 1 2", "setrange"),
+            ("SETBIT a 1 1", ""),
+            ("SETBIT a 1 0", "setbit"),
+            ("BITFIELD a SET u8 0 255", "setbit"),
+            ("GET a", ""),
+            ("GETDEL a", "del"),
+            ("GET a", "keymiss"),
+            ("TYPE a", "keymiss"),
+            ("SETEX a 100 1", "new set expire"),
+            ("EXPIRE a 0", "del"),
+            ("SET a 1 EXAT 1", "new set expire expired"),
+            ("SET a 1 PX 1", "new set expire expired"),
+            ("MSET a 1 a 2", "new set set"),
+            ("DEL a", "del"),
+        ] {
+            client.ask(request);
+            for event in events.split_whitespace() {
+                assert_eq!(next_event(&mut listener), format!("space@0__:a {event}"), "{request}");
+                assert_eq!(next_event(&mut listener), format!("event@0__:{event} a"), "{request}");
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_events_are_told_of_that_were_asked_for() {
+    let server = Server::start(1, &["--notify-keyspace-events", "Ex"]);
+    let (mut listener, mut client) = (server.resp(), server.resp());
+    listener.ask("PSUBSCRIBE *");
+    client.ask("SET a 1 PX 1");
+    client.ask("SET b 1");
+    assert_eq!(next_event(&mut listener), "event@0__:expired a");
+    assert_eq!(client.ask("PUBLISH __keyspace@0__:b end").integer(), 1);
+    assert_eq!(next_event(&mut listener), "space@0__:b end");
+}

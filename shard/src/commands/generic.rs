@@ -4,6 +4,7 @@ use crate::command::row::{Row, container, on_server, on_shard};
 use crate::command::spec::{Command, Flags, Group, Keys, Merge, Run, Server, TextForm};
 use crate::context::Context;
 use crate::error::Error;
+use crate::events::EventClasses;
 use crate::integer;
 use crate::reply::Reply;
 use crate::request::Request;
@@ -124,6 +125,7 @@ fn del<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<
     for key in request.keys() {
         if let Some(found) = context.find(key) {
             context.remove(found, key);
+            context.notify(EventClasses::GENERIC, "del", key);
             removed += 1;
         }
     }
@@ -170,7 +172,12 @@ fn object_refcount<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> R
 
 /// `TYPE key`. It does not count as a use of the key.
 fn kind<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
-    Ok(Reply::Simple(if context.find(request.arg(0)).is_some() { "string" } else { "none" }))
+    let key = request.arg(0);
+    let is_there = context.find(key).is_some();
+    if !is_there {
+        context.notify(EventClasses::MISS, "keymiss", key);
+    }
+    Ok(Reply::Simple(if is_there { "string" } else { "none" }))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use shard::analytics::query::{Query, Question};
 use shard::command::{Flags, Run};
-use shard::{AutoTtl, Clocks, Error, OwnedRequest, Reply, Request, Scan, Shard};
+use shard::{AutoTtl, Clocks, Error, Event, EventClasses, OwnedRequest, Reply, Request, Scan, Shard};
 use wal::{Log, Note, OsDisk};
 
 use super::turn::{Now, Turn};
@@ -218,6 +218,23 @@ impl ShardRuntime {
     /// Which TTL keys get that are written without one.
     pub(super) fn auto_ttl(&self) -> &Arc<AutoTtl> {
         self.shard.auto_ttl()
+    }
+
+    /// From now on events of these classes are gathered.
+    #[inline]
+    pub(super) fn want_events(&mut self, classes: EventClasses) {
+        self.shard.want_events(classes);
+    }
+
+    /// Whether anything has happened to keys that is yet to be told.
+    #[inline]
+    pub(super) fn has_events(&self) -> bool {
+        self.shard.has_events()
+    }
+
+    /// What has happened since the last call.
+    pub(super) fn take_events(&mut self) -> Vec<Event> {
+        self.shard.take_events()
     }
 
     /// Reads ahead for requests on these keys.
