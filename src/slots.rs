@@ -38,6 +38,8 @@ pub enum Route {
     One(usize),
     /// Several shards own keys of it.
     Several,
+    /// Any shard: its arguments name no key.
+    Any,
 }
 
 /// Who runs a request with keys.
@@ -46,7 +48,7 @@ pub fn route(request: &Request<'_>, shards: usize) -> Route {
         return Route::One(0);
     }
     let mut owners = request.keys().map(|key| owner(key, shards));
-    let first = owners.next().expect("the arity demands a key");
+    let Some(first) = owners.next() else { return Route::Any };
     if owners.all(|other| other == first) { Route::One(first) } else { Route::Several }
 }
 

@@ -14,6 +14,7 @@ use crate::analytics::Analytics;
 use crate::auto_ttl::AutoTtl;
 use crate::change::{Change, Changes};
 use crate::clock;
+use crate::combine::{Combined, Deadline, Effect, Held, Outcome, Terms};
 use crate::error::Error;
 use crate::events::{Event, EventClasses};
 use crate::reply::Reply;
@@ -328,13 +329,24 @@ impl<'s, 'c> Context<'s, 'c> {
 
     /// Removes a key.
     pub(crate) fn remove(&mut self, found: impl Into<Found>, key: &[u8]) {
-        let found = found.into();
-        if let Some(analytics) = &mut self.parts.analytics {
-            analytics.on_remove(key, found.hash);
+        self.parts.remove(found.into(), key, self.changes);
+    }
+
+    /// Runs a command that changes keys by what it reads, all of which lie here.
+    pub(crate) fn combine(
+        self,
+        request: &Request<'_>,
+        combine: fn(&Request<'_>, &[Option<Held<'_>>], &Terms) -> Result<Combined, Error>,
+    ) -> Result<Reply<'s>, Error> {
+        let parts = self.parts;
+        parts.look_up_all(request.keys());
+        let held: Vec<_> = request.keys().map(|key| parts.held(key)).collect();
+        let Combined { reply, effects } = combine(request, &held, &parts.terms())?;
+        let keys: Vec<_> = if effects.is_empty() { Vec::new() } else { request.keys().collect() };
+        for effect in effects {
+            parts.take_effect(keys[effect.key], effect, self.changes);
         }
-        self.parts.note_change(key, false);
-        self.parts.keyspace.remove(found);
-        self.changes.push(&Change::Remove { key });
+        Ok(reply)
     }
 
     /// Removes every key, in no time.
@@ -366,6 +378,15 @@ impl Parts {
         clock::due_ms(deadline_ms, self.wall_ahead_ms)
     }
 
+    /// A command begins at `now_ms`.
+    #[inline]
+    pub(crate) fn begin(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        if let Some(analytics) = &mut self.analytics {
+            analytics.set_time(now_ms);
+        }
+    }
+
     #[inline]
     fn find_probe(&mut self, probe: Probe<'_>) -> Option<Found> {
         let (found, deadline_ms) = self.keyspace.find_with_deadline(probe)?;
@@ -395,6 +416,65 @@ impl Parts {
             analytics.on_read(probe, found, &mut self.keyspace);
         }
         found
+    }
+
+    /// What is true for commands whatever keys hold.
+    pub(crate) fn terms(&self) -> Terms {
+        let Parts { now_ms, wall_ahead_ms, value_len_max, .. } = *self;
+        Terms { now_ms, wall_ahead_ms, value_len_max }
+    }
+
+    /// Looks keys up, as a command that reads them does. Removing one that has expired moves other entries, so all of
+    /// them go before any is [held](Parts::held).
+    pub(crate) fn look_up_all<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) {
+        for key in keys {
+            self.look_up(key);
+        }
+    }
+
+    /// What a key holds that is known not to have expired.
+    pub(crate) fn held(&self, key: &[u8]) -> Option<Held<'_>> {
+        let entry = self.keyspace.entry(self.keyspace.find(self.keyspace.probe(key))?);
+        Some(match entry.shared() {
+            None => Held::borrowed(entry.value(), entry.deadline_ms()),
+            Some(value) => Held::shared(value, entry.deadline_ms()),
+        })
+    }
+
+    /// Does to a key what a command has found out.
+    pub(crate) fn take_effect(&mut self, key: &[u8], effect: Effect, changes: &mut Changes) {
+        let found = self.find_probe(self.keyspace.probe(key));
+        let is_nothing = found.is_none() && effect.outcome == Outcome::Removed;
+        match effect.outcome {
+            Outcome::Put(value, deadline) => {
+                let deadline_ms = match deadline {
+                    Deadline::At(deadline_ms) => deadline_ms,
+                    Deadline::Kept => found.and_then(|found| self.keyspace.entry(found).deadline_ms()),
+                };
+                match value.len() {
+                    0..SHARED_LEN_MIN => self.put(found, key, &value, deadline_ms, changes),
+                    _ => self.put_shared(found, key, value, deadline_ms, changes),
+                }
+            }
+            Outcome::Removed => {
+                if let Some(found) = found {
+                    self.remove(found, key, changes);
+                }
+            }
+        }
+        let (class, event) = effect.event;
+        if !is_nothing && self.event_classes.has_any(class) {
+            self.events.push(Event::Named(event, key.into()));
+        }
+    }
+
+    fn remove(&mut self, found: Found, key: &[u8], changes: &mut Changes) {
+        if let Some(analytics) = &mut self.analytics {
+            analytics.on_remove(key, found.hash);
+        }
+        self.note_change(key, false);
+        self.keyspace.remove(found);
+        changes.push(&Change::Remove { key });
     }
 
     #[inline]

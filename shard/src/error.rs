@@ -34,6 +34,8 @@ pub enum Error {
     Overflow,
     /// The amount of DECRBY cannot be negated.
     DecrementOverflow,
+    /// A command needs a key that does not exist.
+    NoSuchKey,
     /// An option is unknown, misplaced, repeated or contradicts another.
     Syntax,
     /// An option of EXPIRE is unknown.

@@ -6,6 +6,7 @@
 //! - `command` what is said of each command, and the table of all, which every other part of the server reads, too
 //! - `commands` the families of commands: their rows, what they do, and the transcripts that show it
 //! - `context` what a command works with: look-ups, changes, time
+//! - `combine` the commands that read some keys and change others, for one shard and for several
 //! - `shard` [`Shard`]: executes requests, applies changes, expires, walks
 //! - `store` the table of keys, and where names, values and deadlines lie in memory
 //! - `analytics` [`Analytics`](analytics::Analytics): how the keys are used, and what to do about it
@@ -23,6 +24,7 @@ pub mod analytics;
 pub mod auto_ttl;
 mod change;
 pub mod clock;
+pub mod combine;
 pub mod command;
 mod commands;
 mod context;

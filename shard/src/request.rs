@@ -39,6 +39,8 @@ impl Span {
 pub struct Request<'a> {
     /// The row of the command table.
     pub command: &'static Command,
+    /// The number of the database in which it runs; 0 unless its client has selected another.
+    pub database: u16,
     buffer: &'a [u8],
     args: &'a [Span],
     /// The buffer, where the shard may share it.
@@ -48,12 +50,18 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// A request whose arguments (the command's name is not among them) lie in `buffer`.
     pub fn new(command: &'static Command, buffer: &'a [u8], args: &'a [Span]) -> Self {
-        Request { command, buffer, args, memory: None }
+        Request { command, database: 0, buffer, args, memory: None }
     }
 
     /// As [`Request::new`], for arguments in a buffer that may be shared: a large value is then not copied.
     pub fn in_memory(command: &'static Command, memory: &'a Bytes, args: &'a [Span]) -> Self {
-        Request { command, buffer: memory, args, memory: Some(memory) }
+        Request { command, database: 0, buffer: memory, args, memory: Some(memory) }
+    }
+
+    /// The same request in another database.
+    #[must_use]
+    pub fn in_database(self, database: u16) -> Self {
+        Request { database, ..self }
     }
 
     /// The buffer and the places of the arguments in it, if it may be shared and most of it is one large argument.
@@ -122,6 +130,11 @@ impl<'a> Request<'a> {
         deserves(memory, span).then(|| memory.slice(start..start + span.len as usize))
     }
 
+    /// Argument `index`, free of the request: shared if it is large and its memory can be kept, else copied.
+    pub(crate) fn arg_bytes(&self, index: usize) -> Bytes {
+        self.shared_arg(index).unwrap_or_else(|| Bytes::copy_from_slice(self.arg(index)))
+    }
+
     /// All arguments in order.
     pub fn args(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
         let buffer = self.buffer;
@@ -130,7 +143,7 @@ impl<'a> Request<'a> {
 
     /// The arguments that are keys, in order.
     pub fn keys(&self) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
-        let (range, step) = self.command.keys.range(self.args.len());
+        let (range, step) = self.command.keys.range(self.args.len(), |index| self.arg(index));
         let buffer = self.buffer;
         self.args[range].iter().step_by(step).map(move |span| span.of(buffer))
     }
@@ -141,6 +154,7 @@ impl<'a> Request<'a> {
 pub struct OwnedRequest {
     /// The row of the command table.
     pub command: &'static Command,
+    database: u16,
     memory: Bytes,
     args: Vec<Span>,
 }
@@ -148,17 +162,17 @@ pub struct OwnedRequest {
 impl OwnedRequest {
     /// Copies a request, unless it is one large argument whose memory can be shared.
     pub fn new(request: &Request<'_>) -> OwnedRequest {
-        let command = request.command;
+        let Request { command, database, .. } = *request;
         if let Some((memory, args)) = request.memory() {
-            return OwnedRequest { command, memory: memory.clone(), args: args.to_vec() };
+            return OwnedRequest { command, database, memory: memory.clone(), args: args.to_vec() };
         }
         let (buffer, args) = request.to_parts();
-        OwnedRequest { command, memory: buffer.into(), args }
+        OwnedRequest { command, database, memory: buffer.into(), args }
     }
 
     /// The request.
     pub fn request(&self) -> Request<'_> {
-        Request::in_memory(self.command, &self.memory, &self.args)
+        Request::in_memory(self.command, &self.memory, &self.args).in_database(self.database)
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) fn steps_of(key: &[u8]) -> usize {
 /// A walk on its way.
 #[derive(Debug)]
 pub struct Scan {
+    /// The number of the database.
+    pub(crate) database: u16,
     /// Where to go on; `None` at the end of the shard.
     pub(crate) position: Option<u64>,
     pub(crate) pattern: Option<Arc<Glob>>,
@@ -28,9 +30,9 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// A walk that begins at a position, 0 for all keys.
-    pub fn new(position: u64, pattern: Option<Arc<Glob>>) -> Scan {
-        Scan { position: Some(position), pattern, undecided: Vec::new() }
+    /// A walk over a database that begins at a position, 0 for all keys.
+    pub fn new(database: u16, position: u64, pattern: Option<Arc<Glob>>) -> Scan {
+        Scan { database, position: Some(position), pattern, undecided: Vec::new() }
     }
 
     /// Where a later walk goes on; `None` at the end of the shard.

@@ -9,9 +9,11 @@ use crate::analytics::query::{Query, QueryResult, Question};
 use crate::auto_ttl::AutoTtl;
 use crate::change::{Change, Changes, VALUE_LEN_MAX};
 use crate::clock::Clocks;
+use crate::combine::{Effect, Held, Terms};
 use crate::command::spec::Flags;
 use crate::command::table;
 use crate::context::{Context, Parts};
+use crate::error::Error;
 use crate::events::{Event, EventClasses};
 use crate::reply::Reply;
 use crate::request::Request;
@@ -103,11 +105,47 @@ impl Shard {
         } else {
             parts.stats.reads += 1;
         }
-        parts.now_ms = now_ms;
-        if let Some(analytics) = &mut parts.analytics {
-            analytics.set_time(now_ms);
-        }
+        parts.begin(now_ms);
         table::function(request.command)(Context::new(parts, changes), request).into()
+    }
+
+    /// What some keys hold at `now_ms`, in their order, for a command that combines it with what other shards' keys
+    /// hold. It counts as one read of the shard and as one of each key, as a `GET` does.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]: there is no memory for a copy. Values that are shared are not copied.
+    pub fn fetch<'k>(
+        &mut self,
+        keys: impl Iterator<Item = &'k [u8]> + Clone,
+        now_ms: u64,
+    ) -> Result<Vec<Option<Held<'static>>>, Error> {
+        let parts = &mut self.parts;
+        parts.stats.reads += 1;
+        parts.begin(now_ms);
+        parts.look_up_all(keys.clone());
+        keys.map(|key| parts.held(key).map(|held| held.to_owned()).transpose()).collect()
+    }
+
+    /// Does what a command has found out that combined what keys hold: the effects on those that this shard owns.
+    /// `key` tells the name of the key with a number. What changes is added to `changes`, as by a `SET` or a `DEL`.
+    pub fn apply_effects<'k>(
+        &mut self,
+        effects: impl IntoIterator<Item = Effect>,
+        key: impl Fn(usize) -> &'k [u8],
+        now_ms: u64,
+        changes: &mut Changes,
+    ) {
+        let parts = &mut self.parts;
+        parts.stats.writes += 1;
+        parts.begin(now_ms);
+        for effect in effects {
+            parts.take_effect(key(effect.key), effect, changes);
+        }
+    }
+
+    /// What is true for a command that combines what keys hold, at `now_ms`.
+    pub fn terms(&self, now_ms: u64) -> Terms {
+        Terms { now_ms, ..self.parts.terms() }
     }
 
     /// Reads ahead for requests on these keys, up to 64, that will be executed soon. Changes and counts
@@ -427,7 +465,7 @@ mod tests {
     fn scanning_shows_live_keys_that_match() {
         let shard = shard_of(1000);
         let mut keys = Vec::new();
-        let mut scan = Scan::new(0, Some(Arc::new(crate::Glob::new(b"*7").unwrap())));
+        let mut scan = Scan::new(0, 0, Some(Arc::new(crate::Glob::new(b"*7").unwrap())));
         while scan.position().is_some() {
             assert!(shard.scan(&mut scan, 10, &mut { usize::MAX }, 500, |key| keys.push(key.to_vec())) < 20);
             assert!(scan.is_decided());
@@ -448,7 +486,7 @@ mod tests {
             shard.apply(&Change::Put { key, value: b"v", deadline_ms: Some(deadline_ms) });
         }
         let seen = |shard: &Shard, now_ms| {
-            let (mut scan, mut keys) = (Scan::new(0, None), Vec::new());
+            let (mut scan, mut keys) = (Scan::new(0, 0, None), Vec::new());
             while scan.position().is_some() {
                 shard.scan(&mut scan, 10, &mut { usize::MAX }, now_ms, |key| keys.push(key.to_vec()));
             }
@@ -475,7 +513,7 @@ mod tests {
             shard.apply(&Change::Put { key: &key, value: b"v", deadline_ms: None });
         }
         let pattern = ["*".as_bytes(), &long("b")[1000..]].concat();
-        let mut scan = Scan::new(0, Some(Arc::new(crate::Glob::new(&pattern).unwrap())));
+        let mut scan = Scan::new(0, 0, Some(Arc::new(crate::Glob::new(&pattern).unwrap())));
         let (mut found, mut slices, mut visited) = (Vec::new(), 0, 0);
         while scan.position().is_some() || !scan.is_decided() {
             let mut steps = STEPS;
@@ -548,6 +586,50 @@ mod tests {
             assert_eq!((deadlines["s:2"], deadlines["s:7"]), (Some(1500), Some(1700)));
             assert_eq!((deadlines["u:1"], deadlines["u:2"], deadlines["s:9"]), (None, None, None));
         }
+    }
+
+    #[test]
+    fn what_shards_hold_is_combined_by_the_same_function() {
+        let requests: [&[&str]; 6] = [
+            &["RENAME", "a", "b"],
+            &["COPY", "b", "a"],
+            &["BITOP", "XOR", "c", "a", "b"],
+            &["MSETNX", "d", "1", "e", "2"],
+            &["MSETNX", "d", "1", "f", "2"],
+            &["RENAME", "f", "a"],
+        ];
+        let (mut one, mut several) = (shard_of(0), shard_of(0));
+        for shard in [&mut one, &mut several] {
+            shard.apply(&Change::Put { key: b"a", value: b"x", deadline_ms: Some(5000) });
+            shard.apply(&Change::Put { key: b"c", value: b"x", deadline_ms: Some(500) });
+        }
+        for words in requests {
+            let words: Vec<_> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+            let mut logs = [Changes::default(), Changes::default()];
+            let reply = transcript::execute(&mut one, &words, 1000, &mut logs[0]).into_owned();
+            let buffer = words.concat();
+            let mut start = 0;
+            let span = |word: &Vec<u8>| {
+                let span = crate::Span { start, len: word.len() as u32 };
+                start += span.len;
+                span
+            };
+            let spans: Vec<_> = words.iter().map(span).collect();
+            let request = Request::new(crate::command::find(&words[0]).unwrap(), &buffer, &spans[1..]);
+            let held = several.fetch(request.keys(), 1000).unwrap();
+            let combined = crate::command::combine(&request, &held, &several.terms(1000));
+            let keys: Vec<_> = request.keys().collect();
+            match combined {
+                Err(error) => assert_eq!(reply, Reply::Error(error)),
+                Ok(combined) => {
+                    assert_eq!(reply, combined.reply);
+                    several.apply_effects(combined.effects, |key| keys[key], 1000, &mut logs[1]);
+                }
+            }
+            assert_eq!(logs[0].bytes(), logs[1].bytes());
+            assert_eq!(transcript::content(&one, 1000), transcript::content(&several, 1000));
+        }
+        assert_eq!(one.stats().hits, several.stats().hits);
     }
 
     #[test]

@@ -29,7 +29,10 @@ pub(super) fn run<'r>(
         }
         Server::Ping => request.args().next().map_or(Reply::Simple("PONG"), Reply::bytes),
         Server::Select => match parse_integer(request.arg(0)) {
-            Some(0) => Reply::Ok,
+            Some(0) => {
+                client.session.database = 0;
+                Reply::Ok
+            }
             Some(_) => return Err(Error::DbIndexOutOfRange),
             None => return Err(Error::InvalidDbIndex),
         },
@@ -69,9 +72,10 @@ pub(super) fn set_info(client: &mut Client, request: &Request<'_>) -> Result<Rep
 pub(crate) fn describe(client: &Client, fields: &str, shard: usize) -> String {
     let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     format!(
-        "id={} name={} db=0{fields} resp={} lib-name={} lib-ver={} shard={shard}\n",
+        "id={} name={} db={}{fields} resp={} lib-name={} lib-ver={} shard={shard}\n",
         client.id,
         shown(&client.session.name),
+        client.session.database,
         if client.session.dialect == Dialect::Resp3 { 3 } else { 2 },
         shown(&client.session.library[0]),
         shown(&client.session.library[1]),

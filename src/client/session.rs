@@ -12,6 +12,8 @@ pub struct Session {
     pub name: Vec<u8>,
     /// The name of its library and that one's version, as it set them.
     pub library: [Vec<u8>; 2],
+    /// The number of the database that it has selected.
+    pub database: u16,
     /// It has sent `MULTI`, which is unknown: no command of it runs up to `EXEC`, `DISCARD` or `RESET`.
     pub is_in_multi: bool,
     first_dialect: Dialect,
@@ -30,6 +32,7 @@ impl Session {
             dialect,
             name: Vec::new(),
             library: Default::default(),
+            database: 0,
             is_in_multi: false,
             first_dialect: dialect,
         }
@@ -39,6 +42,7 @@ impl Session {
     pub fn reset(&mut self) {
         self.dialect = self.first_dialect;
         self.name.clear();
+        self.database = 0;
         self.is_in_multi = false;
     }
 }

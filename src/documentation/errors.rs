@@ -48,6 +48,7 @@ fn errors() -> Vec<Error> {
         Error::NotFinite => Error::NotFinite,
         Error::Overflow => Error::Overflow,
         Error::DecrementOverflow => Error::DecrementOverflow,
+        Error::NoSuchKey => Error::NoSuchKey,
         Error::Syntax => Error::Syntax,
         Error::UnsupportedOption(_) => Error::UnsupportedOption(bytes("OPTION")),
         Error::IncompatibleOptions(_) => Error::IncompatibleOptions("GT and LT"),

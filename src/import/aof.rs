@@ -52,7 +52,8 @@ impl Command {
         let words = || (1..self.words.len()).map(|index| self.word(index));
         let name = self.word(0).to_ascii_uppercase();
         if let Some(command) = find(&name) {
-            let (range, step) = command.keys.range(self.words.len().saturating_sub(1));
+            let (range, step) =
+                command.keys.range(self.words.len().saturating_sub(1), |index| self.word(index + 1));
             return range.step_by(step).map(|index| self.word(index + 1)).collect();
         }
         let counted = |index| shard::parse_integer(self.word(index)).and_then(|n| usize::try_from(n).ok());

@@ -80,6 +80,8 @@ pub struct Args {
     start: usize,
     first: u32,
     count: u32,
+    /// The database in which the request runs.
+    database: u16,
 }
 
 /// What a worker asks of another one's shard.
@@ -127,6 +129,8 @@ pub enum Call {
     Release(TransactionId),
     /// Walk a slice of the keyspace. Answered by `Page`.
     Scan {
+        /// The number of the database.
+        database: u16,
         /// Where to go on.
         position: u64,
         /// How many keys to visit, about.
@@ -235,15 +239,15 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Copies arguments into the batch.
-    pub fn args<'a>(&mut self, args: impl Iterator<Item = &'a [u8]>) -> Args {
+    /// Copies the arguments of a request that runs in this database into the batch.
+    pub fn args<'a>(&mut self, database: u16, args: impl Iterator<Item = &'a [u8]>) -> Args {
         let (start, first) = (self.arena.len(), self.spans.len() as u32);
         for arg in args {
             let span = Span { start: (self.arena.len() - start) as u32, len: arg.len() as u32 };
             self.spans.push(span);
             self.arena.extend_from_slice(arg);
         }
-        Args { start, first, count: self.spans.len() as u32 - first }
+        Args { start, first, count: self.spans.len() as u32 - first, database }
     }
 
     /// Adds a call.
@@ -307,7 +311,7 @@ impl Batch {
     /// The request that a call carries.
     pub fn request(&self, command: &'static Command, args: Args) -> Request<'_> {
         let spans = &self.spans[args.first as usize..][..args.count as usize];
-        Request::new(command, &self.arena[args.start..], spans)
+        Request::new(command, &self.arena[args.start..], spans).in_database(args.database)
     }
 
     /// The arguments of a call that is no request.

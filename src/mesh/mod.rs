@@ -141,7 +141,7 @@ impl Mesh {
         peer.bytes_in_flight += size_bytes;
         let command = request.command;
         let call = match request.memory() {
-            None => Call::Run { command, dialect, args: peer.open.args(request.args()) },
+            None => Call::Run { command, dialect, args: peer.open.args(request.database, request.args()) },
             Some(_) => Call::RunLarge(OwnedRequest::new(request), dialect),
         };
         peer.open.call(request_id, call);
@@ -162,7 +162,7 @@ impl Mesh {
         *bytes_in_flight += size_bytes;
         open.published_bytes += size_bytes;
         let message = match shared {
-            None => Message::Copied(open.args([channel, text].into_iter())),
+            None => Message::Copied(open.args(0, [channel, text].into_iter())),
             Some(text) => Message::Shared(Bytes::copy_from_slice(channel), text.clone()),
         };
         open.call(RequestId::NONE, Call::Publish(kind, message));

@@ -475,6 +475,7 @@ fn fixed_text(error: &Error) -> &'static str {
         Error::NotFinite => "-ERR increment would produce NaN or Infinity",
         Error::Overflow => "-ERR increment or decrement would overflow",
         Error::DecrementOverflow => "-ERR decrement would overflow",
+        Error::NoSuchKey => "-ERR no such key",
         Error::Syntax => "-ERR syntax error",
         Error::InvalidCursor => "-ERR invalid cursor",
         Error::InvalidCount => "-ERR invalid count",

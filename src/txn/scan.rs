@@ -1,8 +1,8 @@
-//! `SCAN` and `KEYS`: walks over the keys of all shards, one shard after the other.
+//! `SCAN` and `KEYS`: walks over the keys of a database on all shards, one shard after the other.
 
 use std::sync::Arc;
 
-use shard::{Command, Glob};
+use shard::{Command, Glob, Request};
 
 use crate::mesh::{Call, Mesh, Page, RequestId};
 use crate::protocol::Dialect;
@@ -18,6 +18,7 @@ const POSITION_BITS: u32 = 40;
 pub struct Walk {
     all: bool,
     command: &'static Command,
+    database: u16,
     dialect: Dialect,
     pattern: Option<Arc<Glob>>,
     count: usize,
@@ -41,7 +42,7 @@ impl Walk {
         cursor: u64,
         count: usize,
         pattern: Option<Arc<Glob>>,
-        (command, dialect): (&'static Command, Dialect),
+        (request, dialect): (&Request<'_>, Dialect),
         request_id: RequestId,
         mesh: &mut Mesh,
     ) -> Option<Walk> {
@@ -50,20 +51,23 @@ impl Walk {
             return None;
         }
         let count = count.min(WALK_KEYS_MAX);
-        let walk = Walk { all: false, command, dialect, pattern, count, shard, pages: Vec::new() };
+        let Request { command, database, .. } = *request;
+        let walk = Walk { all: false, command, database, dialect, pattern, count, shard, pages: Vec::new() };
         walk.step(cursor & ((1 << POSITION_BITS) - 1), request_id, mesh);
         Some(walk)
     }
 
-    /// Starts a walk over all keys.
+    /// Starts a walk over all keys of the request's database.
     pub fn all(
         pattern: Arc<Glob>,
-        (command, dialect): (&'static Command, Dialect),
+        (request, dialect): (&Request<'_>, Dialect),
         request_id: RequestId,
         mesh: &mut Mesh,
     ) -> Walk {
         let (pattern, count) = (Some(pattern), WALK_KEYS_MAX);
-        let walk = Walk { all: true, command, dialect, pattern, count, shard: 0, pages: Vec::new() };
+        let Request { command, database, .. } = *request;
+        let walk =
+            Walk { all: true, command, database, dialect, pattern, count, shard: 0, pages: Vec::new() };
         walk.step(0, request_id, mesh);
         walk
     }
@@ -79,8 +83,9 @@ impl Walk {
     }
 
     fn step(&self, position: u64, request_id: RequestId, mesh: &mut Mesh) {
-        let (pattern, count, dialect) = (self.pattern.clone(), self.count, self.dialect);
-        mesh.to(self.shard).call(request_id, Call::Scan { position, count, pattern, dialect });
+        let Walk { database, count, dialect, .. } = *self;
+        let pattern = self.pattern.clone();
+        mesh.to(self.shard).call(request_id, Call::Scan { database, position, count, pattern, dialect });
     }
 
     /// Takes a page. Returns what was found once the walk has ended.

@@ -76,9 +76,9 @@ impl Transaction {
         let batch = mesh.to(*worker);
         let args = if spec.any() {
             let parts = keys.iter().map(|number| spec.part(*number));
-            batch.args(parts.flatten().map(|index| request.arg(index)))
+            batch.args(request.database, parts.flatten().map(|index| request.arg(index)))
         } else {
-            batch.args(request.args())
+            batch.args(request.database, request.args())
         };
         let call = Call::Lock {
             transaction: self.id,
@@ -205,7 +205,7 @@ impl Transaction {
     fn merge(&mut self) -> Reply<'static> {
         let merge = match self.request.command.run {
             Run::Keys(merge) | Run::EveryShard(merge) => merge,
-            Run::Key | Run::Server(_) => Merge::AllOk,
+            Run::Key | Run::Combine | Run::Server(_) => Merge::AllOk,
         };
         let key_count = self.request.request().keys().count();
         let replies = self

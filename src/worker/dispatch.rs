@@ -64,6 +64,7 @@ impl Worker {
             None => parser.request(input, command),
             Some(memory) => parser.request_in(memory, command),
         };
+        let request = request.in_database(client.session.database);
         let request = match self.admit(request, client, input.len()) {
             Ok(request) => request,
             Err(reply) => {
@@ -137,14 +138,19 @@ impl Worker {
         let command = request.command;
         let single = self.mesh.worker_count() == 1;
         match command.run {
-            Run::Key | Run::Keys(..) => match route(request, self.mesh.worker_count()) {
+            Run::Key | Run::Keys(..) | Run::Combine => match route(request, self.mesh.worker_count()) {
                 Route::One(worker) if worker == self.index => self.run_here(client, request),
+                Route::Any => self.run_here(client, request),
                 Route::One(worker) if self.mesh.is_full(worker) && !self.watchdog.is_hung(worker) => {
                     client.waits_for = Some(worker);
                     return Flow::Later;
                 }
                 Route::One(worker) => self.run_there(worker, client, request),
                 Route::Several if !client.is_quiet() => return Flow::Later,
+                // To be done by a transaction of two hops.
+                Route::Several if command.run == Run::Combine => {
+                    reject(client, command, Error::Unavailable("the keys lie on several shards"));
+                }
                 Route::Several => match self.watchdog.any_hangs(request.keys()) {
                     true => reject(client, command, hangs()),
                     false => self.begin_transaction(client, request),
@@ -160,7 +166,7 @@ impl Worker {
                 self.begin_transaction(client, request);
             }
             Run::EveryShard(..) => self.begin_gather(client, request, self.responsive(), |batch| {
-                Call::RunPart { command: request.command, args: batch.args(request.args()) }
+                Call::RunPart { command: request.command, args: batch.args(request.database, request.args()) }
             }),
             Run::Server(_) => self.run_server_command(client, request),
         }
@@ -178,12 +184,12 @@ impl Worker {
             Next::Backup => self.begin_transaction(client, request),
             Next::Listing(listing) => self.begin_job(client, Job::Listing(listing)),
             Next::Keys(pattern) => {
-                let asks = (request.command, client.session.dialect);
+                let asks = (request, client.session.dialect);
                 let walk = Walk::all(pattern, asks, job_id(client), &mut self.mesh);
                 self.begin_job(client, Job::Walk(walk));
             }
             Next::Scan(ScanArguments { cursor, count, pattern }) => {
-                let (asks, id) = ((request.command, client.session.dialect), job_id(client));
+                let (asks, id) = ((request, client.session.dialect), job_id(client));
                 match Walk::page(cursor, count, pattern, asks, id, &mut self.mesh) {
                     Some(walk) => self.begin_job(client, Job::Walk(walk)),
                     // A cursor that no `SCAN` has returned names an empty last page.

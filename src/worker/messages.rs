@@ -108,7 +108,7 @@ impl Worker {
         };
         for worker in &unanswered {
             let batch = self.mesh.to(*worker);
-            let names = batch.args(begun.iter().map(|name| &name[..]));
+            let names = batch.args(0, begun.iter().map(|name| &name[..]));
             batch.call(job_id(client), Call::Subscribe(kind, names));
         }
         if unanswered.is_empty() {
@@ -158,7 +158,7 @@ impl Worker {
         }
         for worker in (0..self.mesh.worker_count()).filter(|worker| *worker != self.index) {
             let batch = self.mesh.to(worker);
-            let names = batch.args(names.iter().map(|name| &name[..]));
+            let names = batch.args(0, names.iter().map(|name| &name[..]));
             batch.call(RequestId::NONE, Call::Unsubscribe(kind, names));
         }
     }

@@ -57,9 +57,9 @@ impl Worker {
             }
             Call::Commit { transaction, record } => runtime.commit(transaction, record, (from, id), turn),
             Call::Release(transaction) => runtime.release(transaction, turn),
-            Call::Scan { position, count, pattern, dialect } => {
+            Call::Scan { database, position, count, pattern, dialect } => {
                 let asker = Asker { worker: from, request_id: id, dialect };
-                runtime.begin_walk(asker, Scan::new(position, pattern), count);
+                runtime.begin_walk(asker, Scan::new(database, position, pattern), count);
             }
             Call::Ask(question) => runtime.ask((from, id), question, turn.now),
             Call::Forget => runtime.forget((from, id), turn.mesh),

@@ -196,13 +196,16 @@ fn arguments(row: &Command) -> String {
         (least, most) => format!("{least} to {}", named(most)),
     };
     let keys = match row.keys {
-        Keys::None => "",
-        Keys::ONE => ", the first is the key",
-        Keys::ALL => ", each a key",
-        Keys::PAIRS => ", every other one a key",
+        Keys::None => String::new(),
+        Keys::ONE => ", the first is the key".to_owned(),
+        Keys::ALL => ", each a key".to_owned(),
+        Keys::PAIRS => ", every other one a key".to_owned(),
+        Keys::Range { first, last: -1, step: 1 } => format!(", those from number {} on are keys", first + 1),
+        Keys::Range { first, last, step: 1 } => format!(", numbers {} to {} are keys", first + 1, last + 1),
         Keys::Range { .. } => unreachable!("no row has such keys"),
+        Keys::Numbered { at, .. } => format!(", number {} says how many keys follow", at + 1),
     };
-    count + keys
+    count + &keys
 }
 
 fn flags(row: &Command) -> String {

@@ -52,7 +52,7 @@ fn a_key_that_stays_is_seen_once_while_the_keyspace_grows_and_shrinks() {
             let growing = walk % 2 == 0;
             let pattern = dice.one_in(2).then(|| Arc::new(Glob::new(b"stay:*").unwrap()));
             let mut seen = BTreeMap::new();
-            let mut scan = Scan::new(0, pattern.clone());
+            let mut scan = Scan::new(0, 0, pattern.clone());
             while scan.position().is_some() || !scan.is_decided() {
                 trace.step();
                 let (count, mut steps) = (1 + dice.below(900), 1 + dice.below(200_000));

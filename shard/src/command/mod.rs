@@ -10,4 +10,4 @@ pub(crate) mod spec;
 pub(crate) mod table;
 
 pub use spec::{Command, Flags, Group, Keys, Merge, Run, Server, TextForm, Topic};
-pub use table::{TABLE, call, find, find_full, resolve, rows, subcommands, usage};
+pub use table::{TABLE, call, combine, find, find_full, resolve, rows, subcommands, usage};

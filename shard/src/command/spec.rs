@@ -1,6 +1,8 @@
 //! What a row of the command table says of a command: its names, arguments, keys, flags and subcommands. It knows no
 //! function that runs a command, and no shard.
 
+use crate::integer;
+
 /// One row of the command table.
 #[derive(Clone, Copy, Debug)]
 pub struct Command {
@@ -178,6 +180,11 @@ pub enum Keys {
         /// Distance between keys; at least 1.
         step: usize,
     },
+    /// As many as an argument says, right behind it. There is none where it says no number, or too great a one.
+    Numbered {
+        /// Index of the argument that says how many.
+        at: usize,
+    },
 }
 
 impl Keys {
@@ -194,11 +201,22 @@ impl Keys {
         self != Keys::None
     }
 
-    /// The indexes between which keys stand, of `arg_count` arguments, and the distance between two keys.
+    /// The indexes between which keys stand, of `arg_count` arguments which `arg` knows, and the distance between two
+    /// keys.
     #[inline]
-    pub fn range(self, arg_count: usize) -> (std::ops::Range<usize>, usize) {
+    pub fn range<'a>(
+        self,
+        arg_count: usize,
+        arg: impl Fn(usize) -> &'a [u8],
+    ) -> (std::ops::Range<usize>, usize) {
         match self {
             Keys::None => (0..0, 1),
+            Keys::Numbered { at } => {
+                let first = (at + 1).min(arg_count);
+                let said = (at < arg_count).then(|| integer::parse(arg(at))).flatten();
+                let count = said.and_then(|count| usize::try_from(count).ok());
+                (first..first + count.filter(|count| *count <= arg_count - first).unwrap_or(0), 1)
+            }
             Keys::Range { first, last, step } => {
                 let end = match usize::try_from(last) {
                     Ok(last) => arg_count.min(last + 1),
@@ -212,8 +230,10 @@ impl Keys {
     /// Whether there are as many arguments behind each key as belong to it.
     #[inline]
     pub fn are_complete(self, arg_count: usize) -> bool {
-        let (range, step) = self.range(arg_count);
-        range.len().is_multiple_of(step)
+        match self {
+            Keys::None | Keys::Numbered { .. } => true,
+            Keys::Range { step, .. } => self.range(arg_count, |_| b"").0.len().is_multiple_of(step),
+        }
     }
 
     /// The arguments that belong to the key with this number, itself the first, in a command that several shards may
@@ -222,13 +242,14 @@ impl Keys {
         match self {
             Keys::None => 0..0,
             Keys::Range { first, step, .. } => first + number * step..first + (number + 1) * step,
+            Keys::Numbered { at } => at + 1 + number..at + 2 + number,
         }
     }
 
     /// First key, last key and distance as `COMMAND INFO` shows them, where the name of the command is counted.
     pub fn as_redis_shows_them(self) -> [i64; 3] {
         match self {
-            Keys::None => [0, 0, 0],
+            Keys::None | Keys::Numbered { .. } => [0, 0, 0],
             Keys::Range { first, last, step } => {
                 let shown_last = if last < 0 { last } else { last + 1 };
                 [first as i64 + 1, shown_last as i64, step as i64]
@@ -316,6 +337,8 @@ pub enum Run {
     Key,
     /// The shards that own its keys, each with its part; the parts' answers are merged.
     Keys(Merge),
+    /// The shard that owns its keys; where several do, a transaction [combines](crate::combine) what they hold.
+    Combine,
     /// Every shard; the answers are merged.
     EveryShard(Merge),
     /// The server, outside the keyspace.
@@ -428,7 +451,7 @@ mod tests {
     #[test]
     fn keys_are_found_from_both_ends() {
         let keys = |keys: Keys, arg_count| {
-            let (range, step) = keys.range(arg_count);
+            let (range, step) = keys.range(arg_count, |_| b"2");
             range.step_by(step).collect::<Vec<_>>()
         };
         let all_but_last = Keys::Range { first: 1, last: -2, step: 1 };
@@ -437,6 +460,11 @@ mod tests {
         assert_eq!(keys(Keys::ONE, 0), []);
         assert_eq!(keys(Keys::ALL, 3), [0, 1, 2]);
         assert_eq!(keys(Keys::PAIRS, 4), [0, 2]);
+        let numbered = Keys::Numbered { at: 1 };
+        assert_eq!((keys(numbered, 1), keys(numbered, 3), keys(numbered, 5)), (vec![], vec![], vec![2, 3]));
+        for said in ["-1", "x", "", "99999999999999999999"] {
+            assert_eq!(numbered.range(4, |_| said.as_bytes()), (2..2, 1), "{said}");
+        }
         assert_eq!(keys(all_but_last, 5), [1, 2, 3]);
         assert_eq!(keys(all_but_last, 1), []);
         assert_eq!((Keys::PAIRS.part(1), Keys::ALL.part(2)), (2..4, 2..3));

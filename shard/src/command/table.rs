@@ -1,7 +1,8 @@
 //! The command table: the rows of all families, in the order of their names, and how a name finds its row.
 
-use super::row::{Function, Row};
+use super::row::{Function, Row, Runs};
 use super::spec::{Command, Place};
+use crate::combine::{Combined, Held, Terms};
 use crate::commands::FAMILIES;
 use crate::context::Context;
 use crate::error::Error;
@@ -54,8 +55,10 @@ static FUNCTIONS: [Function; ROW_COUNT] = {
     let mut functions: [Function; ROW_COUNT] = [of_server; ROW_COUNT];
     let mut index = 0;
     while index < ROW_COUNT {
-        if let Some(function) = SORTED[index].function {
-            functions[index] = function;
+        match SORTED[index].runs {
+            Runs::OnShard(function) => functions[index] = function,
+            Runs::Combining(_) => functions[index] = combine_here,
+            Runs::OnServer => {}
         }
         index += 1;
     }
@@ -64,6 +67,26 @@ static FUNCTIONS: [Function; ROW_COUNT] = {
 
 fn of_server<'s>(_context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     unreachable!("the server answers {}", request.command.full_name())
+}
+
+/// A command that combines what keys hold, all of which lie on one shard.
+fn combine_here<'s>(context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    context.combine(request, combine)
+}
+
+/// What a command answers that [combines](Run::Combine) what its keys hold, and what it does to them. `held` is what
+/// they hold, in the order in which the request names them.
+///
+/// # Errors
+/// The request is refused; it does nothing then.
+///
+/// # Panics
+/// If the command is of another kind.
+pub fn combine(request: &Request<'_>, held: &[Option<Held<'_>>], terms: &Terms) -> Result<Combined, Error> {
+    let Runs::Combining(combine) = SORTED[request.command.index()].runs else {
+        unreachable!("{} is run in another way", request.command.full_name())
+    };
+    combine(request, held, terms)
 }
 
 static SORTED: [Row; ROW_COUNT] = {
@@ -287,22 +310,22 @@ mod tests {
             ("connection", "CLIENT ECHO HELLO PING QUIT RESET SELECT"),
             (
                 "generic",
-                "DEL EXISTS EXPIRE EXPIREAT EXPIRETIME KEYS OBJECT PERSIST PEXPIRE PEXPIREAT PEXPIRETIME PTTL",
+                "COPY DEL EXISTS EXPIRE EXPIREAT EXPIRETIME KEYS OBJECT PERSIST PEXPIRE PEXPIREAT PEXPIRETIME PTTL",
             ),
-            ("generic", "SCAN TOUCH TTL TYPE UNLINK WAITAOF"),
+            ("generic", "RENAME RENAMENX SCAN TOUCH TTL TYPE UNLINK WAITAOF"),
             (
                 "server",
                 "BGREWRITEAOF BGSAVE COMMAND CONFIG DBSIZE FLUSHALL FLUSHDB INFO LASTSAVE MEMORY PSYNC",
             ),
             ("server", "REPLCONF SAVE SYNC TIME"),
+            ("bitmap", "BITCOUNT BITFIELD BITFIELD_RO BITOP BITPOS GETBIT SETBIT"),
             (
                 "pubsub",
                 "PSUBSCRIBE PUBLISH PUBSUB PUNSUBSCRIBE SPUBLISH SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE UNSUBSCRIBE",
             ),
-            ("bitmap", "BITCOUNT BITFIELD BITFIELD_RO BITPOS GETBIT SETBIT"),
             (
                 "string",
-                "APPEND DECR DECRBY GET GETDEL GETEX GETRANGE GETSET INCR INCRBY INCRBYFLOAT MGET MSET",
+                "APPEND DECR DECRBY GET GETDEL GETEX GETRANGE GETSET INCR INCRBY INCRBYFLOAT LCS MGET MSET MSETNX",
             ),
             ("string", "PSETEX SET SETEX SETNX SETRANGE STRLEN SUBSTR"),
         ];
@@ -327,10 +350,16 @@ mod tests {
             assert!(row.args_min <= row.args_max, "{name}");
             assert!(row.rest_of_line.is_none_or(|index| index < row.args_max), "{name}");
             assert!(row.positive_arg.is_none_or(|index| index < row.args_min), "{name}");
-            assert!(row.keys.range(row.args_min).0.len() >= usize::from(row.keys.any()), "{name}");
+            let keys = row.keys.range(row.args_min, |_| b"0").0.len();
+            assert!(keys > 0 || matches!(row.keys, Keys::None | Keys::Numbered { .. }), "{name}");
             let is_of_server = matches!(row.run, Run::Server(_));
-            assert_eq!(SORTED[usize::from(row.place.index)].function.is_none(), is_of_server, "{name}");
-            assert_eq!(row.keys == Keys::None, !matches!(row.run, Run::Key | Run::Keys(_)), "{name}");
+            assert_eq!(matches!(SORTED[index].runs, Runs::OnServer), is_of_server, "{name}");
+            assert_eq!(matches!(SORTED[index].runs, Runs::Combining(_)), row.run == Run::Combine, "{name}");
+            assert_eq!(
+                row.keys == Keys::None,
+                !matches!(row.run, Run::Key | Run::Keys(_) | Run::Combine),
+                "{name}"
+            );
             assert!(!row.has(Flags::WRITE.with(Flags::READONLY)), "{name}");
             assert!(is_of_server || row.has(Flags::WRITE) || row.has(Flags::READONLY), "{name}");
             assert!(!row.has(Flags::STORES_ARG) || row.has(Flags::WRITE) && row.run == Run::Key, "{name}");

@@ -1,8 +1,9 @@
 //! Commands on the bits of strings. Bit 0 is the highest one of the first byte, and bits that a value does not have are
 //! zeros.
 
-use crate::command::row::{Row, on_shard};
-use crate::command::spec::{Command, Flags, Group};
+use crate::combine::{Combined, Deadline, Effect, Held, Terms};
+use crate::command::row::{Row, combining, on_shard};
+use crate::command::spec::{Command, Flags, Group, Keys};
 use crate::context::{Context, FoundString};
 use crate::error::Error;
 use crate::events::EventClasses;
@@ -46,6 +47,14 @@ pub(super) const ROWS: &[Row] = &[
         summary: "Reads integers of 1 to 64 bits that lie in the value of a key",
         example: "SETBIT bits 1 1\nBITFIELD_RO bits GET u4 0 GET u4 4", complexity: "O(n), n integers",
         ..READ
+    }),
+    combining(bitop, Command {
+        name: "BITOP", args_min: 3, args_max: Command::MANY, keys: Keys::Range { first: 1, last: -1, step: 1 },
+        flags: WRITE.flags.with(Flags::LISTS), needs: "operation, destination key and keys",
+        usage: "AND | OR | XOR | NOT destkey key [key ...]",
+        summary: "Combines the bits of the values of keys into that of another key, and returns its length",
+        example: "MSET a foobar b abcdef\nBITOP AND both a b\nGET both\nBITOP NOT inverse a", complexity: "O(n), n bytes of all values",
+        ..WRITE
     }),
     on_shard(bitpos, Command {
         name: "BITPOS", args_min: 2, args_max: Command::MANY, needs: "key and bit",
@@ -99,6 +108,43 @@ fn setbit<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Rep
         context.splice(Some(found), key, at, &[changed]);
     }
     Ok(Reply::one_or_zero(was))
+}
+
+/// `BITOP AND | OR | XOR | NOT destkey key [key ...]`. What a value does not have counts as zeros.
+fn bitop(request: &Request<'_>, held: &[Option<Held<'_>>], _terms: &Terms) -> Result<Combined, Error> {
+    let name = request.arg(0);
+    let is = |operation: &str| name.eq_ignore_ascii_case(operation.as_bytes());
+    let operation: fn(u8, u8) -> u8 = match () {
+        () if is("AND") => |left, right| left & right,
+        () if is("OR") => |left, right| left | right,
+        () if is("XOR") => |left, right| left ^ right,
+        () if is("NOT") && held.len() > 2 => {
+            return Err(Error::Unavailable("BITOP NOT must be called with a single source key."));
+        }
+        () if is("NOT") => |left, _| !left,
+        () => return Err(Error::Syntax),
+    };
+    let mut values = held[1..].iter().map(|held| held.as_ref().map_or(&b""[..], Held::value));
+    let len = values.clone().map(<[u8]>::len).max().unwrap_or_default();
+    if !has_room_for(len) {
+        return Err(Error::OutOfMemory);
+    }
+    let mut result = Vec::with_capacity(len);
+    result.extend_from_slice(values.next().unwrap_or_default());
+    result.resize(len, 0);
+    if is("NOT") {
+        result.iter_mut().for_each(|byte| *byte = operation(*byte, 0));
+    }
+    for value in values {
+        let (met, rest) = result.split_at_mut(value.len());
+        met.iter_mut().zip(value).for_each(|(byte, other)| *byte = operation(*byte, *other));
+        rest.iter_mut().for_each(|byte| *byte = operation(*byte, 0));
+    }
+    let effect = match len {
+        0 => Effect::remove(0),
+        _ => Effect::put(0, result.into(), Deadline::At(None)),
+    };
+    Ok(Combined { reply: Reply::count(len), effects: vec![effect] })
 }
 
 /// `BITCOUNT key [start end [BYTE | BIT]]`.
@@ -560,6 +606,40 @@ mod tests {
              > BITFIELD nope GET u8 0
              0
              !",
+        );
+    }
+
+    #[test]
+    fn bitop_takes_what_is_missing_for_zeros() {
+        transcript::run(
+            "> MSET a abc b A
+               OK
+               > BITOP AND d a b
+               3
+               ! put d=A\0\0
+               > BITOP or d b a
+               3
+               ! put d=abc
+               > BITOP XOR d a b nope
+               3
+               ! put d= bc
+               > BITOP XOR d d d
+               3
+               ! put d=\0\0\0
+               > BITOP NOT d d
+               3
+               > BITCOUNT d
+               24
+               > BITOP NOT d a b
+               Unavailable(\"BITOP NOT must be called with a single source key.\")
+               > BITOP NAND d a b
+               Syntax
+               > BITOP OR d nope
+               0
+               ! remove d
+               > BITOP OR d nope
+               0
+               !",
         );
     }
 }

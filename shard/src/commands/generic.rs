@@ -1,6 +1,7 @@
 //! Commands on keys, whatever their values are.
 
-use crate::command::row::{Row, container, on_server, on_shard};
+use crate::combine::{Combined, Deadline, Effect, Held, Terms};
+use crate::command::row::{Row, combining, container, on_server, on_shard};
 use crate::command::spec::{Command, Flags, Group, Keys, Merge, Run, Server, TextForm};
 use crate::context::Context;
 use crate::error::Error;
@@ -19,6 +20,14 @@ const OF_KEYS: Command = Command {
     usage: "key [key ...]",
     ..Command::OF_KEY
 };
+const OF_TWO_KEYS: Command = Command {
+    args_min: 2,
+    args_max: 2,
+    keys: Keys::Range { first: 0, last: 1, step: 1 },
+    needs: "two keys",
+    usage: "key newkey",
+    ..Command::OF_KEY
+};
 const DEL: Command = Command {
     name: "DEL",
     flags: Flags::WRITE.with(Flags::LISTS),
@@ -28,6 +37,13 @@ const DEL: Command = Command {
 
 #[rustfmt::skip] // A row is a paragraph.
 pub(super) const ROWS: &[Row] = &[
+    combining(copy, Command {
+        name: "COPY", args_max: Command::MANY, flags: Flags::WRITE.with(Flags::DENYOOM),
+        usage: "source destination [DB index] [REPLACE]",
+        summary: "Gives a key the value and the TTL of another one, unless it exists",
+        example: "MSET a 1 b 2\nCOPY a c\nCOPY a b\nCOPY a b REPLACE\nMGET a b c", complexity: "O(n), n bytes of the value",
+        ..OF_TWO_KEYS
+    }),
     on_shard(del, Command {
         name: "DEL", text_form: TextForm::OkOrNotFound,
         example: "MSET a 1 b 2\nDEL a b nothing\nDEL nothing", complexity: "O(n), n keys named",
@@ -85,6 +101,18 @@ pub(super) const ROWS: &[Row] = &[
             ..Command::OF_KEY
         }),
     ]),
+    combining(rename, Command {
+        name: "RENAME", flags: Flags::WRITE,
+        summary: "Gives a key another name, in place of any key that had it",
+        example: "SET a 1\nRENAME a b\nGET b\nRENAME a b", complexity: "O(n), n bytes of the value",
+        ..OF_TWO_KEYS
+    }),
+    combining(renamenx, Command {
+        name: "RENAMENX", flags: Flags::WRITE.with(Flags::FAST),
+        summary: "Gives a key another name, unless a key has it",
+        example: "MSET a 1 b 2\nRENAMENX a b\nRENAMENX a c", complexity: "O(n), n bytes of the value",
+        ..OF_TWO_KEYS
+    }),
     on_server(Command {
         name: "SCAN", args_min: 1, args_max: Command::MANY, flags: Flags::READONLY, needs: "cursor",
         usage: "cursor [MATCH pattern] [COUNT count] [TYPE type]",
@@ -130,6 +158,66 @@ fn del<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<
         }
     }
     Ok(Reply::Integer(removed))
+}
+
+/// `RENAME key newkey`. The TTL goes with the value.
+fn rename(request: &Request<'_>, held: &[Option<Held<'_>>], _terms: &Terms) -> Result<Combined, Error> {
+    let source = held[0].as_ref().ok_or(Error::NoSuchKey)?;
+    if request.arg(0) == request.arg(1) {
+        return Ok(Reply::Ok.into());
+    }
+    let effects = renamed(source)?;
+    Ok(Combined { reply: Reply::Ok, effects })
+}
+
+/// `RENAMENX key newkey`.
+fn renamenx(_: &Request<'_>, held: &[Option<Held<'_>>], _terms: &Terms) -> Result<Combined, Error> {
+    let source = held[0].as_ref().ok_or(Error::NoSuchKey)?;
+    if held[1].is_some() {
+        return Ok(Reply::Integer(0).into());
+    }
+    let effects = renamed(source)?;
+    Ok(Combined { reply: Reply::Integer(1), effects })
+}
+
+/// `COPY source destination [DB index] [REPLACE]`.
+fn copy(request: &Request<'_>, held: &[Option<Held<'_>>], _terms: &Terms) -> Result<Combined, Error> {
+    let mut replaces = false;
+    let mut args = request.args().skip(2);
+    while let Some(arg) = args.next() {
+        if arg.eq_ignore_ascii_case(b"REPLACE") {
+            replaces = true;
+        } else if arg.eq_ignore_ascii_case(b"DB") {
+            match integer::parse(args.next().ok_or(Error::Syntax)?).map(i32::try_from) {
+                Some(Ok(0)) => {}
+                Some(Ok(_)) => return Err(Error::DbIndexOutOfRange),
+                _ => return Err(Error::NotAnInteger),
+            }
+        } else {
+            return Err(Error::Syntax);
+        }
+    }
+    if request.arg(0) == request.arg(1) {
+        return Err(Error::Unavailable("source and destination objects are the same"));
+    }
+    let Some(source) = held[0].as_ref().filter(|_| replaces || held[1].is_none()) else {
+        return Ok(Reply::Integer(0).into());
+    };
+    Ok(Combined {
+        reply: Reply::Integer(1),
+        effects: vec![put_copy(source)?.told_as(EventClasses::GENERIC, "copy_to")],
+    })
+}
+
+/// The first key is gone, and the second one has what it held.
+fn renamed(source: &Held<'_>) -> Result<Vec<Effect>, Error> {
+    let put = put_copy(source)?.told_as(EventClasses::GENERIC, "rename_to");
+    Ok(vec![Effect::remove(0).told_as(EventClasses::GENERIC, "rename_from"), put])
+}
+
+/// The second key gets the value and the deadline of the first one.
+fn put_copy(source: &Held<'_>) -> Result<Effect, Error> {
+    Ok(Effect::put(1, source.to_bytes()?, Deadline::At(source.deadline_ms)))
 }
 
 /// `EXISTS key [key ...]`, also as `TOUCH`; a key that is named twice counts twice.
@@ -238,6 +326,68 @@ mod tests {
              OK
              > EXISTS a a nope
              2",
+        );
+    }
+
+    #[test]
+    fn a_key_gets_another_name_with_its_ttl() {
+        transcript::run(
+            r#"> RENAME a b
+               NoSuchKey
+               > SET a 1 PXAT 9000
+               OK
+               > SET b 2
+               OK
+               > RENAMENX a b
+               0
+               !
+               > RENAME a b
+               OK
+               ! put b=1 until 9000 by the wall clock, remove a
+               > RENAME b b
+               OK
+               !
+               > RENAMENX b b
+               0
+               > RENAMENX b a
+               1
+               ! put a=1 until 9000 by the wall clock, remove b
+               > PTTL a
+               8000
+               @ 9000
+               > RENAME a b
+               NoSuchKey
+               > RENAME a a
+               NoSuchKey"#,
+        );
+    }
+
+    #[test]
+    fn a_key_is_copied_with_its_ttl() {
+        transcript::run(
+            r#"> COPY a b
+               0
+               > SETEX a 1 x
+               OK
+               > COPY a b
+               1
+               ! put b=x until 2000
+               > SET a y
+               OK
+               > COPY a b
+               0
+               !
+               > COPY a b DB 0 REPLACE
+               1
+               ! put b=y
+               > COPY a b replace db 1
+               DbIndexOutOfRange
+               > COPY a b DB x
+               NotAnInteger
+               > COPY a b DB
+               Syntax
+               > COPY a a
+               Unavailable("source and destination objects are the same")"#,
         );
     }
 }

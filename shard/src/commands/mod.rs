@@ -8,6 +8,7 @@ mod counters;
 mod deadline;
 mod expiry;
 mod generic;
+mod lcs;
 mod pubsub;
 mod server;
 mod strings;
@@ -18,13 +19,14 @@ pub(crate) mod transcript;
 use crate::command::row::Row;
 
 /// The rows of every family.
-pub(crate) const FAMILIES: [&[Row]; 9] = [
+pub(crate) const FAMILIES: [&[Row]; 10] = [
     analytics::ROWS,
     bits::ROWS,
     connection::ROWS,
     counters::ROWS,
     expiry::ROWS,
     generic::ROWS,
+    lcs::ROWS,
     pubsub::ROWS,
     server::ROWS,
     strings::ROWS,

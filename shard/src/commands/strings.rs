@@ -1,7 +1,8 @@
 //! Commands on values that are strings.
 
 use super::deadline::{TimeUnit, deadline_of};
-use crate::command::row::{Row, on_shard};
+use crate::combine::{Combined, Deadline, Effect, Held, Terms};
+use crate::command::row::{Row, combining, on_shard};
 use crate::command::spec::{Command, Flags, Group, Keys, Merge, Run};
 use crate::context::Context;
 use crate::error::Error;
@@ -80,6 +81,13 @@ pub(super) const ROWS: &[Row] = &[
         run: Run::Keys(Merge::AllOk), needs: "key value pairs", usage: "key value [key value ...]",
         summary: "Sets keys, all at the same moment",
         example: "MSET a 1 b 2\nMGET a b", complexity: "O(n), n keys named",
+        ..WRITE
+    }),
+    combining(msetnx, Command {
+        name: "MSETNX", args_min: 2, args_max: Command::MANY, keys: Keys::PAIRS, flags: WRITE.flags.with(Flags::LISTS),
+        needs: "key value pairs", usage: "key value [key value ...]",
+        summary: "Sets keys, all at the same moment, if none of them exists",
+        example: "MSETNX a 1 b 2\nMSETNX b 3 c 4\nMGET a b c", complexity: "O(n), n keys named",
         ..WRITE
     }),
     on_shard(psetex, Command {
@@ -415,6 +423,20 @@ fn mset<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply
         context.notify(EventClasses::STRING, "set", key);
     }
     Ok(Reply::Ok)
+}
+
+/// `MSETNX key value [key value ...]`. The last value of a key that is named twice counts.
+fn msetnx(request: &Request<'_>, held: &[Option<Held<'_>>], terms: &Terms) -> Result<Combined, Error> {
+    if !request.arg_count().is_multiple_of(2) {
+        return Err(Error::WrongArity(request.command));
+    }
+    request.args().skip(1).step_by(2).try_for_each(|value| terms.check_value_len(value.len()))?;
+    if held.iter().any(Option::is_some) {
+        return Ok(Reply::Integer(0).into());
+    }
+    let effects =
+        (0..held.len()).map(|key| Effect::put(key, request.arg_bytes(2 * key + 1), Deadline::At(None)));
+    Ok(Combined { reply: Reply::Integer(1), effects: effects.collect() })
 }
 
 /// `SETRANGE key offset value`. The log gets the new bytes only, and the key keeps its deadline.
@@ -1051,6 +1073,22 @@ mod tests {
                -1
                > SUBSTR a 0 -1
                "2""#,
+        );
+    }
+
+    #[test]
+    fn msetnx_sets_all_keys_or_none() {
+        transcript::run(
+            r#"> MSETNX a 1 b 2 a 3
+               1
+               ! put a=1, put b=2, put a=3
+               > MSETNX c 1 b 2
+               0
+               !
+               > EXISTS c
+               0
+               > MGET a b
+               "3" "2""#,
         );
     }
 }

@@ -99,6 +99,11 @@ fn shown(reply: &Reply<'_>) -> String {
         }
         Reply::Error(crate::Error::InvalidExpire(row)) => format!("InvalidExpire {}", row.name),
         Reply::Error(error) => format!("{error:?}"),
+        Reply::Map(fields) => fields
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", shown(value)))
+            .collect::<Vec<_>>()
+            .join(", "),
         other => panic!("no command of a shard answers {other:?}"),
     }
 }
