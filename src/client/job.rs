@@ -4,6 +4,7 @@ use shard::{Command, OwnedRequest};
 
 use super::Client;
 use super::listing::Listing;
+use crate::net::SocketId;
 use crate::txn::gather::Gather;
 use crate::txn::scan::Walk;
 use crate::txn::transaction::Transaction;
@@ -18,6 +19,8 @@ pub enum Job {
     Walk(Walk),
     /// Subscriptions of which other workers have yet to take note.
     Subscribe(Subscribing),
+    /// `CLIENT TRACKING`, while it is looked for the client that is to be told.
+    FindClient(FindingClient),
     /// A description of very many things, which asks no other worker.
     Listing(Listing),
     /// `BACKUP`, once the shards have told how they are: they are being copied.
@@ -32,6 +35,25 @@ pub struct Subscribing {
     pub told: Vec<u8>,
     /// The workers that have not taken note.
     pub unanswered: Vec<usize>,
+}
+
+/// The search for a client by its number, at all other workers.
+pub struct FindingClient {
+    /// The command.
+    pub request: OwnedRequest,
+    /// The workers that have not answered.
+    pub unanswered: Vec<usize>,
+    /// Its worker and its socket there.
+    pub found: Option<(usize, SocketId)>,
+}
+
+impl FindingClient {
+    /// A worker has answered. Returns whether it was the last.
+    pub fn note(&mut self, worker: usize, socket: Option<SocketId>) -> bool {
+        self.unanswered.retain(|waits_for| *waits_for != worker);
+        self.found = self.found.or(socket.map(|socket| (worker, socket)));
+        self.unanswered.is_empty()
+    }
 }
 
 impl Subscribing {
@@ -57,6 +79,7 @@ impl Job {
             Job::Gather(gather) => gather.request.command,
             Job::Walk(walk) => walk.command(),
             Job::Subscribe(subscribing) => subscribing.command,
+            Job::FindClient(finding) => finding.request.command,
             Job::Listing(listing) => listing.request.command,
             Job::Backup(request) => request.command,
         }

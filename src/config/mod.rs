@@ -257,6 +257,12 @@ pub struct Config {
     #[arg(value_parser = units::event_classes, help_heading = ANALYTICS, hide_default_value = true)]
     pub notify_keyspace_events: EventClasses,
 
+    /// Keys of which clients keep copies (CLIENT TRACKING), at most; past that, some count as changed; 0 for no limit
+    #[arg(long, env = "KVLITE_TRACKING_TABLE_MAX_KEYS", default_value_t = 1_000_000, value_name = "N")]
+    #[arg(value_parser = |text: &str| units::number_within::<u64>(text, 0..=u64::MAX))]
+    #[arg(help_heading = ANALYTICS)]
+    pub tracking_table_max_keys: u64,
+
     /// Time between two searches for expired keys, whose memory they free; 10ms to 24h
     #[arg(long, env = "KVLITE_TTL_CHECK_INTERVAL", default_value = "100ms", value_name = "DURATION")]
     #[arg(value_parser = |text: &str| units::duration_within(text, INTERVAL_BOUNDS))]
@@ -647,6 +653,7 @@ impl Config {
             ("spin-us", self.spin_us.to_string()),
             ("sync-mode", value_name(self.sync_mode)),
             ("timeout", "0".to_owned()),
+            ("tracking-table-max-keys", self.tracking_table_max_keys.to_string()),
             ("ttl-check-interval", units::duration_text(self.ttl_check_interval)),
             ("unix-socket", unix_socket.clone()),
             ("unixsocket", unix_socket),

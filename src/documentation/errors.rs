@@ -83,6 +83,7 @@ fn errors() -> Vec<Error> {
         Error::SaveInProgress => Error::SaveInProgress,
         Error::ExecAborted => Error::ExecAborted,
         Error::Subscribed(_) => Error::Subscribed(row("get")),
+        Error::PrefixOverlap { .. } => Error::PrefixOverlap { prefix: bytes("PREFIX"), other: bytes("PRE"), is_provided: true },
         Error::OutOfRange(_) => Error::OutOfRange("REASON"),
         Error::Unavailable(_) => Error::Unavailable("REASON"),
     );

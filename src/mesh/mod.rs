@@ -19,7 +19,7 @@ use crate::protocol::Dialect;
 
 pub use message::{
     AcceptedSocket, Answer, Args, Asker, Batch, Call, Message, Page, RequestId, ShardImage, SubscriptionKind,
-    TransactionId,
+    Tracks, TransactionId,
 };
 
 /// How many requests of its clients a worker may have under way at one peer.
@@ -134,6 +134,7 @@ impl Mesh {
         request_id: RequestId,
         request: &Request<'_>,
         dialect: Dialect,
+        tracks: Tracks,
     ) -> usize {
         let peer = &mut self.peers[worker];
         let size_bytes = request.args().map(<[u8]>::len).sum();
@@ -141,8 +142,10 @@ impl Mesh {
         peer.bytes_in_flight += size_bytes;
         let command = request.command;
         let call = match request.memory() {
-            None => Call::Run { command, dialect, args: peer.open.args(request.database, request.args()) },
-            Some(_) => Call::RunLarge(OwnedRequest::new(request), dialect),
+            None if !tracks.any() => {
+                Call::Run { command, dialect, args: peer.open.args(request.database, request.args()) }
+            }
+            _ => Call::RunOwned(OwnedRequest::new(request), dialect, tracks),
         };
         peer.open.call(request_id, call);
         size_bytes
@@ -200,6 +203,7 @@ impl Mesh {
                         keep(worker, request_id, answer, open);
                     }
                     Answer::Noted
+                    | Answer::FoundClient(_)
                     | Answer::Locked
                     | Answer::Image(_)
                     | Answer::Refused
@@ -330,7 +334,13 @@ mod tests {
     fn ask(mesh: &mut Mesh, worker: usize, sequence: u32, key: &[u8]) -> usize {
         let spans = [Span { start: 0, len: key.len() as u32 }];
         let command = shard::command::find(b"GET").unwrap();
-        mesh.run(worker, request_id(sequence), &Request::new(command, key, &spans), Dialect::Resp2)
+        mesh.run(
+            worker,
+            request_id(sequence),
+            &Request::new(command, key, &spans),
+            Dialect::Resp2,
+            Tracks::default(),
+        )
     }
 
     /// Answers every call of a batch with its first argument, and returns the numbers that were asked.

@@ -18,7 +18,7 @@ use crate::mesh::{Answer, Asker, Batch, Call, RequestId, ShardImage};
 use crate::metrics::calls::Measured;
 use crate::metrics::errors;
 use crate::protocol::{self, Dialect, Parser};
-use crate::slots::{Route, route};
+use crate::slots::{self, Route, route};
 use crate::txn::gather::Gather;
 use crate::txn::scan::{Walk, Walked};
 use crate::txn::transaction::Transaction;
@@ -81,6 +81,11 @@ impl Worker {
         let began = if is_measured { self.traffic.calls.begin(request.command) } else { None };
         let flow = self.run_request(client, &request);
         if matches!(flow, Flow::Taken) {
+            if let Some(tracking) = client.tracking.as_deref_mut()
+                && request.command.container != Some("CLIENT")
+            {
+                tracking.is_caching = false; // That was about this command.
+            }
             self.traffic.requests += 1;
             if let Some(measured) = self.traffic.calls.count(request.command, began) {
                 self.end_measured(client, measured);
@@ -158,6 +163,12 @@ impl Worker {
             },
             Run::EveryShard(..) if single => self.run_here(client, request),
             Run::EveryShard(..) | Run::Server(_) if !client.is_quiet() => return Flow::Later,
+            Run::Server(
+                server @ (Server::ClientCaching
+                | Server::ClientGetredir
+                | Server::ClientTracking
+                | Server::ClientTrackinginfo),
+            ) => self.run_tracking(client, request, server),
             Run::Server(server) if command.group == Group::Pubsub => {
                 return self.run_pubsub(client, request, server);
             }
@@ -220,7 +231,7 @@ impl Worker {
         let later = |client: &mut Client| {
             let sequence = client.replies.later(request.command, index, 0, now.uptime_ms);
             let request_id = RequestId { socket: client.socket, sequence };
-            Asker { worker: index, request_id, dialect: client.session.dialect }
+            Asker { worker: index, request_id, dialect: client.session.dialect, tracks: client.tracks() }
         };
         if let Some(error) = runtime.refusal(request) {
             reject(client, request.command, error);
@@ -238,6 +249,10 @@ impl Worker {
             client.waits_for_last = true;
             runtime.begin_long_read(asker, request);
         } else {
+            let tracks = client.tracks();
+            if tracks.any() {
+                runtime.gather_events(None);
+            }
             let Executed { reply, seq, journal, siblings } = runtime.execute(request, now, mesh);
             if journal.holds_back(seq) {
                 let is_alone = client.is_quiet();
@@ -248,6 +263,10 @@ impl Worker {
                 client.shown_in_turn = now.turn;
                 client.shown_command = Some(request.command);
                 answer(client, request, &reply);
+            }
+            if tracks.any() {
+                runtime.note_tracked((index, client.socket), tracks, request);
+                self.tell_events_to(Some(client));
             }
         }
     }
@@ -260,7 +279,7 @@ impl Worker {
         let id = RequestId { socket: client.socket, sequence: client.replies.next_sequence() };
         client.waits_for_last |= is_staged(request) || is_long_read(request);
         self.traffic.forwarded += 1;
-        let size_bytes = self.mesh.run(worker, id, request, client.session.dialect);
+        let size_bytes = self.mesh.run(worker, id, request, client.session.dialect, client.tracks());
         client.replies.later(request.command, worker, size_bytes, self.clock.now().uptime_ms);
     }
 
@@ -383,6 +402,9 @@ impl Worker {
                 } else if let Some((_, measured)) = client.measured.take() {
                     self.traffic.calls.end(measured);
                 }
+                if client.job.is_none() {
+                    client.replies.release_messages();
+                }
                 return self.clients.put_back(connection);
             }
         };
@@ -400,6 +422,16 @@ impl Worker {
         let request_id = job_id(client);
         match (&mut *job, given) {
             (Job::Transaction(transaction), given) => {
+                if client.tracks().reads && matches!(given, Answer::Part(_)) {
+                    // The keys that it has read are locked until what follows this call gives them back.
+                    let request = transaction.request.request();
+                    let workers = self.mesh.worker_count();
+                    let keys: Vec<&[u8]> =
+                        request.keys().filter(|key| slots::owner(key, workers) == from).collect();
+                    let batch = self.mesh.to(from);
+                    let keys = batch.args(0, keys.into_iter());
+                    batch.call(request_id, Call::Remember(keys));
+                }
                 let record = self.runtime.next_id(&self.shared);
                 let Some(reply) = transaction.answer(from, given, record, request_id, &mut self.mesh) else {
                     return false;
@@ -460,6 +492,13 @@ impl Worker {
                 }
                 subscribing.tell(client);
             }
+            (Job::FindClient(finding), Answer::FoundClient(socket)) => {
+                if !finding.note(from, socket) {
+                    return false;
+                }
+                self.on_client_found(client, finding);
+            }
+            (Job::FindClient(_), _) => unreachable!("each worker says whether it serves a client"),
             (Job::Subscribe(_), _) => unreachable!("a subscription is taken note of"),
             (Job::Walk(walk), Answer::Part(Reply::Error(error))) => fail(client, walk.command(), error),
             (Job::Walk(_), _) => unreachable!("a walk is answered by pages"),

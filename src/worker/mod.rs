@@ -19,6 +19,7 @@ mod serve;
 mod stuck_clients;
 #[cfg(test)]
 mod tests;
+mod tracking;
 mod turn;
 mod watchdog;
 
@@ -248,7 +249,7 @@ impl Worker {
         trace.end_part("net_us");
         let began = self.clock.begin_turn();
         self.shared.beat(self.index, self.clock.now().uptime_ms);
-        self.runtime.want_events(self.shared.settings.keyspace_events().wanted());
+        self.follow_settings();
         let requests_so_far = self.traffic.requests;
         for event in events.drain(..) {
             self.on_event(event);

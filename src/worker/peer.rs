@@ -5,7 +5,7 @@ use shard::{OwnedRequest, Reply, Scan};
 use super::Worker;
 use super::runtime::Prepared;
 use super::serve::READ_AHEAD_MAX;
-use crate::mesh::{Answer, Asker, Batch, Call, RequestId};
+use crate::mesh::{Answer, Asker, Batch, Call, RequestId, Tracks};
 use crate::metrics::{Report, errors};
 
 impl Worker {
@@ -14,7 +14,7 @@ impl Worker {
         for accepted in batch.take_accepted() {
             self.welcome(accepted);
         }
-        self.runtime.want_events(self.shared.settings.keyspace_events().wanted());
+        self.follow_settings();
         let mut calls = batch.take_calls();
         let asks = !calls.is_empty();
         let mut rest = calls.drain(..);
@@ -40,11 +40,11 @@ impl Worker {
         let (runtime, turn) = &mut self.runtime_and_turn();
         match call {
             Call::Run { command, dialect, args } => {
-                let asker = Asker { worker: from, request_id: id, dialect };
+                let asker = Asker { worker: from, request_id: id, dialect, tracks: Tracks::default() };
                 runtime.take(asker, &batch.request(command, args), turn);
             }
-            Call::RunLarge(request, dialect) => {
-                runtime.take_large(Asker { worker: from, request_id: id, dialect }, request, turn);
+            Call::RunOwned(request, dialect, tracks) => {
+                runtime.take_large(Asker { worker: from, request_id: id, dialect, tracks }, request, turn);
             }
             Call::RunPart { command, args } => {
                 let request = batch.request(command, args);
@@ -58,7 +58,7 @@ impl Worker {
             Call::Commit { transaction, record } => runtime.commit(transaction, record, (from, id), turn),
             Call::Release(transaction) => runtime.release(transaction, turn),
             Call::Scan { database, position, count, pattern, dialect } => {
-                let asker = Asker { worker: from, request_id: id, dialect };
+                let asker = Asker { worker: from, request_id: id, dialect, tracks: Tracks::default() };
                 runtime.begin_walk(asker, Scan::new(database, position, pattern), count);
             }
             Call::Ask(question) => runtime.ask((from, id), question, turn.now),
@@ -69,9 +69,22 @@ impl Worker {
             }
             Call::Subscribe(kind, names) => {
                 self.note_subscriptions(from, kind, names, true, batch);
-                self.mesh.to(from).answer(id, Answer::Noted);
+                if id != RequestId::NONE {
+                    self.mesh.to(from).answer(id, Answer::Noted);
+                }
             }
             Call::Unsubscribe(kind, names) => self.note_subscriptions(from, kind, names, false, batch),
+            Call::FindClient(client_id) => {
+                let found = self.clients.socket_of(client_id);
+                self.mesh.to(from).answer(id, Answer::FoundClient(found));
+            }
+            Call::Remember(keys) => {
+                batch.args_of(keys).for_each(|key| self.runtime.remember(key, (from, id.socket)));
+            }
+            Call::Invalidate(keys) => self.on_invalidate(id.socket, keys, batch),
+            Call::Redirect { of, keys } => self.on_redirect((from, of), id.socket, keys, batch),
+            Call::RedirectIsBroken => self.on_broken_redirect(id.socket, None),
+            Call::Broadcast(keys) => self.on_broadcast(id.socket, keys, batch),
             Call::Publish(kind, message) => self.deliver(kind, &message, batch),
             Call::Sync => {
                 runtime.sync_for(from, id, turn);

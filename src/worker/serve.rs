@@ -199,7 +199,7 @@ impl Worker {
             let Some(mut connection) = self.clients.take_out(id) else { continue };
             connection.client.listed = false;
             let stays = self.look_after(&mut connection);
-            if connection.client.subscriptions.is_some()
+            if (connection.client.subscriptions.is_some() || connection.client.tracking.is_some())
                 && !(stays && matches!(connection.client.stage, Stage::Open | Stage::Ended))
             {
                 self.forget_subscriptions(&mut connection.client);
@@ -268,6 +268,9 @@ impl Worker {
             // A listing, or what was answered in place of its worker.
             let (_, measured) = client.measured.take().expect("it was looked at");
             self.traffic.calls.end(measured);
+        }
+        if client.job.is_none() {
+            client.replies.release_messages();
         }
         if client.stage == Stage::Gone {
             self.abandon(client);

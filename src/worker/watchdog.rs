@@ -201,6 +201,7 @@ impl Worker {
             }
             Some(Job::Gather(gather)) => gather.unanswered().to_vec(),
             Some(Job::Walk(walk)) => vec![walk.shard()],
+            Some(Job::FindClient(finding)) => finding.unanswered.clone(),
             Some(Job::Subscribe(subscribing)) => subscribing.unanswered.clone(),
             _ => return,
         };
@@ -275,6 +276,7 @@ impl Worker {
             }
             Job::Gather(gather) => gather.answer(from, given),
             Job::Subscribe(subscribing) => subscribing.note(from),
+            Job::FindClient(finding) => finding.note(from, None),
             Job::Walk(_) | Job::Backup(_) => true,
             Job::Listing(_) => unreachable!("a listing asks no worker"),
         }

@@ -26,9 +26,10 @@ use crate::durability::commit_delay::CommitSiblings;
 use crate::durability::journal::{Journal, Outcome};
 use crate::durability::snapshotter::Snapshotter;
 use crate::failure::Failure;
-use crate::mesh::{Answer, Asker, Mesh, Page, RequestId, TransactionId};
+use crate::mesh::{Answer, Asker, Mesh, Page, RequestId, Tracks, TransactionId};
 use crate::metrics::Report;
 use crate::net::Net;
+use crate::pubsub::tracked::{Tracked, Tracker};
 use crate::shared::Shared;
 use crate::slots::SHARDS_MAX;
 use crate::txn::id::transaction_id;
@@ -97,6 +98,10 @@ pub(super) struct ShardRuntime {
     /// In the mode `always`: whose commands wait for syncs.
     siblings: CommitSiblings,
     last_sync: Instant,
+    /// Which clients keep copies of which keys.
+    tracked: Tracked,
+    /// What has happened to keys and is yet to be told, behind which there are the shard's own events.
+    events: Vec<(Option<Tracker>, Event)>,
     /// What became of frames that were written in this turn, for its clients.
     outcomes: Vec<Outcome>,
 }
@@ -168,6 +173,10 @@ impl ShardRuntime {
     pub(super) fn new(index: usize, config: &Config, wakeup: OwnedFd) -> std::io::Result<ShardRuntime> {
         let mut shard = Shard::new(recovery::random_seeds());
         shard.set_auto_ttl(Arc::new(config.auto_ttl.clone().unwrap_or_default()));
+        let keys_max = match config.tracking_table_max_keys as usize {
+            0 => usize::MAX,
+            keys_max => keys_max / config.shard_count(),
+        };
         Ok(ShardRuntime {
             index,
             shard,
@@ -186,6 +195,8 @@ impl ShardRuntime {
             auto_ttl_version: 0,
             siblings: CommitSiblings::default(),
             last_sync: Instant::now(),
+            tracked: Tracked::new(keys_max.max(1)),
+            events: Vec::new(),
             outcomes: Vec::new(),
         })
     }
@@ -229,12 +240,47 @@ impl ShardRuntime {
     /// Whether anything has happened to keys that is yet to be told.
     #[inline]
     pub(super) fn has_events(&self) -> bool {
-        self.shard.has_events()
+        self.shard.has_events() || !self.events.is_empty()
     }
 
-    /// What has happened since the last call.
-    pub(super) fn take_events(&mut self) -> Vec<Event> {
-        self.shard.take_events()
+    /// What has happened since the last call, and the client that has done it, where that does not want to be told.
+    pub(super) fn take_events(&mut self) -> Vec<(Option<Tracker>, Event)> {
+        self.gather_events(None);
+        std::mem::take(&mut self.events)
+    }
+
+    /// What has happened since this was called last was done by this client, which does not want to be told; or by
+    /// others.
+    pub(super) fn gather_events(&mut self, by: Option<Tracker>) {
+        let events = self.shard.take_events().into_iter();
+        self.events.extend(events.map(|event| (by, event)));
+    }
+
+    /// Notes what a request was for a client that keeps copies of keys.
+    pub(super) fn note_tracked(&mut self, tracker: Tracker, tracks: Tracks, request: &Request<'_>) {
+        if tracks.own_changes {
+            self.gather_events(Some(tracker));
+        }
+        if tracks.reads && request.command.has(Flags::READONLY) {
+            request.keys().for_each(|key| self.remember(key, tracker));
+        }
+    }
+
+    /// Notes that a client keeps a copy of a key.
+    pub(super) fn remember(&mut self, key: &[u8], tracker: Tracker) {
+        if let Some(victim) = self.tracked.remember(key, tracker) {
+            self.events.push((None, Event::Changed(victim[..].into())));
+        }
+    }
+
+    /// A key has changed: the clients that keep copies of it, until they read it again.
+    pub(super) fn take_trackers(&mut self, key: &[u8]) -> Vec<Tracker> {
+        self.tracked.take(key)
+    }
+
+    /// No client keeps a copy of any key.
+    pub(super) fn forget_trackers(&mut self) {
+        self.tracked.clear();
     }
 
     /// Reads ahead for requests on these keys.
@@ -356,6 +402,15 @@ impl ShardRuntime {
         if is_long_read(request) {
             return self.begin_long_read(asker, request);
         }
+        if !asker.tracks.any() {
+            return self.run_at_once(asker, request, turn);
+        }
+        self.gather_events(None);
+        self.run_at_once(asker, request, turn);
+        self.note_tracked((asker.worker, asker.request_id.socket), asker.tracks, request);
+    }
+
+    fn run_at_once(&mut self, asker: Asker, request: &Request<'_>, turn: &mut Turn<'_>) {
         if let Some(error) = self.refusal(request) {
             return turn.mesh.to(asker.worker).answer(asker.request_id, Answer::Rejected(error));
         }
