@@ -76,6 +76,13 @@ pub enum Failure {
         /// Why.
         error: shard::MalformedChange,
     },
+    /// There are keys in a database that clients could not select.
+    Databases {
+        /// Its number, the greatest in a shard.
+        database: u16,
+        /// How many there would be.
+        databases: u16,
+    },
     /// The network of a worker failed.
     Network(std::io::Error),
     /// A worker could not be started.
@@ -170,6 +177,11 @@ impl fmt::Display for Failure {
             Failure::Replay { shard, seq, error } => {
                 write!(f, "shard {shard}: frame {seq} of the log: {error}; it was written by something else")
             }
+            Failure::Databases { database, databases } => write!(
+                f,
+                "there are keys in database {database}, which no client can select of {databases}; give a greater number \
+                 of --databases"
+            ),
             Failure::Network(error) => write!(f, "the network failed: {error}"),
             Failure::Executor(error) => write!(f, "cannot start a worker: {error}"),
             Failure::Signals(error) => write!(f, "cannot await signals: {error}"),

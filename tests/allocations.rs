@@ -91,7 +91,7 @@ impl Path {
     fn serve_in(&mut self, bytes: &[u8], memory: Option<&Bytes>) {
         self.now_ms += 1;
         let Path { shard, parser, changes, log, replies, .. } = self;
-        shard.prefetch(protocol::first_args(bytes));
+        shard.prefetch(0, protocol::first_args(bytes));
         assert_eq!(parser.parse(bytes), Ok(Parsed::Request { consumed: bytes.len() }));
         let command = parser.command().unwrap();
         let request = match memory {

@@ -166,7 +166,7 @@ impl<'a> Worker<'a> {
         for first in (0..batch).step_by(READ_AHEAD) {
             let count = READ_AHEAD.min(batch - first);
             let ahead = (1..=count).map(|step| &*self.keys[own][(self.next_key + step) % KEYS]);
-            self.shard.prefetch(ahead);
+            self.shard.prefetch(0, ahead);
             for _ in 0..count {
                 let (key, writes) = self.next(own);
                 let (bytes, spans) = arguments(key, writes);
@@ -201,7 +201,8 @@ impl<'a> Worker<'a> {
         let mut calls = batch.take_calls();
         let mut rest = calls.drain(..);
         while !rest.as_slice().is_empty() {
-            self.shard.prefetch(batch.first_args(rest.as_slice().iter().take(READ_AHEAD)));
+            let (database, keys) = batch.first_args(rest.as_slice().iter().take(READ_AHEAD));
+            self.shard.prefetch(database, keys);
             for (request_id, call) in rest.by_ref().take(READ_AHEAD) {
                 let Call::Run { command, args, .. } = call else { unreachable!("nothing else is asked") };
                 let request = batch.request(command, args);

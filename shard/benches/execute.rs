@@ -126,7 +126,7 @@ fn read_ahead(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, shard: &mut 
     group.bench_function(name, |bencher| {
         bencher.iter(|| {
             let batch = cycle.clone().take(BATCH_LEN);
-            shard.prefetch(batch.map(|request| request.arg(0)));
+            shard.prefetch(0, batch.map(|request| request.arg(0)));
             for request in cycle.by_ref().take(BATCH_LEN) {
                 run_one(shard, &request, &mut changes);
             }

@@ -4,13 +4,21 @@
 //! does no harm. A log frame's payload is a run of them, back to back:
 //!
 //! ```text
-//! put       01  key_len:u32  key  deadline_ms:u64  value_len:u32  value
-//! splice    02  key_len:u32  key  offset:u32       bytes_len:u32  bytes
-//! deadline  03  key_len:u32  key  deadline_ms:u64
-//! remove    04  key_len:u32  key
-//! clear     05
-//! clocks    06  now_ms:u64  wall_ms:u64  boot:u64  booted_ms:u64
+//! put             01  key_len:u32  key  deadline_ms:u64  value_len:u32  value
+//! splice          02  key_len:u32  key  offset:u32       bytes_len:u32  bytes
+//! deadline        03  key_len:u32  key  deadline_ms:u64
+//! remove          04  key_len:u32  key
+//! clear           05
+//! clocks          06  now_ms:u64  wall_ms:u64  boot:u64  booted_ms:u64
+//! keyspace        07  number:u16
+//! clear keyspace  08
+//! databases       09  count:u16  number:u16 for each of them
 //! ```
+//!
+//! What is said of keys is said of those of one keyspace: of the one that `keyspace` named last in the frame, and before
+//! that of number 0. `clear` is about all of them. `databases` tells which keyspaces the first `count` databases are; the
+//! others are those of their own number, as all are that were never swapped. Numbers lie below 1024, and each stands
+//! once. So a swap, too, is absolute: it moves no key, and all that is said of keys goes on to be true.
 //!
 //! Integers are little-endian. A `deadline_ms` of 0 means: no deadline; others are drawn in [`clock`](crate::clock).
 //! Deadlines by the wall clock come only with a put: recovery, which may apply `clocks` onto a newer state, has then
@@ -23,6 +31,7 @@
 use bytes::Bytes;
 
 use crate::clock::Clocks;
+use crate::databases::DATABASES_MAX;
 use crate::integer::take;
 
 /// The longest value, in bytes.
@@ -61,23 +70,58 @@ pub enum Change<'a> {
         /// The key.
         key: &'a [u8],
     },
-    /// No key exists.
+    /// No key exists, in no keyspace.
     Clear,
+    /// The changes of keys that follow in the frame are about the keyspace of this number.
+    Keyspace(u16),
+    /// No key of the keyspace exists.
+    ClearKeyspace,
+    /// The first databases are these keyspaces; the others are those of their own number.
+    Databases(KeyspaceNumbers<'a>),
     /// The clocks show this, and no key exists whose deadline has come by them.
     Clocks(Clocks),
 }
 
 impl Change<'_> {
-    /// The key that is changed; `None` for [`Change::Clear`], which changes all, and for [`Change::Clocks`], which
-    /// changes nothing that a client could still see.
+    /// The key that is changed; `None` for those that change all keys that a client may see, and for [`Change::Clocks`]
+    /// and [`Change::Keyspace`], which change nothing that a client could still see.
     pub fn key(&self) -> Option<&[u8]> {
         match *self {
             Change::Put { key, .. }
             | Change::Splice { key, .. }
             | Change::Deadline { key, .. }
             | Change::Remove { key } => Some(key),
-            Change::Clear | Change::Clocks(_) => None,
+            Change::Clear
+            | Change::Clocks(_)
+            | Change::Keyspace(_)
+            | Change::ClearKeyspace
+            | Change::Databases(_) => None,
         }
+    }
+
+    /// Whether a client may see that it was made.
+    pub fn is_visible(&self) -> bool {
+        !matches!(self, Change::Clocks(_) | Change::Keyspace(_))
+    }
+}
+
+/// The numbers of keyspaces, as they are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyspaceNumbers<'a>(&'a [u8]);
+
+impl KeyspaceNumbers<'_> {
+    /// The numbers in order.
+    pub fn iter(&self) -> impl Iterator<Item = u16> {
+        self.0.chunks_exact(2).map(|number| u16::from_le_bytes([number[0], number[1]]))
+    }
+
+    /// Whether they are as many, each once.
+    fn are_permuted(self) -> bool {
+        let count = self.0.len() / 2;
+        let mut seen = vec![false; count];
+        self.iter().all(|number| {
+            seen.get_mut(usize::from(number)).is_some_and(|seen| !std::mem::replace(seen, true))
+        })
     }
 }
 
@@ -89,6 +133,9 @@ pub struct Changes {
     shared: Vec<(usize, Bytes)>,
     shared_bytes: usize,
     count: usize,
+    /// The keyspace that the changes of keys to come are about, and the one that a reader of the bytes has been told of.
+    keyspace: u16,
+    told_keyspace: u16,
 }
 
 const PUT: u8 = 1;
@@ -97,8 +144,21 @@ const DEADLINE: u8 = 3;
 const REMOVE: u8 = 4;
 const CLEAR: u8 = 5;
 const CLOCKS: u8 = 6;
+const KEYSPACE: u8 = 7;
+const CLEAR_KEYSPACE: u8 = 8;
+const DATABASES: u8 = 9;
+
+/// What [`Change::Keyspace`] takes.
+const KEYSPACE_BYTES: usize = 1 + 2;
 
 impl Changes {
+    /// The changes of keys that are added from now on are about the keyspace of this number. The bytes tell it when the
+    /// first of them comes.
+    #[inline]
+    pub fn set_keyspace(&mut self, number: u16) {
+        self.keyspace = number;
+    }
+
     /// Adds one change.
     pub fn push(&mut self, change: &Change<'_>) {
         self.count += 1;
@@ -120,6 +180,20 @@ impl Changes {
             }
             Change::Remove { key } => self.tag_and_key(REMOVE, key),
             Change::Clear => self.bytes.push(CLEAR),
+            Change::Keyspace(number) => {
+                self.count -= 1; // It says what others are about.
+                self.keyspace = number;
+                self.tell_keyspace();
+            }
+            Change::ClearKeyspace => {
+                self.expect_keyspace();
+                self.bytes.push(CLEAR_KEYSPACE);
+            }
+            Change::Databases(KeyspaceNumbers(numbers)) => {
+                self.bytes.push(DATABASES);
+                self.bytes.extend_from_slice(&((numbers.len() / 2) as u16).to_le_bytes());
+                self.bytes.extend_from_slice(numbers);
+            }
             Change::Clocks(Clocks { now_ms, wall_ms, boot, booted_ms }) => {
                 self.bytes.push(CLOCKS);
                 for number in [now_ms, wall_ms, boot, booted_ms] {
@@ -141,9 +215,16 @@ impl Changes {
         }
     }
 
-    /// How many bytes stand before the value of a [`Change::Put`].
-    pub fn put_head_bytes(key: &[u8]) -> usize {
-        1 + 4 + key.len() + 8 + 4
+    /// Adds a [`Change::Databases`].
+    pub(crate) fn push_databases(&mut self, keyspaces: &[u16]) {
+        let numbers: Vec<u8> = keyspaces.iter().flat_map(|number| number.to_le_bytes()).collect();
+        self.push(&Change::Databases(KeyspaceNumbers(&numbers)));
+    }
+
+    /// How many bytes stand before the value of a [`Change::Put`] in this keyspace that is the first change of a frame.
+    pub fn put_head_bytes(key: &[u8], keyspace: u16) -> usize {
+        let told = if keyspace == 0 { 0 } else { KEYSPACE_BYTES };
+        told + 1 + 4 + key.len() + 8 + 4
     }
 
     /// The payload of a log frame, but for the [`shared`](Self::shared) values.
@@ -176,6 +257,7 @@ impl Changes {
     /// Forgets all changes; the memory is kept for the next ones unless it is larger than `keep_bytes`.
     pub fn clear(&mut self, keep_bytes: usize) {
         self.count = 0;
+        self.told_keyspace = 0;
         self.bytes.clear();
         self.bytes.shrink_to(keep_bytes);
         if self.shared_bytes > 0 {
@@ -184,7 +266,22 @@ impl Changes {
         }
     }
 
+    #[inline]
+    fn expect_keyspace(&mut self) {
+        if self.keyspace != self.told_keyspace {
+            self.tell_keyspace();
+        }
+    }
+
+    #[cold]
+    fn tell_keyspace(&mut self) {
+        self.told_keyspace = self.keyspace;
+        self.bytes.push(KEYSPACE);
+        self.bytes.extend_from_slice(&self.keyspace.to_le_bytes());
+    }
+
     fn tag_and_key(&mut self, tag: u8, key: &[u8]) {
+        self.expect_keyspace();
         self.bytes.push(tag);
         self.counted(key);
     }
@@ -235,6 +332,13 @@ fn decode_one<'a>(rest: &mut &'a [u8]) -> Option<Change<'a>> {
     let tag = rest.split_off_first()?;
     match *tag {
         CLEAR => return Some(Change::Clear),
+        CLEAR_KEYSPACE => return Some(Change::ClearKeyspace),
+        KEYSPACE => return take_u16(rest).filter(|number| *number < DATABASES_MAX).map(Change::Keyspace),
+        DATABASES => {
+            let count = take_u16(rest).filter(|count| *count <= DATABASES_MAX)?;
+            let numbers = KeyspaceNumbers(rest.split_off(..2 * usize::from(count))?);
+            return numbers.are_permuted().then_some(Change::Databases(numbers));
+        }
         CLOCKS => {
             let (now_ms, wall_ms) = (take_u64(rest)?, take_u64(rest)?);
             let (boot, booted_ms) = (take_u64(rest)?, take_u64(rest)?);
@@ -258,6 +362,10 @@ fn decode_one<'a>(rest: &mut &'a [u8]) -> Option<Change<'a>> {
         REMOVE => Change::Remove { key },
         _ => return None,
     })
+}
+
+fn take_u16(rest: &mut &[u8]) -> Option<u16> {
+    take(rest).map(u16::from_le_bytes)
 }
 
 fn take_u32(rest: &mut &[u8]) -> Option<u32> {
@@ -284,7 +392,7 @@ mod tests {
     use super::*;
     use crate::clock;
 
-    const ALL: [Change<'static>; 7] = [
+    const ALL: [Change<'static>; 11] = [
         Change::Put { key: b"k", value: b"v", deadline_ms: None },
         Change::Put { key: b"", value: b"", deadline_ms: Some(1_700_000_000_000) },
         Change::Splice { key: b"k", offset: 3, bytes: b"\0\xff" },
@@ -292,6 +400,10 @@ mod tests {
         Change::Remove { key: b"k" },
         Change::Clear,
         Change::Clocks(Clocks { now_ms: 1, wall_ms: 2, boot: u64::MAX, booted_ms: 4 }),
+        Change::Keyspace(1023),
+        Change::ClearKeyspace,
+        Change::Databases(KeyspaceNumbers(b"\x01\0\0\0")),
+        Change::Remove { key: b"k" },
     ];
 
     fn encoded() -> Changes {
@@ -332,7 +444,7 @@ mod tests {
         }
         assert_eq!((shared.shared().len(), shared.count()), (2, copied.count()));
         assert_eq!(shared.payload_len(), copied.bytes().len());
-        assert_eq!(shared.shared()[0].0, encoded().bytes().len() + Changes::put_head_bytes(b"k"));
+        assert_eq!(shared.shared()[0].0, encoded().bytes().len() + Changes::put_head_bytes(b"k", 0));
         let mut payload = shared.bytes().to_vec();
         for (at, value) in shared.shared().iter().rev() {
             payload.splice(at..at, value.iter().copied());
@@ -367,7 +479,7 @@ mod tests {
     /// Pieces of payloads: arbitrary bytes, and numbers that are likely lengths.
     fn pieces() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
-            (1..7u8).prop_map(|tag| vec![tag]),
+            (1..10u8).prop_map(|tag| vec![tag]),
             (0..5u32).prop_map(|len| len.to_le_bytes().to_vec()),
             proptest::collection::vec(any::<u8>(), 0..9),
         ];

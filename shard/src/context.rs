@@ -15,6 +15,7 @@ use crate::auto_ttl::AutoTtl;
 use crate::change::{Change, Changes};
 use crate::clock;
 use crate::combine::{Combined, Deadline, Effect, Held, Outcome, Terms};
+use crate::databases::{ANALYSED, Databases};
 use crate::error::Error;
 use crate::events::{Event, EventClasses};
 use crate::reply::Reply;
@@ -27,7 +28,12 @@ use crate::store::keyspace::{Found, Keyspace, Probe};
 /// The parts of a shard that commands work on.
 #[derive(Debug)]
 pub(crate) struct Parts {
+    /// The keys of the database in which commands work.
     pub(crate) keyspace: Keyspace,
+    /// The number of that database.
+    pub(crate) database: u16,
+    /// The other databases.
+    pub(crate) databases: Databases,
     /// Keyspaces that were cleared; they are freed in the background.
     pub(crate) lazy_free: Vec<Keyspace>,
     pub(crate) stats: Stats,
@@ -79,7 +85,7 @@ impl<'s, 'c> Context<'s, 'c> {
     #[inline]
     pub(crate) fn notify(&mut self, class: EventClasses, event: &'static str, key: &[u8]) {
         if self.parts.event_classes.has_any(class) {
-            self.parts.events.push(Event::Named(event, key.into()));
+            self.parts.events.push(Event::Named(self.parts.database, event, key.into()));
         }
     }
 
@@ -206,7 +212,7 @@ impl<'s, 'c> Context<'s, 'c> {
         self.parts.analytics.as_deref()
     }
 
-    /// The number of keys, those that have expired but were not yet removed among them.
+    /// The number of keys of the database, those that have expired but were not yet removed among them.
     pub(crate) fn key_count(&self) -> usize {
         self.parts.keyspace.len()
     }
@@ -349,16 +355,71 @@ impl<'s, 'c> Context<'s, 'c> {
         Ok(reply)
     }
 
-    /// Removes every key, in no time.
+    /// Removes every key of every database, in no time.
     pub(crate) fn clear(&mut self) {
-        if let Some(analytics) = &mut self.parts.analytics {
-            analytics.on_clear();
-        }
-        if self.parts.event_classes.has_any(EventClasses::CHANGE) {
-            self.parts.events.push(Event::Cleared);
-        }
-        self.parts.free_lazily();
+        self.parts.forget_uses();
+        self.parts.note_clear();
+        self.parts.free_all_lazily();
         self.changes.push(&Change::Clear);
+    }
+
+    /// Removes every key of the database, in no time.
+    pub(crate) fn clear_database(&mut self) {
+        if self.parts.databases.resting().iter().all(|(_, keyspace)| keyspace.len() == 0) {
+            return self.clear(); // It is the same, and what earlier versions wrote.
+        }
+        if self.parts.database == ANALYSED {
+            self.parts.forget_uses();
+        }
+        self.parts.note_clear();
+        self.parts.free_lazily();
+        self.changes.push(&Change::ClearKeyspace);
+    }
+
+    /// The number of the database in which the command works.
+    pub(crate) fn database(&self) -> u16 {
+        self.parts.database
+    }
+
+    /// How many databases there are.
+    pub(crate) fn database_count(&self) -> u16 {
+        self.parts.databases.count
+    }
+
+    /// Has the command work in another database from now on; what it had found before counts no more.
+    pub(crate) fn work_in(&mut self, database: u16) {
+        self.parts.work_in(database);
+        self.changes.set_keyspace(self.parts.databases.working);
+    }
+
+    /// Gives each of two databases the keys of the other, in no time.
+    pub(crate) fn swap_databases(&mut self, one: u16, other: u16) {
+        let parts = &mut *self.parts;
+        parts.databases.swap(one, other);
+        parts.on_databases_changed();
+        if [one, other].contains(&ANALYSED) {
+            parts.forget_uses();
+        }
+        self.changes.push_databases(parts.databases.keyspaces());
+    }
+
+    /// Gives a key, which was found and is not there in another database, to that. `false` where that has it.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]: there is no memory for a copy of its value. Nothing has changed then.
+    pub(crate) fn move_to(&mut self, found: Found, key: &[u8], database: u16) -> Result<bool, Error> {
+        let value = self.kept(FoundString(found))?;
+        let (deadline_ms, home) = (self.deadline_ms(found), self.parts.database);
+        self.work_in(database);
+        let is_free = self.find(key).is_none();
+        if is_free {
+            self.parts.insert(key, value, deadline_ms, self.changes);
+        }
+        self.work_in(home);
+        if is_free {
+            self.remove(found, key);
+        }
+        Ok(is_free)
     }
 }
 
@@ -372,16 +433,107 @@ fn shown(entry: Entry<'_>) -> Reply<'_> {
 }
 
 impl Parts {
+    /// Has commands work in this database.
+    #[inline]
+    pub(crate) fn work_in(&mut self, database: u16) {
+        if database != self.database {
+            self.work_in_keyspace(self.databases.keyspace(database));
+        }
+    }
+
+    /// Has commands work in the keyspace of this number.
+    pub(crate) fn work_in_keyspace(&mut self, number: u16) {
+        if number != self.databases.working {
+            self.databases.change(&mut self.keyspace, number);
+            self.database = self.databases.database(number);
+            self.note_database();
+        }
+    }
+
+    /// Databases are other keyspaces from now on.
+    pub(crate) fn on_databases_changed(&mut self) {
+        let Parts { keyspace, database, databases, .. } = self;
+        *database = databases.database(databases.working);
+        databases.expect(databases.keyspace(ANALYSED), keyspace);
+        self.note_database();
+    }
+
+    /// Commands work in another database from now on: of one of them the uses of keys are followed.
+    fn note_database(&mut self) {
+        if let Some(analytics) = &mut self.analytics {
+            analytics.follow(self.database == ANALYSED);
+        }
+    }
+
+    /// The keyspace of this number, if it was ever worked in.
+    pub(crate) fn keyspace_of(&self, number: u16) -> Option<&Keyspace> {
+        let mut keyspaces = self.keyspaces();
+        keyspaces.find_map(|(it, keyspace)| (it == number).then_some(keyspace))
+    }
+
+    /// The keys of a database, if it was ever worked in.
+    pub(crate) fn keys_of(&self, database: u16) -> Option<&Keyspace> {
+        if database == self.database {
+            return Some(&self.keyspace);
+        }
+        self.keyspace_of(self.databases.keyspace(database))
+    }
+
+    /// The keys of which the uses are followed.
+    pub(crate) fn analysed(&self) -> &Keyspace {
+        self.keys_of(ANALYSED).expect("there is always a keyspace for it")
+    }
+
+    /// Every keyspace that was ever worked in, with its number.
+    pub(crate) fn keyspaces(&self) -> impl Iterator<Item = (u16, &Keyspace)> {
+        let resting = self.databases.resting().iter().map(|(number, keyspace)| (*number, keyspace));
+        std::iter::once((self.databases.working, &self.keyspace)).chain(resting)
+    }
+
+    /// Every keyspace that was ever worked in, with its number, to be changed.
+    pub(crate) fn keyspaces_mut(&mut self) -> impl Iterator<Item = (u16, &mut Keyspace)> {
+        std::iter::once((self.databases.working, &mut self.keyspace)).chain(self.databases.resting_mut())
+    }
+
+    /// Forgets what is known of the use of keys.
+    fn forget_uses(&mut self) {
+        if let Some(analytics) = &mut self.analytics {
+            analytics.on_clear();
+        }
+    }
+
+    /// Makes a key with a value that was read as a reply.
+    fn insert(&mut self, key: &[u8], value: Reply<'static>, deadline_ms: Option<u64>, changes: &mut Changes) {
+        let bytes = match &value {
+            Reply::Bulk(bytes) => bytes,
+            Reply::Shared(value) => &value[..],
+            _ => unreachable!("a string is read as one"),
+        };
+        self.note_change(key, true);
+        let (probe, usage) = self.count_insert(key, bytes.len(), deadline_ms);
+        match value {
+            Reply::Shared(value) => {
+                changes.push_shared(key, value.clone().into_owned(), deadline_ms);
+                self.keyspace.insert_shared(probe, value.into_owned(), deadline_ms, usage);
+            }
+            _ => {
+                changes.push(&Change::Put { key, value: bytes, deadline_ms });
+                self.keyspace.insert(probe, bytes, deadline_ms, usage);
+            }
+        }
+    }
+
     /// When a deadline comes in the server's time, as the wall clock goes now.
     #[inline]
     pub(crate) fn due_ms(&self, deadline_ms: u64) -> u64 {
         clock::due_ms(deadline_ms, self.wall_ahead_ms)
     }
 
-    /// A command begins at `now_ms`.
+    /// A command on this database begins at `now_ms`.
     #[inline]
-    pub(crate) fn begin(&mut self, now_ms: u64) {
+    pub(crate) fn begin(&mut self, database: u16, now_ms: u64) {
         self.now_ms = now_ms;
+        self.work_in(database);
         if let Some(analytics) = &mut self.analytics {
             analytics.set_time(now_ms);
         }
@@ -391,7 +543,9 @@ impl Parts {
     fn find_probe(&mut self, probe: Probe<'_>) -> Option<Found> {
         let (found, deadline_ms) = self.keyspace.find_with_deadline(probe)?;
         if deadline_ms.is_some_and(|deadline_ms| self.due_ms(deadline_ms) <= self.now_ms) {
-            self.note_expired(found);
+            if self.tells_of_expired() {
+                self.tell_expired(self.database, self.keyspace.entry(found).key().into());
+            }
             self.keyspace.remove(found);
             self.stats.ttl_expired += 1;
             return None;
@@ -408,7 +562,7 @@ impl Parts {
             None => {
                 self.stats.misses += 1;
                 if self.event_classes.has_any(EventClasses::MISS) {
-                    self.events.push(Event::Named("keymiss", key.into()));
+                    self.events.push(Event::Named(self.database, "keymiss", key.into()));
                 }
             }
         }
@@ -425,11 +579,14 @@ impl Parts {
     }
 
     /// Looks keys up, as a command that reads them does. Removing one that has expired moves other entries, so all of
-    /// them go before any is [held](Parts::held).
+    /// them go before any is [held](Parts::held). That one is not there is no event: it may be the one to be made.
     pub(crate) fn look_up_all<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) {
+        let wanted = self.event_classes;
+        self.event_classes = wanted.without(EventClasses::MISS);
         for key in keys {
             self.look_up(key);
         }
+        self.event_classes = wanted;
     }
 
     /// What a key holds that is known not to have expired.
@@ -464,7 +621,7 @@ impl Parts {
         }
         let (class, event) = effect.event;
         if !is_nothing && self.event_classes.has_any(class) {
-            self.events.push(Event::Named(event, key.into()));
+            self.events.push(Event::Named(self.database, event, key.into()));
         }
     }
 
@@ -536,24 +693,34 @@ impl Parts {
     #[cold]
     fn tell_change(&mut self, key: &[u8], is_new: bool) {
         if is_new && self.event_classes.has_any(EventClasses::NEW) {
-            self.events.push(Event::Named("new", key.into()));
+            self.events.push(Event::Named(self.database, "new", key.into()));
         }
         if self.event_classes.has_any(EventClasses::CHANGE) {
             self.events.push(Event::Changed(key.into()));
         }
     }
 
-    /// A key has expired, and is about to be removed.
+    /// All keys of a database are about to be removed.
+    fn note_clear(&mut self) {
+        if self.event_classes.has_any(EventClasses::CHANGE) {
+            self.events.push(Event::Cleared);
+        }
+    }
+
+    /// Whether somebody wants to be told of keys that expire.
     #[inline]
-    pub(crate) fn note_expired(&mut self, found: Found) {
-        if self.event_classes.has_any(EventClasses::EXPIRED.with(EventClasses::CHANGE)) {
-            let key: Box<[u8]> = self.keyspace.entry(found).key().into();
-            if self.event_classes.has_any(EventClasses::CHANGE) {
-                self.events.push(Event::Changed(key.clone()));
-            }
-            if self.event_classes.has_any(EventClasses::EXPIRED) {
-                self.events.push(Event::Named("expired", key));
-            }
+    pub(crate) fn tells_of_expired(&self) -> bool {
+        self.event_classes.has_any(EventClasses::EXPIRED.with(EventClasses::CHANGE))
+    }
+
+    /// A key of this database has expired.
+    #[cold]
+    pub(crate) fn tell_expired(&mut self, database: u16, key: Box<[u8]>) {
+        if self.event_classes.has_any(EventClasses::CHANGE) {
+            self.events.push(Event::Changed(key.clone()));
+        }
+        if self.event_classes.has_any(EventClasses::EXPIRED) {
+            self.events.push(Event::Named(database, "expired", key));
         }
     }
 
@@ -574,6 +741,13 @@ impl Parts {
         let probe = self.keyspace.probe(key);
         let analytics = self.analytics.as_mut();
         (probe, analytics.map(|analytics| analytics.on_insert(probe, value_len, deadline_ms)))
+    }
+
+    /// Empty keyspaces take the places of all, whose memory is freed in the background.
+    pub(crate) fn free_all_lazily(&mut self) {
+        self.free_lazily();
+        let resting = self.databases.resting_mut().filter(|(_, keyspace)| keyspace.len() > 0);
+        self.lazy_free.extend(resting.map(|(_, keyspace)| keyspace.take()));
     }
 
     /// An empty keyspace takes the place of this one, whose memory is freed in the background.

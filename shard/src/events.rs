@@ -74,6 +74,12 @@ impl EventClasses {
         EventClasses(self.0 | other.0)
     }
 
+    /// These but for others.
+    #[must_use]
+    pub(crate) const fn without(self, other: EventClasses) -> EventClasses {
+        EventClasses(self.0 & !other.0)
+    }
+
     /// Whether all of these others are among them.
     #[inline]
     pub const fn has(self, other: EventClasses) -> bool {
@@ -107,11 +113,11 @@ impl EventClasses {
 /// Something that has happened to a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// An event by its name.
-    Named(&'static str, Box<[u8]>),
+    /// In a database, an event by its name, of a key.
+    Named(u16, &'static str, Box<[u8]>),
     /// A change of a key, whatever it was.
     Changed(Box<[u8]>),
-    /// All keys are gone.
+    /// All keys of a database are gone.
     Cleared,
 }
 

@@ -7,6 +7,7 @@
 //! - `commands` the families of commands: their rows, what they do, and the transcripts that show it
 //! - `context` what a command works with: look-ups, changes, time
 //! - `combine` the commands that read some keys and change others, for one shard and for several
+//! - `databases` which keyspaces there are, and which database each of them is
 //! - `shard` [`Shard`]: executes requests, applies changes, expires, walks
 //! - `store` the table of keys, and where names, values and deadlines lie in memory
 //! - `analytics` [`Analytics`](analytics::Analytics): how the keys are used, and what to do about it
@@ -28,6 +29,7 @@ pub mod combine;
 pub mod command;
 mod commands;
 mod context;
+mod databases;
 mod error;
 mod events;
 mod glob;
@@ -43,9 +45,10 @@ mod store;
 pub mod timestamp;
 
 pub use auto_ttl::AutoTtl;
-pub use change::{Change, Changes, MalformedChange, VALUE_LEN_MAX, decode};
+pub use change::{Change, Changes, KeyspaceNumbers, MalformedChange, VALUE_LEN_MAX, decode};
 pub use clock::Clocks;
 pub use command::Command;
+pub use databases::{DATABASES_DEFAULT, DATABASES_MAX, parse_database};
 pub use error::{Error, InsufficientData};
 pub use events::{Event, EventClasses};
 pub use glob::{Glob, Matching, PATTERN_LEN_MAX};
@@ -55,4 +58,4 @@ pub use request::{OwnedRequest, Request, SHARED_LEN_MIN, Span};
 pub use room::{PROBED_BYTES_MIN, has_room_for};
 pub use scan::Scan;
 pub use shard::Shard;
-pub use stats::Stats;
+pub use stats::{DatabaseStats, Stats};

@@ -1,4 +1,4 @@
-//! One shard: its keyspace, and when a key counts as expired. Commands read and write it through the
+//! One shard: its keyspaces, and when a key counts as expired. Commands read and write it through the
 //! functions here; recovery, snapshots and background work have theirs.
 
 use std::sync::Arc;
@@ -7,23 +7,27 @@ use crate::analytics::Analytics;
 use crate::analytics::anomalies::Watched;
 use crate::analytics::query::{Query, QueryResult, Question};
 use crate::auto_ttl::AutoTtl;
-use crate::change::{Change, Changes, VALUE_LEN_MAX};
+use crate::change::{Change, Changes, MalformedChange, VALUE_LEN_MAX, decode};
 use crate::clock::Clocks;
 use crate::combine::{Effect, Held, Terms};
 use crate::command::spec::Flags;
 use crate::command::table;
 use crate::context::{Context, Parts};
+use crate::databases::{DATABASES_DEFAULT, DATABASES_MAX, Databases};
 use crate::error::Error;
 use crate::events::{Event, EventClasses};
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::scan::{KEY_STEPS, Scan};
-use crate::stats::Stats;
+use crate::stats::{DatabaseStats, Stats};
 use crate::store::entry::Usage;
 use crate::store::keyspace::Keyspace;
 
 /// So many keys that are due are looked up ahead of their removal.
 const EXPIRED_AHEAD: usize = 32;
+
+/// A position within a keyspace takes so many bits of that of a walk; the keyspace's number lies above them.
+const POSITION_BITS: u32 = 32;
 
 /// The keys of one shard, and what can be done with them.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ impl Shard {
         Shard {
             parts: Parts {
                 keyspace: Keyspace::new(seeds),
+                database: 0,
+                databases: Databases::new(DATABASES_DEFAULT),
                 lazy_free: Vec::new(),
                 stats: Stats::default(),
                 analytics: None,
@@ -61,10 +67,17 @@ impl Shard {
         self
     }
 
+    /// The same shard with so many databases, at most [`DATABASES_MAX`].
+    #[must_use]
+    pub fn with_databases(mut self, count: u16) -> Self {
+        self.parts.databases.count = count.min(DATABASES_MAX);
+        self
+    }
+
     /// The same shard, which counts from `now_ms` on how its keys are used. It has to be empty.
     #[must_use]
     pub fn with_analytics(mut self, now_ms: u64) -> Self {
-        assert_eq!(self.parts.keyspace.len(), 0, "a key without counters would never get any");
+        assert_eq!(self.key_count(), 0, "a key without counters would never get any");
         self.parts.analytics = Some(Box::new(Analytics::new(now_ms)));
         self
     }
@@ -105,7 +118,8 @@ impl Shard {
         } else {
             parts.stats.reads += 1;
         }
-        parts.begin(now_ms);
+        parts.begin(request.database, now_ms);
+        changes.set_keyspace(parts.databases.working);
         table::function(request.command)(Context::new(parts, changes), request).into()
     }
 
@@ -116,12 +130,13 @@ impl Shard {
     /// [`Error::OutOfMemory`]: there is no memory for a copy. Values that are shared are not copied.
     pub fn fetch<'k>(
         &mut self,
+        database: u16,
         keys: impl Iterator<Item = &'k [u8]> + Clone,
         now_ms: u64,
     ) -> Result<Vec<Option<Held<'static>>>, Error> {
         let parts = &mut self.parts;
         parts.stats.reads += 1;
-        parts.begin(now_ms);
+        parts.begin(database, now_ms);
         parts.look_up_all(keys.clone());
         keys.map(|key| parts.held(key).map(|held| held.to_owned()).transpose()).collect()
     }
@@ -130,6 +145,7 @@ impl Shard {
     /// `key` tells the name of the key with a number. What changes is added to `changes`, as by a `SET` or a `DEL`.
     pub fn apply_effects<'k>(
         &mut self,
+        database: u16,
         effects: impl IntoIterator<Item = Effect>,
         key: impl Fn(usize) -> &'k [u8],
         now_ms: u64,
@@ -137,7 +153,8 @@ impl Shard {
     ) {
         let parts = &mut self.parts;
         parts.stats.writes += 1;
-        parts.begin(now_ms);
+        parts.begin(database, now_ms);
+        changes.set_keyspace(parts.databases.working);
         for effect in effects {
             parts.take_effect(key(effect.key), effect, changes);
         }
@@ -149,12 +166,25 @@ impl Shard {
     }
 
     /// Reads ahead for requests on these keys, up to 64, that will be executed soon. Changes and counts
+
+    /// Reads ahead for requests on these keys of a database, up to 64, that will be executed soon. Changes and counts
     /// nothing.
     ///
     /// A look-up waits for memory two or three times, one after the other; here the waits of several keys
     /// overlap. It pays where the keys do not fit into the processor's caches.
-    pub fn prefetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        self.parts.keyspace.prefetch(keys);
+    pub fn prefetch<'k>(&self, database: u16, keys: impl Iterator<Item = &'k [u8]>) {
+        if let Some(keyspace) = self.parts.keys_of(database) {
+            keyspace.prefetch(keys);
+        }
+    }
+
+    /// Applies the changes of a frame of the log, as [`Shard::apply`] does.
+    ///
+    /// # Errors
+    /// The payload is not a run of changes; those before the fault were applied.
+    pub fn apply_frame(&mut self, payload: &[u8]) -> Result<(), MalformedChange> {
+        self.apply(&Change::Keyspace(0));
+        decode(payload).try_for_each(|change| change.map(|change| self.apply(&change)))
     }
 
     /// Applies a change of the log, in recovery. Nothing expires here: later changes may refer to a key whose
@@ -163,14 +193,10 @@ impl Shard {
     /// Applying a change twice, or onto a newer state, does no harm if all later changes follow. For that a
     /// splice or a deadline of a key that does not exist changes nothing: the key was removed, or expired,
     /// after that change, and neither may come back.
+    ///
+    /// Before the changes of a frame comes a [`Change::Keyspace`] of number 0, which is what they begin in.
     pub fn apply(&mut self, change: &Change<'_>) {
-        let Some(key) = change.key() else {
-            match change {
-                Change::Clocks(clocks) => self.apply_clocks(*clocks),
-                _ => self.parts.free_lazily(),
-            }
-            return;
-        };
+        let Some(key) = change.key() else { return self.apply_to_all(change) };
         let probe = self.parts.keyspace.probe(key);
         let found = self.parts.keyspace.find(probe);
         match (*change, found) {
@@ -188,32 +214,66 @@ impl Shard {
                 self.parts.keyspace.set_deadline(found, deadline_ms);
             }
             (Change::Remove { .. }, Some(found)) => self.parts.keyspace.remove(found),
-            (_, None) | (Change::Clear | Change::Clocks(_), _) => {}
+            (_, None) => {}
+            (
+                Change::Clear
+                | Change::Clocks(_)
+                | Change::Keyspace(_)
+                | Change::ClearKeyspace
+                | Change::Databases(_),
+                _,
+            ) => unreachable!("they have no key"),
+        }
+    }
+
+    /// As [`Shard::apply`], for a change that is of no single key.
+    fn apply_to_all(&mut self, change: &Change<'_>) {
+        let parts = &mut self.parts;
+        match change {
+            Change::Clocks(clocks) => self.apply_clocks(*clocks),
+            Change::Keyspace(number) => parts.work_in_keyspace(*number),
+            Change::ClearKeyspace => parts.free_lazily(),
+            Change::Databases(numbers) => {
+                parts.databases.set_keyspaces(numbers.iter());
+                parts.on_databases_changed();
+            }
+            _ => parts.free_all_lazily(),
         }
     }
 
     /// What was due by these clocks had expired, and stays away whatever the clocks show now.
     fn apply_clocks(&mut self, clocks: Clocks) {
         self.clocks = Some(clocks);
-        while let Some(due) = self.parts.keyspace.next_due(clocks.now_ms, clocks.wall_ms) {
-            self.parts.keyspace.remove(due);
+        for (_, keyspace) in self.parts.keyspaces_mut() {
+            while let Some(due) = keyspace.next_due(clocks.now_ms, clocks.wall_ms) {
+                keyspace.remove(due);
+            }
         }
     }
 
-    /// Removes keys whose deadline has come at `now_ms`, at most `keys_max` of them, earliest first;
+    /// Removes keys whose deadline has come at `now_ms`, at most `keys_max` of them, of a database earliest first;
     /// returns how many. Fewer than `keys_max` means that no expired key is left. The log learns of it by
     /// [`Change::Clocks`].
     pub fn expire(&mut self, now_ms: u64, keys_max: usize) -> usize {
         let wall_ms = now_ms.saturating_add_signed(self.parts.wall_ahead_ms);
-        let mut removed = 0;
-        while removed < keys_max {
-            if removed.is_multiple_of(EXPIRED_AHEAD) {
-                self.parts.keyspace.prefetch_due(now_ms, wall_ms, EXPIRED_AHEAD.min(keys_max - removed));
+        let is_told = self.parts.tells_of_expired();
+        let (mut removed, mut told) = (0, Vec::new());
+        for (number, keyspace) in self.parts.keyspaces_mut() {
+            let before = removed;
+            while removed < keys_max {
+                if (removed - before).is_multiple_of(EXPIRED_AHEAD) {
+                    keyspace.prefetch_due(now_ms, wall_ms, EXPIRED_AHEAD.min(keys_max - removed));
+                }
+                let Some(due) = keyspace.next_due(now_ms, wall_ms) else { break };
+                if is_told {
+                    told.push((number, keyspace.entry(due).key().into()));
+                }
+                keyspace.remove(due);
+                removed += 1;
             }
-            let Some(due) = self.parts.keyspace.next_due(now_ms, wall_ms) else { break };
-            self.parts.note_expired(due);
-            self.parts.keyspace.remove(due);
-            removed += 1;
+        }
+        for (number, key) in told {
+            self.parts.tell_expired(self.parts.databases.database(number), key);
         }
         self.parts.stats.ttl_checks += removed as u64;
         self.parts.stats.ttl_expired += removed as u64;
@@ -222,7 +282,8 @@ impl Shard {
 
     /// When the first key expires as the wall clock goes now; before that time [`Shard::expire`] has nothing to do.
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        self.parts.keyspace.next_deadlines_ms().map(|deadline_ms| self.parts.due_ms(deadline_ms)).min()
+        let deadlines = self.parts.keyspaces().flat_map(|(_, keyspace)| keyspace.next_deadlines_ms());
+        deadlines.map(|deadline_ms| self.parts.due_ms(deadline_ms)).min()
     }
 
     /// How many keys have expired.
@@ -242,9 +303,8 @@ impl Shard {
         !self.parts.lazy_free.is_empty()
     }
 
-    /// Visits keys, values and deadlines from `position` (at first 0) on until `at_least` were seen. Returns
-    /// the position at which to go on, `None` at the end. Positions lie below 2^32. Keys that expired are
-    /// left out.
+    /// Visits the numbers of keyspaces, and the keys in them, values and deadlines, from `position` (at first 0) on until
+    /// `at_least` were seen. Returns the position at which to go on, `None` at the end. Keys that expired are left out.
     ///
     /// A key that stays during the whole walk is visited exactly once, whatever else changes between steps.
     pub fn walk(
@@ -252,20 +312,71 @@ impl Shard {
         position: u64,
         at_least: usize,
         now_ms: u64,
-        mut visit: impl FnMut(&[u8], &[u8], Option<u64>),
+        mut visit: impl FnMut(u16, &[u8], &[u8], Option<u64>),
     ) -> Option<u64> {
-        self.parts.keyspace.walk(position, at_least, |entry| {
-            let deadline_ms = entry.deadline_ms();
-            if deadline_ms.is_none_or(|deadline_ms| self.parts.due_ms(deadline_ms) > now_ms) {
-                visit(entry.key(), entry.value(), deadline_ms);
-            }
+        let mut position = Some(position);
+        let mut missing = at_least.max(1);
+        while missing > 0
+            && let Some(at) = position
+        {
+            let (number, within) = ((at >> POSITION_BITS) as u16, at & (1 << POSITION_BITS) - 1);
+            let keyspace = self.parts.keyspace_of(number);
+            let next = keyspace.and_then(|keyspace| {
+                keyspace.walk(within, missing, |entry| {
+                    missing = missing.saturating_sub(1);
+                    let deadline_ms = entry.deadline_ms();
+                    if deadline_ms.is_none_or(|deadline_ms| self.parts.due_ms(deadline_ms) > now_ms) {
+                        visit(number, entry.key(), entry.value(), deadline_ms);
+                    }
+                })
+            });
+            position = next.map(|within| u64::from(number) << POSITION_BITS | within).or_else(|| {
+                let later = self.parts.keyspaces().map(|(later, _)| later).filter(|later| *later > number);
+                later.min().map(|later| u64::from(later) << POSITION_BITS)
+            });
+        }
+        position
+    }
+
+    /// The number of the database that the keyspace of this number is.
+    pub fn database_of(&self, keyspace: u16) -> u16 {
+        self.parts.databases.database(keyspace)
+    }
+
+    /// The number of the keyspace that a database is.
+    pub fn keyspace_of(&self, database: u16) -> u16 {
+        self.parts.databases.keyspace(database)
+    }
+
+    /// The number of the last database that has a key; `None` where there is no key.
+    pub fn last_database(&self) -> Option<u16> {
+        self.databases(0).map(|database| database.number).max()
+    }
+
+    /// The databases that have keys, in no order, and what there is in them at `now_ms`.
+    pub fn databases(&self, now_ms: u64) -> impl Iterator<Item = DatabaseStats> {
+        let wall_ms = now_ms.saturating_add_signed(self.parts.wall_ahead_ms);
+        let used = self.parts.keyspaces().filter(|(_, keyspace)| keyspace.len() > 0);
+        used.map(move |(number, keyspace)| DatabaseStats {
+            number: self.parts.databases.database(number),
+            keys: keyspace.len() as u64,
+            keys_with_deadline: keyspace.deadline_count() as u64,
+            time_left_ms: keyspace.time_left_ms(now_ms, wall_ms),
         })
     }
 
-    /// The value and the deadline of a key at `now_ms`. Counts nothing.
+    /// Adds to `changes` which keyspaces the databases are, unless every one is that of its own number.
+    pub fn tell_databases(&self, changes: &mut Changes) {
+        let keyspaces = self.parts.databases.keyspaces();
+        if !keyspaces.iter().enumerate().all(|(database, number)| database == usize::from(*number)) {
+            changes.push_databases(keyspaces);
+        }
+    }
+
+    /// The value and the deadline of a key of database 0 at `now_ms`. Counts nothing.
     pub fn peek(&self, key: &[u8], now_ms: u64) -> Option<(&[u8], Option<u64>)> {
-        let found = self.parts.keyspace.find(self.parts.keyspace.probe(key))?;
-        let entry = self.parts.keyspace.entry(found);
+        let keyspace = self.parts.keys_of(0)?;
+        let entry = keyspace.entry(keyspace.find(keyspace.probe(key))?);
         let is_due = entry.deadline_ms().is_some_and(|deadline_ms| self.parts.due_ms(deadline_ms) <= now_ms);
         (!is_due).then(|| (entry.value(), entry.deadline_ms()))
     }
@@ -285,8 +396,12 @@ impl Shard {
             scan.decide(steps, &mut emit);
         }
         let Some(from) = scan.position.filter(|_| keys_max > 0 && *steps > 0) else { return 0 };
+        let Some(keyspace) = self.parts.keys_of(scan.database) else {
+            scan.position = None; // It has no key.
+            return 0;
+        };
         let mut visited = 0;
-        scan.position = self.parts.keyspace.walk_while(from, keys_max, |entry| {
+        scan.position = keyspace.walk_while(from, keys_max, |entry| {
             visited += 1;
             if entry.deadline_ms().is_none_or(|deadline_ms| self.parts.due_ms(deadline_ms) > now_ms) {
                 scan.take(entry.key(), steps, &mut emit);
@@ -329,9 +444,11 @@ impl Shard {
     /// number by which the result names this shard. `None` where nothing is counted.
     pub fn ask(&mut self, question: Question, shard: usize, now_ms: u64) -> Option<Query> {
         let stats = self.stats();
-        let analytics = self.parts.analytics.as_deref_mut()?;
+        let mut analytics = self.parts.analytics.take()?;
         analytics.set_time(now_ms);
-        Some(Query::begin(question, analytics, &self.parts.keyspace, stats, shard))
+        let query = Query::begin(question, &mut analytics, self.parts.analysed(), stats, shard);
+        self.parts.analytics = Some(analytics);
+        Some(query)
     }
 
     /// Goes on with a query that this shard has begun: visits about `keys_max` keys. Returns what was found
@@ -339,16 +456,17 @@ impl Shard {
     pub fn advance(&self, query: &mut Query, keys_max: usize) -> Option<QueryResult> {
         let analytics =
             self.parts.analytics.as_deref().expect("a query begins only where something is counted");
-        query.advance(keys_max, analytics, &self.parts.keyspace)
+        query.advance(keys_max, analytics, self.parts.analysed())
     }
 
     /// Takes note of the last second, for what is found out over time. To be called about once a second;
     /// `latency_us` is how long requests took lately, if there were any.
     pub fn note_second(&mut self, now_ms: u64, latency_us: Option<f64>) {
         let stats = self.counters();
-        if let Some(analytics) = &mut self.parts.analytics {
+        if let Some(mut analytics) = self.parts.analytics.take() {
             analytics.set_time(now_ms);
-            analytics.on_second(stats, latency_us, &self.parts.keyspace);
+            analytics.on_second(stats, latency_us, self.parts.analysed());
+            self.parts.analytics = Some(analytics);
         }
     }
 
@@ -368,14 +486,14 @@ impl Shard {
         self.parts.analytics.as_mut().is_none_or(|analytics| analytics.restore(kept))
     }
 
-    /// The number of keys, those that have expired but were not yet removed among them.
+    /// The number of keys of all databases, those that have expired but were not yet removed among them.
     pub fn key_count(&self) -> usize {
-        self.parts.keyspace.len()
+        self.parts.keyspaces().map(|(_, keyspace)| keyspace.len()).sum()
     }
 
     /// The memory of the keys, their tables and indexes, in bytes, as the allocator was asked for it.
     pub fn memory_bytes(&self) -> usize {
-        self.parts.keyspace.memory_bytes()
+        self.parts.keyspaces().map(|(_, keyspace)| keyspace.memory_bytes()).sum::<usize>()
             + self.parts.lazy_free.iter().map(Keyspace::memory_bytes).sum::<usize>()
     }
 
@@ -395,8 +513,10 @@ impl Shard {
     /// The counters, without the memory of the analytics.
     pub fn counters(&self) -> Stats {
         Stats {
-            keys: self.parts.keyspace.len() as u64,
-            keys_with_deadline: self.parts.keyspace.deadline_count() as u64,
+            keys: self.key_count() as u64,
+            keys_with_deadline: (self.parts.keyspaces())
+                .map(|(_, keyspace)| keyspace.deadline_count() as u64)
+                .sum(),
             memory_bytes: self.memory_bytes() as u64,
             ..self.parts.stats
         }
@@ -418,8 +538,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clock;
     use crate::commands::transcript;
-    use crate::{clock, decode};
 
     fn shard_of(count: u32) -> Shard {
         let mut shard = Shard::new([1, 2, 3, 4]);
@@ -545,8 +665,8 @@ mod tests {
         let shard = shard_of(1000);
         let (stats, content) = (shard.stats(), transcript::content(&shard, 0));
         let keys: Vec<_> = (950..1050).map(|number: u32| number.to_string()).collect();
-        shard.prefetch(keys.iter().map(String::as_bytes));
-        shard.prefetch(std::iter::empty());
+        shard.prefetch(0, keys.iter().map(String::as_bytes));
+        shard.prefetch(0, std::iter::empty());
         assert_eq!((shard.stats(), transcript::content(&shard, 0)), (stats, content));
     }
 
@@ -616,14 +736,14 @@ mod tests {
             };
             let spans: Vec<_> = words.iter().map(span).collect();
             let request = Request::new(crate::command::find(&words[0]).unwrap(), &buffer, &spans[1..]);
-            let held = several.fetch(request.keys(), 1000).unwrap();
+            let held = several.fetch(0, request.keys(), 1000).unwrap();
             let combined = crate::command::combine(&request, &held, &several.terms(1000));
             let keys: Vec<_> = request.keys().collect();
             match combined {
                 Err(error) => assert_eq!(reply, Reply::Error(error)),
                 Ok(combined) => {
                     assert_eq!(reply, combined.reply);
-                    several.apply_effects(combined.effects, |key| keys[key], 1000, &mut logs[1]);
+                    several.apply_effects(0, combined.effects, |key| keys[key], 1000, &mut logs[1]);
                 }
             }
             assert_eq!(logs[0].bytes(), logs[1].bytes());
@@ -690,13 +810,13 @@ mod tests {
                 let changes = if index < begin { &mut unlogged } else { &mut log };
                 transcript::execute(&mut shard, &request_words(*request), now_ms, changes);
                 if let Some(from) = position.filter(|_| index >= begin) {
-                    position = shard.walk(from, step, now_ms, |key, value, deadline_ms| {
+                    position = shard.walk(from, step, now_ms, |_, key, value, deadline_ms| {
                         recovered.apply(&Change::Put { key, value, deadline_ms });
                     });
                 }
             }
             while let Some(from) = position {
-                position = shard.walk(from, step, now_ms, |key, value, deadline_ms| {
+                position = shard.walk(from, step, now_ms, |_, key, value, deadline_ms| {
                     recovered.apply(&Change::Put { key, value, deadline_ms });
                 });
             }

@@ -25,6 +25,19 @@ pub struct Stats {
     pub analytics_memory_bytes: u64,
 }
 
+/// What there is in a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatabaseStats {
+    /// Its number.
+    pub number: u16,
+    /// Keys there are, those that have expired but were not yet removed among them.
+    pub keys: u64,
+    /// Keys with a deadline. Keys that share deadline and hash may count as one.
+    pub keys_with_deadline: u64,
+    /// The sum of the times until those deadlines, in milliseconds.
+    pub time_left_ms: u128,
+}
+
 impl std::ops::AddAssign for Stats {
     fn add_assign(&mut self, other: Stats) {
         self.reads += other.reads;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use shard::command::Server;
-use shard::{Error, Reply, Request, parse_integer};
+use shard::{Error, Reply, Request, parse_database, parse_integer};
 
 use super::REDIS_VERSION;
 use crate::client::{Client, Stage};
@@ -14,7 +14,7 @@ pub(super) fn run<'r>(
     client: &mut Client,
     request: &Request<'r>,
     server: Server,
-    worker: usize,
+    (worker, databases): (usize, u16),
 ) -> Result<Reply<'r>, Error> {
     Ok(match server {
         Server::ClientGetname => name(client),
@@ -28,14 +28,10 @@ pub(super) fn run<'r>(
             Reply::Array(vec![Reply::bytes(b"pong"), Reply::bytes(request.args().next().unwrap_or_default())])
         }
         Server::Ping => request.args().next().map_or(Reply::Simple("PONG"), Reply::bytes),
-        Server::Select => match parse_integer(request.arg(0)) {
-            Some(0) => {
-                client.session.database = 0;
-                Reply::Ok
-            }
-            Some(_) => return Err(Error::DbIndexOutOfRange),
-            None => return Err(Error::InvalidDbIndex),
-        },
+        Server::Select => {
+            client.session.database = parse_database(request.arg(0), databases)?;
+            Reply::Ok
+        }
         Server::Quit => {
             client.stage = Stage::Closing;
             if client.session.dialect == Dialect::Text { Reply::Simple("OK goodbye") } else { Reply::Ok }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use shard::{Reply, Request};
+use shard::{DatabaseStats, Reply, Request};
 
 use super::{About, REDIS_VERSION};
 use crate::clock::Clock;
@@ -126,7 +126,7 @@ pub(crate) fn info_text(
         ("Latencystats", !DEFAULT, latency_stats(report)),
         ("Shards", !DEFAULT, shards(shared)),
         ("Errorstats", DEFAULT, error_stats(report)),
-        ("Keyspace", DEFAULT, section(keyspace(report))),
+        ("Keyspace", DEFAULT, keyspace(report)),
     ];
     let mut text = String::new();
     for (name, _, lines) in sections.iter().filter(|(name, is_default, _)| asked(name, *is_default)) {
@@ -269,13 +269,15 @@ fn error_stats(report: &Report) -> String {
     kinds.map(|(kind, count)| format!("errorstat_{kind}:count={count}\r\n")).collect()
 }
 
-fn keyspace(report: &Report) -> Lines {
-    match report.shard.keys {
-        0 => vec![],
-        keys => {
-            vec![("db0", format!("keys={keys},expires={},avg_ttl=0", report.shard.keys_with_deadline))]
-        }
-    }
+/// A line for each database that has keys.
+fn keyspace(report: &Report) -> String {
+    let mut databases = report.databases.clone();
+    databases.sort_unstable_by_key(|database| database.number);
+    let lines = databases.iter().map(|DatabaseStats { number, keys, keys_with_deadline, time_left_ms }| {
+        let average_ms = time_left_ms / u128::from((*keys_with_deadline).max(1));
+        format!("db{number}:keys={keys},expires={keys_with_deadline},avg_ttl={average_ms}\r\n")
+    });
+    lines.collect()
 }
 
 fn persistence(shared: &Shared, clock: Option<&Clock>, report: &Report) -> Lines {

@@ -153,7 +153,7 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         | Server::Ping
         | Server::Quit
         | Server::Reset
-        | Server::Select => client_commands::run(client, request, server, about.worker)?,
+        | Server::Select => client_commands::run(client, request, server, (about.worker, config.databases))?,
         Server::Keys => return Ok(Next::Keys(Arc::new(Glob::new(request.arg(0))?))),
         Server::Scan => return Ok(Next::Scan(scan::scan_arguments(request)?)),
         Server::CompactWhen

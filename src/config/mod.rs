@@ -19,7 +19,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use serde::Serialize;
-use shard::{AutoTtl, EventClasses};
+use shard::{AutoTtl, DATABASES_DEFAULT, DATABASES_MAX, EventClasses};
 use wal::BootId;
 
 use crate::machine::{CpuQuota, Machine};
@@ -228,6 +228,12 @@ pub struct Config {
     #[arg(long, env = "KVLITE_SHARDS", default_value = "auto", value_name = "N", help_heading = CORES)]
     shards: ShardCount,
 
+    /// Databases that clients can SELECT, 1 to 1024; those that are not used cost nothing
+    #[arg(long, env = "KVLITE_DATABASES", default_value_t = DATABASES_DEFAULT, value_name = "N")]
+    #[arg(value_parser = |text: &str| units::number_within::<u16>(text, 1..=DATABASES_MAX.into()))]
+    #[arg(help_heading = CORES)]
+    pub databases: u16,
+
     /// CPUs to run on, such as 0-3,6; each shard is bound to one [default: those that the process may use, and shards
     /// are bound only if there is one for each]
     #[arg(long, env = "KVLITE_CPUS", value_name = "LIST", help_heading = CORES)]
@@ -250,8 +256,8 @@ pub struct Config {
     #[arg(value_parser = units::auto_ttl)]
     pub auto_ttl: Option<AutoTtl>,
 
-    /// Which events of keys are published as messages: letters of K (on __keyspace@0__:KEY), E (on
-    /// __keyevent@0__:EVENT), g (any command on keys), $ (on strings), x (expired), e (evicted), n (new), m (missed),
+    /// Which events of keys are published as messages: letters of K (on __keyspace@DB__:KEY), E (on
+    /// __keyevent@DB__:EVENT), g (any command on keys), $ (on strings), x (expired), e (evicted), n (new), m (missed),
     /// A (for all but n and m) [default: none]
     #[arg(long, env = "KVLITE_NOTIFY_KEYSPACE_EVENTS", default_value = "", value_name = "LETTERS")]
     #[arg(value_parser = units::event_classes, help_heading = ANALYTICS, hide_default_value = true)]
@@ -629,7 +635,7 @@ impl Config {
             ("client-reply-buffer-limit", self.client_reply_buffer_limit.to_string()),
             ("compact-interval", units::duration_text(self.compact_interval)),
             ("cpus", units::cpu_list_text(self.cpus())),
-            ("databases", "1".to_owned()),
+            ("databases", self.databases.to_string()),
             ("dir", self.wal_path.display().to_string()),
             ("discard-cut", self.discard_cut.to_string()),
             ("disk-timeout", units::duration_text(self.disk_timeout)),

@@ -22,7 +22,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shard::{Change, Changes, Error, Reply, Request};
+use shard::{Changes, Error, Reply, Request};
 use wal::{Kind, Log, OsDisk, Spare, Staged};
 
 use super::commit::{Commit, Ended};
@@ -115,10 +115,11 @@ impl Journal {
         seq
     }
 
-    /// Begins to write the value of a request ahead of the change that it will make; `None` where that fails.
-    pub fn stage(&self, request: &Request<'_>) -> Option<Staged<OsDisk>> {
+    /// Begins to write the value of a request ahead of the change that it will make, which is about a key of this
+    /// keyspace; `None` where that fails.
+    pub fn stage(&self, request: &Request<'_>, keyspace: u16) -> Option<Staged<OsDisk>> {
         let (key, value) = request.keys().next().zip(request.large_arg())?;
-        self.log.stage(Changes::put_head_bytes(key), value).ok()
+        self.log.stage(Changes::put_head_bytes(key, keyspace), value).ok()
     }
 
     /// As [`Self::seal`], for the changes of the request whose value was staged. If they are what was foreseen, they
@@ -185,7 +186,7 @@ impl Journal {
         for (seq, payload) in self.log.buffered() {
             for change in shard::decode(&payload) {
                 let change = change.expect("the payload was made of changes");
-                if !matches!(change, Change::Clocks(_)) {
+                if change.is_visible() {
                     self.uncommitted.note(change.key(), seq);
                 }
             }

@@ -1,4 +1,4 @@
-//! A snapshot while it is written: the keyspace is walked in slices, one a turn.
+//! A snapshot while it is written: the keyspaces are walked in slices, one a turn.
 
 use shard::{Change, Changes, Shard};
 use wal::{Disk, Kind, OsDisk, SnapshotWriter};
@@ -66,7 +66,11 @@ impl Slices {
     pub fn write_next(&mut self, now_ms: u64, shard: &Shard) -> Result<AfterSlice, wal::Error> {
         let Slices { writer, position, changes, slice_keys, synced_bytes, is_syncing } = self;
         let (mut written, mut bytes) = (Ok(()), 0);
-        let next = shard.walk(*position, *slice_keys, now_ms, |key, value, deadline_ms| {
+        if *position == 0 {
+            shard.tell_databases(changes);
+        }
+        let next = shard.walk(*position, *slice_keys, now_ms, |keyspace, key, value, deadline_ms| {
+            changes.set_keyspace(keyspace);
             bytes += key.len() + value.len();
             changes.push(&Change::Put { key, value, deadline_ms });
             if changes.bytes().len() >= FRAME_BYTES && written.is_ok() {

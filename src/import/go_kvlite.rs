@@ -113,6 +113,8 @@ pub fn begins_log(start: &[u8]) -> bool {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry {
     Key {
+        /// The number of its database, where that is said.
+        database: Option<u64>,
         key: Vec<u8>,
         value: Vec<u8>,
         deadline_ms: Option<u64>,
@@ -120,10 +122,7 @@ pub enum Entry {
     /// It is no key with a value: what it is, and why.
     Invalid(String),
     /// A snapshot says that it has another number of keys.
-    Count {
-        expected: u64,
-        found: u64,
-    },
+    Count { expected: u64, found: u64 },
 }
 
 /// Reads one JSON object after the other and hands on what is in them.
@@ -168,9 +167,11 @@ fn entries<E>(
         return data.into_iter().try_for_each(|(key, value)| on_entry(entry(key, value)));
     }
     let is_dumped = |name: &str| object.contains_key(name) || object.contains_key(&format!("{name}_base64"));
-    // `kvlite dump` writes all three, and a deadline is never a string: a plain object may well have such keys.
+    // `kvlite dump` writes all three, and a deadline is never a string, nor is the database, which it writes where that is
+    // not 0: a plain object may well have such keys.
     let has_deadline = matches!(object.get("deadline_ms"), Some(Value::Number(_) | Value::Null));
-    if has_deadline && object.len() == 3 && is_dumped("key") && is_dumped("value") {
+    let fields = if matches!(object.get("database"), Some(Value::Number(_))) { 4 } else { 3 };
+    if has_deadline && object.len() == fields && is_dumped("key") && is_dumped("value") {
         return on_entry(dumped(Value::Object(object.into_iter().collect())));
     }
     object.into_iter().try_for_each(|(key, value)| on_entry(entry(key, value)))
@@ -190,11 +191,13 @@ fn entry(key: String, value: Value) -> Entry {
 
     let key = key.into_bytes();
     match value {
-        Value::String(value) => Entry::Key { key, value: value.into_bytes(), deadline_ms: None },
+        Value::String(value) => {
+            Entry::Key { database: None, key, value: value.into_bytes(), deadline_ms: None }
+        }
         value => match serde_json::from_value::<Expiring>(value) {
             Ok(Expiring { value, expires_at }) => {
                 let deadline_ms = (expires_at != 0).then(|| expires_at.max(0).unsigned_abs() / 1_000_000);
-                Entry::Key { key, value: value.into_bytes(), deadline_ms }
+                Entry::Key { database: None, key, value: value.into_bytes(), deadline_ms }
             }
             Err(_) => Entry::Invalid(format!(
                 "the value of {} is neither a string nor an object with value and expires_at",
@@ -208,6 +211,7 @@ fn entry(key: String, value: Value) -> Entry {
 fn dumped(object: Value) -> Entry {
     #[derive(Deserialize)]
     struct Dumped {
+        database: Option<u64>,
         key: Option<String>,
         key_base64: Option<String>,
         value: Option<String>,
@@ -223,7 +227,7 @@ fn dumped(object: Value) -> Entry {
     let read = serde_json::from_value::<Dumped>(object).ok().and_then(|dumped| {
         let key = bytes(dumped.key, dumped.key_base64)?;
         let value = bytes(dumped.value, dumped.value_base64)?;
-        Some(Entry::Key { key, value, deadline_ms: dumped.deadline_ms })
+        Some(Entry::Key { database: dumped.database, key, value, deadline_ms: dumped.deadline_ms })
     });
     read.unwrap_or_else(|| {
         Entry::Invalid(format!("no record: {}", shown.chars().take(200).collect::<String>()))
@@ -311,7 +315,7 @@ mod tests {
     }
 
     fn key(key: &str, value: &[u8], deadline_ms: Option<u64>) -> Entry {
-        Entry::Key { key: key.into(), value: value.into(), deadline_ms }
+        Entry::Key { key: key.into(), value: value.into(), deadline_ms, database: None }
     }
 
     #[test]

@@ -217,7 +217,7 @@ impl Keyspace {
         let mut position = Some(0);
         while let Some(from) = position {
             let mut done = Ok(());
-            position = self.shard.walk(from, STEP_KEYS, 0, |key, value, deadline_ms| {
+            position = self.shard.walk(from, STEP_KEYS, 0, |_, key, value, deadline_ms| {
                 if done.is_ok() {
                     done = on_key(key, value, deadline_ms.map(unix_ms));
                 }

@@ -24,6 +24,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, FromArgMatches, ValueEnum};
+use shard::DATABASES_MAX;
 
 use crate::clock::wall_clock_us;
 use crate::config::{Config, HELP_COLUMNS, usable_cpus};
@@ -74,9 +75,9 @@ struct Own {
     #[arg(long)]
     replace: bool,
 
-    /// Database of Redis whose keys are taken
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    db: u64,
+    /// Take the keys of this database alone, into database 0 [default: each database into the one of its number]
+    #[arg(long, value_name = "N")]
+    db: Option<u64>,
 
     /// Of a file that is damaged, take what stands before the damage
     #[arg(long)]
@@ -281,10 +282,12 @@ impl Import<'_> {
                 self.progress.at_byte(offset);
             }
             match self.string(item, report) {
-                Some((key, _, deadline_ms)) if self.has_expired(deadline_ms) => {
-                    Ok(target.expire(&key, report)?)
+                Some((database, key, _, deadline_ms)) if self.has_expired(deadline_ms) => {
+                    Ok(target.expire(database, &key, report)?)
                 }
-                Some((key, value, deadline_ms)) => Ok(target.put(&key, &value, deadline_ms, report)?),
+                Some((database, key, value, deadline_ms)) => {
+                    Ok(target.put(database, &key, &value, deadline_ms, report)?)
+                }
                 None => Ok(()),
             }
         });
@@ -302,20 +305,28 @@ impl Import<'_> {
         deadline_ms.is_some_and(|deadline_ms| deadline_ms <= self.now_ms)
     }
 
-    /// The key, value and deadline of an item that is to be taken, or that has expired.
-    fn string(&self, item: Item, report: &mut Report<'_>) -> Option<(Vec<u8>, Vec<u8>, Option<u64>)> {
+    /// Into which database the keys of one are taken, if they are.
+    fn taken_into(&self, db: u64) -> Option<u16> {
+        match self.own.db {
+            Some(only) => (db == only).then_some(0),
+            None => u16::try_from(db).ok().filter(|database| *database < DATABASES_MAX),
+        }
+    }
+
+    /// The database, key, value and deadline of an item that is to be taken, or that has expired.
+    fn string(&self, item: Item, report: &mut Report<'_>) -> Option<(u16, Vec<u8>, Vec<u8>, Option<u64>)> {
         let Item::Key { db, name, deadline_ms, value } = item else {
             report.leave_out(LeftOut::Functions, String::new);
             return None;
         };
         let shown = || name.escape_ascii().to_string();
-        if db != self.own.db {
+        let Some(database) = self.taken_into(db) else {
             report.leave_out(LeftOut::Database(db), shown);
             return None;
-        }
+        };
         match value {
-            _ if self.has_expired(deadline_ms) => Some((name, Vec::new(), deadline_ms)),
-            Value::String(value) => Some((name, value, deadline_ms)),
+            _ if self.has_expired(deadline_ms) => Some((database, name, Vec::new(), deadline_ms)),
+            Value::String(value) => Some((database, name, value, deadline_ms)),
             Value::TooLong => {
                 report.leave_out(LeftOut::TooLong, shown);
                 None
@@ -337,13 +348,13 @@ impl Import<'_> {
     ) -> Result<(), Failure> {
         keyspace.each(|key, value, deadline_ms| {
             let shown = || key.escape_ascii().to_string();
-            if db != self.own.db {
+            let Some(database) = self.taken_into(db) else {
                 report.leave_out(LeftOut::Database(db), shown);
                 return Ok(());
-            }
+            };
             match keyspace.reason(key) {
-                _ if self.has_expired(deadline_ms) => target.expire(key, report)?,
-                None => target.put(key, value, deadline_ms, report)?,
+                _ if self.has_expired(deadline_ms) => target.expire(database, key, report)?,
+                None => target.put(database, key, value, deadline_ms, report)?,
                 Some(Some(as_what)) => report.leave_out(as_what.clone(), shown),
                 Some(None) => {}
             }
@@ -354,11 +365,12 @@ impl Import<'_> {
     /// Reads files that tell of changes, one after the other.
     fn gather(&self, sources: &[Source], report: &mut Report<'_>) -> Result<Databases, Failure> {
         let mut databases = Databases::new(self.now_ms);
+        let own = self.own.db.unwrap_or(0);
         for (index, Source { path, format, .. }) in sources.iter().enumerate() {
             let mut input = self.open(path, "reading")?;
             let read = match format {
-                Format::GoLog => self.gather_log(&mut input, databases.of(self.own.db), report),
-                Format::Json => self.gather_json(&mut input, databases.of(self.own.db), report),
+                Format::GoLog => self.gather_log(&mut input, databases.of(own), report),
+                Format::Json => self.gather_json(&mut input, own, &mut databases, report),
                 Format::Redis | Format::Auto => {
                     let is_last = index + 1 == sources.len();
                     self.gather_redis(path, &mut input, is_last, &mut databases, report)
@@ -366,7 +378,8 @@ impl Import<'_> {
             };
             if let Err(damage) = read {
                 if !self.own.salvage {
-                    let keys = databases.of(self.own.db).count();
+                    let taken = databases.all().filter(|(db, _)| self.taken_into(*db).is_some());
+                    let keys = taken.map(|(_, keyspace)| keyspace.count()).sum();
                     return Err(Failure::Damaged { path: path.clone(), damage, keys });
                 }
                 report.fail_to_read(LeftOut::behind(&damage), &format!("{}, {damage}", path.display()));
@@ -407,15 +420,19 @@ impl Import<'_> {
         Ok(())
     }
 
+    /// Reads JSON. What says nothing of its database belongs to `own`.
     fn gather_json<R: Read>(
         &self,
         input: &mut Input<R>,
-        keyspace: &mut Keyspace,
+        own: u64,
+        databases: &mut Databases,
         report: &mut Report<'_>,
     ) -> Result<(), Damage> {
         go_kvlite::read_json(input, |entry| {
             match entry {
-                Entry::Key { key, value, deadline_ms } => keyspace.put(&key, &value, deadline_ms),
+                Entry::Key { database, key, value, deadline_ms } => {
+                    databases.of(database.unwrap_or(own)).put(&key, &value, deadline_ms);
+                }
                 Entry::Invalid(why) => report.fail_to_read(LeftOut::Line, &why),
                 Entry::Count { expected, found } => {
                     let why = format!("the snapshot says that it has {expected} keys, and has {found}");

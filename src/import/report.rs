@@ -127,7 +127,7 @@ impl LeftOut {
             }
             LeftOut::Database(db) => {
                 let what = counted(count, "key", "keys");
-                format!("{what} of database {db} (--db {db} takes them)")
+                format!("{what} of database {db} (--db {db} takes them alone)")
             }
             LeftOut::Command(name) => format!("{} {name}", digits(count)),
             LeftOut::Refused(name) => format!("{} {name} that failed", digits(count)),

@@ -47,6 +47,7 @@ impl Target {
     /// Sets a key that has not expired.
     pub fn put(
         &mut self,
+        database: u16,
         key: &[u8],
         value: &[u8],
         deadline_unix_ms: Option<u64>,
@@ -57,9 +58,9 @@ impl Target {
             return Ok(());
         }
         match self {
-            Target::Server(server) => server.put(key, value, deadline_unix_ms, report)?,
+            Target::Server(server) => server.put(database, key, value, deadline_unix_ms, report)?,
             Target::Directory(directory) => {
-                directory.put(key, value, deadline_unix_ms);
+                directory.put(database, key, value, deadline_unix_ms);
                 report.add(deadline_unix_ms.is_some());
             }
             Target::Nowhere => report.add(deadline_unix_ms.is_some()),
@@ -68,10 +69,12 @@ impl Target {
     }
 
     /// Removes a key that has expired by now from a server whose keys are replaced.
-    pub fn expire(&mut self, key: &[u8], report: &mut Report<'_>) -> Result<(), Failure> {
+    pub fn expire(&mut self, database: u16, key: &[u8], report: &mut Report<'_>) -> Result<(), Failure> {
         match self {
             // A deadline that has passed: it removes what there is.
-            Target::Server(server) if server.replaces => server.put(key, b"", Some(PASSED_UNIX_MS), report),
+            Target::Server(server) if server.replaces => {
+                server.put(database, key, b"", Some(PASSED_UNIX_MS), report)
+            }
             _ => {
                 report.expired += 1;
                 Ok(())
@@ -95,6 +98,8 @@ pub struct Server {
     socket: File,
     answers: BufReader<File>,
     replaces: bool,
+    /// The database that was selected last.
+    selected: u16,
     batch: Vec<u8>,
     /// What was sent, or is in the batch, and has no answer yet.
     waiting: VecDeque<Sent>,
@@ -124,7 +129,8 @@ impl Server {
         };
         let answers = BufReader::new(reader);
         let (batch, waiting) = (Vec::new(), VecDeque::new());
-        let mut server = Server { address, socket, answers, replaces, batch, waiting, in_batch: 0 };
+        let mut server =
+            Server { address, socket, answers, replaces, selected: 0, batch, waiting, in_batch: 0 };
         // One that hangs is noticed at once; a disk may take its time.
         let greeted = server.ask("PING")?;
         set_socket_timeout(&server.socket, Timeout::Recv, Some(ANSWER_WAIT))
@@ -147,11 +153,15 @@ impl Server {
 
     fn put(
         &mut self,
+        database: u16,
         key: &[u8],
         value: &[u8],
         deadline_unix_ms: Option<u64>,
         report: &mut Report<'_>,
     ) -> Result<(), Failure> {
+        if database != self.selected {
+            self.select(database, report)?;
+        }
         let deadline = deadline_unix_ms.map(|ms| ms.to_string());
         let mut words: Vec<&[u8]> = vec![b"SET", key, value];
         if !self.replaces {
@@ -160,20 +170,38 @@ impl Server {
         if let Some(deadline) = &deadline {
             words.extend([b"PXAT", deadline.as_bytes()]);
         }
-        self.batch.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
-        for word in words {
-            self.batch.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-            self.batch.extend_from_slice(word);
-            self.batch.extend_from_slice(b"\r\n");
-        }
+        self.add(&words);
         self.waiting.push_back(Sent { key: key.to_vec(), deadline_unix_ms });
-        self.in_batch += 1;
         if self.batch.len() >= BATCH_BYTES || self.in_batch >= BATCH_REQUESTS_MAX {
             let sent = self.in_batch;
             self.send()?;
             self.take_answers(sent, report)?;
         }
         Ok(())
+    }
+
+    /// Selects another database, with nothing on its way: were it refused, what follows would go into a wrong one.
+    fn select(&mut self, database: u16, report: &mut Report<'_>) -> Result<(), Failure> {
+        self.send()?;
+        self.take_answers(0, report)?;
+        self.add(&[b"SELECT", database.to_string().as_bytes()]);
+        self.send()?;
+        self.selected = database;
+        match self.answer()?.as_str() {
+            "+OK" => Ok(()),
+            said => Err(self.said(&format!("{said}, of the file's database {database}: see --databases"))),
+        }
+    }
+
+    /// Adds a request to the batch.
+    fn add(&mut self, words: &[&[u8]]) {
+        self.batch.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+        for word in words {
+            self.batch.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            self.batch.extend_from_slice(word);
+            self.batch.extend_from_slice(b"\r\n");
+        }
+        self.in_batch += 1;
     }
 
     fn finish(mut self, report: &mut Report<'_>) -> Result<(), Failure> {
@@ -265,9 +293,10 @@ impl Directory {
         Ok(Directory { path: path.to_owned(), shards })
     }
 
-    fn put(&mut self, key: &[u8], value: &[u8], deadline_unix_ms: Option<u64>) {
+    fn put(&mut self, database: u16, key: &[u8], value: &[u8], deadline_unix_ms: Option<u64>) {
         let owner = slots::owner(key, self.shards.len());
         let deadline_ms = deadline_unix_ms.map(deadline_by_wall_clock);
+        self.shards[owner].apply(&Change::Keyspace(database));
         self.shards[owner].apply(&Change::Put { key, value, deadline_ms });
     }
 
@@ -286,7 +315,7 @@ impl Directory {
         for (index, shard) in shards.iter().enumerate() {
             let written =
                 recovery::Target::create(&OsDisk::default(), &layout, index).and_then(|mut target| {
-                    recovery::write_all(shard, |change| target.put(change))?;
+                    recovery::write_all(shard, |database, change| target.put(database, change))?;
                     target.finish()
                 });
             written.map_err(failed(Some(index)))?;

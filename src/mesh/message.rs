@@ -316,17 +316,19 @@ impl Batch {
         self.accepted.push(accepted);
     }
 
-    /// The first arguments of the requests among its calls, most of them keys: for reading ahead.
+    /// The first arguments of the requests among its calls, most of them keys: for reading ahead. Of those in the
+    /// database of the first one, which comes with them.
     pub fn first_args<'a>(
         &'a self,
-        calls: impl Iterator<Item = &'a (RequestId, Call)>,
-    ) -> impl Iterator<Item = &'a [u8]> {
-        calls.filter_map(|(_, call)| match call {
-            Call::Run { args, .. } if args.count > 0 => {
-                Some(self.spans[args.first as usize].of(&self.arena[args.start..]))
-            }
+        calls: impl Iterator<Item = &'a (RequestId, Call)> + Clone,
+    ) -> (u16, impl Iterator<Item = &'a [u8]>) {
+        let args = calls.filter_map(|(_, call)| match call {
+            Call::Run { args, .. } if args.count > 0 => Some(args),
             _ => None,
-        })
+        });
+        let database = args.clone().next().map_or(0, |args| args.database);
+        let in_database = args.filter(move |args| args.database == database);
+        (database, in_database.map(|args| self.spans[args.first as usize].of(&self.arena[args.start..])))
     }
 
     /// Takes out the calls, in order. [`Batch::take_back`] returns the emptied list for reuse.

@@ -9,9 +9,9 @@ pub mod histogram;
 
 use std::sync::Arc;
 
-use shard::Stats;
 use shard::analytics::anomalies::Watched;
 use shard::analytics::load::Outlook;
+use shard::{DatabaseStats, Stats};
 
 use calls::Calls;
 use errors::Errors;
@@ -98,6 +98,8 @@ pub struct Report {
     pub saved_s: Option<u64>,
     /// What the shard counted and holds.
     pub shard: Stats,
+    /// The databases that have keys, in no order.
+    pub databases: Vec<DatabaseStats>,
     /// The requests of clients.
     pub traffic: Traffic,
     /// The errors that they were answered.
@@ -140,6 +142,16 @@ impl Report {
         self.compacting |= other.compacting;
         self.saved_s = [self.saved_s, other.saved_s].into_iter().flatten().min();
         self.shard += other.shard;
+        for more in &other.databases {
+            match self.databases.iter_mut().find(|it| it.number == more.number) {
+                Some(sum) => {
+                    sum.keys += more.keys;
+                    sum.keys_with_deadline += more.keys_with_deadline;
+                    sum.time_left_ms += more.time_left_ms;
+                }
+                None => self.databases.push(*more),
+            }
+        }
         self.traffic.add(&other.traffic);
         self.errors += &other.errors;
         self.turns += &other.turns;

@@ -403,7 +403,7 @@ mod tests {
                 let mut held = Vec::new();
                 for index in 0..3 {
                     let (shard, _log) = data.shard(index).recover().unwrap();
-                    shard.walk(0, usize::MAX, 0, |key, value, _| {
+                    shard.walk(0, usize::MAX, 0, |_, key, value, _| {
                         held.push(format!("{}={}", key.escape_ascii(), value.escape_ascii()));
                     });
                 }

@@ -69,20 +69,20 @@ fn move_keys<D: Disk>(
             restoring.note(loading);
         }
         let (shard, replayed) = restoring.finish()?;
-        write_all(&shard, |change| {
+        write_all(&shard, |database, change| {
             if let Change::Clocks(clocks) = *change {
                 newest = newest.into_iter().chain([clocks]).max_by_key(|clocks| clocks.now_ms);
                 return Ok(());
             }
             let owner = slots::owner(change.key().unwrap_or_default(), shards);
-            targets[owner].put(change).map_err(failed(owner))
+            targets[owner].put(database, change).map_err(failed(owner))
         })?;
         if replayed.recovered.cut.is_some() {
             torn.push((data, replayed));
         }
     }
     for (index, mut target) in targets.into_iter().enumerate() {
-        let told = newest.map_or(Ok(()), |clocks| target.put(&Change::Clocks(clocks)));
+        let told = newest.map_or(Ok(()), |clocks| target.put(0, &Change::Clocks(clocks)));
         told.map_err(failed(index))?;
         target.finish().map_err(failed(index))?;
     }

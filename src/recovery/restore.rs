@@ -185,10 +185,8 @@ impl From<wal::Error> for ReplayError {
 
 /// Applies the changes of a record.
 pub(crate) fn apply(shard: &mut Shard, record: &Record<'_>) -> Result<(), ReplayError> {
-    for change in shard::decode(record.payload) {
-        shard.apply(&change.map_err(|error| ReplayError::Malformed { seq: record.seq, error })?);
-    }
-    Ok(())
+    let applied = shard.apply_frame(record.payload);
+    applied.map_err(|error| ReplayError::Malformed { seq: record.seq, error })
 }
 
 #[cfg(test)]

@@ -12,22 +12,23 @@ const MOVE_KEYS: usize = 1024;
 /// How many bytes of changes are gathered into one frame of a moved shard, about.
 const MOVE_FRAME_BYTES: usize = 64 * 1024;
 
-/// Puts every key of a shard, expired ones too: they expire where they are put. What the clocks showed comes last.
+/// Puts every key of a shard, with the number of its database, expired ones too: they expire where they are put. What the
+/// clocks showed comes last.
 pub(crate) fn write_all<E>(
     shard: &Shard,
-    mut put: impl FnMut(&Change<'_>) -> Result<(), E>,
+    mut put: impl FnMut(u16, &Change<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut position = Some(0);
     while let Some(from) = position {
         let mut done = Ok(());
-        position = shard.walk(from, MOVE_KEYS, 0, |key, value, deadline_ms| {
+        position = shard.walk(from, MOVE_KEYS, 0, |keyspace, key, value, deadline_ms| {
             if done.is_ok() {
-                done = put(&Change::Put { key, value, deadline_ms });
+                done = put(shard.database_of(keyspace), &Change::Put { key, value, deadline_ms });
             }
         });
         done?;
     }
-    shard.clocks().map_or(Ok(()), |clocks| put(&Change::Clocks(clocks)))
+    shard.clocks().map_or(Ok(()), |clocks| put(0, &Change::Clocks(clocks)))
 }
 
 /// Writes a snapshot of the whole shard in place of its log. `last_id` is not below the id of any transaction that the
@@ -41,7 +42,7 @@ pub(super) fn replace_by_snapshot<D: Disk>(
     let id = snapshot_id(wall_clock_us().min(ID_MICROS_MAX), last_id);
     writer.append(Kind::Transaction { id, participants: &[] }, 0, &[])?;
     let mut target = Target { writer, changes: Changes::default() };
-    write_all(shard, |change| target.put(change))?;
+    write_all(shard, |database, change| target.put(database, change))?;
     target.flush()?;
     let snapshot = log.finish_snapshot(target.writer)?;
     log.retire(&snapshot).clear().map(drop)
@@ -67,7 +68,9 @@ impl<D: Disk> Target<D> {
         self.writer.finish().map(drop)
     }
 
-    pub(crate) fn put(&mut self, change: &Change<'_>) -> Result<(), wal::Error> {
+    /// Adds a change of a key of this database, whose keyspace gets the same number.
+    pub(crate) fn put(&mut self, database: u16, change: &Change<'_>) -> Result<(), wal::Error> {
+        self.changes.set_keyspace(database);
         self.changes.push(change);
         if self.changes.bytes().len() >= MOVE_FRAME_BYTES { self.flush() } else { Ok(()) }
     }

@@ -65,6 +65,7 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
     let (started, boot) = (Instant::now(), clock::name_of_boot(options.boot.id()));
     let resolution = in_doubt::reach(&disk, &layout)?.accept(&layout)?;
     let last = last_clocks(&disk, &layout, &resolution, progress)?;
+    let mut selected = 0;
     for index in 0..layout.shards as usize {
         progress.begin("dumping", index, layout.shards);
         let mut shard = Shard::new(recovery::random_seeds());
@@ -80,7 +81,8 @@ pub fn run(options: &Options, out: &mut impl Write, progress: &Progress) -> Resu
         let reading = Reading::take_at_start(started);
         let clock = Clock::resume(last, boot, reading);
         shard.set_wall_ahead(clock.wall_ahead_ms());
-        print_shard(&shard, options.json, &clock, clock.now_ms(reading.uptime_us), out)?;
+        let now_ms = clock.now_ms(reading.uptime_us);
+        print_shard(&shard, options.json, &clock, now_ms, &mut selected, out)?;
     }
     Ok(Finding::Sound)
 }
@@ -115,29 +117,35 @@ fn last_clocks(
     Ok(newest)
 }
 
-/// Prints the records that are alive at `now_ms`.
+/// Prints the records that are alive at `now_ms`; `selected` is the database of the record before them.
 fn print_shard(
     shard: &Shard,
     json: bool,
     clock: &Clock,
     now_ms: u64,
+    selected: &mut u16,
     out: &mut impl Write,
 ) -> Result<(), ToolError> {
     let mut position = Some(0);
     while let Some(from) = position {
         let mut printed = Ok(());
-        position = shard.walk(from, PRINT_KEYS, now_ms, |key, value, deadline_ms| {
+        position = shard.walk(from, PRINT_KEYS, now_ms, |keyspace, key, value, deadline_ms| {
             if printed.is_err() {
                 return;
             }
+            let database = shard.database_of(keyspace);
             let due_ms = deadline_ms.map(|deadline_ms| due_ms(deadline_ms, clock.wall_ahead_ms()));
             printed = if json {
                 let deadline_ms = due_ms.map(|due_ms| clock.unix_ms(due_ms));
                 let (key, value) = (Bytes("key", key), Some(Bytes("value", value)));
-                json_line(&JsonRecord { key, value, deadline_ms, unix_deadline_ms: None }, out)
+                json_line(&JsonRecord { database, key, value, deadline_ms, unix_deadline_ms: None }, out)
                     .map_err(ToolError::Output)
             } else {
-                print_record(key, value, due_ms.map(|due_ms| due_ms - now_ms), out)
+                let is_selected = std::mem::replace(selected, database) == database;
+                let select = if is_selected { Ok(()) } else { writeln!(out, "SELECT {database}") };
+                select
+                    .map_err(ToolError::Output)
+                    .and_then(|()| print_record(key, value, due_ms.map(|due_ms| due_ms - now_ms), out))
             };
         });
         printed?;
@@ -273,6 +281,13 @@ fn print_change(change: Result<Change<'_>, MalformedChange>, out: &mut impl Writ
         Ok(Change::Deadline { key, deadline_ms: None }) => writeln!(out, "  deadline {} none", word(key)),
         Ok(Change::Remove { key }) => writeln!(out, "  remove {}", word(key)),
         Ok(Change::Clear) => writeln!(out, "  clear"),
+        Ok(Change::Keyspace(number)) => writeln!(out, "  keyspace {number}"),
+        Ok(Change::ClearKeyspace) => writeln!(out, "  clear keyspace"),
+        Ok(Change::Databases(keyspaces)) => {
+            write!(out, "  databases are keyspaces")?;
+            keyspaces.iter().try_for_each(|number| write!(out, " {number}"))?;
+            writeln!(out)
+        }
         Ok(Change::Clocks(Clocks { now_ms, wall_ms, boot, booted_ms })) => {
             writeln!(out, "  clocks now_ms {now_ms} wall_ms {wall_ms} boot {boot:016x} booted_ms {booted_ms}")
         }
@@ -302,6 +317,9 @@ fn json_change(change: Result<Change<'_>, MalformedChange>) -> JsonChange<'_> {
         }
         Ok(Change::Remove { key }) => JsonChange::Remove { key: Bytes("key", key) },
         Ok(Change::Clear) => JsonChange::Clear,
+        Ok(Change::Keyspace(number)) => JsonChange::Keyspace { number },
+        Ok(Change::ClearKeyspace) => JsonChange::ClearKeyspace,
+        Ok(Change::Databases(keyspaces)) => JsonChange::Databases { keyspaces: keyspaces.iter().collect() },
         Ok(Change::Clocks(Clocks { now_ms, wall_ms, boot, booted_ms })) => {
             JsonChange::Clocks { now_ms, wall_ms, boot: format!("{boot:016x}"), booted_ms }
         }
@@ -325,6 +343,9 @@ impl Serialize for Bytes<'_> {
 
 #[derive(Serialize)]
 struct JsonRecord<'a> {
+    /// Of a record only, and only where it is not 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    database: u16,
     #[serde(flatten)]
     key: Bytes<'a>,
     #[serde(flatten)]
@@ -340,8 +361,13 @@ impl<'a> JsonRecord<'a> {
     fn of_log(key: Bytes<'a>, value: Option<Bytes<'a>>, deadline_ms: Option<u64>) -> JsonRecord<'a> {
         let unix_deadline_ms = deadline_ms.and_then(unix_deadline_ms);
         let deadline_ms = deadline_ms.filter(|_| unix_deadline_ms.is_none());
-        JsonRecord { key, value, deadline_ms, unix_deadline_ms }
+        JsonRecord { database: 0, key, value, deadline_ms, unix_deadline_ms }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(database: &u16) -> bool {
+    *database == 0
 }
 
 #[derive(Serialize)]
@@ -374,6 +400,14 @@ enum JsonChange<'a> {
         key: Bytes<'a>,
     },
     Clear,
+    Keyspace {
+        number: u16,
+    },
+    #[serde(rename = "clear keyspace")]
+    ClearKeyspace,
+    Databases {
+        keyspaces: Vec<u16>,
+    },
     Clocks {
         now_ms: u64,
         wall_ms: u64,

@@ -55,9 +55,11 @@ struct Source<'a> {
 /// A shard while it is put together from what is readable.
 struct Restored {
     shard: Shard,
-    /// Since frames were lost: the keys that were set as a whole since. `None` while every value is the right
-    /// one.
-    known: Option<HashSet<Box<[u8]>>>,
+    /// The keyspace that the changes of the frame are about.
+    keyspace: u16,
+    /// Since frames were lost: the keys that were set as a whole since, with their keyspaces. `None` while every value is
+    /// the right one.
+    known: Option<HashSet<(u16, Box<[u8]>)>>,
     appends_skipped: u64,
     malformed_seqs: Vec<u64>,
     /// Changes of keys that other shards own: a file of one of them lies here, and its header does not say so any more.
@@ -252,6 +254,7 @@ impl Restored {
     ) -> Result<Restored, ReplayError> {
         let mut restored = Restored {
             shard: Shard::new(recovery::random_seeds()),
+            keyspace: 0,
             known: None,
             appends_skipped: 0,
             malformed_seqs: Vec::new(),
@@ -273,6 +276,8 @@ impl Restored {
     }
 
     fn apply(&mut self, record: &Record<'_>, source: &Source<'_>) {
+        self.keyspace = 0;
+        self.shard.apply(&Change::Keyspace(0));
         for change in shard::decode(record.payload) {
             let Ok(change) = change else {
                 self.malformed_seqs.push(record.seq);
@@ -292,14 +297,19 @@ impl Restored {
 
     /// Whether a change gives a value that once was, whatever was lost before it.
     fn is_trusted(&mut self, change: &Change<'_>) -> bool {
+        if let Change::Keyspace(number) = change {
+            self.keyspace = *number;
+        }
         let Some(known) = &mut self.known else { return true };
         match change {
             Change::Put { key, .. } | Change::Remove { key } => {
-                known.insert((*key).into());
+                known.insert((self.keyspace, (*key).into()));
             }
             Change::Clear => self.known = None,
-            Change::Deadline { .. } | Change::Clocks(_) => {}
-            Change::Splice { key, .. } => return known.contains(*key),
+            // A key that is not there is made as a whole, and then known.
+            Change::ClearKeyspace => {}
+            Change::Deadline { .. } | Change::Clocks(_) | Change::Keyspace(_) | Change::Databases(_) => {}
+            Change::Splice { key, .. } => return known.contains(&(self.keyspace, (*key).into())),
         }
         true
     }
@@ -313,7 +323,7 @@ impl Restored {
     /// server starts.
     fn write(&self, new: &Layout, index: usize) -> Result<(), Error> {
         let mut target = Target::create(&OsDisk::default(), new, index)?;
-        recovery::write_all(&self.shard, |change| target.put(change))?;
+        recovery::write_all(&self.shard, |database, change| target.put(database, change))?;
         target.finish()
     }
 }

@@ -77,7 +77,7 @@ fn state_of(shard: &shard::Shard) -> State {
     let mut state = State::new();
     let mut position = Some(0);
     while let Some(from) = position {
-        position = shard.walk(from, 100, 0, |key, value, deadline_ms| {
+        position = shard.walk(from, 100, 0, |_, key, value, deadline_ms| {
             state.insert(key.to_vec(), (value.to_vec(), deadline_ms));
         });
     }

@@ -81,7 +81,7 @@ impl Worker {
     pub(super) fn go_on_loading(&mut self) -> Result<bool, Failure> {
         let (lifecycle, shared) = (&mut self.lifecycle, &self.shared);
         if let Ok(data) = lifecycle.files.data.try_recv() {
-            let mut empty = Shard::new(recovery::random_seeds());
+            let mut empty = Shard::new(recovery::random_seeds()).with_databases(shared.config.databases);
             if shared.config.enable_analytics {
                 empty = empty.with_analytics(self.clock.now().now_ms);
             }
@@ -96,6 +96,9 @@ impl Worker {
         }
         if let Some((data, restoring)) = lifecycle.restoring.take() {
             let (shard, replayed) = restoring.finish()?;
+            if let Some(database) = shard.last_database().filter(|it| *it >= shared.config.databases) {
+                return Err(Failure::Databases { database, databases: shared.config.databases });
+            }
             let note = shared.config.enable_analytics.then(|| data.note());
             self.runtime.take_up(shard, note.as_ref());
             shared.clock.learn(self.runtime.clocks());

@@ -246,26 +246,33 @@ impl Worker {
     #[cold]
     pub(super) fn tell_events_to(&mut self, mut aside: Option<&mut Client>) {
         let mut changed = Vec::new();
-        for (by, event) in self.runtime.take_events() {
-            match event {
-                Event::Named(name, key) => self.tell_event(name, &key, aside.as_deref_mut()),
-                Event::Changed(key) => changed.push((by, key)),
+        for happened in self.runtime.take_events() {
+            match happened.event {
+                Event::Named(database, name, key) => {
+                    self.tell_event(database, name, &key, aside.as_deref_mut());
+                }
+                Event::Changed(key) => {
+                    for reader in happened.readers.iter().filter(|it| Some(**it) != happened.by) {
+                        self.tell_tracker(*reader, &[&key], aside.as_deref_mut());
+                    }
+                    changed.push((happened.by, key));
+                }
                 Event::Cleared => {
-                    self.tell_changes(&std::mem::take(&mut changed), aside.as_deref_mut());
+                    self.broadcast(&std::mem::take(&mut changed), true, aside.as_deref_mut());
                     self.tell_of_clear(aside.as_deref_mut());
                 }
             }
         }
-        self.tell_changes(&changed, aside);
+        self.broadcast(&changed, true, aside);
     }
 
     /// Publishes what has happened to a key.
-    fn tell_event(&mut self, event: &str, key: &[u8], mut aside: Option<&mut Client>) {
+    fn tell_event(&mut self, database: u16, event: &str, key: &[u8], mut aside: Option<&mut Client>) {
         if !self.pubsub.has_subscribers() {
             return;
         }
         let classes = self.shared.settings.keyspace_events();
-        let channel = |prefix: &str, of: &[u8]| [prefix.as_bytes(), b"@0__:", of].concat();
+        let channel = |prefix: &str, of: &[u8]| [format!("{prefix}@{database}__:").as_bytes(), of].concat();
         let kind = SubscriptionKind::Channel;
         if classes.has(EventClasses::KEYSPACE) {
             let channel = channel("__keyspace", key);
@@ -346,7 +353,15 @@ impl Worker {
 }
 
 /// Gives a client a message, or lets it go where too much waits for it.
-fn push(client: &mut Client, message: &Bytes, net: &Net, limit: OutputLimit, now_ms: u64, behind: &mut Told) {
+fn give_message(
+    client: &mut Client,
+    message: &Bytes,
+    push: fn(&mut Replies, &Bytes),
+    net: &Net,
+    limit: OutputLimit,
+    now_ms: u64,
+    behind: &mut Told,
+) {
     if !matches!(client.stage, Stage::Open | Stage::Ended) {
         return;
     }

@@ -19,7 +19,8 @@ impl Worker {
         let asks = !calls.is_empty();
         let mut rest = calls.drain(..);
         while !rest.as_slice().is_empty() {
-            self.runtime.prefetch(batch.first_args(rest.as_slice().iter().take(READ_AHEAD_MAX)));
+            let (database, keys) = batch.first_args(rest.as_slice().iter().take(READ_AHEAD_MAX));
+            self.runtime.prefetch(database, keys);
             for (request_id, call) in rest.by_ref().take(READ_AHEAD_MAX) {
                 self.on_call(from, request_id, call, &batch);
                 self.follow_outcomes();
@@ -79,6 +80,7 @@ impl Worker {
                 self.mesh.to(from).answer(id, Answer::FoundClient(found));
             }
             Call::Remember(keys) => {
+                self.runtime.gather_events(None);
                 batch.args_of(keys).for_each(|key| self.runtime.remember(key, (from, id.socket)));
             }
             Call::Invalidate(keys) => self.on_invalidate(id.socket, keys, batch),

@@ -151,7 +151,7 @@ impl Worker {
             let rest = &bytes[used..];
             if until_ahead == 0 && rest.len() > LONE_REQUEST_BYTES {
                 until_ahead = READ_AHEAD_MAX;
-                self.read_ahead(rest);
+                self.read_ahead(client.session.database, rest);
             }
             until_ahead = until_ahead.saturating_sub(1);
             match parser.parse(rest) {
@@ -186,10 +186,10 @@ impl Worker {
     }
 
     /// Makes the memory behind the keys of the next requests ready: the waits for several keys overlap.
-    fn read_ahead(&self, bytes: &[u8]) {
+    fn read_ahead(&self, database: u16, bytes: &[u8]) {
         let shards = self.mesh.worker_count();
         let own = |key: &&[u8]| slots::owner(key, shards) == self.index;
-        self.runtime.prefetch(protocol::first_args(bytes).take(READ_AHEAD_MAX).filter(own));
+        self.runtime.prefetch(database, protocol::first_args(bytes).take(READ_AHEAD_MAX).filter(own));
     }
 
     /// Moves the replies of clients on, and their connections towards their end.

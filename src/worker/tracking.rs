@@ -72,7 +72,7 @@ impl Options {
         let has_switched = |then: bool, before: Option<bool>| before.is_some_and(|before| before != then);
         let is_mode_switched =
             before.is_some_and(|before| self.opt_in && before.opt_out || self.opt_out && before.opt_in);
-        let reason = if !self.broadcasts && !self.prefixes.is_empty() {
+        Err(Error::Unavailable(if !self.broadcasts && !self.prefixes.is_empty() {
             "PREFIX option requires BCAST mode to be enabled"
         } else if has_switched(self.broadcasts, before.map(|before| before.broadcasts)) {
             "You can't switch BCAST mode on/off before disabling tracking for this client, and then re-enabling it with \
@@ -86,8 +86,7 @@ impl Options {
              a different mode."
         } else {
             return self.check_prefixes(before.map_or(&[], |before| &before.prefixes));
-        };
-        Err(Error::Unavailable(reason))
+        }))
     }
 
     fn check_prefixes(&self, existing: &[Bytes]) -> Result<(), Error> {
@@ -221,20 +220,8 @@ impl Worker {
         self.runtime.want_events(classes);
     }
 
-    /// Tells of the changes of keys: clients that have read them, and those of the broadcasting mode.
-    pub(super) fn tell_changes(&mut self, changed: &Changed, mut aside: Option<&mut Client>) {
-        for (by, key) in changed {
-            for tracker in self.runtime.take_trackers(key) {
-                if Some(tracker) != *by {
-                    self.tell_tracker(tracker, &[key], aside.as_deref_mut());
-                }
-            }
-        }
-        self.broadcast(changed, true, aside);
-    }
-
     /// Tells the clients of the broadcasting mode; those of other workers, too, if `everywhere`.
-    fn broadcast(&mut self, changed: &Changed, everywhere: bool, mut aside: Option<&mut Client>) {
+    pub(super) fn broadcast(&mut self, changed: &Changed, everywhere: bool, mut aside: Option<&mut Client>) {
         let mut here: BTreeMap<Bytes, (Vec<SocketId>, BTreeSet<usize>)> = BTreeMap::new();
         let mut elsewhere: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         for (number, (_, key)) in changed.iter().enumerate() {
@@ -279,7 +266,6 @@ impl Worker {
 
     /// All keys are gone. The first shard tells everyone: no other one answers before all are empty.
     pub(super) fn tell_of_clear(&mut self, aside: Option<&mut Client>) {
-        self.runtime.forget_trackers();
         if self.index == 0 {
             for worker in 1..self.mesh.worker_count() {
                 self.mesh.to(worker).call(RequestId::NONE, Call::Invalidate(None));
@@ -295,7 +281,13 @@ impl Worker {
         }
     }
 
-    fn tell_tracker(&mut self, (worker, socket): Tracker, keys: &[&[u8]], aside: Option<&mut Client>) {
+    /// Tells a client, of whatever worker, that keys have changed that it has read.
+    pub(super) fn tell_tracker(
+        &mut self,
+        (worker, socket): Tracker,
+        keys: &[&[u8]],
+        aside: Option<&mut Client>,
+    ) {
         if worker == self.index {
             return self.tell_here(socket, Some(keys), true, aside);
         }

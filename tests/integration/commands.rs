@@ -316,6 +316,40 @@ const RESP: &[Script] = &[
         CLIENT HELP -> [*, ...]
         "#,
     ),
+    script(
+        "CLIENT",
+        r#"
+        CLIENT GETREDIR -> -1
+        CLIENT TRACKINGINFO -> ["flags", ["off"], "redirect", -1, "prefixes", []]
+        CLIENT CACHING YES -> -ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled
+        CLIENT TRACKING MAYBE -> -ERR syntax error
+        CLIENT TRACKING ON REDIRECT 9223372036854775807 -> -ERR The client ID you want redirect to does not exist
+        CLIENT TRACKING ON REDIRECT me -> -ERR value is not an integer or out of range
+        CLIENT TRACKING ON REDIRECT 1 REDIRECT 1 -> -ERR A client can only redirect to a single other client
+        CLIENT TRACKING ON PREFIX a -> -ERR PREFIX option requires BCAST mode to be enabled
+        CLIENT TRACKING ON BCAST OPTIN -> -ERR OPTIN and OPTOUT are not compatible with BCAST
+        CLIENT TRACKING ON OPTIN OPTOUT -> -ERR You can't specify both OPTIN mode and OPTOUT mode
+        CLIENT TRACKING ON BCAST PREFIX ab PREFIX abc -> -ERR Prefix 'ab' overlaps with another provided prefix 'abc'. Prefixes for a single client must not overlap.
+        CLIENT TRACKING ON BCAST PREFIX foo PREFIX bar -> +OK
+        CLIENT TRACKING ON BCAST PREFIX fo -> -ERR Prefix 'fo' overlaps with an existing prefix 'foo'. Prefixes for a single client must not overlap.
+        CLIENT TRACKING ON -> -ERR You can't switch BCAST mode on/off before disabling tracking for this client, and then re-enabling it with a different mode.
+        CLIENT TRACKINGINFO -> ["flags", ["on", "bcast"], "redirect", 0, "prefixes", ["bar", "foo"]]
+        CLIENT GETREDIR -> 0
+        CLIENT TRACKING OFF -> +OK
+        CLIENT TRACKING ON OPTIN NOLOOP -> +OK
+        CLIENT CACHING NO -> -ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode.
+        CLIENT CACHING MAYBE -> -ERR syntax error
+        CLIENT CACHING YES -> +OK
+        CLIENT TRACKINGINFO -> ["flags", ["on", "optin", "caching-yes", "noloop"], "redirect", 0, "prefixes", []]
+        GET a -> nil
+        CLIENT TRACKINGINFO -> ["flags", ["on", "optin", "noloop"], ...]
+        CLIENT TRACKING ON OPTOUT -> -ERR You can't switch OPTIN/OPTOUT mode before disabling tracking for this client, and then re-enabling it with a different mode.
+        RESET -> +RESET
+        CLIENT TRACKINGINFO -> ["flags", ["off"], ...]
+        CLIENT TRACKING ON OPTOUT -> +OK
+        CLIENT CACHING YES -> -ERR CLIENT CACHING YES is only valid when tracking is enabled in OPTIN mode.
+        "#,
+    ),
     // Redis has it since 7.2, and client libraries send it when they connect.
     own(
         "CLIENT",
@@ -533,6 +567,17 @@ const RESP: &[Script] = &[
         FLUSHDB ASYNC -> +OK
         FLUSHDB SYNC -> +OK
         FLUSHDB NOPE -> -ERR syntax error
+        SET a 0 -> +OK
+        SELECT 1 -> +OK
+        MSET a 1 b 1 -> +OK
+        DBSIZE -> 2
+        FLUSHDB -> +OK
+        DBSIZE -> 0
+        KEYS * -> []
+        SELECT 0 -> +OK
+        GET a -> "0"
+        FLUSHDB -> +OK
+        DBSIZE -> 0
         "#,
     ),
     script(
@@ -751,6 +796,28 @@ const RESP: &[Script] = &[
         "#,
     ),
     script(
+        "MOVE",
+        r#"
+        SET a 1 PX 100000 -> +OK
+        MOVE a 3 -> 1
+        MOVE a 3 -> 0
+        GET a -> nil
+        SET a 2 -> +OK
+        MOVE a 3 -> 0
+        SELECT 3 -> +OK
+        GET a -> "1"
+        TTL a -> 99..100
+        MOVE a 3 -> -ERR source and destination objects are the same
+        MOVE nope 3 -> -ERR source and destination objects are the same
+        MOVE nope 0 -> 0
+        MOVE a 16 -> -ERR DB index is out of range
+        MOVE a -1 -> -ERR DB index is out of range
+        MOVE a x -> -ERR value is not an integer or out of range
+        MOVE a 2147483648 -> -ERR value is out of range, value must between -2147483648 and 2147483647
+        MOVE a -> -ERR wrong number of arguments for 'move' command
+        "#,
+    ),
+    script(
         "MSET",
         r#"
         MSET a 1 -> +OK
@@ -876,9 +943,30 @@ const RESP: &[Script] = &[
         SELECT 0 -> +OK
         GET a -> "1"
         SELECT 99 -> -ERR DB index is out of range
+        SELECT 16 -> -ERR DB index is out of range
         SELECT -1 -> -ERR DB index is out of range
         SELECT abc -> -ERR value is not an integer or out of range
+        SELECT 01 -> -ERR value is not an integer or out of range
+        SELECT 2147483648 -> -ERR value is out of range, value must between -2147483648 and 2147483647
+        SELECT 9223372036854775808 -> -ERR value is not an integer or out of range
         GET a -> "1"
+        SELECT 15 -> +OK
+        GET a -> nil
+        MSET a 15 b 15 c 15 d 15 -> +OK
+        CLIENT INFO -> ~" db=15 "
+        SCAN 0 MATCH a COUNT 100 -> ["0", ["a"]]
+        KEYS b -> ["b"]
+        DBSIZE -> 4
+        EXISTS a b nope -> 2
+        INFO keyspace -> ~"db0:keys=1,expires=0,avg_ttl=0\r\ndb15:keys=4,expires=0,avg_ttl=0\r\n"
+        SELECT 0 -> +OK
+        DEL a b -> 1
+        SELECT 15 -> +OK
+        MGET a b c -> ["15", "15", "15"]
+        FLUSHALL -> +OK
+        DBSIZE -> 0
+        RESET -> +RESET
+        CLIENT INFO -> ~" db=0 "
         "#,
     ),
     script(
@@ -1027,6 +1115,53 @@ const RESP: &[Script] = &[
         TTL a -> -1
         GET a -> "3"
         GETSET a -> -ERR wrong number of arguments for 'getset' command
+        "#,
+    ),
+    script(
+        "SWAPDB",
+        r#"
+        MSET a 0 b 0 c 0 d 0 -> +OK
+        SELECT 1 -> +OK
+        SET a 1 PX 100000 -> +OK
+        SWAPDB 0 1 -> +OK
+        MGET a b c d -> ["0", "0", "0", "0"]
+        SELECT 0 -> +OK
+        GET a -> "1"
+        TTL a -> 99..100
+        DBSIZE -> 1
+        APPEND a + -> 2
+        SWAPDB 5 0 -> +OK
+        DBSIZE -> 0
+        SWAPDB 1 5 -> +OK
+        SELECT 1 -> +OK
+        GET a -> "1+"
+        SWAPDB 1 1 -> +OK
+        GET a -> "1+"
+        SELECT 5 -> +OK
+        DBSIZE -> 4
+        SWAPDB x 99 -> -ERR invalid first DB index
+        SWAPDB 99 x -> -ERR invalid second DB index
+        SWAPDB 2147483648 0 -> -ERR invalid first DB index
+        SWAPDB 0 16 -> -ERR DB index is out of range
+        SWAPDB -1 0 -> -ERR DB index is out of range
+        SWAPDB 0 -> -ERR wrong number of arguments for 'swapdb' command
+        "#,
+    ),
+    own(
+        "SWAPDB",
+        r#"
+        MSET a 0 b 0 -> +OK
+        HOTKEYS 1 -> [["key", ...]]
+        SWAPDB 0 1 -> +OK
+        HOTKEYS -> []
+        SELECT 1 -> +OK
+        HOTKEYS -> -ERR only how the keys of database 0 are used is known: SELECT 0 first
+        ANALYZE a -> -ERR only how the keys of database 0 are used is known: SELECT 0 first
+        GET a -> "0"
+        OBJECT IDLETIME a -> 0
+        SELECT 0 -> +OK
+        HOTKEYS -> []
+        PREFIXES -> []
         "#,
     ),
     script(
@@ -1575,6 +1710,8 @@ const TEXT: &[Script] = &[
         KEYS nope* -> (empty list)
         "#,
     ),
+    own("MOVE", "SET a 1 -> +OK\n MOVE a 1 -> 1\n MOVE a 1 -> 0\n MOVE a -> -ERR MOVE requires key and database index"),
+    own("SWAPDB", "SET a 1 -> +OK\n SWAPDB 0 1 -> +OK\n DBSIZE -> 0\n SWAPDB 0 1 -> +OK\n GET a -> 1"),
     own("MDEL", "MSET a 1 b 2 c 3 -> +OK\n MDEL a b nope -> 2\n MDEL c -> 1\n MDEL c -> 0"),
     own(
         "MEMORY",
@@ -1618,7 +1755,24 @@ const TEXT: &[Script] = &[
         SCAN 0 COUNT 0 -> -ERR <..>
         "#,
     ),
-    own("SELECT", "SELECT 0 -> +OK\n SELECT 1 -> -ERR <..>\n SELECT abc -> -ERR <..>"),
+    own(
+        "SELECT",
+        r#"
+        SET a 0 -> +OK
+        SELECT 1 -> +OK
+        GET a -> -ERR key not found
+        SET a 1 -> +OK
+        KEYS * -> a
+        SELECT 16 -> -ERR DB index is out of range
+        SELECT abc -> -ERR database index is not an integer
+        SELECT 0 -> +OK
+        GET a -> 0
+        SELECT 1 -> +OK
+        CLEAR -> +OK
+        SELECT 0 -> +OK
+        DBSIZE -> 0
+        "#,
+    ),
     own(
         "SET",
         r#"

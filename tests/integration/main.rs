@@ -33,7 +33,8 @@ mod bench; // the load generator: its bounds, its counts, its exit status
 mod connections; // the limit, thousands that idle, half requests, the Unix socket
 mod messages; // channels, patterns and those who do not read; order, several workers, both protocols
 mod pipelines; // thousands of commands ahead of their replies, shards that flood each other
-mod scanning; // SCAN and KEYS over keys that come and go, expiry by itself
+mod scanning;
+mod tracking; // clients that keep copies of keys and are told of their changes // SCAN and KEYS over keys that come and go, expiry by itself
 
 // What watches the server.
 mod admin_port; // metrics and health over HTTP, hostile clients, Prometheus and the exporter of Redis

@@ -81,6 +81,9 @@ impl Model {
                 }
                 Change::Remove { key } => drop(self.0.remove(key)),
                 Change::Clear => self.0.clear(),
+                Change::Keyspace(_) | Change::ClearKeyspace | Change::Databases(_) => {
+                    unreachable!("only database 0 is used here")
+                }
                 Change::Clocks(Clocks { now_ms, wall_ms, .. }) => self.sweep(now_ms, wall_ms),
             }
         }
@@ -190,7 +193,7 @@ impl Life {
         };
         let args: Vec<_> = first.into_iter().chain(args).collect();
         let row = shard::command::find(name.as_bytes()).unwrap();
-        let call = Call { row, args };
+        let call = Call { row, database: 0, args };
         let reply = call.run(&mut self.shard, now_ms, &mut self.changes);
         assert!(!matches!(reply, Reply::Error(_)), "{call}: {reply:?}");
         if let Some(new) = new {
@@ -231,7 +234,7 @@ impl Life {
             Some((mut writer, position)) => {
                 let mut changes = Changes::default();
                 let now_ms = self.now_ms(world);
-                let next = self.shard.walk(position, 1, now_ms, |key, value, deadline_ms| {
+                let next = self.shard.walk(position, 1, now_ms, |_, key, value, deadline_ms| {
                     changes.push(&Change::Put { key, value, deadline_ms });
                 });
                 if !changes.is_empty() {

@@ -168,7 +168,7 @@ fn flip_bits(run: &Run, stride: usize, offset: usize, certain_seq: u64) -> (usiz
             // A check changes nothing, so the next flip needs no new disk.
             let mut shard = shard::Shard::new([HASH_SEED; 4]);
             let checked = wal::check(&disk, directory(), crate::worker::PLACE, |record| {
-                shard::decode(record.payload).for_each(|change| shard.apply(&change.expect("whole changes")));
+                shard.apply_frame(record.payload).expect("whole changes");
                 Ok::<_, Error>(())
             });
             match checked {

@@ -8,7 +8,7 @@ use shard::{Change, Changes, Shard};
 use wal::{DataDir, Kind, Log, MemDisk};
 
 use crate::dice::{Dice, Trace, each_seed};
-use crate::model::{Content, Model, VALUE_LEN_MAX};
+use crate::model::{Content, Model, VALUE_LEN_MAX, key_of_name};
 use crate::requests::{Call, Mix};
 use crate::worker::content;
 
@@ -27,8 +27,9 @@ fn key_of(shard: usize, shards: usize, name: &str) -> Vec<u8> {
     keys.find(|key| slots::owner(key, shards) == shard).expect("every shard owns keys")
 }
 
-fn append(log: &mut Log<MemDisk>, kind: Kind<'_>, change: &Change<'_>) {
+fn append((shard, log): &mut (Shard, Log<MemDisk>), kind: Kind<'_>, change: &Change<'_>) {
     let mut changes = Changes::default();
+    changes.set_keyspace(shard.keyspace_of(0));
     changes.push(change);
     log.append(kind, 1, changes.bytes());
     log.flush().unwrap();
@@ -40,7 +41,7 @@ fn add_transactions(owners: &mut [(Shard, Log<MemDisk>)], model: &mut Model) {
     let shards = owners.len();
     let mut part = |shard: usize, id: u64, key: &[u8]| {
         let kind = Kind::Transaction { id: id << 10, participants: &[0, 1] };
-        append(&mut owners[shard].1, kind, &Change::Put { key, value: b"value", deadline_ms: None });
+        append(&mut owners[shard], kind, &Change::Put { key, value: b"value", deadline_ms: None });
     };
     let (one, other) = (key_of(0, shards, "whole"), key_of(1, shards, "whole"));
     part(0, 1, &one);
@@ -49,9 +50,9 @@ fn add_transactions(owners: &mut [(Shard, Log<MemDisk>)], model: &mut Model) {
     part(1, 2, &key_of(1, shards, "cut short"));
     let taken = key_of(0, shards, "taken");
     part(0, 3, &taken);
-    let log = &mut owners[0].1;
-    append(log, Kind::Batch, &Change::Splice { key: &taken, offset: 1, bytes: b"x" });
-    append(log, Kind::Batch, &Change::Put { key: &one, value: b"lost", deadline_ms: None });
+    let owner = &mut owners[0];
+    append(owner, Kind::Batch, &Change::Splice { key: &taken, offset: 1, bytes: b"x" });
+    append(owner, Kind::Batch, &Change::Put { key: &one, value: b"lost", deadline_ms: None });
 }
 
 /// A data directory with keys in `shards` shards, and what they are.
@@ -64,16 +65,24 @@ fn filled(dice: &mut Dice, shards: usize) -> (MemDisk, Model) {
     let mix = Mix { keys: 60, keys_per_request: 1 };
     let mortal = Call::new("SET", &[b"mortal", b"x", b"PX", b"1000"]);
     for call in (0..300).map(|_| mix.call(dice)).chain([mortal]) {
-        if !call.row.keys.any() || call.row.name == "MSET" && call.args.len() > 2 {
-            continue; // Here a request belongs to one shard.
-        }
-        let (shard, log) = &mut owners[slots::owner(&call.args[0], shards)];
-        let mut changes = Changes::default();
-        let reply = call.run(shard, NOW_MS, &mut changes);
-        assert_eq!(reply, model.execute(&call, NOW_MS), "{call}");
-        if !changes.is_empty() {
-            log.append(Kind::Batch, changes.count() as u32, changes.bytes());
-            log.flush().unwrap();
+        let owner = match call.row.name {
+            "SWAPDB" => None,
+            _ if !call.row.keys.any() || call.row.name == "MSET" && call.args.len() > 2 => {
+                continue; // Here a request belongs to one shard.
+            }
+            _ => Some(slots::owner(&call.args[0], shards)),
+        };
+        let expected = model.execute(&call, NOW_MS);
+        for (index, (shard, log)) in owners.iter_mut().enumerate() {
+            if owner.is_some_and(|owner| owner != index) {
+                continue;
+            }
+            let mut changes = Changes::default();
+            assert_eq!(call.run(shard, NOW_MS, &mut changes), expected, "{call}");
+            if !changes.is_empty() {
+                log.append(Kind::Batch, changes.count() as u32, changes.bytes());
+                log.flush().unwrap();
+            }
         }
     }
     if shards > 1 {
@@ -98,7 +107,7 @@ fn expect_whole(disk: &MemDisk, shards: u32, expected: &Content, now_ms: u64) {
     for index in 0..shards as usize {
         let (shard, _log) = data.shard(index).recover().unwrap();
         for (key, entry) in content(&shard, now_ms) {
-            assert_eq!(slots::owner(&key, shards as usize), index, "\"{}\"", key.escape_ascii());
+            assert_eq!(slots::owner(key_of_name(&key), shards as usize), index, "\"{}\"", key.escape_ascii());
             found.insert(key, entry);
         }
     }

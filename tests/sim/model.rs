@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use shard::clock::{deadline_by_wall_clock, due_ms};
-use shard::{Command, Error, Reply};
+use shard::{Command, DATABASES_DEFAULT, Error, Reply};
 
 use crate::floats;
 use crate::requests::Call;
@@ -10,8 +10,38 @@ use crate::requests::Call;
 /// The longest value in the simulation, in bytes: short, so that the limit is met.
 pub const VALUE_LEN_MAX: usize = 400;
 
-/// Keys, and for each its value and its deadline.
+/// The names of keys, and for each its value and its deadline.
 pub type Content = BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>;
+
+/// The name of a key: itself in database 0, behind the name of its database in others.
+pub fn name(database: u16, key: &[u8]) -> Vec<u8> {
+    if database == 0 { key.to_vec() } else { [prefix(database).as_bytes(), key].concat() }
+}
+
+/// The key that a name is of.
+pub fn key_of_name(name: &[u8]) -> &[u8] {
+    (1..DATABASES_DEFAULT).find_map(|other| name.strip_prefix(prefix(other).as_bytes())).unwrap_or(name)
+}
+
+fn prefix(database: u16) -> String {
+    format!("db{database} ")
+}
+
+/// The database of a name.
+fn database(of: &[u8]) -> u16 {
+    (1..DATABASES_DEFAULT).find(|other| of.starts_with(prefix(*other).as_bytes())).unwrap_or(0)
+}
+
+/// The number of a database, out of the sixteen.
+fn database_index(text: &[u8]) -> Result<u16, Error> {
+    let number = integer(text).map_err(|_| Error::InvalidDbIndex)?;
+    if i32::try_from(number).is_err() {
+        return Err(Error::OutOfRange(
+            "value is out of range, value must between -2147483648 and 2147483647",
+        ));
+    }
+    if (0..16).contains(&number) { Ok(number as u16) } else { Err(Error::DbIndexOutOfRange) }
+}
 
 /// What a shard has to be: a map, and the commands as their documentation has them. Keys that have expired
 /// stay in it, unseen, until they are replaced or swept.
@@ -65,6 +95,11 @@ impl Model {
 
     /// Runs a request. The answer to `DBSIZE` counts the keys that exist.
     pub fn execute(&mut self, call: &Call, now_ms: u64) -> Reply<'static> {
+        let Call { row, database, ref args } = *call;
+        let mut args = args.clone();
+        let (range, step) = row.keys.range(args.len(), |at| &args[at]);
+        range.step_by(step).for_each(|at| args[at] = name(database, &args[at]));
+        let call = &Call { row, database, args };
         let keys = &call.args;
         match call.row.name {
             "GET" => self.value(&keys[0], now_ms),
@@ -92,7 +127,11 @@ impl Model {
                 Reply::Integer(i64::from(is_equal && self.remove(&keys[0], now_ms)))
             }
             "EXISTS" | "TOUCH" => number(keys.iter().filter(|key| self.find(key, now_ms).is_some()).count()),
-            "DBSIZE" => number(self.live(now_ms).len()),
+            "DBSIZE" => {
+                number(self.live(now_ms).keys().filter(|name| self::database(name) == database).count())
+            }
+            "MOVE" => self.move_key(call, now_ms).into(),
+            "SWAPDB" => self.swap(call).into(),
             "DEL" | "DELETE" | "MDEL" | "UNLINK" => {
                 number(keys.iter().filter(|key| self.remove(key, now_ms)).count())
             }
@@ -152,10 +191,49 @@ impl Model {
         match call.args.first().map(|mode| mode.to_ascii_uppercase()) {
             Some(mode) if mode != b"ASYNC" && mode != b"SYNC" => Reply::Error(Error::Syntax),
             _ => {
-                self.content.clear();
+                let all = call.row.name != "FLUSHDB";
+                self.content.retain(|name, _| !all && database(name) != call.database);
                 Reply::Ok
             }
         }
+    }
+
+    fn move_key(&mut self, call: &Call, now_ms: u64) -> Answer {
+        let to = database_index(&call.args[1])?;
+        if to == call.database {
+            return Err(Error::Unavailable("source and destination objects are the same"));
+        }
+        let (from, to) = (&call.args[0], name(to, key_of_name(&call.args[0])));
+        let Some(entry) = self.find(from, now_ms).cloned() else { return Ok(Reply::Integer(0)) };
+        if self.find(&to, now_ms).is_some() {
+            return Ok(Reply::Integer(0));
+        }
+        self.content.remove(from);
+        self.content.insert(to, entry);
+        Ok(Reply::Integer(1))
+    }
+
+    fn swap(&mut self, call: &Call) -> Answer {
+        let [one, other] = &call.args[..] else { unreachable!("it has two arguments") };
+        let is_number = |text: &Vec<u8>| integer(text).is_ok_and(|number| i32::try_from(number).is_ok());
+        if !is_number(one) {
+            return Err(Error::OutOfRange("invalid first DB index"));
+        }
+        if !is_number(other) {
+            return Err(Error::OutOfRange("invalid second DB index"));
+        }
+        let (one, other) = (database_index(one)?, database_index(other)?);
+        let content = std::mem::take(&mut self.content).into_iter();
+        let renamed = content.map(|(old, entry)| {
+            let swapped = match database(&old) {
+                it if it == one => other,
+                it if it == other => one,
+                it => it,
+            };
+            (name(swapped, key_of_name(&old)), entry)
+        });
+        self.content = renamed.collect();
+        Ok(Reply::Ok)
     }
 
     fn set(&mut self, call: &Call, now_ms: u64) -> Answer {

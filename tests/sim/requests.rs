@@ -9,14 +9,16 @@ use crate::model::VALUE_LEN_MAX;
 /// One request, free of any buffer.
 pub struct Call {
     pub row: &'static Command,
+    /// The number of the database.
+    pub database: u16,
     pub args: Vec<Vec<u8>>,
 }
 
 impl Call {
-    /// A request.
+    /// A request in database 0.
     pub fn new(name: &str, args: &[&[u8]]) -> Call {
         let row = command::find(name.as_bytes()).expect("a command of the table");
-        Call { row, args: args.iter().map(|arg| arg.to_vec()).collect() }
+        Call { row, database: 0, args: args.iter().map(|arg| arg.to_vec()).collect() }
     }
 
     pub fn run(&self, shard: &mut Shard, now_ms: u64, changes: &mut Changes) -> Reply<'static> {
@@ -28,13 +30,14 @@ impl Call {
             })
             .collect();
         let buffer = self.args.concat();
-        shard.execute(&Request::new(self.row, &buffer, &spans), now_ms, changes).into_owned()
+        let request = Request::new(self.row, &buffer, &spans).in_database(self.database);
+        shard.execute(&request, now_ms, changes).into_owned()
     }
 }
 
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.row.name)?;
+        write!(f, "{} in database {}", self.row.name, self.database)?;
         self.args.iter().try_for_each(|arg| write!(f, " \"{}\"", arg.escape_ascii()))
     }
 }
@@ -101,6 +104,8 @@ impl Mix {
                     .map(|at| if at % 2 == 0 { self.key(dice) } else { value(dice) })
                     .collect()
             }
+            "MOVE" => vec![self.key(dice), database(dice)],
+            "SWAPDB" => vec![database(dice), database(dice)],
             "SET" => [vec![self.key(dice), value(dice)], set_options(dice)].concat(),
             "PSETEX" => vec![self.key(dice), milliseconds(dice), value(dice)],
             "SETEX" => vec![self.key(dice), seconds(dice), value(dice)],
@@ -114,7 +119,8 @@ impl Mix {
             "CLEAR" | "FLUSHALL" | "FLUSHDB" | "DBSIZE" => vec![],
             name => panic!("the simulation does not know {name}: teach it to the requests and to the model"),
         };
-        Call { row, args }
+        let database = if dice.one_in(2) { 0 } else { dice.below(3) as u16 };
+        Call { row, database, args }
     }
 
     fn key(self, dice: &mut Dice) -> Vec<u8> {
@@ -124,6 +130,14 @@ impl Mix {
             2 => vec![b'k'; 300],
             index => format!("{{{}}}:{index}", index % 5).into_bytes(),
         }
+    }
+}
+
+fn database(dice: &mut Dice) -> Vec<u8> {
+    match dice.below(12) {
+        0 => integer(dice),
+        1 => dice.pick(&["15", "16", "2147483648"]).as_bytes().to_vec(),
+        _ => dice.below(3).to_string().into_bytes(),
     }
 }
 

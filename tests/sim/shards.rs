@@ -74,7 +74,7 @@ impl Server {
         let (shard, log) = &mut self.owners[owner];
         let mut changes = Changes::default();
         changes.push(&Change::Put { key: key.as_bytes(), value: value.as_bytes(), deadline_ms: None });
-        shard::decode(changes.bytes()).for_each(|change| shard.apply(&change.expect("it was just made")));
+        shard.apply_frame(changes.bytes()).expect("it was just made");
         log.append(kind, 1, changes.bytes());
         log.flush()?;
         Ok(())
@@ -91,7 +91,7 @@ impl Server {
         let mut writer = log.begin_snapshot()?;
         writer.append(Kind::Transaction { id: now_id, participants: &[] }, 0, &[])?;
         let mut changes = Changes::default();
-        shard.walk(0, usize::MAX, NOW_MS, |key, value, deadline_ms| {
+        shard.walk(0, usize::MAX, NOW_MS, |_, key, value, deadline_ms| {
             changes.push(&Change::Put { key, value, deadline_ms });
         });
         writer.append(Kind::Batch, changes.count() as u32, changes.bytes())?;

@@ -8,7 +8,7 @@ use wal::{
 };
 
 use crate::dice::Dice;
-use crate::model::{Content, Model, VALUE_LEN_MAX, due};
+use crate::model::{Content, Model, VALUE_LEN_MAX, due, name};
 use crate::requests::{Call, Mix};
 
 pub const PLACE: Place = Place { shard_index: 0, shard_count: 1, tag: 0 };
@@ -220,6 +220,9 @@ impl Worker {
     pub fn execute(&mut self, call: &Call) {
         let reply = call.run(&mut self.shard, self.now_ms, &mut self.changes);
         let expected = self.model.execute(call, self.now_ms);
+        if call.row.name == "SWAPDB" {
+            self.walk = None; // Its keys have other names from now on.
+        }
         match (&reply, &expected) {
             // Keys that have expired count as long as they are in the way.
             (Reply::Integer(count), Reply::Integer(live)) if call.row.name == "DBSIZE" => {
@@ -303,7 +306,11 @@ impl Worker {
     ) -> Result<(), Error> {
         let at_least = 1 + dice.below(self.habits.slice_keys);
         let mut written = Ok(());
-        let next = self.shard.walk(position, at_least, self.now_ms, |key, value, deadline_ms| {
+        if position == 0 {
+            self.shard.tell_databases(&mut changes);
+        }
+        let next = self.shard.walk(position, at_least, self.now_ms, |keyspace, key, value, deadline_ms| {
+            changes.set_keyspace(keyspace);
             changes.push(&Change::Put { key, value, deadline_ms });
             if changes.bytes().len() >= self.habits.snapshot_frame_bytes && written.is_ok() {
                 written = append(&mut writer, &mut changes);
@@ -355,12 +362,14 @@ impl Worker {
         let begin = || Walk { position: 0, staying: staying(), seen: BTreeMap::new() };
         let mut walk = self.walk.take().unwrap_or_else(begin);
         let at_least = dice.below(self.habits.slice_keys);
-        let next = self.shard.walk(walk.position, at_least, self.now_ms, |key, value, deadline_ms| {
-            let entry = self.model.find(key, self.now_ms);
-            let shown = (value.to_vec(), deadline_ms);
-            assert_eq!(entry, Some(&shown), "the walk shows \"{}\"", key.escape_ascii());
-            *walk.seen.entry(key.to_vec()).or_default() += 1;
-        });
+        let next =
+            self.shard.walk(walk.position, at_least, self.now_ms, |keyspace, key, value, deadline_ms| {
+                let key = &name(self.shard.database_of(keyspace), key)[..];
+                let entry = self.model.find(key, self.now_ms);
+                let shown = (value.to_vec(), deadline_ms);
+                assert_eq!(entry, Some(&shown), "the walk shows \"{}\"", key.escape_ascii());
+                *walk.seen.entry(key.to_vec()).or_default() += 1;
+            });
         match next {
             Some(position) => self.walk = Some(Walk { position, ..walk }),
             None => {
@@ -393,9 +402,11 @@ pub fn recover(disk: &MemDisk, segment_bytes: u64, seed: u64) -> Result<(Shard, 
     let mut shard = Shard::new([seed, 1, 2, 3]);
     let (log, _) = Log::recover(disk, directory(), PLACE, segment_bytes, |record| {
         let mut entries = 0;
+        shard.apply(&Change::Keyspace(0));
         for change in shard::decode(record.payload) {
-            shard.apply(&change.expect("a frame that is good holds changes"));
-            entries += 1;
+            let change = change.expect("a frame that is good holds changes");
+            shard.apply(&change);
+            entries += u32::from(!matches!(change, Change::Keyspace(_)));
         }
         assert_eq!(record.entries, entries, "entries of frame {}", record.seq);
         Ok::<_, Error>(())
@@ -415,7 +426,8 @@ pub fn expect_content(shard: &mut Shard, expected: &Content, now_ms: u64, seq: u
 /// The keys that exist.
 pub fn content(shard: &Shard, now_ms: u64) -> Content {
     let mut content = Content::new();
-    let end = shard.walk(0, usize::MAX, now_ms, |key, value, deadline_ms| {
+    let end = shard.walk(0, usize::MAX, now_ms, |keyspace, key, value, deadline_ms| {
+        let key = name(shard.database_of(keyspace), key);
         let before = content.insert(key.to_vec(), (value.to_vec(), deadline_ms));
         assert_eq!(before, None, "\"{}\" is shown once", key.escape_ascii());
     });

@@ -82,6 +82,8 @@ pub struct Analytics {
     wall_ahead_ms: i64,
     /// Accesses until the next one that is observed.
     countdown: u32,
+    /// Commands work in the database whose keys' use is followed. In others an access is counted with its key alone.
+    follows: bool,
     /// How many accesses the next observation stands for.
     weight: u32,
     /// How many accesses of this second are still all observed.
@@ -148,6 +150,7 @@ impl Analytics {
             now_s: 0,
             wall_ahead_ms: 0,
             countdown: 1,
+            follows: true,
             weight: 1,
             budget: OBSERVED_A_SECOND,
             random: 0x9e37_79b9,
@@ -172,6 +175,11 @@ impl Analytics {
     pub(crate) fn set_wall_ahead(&mut self, wall_ahead_ms: i64) {
         self.wall_ahead_ms = wall_ahead_ms;
         self.detector.set_wall_ahead(wall_ahead_ms);
+    }
+
+    /// Whether the accesses that come are to keys whose use is followed.
+    pub(crate) fn follow(&mut self, follows: bool) {
+        self.follows = follows;
     }
 
     /// The time of the accesses that follow.
@@ -243,6 +251,9 @@ impl Analytics {
     #[inline]
     pub(crate) fn on_remove(&mut self, key: &[u8], hash: u32) {
         if self.is_observed(hash) {
+            if !self.follows {
+                return self.pass_over();
+            }
             if self.countdown == 0 {
                 let (touch, weight) = (Touch::Write, self.weight);
                 let seen = Observation { key, hash, touch, bytes: 0, weight, counted: None };
@@ -431,6 +442,9 @@ impl Analytics {
     #[cold]
     #[inline(never)]
     fn observe(&mut self, access: &Access<'_>) {
+        if !self.follows {
+            return self.pass_over();
+        }
         let Access { key, hash, touch, value_len, deadline_ms, .. } = *access;
         let deadline_ms = deadline_ms.map(|deadline_ms| clock::due_ms(deadline_ms, self.wall_ahead_ms));
         let now_ms = self.now_ms;
@@ -468,6 +482,13 @@ impl Analytics {
                 Touch::Miss => self.reuse.read(hash, None, now_ms),
                 Touch::Write => self.reuse.write(hash, bytes, deadline_ms, now_ms),
             }
+        }
+    }
+
+    /// An access that would be observed is to a key whose use is not followed.
+    fn pass_over(&mut self) {
+        if self.countdown == 0 {
+            self.choose_next();
         }
     }
 

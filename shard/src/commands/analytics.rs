@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use crate::command::row::{Row, container, on_server, on_shard};
 use crate::command::spec::{Command, Flags, Group, Server, TextForm, Topic};
 use crate::context::Context;
+use crate::databases::expect_analysed;
 use crate::error::Error;
 use crate::reply::Reply;
 use crate::request::Request;
@@ -84,6 +85,7 @@ pub(super) const ROWS: &[Row] = &[
 
 /// `ANALYZE key`: how the key has been used. It does not count as a use.
 fn analyze<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    expect_analysed(request.database)?;
     let key = request.arg(0);
     let found = context.find(key);
     let analytics = context.analytics().ok_or(Error::AnalyticsOff)?;

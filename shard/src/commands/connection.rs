@@ -119,9 +119,9 @@ pub(super) const ROWS: &[Row] = &[
     }),
     on_server(Command {
         name: "SELECT", args_min: 1, args_max: 1, flags: FAST,
-        needs: "database index", usage: "0",
-        summary: "Selects the database, of which there is one",
-        example: "SELECT 0\nSELECT 1", complexity: "O(1)",
+        needs: "database index", usage: "index",
+        summary: "Selects the database in which the commands of this connection run",
+        example: "SELECT 1\nSELECT 16", complexity: "O(1)",
         ..of(Server::Select)
     }),
 ];

@@ -4,6 +4,7 @@ use crate::combine::{Combined, Deadline, Effect, Held, Terms};
 use crate::command::row::{Row, combining, container, on_server, on_shard};
 use crate::command::spec::{Command, Flags, Group, Keys, Merge, Run, Server, TextForm};
 use crate::context::Context;
+use crate::databases::parse_database;
 use crate::error::Error;
 use crate::events::EventClasses;
 use crate::integer;
@@ -70,6 +71,14 @@ pub(super) const ROWS: &[Row] = &[
         summary: "Returns the keys that match a glob pattern",
         example: "MSET user:1 ada cart:1 book\nKEYS user:*", complexity: "O(n), n keys in all",
         ..Command::of_server(Server::Keys, Group::Generic)
+    }),
+    on_shard(move_key, Command {
+        name: "MOVE", args_min: 2, args_max: 2, flags: Flags::WRITE.with(Flags::FAST),
+        needs: "key and database index", usage: "key index",
+        summary: "Gives a key to another database, unless that has it",
+        example: "SET greeting hello\nMOVE greeting 1\nGET greeting\nSELECT 1\nGET greeting",
+        complexity: "O(1), and a copy of the value",
+        ..Command::OF_KEY
     }),
     container(Command {
         name: "OBJECT", needs: "ENCODING, FREQ, IDLETIME or REFCOUNT, and a key",
@@ -225,6 +234,24 @@ fn exists<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Rep
     Ok(Reply::count(request.keys().filter(|key| context.look_up(key).is_some()).count()))
 }
 
+/// `MOVE key index`.
+fn move_key<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let (key, database) = (request.arg(0), parse_database(request.arg(1), context.database_count())?);
+    if database == context.database() {
+        return Err(Error::Unavailable("source and destination objects are the same"));
+    }
+    let Some(found) = context.find(key) else { return Ok(Reply::Integer(0)) };
+    let is_moved = context.move_to(found, key, database)?;
+    if is_moved {
+        let home = context.database();
+        context.notify(EventClasses::GENERIC, "move_from", key);
+        context.work_in(database);
+        context.notify(EventClasses::GENERIC, "move_to", key);
+        context.work_in(home);
+    }
+    Ok(Reply::Integer(is_moved.into()))
+}
+
 /// `OBJECT ENCODING key`, by the rules of Redis for a value that is set as a whole. It does not count as a use.
 fn object_encoding<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     let Some(found) = context.find_string(request.arg(0))? else { return Ok(Reply::Nil) };
@@ -316,6 +343,48 @@ mod tests {
              ! remove a
              > TYPE a
              none",
+        );
+    }
+
+    #[test]
+    fn a_key_is_moved_with_its_deadline_where_there_is_none() {
+        transcript::run(
+            "> SET a 1 PX 5000
+             OK
+             > MOVE a 1
+             1
+             ! keyspace 1, put a=1 until 6000, keyspace 0, remove a
+             > MOVE a 1
+             0
+             !
+             > SET a 2
+             OK
+             > MOVE a 1
+             0
+             !
+             = 1
+             > PTTL a
+             5000
+             @ 6000
+             = 0
+             > MOVE a 1
+             1
+             > DBSIZE
+             0
+             = 1
+             > GET a
+             \"2\"
+             > MOVE a 1
+             Unavailable(\"source and destination objects are the same\")
+             > MOVE a x
+             InvalidDbIndex
+             > MOVE a -1
+             DbIndexOutOfRange
+             > MOVE a 16
+             DbIndexOutOfRange
+             > MOVE a 2147483648
+             OutOfRange(\"value is out of range, value must between -2147483648 and 2147483647\")
+             !",
         );
     }
 

@@ -26,7 +26,7 @@ const CLEAR: Command = Command {
     run: Run::EveryShard(Merge::AllOk),
     needs: "no arguments",
     usage: "[ASYNC | SYNC]",
-    summary: "Removes every key",
+    summary: "Removes every key of every database",
     ..Command::OF_KEY
 };
 
@@ -120,7 +120,7 @@ pub(super) const ROWS: &[Row] = &[
     ]),
     on_shard(dbsize, Command {
         name: "DBSIZE", args_max: 0, flags: Flags::READONLY.with(Flags::FAST), run: Run::EveryShard(Merge::Sum),
-        usage: "", summary: "Returns the number of keys",
+        usage: "", summary: "Returns the number of keys of the database",
         example: "SET greeting hello\nDBSIZE", complexity: "O(1)",
         ..CLEAR
     }),
@@ -129,8 +129,8 @@ pub(super) const ROWS: &[Row] = &[
         example: "SET greeting hello\nFLUSHALL\nDBSIZE", complexity: "O(1)",
         ..CLEAR
     }),
-    on_shard(clear, Command {
-        name: "FLUSHDB",
+    on_shard(flushdb, Command {
+        name: "FLUSHDB", summary: "Removes every key of the database",
         example: "SET greeting hello\nFLUSHDB\nDBSIZE", complexity: "O(1)",
         ..CLEAR
     }),
@@ -203,6 +203,13 @@ pub(super) const ROWS: &[Row] = &[
         example: "STATS", complexity: "O(1)",
         ..of(Server::Stats)
     }),
+    on_shard(swapdb, Command {
+        name: "SWAPDB", args_min: 2, args_max: 2, flags: Flags::WRITE.with(Flags::FAST),
+        needs: "two database indexes", usage: "index index",
+        summary: "Gives each of two databases the keys of the other",
+        example: "SET greeting hello\nSWAPDB 0 1\nGET greeting\nSELECT 1\nGET greeting", complexity: "O(1)",
+        ..CLEAR
+    }),
     on_server(Command {
         name: "SYNC", flags: REPLICATES.with(Flags::NO_ASYNC_LOADING).with(Flags::NO_MULTI),
         summary: "Does what KVLITE.SYNC does, on the text port only: replicas of Redis mean another thing by it",
@@ -235,14 +242,43 @@ fn dbsize<'s>(context: Context<'s, '_>, _request: &Request<'_>) -> Result<Reply<
     Ok(Reply::count(context.key_count()))
 }
 
-/// `FLUSHALL [ASYNC | SYNC]`, also as `FLUSHDB` and `CLEAR`. The memory is freed in the background either
-/// way.
+/// `FLUSHALL [ASYNC | SYNC]`, also as `CLEAR`.
 fn clear<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    expect_mode(request)?;
+    context.clear();
+    Ok(Reply::Ok)
+}
+
+/// `FLUSHDB [ASYNC | SYNC]`.
+fn flushdb<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    expect_mode(request)?;
+    context.clear_database();
+    Ok(Reply::Ok)
+}
+
+/// The memory of keys that are flushed is freed in the background in either mode.
+fn expect_mode(request: &Request<'_>) -> Result<(), Error> {
     let known = |mode: &[u8]| mode.eq_ignore_ascii_case(b"ASYNC") || mode.eq_ignore_ascii_case(b"SYNC");
     if request.arg_count() > 1 || !request.args().all(known) {
         return Err(Error::Syntax);
     }
-    context.clear();
+    Ok(())
+}
+
+/// `SWAPDB index index`.
+fn swapdb<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
+    let number = |index: usize, invalid| {
+        let number = request.integer(index).ok().and_then(|number| i32::try_from(number).ok());
+        number.ok_or(Error::OutOfRange(invalid))
+    };
+    let (one, other) = (number(0, "invalid first DB index")?, number(1, "invalid second DB index")?);
+    let count = context.database_count();
+    let existing = |number: i32| u16::try_from(number).ok().filter(|number| *number < count);
+    match (existing(one), existing(other)) {
+        (Some(one), Some(other)) if one == other => {}
+        (Some(one), Some(other)) => context.swap_databases(one, other),
+        _ => return Err(Error::DbIndexOutOfRange),
+    }
     Ok(Reply::Ok)
 }
 
@@ -276,6 +312,100 @@ mod tests {
              nil
              > CLEAR
              OK",
+        );
+    }
+
+    #[test]
+    fn a_database_is_flushed_alone_and_all_are_together() {
+        transcript::run(
+            "> SET a 1
+             OK
+             = 3
+             > SET a 3
+             OK
+             ! keyspace 3, put a=3
+             > DBSIZE
+             1
+             > FLUSHDB
+             OK
+             ! keyspace 3, clear keyspace
+             > DBSIZE
+             0
+             > SET b 3
+             OK
+             = 0
+             > GET a
+             \"1\"
+             > FLUSHDB async
+             OK
+             ! clear keyspace
+             = 3
+             > GET b
+             \"3\"
+             > FLUSHDB
+             OK
+             ! clear
+             > SET b 3
+             OK
+             = 0
+             > SET a 1
+             OK
+             > FLUSHALL
+             OK
+             ! clear
+             = 3
+             > DBSIZE
+             0",
+        );
+    }
+
+    #[test]
+    fn swapped_databases_have_each_others_keys_from_then_on() {
+        transcript::run(
+            "> SET a 0
+             OK
+             = 2
+             > SET a 2
+             OK
+             > SWAPDB 0 2
+             OK
+             ! databases 2 1 0
+             > GET a
+             \"0\"
+             > APPEND a +
+             2
+             ! splice a@1=+
+             = 0
+             > GET a
+             \"2\"
+             > SWAPDB 1 0
+             OK
+             ! databases 1 2 0
+             > GET a
+             nil
+             > SET a 1
+             OK
+             ! keyspace 1, put a=1
+             > SWAPDB 15 1
+             OK
+             > SWAPDB 15 15
+             OK
+             !
+             = 15
+             > GET a
+             \"2\"
+             = 1
+             > DBSIZE
+             0
+             > SWAPDB x 99
+             OutOfRange(\"invalid first DB index\")
+             > SWAPDB 99 4294967296
+             OutOfRange(\"invalid second DB index\")
+             > SWAPDB 16 0
+             DbIndexOutOfRange
+             > SWAPDB 0 -1
+             DbIndexOutOfRange
+             !",
         );
     }
 }

@@ -617,7 +617,7 @@ mod tests {
             let Reply::Shared(shown) = reply else { panic!("{reply:?}") };
             assert_eq!(**shown, value);
             let [(offset, logged)] = changes.shared() else { panic!("{request} logs one shared value") };
-            assert_eq!((*offset, logged.as_ptr()), (Changes::put_head_bytes(b"a"), shown.as_ptr()));
+            assert_eq!((*offset, logged.as_ptr()), (Changes::put_head_bytes(b"a", 0), shown.as_ptr()));
             let deadline_ms = Some(deadline_by_wall_clock(deadline_ms));
             assert_eq!(transcript::content(&shard, 1000), [(b"a".to_vec(), value.clone(), deadline_ms)]);
         }

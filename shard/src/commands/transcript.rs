@@ -4,6 +4,7 @@
 //! > SET k "a b"        a request; words may be quoted
 //! OK                   its reply, as `shown` writes it
 //! @ 1500               the time is 1500 ms from here on
+//! = 1                  the requests run in database 1 from here on
 //! ~ -500               the wall clock is half a second behind that time from here on
 //! ! put k=a b          the changes of the last request, in full
 //! ```
@@ -17,12 +18,14 @@ use crate::{Change, Changes, Reply, Request, Shard, Span, command, decode};
 pub(crate) fn run(transcript: &str) {
     let mut shard = Shard::new([1, 2, 3, 4]).with_value_len_max(1 << 16);
     let mut replica = Shard::new([5, 6, 7, 8]);
-    let (mut now_ms, mut latest_ms) = (1000, 1000);
+    let (mut now_ms, mut latest_ms, mut database) = (1000, 1000, 0);
     let (mut reply, mut effects) = (String::new(), String::new());
     for (line, text) in transcript.lines().map(str::trim).enumerate().filter(|(_, text)| !text.is_empty()) {
         if let Some(time) = text.strip_prefix("@ ") {
             now_ms = time.parse().unwrap();
             latest_ms = now_ms.max(latest_ms);
+        } else if let Some(number) = text.strip_prefix("= ") {
+            database = number.parse().unwrap();
         } else if let Some(wall_ahead_ms) = text.strip_prefix("~ ") {
             // As the caller that sets it has to.
             shard.expire(now_ms, usize::MAX);
@@ -33,7 +36,8 @@ pub(crate) fn run(transcript: &str) {
             assert_eq!(effects, expected.trim(), "changes of the request before line {line}");
         } else if let Some(request) = text.strip_prefix("> ") {
             let mut changes = Changes::default();
-            reply = shown(&execute(&mut shard, &words(request), now_ms, &mut changes));
+            reply = shown(&execute_in(database, &mut shard, &words(request), now_ms, &mut changes));
+            replica.apply(&Change::Keyspace(0));
             let changes: Vec<_> = decode(changes.bytes()).map(Result::unwrap).collect();
             changes.iter().for_each(|change| replica.apply(change));
             effects = changes.iter().map(effect).collect::<Vec<_>>().join(", ");
@@ -44,8 +48,19 @@ pub(crate) fn run(transcript: &str) {
     assert_eq!(content(&replica, latest_ms), content(&shard, latest_ms));
 }
 
-/// Runs one request.
+/// Runs one request in database 0.
 pub(crate) fn execute<'s>(
+    shard: &'s mut Shard,
+    words: &[Vec<u8>],
+    now_ms: u64,
+    changes: &mut Changes,
+) -> Reply<'s> {
+    execute_in(0, shard, words, now_ms, changes)
+}
+
+/// Runs one request in this database.
+pub(crate) fn execute_in<'s>(
+    database: u16,
     shard: &'s mut Shard,
     words: &[Vec<u8>],
     now_ms: u64,
@@ -60,14 +75,18 @@ pub(crate) fn execute<'s>(
         spans.push(Span { start: start as u32, len: word.len() as u32 });
         start += word.len();
     }
-    shard.execute(&Request::new(row, &buffer, &spans[1..]), now_ms, changes)
+    shard.execute(&Request::new(row, &buffer, &spans[1..]).in_database(database), now_ms, changes)
 }
 
-/// All live keys with their values and deadlines, sorted.
+/// All live keys with their values and deadlines, sorted; those of other databases than 0 behind the name of theirs.
 pub(crate) fn content(shard: &Shard, now_ms: u64) -> Vec<(Vec<u8>, Vec<u8>, Option<u64>)> {
     let mut content = Vec::new();
-    shard.walk(0, usize::MAX, now_ms, |key, value, deadline_ms| {
-        content.push((key.to_vec(), value.to_vec(), deadline_ms));
+    shard.walk(0, usize::MAX, now_ms, |keyspace, key, value, deadline_ms| {
+        let name = match shard.database_of(keyspace) {
+            0 => key.to_vec(),
+            database => [format!("db{database} ").as_bytes(), key].concat(),
+        };
+        content.push((name, value.to_vec(), deadline_ms));
     });
     content.sort();
     content
@@ -124,6 +143,12 @@ fn effect(change: &Change<'_>) -> String {
         Change::Deadline { key, deadline_ms } => format!("deadline {}{}", text(key), until(deadline_ms)),
         Change::Remove { key } => format!("remove {}", text(key)),
         Change::Clear => "clear".to_owned(),
+        Change::Keyspace(number) => format!("keyspace {number}"),
+        Change::ClearKeyspace => "clear keyspace".to_owned(),
+        Change::Databases(keyspaces) => {
+            let numbers: Vec<_> = keyspaces.iter().map(|number| number.to_string()).collect();
+            format!("databases {}", numbers.join(" "))
+        }
         Change::Clocks(clocks) => format!("{clocks:?}"),
     }
 }

@@ -30,17 +30,37 @@ impl Due {
 #[derive(Debug, Default)]
 pub(crate) struct Expiry {
     dues: BTreeSet<Due>,
+    /// The sums of the deadlines by the server's time and by the wall clock, and how many there are of the latter.
+    sums_ms: [u128; 2],
+    by_wall_count: usize,
 }
 
 impl Expiry {
     /// Notes that a key with this hash has this deadline.
     pub(crate) fn insert(&mut self, deadline_ms: u64, hash: u32) {
-        self.dues.insert(Due::new(deadline_ms, hash));
+        if self.dues.insert(Due::new(deadline_ms, hash)) {
+            let by_wall = deadline_ms & BY_WALL_CLOCK != 0;
+            self.sums_ms[usize::from(by_wall)] += u128::from(deadline_ms & !BY_WALL_CLOCK);
+            self.by_wall_count += usize::from(by_wall);
+        }
     }
 
     /// Notes that no key with this hash has this deadline any more.
     pub(crate) fn remove(&mut self, deadline_ms: u64, hash: u32) {
-        self.dues.remove(&Due::new(deadline_ms, hash));
+        if self.dues.remove(&Due::new(deadline_ms, hash)) {
+            let by_wall = deadline_ms & BY_WALL_CLOCK != 0;
+            self.sums_ms[usize::from(by_wall)] -= u128::from(deadline_ms & !BY_WALL_CLOCK);
+            self.by_wall_count -= usize::from(by_wall);
+        }
+    }
+
+    /// The sum of the times until the deadlines, while the server's time and the wall clock show these.
+    pub(crate) fn time_left_ms(&self, now_ms: u64, wall_ms: u64) -> u128 {
+        let left = |sum_ms: u128, count: usize, now_ms: u64| {
+            sum_ms.saturating_sub(count as u128 * u128::from(now_ms))
+        };
+        left(self.sums_ms[0], self.dues.len() - self.by_wall_count, now_ms)
+            + left(self.sums_ms[1], self.by_wall_count, wall_ms)
     }
 
     /// The earliest deadline by the server's time and the earliest by the wall clock, and the hash of a key that has

@@ -111,9 +111,14 @@ impl Keyspace {
         }
     }
 
+    /// An empty keyspace that hashes as this one does.
+    pub(crate) fn empty(&self) -> Keyspace {
+        Self::with_hasher(self.hasher.clone())
+    }
+
     /// An empty keyspace takes the place of this one, which is returned.
     pub(crate) fn take(&mut self) -> Keyspace {
-        let empty = Self::with_hasher(self.hasher.clone());
+        let empty = self.empty();
         std::mem::replace(self, empty)
     }
 
@@ -134,6 +139,11 @@ impl Keyspace {
     /// The number of keys with a deadline.
     pub(crate) fn deadline_count(&self) -> usize {
         self.expiry.len()
+    }
+
+    /// The sum of the times until the deadlines, while the server's time and the wall clock show these.
+    pub(crate) fn time_left_ms(&self, now_ms: u64, wall_ms: u64) -> u128 {
+        self.expiry.time_left_ms(now_ms, wall_ms)
     }
 
     /// The memory that the keyspace holds, in bytes.

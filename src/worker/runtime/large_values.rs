@@ -62,7 +62,10 @@ impl ShardRuntime {
                 self.stagings.push_front(staging);
                 return false;
             }
-            None => self.journal.stage(&staging.request.request()),
+            None => {
+                let request = staging.request.request();
+                self.journal.stage(&request, self.shard.keyspace_of(request.database))
+            }
             staged => staged,
         };
         if let Some(mut staged) = staged {

@@ -101,7 +101,7 @@ pub(super) struct ShardRuntime {
     /// Which clients keep copies of which keys.
     tracked: Tracked,
     /// What has happened to keys and is yet to be told, behind which there are the shard's own events.
-    events: Vec<(Option<Tracker>, Event)>,
+    events: Vec<Happened>,
     /// What became of frames that were written in this turn, for its clients.
     outcomes: Vec<Outcome>,
 }
@@ -130,6 +130,15 @@ struct Walking {
     keys_left: usize,
     /// What was found.
     page: Page,
+}
+
+/// Something that has happened to a key.
+pub(super) struct Happened {
+    pub event: Event,
+    /// The client that has done it, where that does not want to be told.
+    pub by: Option<Tracker>,
+    /// The clients that had read the key, where it was changed.
+    pub readers: Vec<Tracker>,
 }
 
 /// A request that was executed.
@@ -243,24 +252,31 @@ impl ShardRuntime {
         self.shard.has_events() || !self.events.is_empty()
     }
 
-    /// What has happened since the last call, and the client that has done it, where that does not want to be told.
-    pub(super) fn take_events(&mut self) -> Vec<(Option<Tracker>, Event)> {
+    /// What has happened since the last call.
+    pub(super) fn take_events(&mut self) -> Vec<Happened> {
         self.gather_events(None);
         std::mem::take(&mut self.events)
     }
 
     /// What has happened since this was called last was done by this client, which does not want to be told; or by
-    /// others.
+    /// others. Who keeps copies of keys from now on has read what they are now.
     pub(super) fn gather_events(&mut self, by: Option<Tracker>) {
-        let events = self.shard.take_events().into_iter();
-        self.events.extend(events.map(|event| (by, event)));
+        for event in self.shard.take_events() {
+            let readers = match &event {
+                Event::Changed(key) => self.tracked.take(key),
+                Event::Named(..) => Vec::new(),
+                Event::Cleared => {
+                    self.tracked.clear();
+                    Vec::new()
+                }
+            };
+            self.events.push(Happened { event, by, readers });
+        }
     }
 
     /// Notes what a request was for a client that keeps copies of keys.
     pub(super) fn note_tracked(&mut self, tracker: Tracker, tracks: Tracks, request: &Request<'_>) {
-        if tracks.own_changes {
-            self.gather_events(Some(tracker));
-        }
+        self.gather_events(tracks.own_changes.then_some(tracker));
         if tracks.reads && request.command.has(Flags::READONLY) {
             request.keys().for_each(|key| self.remember(key, tracker));
         }
@@ -269,24 +285,15 @@ impl ShardRuntime {
     /// Notes that a client keeps a copy of a key.
     pub(super) fn remember(&mut self, key: &[u8], tracker: Tracker) {
         if let Some(victim) = self.tracked.remember(key, tracker) {
-            self.events.push((None, Event::Changed(victim[..].into())));
+            let readers = self.tracked.take(&victim);
+            self.events.push(Happened { event: Event::Changed(victim[..].into()), by: None, readers });
         }
     }
 
-    /// A key has changed: the clients that keep copies of it, until they read it again.
-    pub(super) fn take_trackers(&mut self, key: &[u8]) -> Vec<Tracker> {
-        self.tracked.take(key)
-    }
-
-    /// No client keeps a copy of any key.
-    pub(super) fn forget_trackers(&mut self) {
-        self.tracked.clear();
-    }
-
-    /// Reads ahead for requests on these keys.
+    /// Reads ahead for requests on these keys of a database.
     #[inline]
-    pub(super) fn prefetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        self.shard.prefetch(keys);
+    pub(super) fn prefetch<'k>(&self, database: u16, keys: impl Iterator<Item = &'k [u8]>) {
+        self.shard.prefetch(database, keys);
     }
 
     /// Whether another thread works on the log, and will wake the worker by its executor.
@@ -685,6 +692,7 @@ impl ShardRuntime {
             compacting: self.snapshotter.is_compacting(),
             saved_s,
             shard: self.shard.counters(),
+            databases: self.shard.databases(now.now_ms).collect(),
             syncs: *syncs,
             sync_failures,
             snapshots: self.snapshotter.counts(),

@@ -4,6 +4,7 @@ use crate::analytics::classes::{Class, OTHER};
 use crate::analytics::hot::By;
 use crate::auto_ttl::Rule;
 use crate::command::spec::{Run, Server, Topic};
+use crate::databases::expect_analysed;
 use crate::error::Error;
 use crate::integer;
 use crate::reply::Reply;
@@ -75,8 +76,10 @@ impl Question {
     /// What a request asks.
     ///
     /// # Errors
-    /// When its arguments are not those of its command.
+    /// When its arguments are not those of its command, or the client has selected a database whose keys' use is not
+    /// followed.
     pub fn of(request: &Request<'_>) -> Result<Question, Error> {
+        expect_analysed(request.database)?;
         let Run::Server(Server::Question(topic)) = request.command.run else {
             unreachable!("{} asks nothing about the use of keys", request.command.name);
         };
