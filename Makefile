@@ -13,7 +13,7 @@ FUZZ_CASES ?= 20000
 .DELETE_ON_ERROR:
 
 .PHONY: help api-reference build deb man run test test-epoll test-race sim crash damage faults fuzz bench bench-instructions \
-	bench-server bench-peers analytics-quality fmt lint check clean
+	bench-server bench-features bench-peers analytics-quality fmt lint check clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,6 +103,10 @@ bench-server: $(VALKEY) ## the server against Redis, Valkey and memcached, in tu
 	$(call installed,redis-server redis-benchmark memcached,redis-server redis-tools memcached)
 	$(CARGO) bench --bench server -- $(ARGS)
 
+bench-features: ## transactions, scripts, messages, parts of values against Redis; options: make bench-features ARGS=--quick
+	$(call installed,redis-server,redis-server)
+	$(CARGO) bench --bench features -- $(ARGS)
+
 bench-peers: ## the README's table: one core against one core of Redis, Valkey and memcached, some minutes
 	$(MAKE) --no-print-directory bench-server ARGS="--only peers --output benches/results/peers.md $(ARGS)"
 
@@ -122,6 +126,27 @@ bench-memory: ## memory for each key against Redis; options: make bench-memory A
 bench-tail: ## the slowest small requests beside large ones, against Redis; options: make bench-tail ARGS=--quick
 	$(call installed,redis-server,redis-server)
 	$(CARGO) bench --bench tail -- $(ARGS)
+
+.PHONY: differential test-suites test-programs
+
+DIFFERENTIAL_COMMANDS ?= 1000000
+
+differential: ## random requests to kvlite and to a real Redis; options: make differential DIFFERENTIAL_COMMANDS=100000
+	$(call installed,redis-server,redis-server)
+	KVLITE_DIFFERENTIAL_SEED=$${KVLITE_DIFFERENTIAL_SEED:-$$(date +%s)} \
+	KVLITE_DIFFERENTIAL_COMMANDS=$(DIFFERENTIAL_COMMANDS) \
+		$(CARGO) test --profile sim --test differential -- --nocapture
+
+test-suites: ## the suites of Redis and Valkey, fetched here; half an hour; options: make test-suites ARGS="--suite redis"
+	$(call installed,redis-server redis-benchmark tclsh,--no-install-recommends redis-server redis-tools tcl)
+	tests/suites/fetch target/suites
+	$(CARGO) build
+	tests/suites/run $(TARGET)/debug/kvlite target/suites $(ARGS)
+
+test-programs: ## programs that people use with Redis, installed here; some minutes; options: ARGS="--only django"
+	tests/programs/install target/programs
+	$(CARGO) build
+	tests/programs/run $(TARGET)/debug/kvlite target/programs $(ARGS)
 
 .PHONY: test-browser screenshots
 

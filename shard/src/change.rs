@@ -125,6 +125,25 @@ impl KeyspaceNumbers<'_> {
     }
 }
 
+/// A place among changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    at: usize,
+    /// The keyspace that a reader of the bytes before it has been told of.
+    keyspace: u16,
+}
+
+/// What a change has changed, for those that may see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touched<'a> {
+    /// A key of the keyspace of this number.
+    Key(u16, &'a [u8]),
+    /// All keys of a keyspace, or of all; they are gone.
+    All,
+    /// Which keyspaces the databases are.
+    Databases,
+}
+
 /// Changes in the order in which they happened, encoded as in a log frame.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
@@ -242,6 +261,55 @@ impl Changes {
     #[inline]
     pub fn payload_len(&self) -> usize {
         self.bytes.len() + self.shared_bytes
+    }
+
+    /// The place behind the changes so far.
+    #[inline]
+    pub fn mark(&self) -> Mark {
+        Mark { at: self.bytes.len(), keyspace: self.told_keyspace }
+    }
+
+    /// What the changes behind a mark have changed, in order.
+    pub fn touched_from(&self, mark: Mark) -> impl Iterator<Item = Touched<'_>> {
+        let (mut rest, mut keyspace) = (&self.bytes[mark.at..], mark.keyspace);
+        std::iter::from_fn(move || {
+            loop {
+                let tag = *rest.split_off_first()?;
+                match tag {
+                    CLEAR | CLEAR_KEYSPACE => return Some(Touched::All),
+                    KEYSPACE => keyspace = take_u16(&mut rest)?,
+                    CLOCKS => drop(rest.split_off(..32)?),
+                    DATABASES => {
+                        let count = usize::from(take_u16(&mut rest)?);
+                        rest.split_off(..2 * count)?;
+                        return Some(Touched::Databases);
+                    }
+                    _ => {
+                        let key = take_counted(&mut rest)?;
+                        self.skip_behind_key(tag, &mut rest)?;
+                        return Some(Touched::Key(keyspace, key));
+                    }
+                }
+            }
+        })
+    }
+
+    /// Skips what stands behind the key of a change.
+    fn skip_behind_key(&self, tag: u8, rest: &mut &[u8]) -> Option<()> {
+        let fixed_bytes = match tag {
+            PUT | DEADLINE => 8,
+            SPLICE => 4,
+            _ => 0,
+        };
+        rest.split_off(..fixed_bytes)?;
+        if matches!(tag, PUT | SPLICE) {
+            let value_bytes = take_u32(rest)? as usize;
+            let value_at = self.bytes.len() - rest.len();
+            if self.shared.binary_search_by_key(&value_at, |(at, _)| *at).is_err() {
+                rest.split_off(..value_bytes)?;
+            }
+        }
+        Some(())
     }
 
     /// The number of changes.
@@ -450,6 +518,22 @@ mod tests {
             payload.splice(at..at, value.iter().copied());
         }
         assert_eq!(payload, copied.bytes());
+        let decoded: Result<Vec<_>, _> = decode(copied.bytes()).collect();
+        let decoded = decoded.unwrap();
+        let (mut keyspace, mut touched) = (0, Vec::new());
+        for change in &decoded {
+            match (change, change.key()) {
+                (Change::Keyspace(number), _) => keyspace = *number,
+                (Change::Clocks(_), _) => {}
+                (Change::Databases(_), _) => touched.push(Touched::Databases),
+                (_, Some(key)) => touched.push(Touched::Key(keyspace, key)),
+                (_, None) => touched.push(Touched::All),
+            }
+        }
+        for changes in [&copied, &shared] {
+            assert!(changes.touched_from(Mark::default()).eq(touched.iter().copied()));
+        }
+        assert_eq!(shared.touched_from(encoded().mark()).count(), 3);
         shared.clear(0);
         assert!(shared.is_empty() && shared.shared().is_empty() && shared.payload_len() == 0);
     }

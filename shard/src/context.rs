@@ -6,6 +6,7 @@
 //! [`Context::look_up_string`] give.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,6 +25,9 @@ use crate::room::has_room_for;
 use crate::stats::Stats;
 use crate::store::entry::{Entry, Usage};
 use crate::store::keyspace::{Found, Keyspace, Probe};
+
+/// A value that is rewritten is compared with the one before in pieces of so many bytes.
+const REWRITTEN_BYTES: usize = 32;
 
 /// The parts of a shard that commands work on.
 #[derive(Debug)]
@@ -217,6 +221,11 @@ impl<'s, 'c> Context<'s, 'c> {
         self.parts.keyspace.len()
     }
 
+    /// The longest value, in bytes.
+    pub(crate) fn value_len_max(&self) -> usize {
+        self.parts.value_len_max
+    }
+
     /// Whether a value may have so many bytes.
     ///
     /// # Errors
@@ -279,6 +288,15 @@ impl<'s, 'c> Context<'s, 'c> {
         self.parts.keyspace.splice(found, offset, bytes);
         let offset = u32::try_from(offset).expect("values are bounded below 4 GiB");
         self.changes.push(&Change::Splice { key, offset, bytes });
+    }
+
+    /// Gives a key another value that is much like the one it has; it keeps its deadline. The log gets the parts that
+    /// differ. A key that was not found is made.
+    pub(crate) fn rewrite(&mut self, found: Option<FoundString>, key: &[u8], value: &[u8]) {
+        match found {
+            Some(FoundString(found)) => self.parts.rewrite(found, key, value, self.changes),
+            None => self.parts.put(None, key, value, None, self.changes),
+        }
     }
 
     /// Gives a key another deadline, or takes it away. Returns where it lies now. The log gets a deadline by the wall
@@ -604,9 +622,13 @@ impl Parts {
         let is_nothing = found.is_none() && effect.outcome == Outcome::Removed;
         match effect.outcome {
             Outcome::Put(value, deadline) => {
-                let deadline_ms = match deadline {
-                    Deadline::At(deadline_ms) => deadline_ms,
-                    Deadline::Kept => found.and_then(|found| self.keyspace.entry(found).deadline_ms()),
+                let deadline_ms = match (deadline, found) {
+                    (Deadline::Kept, Some(found)) if value.len() < SHARED_LEN_MIN => {
+                        return self.rewrite(found, key, &value, changes);
+                    }
+                    (Deadline::Kept, Some(found)) => self.keyspace.entry(found).deadline_ms(),
+                    (Deadline::Kept, None) => None,
+                    (Deadline::At(deadline_ms), _) => deadline_ms,
                 };
                 match value.len() {
                     0..SHARED_LEN_MIN => self.put(found, key, &value, deadline_ms, changes),
@@ -622,6 +644,33 @@ impl Parts {
         let (class, event) = effect.event;
         if !is_nothing && self.event_classes.has_any(class) {
             self.events.push(Event::Named(self.database, event, key.into()));
+        }
+    }
+
+    fn rewrite(&mut self, found: Found, key: &[u8], value: &[u8], changes: &mut Changes) {
+        let entry = self.keyspace.entry(found);
+        let (before, deadline_ms) = (entry.value(), entry.deadline_ms());
+        if before.len() > value.len() {
+            return self.put(Some(found), key, value, deadline_ms, changes);
+        }
+        let mut differing: Vec<Range<usize>> = Vec::new();
+        for start in (0..value.len()).step_by(REWRITTEN_BYTES) {
+            let end = value.len().min(start + REWRITTEN_BYTES);
+            if before.get(start..end) == Some(&value[start..end]) {
+                continue;
+            }
+            match differing.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => differing.push(start..end),
+            }
+        }
+        self.note_change(key, false);
+        self.count_write(key, found, value.len(), deadline_ms);
+        // Only the last part may make the value longer, and so move it.
+        for Range { start, end } in differing {
+            self.keyspace.splice(found, start, &value[start..end]);
+            let offset = u32::try_from(start).expect("values are bounded below 4 GiB");
+            changes.push(&Change::Splice { key, offset, bytes: &value[start..end] });
         }
     }
 

@@ -36,6 +36,20 @@ pub enum Error {
     DecrementOverflow,
     /// A command needs a key that does not exist.
     NoSuchKey,
+    /// The value of a key does not count distinct elements.
+    NotAHyperloglog,
+    /// The value of a key begins as one that counts distinct elements, and goes on as none.
+    CorruptHyperloglog,
+    /// PFDEBUG has no such subcommand.
+    UnknownPfdebug(Box<[u8]>),
+    /// The key of RESTORE exists.
+    BusyKey,
+    /// What RESTORE is given is no payload, of another version, or damaged.
+    WrongPayload,
+    /// The payload of RESTORE is whole and holds no value.
+    MalformedPayload,
+    /// RESTORE of a value that is no string; what it is.
+    NotAString(&'static str),
     /// An option is unknown, misplaced, repeated or contradicts another.
     Syntax,
     /// An option of EXPIRE is unknown.
@@ -124,8 +138,18 @@ pub enum Error {
     },
     /// A snapshot was asked for while one is being written.
     SaveInProgress,
-    /// The commands between `MULTI`, which is unknown, and this `EXEC` were refused.
+    /// A command between `MULTI` and this `EXEC` was refused, so none has run.
     ExecAborted,
+    /// This `EXEC` itself was refused, so nothing behind `MULTI` has run.
+    ExecAbortedBy(Box<Error>),
+    /// `MULTI` behind `MULTI`.
+    NestedMulti,
+    /// `WATCH` behind `MULTI`.
+    WatchInMulti,
+    /// This command, `EXEC` or `DISCARD`, without `MULTI`.
+    WithoutMulti(&'static Command),
+    /// A command that cannot stand between `MULTI` and `EXEC`.
+    NotInMulti,
     /// The client has subscriptions and could not tell the reply to this command from a message.
     Subscribed(&'static Command),
     /// A client wants to be told of the same keys by two prefixes.

@@ -17,6 +17,8 @@
 //! - `change` what goes to the log; `request`, `reply`, `error`, `stats` what goes in and out
 //! - `scan` a walk over the keys in slices, which shows those that match a pattern
 //! - `room` whether memory for a large copy can be had
+//! - `hyperloglog` values that count distinct elements
+//! - `payload`, `lzf` a value by itself, as Redis puts it into `DUMP`
 //! - `glob`, `integer`, `long_double` how patterns and numbers are read
 
 #![forbid(unsafe_code)]
@@ -33,8 +35,11 @@ mod databases;
 mod error;
 mod events;
 mod glob;
+mod hyperloglog;
 mod integer;
 mod long_double;
+pub mod lzf;
+mod payload;
 mod reply;
 mod request;
 mod room;
@@ -45,13 +50,14 @@ mod store;
 pub mod timestamp;
 
 pub use auto_ttl::AutoTtl;
-pub use change::{Change, Changes, KeyspaceNumbers, MalformedChange, VALUE_LEN_MAX, decode};
+pub use change::{Change, Changes, KeyspaceNumbers, MalformedChange, Mark, Touched, VALUE_LEN_MAX, decode};
 pub use clock::Clocks;
 pub use command::Command;
 pub use databases::{DATABASES_DEFAULT, DATABASES_MAX, parse_database};
 pub use error::{Error, InsufficientData};
 pub use events::{Event, EventClasses};
 pub use glob::{Glob, Matching, PATTERN_LEN_MAX};
+pub use hyperloglog::passes_self_test as hyperloglog_passes_self_test;
 pub use integer::parse as parse_integer;
 pub use reply::Reply;
 pub use request::{OwnedRequest, Request, SHARED_LEN_MIN, Span};

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::command::spec::Command;
+use crate::command::table;
 use crate::error::Error;
 use crate::integer;
 
@@ -168,6 +169,31 @@ impl OwnedRequest {
         }
         let (buffer, args) = request.to_parts();
         OwnedRequest { command, database, memory: buffer.into(), args }
+    }
+
+    /// A request that reads these keys of a database and changes none, `TOUCH`: what locks keys is told them by it.
+    pub fn of_keys<'k>(database: u16, keys: impl Iterator<Item = &'k [u8]>) -> OwnedRequest {
+        let command = table::find(b"TOUCH").expect("it is in the table");
+        let (mut buffer, mut args) = (Vec::new(), Vec::new());
+        for key in keys {
+            args.push(Span { start: buffer.len() as u32, len: key.len() as u32 });
+            buffer.extend_from_slice(key);
+        }
+        OwnedRequest { command, database, memory: buffer.into(), args }
+    }
+
+    /// The same command with these of its keys, by their numbers in ascending order, and what belongs to them. The memory
+    /// is shared.
+    #[must_use]
+    pub fn part(&self, keys: &[usize]) -> OwnedRequest {
+        let spec = self.command.keys;
+        let args = keys.iter().flat_map(|number| spec.part(*number)).map(|index| self.args[index]);
+        OwnedRequest { args: args.collect(), memory: self.memory.clone(), ..*self }
+    }
+
+    /// About how much memory it takes, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        size_of::<OwnedRequest>() + self.memory.len() + self.args.len() * size_of::<Span>()
     }
 
     /// The request.

@@ -26,6 +26,11 @@ use crate::store::keyspace::Keyspace;
 /// So many keys that are due are looked up ahead of their removal.
 const EXPIRED_AHEAD: usize = 32;
 
+/// A random key is one of so many neighbours: keys do not lie at equal distances.
+const RANDOM_KEYS: usize = 16;
+
+/// How many steps a search for a random key takes: some thousands of keys.
+const RANDOM_KEY_STEPS: usize = 64 << 10;
 /// A position within a keyspace takes so many bits of that of a walk; the keyspace's number lies above them.
 const POSITION_BITS: u32 = 32;
 
@@ -164,8 +169,6 @@ impl Shard {
     pub fn terms(&self, now_ms: u64) -> Terms {
         Terms { now_ms, ..self.parts.terms() }
     }
-
-    /// Reads ahead for requests on these keys, up to 64, that will be executed soon. Changes and counts
 
     /// Reads ahead for requests on these keys of a database, up to 64, that will be executed soon. Changes and counts
     /// nothing.
@@ -373,9 +376,18 @@ impl Shard {
         }
     }
 
+    /// Whether a key of a database exists at `now_ms`. Counts nothing.
+    pub fn exists(&self, database: u16, key: &[u8], now_ms: u64) -> bool {
+        self.peek_in(database, key, now_ms).is_some()
+    }
+
     /// The value and the deadline of a key of database 0 at `now_ms`. Counts nothing.
     pub fn peek(&self, key: &[u8], now_ms: u64) -> Option<(&[u8], Option<u64>)> {
-        let keyspace = self.parts.keys_of(0)?;
+        self.peek_in(0, key, now_ms)
+    }
+
+    fn peek_in(&self, database: u16, key: &[u8], now_ms: u64) -> Option<(&[u8], Option<u64>)> {
+        let keyspace = self.parts.keys_of(database)?;
         let entry = keyspace.entry(keyspace.find(keyspace.probe(key))?);
         let is_due = entry.deadline_ms().is_some_and(|deadline_ms| self.parts.due_ms(deadline_ms) <= now_ms);
         (!is_due).then(|| (entry.value(), entry.deadline_ms()))
@@ -484,6 +496,20 @@ impl Shard {
     /// `false` if these bytes are none of it; then nothing is changed.
     pub fn restore_analytics(&mut self, kept: &[u8]) -> bool {
         self.parts.analytics.as_mut().is_none_or(|analytics| analytics.restore(kept))
+    }
+
+    /// A key of a database that exists at `now_ms`, chosen by a random number, each with about the same chance; and how
+    /// many keys it is one of. `None` if there is none, or where very many beside it have expired.
+    pub fn random_key(&self, database: u16, random: u64, now_ms: u64) -> Option<(Vec<u8>, usize)> {
+        let (mut keys, mut steps) = (Vec::new(), RANDOM_KEY_STEPS);
+        for start in [random >> u32::BITS, 0] {
+            let mut scan = Scan::new(database, start, None);
+            while scan.position().is_some() && keys.is_empty() && steps > 0 {
+                self.scan(&mut scan, RANDOM_KEYS, &mut steps, now_ms, |key| keys.push(key.to_vec()));
+            }
+        }
+        let chosen = (random as u32 as usize).checked_rem(keys.len())?;
+        Some((keys.swap_remove(chosen), self.parts.keys_of(database)?.len()))
     }
 
     /// The number of keys of all databases, those that have expired but were not yet removed among them.
@@ -750,6 +776,28 @@ mod tests {
             assert_eq!(transcript::content(&one, 1000), transcript::content(&several, 1000));
         }
         assert_eq!(one.stats().hits, several.stats().hits);
+    }
+
+    #[test]
+    fn random_keys_are_those_that_exist() {
+        let shard = shard_of(30);
+        let number = |(key, count): (Vec<u8>, usize)| {
+            assert_eq!(count, 30);
+            String::from_utf8(key).unwrap().parse::<u32>().unwrap()
+        };
+        let mut seen = std::collections::BTreeMap::new();
+        let mut random = 1_u64;
+        for _ in 0..6000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let mixed = random ^ random >> 32;
+            *seen.entry(number(shard.random_key(0, mixed, 15).unwrap())).or_insert(0) += 1;
+        }
+        // A third of the keys has deadlines, of which those up to 15 have come.
+        let expected: Vec<_> = (0..30).filter(|n| n % 3 != 0 || n + 1 > 15).collect();
+        assert_eq!(seen.keys().copied().collect::<Vec<_>>(), expected);
+        assert!(seen.values().all(|times| *times > 30), "each has its chance: {seen:?}");
+        assert_eq!(shard_of(0).random_key(0, 7, 0), None);
+        assert_eq!(shard.random_key(1, 7, 0), None);
     }
 
     #[test]

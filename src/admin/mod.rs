@@ -9,6 +9,7 @@ mod command_docs;
 mod config;
 pub(crate) mod info;
 pub(crate) mod listing;
+mod lolwut;
 mod memory;
 pub(crate) mod persistence;
 mod scan;
@@ -27,6 +28,7 @@ use crate::clock::{Clock, wall_clock_us};
 use crate::config::InvalidValue;
 use crate::mesh::Call;
 use crate::protocol::Dialect;
+use crate::recovery::random_seeds;
 use crate::shared::Shared;
 use crate::txn::gather::Gather;
 
@@ -137,10 +139,22 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         Server::CommandInfo => command_docs::infos(request),
         Server::CommandList => command_docs::list(request)?,
         Server::Time => time(),
+        Server::Lolwut => lolwut::lolwut(request)?,
+        Server::Randomkey => {
+            let [random, ..] = random_seeds();
+            return Ok(Call::RandomKey { database: request.database, random }.into());
+        }
+        Server::Pfselftest if shard::hyperloglog_passes_self_test() => Reply::Ok,
+        Server::Pfselftest => {
+            return Err(Error::Unavailable("TESTFAILED distinct elements are not counted well"));
+        }
         Server::ConfigGet => config::get(about, request, client.session.dialect)?,
         Server::ConfigSet => {
             let auto_ttl = config::setting(about, request)?;
             return Ok(Next::Ask(set_auto_ttl(auto_ttl, Reply::Ok, about)));
+        }
+        Server::Discard | Server::Exec | Server::Multi | Server::Unwatch | Server::Watch => {
+            unreachable!("{} is about transactions", request.command.name)
         }
         Server::Container => unreachable!("{} has a subcommand", request.command.name),
         Server::ClientGetname
@@ -231,6 +245,7 @@ pub(crate) fn gathered(
         }
         Server::Question(_) | Server::ConfigSet => gather.then.take().expect("it was known from the start"),
         Server::ClientList => gather.text(),
+        Server::Randomkey => random_key(gather.take_parts()),
         Server::Info if dialect == Dialect::Text => info::text_info(about, gather),
         Server::Info => info::info(about, request, gather),
         Server::Stats => info::stats(about, gather),
@@ -247,6 +262,27 @@ pub(crate) fn gathered(
         },
         _ => gather.merge(Merge::AllOk),
     })
+}
+
+/// One of the keys that the shards have chosen, by how many each has chosen it from.
+fn random_key(parts: Vec<Reply<'static>>) -> Reply<'static> {
+    let chosen = parts.into_iter().filter_map(|part| match part {
+        Reply::Array(items) => match <[_; 2]>::try_from(items) {
+            Ok([key, Reply::Integer(count)]) => Some((key, count as u64)),
+            _ => None,
+        },
+        _ => None,
+    });
+    let chosen: Vec<_> = chosen.collect();
+    let [random, ..] = random_seeds();
+    let mut place = random.checked_rem(chosen.iter().map(|(_, count)| count).sum()).unwrap_or_default();
+    for (key, count) in chosen {
+        match place.checked_sub(count) {
+            Some(rest) => place = rest,
+            None => return key,
+        }
+    }
+    Reply::Nil
 }
 
 /// What is left to do before the client gets the reply to a question: to apply a suggestion.

@@ -1,18 +1,21 @@
 //! A command that takes several steps.
 
-use shard::{Command, OwnedRequest};
+use shard::{Command, Error, OwnedRequest};
 
 use super::Client;
 use super::listing::Listing;
+use super::replies::{Mark, Replies};
 use crate::net::SocketId;
 use crate::txn::gather::Gather;
+use crate::txn::program::Program;
 use crate::txn::scan::Walk;
-use crate::txn::transaction::Transaction;
 
 /// A command in progress that involves several shards or several steps. Its client runs nothing else meanwhile.
 pub enum Job {
-    /// A multi-shard command.
-    Transaction(Transaction),
+    /// Commands that run as one over several shards, or one such command.
+    Program(Running),
+    /// `WATCH`.
+    Watch(Watching),
     /// One answer from every worker.
     Gather(Gather),
     /// `SCAN` or `KEYS`.
@@ -25,6 +28,39 @@ pub enum Job {
     Listing(Listing),
     /// `BACKUP`, once the shards have told how they are: they are being copied.
     Backup(OwnedRequest),
+}
+
+/// Commands that run as one.
+pub struct Running {
+    /// The commands.
+    pub program: Program,
+    /// The command that the client has sent: `EXEC`, or the one that is run.
+    pub command: &'static Command,
+    /// That of the server that is under way.
+    pub inner: Option<Box<Job>>,
+    /// Where the replies begin, if there are any yet.
+    pub replies_from: Option<Mark>,
+}
+
+/// `WATCH`, on its way to the shards.
+pub struct Watching {
+    /// Its row.
+    pub command: &'static Command,
+    /// The workers that have not answered.
+    pub unanswered: Vec<usize>,
+    /// Why nothing can be watched at one of them.
+    pub fault: Option<Error>,
+}
+
+impl Running {
+    /// Its client waits no more: none of its replies leaves. What has changed something goes on.
+    pub fn give_up(&mut self, replies: &mut Replies) {
+        self.program.transaction().give_up();
+        if let Some(mark) = self.replies_from.take() {
+            replies.rewind(mark);
+            replies.release_messages();
+        }
+    }
 }
 
 /// Subscriptions on their way: messages come already, and wait for what the client is told of its subscriptions.
@@ -72,10 +108,25 @@ impl Subscribing {
 }
 
 impl Job {
+    /// The workers whose answers are awaited.
+    pub fn unanswered(&self) -> Vec<usize> {
+        match self {
+            Job::Program(Running { inner: Some(inner), .. }) => inner.unanswered(),
+            Job::Program(running) => running.program.unanswered(),
+            Job::Watch(watching) => watching.unanswered.clone(),
+            Job::Gather(gather) => gather.unanswered().to_vec(),
+            Job::Walk(walk) => vec![walk.shard()],
+            Job::Subscribe(subscribing) => subscribing.unanswered.clone(),
+            Job::FindClient(finding) => finding.unanswered.clone(),
+            Job::Listing(_) | Job::Backup(_) => Vec::new(),
+        }
+    }
+
     /// The command in progress.
     pub fn command(&self) -> &'static Command {
         match self {
-            Job::Transaction(transaction) => transaction.request.command,
+            Job::Program(running) => running.command,
+            Job::Watch(watching) => watching.command,
             Job::Gather(gather) => gather.request.command,
             Job::Walk(walk) => walk.command(),
             Job::Subscribe(subscribing) => subscribing.command,

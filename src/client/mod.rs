@@ -3,6 +3,7 @@
 
 pub mod job;
 pub mod listing;
+pub mod multi;
 pub mod replies;
 pub mod reply;
 pub mod session;
@@ -247,6 +248,11 @@ impl Client {
     #[inline]
     pub fn tracks(&self) -> Tracks {
         self.tracking.as_ref().map_or(Tracks::default(), |tracking| tracking.tracks())
+    }
+
+    /// Whether its replies must not leave yet: those of commands that run as one leave together.
+    pub fn holds_replies(&self) -> bool {
+        matches!(self.job.as_deref(), Some(Job::Program(running)) if running.replies_from.is_some())
     }
 
     /// Whether its last words were waited for in vain.

@@ -51,12 +51,18 @@ pub struct Replies {
 struct Held {
     messages: Vec<Bytes>,
     size_bytes: usize,
+    /// For so many replies they wait, one within the other.
+    replies: usize,
 }
 
 enum Slot {
     Waiting { command: &'static Command, worker: u16, size_bytes: u32, since_ms: u64 },
     Answered { start: usize, end: usize },
 }
+
+/// A place among the replies.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark(usize);
 
 /// A request that was sent to a worker, as it was counted there.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +108,22 @@ impl Replies {
         self.seal(buffers);
     }
 
+    /// Marks the place behind the replies so far. Until [`Replies::release_messages`] nothing may be [taken](Self::take),
+    /// and messages wait. Every earlier request must be answered.
+    pub fn mark(&mut self) -> Mark {
+        self.hold_messages();
+        self.now_sealed(std::iter::empty::<Vec<u8>>());
+        Mark(self.sealed.len())
+    }
+
+    /// Drops the replies behind a mark.
+    pub fn rewind(&mut self, mark: Mark) {
+        for buffer in self.sealed.drain(mark.0..) {
+            self.sealed_bytes -= buffer.len();
+        }
+        self.out.clear();
+    }
+
     fn seal(&mut self, buffers: impl IntoIterator<Item = impl Into<Outbound>>) {
         if !self.out.is_empty() {
             self.sealed_bytes += self.out.len();
@@ -137,12 +159,16 @@ impl Replies {
 
     /// From now on a reply leaves in pieces, or has to leave before any message: messages wait.
     pub fn hold_messages(&mut self) {
-        self.held.get_or_insert_default();
+        self.held.get_or_insert_default().replies += 1;
     }
 
     /// That reply is whole. Messages that have waited stand behind it.
     pub fn release_messages(&mut self) {
-        let Some(held) = self.held.take() else { return };
+        let is_whole = |held: &mut Box<Held>| {
+            held.replies -= 1;
+            held.replies == 0
+        };
+        let Some(held) = self.held.take_if(is_whole) else { return };
         held.messages.iter().for_each(|message| self.push(message));
     }
 

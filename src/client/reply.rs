@@ -50,6 +50,24 @@ pub(crate) fn write_reply(reply: &Reply<'_>, request: &Request<'_>, dialect: Dia
     protocol::write_reply(reply, Some(request.command), request.arg_count(), dialect, out);
 }
 
+/// Renders a reply behind others that leave with it, which have so many bytes at most together.
+pub(crate) fn write_counted(
+    reply: &Reply<'_>,
+    request: &Request<'_>,
+    dialect: Dialect,
+    bytes_max: usize,
+    out: &mut Vec<u8>,
+) {
+    let error = match reply {
+        Reply::Error(error) => error.clone(),
+        _ if out.len() > bytes_max => Error::ReplyTooLarge { limit: bytes_max },
+        _ if lacks_room(reply, out.len()) => Error::OutOfMemory,
+        reply => return write_reply(reply, request, dialect, out),
+    };
+    errors::note_failed(request.command);
+    write_error(error, dialect, out);
+}
+
 /// Renders an error that no request of a known command ends with, or one that is counted for its command elsewhere.
 pub(crate) fn write_error(error: Error, dialect: Dialect, out: &mut Vec<u8>) {
     errors::note_kind(errors::kind(&error));
@@ -104,6 +122,7 @@ mod tests {
         let get = command::find(b"GET").unwrap();
         for error in [
             Error::ExecAborted,
+            Error::ExecAbortedBy(Box::new(Error::Syntax)),
             Error::Loading { percent: 1 },
             Error::WritesRefused { cause: "full".into(), remedy: "free space" },
             Error::NotOnDisk { cause: "full".into() },

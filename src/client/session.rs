@@ -1,6 +1,7 @@
 //! What a client has said of itself and how it wants to be answered: the state that `HELLO`, `CLIENT`, `MULTI` and
 //! `RESET` change.
 
+use super::multi::{Queue, Watched};
 use crate::net::listener::Endpoint;
 use crate::protocol::Dialect;
 
@@ -12,10 +13,12 @@ pub struct Session {
     pub name: Vec<u8>,
     /// The name of its library and that one's version, as it set them.
     pub library: [Vec<u8>; 2],
+    /// What it has queued, if it has sent `MULTI` and neither `EXEC` nor `DISCARD` since.
+    pub queue: Option<Box<Queue>>,
+    /// The keys that it watches, if it watches any.
+    pub watched: Option<Box<Watched>>,
     /// The number of the database that it has selected.
     pub database: u16,
-    /// It has sent `MULTI`, which is unknown: no command of it runs up to `EXEC`, `DISCARD` or `RESET`.
-    pub is_in_multi: bool,
     first_dialect: Dialect,
 }
 
@@ -32,17 +35,19 @@ impl Session {
             dialect,
             name: Vec::new(),
             library: Default::default(),
+            queue: None,
+            watched: None,
             database: 0,
-            is_in_multi: false,
             first_dialect: dialect,
         }
     }
 
-    /// Takes back what it has said about itself and how it wants to be answered.
+    /// Takes back what it has said about itself and how it wants to be answered. What it watches has to be told to the
+    /// shards before.
     pub fn reset(&mut self) {
         self.dialect = self.first_dialect;
         self.name.clear();
+        self.queue = None;
         self.database = 0;
-        self.is_in_multi = false;
     }
 }

@@ -22,7 +22,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shard::{Changes, Error, Reply, Request};
+use shard::{Changes, Error, Mark, Reply, Request, Touched};
 use wal::{Kind, Log, OsDisk, Spare, Staged};
 
 use super::commit::{Commit, Ended};
@@ -112,6 +112,22 @@ impl Journal {
             (self.changes.count() as u32, self.changes.bytes(), self.changes.shared());
         let seq = self.log.append_parts(kind, entries, payload, shared);
         self.changes.clear(CHANGES_KEPT_BYTES);
+        seq
+    }
+
+    /// As [`Self::append`], for the changes of a transaction, which gathered elsewhere.
+    pub fn append_changes(&mut self, kind: Kind<'_>, changes: &mut Changes) -> u64 {
+        self.seal();
+        if self.mode == SyncMode::Always || self.health.is_unwritten() {
+            let seq = self.log.next_seq();
+            for touched in changes.touched_from(Mark::default()) {
+                let key = if let Touched::Key(_, key) = touched { Some(key) } else { None };
+                self.uncommitted.note(key, seq);
+            }
+        }
+        std::mem::swap(&mut self.changes, changes);
+        let seq = self.append(kind);
+        std::mem::swap(&mut self.changes, changes);
         seq
     }
 

@@ -51,6 +51,12 @@ impl Command {
     pub fn keys(&self) -> Vec<&[u8]> {
         let words = || (1..self.words.len()).map(|index| self.word(index));
         let name = self.word(0).to_ascii_uppercase();
+        // Of these it changes the first key only.
+        match &name[..] {
+            b"BITOP" => return words().skip(1).take(1).collect(),
+            b"PFMERGE" | b"PFCOUNT" => return words().take(1).collect(),
+            _ => {}
+        }
         if let Some(command) = find(&name) {
             let (range, step) =
                 command.keys.range(self.words.len().saturating_sub(1), |index| self.word(index + 1));
@@ -59,9 +65,8 @@ impl Command {
         let counted = |index| shard::parse_integer(self.word(index)).and_then(|n| usize::try_from(n).ok());
         match &name[..] {
             b"EVAL" | b"EVALSHA" | b"FCALL" => words().skip(2).take(counted(2).unwrap_or(0)).collect(),
-            b"MSETEX" => words().skip(1).step_by(2).take(counted(1).unwrap_or(0)).collect(),
             b"FUNCTION" | b"SCRIPT" | b"PUBLISH" | b"SPUBLISH" => Vec::new(),
-            b"BITOP" | b"XGROUP" => words().skip(1).take(1).collect(),
+            b"XGROUP" => words().skip(1).take(1).collect(),
             b"SMOVE" | b"RPOPLPUSH" | b"BRPOPLPUSH" | b"LMOVE" | b"BLMOVE" => words().take(2).collect(),
             b"SORT" | b"GEORADIUS" | b"GEORADIUSBYMEMBER" => {
                 let stores = |word: &&[u8]| {

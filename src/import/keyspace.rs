@@ -22,7 +22,8 @@ use super::report::LeftOut;
 const STEP_KEYS: usize = 1024;
 
 /// What gives a key its value, whatever it was before.
-const OVERWRITES: [&str; 6] = ["GETSET", "MSET", "PSETEX", "SET", "SETEX", "SETNX"];
+const OVERWRITES: [&str; 9] =
+    ["BITOP", "GETSET", "MSET", "MSETEX", "PSETEX", "RESTORE", "SET", "SETEX", "SETNX"];
 
 /// What does not look at a value.
 const PASSES_VALUE_OVER: [&str; 11] = [
@@ -171,20 +172,33 @@ impl Keyspace {
             }
             let without_value: Vec<&[u8]> =
                 request.keys().filter(|key| valueless.contains_key(*key)).collect();
+            let is_read = |key: &[u8]| valueless.contains_key(key);
+            if command.name == "BITOP" && request.keys().skip(1).any(is_read)
+                || command.run == Run::Combine && !overwrites && request.keys().any(is_read)
+            {
+                return Outcome::Unknown;
+            }
             if !without_value.is_empty() && !overwrites && !PASSES_VALUE_OVER.contains(&command.name) {
                 return Outcome::Done; // Whatever it makes of the value, that is not known either.
             }
             // The file holds what was done: the key did not exist then, removed by a command that is not known.
             let if_none = |arg: &[u8]| arg.eq_ignore_ascii_case(b"NX");
-            if command.name == "SETNX" || command.name == "SET" && request.args().skip(2).any(if_none) {
+            let options_from = match command.name {
+                "SET" => 2,
+                "MSETEX" => 1 + 2 * request.keys().count(),
+                _ => request.arg_count(),
+            };
+            if matches!(command.name, "SETNX" | "RESTORE") || request.args().skip(options_from).any(if_none) {
                 for key in without_value {
                     self.remove(key);
                 }
             }
         }
         self.changes.clear(0);
-        if let Reply::Error(error) = self.shard.execute(&request, self.now_ms, &mut self.changes) {
-            return refused(error);
+        match self.shard.execute(&request, self.now_ms, &mut self.changes) {
+            Reply::Error(_) if command.name == "RESTORE" => return Outcome::Unknown,
+            Reply::Error(error) => return refused(error),
+            _ => {}
         }
         if overwrites && !self.changes.is_empty() && !self.valueless.is_empty() {
             for key in request.keys() {

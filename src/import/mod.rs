@@ -10,7 +10,6 @@ mod aof;
 mod go_kvlite;
 mod input;
 mod keyspace;
-mod lzf;
 mod rdb;
 mod report;
 mod target;

@@ -21,8 +21,8 @@
 use std::io::Read;
 
 use super::input::{Damage, Fault, Input};
-use super::lzf;
 use crate::protocol::BULK_BYTES_MAX;
+use shard::lzf;
 
 /// What the files of Redis and of Valkey begin with.
 pub const MAGICS: [&[u8]; 2] = [b"REDIS", b"VALKEY"];

@@ -288,12 +288,12 @@ fn keys_are_renamed_copied_and_moved_as_in_redis() {
 fn a_key_is_not_taken_with_a_value_that_it_has_no_more() {
     for (lines, keys, not_taken) in [
         // No string has its old value after a command that is not known.
-        ("SET a 1\nSET b 2\nBITOP NOT a b", &["b=2"][..], "1 BITOP"),
-        ("SET a 1\nPFADD a x\nPFADD a y", &[], "1 PFADD"),
+        ("SET a 1\nHSET b f v\nBITOP NOT a b", &[][..], "1 BITOP, 1 HSET"),
+        ("SET a 1\nPFADD a x", &[], "1 PFADD that failed"),
+        ("PFADD a x\nHSET b f v\nPFMERGE a b\nPFADD a y", &[], "1 HSET, 1 PFMERGE"),
         ("SET a 1\nRESTORE a 0 x REPLACE\nAPPEND a x\nPEXPIREAT a 9000000000000", &[], "1 RESTORE"),
         ("SET a 1\nSORT l BY w STORE a\nSET l 1", &["l=1"], "1 SORT"),
         ("SET a 1\nSET b 1\nLMOVE a b LEFT LEFT", &[], "2 LMOVE"),
-        ("SET a 1\nSET b 1\nMSETEX 2 a 1 b 2 PXAT 9", &[], "2 MSETEX"),
         ("SET a 1\nSET b 1\nEVAL script 1 a b", &["b=1"], "1 EVAL"),
         ("SET a x\nINCR a", &[], "1 INCR that failed"),
         // Nor where another key was given that name, from whatever database.
@@ -305,6 +305,9 @@ fn a_key_is_not_taken_with_a_value_that_it_has_no_more() {
         ("SADD a x\nSPOP a\nSET a 1 NX", &["a=1"], ""),
         ("SADD a x\nSPOP a\nSETNX a 1\nINCR a", &["a=2"], ""),
         ("HSET a f v\nMSET a 1 b 2", &["a=1", "b=2"], ""),
+        ("HSET a f v\nMSETEX 2 a 1 b 2", &["a=1", "b=2"], ""),
+        ("SADD a x\nSPOP a\nMSETEX 1 a 1 NX", &["a=1"], ""),
+        ("HSET a f v\nSET b 1\nBITOP OR a b", &["a=1", "b=1"], ""),
         ("HSET a f v\nDEL a\nINCR a", &["a=1"], ""),
         ("HSET a f v\nFLUSHDB\nAPPEND a 1", &["a=1"], ""),
         ("FUNCTION LOAD x\nSET a 1", &["a=1"], "1 FUNCTION"),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shard::analytics::query::{QueryResult, Question};
+use shard::combine::{Effect, Held};
 use shard::{AutoTtl, Command, Glob, OwnedRequest, Reply, Request, Span};
 use wal::Image;
 
@@ -107,6 +108,69 @@ pub struct Args {
     database: u16,
 }
 
+/// How a key was when a client began to watch it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// The number of its database.
+    pub database: u16,
+    /// The number of the keyspace that this was.
+    pub keyspace: u16,
+    /// The key.
+    pub key: Box<[u8]>,
+    /// Its version.
+    pub version: u64,
+    /// Whether it existed.
+    pub existed: bool,
+}
+
+/// Commands that run as one on the shard that owns all their keys.
+#[derive(Clone, Debug)]
+pub struct CommandList {
+    /// The commands.
+    pub requests: Vec<OwnedRequest>,
+    /// None of them runs unless these are as they were.
+    pub watches: Vec<Watch>,
+    /// Whether any of them may change anything.
+    pub writes: bool,
+    /// What is noted of each for their client.
+    pub tracks: Tracks,
+}
+
+/// What a transaction locks at a shard, and what it is to run there.
+#[derive(Debug, Default)]
+pub struct Locks {
+    /// The commands that it runs, or this shard's parts of them, in their order. Their keys are locked, for as long as the
+    /// transaction lasts; those of a command without keys are all.
+    pub requests: Vec<OwnedRequest>,
+    /// The keys of these are locked as well; they are not run.
+    pub others: Vec<OwnedRequest>,
+    /// No other transaction and no request has the keys meanwhile. Only then may it change any.
+    pub exclusive: bool,
+    /// The commands only read, and are run as soon as the keys are locked.
+    pub runs_at_once: bool,
+    /// It asks how the shard is, for a backup.
+    pub is_for_backup: bool,
+    /// It goes on only if these are as they were.
+    pub watches: Vec<Watch>,
+    /// What is noted of each for their client.
+    pub tracks: Tracks,
+    /// All shards that it may change.
+    pub writers: Arc<[u32]>,
+}
+
+/// What a transaction does next at a shard where it has its locks.
+#[derive(Clone, Debug)]
+pub enum Hop {
+    /// Runs the next so many of the requests that came with the locks.
+    Next(usize),
+    /// Runs this request, whose keys have to be locked.
+    Request(OwnedRequest),
+    /// Tells what the keys of this request hold, which is not run. Answered by `Held`.
+    Fetch(OwnedRequest),
+    /// Has these effects on keys of this request, which is not run.
+    Apply(OwnedRequest, Vec<Effect>),
+}
+
 /// What a worker asks of another one's shard.
 #[derive(Clone, Debug)]
 pub enum Call {
@@ -128,28 +192,34 @@ pub enum Call {
         /// The arguments of this shard's share.
         args: Args,
     },
-    /// Lock the keys of this shard's part of a transaction. Answered by `Locked` (reads: `Part`) or `Refused`.
+    /// Run these commands as one. Answered by `Bytes`: the list of their replies.
+    RunAll(Box<CommandList>, Dialect),
+    /// Lock this shard's part of a transaction. Answered by `Locked` (what runs at once: `Ran`; for a backup: `Image`),
+    /// `Changed` or `Refused`.
     Lock {
         /// The transaction.
         transaction: TransactionId,
         /// Wait for the locks in turn, instead of refusing.
         wait: bool,
-        /// The row.
-        command: &'static Command,
-        /// The arguments of this shard's part.
-        args: Args,
-        /// All shards that have a part.
-        participants: Arc<[u32]>,
+        /// The part.
+        locks: Arc<Locks>,
     },
-    /// Run the locked part; the locks stay. Answered by `Committed`.
-    Commit {
+    /// Go on with a transaction that has its locks, which stay. Answered by `Ran` or, where it is the last one, by
+    /// `Committed`.
+    Hop {
         /// The transaction.
         transaction: TransactionId,
-        /// Its id in the log.
-        record: TransactionId,
+        /// What it does.
+        hop: Hop,
+        /// It is the last hop, and what was changed since the locks were given goes to the log under this id.
+        record: Option<TransactionId>,
     },
     /// Unlock, whether the part was run or not; no answer.
     Release(TransactionId),
+    /// Watch these keys, each of its database. Answered by `Watching`.
+    Watch(Vec<(u16, Box<[u8]>)>),
+    /// These are watched no more; no answer.
+    Unwatch(Vec<Watch>),
     /// Walk a slice of the keyspace. Answered by `Page`.
     Scan {
         /// The number of the database.
@@ -162,6 +232,13 @@ pub enum Call {
         pattern: Option<Arc<Glob>>,
         /// How to render the keys.
         dialect: Dialect,
+    },
+    /// Choose a key of a database by a random number. Answered by `Part`: the key and the number of keys, or nil.
+    RandomKey {
+        /// The number of the database.
+        database: u16,
+        /// The random number.
+        random: u64,
     },
     /// Count what there is to count. Answered by `Report`.
     Report,
@@ -190,8 +267,6 @@ pub enum Call {
     Publish(SubscriptionKind, Message),
     /// Say whether the client with this number is served here. Answered by `FoundClient`.
     FindClient(u64),
-    /// Note that the client with this socket keeps copies of these keys, which it has just read under a lock; no answer.
-    Remember(Args),
     /// Tell the client with this socket that these keys have changed; or all that keep copies that all keys are gone. No
     /// answer.
     Invalidate(Option<Args>),
@@ -227,14 +302,23 @@ pub enum Answer {
     Rejected(shard::Error),
     /// A part of the reply, to be merged.
     Part(Reply<'static>),
-    /// The locked part has run. Until the log holds it the locks have to stay, however long that takes.
-    Committed(Reply<'static>),
+    /// A hop of a transaction has run. What it has changed is not in the log yet.
+    Ran(Vec<Reply<'static>>),
+    /// What keys hold, for a transaction.
+    Held(Result<Vec<Option<Held<'static>>>, shard::Error>),
+    /// The last hop of a transaction has run. Until the log holds what it has changed the locks have to stay, however long
+    /// that takes.
+    Committed(Vec<Reply<'static>>),
     /// It was taken note of.
     Noted,
     /// The socket of a client, if it is served here.
     FoundClient(Option<SocketId>),
     /// The part is locked.
     Locked,
+    /// The part is locked, and a watched key is not as it was.
+    Changed,
+    /// How the keys are that are watched from now on.
+    Watching(Vec<Watch>),
     /// The shard is locked for a backup, and this is how it is.
     Image(Box<ShardImage>),
     /// The part conflicts with another transaction; nothing is locked.

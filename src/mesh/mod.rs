@@ -18,8 +18,8 @@ use crate::net::{Doorbell, Net};
 use crate::protocol::Dialect;
 
 pub use message::{
-    AcceptedSocket, Answer, Args, Asker, Batch, Call, Message, Page, RequestId, ShardImage, SubscriptionKind,
-    Tracks, TransactionId,
+    AcceptedSocket, Answer, Args, Asker, Batch, Call, CommandList, Hop, Locks, Message, Page, RequestId,
+    ShardImage, SubscriptionKind, Tracks, TransactionId, Watch,
 };
 
 /// How many requests of its clients a worker may have under way at one peer.
@@ -151,6 +151,22 @@ impl Mesh {
         size_bytes
     }
 
+    /// As [`Mesh::run`], for commands that run as one.
+    pub fn run_all(
+        &mut self,
+        worker: usize,
+        request_id: RequestId,
+        list: CommandList,
+        dialect: Dialect,
+    ) -> usize {
+        let peer = &mut self.peers[worker];
+        let size_bytes = list.requests.iter().map(OwnedRequest::size_bytes).sum();
+        peer.calls_in_flight += 1;
+        peer.bytes_in_flight += size_bytes;
+        peer.open.call(request_id, Call::RunAll(Box::new(list), dialect));
+        size_bytes
+    }
+
     /// Sends a message to the subscribers at a worker; `shared` is what it says, where that is large and can be shared.
     pub fn publish(
         &mut self,
@@ -197,7 +213,10 @@ impl Mesh {
                     | Answer::Value(_)
                     | Answer::Failed(_)
                     | Answer::Part(_)
+                    | Answer::Ran(_)
+                    | Answer::Held(_)
                     | Answer::Committed(_)
+                    | Answer::Changed
                     | Answer::Page(_)
                     | Answer::QueryResult(_) => {
                         keep(worker, request_id, answer, open);
@@ -205,6 +224,7 @@ impl Mesh {
                     Answer::Noted
                     | Answer::FoundClient(_)
                     | Answer::Locked
+                    | Answer::Watching(_)
                     | Answer::Image(_)
                     | Answer::Refused
                     | Answer::Report(_) => {

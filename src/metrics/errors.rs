@@ -9,7 +9,8 @@ use std::cell::RefCell;
 use shard::{Command, Error, command};
 
 /// The kinds of errors: the first words of their texts, as Redis has them.
-pub const KINDS: [&str; 6] = ["ERR", "EXECABORT", "LOADING", "MISCONF", "NOPROTO", "OOM"];
+pub const KINDS: [&str; 9] =
+    ["BUSYKEY", "ERR", "EXECABORT", "INVALIDOBJ", "LOADING", "MISCONF", "NOPROTO", "OOM", "WRONGTYPE"];
 
 /// The errors that a thread has answered.
 #[derive(Clone, Debug)]
@@ -36,7 +37,10 @@ impl Default for Errors {
 /// The kind of an error.
 pub fn kind(error: &Error) -> &'static str {
     match error {
-        Error::ExecAborted => "EXECABORT",
+        Error::BusyKey => "BUSYKEY",
+        Error::CorruptHyperloglog => "INVALIDOBJ",
+        Error::NotAHyperloglog => "WRONGTYPE",
+        Error::ExecAborted | Error::ExecAbortedBy(_) => "EXECABORT",
         Error::Loading { .. } => "LOADING",
         Error::WritesRefused { .. } | Error::NotOnDisk { .. } => "MISCONF",
         Error::NoProtocol => "NOPROTO",

@@ -442,12 +442,27 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
             put(format_args!("-ERR {what} '{name}') - "), out);
             return push_echo(reason.as_bytes(), out);
         }
+        Error::ExecAbortedBy(error) => {
+            out.extend_from_slice(b"-EXECABORT Transaction discarded because of: ");
+            return write_cause(error, out);
+        }
+        Error::WithoutMulti(command) => {
+            return echo(b"-ERR ", command.name.as_bytes(), b" without MULTI", out);
+        }
         Error::ReplyTooLarge { limit } => {
             let what = "ask for fewer keys at a time";
             return put(format_args!("-ERR the reply would exceed {limit} bytes; {what}"), out);
         }
         Error::PatternTooLong { limit } => {
             return put(format_args!("-ERR pattern too long; it may have {limit} bytes"), out);
+        }
+        Error::UnknownPfdebug(name) => return echo(b"-ERR Unknown PFDEBUG subcommand '", name, b"'", out),
+        Error::NotAString(kind) => {
+            let what = "a value that is a";
+            return put(
+                format_args!("-ERR Bad data format: {what} {kind} cannot be kept, only strings"),
+                out,
+            );
         }
         Error::UnknownOption(name) => return echo(b"-ERR unknown option '", name, b"'", out),
         Error::WritesRefused { .. } | Error::NotOnDisk { .. } => {
@@ -481,6 +496,11 @@ fn fixed_text(error: &Error) -> &'static str {
         Error::NotFinite => "-ERR increment would produce NaN or Infinity",
         Error::Overflow => "-ERR increment or decrement would overflow",
         Error::DecrementOverflow => "-ERR decrement would overflow",
+        Error::NotAHyperloglog => "-WRONGTYPE Key is not a valid HyperLogLog string value.",
+        Error::CorruptHyperloglog => "-INVALIDOBJ Corrupted HLL object detected",
+        Error::WrongPayload => "-ERR DUMP payload version or checksum are wrong",
+        Error::MalformedPayload => "-ERR Bad data format",
+        Error::BusyKey => "-BUSYKEY Target key name already exists.",
         Error::NoSuchKey => "-ERR no such key",
         Error::Syntax => "-ERR syntax error",
         Error::InvalidCursor => "-ERR invalid cursor",
@@ -489,6 +509,9 @@ fn fixed_text(error: &Error) -> &'static str {
         Error::InvalidTarget => "-ERR the target is a share above 0 and below 1, such as 0.99",
         Error::AnalyticsOff => "-ERR analytics not enabled; start the server with --enable-analytics",
         Error::DbIndexOutOfRange => "-ERR DB index is out of range",
+        Error::NestedMulti => "-ERR MULTI calls can not be nested",
+        Error::WatchInMulti => "-ERR WATCH inside MULTI is not allowed",
+        Error::NotInMulti => "-ERR Command not allowed inside a transaction",
         Error::ExecAborted => "-EXECABORT Transaction discarded because of previous errors.",
         Error::NoProtocol => "-NOPROTO unsupported protocol version",
         Error::ProtocolNotAnInteger => "-ERR Protocol version is not an integer or out of range",
@@ -516,9 +539,13 @@ fn fixed_text(error: &Error) -> &'static str {
         | Error::UnknownSetting(..)
         | Error::FixedOption(..)
         | Error::InvalidSetting(..)
+        | Error::ExecAbortedBy(..)
+        | Error::WithoutMulti(..)
         | Error::ReplyTooLarge { .. }
         | Error::PatternTooLong { .. }
         | Error::UnknownOption(..)
+        | Error::UnknownPfdebug(..)
+        | Error::NotAString(..)
         | Error::WritesRefused { .. }
         | Error::NotOnDisk { .. }
         | Error::OutOfRange(..)
@@ -526,6 +553,14 @@ fn fixed_text(error: &Error) -> &'static str {
         | Error::InsufficientData(..)
         | Error::BackupFailed { .. } => "-ERR",
     }
+}
+
+/// Appends the line of an error without the word that it begins with, where that is `-ERR`, and without its end.
+pub(super) fn write_cause(error: &Error, out: &mut Vec<u8>) {
+    let start = out.len();
+    write_error(error, out);
+    let word_bytes = if out[start..].starts_with(b"-ERR ") { 5 } else { 1 };
+    out.drain(start..start + word_bytes);
 }
 
 fn put(text: fmt::Arguments<'_>, out: &mut Vec<u8>) {

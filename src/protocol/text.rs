@@ -353,6 +353,10 @@ fn push_error(error: &Error, out: &mut Vec<u8>) {
         Error::NotAnInteger => "-ERR value is not an integer",
         Error::InvalidDbIndex => "-ERR database index is not an integer",
         Error::ExecAborted => "-ERR transaction discarded because of previous errors",
+        Error::ExecAbortedBy(error) => {
+            out.extend_from_slice(b"-ERR transaction discarded because of: ");
+            return resp::write_cause(error, out);
+        }
         Error::ConnectionLimit => "-ERR connection limit reached",
         Error::ValueTooLarge { limit } => {
             out.extend_from_slice(b"-ERR value would exceed ");

@@ -91,6 +91,11 @@ impl Gather {
         Reply::Text(texts.collect())
     }
 
+    /// The replies of the workers.
+    pub fn take_parts(&mut self) -> Vec<Reply<'static>> {
+        std::mem::take(&mut self.parts)
+    }
+
     /// The merged reply.
     pub fn merge(&mut self, merge: Merge) -> Reply<'static> {
         merge_parts(merge, 0, self.parts.drain(..).map(|reply| (Vec::new(), reply)))

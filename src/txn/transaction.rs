@@ -1,33 +1,48 @@
-//! A command over several shards that is atomic for readers, at the worker of the client that asked.
+//! A transaction over several shards, at the worker of the client that asked: locks, hops, the commit.
+//!
+//! [`Transaction::begin`] asks for the locks. Once [`Told::Locked`] says that all are held, any number of hops may run,
+//! one after the other, each at the shards that have something to do in it ([`Transaction::hop`]), and each decided by
+//! what the ones before have replied ([`Transaction::take_reply`]). The last one commits, or [`Transaction::commit`] does:
+//! then each shard that may have been changed writes all that the hops have changed there as one frame. Until that is as
+//! safe as the mode demands nobody else sees any of it. At the end the locks are given back. What has changed something
+//! goes on to its commit, whatever happens to its client: there is no way back.
+//!
+//! So a program that finds out as it goes what to do next, such as a script, begins a transaction with
+//! [`Transaction::of_keys`], runs a request at a shard by a hop of [`Hop::Request`], and commits. Its worker gives each
+//! answer of a call to [`Transaction::answer`], and goes on when that tells something.
 
 use std::sync::Arc;
 
-use shard::command::{Flags, Merge, Run};
-use shard::{OwnedRequest, Reply, Request};
+use shard::combine::Held;
+use shard::{Error, OwnedRequest, Reply};
 
-use super::merge::merge_parts;
-use crate::mesh::{Answer, Call, Mesh, RequestId, ShardImage, TransactionId};
+use crate::mesh::{Answer, Call, Hop, Locks, Mesh, RequestId, ShardImage, TransactionId};
 use crate::slots::owner;
 
-/// A command over several shards that is atomic for readers.
+/// A transaction that has asked for its locks.
 pub struct Transaction {
     id: TransactionId,
-    /// The whole command.
-    pub request: OwnedRequest,
     parts: Vec<Part>,
-    participants: Arc<[u32]>,
     phase: Phase,
     unanswered: usize,
     /// Its client waits no more.
     is_given_up: bool,
+    /// A watched key is not as it was.
+    is_stale: bool,
+    /// What a shard has answered in place of what was asked.
+    fault: Option<Error>,
 }
 
+/// A shard of a transaction.
 struct Part {
     worker: usize,
-    /// Which of the request's keys it holds, by their number.
-    keys: Vec<usize>,
-    locked: bool,
-    reply: Option<Reply<'static>>,
+    locks: Arc<Locks>,
+    is_locked: bool,
+    is_awaited: bool,
+    /// What the last hop has replied.
+    replies: std::vec::IntoIter<Reply<'static>>,
+    /// What its keys hold, if the last hop has fetched that.
+    held: Option<Result<Vec<Option<Held<'static>>>, Error>>,
     image: Option<ShardImage>,
 }
 
@@ -37,126 +52,230 @@ enum Phase {
     Together,
     /// The locks are asked for in ascending order of shards; that of this part is awaited.
     Ascending(usize),
-    /// Every part runs.
+    /// All locks are held, and no hop runs.
+    Locked,
+    /// A hop runs.
     Running,
+    /// The last hop runs.
+    Committing,
+    /// The locks are given back.
+    Over,
+}
+
+/// What the answers of all shards amount to.
+pub enum Told {
+    /// All locks are held; what [runs at once](Locks::runs_at_once) has run.
+    Locked,
+    /// The hop has run.
+    Ran,
+    /// The last hop has run and is in the log, and the locks are given back.
+    Committed,
+    /// Nothing has run, and nothing will: a shard takes no writes ([`Reply::Error`]), a watched key has changed
+    /// ([`Reply::NilArray`]), or the client waits no more ([`Reply::Nil`]).
+    Ended(Reply<'static>),
 }
 
 impl Transaction {
-    /// Starts `request`, whose keys several shards own, or that concerns every shard.
+    /// Asks the shards for locks. These are sorted by the number of their worker.
     pub fn begin(
         id: TransactionId,
-        request: &Request<'_>,
+        locks: impl Iterator<Item = (usize, Locks)>,
+        request_id: RequestId,
+        mesh: &mut Mesh,
+    ) -> Transaction {
+        let mut locks: Vec<(usize, Locks)> = locks.collect();
+        debug_assert!(locks.is_sorted_by(|a, b| a.0 < b.0), "all climb in the same order");
+        let writers = locks.iter().filter(|(_, locks)| locks.exclusive).map(|(worker, _)| *worker as u32);
+        let writers: Arc<[u32]> = writers.collect();
+        locks.iter_mut().for_each(|(_, locks)| locks.writers = writers.clone());
+        let parts = locks.into_iter().map(|(worker, locks)| Part {
+            worker,
+            locks: Arc::new(locks),
+            is_locked: false,
+            is_awaited: false,
+            replies: Vec::new().into_iter(),
+            held: None,
+            image: None,
+        });
+        let mut transaction = Transaction {
+            id,
+            parts: parts.collect(),
+            phase: Phase::Together,
+            unanswered: 0,
+            is_given_up: false,
+            is_stale: false,
+            fault: None,
+        };
+        (0..transaction.parts.len()).for_each(|part| transaction.lock(part, request_id, mesh));
+        if transaction.parts.is_empty() {
+            transaction.phase = Phase::Locked;
+        }
+        transaction
+    }
+
+    /// As [`Transaction::begin`], with these keys for itself alone.
+    pub fn of_keys<'k>(
+        id: TransactionId,
+        keys: impl Iterator<Item = &'k [u8]> + Clone,
         request_id: RequestId,
         mesh: &mut Mesh,
     ) -> Transaction {
         let workers = mesh.worker_count();
-        let mut keys_of: Vec<Vec<usize>> = vec![Vec::new(); workers];
-        for (number, key) in request.keys().enumerate() {
-            keys_of[owner(key, workers)].push(number);
+        let locks = (0..workers).filter_map(|worker| {
+            let mut own = keys.clone().filter(|key| owner(key, workers) == worker).peekable();
+            own.peek()?;
+            let others = vec![OwnedRequest::of_keys(0, own)];
+            Some((worker, Locks { others, exclusive: true, ..Locks::default() }))
+        });
+        Transaction::begin(id, locks, request_id, mesh)
+    }
+
+    fn lock(&mut self, part: usize, request_id: RequestId, mesh: &mut Mesh) {
+        let wait = self.phase != Phase::Together;
+        let part = &mut self.parts[part];
+        part.is_awaited = true;
+        part.image = None;
+        self.unanswered += 1;
+        let call = Call::Lock { transaction: self.id, wait, locks: part.locks.clone() };
+        mesh.to(part.worker).call(request_id, call);
+    }
+
+    /// Whether all locks are held and no hop runs.
+    pub fn is_locked(&self) -> bool {
+        self.phase == Phase::Locked
+    }
+
+    /// Whether anything has run, or could have.
+    pub fn has_begun(&self) -> bool {
+        !matches!(self.phase, Phase::Together | Phase::Ascending(_))
+    }
+
+    /// Whether it may change anything.
+    pub fn writes(&self) -> bool {
+        self.parts.iter().any(|part| part.locks.exclusive)
+    }
+
+    /// Has the shards do something, of which `hop` says by their numbers what. With `record`, an id for the log, it is the last hop of the transaction. Returns
+    /// whether any answer is awaited.
+    pub fn hop(
+        &mut self,
+        hop: impl Fn(usize) -> Option<Hop>,
+        record: Option<TransactionId>,
+        request_id: RequestId,
+        mesh: &mut Mesh,
+    ) -> bool {
+        debug_assert!(self.is_locked(), "hops follow each other");
+        self.phase = if record.is_some() { Phase::Committing } else { Phase::Running };
+        for part in &mut self.parts {
+            let record = record.filter(|_| part.locks.exclusive);
+            let Some(hop) = hop(part.worker).or_else(|| record.map(|_| Hop::Next(0))) else { continue };
+            part.is_awaited = true;
+            self.unanswered += 1;
+            mesh.to(part.worker).call(request_id, Call::Hop { transaction: self.id, hop, record });
         }
-        let everywhere = !request.command.keys.any();
-        let parts: Vec<Part> = (keys_of.into_iter().enumerate())
-            .filter(|(_, keys)| everywhere || !keys.is_empty())
-            .map(|(worker, keys)| Part { worker, keys, locked: false, reply: None, image: None })
-            .collect();
-        let participants = parts.iter().map(|part| part.worker as u32).collect();
-        let request = OwnedRequest::new(request);
-        let unanswered = parts.len();
-        let phase = Phase::Together;
-        let transaction =
-            Transaction { id, request, parts, participants, phase, unanswered, is_given_up: false };
-        (0..transaction.parts.len()).for_each(|part| transaction.lock(part, request_id, mesh));
-        transaction
+        self.unanswered > 0
     }
 
-    fn lock(&self, part: usize, request_id: RequestId, mesh: &mut Mesh) {
-        let Part { worker, keys, .. } = &self.parts[part];
-        let request = self.request.request();
-        let spec = request.command.keys;
-        let batch = mesh.to(*worker);
-        let args = if spec.any() {
-            let parts = keys.iter().map(|number| spec.part(*number));
-            batch.args(request.database, parts.flatten().map(|index| request.arg(index)))
-        } else {
-            batch.args(request.database, request.args())
-        };
-        let call = Call::Lock {
-            transaction: self.id,
-            wait: self.phase != Phase::Together,
-            command: request.command,
-            args,
-            participants: self.participants.clone(),
-        };
-        batch.call(request_id, call);
+    /// Has the log of each shard take what was changed there.
+    pub fn commit(&mut self, record: TransactionId, request_id: RequestId, mesh: &mut Mesh) {
+        let awaits = self.hop(|_| None, Some(record), request_id, mesh);
+        debug_assert!(awaits, "what changes nothing is not committed");
     }
 
-    /// Takes a participant's answer. Returns the reply of the whole command once it is known. `record` is the id
-    /// for the log, should the parts be run now.
+    /// The next of the replies of a shard to the last hop; a fault in its place, if the shard has not answered.
+    pub fn take_reply(&mut self, worker: usize) -> Reply<'static> {
+        let part = self.parts.iter_mut().find(|part| part.worker == worker);
+        part.expect("it takes part").replies.next().unwrap_or_else(|| {
+            Reply::Error(self.fault.clone().expect("each request of a hop is answered, or it fails"))
+        })
+    }
+
+    /// What the keys of a shard hold that the last hop has fetched.
+    ///
+    /// # Errors
+    /// The shard has no memory for a copy, or it has not answered.
+    pub fn take_held(&mut self, worker: usize) -> Result<Vec<Option<Held<'static>>>, Error> {
+        let part = self.parts.iter_mut().find(|part| part.worker == worker);
+        part.expect("it takes part")
+            .held
+            .take()
+            .unwrap_or_else(|| Err(self.fault.clone().expect("a hop is answered, or it fails")))
+    }
+
+    /// What a shard has answered in place of what it was asked: it may have done it or not.
+    pub fn fault(&self) -> Option<&Error> {
+        self.fault.as_ref()
+    }
+
+    /// Takes a shard's answer. Tells what has come to its end with it, if anything has.
     pub fn answer(
         &mut self,
         worker: usize,
         answer: Answer,
-        record: TransactionId,
         request_id: RequestId,
         mesh: &mut Mesh,
-    ) -> Option<Reply<'static>> {
+    ) -> Option<Told> {
         let part = self.parts.iter_mut().find(|part| part.worker == worker);
         let part = part.expect("only participants answer");
+        part.is_locked |= !matches!(answer, Answer::Refused);
+        part.is_awaited = false;
         match answer {
-            Answer::Locked => part.locked = true,
-            Answer::Part(reply) | Answer::Committed(reply) => {
-                part.locked = true;
-                part.reply = Some(reply);
+            Answer::Locked | Answer::Refused => {}
+            Answer::Ran(replies) | Answer::Committed(replies) => part.replies = replies.into_iter(),
+            Answer::Held(held) => part.held = Some(held),
+            Answer::Changed => self.is_stale = true,
+            Answer::Image(image) => part.image = Some(*image),
+            Answer::Part(Reply::Error(error)) => {
+                self.fault.get_or_insert(error);
             }
-            Answer::Image(image) => {
-                part.locked = true;
-                part.reply = Some(Reply::Ok);
-                part.image = Some(*image);
-            }
-            Answer::Refused => {}
             _ => unreachable!("no other answer belongs to a transaction"),
         }
         self.unanswered -= 1;
         if self.unanswered > 0 {
             return None;
         }
-        if self.is_given_up && self.phase != Phase::Running {
-            self.release(request_id, mesh);
-            return Some(Reply::Nil);
-        }
-        // Before any part has run, an error can only be a shard's word that it takes no writes.
-        let refusal = self.parts.iter().find_map(|part| match &part.reply {
-            Some(Reply::Error(error)) if self.phase != Phase::Running => Some(error.clone()),
-            _ => None,
-        });
-        if let Some(error) = refusal {
-            self.release(request_id, mesh);
-            return Some(Reply::Error(error));
-        }
         match self.phase {
-            Phase::Together if self.parts.iter().any(|part| !part.locked) => {
-                self.release(request_id, mesh);
-                self.take_images();
-                self.ascend(0, request_id, mesh);
-                None
+            Phase::Together | Phase::Ascending(_) => self.on_locks(request_id, mesh),
+            Phase::Running => {
+                self.phase = Phase::Locked;
+                Some(Told::Ran)
             }
-            Phase::Ascending(at) if at + 1 < self.parts.len() => {
-                self.ascend(at + 1, request_id, mesh);
-                None
+            Phase::Committing => {
+                self.end(request_id, mesh);
+                Some(Told::Committed)
             }
-            Phase::Together | Phase::Ascending(_) if self.request.command.has(Flags::WRITE) => {
-                self.phase = Phase::Running;
-                self.unanswered = self.parts.len();
-                for part in &self.parts {
-                    mesh.to(part.worker).call(request_id, Call::Commit { transaction: self.id, record });
-                }
-                None
-            }
-            Phase::Together | Phase::Ascending(_) | Phase::Running => {
-                self.release(request_id, mesh);
-                Some(self.merge())
-            }
+            Phase::Locked | Phase::Over => unreachable!("nothing was asked"),
         }
+    }
+
+    /// Takes the answers to all locks that were asked for.
+    fn on_locks(&mut self, request_id: RequestId, mesh: &mut Mesh) -> Option<Told> {
+        // Before any part has run, an error can only be a shard's word that it takes no writes.
+        let end = if self.is_given_up {
+            Some(Reply::Nil)
+        } else if let Some(error) = &self.fault {
+            Some(Reply::Error(error.clone()))
+        } else {
+            self.is_stale.then_some(Reply::NilArray)
+        };
+        if let Some(reply) = end {
+            self.end(request_id, mesh);
+            return Some(Told::Ended(reply));
+        }
+        let next = match self.phase {
+            Phase::Together if self.parts.iter().any(|part| !part.is_locked) => {
+                self.release(request_id, mesh);
+                0
+            }
+            Phase::Ascending(at) if at + 1 < self.parts.len() => at + 1,
+            _ => {
+                self.phase = Phase::Locked;
+                return Some(Told::Locked);
+            }
+        };
+        self.phase = Phase::Ascending(next);
+        self.lock(next, request_id, mesh);
+        None
     }
 
     /// How the shards were while all of them were locked, in their order, for a backup.
@@ -164,54 +283,29 @@ impl Transaction {
         self.parts.iter_mut().filter_map(|part| part.image.take()).collect()
     }
 
-    /// The shards whose answers are awaited, as far as that can be told.
+    /// The shards whose answers are awaited.
     pub fn unanswered(&self) -> Vec<usize> {
-        let awaited = |part: &&Part| match self.phase {
-            Phase::Together => !part.locked,
-            Phase::Ascending(at) => self.parts[at].worker == part.worker,
-            Phase::Running => part.reply.is_none(),
-        };
-        self.parts.iter().filter(awaited).map(|part| part.worker).collect()
+        self.parts.iter().filter(|part| part.is_awaited).map(|part| part.worker).collect()
     }
 
-    /// Whether it locks the shards for a copy of them.
-    pub fn is_of_backup(&self) -> bool {
-        matches!(self.request.command.run, Run::Server(_))
-    }
-
-    /// Whether its error is a shard's word that it takes no writes: no part has run.
-    pub fn is_refused(&self) -> bool {
-        self.phase != Phase::Running && self.request.command.has(Flags::WRITE)
-    }
-
-    /// Its client waits no more: where no part has run yet, none runs. What has run keeps its locks until it is safe.
+    /// Its client waits no more: where nothing has run yet, nothing does. What has run keeps its locks until it is safe.
     pub fn give_up(&mut self) {
         self.is_given_up = true;
     }
 
-    fn ascend(&mut self, part: usize, request_id: RequestId, mesh: &mut Mesh) {
-        self.phase = Phase::Ascending(part);
-        self.unanswered = 1;
-        self.lock(part, request_id, mesh);
-    }
-
-    fn release(&mut self, request_id: RequestId, mesh: &mut Mesh) {
-        for part in self.parts.iter_mut().filter(|part| part.locked) {
-            part.locked = false;
-            mesh.to(part.worker).call(request_id, Call::Release(self.id));
+    /// Gives all locks back: what has changed something has to be committed before. Watched keys are watched no more.
+    pub fn end(&mut self, request_id: RequestId, mesh: &mut Mesh) {
+        self.phase = Phase::Over;
+        self.release(request_id, mesh);
+        for part in self.parts.iter().filter(|part| !part.locks.watches.is_empty()) {
+            mesh.to(part.worker).call(request_id, Call::Unwatch(part.locks.watches.clone()));
         }
     }
 
-    fn merge(&mut self) -> Reply<'static> {
-        let merge = match self.request.command.run {
-            Run::Keys(merge) | Run::EveryShard(merge) => merge,
-            Run::Key | Run::Combine | Run::Server(_) => Merge::AllOk,
-        };
-        let key_count = self.request.request().keys().count();
-        let replies = self
-            .parts
-            .iter_mut()
-            .map(|part| (std::mem::take(&mut part.keys), part.reply.take().expect("every part has run")));
-        merge_parts(merge, key_count, replies)
+    fn release(&mut self, request_id: RequestId, mesh: &mut Mesh) {
+        for part in self.parts.iter_mut().filter(|part| part.is_locked) {
+            part.is_locked = false;
+            mesh.to(part.worker).call(request_id, Call::Release(self.id));
+        }
     }
 }

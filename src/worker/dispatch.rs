@@ -18,15 +18,9 @@ use crate::mesh::{Answer, Asker, Batch, Call, RequestId, ShardImage};
 use crate::metrics::calls::Measured;
 use crate::metrics::errors;
 use crate::protocol::{self, Dialect, Parser};
-use crate::slots::{self, Route, route};
+use crate::slots::{Route, route};
 use crate::txn::gather::Gather;
 use crate::txn::scan::{Walk, Walked};
-use crate::txn::transaction::Transaction;
-
-/// The error for a command that was to run in a transaction.
-const IN_MULTI: Error = Error::Unavailable(
-    "there are no transactions yet: nothing runs between MULTI and EXEC, DISCARD or RESET",
-);
 
 /// How often the arguments of a request are copied, where its memory cannot be shared: for another shard, into the
 /// keyspace, the changes, the frame of the log.
@@ -49,40 +43,41 @@ impl Worker {
         memory: Option<&Bytes>,
     ) -> Flow {
         client.waits_for_last = false;
-        let command = match parser.command() {
-            Some(command) if !client.session.is_in_multi || command.has(Flags::NOT_QUEUED) => command,
-            _ => {
-                self.traffic.requests += 1;
-                if let Some(command) = parser.command() {
-                    self.traffic.calls.count(command, None);
-                }
-                refuse(parser, client, input);
-                return Flow::Taken;
+        let Some(command) = parser.command() else {
+            self.traffic.requests += 1;
+            if let Some(queue) = &mut client.session.queue {
+                queue.refuse();
             }
+            answer_error(client, parser.unknown_command(input));
+            return Flow::Taken;
         };
         let request = match memory {
             None => parser.request(input, command),
             Some(memory) => parser.request_in(memory, command),
         };
         let request = request.in_database(client.session.database);
-        let request = match self.admit(request, client, input.len()) {
-            Ok(request) => request,
+        let admitted = match self.admit(request, client, input.len()) {
+            Ok(admitted) => admitted,
             Err(reply) => {
                 self.traffic.requests += 1;
                 self.traffic.calls.count(command, None);
-                match reply {
-                    Reply::Error(error) => reject(client, command, error),
-                    help => answer(client, &request, &help),
-                }
+                self.answer_unrun(client, &request, reply);
                 return Flow::Taken;
             }
         };
+        let request = admitted;
+        if client.session.queue.is_some() && !request.command.has(Flags::NOT_QUEUED) {
+            self.traffic.requests += 1;
+            self.enqueue(client, &request);
+            return Flow::Taken;
+        }
         let is_measured = client.measured.is_none();
         let began = if is_measured { self.traffic.calls.begin(request.command) } else { None };
         let flow = self.run_request(client, &request);
         if matches!(flow, Flow::Taken) {
             if let Some(tracking) = client.tracking.as_deref_mut()
                 && request.command.container != Some("CLIENT")
+                && client.session.queue.is_none()
             {
                 tracking.is_caching = false; // That was about this command.
             }
@@ -92,6 +87,27 @@ impl Worker {
             }
         }
         flow
+    }
+
+    /// Answers a request that is not to run: with an error, or with the help for its command.
+    #[cold]
+    fn answer_unrun(&mut self, client: &mut Client, request: &Request<'_>, reply: Reply<'static>) {
+        let is_exec = request.command.run == Run::Server(Server::Exec);
+        match (reply, client.session.queue.as_mut()) {
+            (Reply::Error(error), Some(_)) if is_exec => {
+                client.session.queue = None;
+                self.unwatch(client);
+                reject(client, request.command, Error::ExecAbortedBy(Box::new(error)));
+            }
+            (Reply::Error(error), queue) => {
+                if let Some(queue) = queue {
+                    queue.refuse();
+                }
+                reject(client, request.command, error);
+            }
+            (_, Some(_)) => self.enqueue(client, request),
+            (help, None) => answer(client, request, &help),
+        }
     }
 
     /// A request that is measured was taken: it is answered, or will be.
@@ -152,15 +168,14 @@ impl Worker {
                 }
                 Route::One(worker) => self.run_there(worker, client, request),
                 Route::Several if !client.is_quiet() => return Flow::Later,
-                // To be done by a transaction of two hops.
-                Route::Several if command.run == Run::Combine => {
-                    reject(client, command, Error::Unavailable("the keys lie on several shards"));
-                }
                 Route::Several => match self.watchdog.any_hangs(request.keys()) {
                     true => reject(client, command, hangs()),
                     false => self.begin_transaction(client, request),
                 },
             },
+            Run::Server(
+                server @ (Server::Discard | Server::Exec | Server::Multi | Server::Unwatch | Server::Watch),
+            ) => return self.run_transaction_command(client, request, server),
             Run::EveryShard(..) if single => self.run_here(client, request),
             Run::EveryShard(..) | Run::Server(_) if !client.is_quiet() => return Flow::Later,
             Run::Server(
@@ -185,8 +200,9 @@ impl Worker {
     }
 
     /// Carries out a command of the server.
-    fn run_server_command(&mut self, client: &mut Client, request: &Request<'_>) {
+    pub(super) fn run_server_command(&mut self, client: &mut Client, request: &Request<'_>) {
         if request.command.run == Run::Server(Server::Reset) {
+            self.unwatch(client);
             self.forget_subscriptions(client);
         }
         match admin::run(client, request, &self.about()) {
@@ -284,9 +300,7 @@ impl Worker {
     }
 
     fn begin_transaction(&mut self, client: &mut Client, request: &Request<'_>) {
-        let id = self.runtime.next_id(&self.shared);
-        let transaction = Transaction::begin(id, request, job_id(client), &mut self.mesh);
-        self.begin_job(client, Job::Transaction(transaction));
+        self.begin_program(client, request.command, (vec![OwnedRequest::new(request)], false), Vec::new());
     }
 
     pub(super) fn begin_job(&self, client: &mut Client, job: Job) {
@@ -344,12 +358,8 @@ impl Worker {
         &mut self,
         request: &OwnedRequest,
         shard_images: Vec<ShardImage>,
-        locked: Reply<'static>,
         request_id: RequestId,
     ) -> Result<(), Error> {
-        if let Reply::Error(error) = locked {
-            return Err(error);
-        }
         let path = backup::place(self.shared.config.backup_dir.as_deref(), request.request().arg(0))?;
         let wakeup = self.net.wakeup().try_clone_to_owned();
         let wakeup = wakeup.map_err(|error| Error::BackupFailed { cause: error.to_string().into() })?;
@@ -421,37 +431,27 @@ impl Worker {
     pub(super) fn advance(&mut self, client: &mut Client, job: &mut Job, from: usize, given: Answer) -> bool {
         let request_id = job_id(client);
         match (&mut *job, given) {
-            (Job::Transaction(transaction), given) => {
-                if client.tracks().reads && matches!(given, Answer::Part(_)) {
-                    // The keys that it has read are locked until what follows this call gives them back.
-                    let request = transaction.request.request();
-                    let workers = self.mesh.worker_count();
-                    let keys: Vec<&[u8]> =
-                        request.keys().filter(|key| slots::owner(key, workers) == from).collect();
-                    let batch = self.mesh.to(from);
-                    let keys = batch.args(0, keys.into_iter());
-                    batch.call(request_id, Call::Remember(keys));
-                }
-                let record = self.runtime.next_id(&self.shared);
-                let Some(reply) = transaction.answer(from, given, record, request_id, &mut self.mesh) else {
+            (Job::Program(running), given) => {
+                if !self.on_program_answered(Some(client), running, (from, request_id), given) {
                     return false;
-                };
-                if let Run::Server(_) = transaction.request.command.run {
-                    let (request, shard_images) = (transaction.request.clone(), transaction.take_images());
-                    let Err(error) = self.begin_backup(&request, shard_images, reply, request_id) else {
+                }
+                if running.program.is_of_backup() {
+                    let (request, transaction) =
+                        (running.program.first().clone(), running.program.transaction());
+                    let fault = transaction.fault().cloned();
+                    let begun = fault.map_or_else(
+                        || self.begin_backup(&request, transaction.take_images(), request_id),
+                        Err,
+                    );
+                    let Err(error) = begun else {
                         *job = Job::Backup(request);
                         return false;
                     };
                     self.shared.backups.end(true, self.clock.now().now_ms);
                     answer(client, &request.request(), &Reply::Error(error));
-                } else if let Reply::Error(error) = &reply
-                    && transaction.is_refused()
-                {
-                    reject(client, transaction.request.command, error.clone());
-                } else {
-                    answer(client, &transaction.request.request(), &reply);
                 }
             }
+            (Job::Watch(watching), given) => return self.on_watch_answered(client, watching, from, given),
             (Job::Backup(request), Answer::Part(reply)) => answer(client, &request.request(), &reply),
             (Job::Backup(_), _) => unreachable!("a backup ends with one answer"),
             (Job::Walk(walk), Answer::Page(page)) => {
@@ -497,6 +497,10 @@ impl Worker {
                     return false;
                 }
                 self.on_client_found(client, finding);
+                if let Some(next) = client.job.take() {
+                    *job = *next;
+                    return false;
+                }
             }
             (Job::FindClient(_), _) => unreachable!("each worker says whether it serves a client"),
             (Job::Subscribe(_), _) => unreachable!("a subscription is taken note of"),
@@ -505,27 +509,5 @@ impl Worker {
             (Job::Listing(_), _) => unreachable!("a listing asks no worker"),
         }
         true
-    }
-}
-
-/// Answers a request that has no row in the table, or that follows a `MULTI`, which has none: what a client means to
-/// have run as one must not run in part.
-fn refuse(parser: &Parser, client: &mut Client, input: &[u8]) {
-    let is = |name: &str| parser.arg_count() == 0 && parser.name(input).eq_ignore_ascii_case(name.as_bytes());
-    let was_in_multi = std::mem::replace(&mut client.session.is_in_multi, is("MULTI"));
-    match was_in_multi {
-        false => answer_error(client, parser.unknown_command(input)),
-        true if is("EXEC") => answer_error(client, Error::ExecAborted),
-        true if is("DISCARD") => {
-            let dialect = client.session.dialect;
-            client.replies.now(|out| protocol::write_reply(&Reply::Ok, None, 0, dialect, out));
-        }
-        true => {
-            client.session.is_in_multi = true;
-            match parser.command() {
-                Some(command) => reject(client, command, IN_MULTI),
-                None => answer_error(client, IN_MULTI),
-            }
-        }
     }
 }

@@ -20,6 +20,7 @@ mod stuck_clients;
 #[cfg(test)]
 mod tests;
 mod tracking;
+mod transactions;
 mod turn;
 mod watchdog;
 

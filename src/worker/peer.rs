@@ -1,6 +1,6 @@
 //! What other workers ask of this one. Each call is answered in a batch.
 
-use shard::{OwnedRequest, Reply, Scan};
+use shard::{Reply, Scan};
 
 use super::Worker;
 use super::runtime::Prepared;
@@ -51,13 +51,24 @@ impl Worker {
                 let request = batch.request(command, args);
                 runtime.run_part_for(from, id, &request, turn);
             }
-            Call::Lock { transaction, wait, command, args, participants } => {
-                let request = OwnedRequest::new(&batch.request(command, args));
-                let part = Prepared { origin: from, request_id: id, request, participants };
-                runtime.lock_part(transaction, wait, part, turn);
+            Call::RunAll(list, dialect) => {
+                runtime.take_list(
+                    Asker { worker: from, request_id: id, dialect, tracks: list.tracks },
+                    list,
+                    turn,
+                );
             }
-            Call::Commit { transaction, record } => runtime.commit(transaction, record, (from, id), turn),
+            Call::Lock { transaction, wait, locks } => {
+                runtime.lock_part(transaction, wait, Prepared::new(from, id, locks), turn);
+            }
+            Call::Hop { transaction, hop, record } => runtime.hop(transaction, hop, record, (from, id), turn),
             Call::Release(transaction) => runtime.release(transaction, turn),
+            Call::Watch(keys) => {
+                let watches = runtime.watch(keys, turn.now);
+                let answer = watches.map_or_else(|error| Answer::Part(Reply::Error(error)), Answer::Watching);
+                turn.mesh.to(from).answer(id, answer);
+            }
+            Call::Unwatch(watches) => runtime.forget_watches(&watches),
             Call::Scan { database, position, count, pattern, dialect } => {
                 let asker = Asker { worker: from, request_id: id, dialect, tracks: Tracks::default() };
                 runtime.begin_walk(asker, Scan::new(database, position, pattern), count);
@@ -67,6 +78,13 @@ impl Worker {
             Call::SetAutoTtl { auto_ttl, version } => {
                 runtime.set_auto_ttl(auto_ttl, version);
                 turn.mesh.to(from).answer(id, Answer::Part(Reply::Ok));
+            }
+            Call::RandomKey { database, random } => {
+                let found = runtime.shard_mut().random_key(database, random, turn.now.now_ms);
+                let found = found.map_or(Reply::Nil, |(key, count)| {
+                    Reply::Array(vec![Reply::Bulk(key.into()), Reply::count(count)])
+                });
+                turn.mesh.to(from).answer(id, Answer::Part(found));
             }
             Call::Subscribe(kind, names) => {
                 self.note_subscriptions(from, kind, names, true, batch);
@@ -78,10 +96,6 @@ impl Worker {
             Call::FindClient(client_id) => {
                 let found = self.clients.socket_of(client_id);
                 self.mesh.to(from).answer(id, Answer::FoundClient(found));
-            }
-            Call::Remember(keys) => {
-                self.runtime.gather_events(None);
-                batch.args_of(keys).for_each(|key| self.runtime.remember(key, (from, id.socket)));
             }
             Call::Invalidate(keys) => self.on_invalidate(id.socket, keys, batch),
             Call::Redirect { of, keys } => self.on_redirect((from, of), id.socket, keys, batch),

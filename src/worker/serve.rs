@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use shard::{Error, SHARED_LEN_MIN};
+use shard::{Error, Reply, SHARED_LEN_MIN};
 
 use super::Worker;
 use super::dispatch::Flow;
@@ -13,7 +13,7 @@ use crate::admin::listing;
 use crate::client::job::Job;
 use crate::client::reply::{answer_error, job_id, write_error, write_protocol_error};
 use crate::client::{Client, Connection, Stage};
-use crate::mesh::{Call, RequestId};
+use crate::mesh::{Answer, Call, RequestId};
 use crate::net::SocketId;
 use crate::protocol::{self, Parsed, ProtocolError};
 use crate::slots;
@@ -227,24 +227,44 @@ impl Worker {
         {
             self.mesh.to(worker).call(RequestId { socket: client.socket, sequence }, Call::Forget);
         }
+        self.unwatch(client);
         let request_id = job_id(client);
         match client.job.as_deref_mut() {
-            Some(Job::Walk(walk)) => self.mesh.to(walk.shard()).call(request_id, Call::Forget),
-            Some(Job::Gather(gather)) if gather.is_of_results() => {
-                gather
-                    .unanswered()
-                    .iter()
-                    .for_each(|worker| self.mesh.to(*worker).call(request_id, Call::Forget));
+            Some(Job::Program(running)) if running.program.is_of_backup() => return,
+            Some(Job::Program(running)) => {
+                running.give_up(&mut client.replies);
+                if let Some(Job::Listing(_)) = running.inner.as_deref() {
+                    running.inner = None;
+                    self.mesh.to(self.index).answer(request_id, Answer::Part(Reply::Ok));
+                } else if let Some(inner) = &running.inner {
+                    self.forget_job(inner, request_id);
+                }
             }
-            Some(Job::Transaction(transaction)) if !transaction.is_of_backup() => transaction.give_up(),
             Some(Job::Listing(_)) => {
                 client.job = None;
                 return;
             }
-            _ => return,
+            Some(job @ (Job::Walk(_) | Job::Watch(_))) => self.forget_job(job, request_id),
+            Some(Job::Gather(gather)) if !gather.is_of_results() => return,
+            Some(job @ Job::Gather(_)) => self.forget_job(job, request_id),
+            Some(Job::Backup(_) | Job::Subscribe(_) | Job::FindClient(_)) | None => return,
         }
         let job = client.job.take().expect("it was looked at");
         client.given_up.push((client.replies.skip_number(), job));
+    }
+
+    /// Has workers forget what they were asked for a job, where nothing but the reply comes of it.
+    fn forget_job(&mut self, job: &Job, request_id: RequestId) {
+        let is_forgotten = match job {
+            Job::Walk(_) => true,
+            Job::Gather(gather) => gather.is_of_results(),
+            _ => false,
+        };
+        if is_forgotten {
+            for worker in job.unanswered() {
+                self.mesh.to(worker).call(request_id, Call::Forget);
+            }
+        }
     }
 
     /// Puts an error in the place of all replies of a client that have not left; none leaves behind it.
@@ -278,10 +298,13 @@ impl Worker {
             connection.drop_input();
             return !is_done;
         }
-        if client.job.is_some() && listing::go_on(client, &self.about()) {
+        if client.job.is_some() && (listing::go_on(client, &self.about()) || self.go_on_listing(client)) {
             self.clients.list(client);
         }
-        let may_send = client.replies.is_ready() && !client.held_back && !self.net.is_sending(id);
+        let may_send = client.replies.is_ready()
+            && !client.held_back
+            && !client.holds_replies()
+            && !self.net.is_sending(id);
         if may_send && !self.clients.gathers(client, now.uptime_us) {
             client.gathering_since_us = None;
             client.is_greeted_first = false;

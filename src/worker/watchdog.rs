@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shard::Error;
-use shard::command::Run;
 
 use super::Worker;
 use super::turn::TICK_MS;
@@ -17,7 +16,7 @@ use crate::admin::persistence::synced_count;
 use crate::client::job::Job;
 use crate::client::reply::{answer, fail, write_error};
 use crate::client::{Client, Connection};
-use crate::mesh::{Answer, RequestId};
+use crate::mesh::{Answer, Call, RequestId};
 use crate::metrics::errors;
 use crate::shared::Shared;
 use crate::{admin, slots};
@@ -196,17 +195,12 @@ impl Worker {
             write_error(error, dialect, out);
         });
         let awaited = match client.job.as_deref() {
-            Some(Job::Transaction(transaction)) if client.job_since_ms < before_ms => {
-                transaction.unanswered()
-            }
-            Some(Job::Gather(gather)) => gather.unanswered().to_vec(),
-            Some(Job::Walk(walk)) => vec![walk.shard()],
-            Some(Job::FindClient(finding)) => finding.unanswered.clone(),
-            Some(Job::Subscribe(subscribing)) => subscribing.unanswered.clone(),
-            _ => return,
+            Some(Job::Program(_)) if client.job_since_ms >= before_ms => return,
+            Some(Job::Backup(_) | Job::Listing(_)) | None => return,
+            Some(job) => job.unanswered(),
         };
         let may_be_for_disks = match client.job.as_deref() {
-            Some(Job::Transaction(_)) => !awaited.iter().all(|worker| is_busy(*worker)),
+            Some(Job::Program(_)) => !awaited.iter().all(|worker| is_busy(*worker)),
             _ => awaited.iter().any(|worker| hung[*worker]),
         };
         if !may_be_for_disks {
@@ -228,8 +222,8 @@ impl Worker {
             // It takes note before it publishes anything, once it goes on.
             Job::Subscribe(subscribing) => subscribing.tell(client),
             other => {
-                if let Job::Transaction(transaction) = other {
-                    transaction.give_up();
+                if let Job::Program(running) = other {
+                    running.give_up(&mut client.replies);
                 }
                 fail(client, other.command(), Error::NotOnDisk { cause: no_answer(&awaited, sick) });
             }
@@ -266,13 +260,19 @@ impl Worker {
         given: Answer,
     ) -> bool {
         match job {
-            Job::Transaction(transaction) => {
-                let record = self.runtime.next_id(&self.shared);
-                let ended = transaction.answer(from, given, record, request_id, &mut self.mesh).is_some();
-                if ended && matches!(transaction.request.command.run, Run::Server(_)) {
+            Job::Program(running) => {
+                let ended = self.on_program_answered(None, running, (from, request_id), given);
+                if ended && running.program.is_of_backup() {
                     self.shared.backups.end(true, self.clock.now().now_ms);
                 }
                 ended
+            }
+            Job::Watch(watching) => {
+                if let Answer::Watching(watches) = given {
+                    self.mesh.to(from).call(request_id, Call::Unwatch(watches));
+                }
+                watching.unanswered.retain(|worker| *worker != from);
+                watching.unanswered.is_empty()
             }
             Job::Gather(gather) => gather.answer(from, given),
             Job::Subscribe(subscribing) => subscribing.note(from),

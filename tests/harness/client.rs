@@ -216,9 +216,9 @@ pub enum Value {
     Verbatim(String, Vec<u8>),
     Array(Vec<Value>),
     Set(Vec<Value>),
-    /// A message, which answers no request.
-    Push(Vec<Value>),
     Map(Vec<(Value, Value)>),
+    /// `>`, of RESP3: what no request asked for
+    Push(Vec<Value>),
 }
 
 impl Value {

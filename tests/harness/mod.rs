@@ -8,5 +8,6 @@ pub mod client; // connections of both protocols
 pub mod http; // one request to an HTTP server
 pub mod process; // one server: start, signals, restart, its log
 pub mod random; // random choices that can be repeated
+pub mod redis; // the real Redis, to compare with
 pub mod service_manager; // what the server tells systemd
 pub mod words; // a request's words, from a line of text

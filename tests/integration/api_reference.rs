@@ -204,6 +204,7 @@ fn arguments(row: &Command) -> String {
         Keys::Range { first, last, step: 1 } => format!(", numbers {} to {} are keys", first + 1, last + 1),
         Keys::Range { .. } => unreachable!("no row has such keys"),
         Keys::Numbered { at, .. } => format!(", number {} says how many keys follow", at + 1),
+        Keys::NumberedPairs { at } => format!(", number {} says how many keys with values follow", at + 1),
     };
     count + &keys
 }

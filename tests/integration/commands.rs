@@ -1456,6 +1456,253 @@ const RESP: &[Script] = &[
         BITFIELD_RO a SET u8 0 x -> -ERR value is not an integer or out of range
         "#,
     ),
+    script(
+        "BITOP",
+        r#"
+        MSET a abc b A -> +OK
+        BITOP AND d a b -> 3
+        GET d -> "A\x00\x00"
+        BITOP or d a b -> 3
+        GET d -> "abc"
+        BITOP XOR d a a nope -> 3
+        GET d -> "\x00\x00\x00"
+        EXPIRE d 100 -> 1
+        BITOP NOT d d -> 3
+        GET d -> "\xff\xff\xff"
+        TTL d -> -1
+        BITOP OR d nope -> 0
+        EXISTS d -> 0
+        BITOP NOT d a b -> -ERR BITOP NOT must be called with a single source key.
+        BITOP NAND d a -> -ERR syntax error
+        BITOP AND d -> -ERR wrong number of arguments for 'bitop' command
+        "#,
+    ),
+    script(
+        "COPY",
+        r#"
+        COPY a b -> 0
+        SET a 1 EX 100 -> +OK
+        COPY a b -> 1
+        GET b -> "1"
+        TTL b -> 99..100
+        SET a 2 -> +OK
+        COPY a b -> 0
+        COPY a b DB 0 replace -> 1
+        GET b -> "2"
+        TTL b -> -1
+        COPY a a -> -ERR source and destination objects are the same
+        COPY a b DB 999999 -> -ERR DB index is out of range
+        COPY a b DB x -> -ERR value is not an integer or out of range
+        COPY a b DB 4294967296 -> -ERR value is out of range, value must between -2147483648 and 2147483647
+        COPY a b DB -> -ERR syntax error
+        COPY a b NOW -> -ERR syntax error
+        COPY a -> -ERR wrong number of arguments for 'copy' command
+        "#,
+    ),
+    script(
+        "DUMP",
+        r#"
+        DUMP nope -> nil
+        SET a 10 -> +OK
+        DUMP a -> "\x00\xc0\n\n\x00n\x9fWE\x0e\xaec\xbb"
+        DUMP -> -ERR wrong number of arguments for 'dump' command
+        "#,
+    ),
+    script(
+        "LCS",
+        r#"
+        MSET a ohmytext b mynewtext -> +OK
+        LCS a b -> "mytext"
+        LCS a b LEN -> 6
+        LCS a b IDX -> ["matches", [[[4, 7], [5, 8]], [[2, 3], [0, 1]]], "len", 6]
+        LCS a b idx MINMATCHLEN 4 WITHMATCHLEN -> ["matches", [[[4, 7], [5, 8], 4]], "len", 6]
+        LCS a nope -> ""
+        LCS nope nope IDX -> ["matches", [], "len", 0]
+        LCS a b LEN IDX -> -ERR If you want both the length and indexes, please just use IDX.
+        LCS a b MINMATCHLEN x -> -ERR value is not an integer or out of range
+        LCS a b MINMATCHLEN -> -ERR syntax error
+        LCS a -> -ERR wrong number of arguments for 'lcs' command
+        HELLO 3 -> %[...]
+        LCS a b IDX -> %["matches", *, "len", 6]
+        "#,
+    ),
+    script(
+        "LOLWUT",
+        r#"
+        LOLWUT -> ~"Redis ver. "
+        LOLWUT VERSION 5 1 1 1 -> ~"ver. "
+        LOLWUT VERSION 9 x -> ~"ver. "
+        LOLWUT 1 2 x -> ~"ver. "
+        LOLWUT VERSION x -> -ERR value is not an integer or out of range
+        LOLWUT VERSION 5 x -> -ERR value is not an integer or out of range
+        "#,
+    ),
+    own(
+        "MSETEX",
+        r#"
+        MSETEX 2 a 1 b 2 EX 100 -> 1
+        MGET a b -> ["1", "2"]
+        TTL b -> 99..100
+        MSETEX 2 b 3 c 4 NX -> 0
+        MSETEX 2 b 3 c 4 XX -> 0
+        MSETEX 2 a 3 b 4 xx KEEPTTL -> 1
+        MGET a b c -> ["3", "4", nil]
+        TTL a -> 99..100
+        MSETEX 1 a 5 PXAT 1 -> 1
+        EXISTS a -> 0
+        MSETEX 2 a 1 -> -ERR syntax error
+        MSETEX 0 a 1 -> -ERR invalid numkeys value or out of range
+        MSETEX x a 1 -> -ERR invalid numkeys value or out of range
+        MSETEX 1 a 1 EX 0 -> -ERR invalid expire time in 'msetex' command
+        MSETEX 1 a 1 EX x -> -ERR value is not an integer or out of range
+        MSETEX 1 a 1 NX XX -> -ERR syntax error
+        MSETEX 1 a 1 GET -> -ERR syntax error
+        MSETEX 1 a 1 IFEQ 1 -> -ERR syntax error
+        MSETEX 1 a 1 KEEPTTL EX 1 -> -ERR syntax error
+        EXISTS a -> 0
+        MSETEX 1 a -> -ERR wrong number of arguments for 'msetex' command
+        "#,
+    ),
+    script(
+        "MSETNX",
+        r#"
+        MSETNX a 1 b 2 c 3 -> 1
+        MSETNX d 1 c 4 -> 0
+        MGET a b c d -> ["1", "2", "3", nil]
+        MSETNX d 1 d 2 -> 1
+        GET d -> "2"
+        MSETNX a 1 b -> -ERR wrong number of arguments for 'msetnx' command
+        "#,
+    ),
+    script(
+        "PFADD",
+        r#"
+        PFADD a -> 1
+        PFADD a -> 0
+        PFADD a x y z -> 1
+        PFADD a y x -> 0
+        GET a -> "HYLL\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x80a\x84\x80X\xcd\x88E\xa0\x84\x08"
+        SET b x -> +OK
+        PFADD b x -> -WRONGTYPE Key is not a valid HyperLogLog string value.
+        SET b "HYLL\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x7f" -> +OK
+        PFADD b x -> -INVALIDOBJ Corrupted HLL object detected
+        PFADD -> -ERR wrong number of arguments for 'pfadd' command
+        "#,
+    ),
+    script(
+        "PFCOUNT",
+        r#"
+        PFCOUNT nope -> 0
+        PFADD a x y z -> 1
+        PFADD b z zz -> 1
+        PFCOUNT a -> 3
+        PFCOUNT a -> 3
+        PFCOUNT a b nope -> 4
+        GETRANGE a 8 15 -> "\x03\x00\x00\x00\x00\x00\x00\x00"
+        GETRANGE b 8 15 -> "\x00\x00\x00\x00\x00\x00\x00\x80"
+        SET c x -> +OK
+        PFCOUNT c -> -WRONGTYPE Key is not a valid HyperLogLog string value.
+        PFCOUNT a c -> -WRONGTYPE Key is not a valid HyperLogLog string value.
+        PFCOUNT -> -ERR wrong number of arguments for 'pfcount' command
+        "#,
+    ),
+    script(
+        "PFDEBUG",
+        r#"
+        PFADD a x y z -> 1
+        PFDEBUG ENCODING a -> +sparse
+        PFDEBUG DECODE a -> "Z:8581 v:1,1 Z:6350 v:3,1 Z:1441 v:2,1 z:9"
+        PFDEBUG todense a -> 1
+        PFDEBUG TODENSE a -> 0
+        PFDEBUG ENCODING a -> +dense
+        STRLEN a -> 12304
+        PFCOUNT a -> 3
+        PFDEBUG DECODE a -> -ERR HLL encoding is not sparse
+        PFDEBUG GETREG a -> [0, 0, ...]
+        PFDEBUG NOPE a -> -ERR Unknown PFDEBUG subcommand 'NOPE'
+        PFDEBUG GETREG nope -> -ERR The specified key does not exist
+        PFDEBUG GETREG -> -ERR wrong number of arguments for 'pfdebug' command
+        "#,
+    ),
+    script(
+        "PFMERGE",
+        r#"
+        PFADD a x y -> 1
+        PFADD b y z -> 1
+        PFMERGE c a b nope -> +OK
+        PFCOUNT c -> 3
+        EXPIRE c 100 -> 1
+        PFDEBUG TODENSE a -> 1
+        PFMERGE c a -> +OK
+        PFDEBUG ENCODING c -> +dense
+        TTL c -> 99..100
+        PFMERGE d -> +OK
+        PFCOUNT d -> 0
+        SET e x -> +OK
+        PFMERGE c e -> -WRONGTYPE Key is not a valid HyperLogLog string value.
+        PFMERGE -> -ERR wrong number of arguments for 'pfmerge' command
+        "#,
+    ),
+    own(
+        "PFSELFTEST",
+        "PFSELFTEST -> +OK\n PFSELFTEST x -> -ERR wrong number of arguments for 'pfselftest' command",
+    ),
+    script(
+        "RANDOMKEY",
+        r#"
+        RANDOMKEY -> nil
+        SET a 1 -> +OK
+        RANDOMKEY -> "a"
+        RANDOMKEY x -> -ERR wrong number of arguments for 'randomkey' command
+        "#,
+    ),
+    script(
+        "RENAME",
+        r#"
+        RENAME a b -> -ERR no such key
+        RENAME a a -> -ERR no such key
+        SET a 1 EX 100 -> +OK
+        SET b 2 -> +OK
+        RENAME a b -> +OK
+        MGET a b -> [nil, "1"]
+        TTL b -> 99..100
+        RENAME b b -> +OK
+        RENAME b -> -ERR wrong number of arguments for 'rename' command
+        "#,
+    ),
+    script(
+        "RENAMENX",
+        r#"
+        RENAMENX a b -> -ERR no such key
+        MSET a 1 b 2 -> +OK
+        RENAMENX a b -> 0
+        RENAMENX a a -> 0
+        RENAMENX a c -> 1
+        MGET a b c -> [nil, "2", "1"]
+        RENAMENX b -> -ERR wrong number of arguments for 'renamenx' command
+        "#,
+    ),
+    script(
+        "RESTORE",
+        r#"
+        RESTORE a 0 "\x00\xc0\n\n\x00n\x9fWE\x0e\xaec\xbb" -> +OK
+        GET a -> "10"
+        RESTORE a 0 "\x00\xc0\n\n\x00n\x9fWE\x0e\xaec\xbb" -> -BUSYKEY Target key name already exists.
+        RESTORE a 100000 "\x00\xc0\n\n\x00n\x9fWE\x0e\xaec\xbb" REPLACE FREQ 5 -> +OK
+        TTL a -> 99..100
+        RESTORE a 1 "\x00\xc0\n\n\x00n\x9fWE\x0e\xaec\xbb" REPLACE ABSTTL IDLETIME 5 -> +OK
+        EXISTS a -> 0
+        RESTORE a 0 x -> -ERR DUMP payload version or checksum are wrong
+        RESTORE a 0 "\x00\xc0\x0b\n\x00n\x9fWE\x0e\xaec\xbb" -> -ERR DUMP payload version or checksum are wrong
+        RESTORE a -1 x -> -ERR Invalid TTL value, must be >= 0
+        RESTORE a x x -> -ERR value is not an integer or out of range
+        RESTORE a 0 x FREQ 256 -> -ERR Invalid FREQ value, must be >= 0 and <= 255
+        RESTORE a 0 x IDLETIME -1 -> -ERR Invalid IDLETIME value, must be >= 0
+        RESTORE a 0 x IDLETIME 1 FREQ 1 -> -ERR syntax error
+        RESTORE a 0 x NOW -> -ERR syntax error
+        RESTORE a 0 -> -ERR wrong number of arguments for 'restore' command
+        "#,
+    ),
 ];
 
 const TEXT: &[Script] = &[
@@ -1486,6 +1733,22 @@ const TEXT: &[Script] = &[
         PUBSUB SHARDNUMSUB s -> s | 0
         "#,
     ),
+    own("BITOP", "MSET a abc b A -> +OK\n BITOP OR d a b -> 3\n GET d -> abc\n BITOP NAND d a -> -ERR syntax error"),
+    own("COPY", "SET a 1 -> +OK\n COPY a b -> 1\n COPY a b -> 0\n GET b -> 1"),
+    own("DUMP", "DUMP nope -> -ERR key not found\n SET a 10 -> +OK\n DUMP a -> <..> | <rest>\n PING -> +PONG"),
+    own("LCS", "MSET a ohmytext b mynewtext -> +OK\n LCS a b -> mytext\n LCS a b LEN -> 6"),
+    own("LOLWUT", "LOLWUT VERSION 5 4 2 -> #### | # # | <empty> | kvlite ver. <..> Redis ver. <..>"),
+    own("MSETEX", "MSETEX 2 a 1 b 2 EX 100 -> 1\n TTL b -> <99..100>\n MSETEX 1 a 1 NX -> 0\n MSETEX 0 a 1 -> -ERR <..>"),
+    own("MSETNX", "MSETNX a 1 b 2 -> 1\n MSETNX b 3 c 4 -> 0\n MGET a b c -> 1 | 2 | (nil)"),
+    own("PFADD", "PFADD a x y -> 1\n PFADD a x -> 0\n SET b 1 -> +OK\n PFADD b x -> -WRONGTYPE <..>"),
+    own("PFCOUNT", "PFADD a x y -> 1\n PFADD b y z -> 1\n PFCOUNT a b -> 3\n PFCOUNT nope -> 0"),
+    own("PFDEBUG", "PFADD a x -> 1\n PFDEBUG ENCODING a -> +sparse\n PFDEBUG TODENSE a -> 1\n PFDEBUG NOPE a -> -ERR <..>"),
+    own("PFMERGE", "PFADD a x y -> 1\n PFMERGE b a -> +OK\n PFCOUNT b -> 2"),
+    own("PFSELFTEST", "PFSELFTEST -> +OK"),
+    own("RANDOMKEY", "RANDOMKEY -> -ERR key not found\n SET a 1 -> +OK\n RANDOMKEY -> a"),
+    own("RENAME", "RENAME a b -> -ERR no such key\n SET a 1 -> +OK\n RENAME a b -> +OK\n GET b -> 1"),
+    own("RENAMENX", "MSET a 1 b 2 -> +OK\n RENAMENX a b -> 0\n RENAMENX a c -> 1\n GET c -> 1"),
+    own("RESTORE", "SET a 1 -> +OK\n RESTORE a 0 x -> -BUSYKEY <..>\n RESTORE b 0 x -> -ERR DUMP payload <..>"),
     own("GETSET", "GETSET a one -> -ERR key not found\n GETSET a two words -> one\n GET a -> two words"),
     own("SUBSTR", "SET a Hello -> +OK\n SUBSTR a 1 -2 -> ell"),
     own(

@@ -133,6 +133,23 @@ fn a_client_that_wants_no_word_of_its_own_changes_gets_none() {
 }
 
 #[test]
+fn what_is_read_behind_multi_counts() {
+    for shards in [1, 3] {
+        let server = Server::start(shards, &[]);
+        let (mut reader, mut writer) = (tracking(&server, ""), server.resp());
+        for keys in [&["a"][..], &["b"], &["c"], &["a", "b", "c", "d"]] {
+            reader.ask("MULTI");
+            keys.iter().for_each(|key| drop(reader.ask(&format!("GET {key}"))));
+            assert_eq!(reader.ask("EXEC").items().len(), keys.len());
+            for key in keys {
+                writer.ask(&format!("INCR {key}"));
+                assert_eq!(reader.read().to_string(), format!(">[\"invalidate\", [\"{key}\"]]"));
+            }
+        }
+    }
+}
+
+#[test]
 fn a_client_is_told_of_all_keys_with_its_prefixes() {
     for shards in [1, 3] {
         let server = Server::start(shards, &[]);

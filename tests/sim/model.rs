@@ -141,6 +141,12 @@ impl Model {
             "SETEX" => self.setex(call, "EX", now_ms).into(),
             "PSETEX" => self.setex(call, "PX", now_ms).into(),
             "MSET" => self.mset(call).into(),
+            "MSETNX" => self.msetnx(call, now_ms).into(),
+            "MSETEX" => self.msetex(call, now_ms).into(),
+            "RENAME" | "RENAMENX" => self.rename(call, now_ms).into(),
+            "COPY" => self.copy(call, now_ms).into(),
+            "BITOP" => self.bitop(call, now_ms).into(),
+            "LCS" => self.lcs(call, now_ms),
             "SETRANGE" => self.setrange(call, now_ms).into(),
             "APPEND" => self.append(call, now_ms).into(),
             "INCR" => self.add(call, Ok(1), now_ms).into(),
@@ -354,6 +360,141 @@ impl Model {
         pairs.clone().try_for_each(|pair| bounded(pair[1].len()))?;
         pairs.for_each(|pair| self.put(&pair[0], &pair[1], None));
         Ok(Reply::Ok)
+    }
+
+    fn msetnx(&mut self, call: &Call, now_ms: u64) -> Answer {
+        let pairs = call.args.chunks_exact(2);
+        if !pairs.remainder().is_empty() {
+            return Err(Error::WrongArity(call.row));
+        }
+        pairs.clone().try_for_each(|pair| bounded(pair[1].len()))?;
+        if pairs.clone().any(|pair| self.find(&pair[0], now_ms).is_some()) {
+            return Ok(Reply::Integer(0));
+        }
+        pairs.for_each(|pair| self.put(&pair[0], &pair[1], None));
+        Ok(Reply::Integer(1))
+    }
+
+    fn msetex(&mut self, call: &Call, now_ms: u64) -> Answer {
+        let said = integer(&call.args[0]).ok().filter(|said| (1..=i64::from(i32::MAX)).contains(said));
+        let said = said.ok_or(Error::OutOfRange("invalid numkeys value or out of range"))?;
+        let behind = call.args[1..].split_at_checked(2 * said as usize).ok_or(Error::Syntax)?;
+        let (pairs, options) = (behind.0.chunks_exact(2), behind.1);
+        let (mut condition, mut keeps, mut deadline_ms) = (None, false, None);
+        let mut options = options.iter();
+        while let Some(option) = options.next() {
+            match &option.to_ascii_uppercase()[..] {
+                b"NX" => condition = Some(false),
+                b"XX" => condition = Some(true),
+                b"KEEPTTL" => keeps = true,
+                unit @ (b"EX" | b"PXAT") => {
+                    let amount = options.next().ok_or(Error::Syntax)?;
+                    let unit = std::str::from_utf8(unit).expect("it is one of these");
+                    deadline_ms = Some(deadline(call, unit, amount, now_ms)?);
+                }
+                _ => return Err(Error::Syntax),
+            }
+        }
+        pairs.clone().try_for_each(|pair| bounded(pair[1].len()))?;
+        let is_met =
+            |pair: &[Vec<u8>]| condition.is_none_or(|exists| self.find(&pair[0], now_ms).is_some() == exists);
+        if !pairs.clone().all(is_met) {
+            return Ok(Reply::Integer(0));
+        }
+        for pair in pairs {
+            let before = self.find(&pair[0], now_ms).and_then(|(_, deadline_ms)| *deadline_ms);
+            self.put(&pair[0], &pair[1], if keeps { before } else { deadline_ms });
+            if deadline_ms.is_some_and(|deadline_ms| due(deadline_ms) <= now_ms) {
+                self.content.remove(&pair[0]);
+            }
+        }
+        Ok(Reply::Integer(1))
+    }
+
+    fn rename(&mut self, call: &Call, now_ms: u64) -> Answer {
+        let only_new = call.row.name == "RENAMENX";
+        let source = self.find(&call.args[0], now_ms).cloned().ok_or(Error::NoSuchKey)?;
+        if only_new && self.find(&call.args[1], now_ms).is_some() {
+            return Ok(Reply::Integer(0));
+        }
+        self.remove(&call.args[0], now_ms);
+        self.content.insert(call.args[1].clone(), source);
+        Ok(if only_new { Reply::Integer(1) } else { Reply::Ok })
+    }
+
+    fn copy(&mut self, call: &Call, now_ms: u64) -> Answer {
+        let options: Vec<_> = call.args[2..].iter().map(|arg| arg.to_ascii_uppercase()).collect();
+        let options: Vec<_> = options.iter().map(Vec::as_slice).collect();
+        let replaces = match options[..] {
+            [] => false,
+            [b"REPLACE"] | [b"DB", b"0", b"REPLACE"] => true,
+            [b"DB", _, ..] => return Err(Error::NotAnInteger),
+            _ => return Err(Error::Syntax),
+        };
+        if call.args[0] == call.args[1] {
+            return Err(Error::Unavailable("source and destination objects are the same"));
+        }
+        let source = self.find(&call.args[0], now_ms).cloned();
+        let is_free = replaces || self.find(&call.args[1], now_ms).is_none();
+        let Some(source) = source.filter(|_| is_free) else { return Ok(Reply::Integer(0)) };
+        self.content.insert(call.args[1].clone(), source);
+        Ok(Reply::Integer(1))
+    }
+
+    fn bitop(&mut self, call: &Call, now_ms: u64) -> Answer {
+        let operation = call.args[0].to_ascii_uppercase();
+        let held = |key| self.find(key, now_ms).map_or(&b""[..], |(value, _)| value);
+        let values: Vec<_> = call.args[2..].iter().map(|key| held(key)).collect();
+        let len = values.iter().map(|value| value.len()).max().unwrap_or_default();
+        let combined = |at: usize| {
+            let mut bytes = values.iter().map(|value| value.get(at).copied().unwrap_or_default());
+            match &operation[..] {
+                b"AND" => bytes.reduce(|a, b| a & b),
+                b"OR" => bytes.reduce(|a, b| a | b),
+                b"XOR" => bytes.reduce(|a, b| a ^ b),
+                _ => bytes.next().map(|byte| !byte),
+            }
+        };
+        match &operation[..] {
+            b"NOT" if values.len() > 1 => {
+                return Err(Error::Unavailable("BITOP NOT must be called with a single source key."));
+            }
+            b"AND" | b"OR" | b"XOR" | b"NOT" => {}
+            _ => return Err(Error::Syntax),
+        }
+        let result: Vec<u8> = (0..len).map(|at| combined(at).expect("there is a value")).collect();
+        match len {
+            0 => drop(self.remove(&call.args[1], now_ms)),
+            _ => self.put(&call.args[1], &result, None),
+        }
+        Ok(number(len))
+    }
+
+    /// By the lengths for all prefixes; of several subsequences that which Redis finds on its way back.
+    fn lcs(&self, call: &Call, now_ms: u64) -> Reply<'static> {
+        let held = |key| self.find(key, now_ms).map_or(&b""[..], |(value, _)| value);
+        let (a, b) = (held(&call.args[0]), held(&call.args[1]));
+        let mut lens = vec![vec![0; b.len() + 1]; a.len() + 1];
+        for (i, j) in (1..=a.len()).flat_map(|i| (1..=b.len()).map(move |j| (i, j))) {
+            let longer = lens[i - 1][j].max(lens[i][j - 1]);
+            lens[i][j] = if a[i - 1] == b[j - 1] { lens[i - 1][j - 1] + 1 } else { longer };
+        }
+        if call.args.len() > 2 {
+            return number(lens[a.len()][b.len()]);
+        }
+        let (mut i, mut j, mut found) = (a.len(), b.len(), Vec::new());
+        while i > 0 && j > 0 {
+            if a[i - 1] == b[j - 1] {
+                (i, j) = (i - 1, j - 1);
+                found.push(a[i]);
+            } else if lens[i - 1][j] > lens[i][j - 1] {
+                i -= 1;
+            } else {
+                j -= 1;
+            }
+        }
+        found.reverse();
+        Reply::Bulk(Cow::Owned(found))
     }
 
     fn append(&mut self, call: &Call, now_ms: u64) -> Answer {

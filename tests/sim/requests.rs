@@ -1,6 +1,6 @@
 use std::fmt;
 
-use shard::command::{self, Run};
+use shard::command::{self, Group, Run};
 use shard::{Changes, Command, Reply, Request, Shard, Span};
 
 use crate::dice::Dice;
@@ -53,8 +53,9 @@ pub struct Mix {
 
 /// Whether the commands of this row run on a shard.
 fn runs_on_a_shard(row: &&Command) -> bool {
-    // How keys were used is not part of the model's state.
-    !matches!(row.run, Run::Server(_)) && row.name != "ANALYZE"
+    // How keys were used is not part of the model's state. What Redis writes into values is for tests that know it.
+    let is_of_format = row.group == Group::Hyperloglog || matches!(row.name, "DUMP" | "RESTORE");
+    !matches!(row.run, Run::Server(_)) && row.name != "ANALYZE" && !is_of_format
 }
 
 impl Mix {
@@ -97,7 +98,32 @@ impl Mix {
             }
             "GETEX" => [vec![self.key(dice)], getex_options(dice)].concat(),
             "INCRBYFLOAT" => vec![self.key(dice), float(dice)],
-            "MSET" => {
+            "RENAME" | "RENAMENX" => vec![self.key(dice), self.key(dice)],
+            "COPY" => [vec![self.key(dice), self.key(dice)], copy_options(dice)].concat(),
+            "LCS" => {
+                let mut args = vec![self.key(dice), self.key(dice)];
+                args.extend((0..dice.below(2)).map(|_| b"len".to_vec()));
+                args
+            }
+            "BITOP" => {
+                let operation = dice.pick(&["AND", "or", "XOR", "NOT", "not", "NOR"]).as_bytes().to_vec();
+                let keys = (0..2 + dice.below(self.keys_per_request)).map(|_| self.key(dice));
+                [operation].into_iter().chain(keys).collect()
+            }
+            "MSETEX" => {
+                let pairs = 1 + dice.below(self.keys_per_request);
+                let said = if dice.one_in(10) { integer(dice) } else { pairs.to_string().into_bytes() };
+                let mut args = vec![said];
+                (0..pairs).for_each(|_| args.extend([self.key(dice), value(dice)]));
+                match dice.below(6) {
+                    0 => args.push(dice.pick(&["NX", "xx", "KEEPTTL", "GET"]).as_bytes().to_vec()),
+                    1 => args.extend([b"NX".to_vec(), b"EX".to_vec(), seconds(dice)]),
+                    2 => args.extend([b"pxat".to_vec(), unix_milliseconds(dice)]),
+                    _ => {}
+                }
+                args
+            }
+            "MSET" | "MSETNX" => {
                 let pairs = 1 + dice.below(self.keys_per_request);
                 let surplus = usize::from(dice.one_in(10));
                 (0..2 * pairs + surplus)
@@ -266,6 +292,11 @@ fn set_options(dice: &mut Dice) -> Vec<Vec<u8>> {
         }
     }
     options
+}
+
+fn copy_options(dice: &mut Dice) -> Vec<Vec<u8>> {
+    let options = [&["REPLACE"][..], &["db", "0", "replace"], &["DB", "x"], &["DB"], &["NX"], &[], &[]];
+    dice.pick(&options).iter().map(|option| option.as_bytes().to_vec()).collect()
 }
 
 fn getex_options(dice: &mut Dice) -> Vec<Vec<u8>> {

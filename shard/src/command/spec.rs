@@ -185,6 +185,23 @@ pub enum Keys {
         /// Index of the argument that says how many.
         at: usize,
     },
+    /// The same, with a value behind each key.
+    NumberedPairs {
+        /// Index of the argument that says how many.
+        at: usize,
+    },
+}
+
+/// How many keys an argument says there are, of which each takes `step` arguments behind it.
+fn said_count<'a>(
+    at: usize,
+    step: usize,
+    arg_count: usize,
+    arg: impl Fn(usize) -> &'a [u8],
+) -> Option<usize> {
+    let behind = arg_count.checked_sub(at + 1)?;
+    let count = usize::try_from(integer::parse(arg(at))?).ok()?;
+    (count <= behind / step).then_some(count)
 }
 
 impl Keys {
@@ -212,10 +229,12 @@ impl Keys {
         match self {
             Keys::None => (0..0, 1),
             Keys::Numbered { at } => {
-                let first = (at + 1).min(arg_count);
-                let said = (at < arg_count).then(|| integer::parse(arg(at))).flatten();
-                let count = said.and_then(|count| usize::try_from(count).ok());
-                (first..first + count.filter(|count| *count <= arg_count - first).unwrap_or(0), 1)
+                let count = said_count(at, 1, arg_count, arg).unwrap_or(0);
+                (at + 1..at + 1 + count, 1)
+            }
+            Keys::NumberedPairs { at } => {
+                let count = said_count(at, 2, arg_count, arg).unwrap_or(0);
+                (at + 1..at + 1 + 2 * count, 2)
             }
             Keys::Range { first, last, step } => {
                 let end = match usize::try_from(last) {
@@ -231,7 +250,7 @@ impl Keys {
     #[inline]
     pub fn are_complete(self, arg_count: usize) -> bool {
         match self {
-            Keys::None | Keys::Numbered { .. } => true,
+            Keys::None | Keys::Numbered { .. } | Keys::NumberedPairs { .. } => true,
             Keys::Range { step, .. } => self.range(arg_count, |_| b"").0.len().is_multiple_of(step),
         }
     }
@@ -243,13 +262,14 @@ impl Keys {
             Keys::None => 0..0,
             Keys::Range { first, step, .. } => first + number * step..first + (number + 1) * step,
             Keys::Numbered { at } => at + 1 + number..at + 2 + number,
+            Keys::NumberedPairs { at } => at + 1 + 2 * number..at + 3 + 2 * number,
         }
     }
 
     /// First key, last key and distance as `COMMAND INFO` shows them, where the name of the command is counted.
     pub fn as_redis_shows_them(self) -> [i64; 3] {
         match self {
-            Keys::None | Keys::Numbered { .. } => [0, 0, 0],
+            Keys::None | Keys::Numbered { .. } | Keys::NumberedPairs { .. } => [0, 0, 0],
             Keys::Range { first, last, step } => {
                 let shown_last = if last < 0 { last } else { last + 1 };
                 [first as i64 + 1, shown_last as i64, step as i64]
@@ -289,6 +309,8 @@ impl Flags {
     pub const NO_MULTI: Flags = Flags(1 << 10);
     /// It runs while a script is taking too long.
     pub const ALLOW_BUSY: Flags = Flags(1 << 11);
+    /// The log of slow commands leaves it out.
+    pub const SKIP_SLOWLOG: Flags = Flags(1 << 13);
     /// It is about messages and those who want them.
     pub const PUBSUB: Flags = Flags(1 << 12);
     /// kvlite's own: it runs at once where others are kept for `EXEC`, or refused with it.
@@ -301,8 +323,11 @@ impl Flags {
     /// kvlite's own: a client may send it that has subscriptions and cannot tell messages from replies.
     pub const WHILE_SUBSCRIBED: Flags = Flags(1 << 24);
 
+    /// kvlite's own: it notes in values what it finds out, and so it writes. Redis says that it reads.
+    pub const SHOWN_AS_READ: Flags = Flags(1 << 19);
+
     /// The names by which `COMMAND INFO` shows them, in its order.
-    const NAMES: [(Flags, &str); 13] = [
+    const NAMES: [(Flags, &str); 14] = [
         (Flags::WRITE, "write"),
         (Flags::READONLY, "readonly"),
         (Flags::DENYOOM, "denyoom"),
@@ -315,6 +340,7 @@ impl Flags {
         (Flags::NO_AUTH, "no_auth"),
         (Flags::NO_ASYNC_LOADING, "no_async_loading"),
         (Flags::NO_MULTI, "no_multi"),
+        (Flags::SKIP_SLOWLOG, "skip_slowlog"),
         (Flags::ALLOW_BUSY, "allow_busy"),
     ];
 
@@ -326,7 +352,11 @@ impl Flags {
 
     /// The names of those that `COMMAND INFO` shows.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        Flags::NAMES.into_iter().filter(move |(flag, _)| self.0 & flag.0 != 0).map(|(_, name)| name)
+        let shown = match self.0 & Flags::SHOWN_AS_READ.0 {
+            0 => self.0,
+            _ => self.0 & !Flags::WRITE.0 | Flags::READONLY.0,
+        };
+        Flags::NAMES.into_iter().filter(move |(flag, _)| shown & flag.0 != 0).map(|(_, name)| name)
     }
 }
 
@@ -384,14 +414,19 @@ pub enum Server {
     ConfigSet,
     /// A container, which does nothing without a subcommand.
     Container,
+    Discard,
     Echo,
+    Exec,
     Health,
     Hello,
     Info,
     Keys,
     Lastsave,
+    Lolwut,
     MemoryStats,
+    Multi,
     Ping,
+    Pfselftest,
     Psubscribe,
     Publish,
     PubsubChannels,
@@ -403,6 +438,7 @@ pub enum Server {
     /// What is asked about the use of keys.
     Question(Topic),
     Quit,
+    Randomkey,
     Replication,
     Reset,
     Save,
@@ -417,8 +453,10 @@ pub enum Server {
     /// SYNC, by which replicas of Redis mean another thing than the text protocol.
     SyncOfText,
     Time,
+    Unwatch,
     Unsubscribe,
     Waitaof,
+    Watch,
 }
 
 /// What can be asked about the use of keys.
@@ -466,6 +504,8 @@ mod tests {
         assert_eq!(keys(Keys::PAIRS, 4), [0, 2]);
         let numbered = Keys::Numbered { at: 1 };
         assert_eq!((keys(numbered, 1), keys(numbered, 3), keys(numbered, 5)), (vec![], vec![], vec![2, 3]));
+        let pairs = Keys::NumberedPairs { at: 0 };
+        assert_eq!((keys(pairs, 0), keys(pairs, 4), keys(pairs, 6)), (vec![], vec![], vec![1, 3]));
         for said in ["-1", "x", "", "99999999999999999999"] {
             assert_eq!(numbered.range(4, |_| said.as_bytes()), (2..2, 1), "{said}");
         }

@@ -110,6 +110,12 @@ pub(super) const ROWS: &[Row] = &[
             ..Command::OF_KEY
         }),
     ]),
+    on_server(Command {
+        name: "RANDOMKEY", flags: Flags::READONLY,
+        summary: "Returns a key, each with about the same chance",
+        example: "SET greeting hello\nRANDOMKEY", complexity: "O(1)",
+        ..Command::of_server(Server::Randomkey, Group::Generic)
+    }),
     combining(rename, Command {
         name: "RENAME", flags: Flags::WRITE,
         summary: "Gives a key another name, in place of any key that had it",
@@ -200,7 +206,12 @@ fn copy(request: &Request<'_>, held: &[Option<Held<'_>>], _terms: &Terms) -> Res
             match integer::parse(args.next().ok_or(Error::Syntax)?).map(i32::try_from) {
                 Some(Ok(0)) => {}
                 Some(Ok(_)) => return Err(Error::DbIndexOutOfRange),
-                _ => return Err(Error::NotAnInteger),
+                Some(Err(_)) => {
+                    return Err(Error::OutOfRange(
+                        "value is out of range, value must between -2147483648 and 2147483647",
+                    ));
+                }
+                None => return Err(Error::NotAnInteger),
             }
         } else {
             return Err(Error::Syntax);

@@ -6,12 +6,15 @@ mod bits;
 mod connection;
 mod counters;
 mod deadline;
+mod dump;
 mod expiry;
 mod generic;
+mod hyperloglog;
 mod lcs;
 mod pubsub;
 mod server;
 mod strings;
+mod transactions;
 
 #[cfg(test)]
 pub(crate) mod transcript;
@@ -19,15 +22,18 @@ pub(crate) mod transcript;
 use crate::command::row::Row;
 
 /// The rows of every family.
-pub(crate) const FAMILIES: [&[Row]; 10] = [
+pub(crate) const FAMILIES: [&[Row]; 13] = [
     analytics::ROWS,
     bits::ROWS,
     connection::ROWS,
     counters::ROWS,
+    dump::ROWS,
     expiry::ROWS,
     generic::ROWS,
+    hyperloglog::ROWS,
     lcs::ROWS,
     pubsub::ROWS,
     server::ROWS,
     strings::ROWS,
+    transactions::ROWS,
 ];

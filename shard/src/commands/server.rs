@@ -33,7 +33,7 @@ const CLEAR: Command = Command {
 #[rustfmt::skip] // A row is a paragraph.
 pub(super) const ROWS: &[Row] = &[
     on_server(Command {
-        name: "BACKUP", args_min: 1, args_max: 1, text_form: TextForm::Fields, rest_of_line: Some(0),
+        name: "BACKUP", args_min: 1, args_max: 1, flags: Flags::ADMIN.with(Flags::NO_MULTI), text_form: TextForm::Fields, rest_of_line: Some(0),
         needs: "path", usage: "path",
         summary: "Copies all shards as of one moment below --backup-dir, and returns once that is on disk",
         example: "SET greeting hello\nBACKUP monday", complexity: "O(n), n bytes of data",
@@ -87,7 +87,7 @@ pub(super) const ROWS: &[Row] = &[
         }),
     ]),
     container(Command {
-        name: "COMPACT", args_max: Command::MANY, text_form: TextForm::Fields, needs: "at most WHEN",
+        name: "COMPACT", args_max: Command::MANY, flags: Flags::ADMIN.with(Flags::NO_MULTI), text_form: TextForm::Fields, needs: "at most WHEN",
         summary: "Writes a snapshot of every shard and drops the log that it replaces, or says when that will happen",
         example: "SET greeting hello\nCOMPACT", complexity: "O(n), n keys in all",
         ..of(Server::Compact)
@@ -151,6 +151,13 @@ pub(super) const ROWS: &[Row] = &[
         summary: "Returns once everything acknowledged before it is on disk",
         example: "SET greeting hello\nKVLITE.SYNC", complexity: "O(1), and a wait for the disk",
         ..of(Server::Sync)
+    }),
+    on_server(Command {
+        name: "LOLWUT", args_max: Command::MANY, flags: Flags::READONLY.with(Flags::FAST), needs: "options",
+        usage: "[VERSION version [columns [rows]]]",
+        summary: "Draws something, and tells the version",
+        example: "resp: LOLWUT VERSION 5 16 8", complexity: "O(1)",
+        ..Command::of_server(Server::Lolwut, Group::Server)
     }),
     on_server(Command {
         name: "LASTSAVE", flags: REPORTS.with(Flags::FAST),

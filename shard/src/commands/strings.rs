@@ -7,6 +7,7 @@ use crate::command::spec::{Command, Flags, Group, Keys, Merge, Run};
 use crate::context::Context;
 use crate::error::Error;
 use crate::events::EventClasses;
+use crate::integer;
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::room::has_room_for;
@@ -81,6 +82,14 @@ pub(super) const ROWS: &[Row] = &[
         run: Run::Keys(Merge::AllOk), needs: "key value pairs", usage: "key value [key value ...]",
         summary: "Sets keys, all at the same moment",
         example: "MSET a 1 b 2\nMGET a b", complexity: "O(n), n keys named",
+        ..WRITE
+    }),
+    combining(msetex, Command {
+        name: "MSETEX", args_min: 3, args_max: Command::MANY, keys: Keys::NumberedPairs { at: 0 },
+        flags: WRITE.flags.with(Flags::LISTS), needs: "number of keys, and key value pairs",
+        usage: "numkeys key value [key value ...] [NX | XX] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL]",
+        summary: "Sets keys with a TTL, all at the same moment, if all of them exist, or none does",
+        example: "MSETEX 2 a 1 b 2 EX 60\nMSETEX 2 b 3 c 4 NX\nMGET a b c\nTTL a", complexity: "O(n), n keys named",
         ..WRITE
     }),
     combining(msetnx, Command {
@@ -271,7 +280,7 @@ fn set<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<
         context.notify(EventClasses::STRING, "set", key);
         return Ok(Reply::Ok);
     }
-    let options = SetOptions::parse(request, context.now_ms())?;
+    let options = SetOptions::parse(request, 2, context.now_ms())?;
     context.check_value_len(value.len())?;
     let (found, old) = match options.get {
         false => (context.find(key), None),
@@ -342,10 +351,11 @@ struct SetOptions<'a> {
 }
 
 impl<'a> SetOptions<'a> {
-    fn parse(request: &Request<'a>, now_ms: u64) -> Result<Self, Error> {
+    /// The options from argument `first` on.
+    fn parse(request: &Request<'a>, first: usize, now_ms: u64) -> Result<Self, Error> {
         let mut options = SetOptions::default();
         let mut time: Option<(TimeUnit, &[u8])> = None;
-        let mut args = request.args().skip(2);
+        let mut args = request.args().skip(first);
         while let Some(arg) = args.next() {
             let is = |name: &str| arg.eq_ignore_ascii_case(name.as_bytes());
             if is("NX") && matches!(options.condition, Condition::None | Condition::New) {
@@ -423,6 +433,37 @@ fn mset<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply
         context.notify(EventClasses::STRING, "set", key);
     }
     Ok(Reply::Ok)
+}
+
+/// `MSETEX numkeys key value [key value ...] [option ...]`, of Valkey 9.1: with the options of SET but GET and IFEQ.
+fn msetex(request: &Request<'_>, held: &[Option<Held<'_>>], terms: &Terms) -> Result<Combined, Error> {
+    let count = integer::parse(request.arg(0)).filter(|count| (1..=i64::from(i32::MAX)).contains(count));
+    if count.is_none() {
+        return Err(Error::OutOfRange("invalid numkeys value or out of range"));
+    }
+    if held.is_empty() {
+        return Err(Error::Syntax);
+    }
+    let options = SetOptions::parse(request, 1 + 2 * held.len(), terms.now_ms)?;
+    if options.get || matches!(options.condition, Condition::Equal(_)) {
+        return Err(Error::Syntax);
+    }
+    (0..held.len()).try_for_each(|key| terms.check_value_len(request.arg(2 * key + 2).len()))?;
+    let is_met = match options.condition {
+        Condition::New => held.iter().all(Option::is_none),
+        Condition::Present => held.iter().all(Option::is_some),
+        Condition::None | Condition::Equal(_) => true,
+    };
+    if !is_met {
+        return Ok(Reply::Integer(0).into());
+    }
+    let deadline = if options.keep_deadline { Deadline::Kept } else { Deadline::At(options.deadline_ms) };
+    let is_due = options.deadline_ms.is_some_and(|deadline_ms| terms.is_due(deadline_ms));
+    let effects = (0..held.len()).map(|key| match is_due {
+        true => Effect::remove(key),
+        false => Effect::put(key, request.arg_bytes(2 * key + 2), deadline),
+    });
+    Ok(Combined { reply: Reply::Integer(1), effects: effects.collect() })
 }
 
 /// `MSETNX key value [key value ...]`. The last value of a key that is named twice counts.
@@ -1089,6 +1130,43 @@ mod tests {
                0
                > MGET a b
                "3" "2""#,
+        );
+    }
+
+    #[test]
+    fn msetex_sets_keys_with_one_deadline() {
+        transcript::run(
+            r#"> MSETEX 2 a 1 b 2 EX 1
+               1
+               ! put a=1 until 2000, put b=2 until 2000
+               > MSETEX 2 b 3 c 4 NX
+               0
+               !
+               > MSETEX 2 b 3 c 4 XX
+               0
+               !
+               > MSETEX 2 a 3 c 4 KEEPTTL
+               1
+               > PTTL a
+               1000
+               > MSETEX 1 a 5 PXAT 1 XX
+               1
+               ! remove a
+               > MSETEX 2 nx 1 ex 2
+               1
+               ! put nx=1, put ex=2
+               > MSETEX 2 a 1
+               Syntax
+               > MSETEX 1 a 1 GET
+               Syntax
+               > MSETEX 1 a 1 IFEQ 1
+               Syntax
+               > MSETEX 0 a 1
+               OutOfRange("invalid numkeys value or out of range")
+               > MSETEX 2147483648 a 1
+               OutOfRange("invalid numkeys value or out of range")
+               > MSETEX 1 a 1 EX 0
+               InvalidExpire MSETEX"#,
         );
     }
 }

@@ -168,7 +168,7 @@ fn a_part_of_a_transaction_that_comes_after_a_failed_sync_frees_its_locks() {
     answers(&mut mesh, &mut net);
     // The snapshot that helps begins only when no transaction has a lock.
     let seq = journal.append(Kind::Transaction { id: 1, participants: &[0, 1] });
-    journal.answer(seq, 0, REQUEST_ID, Answer::Committed(Reply::Ok), &mut mesh);
+    journal.answer(seq, 0, REQUEST_ID, Answer::Committed(Vec::new()), &mut mesh);
     journal.write(&mut net, &mut mesh);
     journal.watch(Duration::ZERO, &mut mesh);
     let given = answers(&mut mesh, &mut net);

@@ -138,6 +138,13 @@ impl ShardRuntime {
         }
     }
 
+    /// As [`Self::settle_long_reads`], whose keys something else is about to change than the request.
+    pub(super) fn settle_changed_reads(&mut self, request: &Request<'_>, now: Now, mesh: &mut Mesh) {
+        if !self.long_reads.is_empty() {
+            self.settle_long_reads_of(request, now, mesh);
+        }
+    }
+
     #[cold]
     fn settle_long_reads_of(&mut self, request: &Request<'_>, now: Now, mesh: &mut Mesh) {
         let (mut keys_left, mut bytes_left) = (KEYS_TO_END_MAX, BYTES_TO_END_MAX);

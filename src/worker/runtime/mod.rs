@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shard::analytics::query::{Query, Question};
+use shard::combine::Terms;
 use shard::command::{Flags, Run};
 use shard::{AutoTtl, Clocks, Error, Event, EventClasses, OwnedRequest, Reply, Request, Scan, Shard};
 use wal::{Log, Note, OsDisk};
@@ -26,7 +27,7 @@ use crate::durability::commit_delay::CommitSiblings;
 use crate::durability::journal::{Journal, Outcome};
 use crate::durability::snapshotter::Snapshotter;
 use crate::failure::Failure;
-use crate::mesh::{Answer, Asker, Mesh, Page, RequestId, Tracks, TransactionId};
+use crate::mesh::{Answer, Asker, CommandList, Mesh, Page, RequestId, Tracks, TransactionId};
 use crate::metrics::Report;
 use crate::net::Net;
 use crate::pubsub::tracked::{Tracked, Tracker};
@@ -34,15 +35,17 @@ use crate::shared::Shared;
 use crate::slots::SHARDS_MAX;
 use crate::txn::id::transaction_id;
 use crate::txn::locks::{LockKeys, LockTable, Waiter};
+use crate::txn::watch::WatchTable;
 use crate::{protocol, recovery};
 use large_values::Stagings;
 use loaded::Loaded;
 use long_reads::LongReads;
+use parts::Behind;
 use settling::Settling;
 
 pub(super) use large_values::is_staged;
 pub(super) use long_reads::is_long_read;
-pub(super) use parts::Prepared;
+pub(super) use parts::{Prepared, REPLIES_BYTES_MAX};
 
 /// How many due keys one turn removes. Each costs a microsecond or two where millions are due and none is cached; a
 /// client without a pipeline is served once a turn.
@@ -78,6 +81,10 @@ pub(super) struct ShardRuntime {
     locks: LockTable<Deferred>,
     /// The locked or waiting parts of transactions.
     prepared: HashMap<TransactionId, Prepared>,
+    /// The keys that clients watch.
+    watched: WatchTable,
+    /// Answers about all keys that show what transactions have not brought to the log yet.
+    behind: Vec<Behind>,
     /// The time of the last transaction id that was made or met; see [`Shared::id_time_us`].
     last_id_us: u64,
     /// The snapshotter stands in line at the lock table, for a quiescent point.
@@ -110,6 +117,8 @@ pub(super) struct ShardRuntime {
 enum Deferred {
     /// A command on one shard.
     Request { asker: Asker, request: OwnedRequest },
+    /// Commands that run as one on this shard.
+    List { asker: Asker, list: Box<CommandList> },
     /// A part of a transaction; see [`ShardRuntime::prepared`].
     Part(TransactionId),
     /// The snapshotter, for a moment without transactions.
@@ -193,6 +202,8 @@ impl ShardRuntime {
             snapshotter: Snapshotter::new(config, wakeup)?,
             locks: LockTable::new(recovery::random_seeds()),
             prepared: HashMap::new(),
+            watched: WatchTable::default(),
+            behind: Vec::new(),
             last_id_us: 0,
             awaits_quiescence: false,
             settling: Settling::default(),
@@ -327,12 +338,16 @@ impl ShardRuntime {
         mesh: &mut Mesh,
     ) -> Executed<'s> {
         self.settle_long_reads(request, now, mesh);
-        let ShardRuntime { shard, journal, siblings, .. } = self;
+        let ShardRuntime { shard, journal, siblings, watched, .. } = self;
         let journal = &mut **journal;
         journal.bound_frame();
-        let changes_before = journal.changes.count();
+        let before = journal.changes.mark();
         let reply = shard.execute(request, now.now_ms, &mut journal.changes);
-        let seq = journal.frame_behind(request, journal.changes.count() != changes_before);
+        let has_changed = journal.changes.mark() != before;
+        if has_changed && !watched.is_empty() {
+            journal.changes.touched_from(before).for_each(|touched| watched.raise(touched));
+        }
+        let seq = journal.frame_behind(request, has_changed);
         Executed { reply, seq, journal, siblings }
     }
 
@@ -362,8 +377,8 @@ impl ShardRuntime {
     fn conflicts(&self, request: &Request<'_>) -> bool {
         let exclusive = request.command.has(Flags::WRITE);
         if matches!(request.command.run, Run::EveryShard(..)) {
-            // Only counted, not changed, outside of a transaction.
-            return false;
+            // It must not overtake what its client has sent before, nor see what is not in the log yet.
+            return true;
         }
         self.locks.conflicts(request.keys().map(|key| self.locks.hash(key)), exclusive)
     }
@@ -428,6 +443,25 @@ impl ShardRuntime {
             return turn.mesh.to(asker.worker).answer(asker.request_id, Answer::Value(value.clone()));
         }
         give(journal, seq, asker, turn.mesh, &reply, request);
+    }
+
+    /// What is true for a command that combines what keys hold, of several shards.
+    pub(super) fn terms(&self, now: Now) -> Terms {
+        self.shard.terms(now.now_ms)
+    }
+
+    /// Whether an answer that depends on this frame has to wait. Its client is then counted among those that wait.
+    pub(super) fn holds_back(&mut self, seq: u64, counted_in: &mut u32, is_alone: bool) -> bool {
+        let holds_back = self.journal.holds_back(seq);
+        if holds_back {
+            self.siblings.note(counted_in, is_alone);
+        }
+        holds_back
+    }
+
+    /// Gives an answer as soon as the frame that it depends on allows.
+    pub(super) fn answer_bytes(&mut self, seq: u64, asker: Asker, bytes: &[u8], mesh: &mut Mesh) {
+        self.journal.answer_bytes(seq, asker.id(), mesh, |out| out.extend_from_slice(bytes));
     }
 
     /// Begins to answer a question about the use of keys.
@@ -647,9 +681,8 @@ impl ShardRuntime {
                 self.walks.push_back(walk);
             } else {
                 page.next = scan.position();
-                let (seq, (origin, request_id)) = (self.journal.frame_behind_all(), walk.asker.id());
                 let page = Answer::Page(Box::new(walk.page));
-                self.journal.answer(seq, origin, request_id, page, mesh);
+                self.answer_about_all(walk.asker.id(), page, mesh);
             }
         }
         !self.walks.is_empty()
@@ -659,10 +692,9 @@ impl ShardRuntime {
     fn query(&mut self, mesh: &mut Mesh) -> bool {
         let Some(Asked { asker, query }) = self.queries.front_mut() else { return false };
         if let Some(result) = self.shard.advance(query, QUERY_KEYS_PER_TURN) {
-            let ((origin, request_id), answer) = (*asker, Answer::QueryResult(Box::new(result)));
-            let seq = self.journal.frame_behind_all();
-            self.journal.answer(seq, origin, request_id, answer, mesh);
+            let (asker, answer) = (*asker, Answer::QueryResult(Box::new(result)));
             self.queries.pop_front();
+            self.answer_about_all(asker, answer, mesh);
         }
         !self.queries.is_empty()
     }
