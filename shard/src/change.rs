@@ -504,6 +504,38 @@ mod tests {
     }
 
     #[test]
+    fn a_keyspace_is_named_where_changes_of_keys_are_about_another_one_than_before() {
+        let mut changes = Changes::default();
+        for number in [0, 0x0102, 0x0102, 0] {
+            changes.set_keyspace(number);
+            changes.push(&Change::Remove { key: b"k" });
+        }
+        changes.set_keyspace(3);
+        changes.push(&Change::Clear);
+        changes.push(&Change::ClearKeyspace);
+        changes.push_databases(&[1, 0]);
+        let remove = b"\x04\x01\0\0\0k";
+        let golden = [
+            &remove[..],
+            b"\x07\x02\x01",
+            remove,
+            remove,
+            b"\x07\0\0",
+            remove,
+            b"\x05\x07\x03\0\x08\x09\x02\0\x01\0\0\0",
+        ];
+        assert_eq!((changes.bytes(), changes.count()), (&golden.concat()[..], 7));
+        // The next frame begins in keyspace 0 again.
+        changes.clear(0);
+        changes.push(&Change::Remove { key: b"k" });
+        assert_eq!(changes.bytes(), [&b"\x07\x03\0"[..], remove].concat());
+        for malformed in [&b"\x07\0\x04"[..], b"\x09\x02\0\x01\0\x01\0", b"\x09\x01\0\x01\0", b"\x09\x01\x04"]
+        {
+            assert!(decode(malformed).all(|change| change.is_err()), "{malformed:?}");
+        }
+    }
+
+    #[test]
     fn a_value_that_is_not_copied_belongs_where_a_copy_would_stand() {
         let (mut copied, mut shared) = (encoded(), encoded());
         for value in [&b"long"[..], b"", b"longer"] {

@@ -80,6 +80,8 @@ pub struct Terms {
     pub wall_ahead_ms: i64,
     /// The longest value, in bytes.
     pub value_len_max: usize,
+    /// How many databases there are.
+    pub databases: u16,
 }
 
 impl Terms {

@@ -363,11 +363,23 @@ impl<'s, 'c> Context<'s, 'c> {
         combine: fn(&Request<'_>, &[Option<Held<'_>>], &Terms) -> Result<Combined, Error>,
     ) -> Result<Reply<'s>, Error> {
         let parts = self.parts;
-        parts.look_up_all(request.keys());
-        let held: Vec<_> = request.keys().map(|key| parts.held(key)).collect();
+        // That a key is not there is no event: it may be the one to be made.
+        let wanted = parts.event_classes;
+        parts.event_classes = wanted.without(EventClasses::MISS);
+        for (number, key) in request.keys().enumerate() {
+            // Removing one that has expired moves other entries, so all of them are looked up before any is held.
+            parts.work_in(request.database_of_key(number));
+            parts.look_up(key);
+        }
+        parts.event_classes = wanted;
+        let keys = request.keys().enumerate();
+        let held: Vec<_> =
+            keys.map(|(number, key)| parts.held(request.database_of_key(number), key)).collect();
         let Combined { reply, effects } = combine(request, &held, &parts.terms())?;
         let keys: Vec<_> = if effects.is_empty() { Vec::new() } else { request.keys().collect() };
         for effect in effects {
+            parts.work_in(request.database_of_key(effect.key));
+            self.changes.set_keyspace(parts.databases.working);
             parts.take_effect(keys[effect.key], effect, self.changes);
         }
         Ok(reply)
@@ -547,7 +559,7 @@ impl Parts {
         clock::due_ms(deadline_ms, self.wall_ahead_ms)
     }
 
-    /// A command on this database begins at `now_ms`.
+    /// A command begins in this database at `now_ms`.
     #[inline]
     pub(crate) fn begin(&mut self, database: u16, now_ms: u64) {
         self.now_ms = now_ms;
@@ -593,7 +605,7 @@ impl Parts {
     /// What is true for commands whatever keys hold.
     pub(crate) fn terms(&self) -> Terms {
         let Parts { now_ms, wall_ahead_ms, value_len_max, .. } = *self;
-        Terms { now_ms, wall_ahead_ms, value_len_max }
+        Terms { now_ms, wall_ahead_ms, value_len_max, databases: self.databases.count }
     }
 
     /// Looks keys up, as a command that reads them does. Removing one that has expired moves other entries, so all of
@@ -607,9 +619,10 @@ impl Parts {
         self.event_classes = wanted;
     }
 
-    /// What a key holds that is known not to have expired.
-    pub(crate) fn held(&self, key: &[u8]) -> Option<Held<'_>> {
-        let entry = self.keyspace.entry(self.keyspace.find(self.keyspace.probe(key))?);
+    /// What a key of a database holds that is known not to have expired.
+    pub(crate) fn held(&self, database: u16, key: &[u8]) -> Option<Held<'_>> {
+        let keyspace = self.keys_of(database)?;
+        let entry = keyspace.entry(keyspace.find(keyspace.probe(key))?);
         Some(match entry.shared() {
             None => Held::borrowed(entry.value(), entry.deadline_ms()),
             Some(value) => Held::shared(value, entry.deadline_ms()),

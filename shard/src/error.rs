@@ -136,6 +136,11 @@ pub enum Error {
         /// Why, in one line.
         cause: Arc<str>,
     },
+    /// The file of options was not rewritten.
+    RewriteFailed {
+        /// Why, in one line.
+        cause: Arc<str>,
+    },
     /// A snapshot was asked for while one is being written.
     SaveInProgress,
     /// A command between `MULTI` and this `EXEC` was refused, so none has run.

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::command::spec::Command;
+use crate::command::spec::{Command, Flags};
 use crate::command::table;
+use crate::databases::DATABASES_MAX;
 use crate::error::Error;
 use crate::integer;
 
@@ -57,6 +58,30 @@ impl<'a> Request<'a> {
     /// As [`Request::new`], for arguments in a buffer that may be shared: a large value is then not copied.
     pub fn in_memory(command: &'static Command, memory: &'a Bytes, args: &'a [Span]) -> Self {
         Request { command, database: 0, buffer: memory, args, memory: Some(memory) }
+    }
+
+    /// The number of the database in which the key with this number is looked for, which is nearly always that of the
+    /// request.
+    #[inline]
+    pub fn database_of_key(&self, number: usize) -> u16 {
+        if self.command.has(Flags::NAMES_DATABASE) { self.named_database(number) } else { self.database }
+    }
+
+    /// The database that the last option `DB` names; the request's own where that is none, or for another key.
+    #[cold]
+    fn named_database(&self, number: usize) -> u16 {
+        let (keys, _) = self.command.keys.range(self.args.len(), |at| self.arg(at));
+        if number + 1 != keys.len() {
+            return self.database;
+        }
+        let (mut named, mut options) = (None, self.args().skip(keys.end));
+        while let Some(option) = options.next() {
+            if option.eq_ignore_ascii_case(b"DB") {
+                named = options.next();
+            }
+        }
+        let number = named.and_then(integer::parse).and_then(|number| u16::try_from(number).ok());
+        number.filter(|number| *number < DATABASES_MAX).unwrap_or(self.database)
     }
 
     /// The same request in another database.

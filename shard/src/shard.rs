@@ -128,7 +128,7 @@ impl Shard {
         table::function(request.command)(Context::new(parts, changes), request).into()
     }
 
-    /// What some keys hold at `now_ms`, in their order, for a command that combines it with what other shards' keys
+    /// What some keys of a database hold at `now_ms`, in their order, for a command that combines it with what other shards' keys
     /// hold. It counts as one read of the shard and as one of each key, as a `GET` does.
     ///
     /// # Errors
@@ -143,11 +143,11 @@ impl Shard {
         parts.stats.reads += 1;
         parts.begin(database, now_ms);
         parts.look_up_all(keys.clone());
-        keys.map(|key| parts.held(key).map(|held| held.to_owned()).transpose()).collect()
+        keys.map(|key| parts.held(database, key).map(|held| held.to_owned()).transpose()).collect()
     }
 
-    /// Does what a command has found out that combined what keys hold: the effects on those that this shard owns.
-    /// `key` tells the name of the key with a number. What changes is added to `changes`, as by a `SET` or a `DEL`.
+    /// Does what a command has found out that combined what keys hold: the effects on those that this shard owns,
+    /// in this database. `key` tells the name of the key with a number. What changes is added to `changes`, as by a `SET` or a `DEL`.
     pub fn apply_effects<'k>(
         &mut self,
         database: u16,
@@ -322,7 +322,7 @@ impl Shard {
         while missing > 0
             && let Some(at) = position
         {
-            let (number, within) = ((at >> POSITION_BITS) as u16, at & (1 << POSITION_BITS) - 1);
+            let (number, within) = ((at >> POSITION_BITS) as u16, at & ((1 << POSITION_BITS) - 1));
             let keyspace = self.parts.keyspace_of(number);
             let next = keyspace.and_then(|keyspace| {
                 keyspace.walk(within, missing, |entry| {
@@ -785,7 +785,7 @@ mod tests {
             assert_eq!(count, 30);
             String::from_utf8(key).unwrap().parse::<u32>().unwrap()
         };
-        let mut seen = std::collections::BTreeMap::new();
+        let mut seen = BTreeMap::new();
         let mut random = 1_u64;
         for _ in 0..6000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -3,16 +3,19 @@
 //! Each is answered at once, or says by [`Next`] what its worker has to do for it. Where all workers have to be asked,
 //! the command comes back here with what they have answered ([`gathered`]).
 
+mod arguments;
 pub(crate) mod backup;
 pub(crate) mod client_commands;
 mod command_docs;
 mod config;
 pub(crate) mod info;
+mod key_specs;
 pub(crate) mod listing;
 mod lolwut;
 mod memory;
 pub(crate) mod persistence;
 mod scan;
+pub(crate) mod vocabulary;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -27,6 +30,7 @@ use crate::client::reply::answer;
 use crate::clock::{Clock, wall_clock_us};
 use crate::config::InvalidValue;
 use crate::mesh::Call;
+use crate::metrics::Report;
 use crate::protocol::Dialect;
 use crate::recovery::random_seeds;
 use crate::shared::Shared;
@@ -136,8 +140,13 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         Server::Command => command_docs::all_infos(),
         Server::CommandCount => Reply::count(command::TABLE.len()),
         Server::CommandDocs => command_docs::docs(request),
+        Server::CommandGetkeys => command_docs::keys(request)?,
+        Server::CommandGetkeysandflags => command_docs::keys_and_flags(request)?,
         Server::CommandInfo => command_docs::infos(request),
         Server::CommandList => command_docs::list(request)?,
+        Server::Help => command_docs::help_for_people(request)?,
+        Server::MemoryMallocStats => memory::malloc_stats(),
+        Server::MemoryPurge => Reply::Ok,
         Server::Time => time(),
         Server::Lolwut => lolwut::lolwut(request)?,
         Server::Randomkey => {
@@ -149,10 +158,15 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
             return Err(Error::Unavailable("TESTFAILED distinct elements are not counted well"));
         }
         Server::ConfigGet => config::get(about, request, client.session.dialect)?,
-        Server::ConfigSet => {
-            let auto_ttl = config::setting(about, request)?;
-            return Ok(Next::Ask(set_auto_ttl(auto_ttl, Reply::Ok, about)));
+        Server::ConfigResetstat => return Ok(Call::Report.into()),
+        Server::ConfigRewrite => {
+            let rewrite = Arc::new(config::rewrite(about)?);
+            return Ok(Call::RewriteConfig { worker: about.worker, rewrite }.into());
         }
+        Server::ConfigSet => match config::set(about, request, client.session.dialect)? {
+            Some(auto_ttl) => return Ok(Next::Ask(set_auto_ttl(auto_ttl, Reply::Ok, about))),
+            None => Reply::Ok,
+        },
         Server::Discard | Server::Exec | Server::Multi | Server::Unwatch | Server::Watch => {
             unreachable!("{} is about transactions", request.command.name)
         }
@@ -174,6 +188,7 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         | Server::Health
         | Server::Info
         | Server::Lastsave
+        | Server::MemoryDoctor
         | Server::MemoryStats
         | Server::Stats => return Ok(Call::Report.into()),
         Server::Psubscribe
@@ -245,11 +260,16 @@ pub(crate) fn gathered(
         }
         Server::Question(_) | Server::ConfigSet => gather.then.take().expect("it was known from the start"),
         Server::ClientList => gather.text(),
+        Server::ConfigResetstat => {
+            about.shared.leave_out(Report::clone(&gather.report));
+            Reply::Ok
+        }
         Server::Randomkey => random_key(gather.take_parts()),
         Server::Info if dialect == Dialect::Text => info::text_info(about, gather),
         Server::Info => info::info(about, request, gather),
         Server::Stats => info::stats(about, gather),
-        Server::MemoryStats => memory::memory_stats(&gather.report),
+        Server::MemoryDoctor => memory::doctor(about.shared, &gather.report),
+        Server::MemoryStats => memory::memory_stats(about.shared, &gather.report),
         Server::Health => info::health(about, gather),
         Server::CompactWhen => persistence::compact_when(about, gather),
         Server::Bgrewriteaof | Server::Bgsave => {

@@ -87,6 +87,7 @@ fn errors() -> Vec<Error> {
         Error::NotOnDisk { .. } => Error::NotOnDisk { cause: "CAUSE".into() },
         Error::Loading { .. } => Error::Loading { percent: 42 },
         Error::BackupFailed { .. } => Error::BackupFailed { cause: "CAUSE".into() },
+        Error::RewriteFailed { .. } => Error::RewriteFailed { cause: "CAUSE".into() },
         Error::SaveInProgress => Error::SaveInProgress,
         Error::ExecAborted => Error::ExecAborted,
         Error::ExecAbortedBy(_) => Error::ExecAbortedBy(Box::new(Error::Unavailable("REASON"))),

@@ -315,7 +315,7 @@ mod tests {
     }
 
     fn key(key: &str, value: &[u8], deadline_ms: Option<u64>) -> Entry {
-        Entry::Key { key: key.into(), value: value.into(), deadline_ms, database: None }
+        Entry::Key { database: None, key: key.into(), value: value.into(), deadline_ms }
     }
 
     #[test]
@@ -332,6 +332,11 @@ mod tests {
         let dump = "{\"key\":\"a\",\"value_base64\":\"/w==\",\"deadline_ms\":null}\n\
             {\"key\":\"b\",\"value\":\"2\",\"deadline_ms\":7}\n";
         assert_eq!(json(dump).unwrap(), [key("a", b"\xff", None), key("b", b"2", Some(7))]);
+        let dump = r#"{"database":3,"key":"a","value":"1","deadline_ms":null}"#;
+        let Entry::Key { database: Some(3), key: name, .. } = &json(dump).unwrap()[0] else {
+            panic!("{dump}")
+        };
+        assert_eq!(name, b"a");
         let named = r#"{"a": {"Value": "2", "ExpiresAt": 7000000}}"#;
         assert_eq!(json(named).unwrap(), [key("a", b"2", Some(7))]);
         let unclear = r#"{"a": {"value": "2", "ttl": 7}}"#;

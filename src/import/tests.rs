@@ -248,9 +248,12 @@ fn replayed(lines: &str) -> (Vec<String>, String) {
     for (db, keyspace) in databases.all() {
         import.hand_on(db, keyspace, &mut Target::Nowhere, &mut report).unwrap();
         let listed = keyspace.each(|key, value, deadline_ms| {
-            if db == 0 && keyspace.reason(key).is_none() {
+            if let Some(database) = import.taken_into(db)
+                && keyspace.reason(key).is_none()
+            {
+                let database = if database == 0 { String::new() } else { format!("{database} ") };
                 let deadline = deadline_ms.map_or(String::new(), |deadline_ms| format!(" {deadline_ms}"));
-                keys.push(format!("{}={}{deadline}", key.escape_ascii(), value.escape_ascii()));
+                keys.push(format!("{database}{}={}{deadline}", key.escape_ascii(), value.escape_ascii()));
             }
             Ok::<_, ()>(())
         });
@@ -269,10 +272,12 @@ fn keys_are_renamed_copied_and_moved_as_in_redis() {
         ("SETEX old 9 1\nSET new 2\nRENAMENX old new", &["new=1 1700000009000"], ""),
         ("SET a 1\nRENAME a a", &["a=1"], ""),
         ("SET a 1\nSET b 2\nCOPY a b REPLACE\nINCR a", &["a=2", "b=1"], ""),
-        ("SET m 1\nMOVE m 1", &[], "1 key of database 1 (--db 1 takes them)"),
+        ("SET m 1\nMOVE m 1", &["1 m=1"], ""),
         ("SELECT 1\nSET m 1\nMOVE m 0", &["m=1"], ""),
         ("SET a 1\nSELECT 1\nSET b 1\nCOPY b a DB 0 REPLACE\nDEL b", &["a=1"], ""),
-        ("SET a 0\nSELECT 1\nSET b 1\nSWAPDB 0 1", &["b=1"], "1 key of database 1 (--db 1 takes them)"),
+        ("SET a 0\nSELECT 1\nSET b 1\nSWAPDB 0 1", &["1 a=0", "b=1"], ""),
+        ("SELECT 1024\nSET a 0", &[], "1 key of database 1024 (--db 1024 takes them alone)"),
+        ("SELECT x\nSET a 0", &[], "1 key of databases whose number is none"),
         ("SET a 0\nSWAPDB 1 0\nINCR a\nSELECT 1\nDEL a", &["a=1"], ""),
         ("SET a 0\nSELECT 1\nSET b 1\nFLUSHDB", &["a=0"], ""),
         ("SELECT 1\nSET b 1\nSELECT x\nSET c 1\nFLUSHALL\nSELECT 0\nSET a 0", &["a=0"], ""),
@@ -318,17 +323,19 @@ fn a_key_is_not_taken_with_a_value_that_it_has_no_more() {
 }
 
 #[test]
-fn only_one_database_is_taken() {
+fn every_database_is_taken_or_the_one_that_is_asked_for() {
     let bytes = rdb(&[b"\xfe\x00\x00\x01a\x01b\xfe\x02\x00\x01c\x01d\x00\x01e\x01f"]);
+    assert_eq!(rehearsed(&bytes, &[]).unwrap(), "would import 3 keys (0 with a TTL), 0 expired");
     let said = "would import 1 key (0 with a TTL), 0 expired, not taken: 2 keys of database 2 (--db 2 \
-        takes them)";
-    assert_eq!(rehearsed(&bytes, &[]).unwrap(), said);
+        takes them alone)";
+    assert_eq!(rehearsed(&bytes, &["--db", "0"]).unwrap(), said);
     assert!(rehearsed(&bytes, &["--db", "2"]).unwrap().starts_with("would import 2 keys"));
     let commands = b"*2\r\n$6\r\nSELECT\r\n$1\r\n1\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\nb\r\n";
-    assert!(
-        rehearsed(commands, &[]).unwrap().contains("0 keys (0 with a TTL), 0 expired, not taken: 1 key of")
-    );
-    assert!(rehearsed(commands, &["--db", "1"]).unwrap().starts_with("would import 1 key"));
+    let said = rehearsed(commands, &["--db", "0"]).unwrap();
+    assert!(said.contains("0 keys (0 with a TTL), 0 expired, not taken: 1 key of"), "{said}");
+    for more in [&[][..], &["--db", "1"]] {
+        assert!(rehearsed(commands, more).unwrap().starts_with("would import 1 key"), "{more:?}");
+    }
 }
 
 #[test]

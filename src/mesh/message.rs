@@ -10,6 +10,7 @@ use shard::combine::{Effect, Held};
 use shard::{AutoTtl, Command, Glob, OwnedRequest, Reply, Request, Span};
 use wal::Image;
 
+use crate::config::file::Rewrite;
 use crate::metrics::Report;
 use crate::net::SocketId;
 use crate::net::listener::Endpoint;
@@ -232,6 +233,13 @@ pub enum Call {
         pattern: Option<Arc<Glob>>,
         /// How to render the keys.
         dialect: Dialect,
+    },
+    /// Bring the file of `--config` up to date, if this is the worker to do so. Answered by `Part`.
+    RewriteConfig {
+        /// The worker.
+        worker: usize,
+        /// What has changed.
+        rewrite: Arc<Rewrite>,
     },
     /// Choose a key of a database by a random number. Answered by `Part`: the key and the number of keys, or nil.
     RandomKey {

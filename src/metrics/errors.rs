@@ -71,6 +71,16 @@ pub fn answered() -> Errors {
 }
 
 impl Errors {
+    /// Takes away what was counted up to then.
+    pub fn subtract(&mut self, earlier: &Errors) {
+        let take = |counts: &mut [u64], earlier: &[u64]| {
+            counts.iter_mut().zip(earlier).for_each(|(now, then)| *now = now.saturating_sub(*then));
+        };
+        take(&mut self.kinds, &earlier.kinds);
+        take(&mut self.rejected, &earlier.rejected);
+        take(&mut self.failed, &earlier.failed);
+    }
+
     /// How many requests of a command were refused before they ran, and how many ran in vain.
     pub fn of(&self, command: &Command) -> (u64, u64) {
         (self.rejected[command.index()], self.failed[command.index()])

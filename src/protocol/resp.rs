@@ -481,6 +481,9 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
             out.extend_from_slice(cause.as_bytes());
             return;
         }
+        Error::RewriteFailed { cause } => {
+            return put(format_args!("-ERR Rewriting config file: {cause}"), out);
+        }
         other => fixed_text(other),
     };
     out.extend_from_slice(text.as_bytes());
@@ -551,7 +554,8 @@ fn fixed_text(error: &Error) -> &'static str {
         | Error::OutOfRange(..)
         | Error::Unavailable(..)
         | Error::InsufficientData(..)
-        | Error::BackupFailed { .. } => "-ERR",
+        | Error::BackupFailed { .. }
+        | Error::RewriteFailed { .. } => "-ERR",
     }
 }
 

@@ -10,22 +10,18 @@ use crate::net::SocketId;
 pub(crate) type Tracker = (usize, SocketId);
 
 /// Which clients keep copies of which keys of a shard.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Tracked {
     /// The clients of each key, sorted, and the place of the key in the list of all.
     keys: HashMap<Bytes, (usize, Vec<Tracker>)>,
     /// The keys, for one of them to be chosen when they are too many.
     names: Vec<Bytes>,
-    keys_max: usize,
+    /// How many there may be, about; 0 for no limit.
+    pub keys_max: usize,
     next_victim: usize,
 }
 
 impl Tracked {
-    /// Of at most so many keys.
-    pub fn new(keys_max: usize) -> Tracked {
-        Tracked { keys: HashMap::new(), names: Vec::new(), keys_max, next_victim: 0 }
-    }
-
     /// A client has read a key. Returns another key whose clients have to take it for changed, so that there are not
     /// too many.
     pub fn remember(&mut self, key: &[u8], tracker: Tracker) -> Option<Bytes> {
@@ -36,7 +32,7 @@ impl Tracked {
             }
             return None;
         }
-        let victim = (self.names.len() >= self.keys_max).then(|| {
+        let victim = (self.keys_max > 0 && self.names.len() >= self.keys_max).then(|| {
             self.next_victim = (self.next_victim + 1) % self.names.len();
             self.names[self.next_victim].clone()
         });
@@ -73,7 +69,7 @@ mod tests {
 
     #[test]
     fn each_reader_of_a_key_is_told_once() {
-        let mut tracked = Tracked::new(10);
+        let mut tracked = Tracked::default();
         for (key, index) in [("a", 2), ("a", 1), ("a", 2), ("b", 3)] {
             assert_eq!(tracked.remember(key.as_bytes(), tracker(index)), None);
         }
@@ -83,7 +79,7 @@ mod tests {
 
     #[test]
     fn of_too_many_keys_some_count_as_changed() {
-        let mut tracked = Tracked::new(100);
+        let mut tracked = Tracked { keys_max: 100, ..Tracked::default() };
         let mut victims = 0;
         for number in 0..1000 {
             if let Some(victim) = tracked.remember(format!("{number}").as_bytes(), tracker(1)) {

@@ -728,6 +728,39 @@ fn json_has_one_exact_record_a_line() {
 }
 
 #[test]
+fn keys_are_dumped_and_kept_with_their_databases() {
+    let directory = Directory::empty();
+    directory.write(|shards| {
+        for (index, writer) in shards.iter_mut().enumerate() {
+            let key = key(index, 1);
+            let mut in_databases = |changes: &[shard::Change<'_>]| writer.write(wal::Kind::Batch, changes);
+            let put = |value| shard::Change::Put { key: &key, value, deadline_ms: None };
+            in_databases(&[put(b"0"), shard::Change::Keyspace(2), put(b"2")]);
+            // As SWAPDB 0 1 makes them.
+            let mut swapped = Changes::default();
+            let mut swaps = shard::Shard::new([0; 4]);
+            let swapdb = shard::command::find(b"SWAPDB").unwrap();
+            let spans = [shard::Span { start: 0, len: 1 }, shard::Span { start: 1, len: 1 }];
+            swaps.execute(&shard::Request::new(swapdb, b"01", &spans), 0, &mut swapped);
+            let swap = shard::decode(swapped.bytes()).next().unwrap().unwrap();
+            in_databases(&[swap]);
+        }
+    });
+    let (_, text) = directory.dump(&[]).unwrap();
+    let name = |index| String::from_utf8(key(index, 1)).unwrap();
+    assert!(text.starts_with(&format!("SELECT 1\nSET {} \"0\"\nSELECT 2\nSET {} \"2\"\n", name(0), name(0))));
+    assert_eq!((text.lines().count(), text.matches("SELECT").count()), (8, 4), "{text}");
+    let (_, json) = directory.dump(&["--json"]).unwrap();
+    let line = format!(r#"{{"database":1,"key":"{}","value":"0","deadline_ms":null}}"#, name(1));
+    assert!(json.lines().any(|it| it == line), "{json}");
+    let (_, log) = directory.dump(&["--log"]).unwrap();
+    assert!(log.contains("\n  databases are keyspaces 1 0\n") && log.contains("\n  keyspace 2\n"), "{log}");
+    let (_, log) = directory.dump(&["--log", "--json"]).unwrap();
+    assert!(log.contains(r#"{"change":"databases","keyspaces":[1,0]}"#), "{log}");
+    assert!(log.contains(r#"{"change":"keyspace","number":2}"#), "{log}");
+}
+
+#[test]
 fn the_log_is_dumped_frame_by_frame_up_to_the_damage() {
     let directory = Directory::filled();
     let (_, text) = directory.dump(&["--log"]).unwrap();

@@ -307,10 +307,12 @@ fn combined(
     Ok((combined.reply, combined.effects))
 }
 
-/// A request of the keys of another one that have these numbers.
+/// A request of the keys of another one that have these numbers. Those of one shard are of one database: only of `COPY`
+/// the keys, of which there are two, may have one each.
 fn keys_with(request: &OwnedRequest, numbers: &[usize]) -> OwnedRequest {
     let keys: Vec<&[u8]> = request.request().keys().collect();
-    OwnedRequest::of_keys(request.request().database, numbers.iter().map(|number| keys[*number]))
+    let database = request.request().database_of_key(numbers[0]);
+    OwnedRequest::of_keys(database, numbers.iter().map(|number| keys[*number]))
 }
 
 /// The end of the hop that begins with this command.

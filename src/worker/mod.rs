@@ -14,6 +14,7 @@ mod dispatch;
 mod lifecycle;
 mod messages;
 mod peer;
+mod rewrites;
 mod runtime;
 mod serve;
 mod stuck_clients;
@@ -47,6 +48,7 @@ use crate::shared::Shared;
 use accept::Acceptor;
 use clients::Clients;
 use lifecycle::Lifecycle;
+use rewrites::Rewrites;
 use runtime::ShardRuntime;
 use serve::BACKLOG_TIME_MIN;
 use stuck_clients::StuckClients;
@@ -80,6 +82,7 @@ pub struct Worker {
     stuck_clients: StuckClients,
     /// The backup that this worker leads.
     backup: Option<Backup>,
+    rewrites: Rewrites,
     /// What the network has told; empty between turns.
     events: Vec<Event>,
     /// What is counted of the clients' requests.
@@ -134,6 +137,7 @@ impl Worker {
             lifecycle: Lifecycle::new(files),
             stuck_clients: StuckClients::default(),
             backup: None,
+            rewrites: Rewrites::default(),
             events: Vec::new(),
             traffic: Traffic::default(),
             requests_before: 0,
@@ -212,7 +216,7 @@ impl Worker {
 
     /// Whether another thread works for this one, and will wake it by its executor.
     fn awaits_threads(&self) -> bool {
-        self.runtime.awaits_threads() || self.backup.is_some()
+        self.runtime.awaits_threads() || self.backup.is_some() || self.rewrites.is_under_way()
     }
 
     /// How long until something is due by the clock.
@@ -283,6 +287,7 @@ impl Worker {
         trace.end_part("tick_us");
         progressed |= !self.lifecycle.is_loading() && self.background() | self.end_backup();
         self.tell_events();
+        progressed |= self.rewrites.end(&mut self.mesh);
         trace.end_part("background_us");
         if self.lifecycle.is_loading() || !self.runtime.gathers() {
             let (runtime, mut turn) = self.runtime_and_turn();

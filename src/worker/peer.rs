@@ -5,7 +5,7 @@ use shard::{Reply, Scan};
 use super::Worker;
 use super::runtime::Prepared;
 use super::serve::READ_AHEAD_MAX;
-use crate::mesh::{Answer, Asker, Batch, Call, RequestId, Tracks};
+use crate::mesh::{Answer, Asker, Batch, Call, RequestId, SubscriptionKind, Tracks};
 use crate::metrics::{Report, errors};
 
 impl Worker {
@@ -107,6 +107,13 @@ impl Worker {
             }
             Call::Compact => runtime.compact(Some((from, id))),
             Call::CompactUnheard => runtime.compact(None),
+            Call::RewriteConfig { worker, rewrite } if worker == self.index => {
+                match self.rewrites.begin(rewrite, (from, id), self.net.wakeup()) {
+                    Ok(()) => {}
+                    Err(error) => self.mesh.to(from).answer(id, Answer::Part(error.into())),
+                }
+            }
+            Call::RewriteConfig { .. } => self.mesh.to(from).answer(id, Answer::Part(Reply::Ok)),
             Call::Report => {
                 let report = self.report();
                 self.mesh.to(from).answer(id, Answer::Report(Box::new(report)));
@@ -121,7 +128,18 @@ impl Worker {
     /// What this worker counts, for a client that asks.
     fn report(&self) -> Report {
         let (clock, now) = (self.clock.of_shard(), self.clock.now());
-        self.with_own_counts(self.runtime.whole_report(clock, now, &self.shared))
+        let mut report = self.with_own_counts(self.runtime.whole_report(clock, now, &self.shared));
+        let traffic = &mut report.traffic;
+        let kinds = [SubscriptionKind::Channel, SubscriptionKind::Pattern, SubscriptionKind::ShardChannel];
+        traffic.subscribed = kinds.map(|kind| self.pubsub.topic_count(kind) as u64);
+        for connection in self.clients.iter() {
+            let socket = connection.client.socket;
+            let replies = connection.client.replies.size_bytes() + self.net.unsent_bytes(socket);
+            let waiting = [connection.unserved_bytes() as u64, replies as u64];
+            traffic.buffered_bytes += waiting[0] + waiting[1];
+            traffic.buffered_max = [0, 1].map(|way| traffic.buffered_max[way].max(waiting[way]));
+        }
+        report
     }
 
     /// Tells those that watch the server what this worker counts. To be called once a second.

@@ -5,6 +5,7 @@
 //! While no client keeps copies, shards gather no changes, and nothing of this is looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use shard::command::Server;
@@ -218,6 +219,10 @@ impl Worker {
         let is_tracked = self.pubsub.topic_count(SubscriptionKind::Tracker) > 0;
         let classes = if is_tracked { told.with(EventClasses::CHANGE) } else { told };
         self.runtime.want_events(classes);
+        if is_tracked {
+            let keys_max = self.shared.settings.tracking_table_max_keys.load(Ordering::Relaxed) as usize;
+            self.runtime.bound_tracked(keys_max.div_ceil(self.mesh.worker_count()));
+        }
     }
 
     /// Tells the clients of the broadcasting mode; those of other workers, too, if `everywhere`.

@@ -128,16 +128,30 @@ impl Client {
         while self.left > 0 {
             self.left -= 1;
             let invoked = self.clock.fetch_add(1, Ordering::SeqCst);
-            let request = any_request(&mut self.random, invoked);
-            let bytes = encoded(&arguments(&request, &self.keys));
-            let reply = resp.wire.try_send(&bytes).and_then(|()| resp.try_read());
+            let mut request = any_request(&mut self.random, invoked);
+            if let Request::Exec(Some((key, seen)), _) = &mut request {
+                let commands = [vec![b"WATCH".to_vec(), self.keys[*key].clone().into_bytes()]];
+                let watched = send(&mut resp, &commands).and_then(|()| resp.try_read());
+                let get = Request::Get(*key);
+                match watched.and_then(|_| ask(&mut resp, &get, &self.keys)) {
+                    Ok(value) => *seen = value,
+                    Err(error) if is_closed(&error) => return,
+                    Err(error) => panic!("WATCH and GET are not answered: {error}"),
+                }
+                let returned = self.clock.fetch_add(1, Ordering::SeqCst);
+                let reply = Some(seen.clone());
+                self.history.push(Operation { client: self.index, request: get, reply, invoked, returned });
+            }
+            let invoked = self.clock.fetch_add(1, Ordering::SeqCst);
+            let reply = ask(&mut resp, &request, &self.keys);
             let returned = self.clock.fetch_add(1, Ordering::SeqCst);
             let (reply, ended) = match reply {
-                Ok(Value::Error(text)) => {
-                    assert!(text.contains("integer"), "{request:?} is answered with -{text}");
-                    (Some(Value::Error(String::new())), false)
+                // Nothing has run, and the values may be what they were again.
+                Ok(Value::NilArray) => {
+                    self.answered.fetch_add(1, Ordering::SeqCst);
+                    continue;
                 }
-                Ok(reply) => (Some(reply), false),
+                Ok(reply) => (Some(without_text(reply, &request)), false),
                 Err(error) if is_closed(&error) => (None, true),
                 Err(error) => panic!("{request:?} is not answered: {error}"),
             };
@@ -150,6 +164,43 @@ impl Client {
     }
 }
 
+/// Sends commands, all at once.
+fn send(resp: &mut Resp, commands: &[Vec<Vec<u8>>]) -> std::io::Result<()> {
+    let bytes: Vec<u8> = commands.iter().flat_map(|command| encoded(command)).collect();
+    resp.wire.try_send(&bytes)
+}
+
+/// Sends a request and reads the reply to it.
+fn ask(resp: &mut Resp, request: &Request, keys: &[String; KEY_COUNT]) -> std::io::Result<Value> {
+    let Request::Exec(_, requests) = request else {
+        send(resp, &[arguments(request, keys)])?;
+        return resp.try_read();
+    };
+    let word = |word: &str| vec![word.as_bytes().to_vec()];
+    let queued = requests.iter().map(|request| arguments(request, keys));
+    let commands: Vec<_> = [word("MULTI")].into_iter().chain(queued).chain([word("EXEC")]).collect();
+    send(resp, &commands)?;
+    for _ in 1..commands.len() {
+        let told = resp.try_read()?;
+        assert!(matches!(told, Value::Simple(_)), "{request:?} is not queued: {told}");
+    }
+    resp.try_read()
+}
+
+/// A reply in which every error is the same one.
+fn without_text(reply: Value, request: &Request) -> Value {
+    match reply {
+        Value::Error(text) => {
+            assert!(text.contains("integer"), "{request:?} is answered with -{text}");
+            Value::Error(String::new())
+        }
+        Value::Array(items) => {
+            Value::Array(items.into_iter().map(|item| without_text(item, request)).collect())
+        }
+        reply => reply,
+    }
+}
+
 /// Any request; `number` makes the values that it writes its own.
 pub fn any_request(random: &mut Random, number: u64) -> Request {
     let key = random.below(KEY_COUNT as u64) as Key;
@@ -157,7 +208,21 @@ pub fn any_request(random: &mut Random, number: u64) -> Request {
     random.shuffle(&mut keys);
     keys.truncate(2 + random.below(3) as usize);
     let value = number.to_string().into_bytes();
-    match random.below(20) {
+    match random.below(25) {
+        20..25 => {
+            // What is watched is read before it is sent.
+            let watched = random.below(2) == 0;
+            let requests = vec![
+                Request::Mget(keys.clone()),
+                Request::Incr(key),
+                Request::Append(keys[0], vec![b'1' + (number % 9) as u8]),
+                Request::Set(keys[1], value.clone()),
+                Request::Mset(keys.into_iter().map(|key| (key, value.clone())).collect()),
+            ];
+            let first = random.below(3) as usize;
+            let requests = requests[first..first + 3].to_vec();
+            Request::Exec(watched.then_some((key, Value::Nil)), requests)
+        }
         0..4 => Request::Get(key),
         4..6 => Request::Set(key, value),
         6..9 => Request::Incr(key),
@@ -179,6 +244,7 @@ fn arguments(request: &Request, keys: &[String; KEY_COUNT]) -> Vec<Vec<u8>> {
         Request::Incr(key) => vec![command("INCR"), name(key)],
         Request::Append(key, tail) => vec![command("APPEND"), name(key), tail.clone()],
         Request::Del(keys) => [command("DEL")].into_iter().chain(keys.iter().map(name)).collect(),
+        Request::Exec(..) => unreachable!("it is more than one command"),
         Request::Mget(keys) => [command("MGET")].into_iter().chain(keys.iter().map(name)).collect(),
         Request::Mset(pairs) => [command("MSET")]
             .into_iter()

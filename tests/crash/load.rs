@@ -139,23 +139,30 @@ impl Ledger {
         }
     }
 
-    /// The commands of a step.
+    /// The commands of a step, a transaction as one, in lines.
     fn commands(&self, step: u64) -> [String; 8] {
         let (prefix, turn) = (&self.prefix, step % TURN);
         let old = (step + TURN - PAIR_STEPS) % TURN;
         let ([left, right], [old_left, old_right]) = (self.pair(turn), self.pair(old));
         let [head, peer] = self.heads();
-        let stamps = self.stamps().iter().fold(String::new(), |keys, key| keys + &format!(" {key} {step}"));
+        // A transaction does what an MSET does, hop by hop or in one go.
+        let set = |keys: &[String]| match step % 2 {
+            0 => keys.iter().fold("MSET".to_owned(), |line, key| line + &format!(" {key} {step}")),
+            _ => {
+                keys.iter().fold("MULTI".to_owned(), |lines, key| lines + &format!("\nSET {key} {step}"))
+                    + "\nEXEC"
+            }
+        };
         // Values of different lengths, so that frames end anywhere in a segment.
         let padding = ".".repeat((step * 37 % 300) as usize);
         [
             format!("INCR {prefix}:counter"),
-            format!("MSET{stamps}"),
+            set(&self.stamps()),
             format!("APPEND {prefix}:list {step};"),
             format!("SETEX {prefix}:lease:{turn} {} {step}{padding}", ttl_ms(step) / 1000),
             format!("MSET {head} {step}: {peer} {step}:"),
             format!("APPEND {head} {step}"),
-            format!("MSET {left} {step} {right} {step}"),
+            set(&[left, right]),
             format!("DEL {old_left} {old_right}"),
         ]
     }
@@ -197,16 +204,19 @@ impl Ledger {
                     {
                         return;
                     }
-                    match connection.refusal() {
-                        Ok(None) => {}
-                        Ok(refused) => {
-                            // The disk is gone or full; what was acknowledged before counts.
-                            self.refused = refused;
-                            return;
-                        }
-                        Err(error) if is_closed(&error) => return,
-                        Err(error) => {
-                            panic!("{}: step {} is not answered: {error}", self.prefix, first + index as u64)
+                    for _ in 0..connection.reply_count(command) {
+                        match connection.refusal() {
+                            Ok(None) => {}
+                            Ok(refused) => {
+                                // The disk is gone or full; what was acknowledged before counts.
+                                self.refused = refused;
+                                return;
+                            }
+                            Err(error) if is_closed(&error) => return,
+                            Err(error) => {
+                                let step = first + index as u64;
+                                panic!("{}: step {step} is not answered: {error}", self.prefix)
+                            }
                         }
                     }
                 }
@@ -409,9 +419,22 @@ impl Connection {
         match self {
             Connection::Text(text) => text.wire.try_send((commands.join("\n") + "\n").as_bytes()),
             Connection::Resp(resp) => {
-                let bytes: Vec<u8> = commands.iter().flat_map(|command| encoded(&words(command))).collect();
+                let bytes: Vec<u8> = commands
+                    .iter()
+                    .flat_map(|command| command.lines())
+                    .flat_map(|line| encoded(&words(line)))
+                    .collect();
                 resp.wire.try_send(&bytes)
             }
+        }
+    }
+
+    /// How many replies a command gets. In the text protocol those of a transaction follow each other.
+    fn reply_count(&self, command: &str) -> usize {
+        let lines = command.lines().count();
+        match self {
+            Connection::Text(_) if lines > 1 => 1 + 2 * (lines - 2),
+            Connection::Text(_) | Connection::Resp(_) => lines,
         }
     }
 

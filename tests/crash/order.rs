@@ -21,7 +21,7 @@ const CONFIGURATIONS_MAX: usize = 2_000_000;
 /// The number of a key.
 pub type Key = usize;
 
-/// What an operation asks for. It names a key once.
+/// What an operation asks for. It names a key once, but for a transaction, whose requests do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
     Get(Key),
@@ -31,6 +31,8 @@ pub enum Request {
     Del(Vec<Key>),
     Mset(Vec<(Key, Vec<u8>)>),
     Mget(Vec<Key>),
+    /// Requests as one, if the key, where one was watched, still has the value that was seen; else nothing.
+    Exec(Option<(Key, Value)>, Vec<Request>),
 }
 
 /// An operation of a client. Times are those of any clock that all clients share; no two are the same.
@@ -58,6 +60,10 @@ impl Request {
             }
             Request::Del(keys) | Request::Mget(keys) => keys.clone(),
             Request::Mset(pairs) => pairs.iter().map(|(key, _)| *key).collect(),
+            Request::Exec(watched, requests) => {
+                let watched = watched.iter().map(|(key, _)| *key);
+                watched.chain(requests.iter().flat_map(Request::keys)).collect()
+            }
         }
     }
 
@@ -93,6 +99,10 @@ impl Request {
                 done()
             }
             Request::Mget(keys) => Value::Array(keys.iter().map(|key| read(&values[*key])).collect()),
+            Request::Exec(Some((key, seen)), _) if read(&values[*key]) != *seen => Value::NilArray,
+            Request::Exec(_, requests) => {
+                Value::Array(requests.iter().map(|request| request.run(values)).collect())
+            }
         }
     }
 }
@@ -112,6 +122,7 @@ impl fmt::Display for Operation {
             Request::Mset(pairs) => pairs.iter().fold(write!(f, "MSET"), |so_far, (key, value)| {
                 so_far.and(write!(f, " k{key} {}", text(value)))
             }),
+            Request::Exec(watched, requests) => write!(f, "EXEC if {watched:?} {requests:?}"),
         }?;
         match &self.reply {
             Some(reply) => write!(f, " -> {reply}"),
@@ -317,6 +328,22 @@ mod tests {
         let old = |invoked| operation(invoked, invoked + 1, Request::Get(0), Some(Value::Nil));
         accepts(&[write.clone(), old(2), new(4)]);
         refuses(&[write, new(2), old(4)]);
+    }
+
+    #[test]
+    fn half_a_transaction_and_one_on_a_value_that_was_overwritten_are_refused() {
+        let requests = vec![Request::Set(0, text("a")), Request::Incr(1)];
+        let done = Some(Value::Array(vec![Value::Simple("OK".to_owned()), Value::Integer(1)]));
+        let exec = operation(1, 4, Request::Exec(None, requests.clone()), done.clone());
+        let read = |items: &[Option<&str>]| operation(2, 3, Request::Mget(vec![0, 1]), array(items));
+        accepts(&[exec.clone(), read(&[None, None])]);
+        accepts(&[exec.clone(), read(&[Some("a"), Some("1")])]);
+        refuses(&[exec.clone(), read(&[Some("a"), None])]);
+        refuses(&[exec, read(&[None, Some("1")])]);
+        let watching = Request::Exec(Some((0, Value::Nil)), requests);
+        let write = operation(1, 2, Request::Set(0, text("b")), ok());
+        refuses(&[write.clone(), operation(3, 4, watching.clone(), done)]);
+        accepts(&[write, operation(3, 4, watching, Some(Value::NilArray))]);
     }
 
     #[test]

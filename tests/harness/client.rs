@@ -152,6 +152,7 @@ pub struct Text {
     /// The connection.
     pub wire: Wire,
     asked: u64,
+    is_in_multi: bool,
 }
 
 impl Text {
@@ -162,7 +163,7 @@ impl Text {
         if greeting != b"+OK kvlite ready" {
             wire.fail(&format!("greeted with {}", greeting.escape_ascii()));
         }
-        Text { wire, asked: 0 }
+        Text { wire, asked: 0, is_in_multi: false }
     }
 
     /// Sends one command and returns the lines of its reply.
@@ -181,11 +182,23 @@ impl Text {
     }
 
     /// Sends one command and returns the lines of its reply. A reply does not say how many lines it has, so
-    /// a `PING`, which subscribers may send as well, marks its end.
+    /// a `PING`, which subscribers may send as well, marks its end, and behind `MULTI`, where that would be queued, the refusal of a `WATCH`.
     pub fn ask_bytes(&mut self, command: &[u8]) -> Vec<Vec<u8>> {
         self.asked += 1;
-        let mark = format!("end-of-reply-{}", self.asked);
-        self.wire.send(&[command, b"\nPING ", mark.as_bytes(), b"\n"].concat());
+        let is =
+            |name: &[u8]| command.len() >= name.len() && command[..name.len()].eq_ignore_ascii_case(name);
+        self.is_in_multi = (self.is_in_multi || command.eq_ignore_ascii_case(b"MULTI"))
+            && !is(b"EXEC")
+            && !is(b"DISCARD")
+            && !is(b"RESET");
+        let (asks, mark) = match self.is_in_multi {
+            true => ("WATCH .".to_owned(), "-ERR WATCH inside MULTI is not allowed".to_owned()),
+            false => {
+                let mark = format!("end-of-reply-{}", self.asked);
+                (format!("PING {mark}"), mark)
+            }
+        };
+        self.wire.send(&[command, b"\n", asks.as_bytes(), b"\n"].concat());
         let mut lines = Vec::new();
         loop {
             let line = self.wire.line();

@@ -88,6 +88,61 @@ fn stamps_are_seen_whole(shards: usize, delete: bool) {
 }
 
 /// Tells the readers that a writer has ended, also when it panics.
+/// A transaction of several hops moves amounts between keys of several shards; readers, which are transactions too or
+/// single commands, always see the same sum.
+#[test]
+fn transactions_in_hops_are_seen_whole() {
+    for shards in [1, 3] {
+        let server = Server::start(shards, &[]);
+        let accounts: Vec<String> = (0..KEY_COUNT).map(|key| format!("account:{key}")).collect();
+        let open = accounts.iter().fold("MSET".to_owned(), |line, name| line + &format!(" {name} 100"));
+        assert_eq!(server.resp().ask(&open).to_string(), "+OK");
+        let writing = AtomicUsize::new(WRITER_COUNT);
+        let (server, writing, accounts) = (&server, &writing, &accounts);
+        thread::scope(|scope| {
+            for writer in 0..WRITER_COUNT {
+                scope.spawn(move || {
+                    let _done = CountDown(writing);
+                    let mut resp = server.resp();
+                    for step in 0..STAMP_COUNT / 2 {
+                        let (from, to) =
+                            (&accounts[(writer + step) % KEY_COUNT], &accounts[step * 3 % KEY_COUNT]);
+                        // PING parts the hops.
+                        let commands = [
+                            &["MULTI"][..],
+                            &["DECRBY", from, "7"],
+                            &["PING"],
+                            &["INCRBY", to, "7"],
+                            &["EXEC"],
+                        ];
+                        resp.wire.send(&commands.map(encoded).concat());
+                        let replies: Vec<Value> = commands.iter().map(|_| resp.read()).collect();
+                        assert_eq!(replies[4].items().len(), 3, "{}", replies[4]);
+                    }
+                });
+            }
+            for is_transaction in [false, true] {
+                scope.spawn(move || {
+                    let mut resp = server.resp();
+                    while writing.load(Ordering::Relaxed) > 0 {
+                        let values = if is_transaction {
+                            resp.ask("MULTI");
+                            accounts.iter().for_each(|name| drop(resp.ask(&format!("GET {name}"))));
+                            resp.ask("EXEC")
+                        } else {
+                            resp.ask(&format!("MGET {}", accounts.join(" ")))
+                        };
+                        let number =
+                            |value: &Value| String::from_utf8_lossy(value.bytes()).parse::<i64>().unwrap();
+                        let sum: i64 = values.items().iter().map(number).sum();
+                        assert_eq!(sum, 100 * KEY_COUNT as i64, "{values}\n{}", server.log.tail());
+                    }
+                });
+            }
+        });
+    }
+}
+
 struct CountDown<'a>(&'a AtomicUsize);
 
 impl Drop for CountDown<'_> {

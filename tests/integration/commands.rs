@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use shard::command::TABLE;
 
-use crate::client::{Resp, encoded};
-use crate::process::{Log, Server};
+use crate::client::{Resp, Value, encoded};
+use crate::process::{Log, Server, within_deadline};
 use crate::transcript::{run_resp, run_text};
 
 /// What one command answers on one protocol, on a connection of its own to an empty server.
@@ -371,7 +371,23 @@ const RESP: &[Script] = &[
         COMMAND INFO config|get Config|GET get|x -> [["config|get", -3, [+admin, +noscript, +loading, +stale], 0, 0, 0, ...], ["config|get", ...], nil]
         COMMAND INFO memory|usage -> [["memory|usage", -3, [+readonly], 2, 2, 1, ...]]
         COMMAND INFO client -> [["client", -2, [], 0, 0, 0, *, *, *, [[~"client|", ...], ...]]]
+        COMMAND INFO mget -> [["mget", -2, *, 1, -1, 1, {+@read, +@string, +@fast}, ["request_policy:multi_shard"], [["flags", {+RO, +access}, "begin_search", ["type", "index", "spec", ["index", 1]], "find_keys", ["type", "range", "spec", ["lastkey", -1, "keystep", 1, "limit", 0]]]], []]]
         COMMAND LIST -> [*, ...]
+        COMMAND LIST FILTERBY PATTERN Config|G* -> ["config|get"]
+        COMMAND LIST FILTERBY ACLCAT nope -> []
+        COMMAND LIST FILTERBY MODULE nope -> []
+        COMMAND LIST FILTERBY PATTERN -> -ERR syntax error
+        COMMAND LIST FILTERBY nope nope -> -ERR syntax error
+        COMMAND GETKEYS mset a 1 b 2 -> ["a", "b"]
+        COMMAND GETKEYS memory usage a -> ["a"]
+        COMMAND GETKEYS get a b -> -ERR Invalid number of arguments specified for command
+        COMMAND GETKEYS ping a -> -ERR The command has no key arguments
+        COMMAND GETKEYS nope a -> -ERR Invalid command specified
+        COMMAND GETKEYS get -> -ERR wrong number of arguments for 'command|getkeys' command
+        COMMAND GETKEYSANDFLAGS set a b -> [["a", {+OW, +update}]]
+        COMMAND GETKEYSANDFLAGS set a b get -> [["a", {+RW, +access, +update}]]
+        COMMAND GETKEYSANDFLAGS del a b -> [["a", {+RM, +delete}], ["b", {+RM, +delete}]]
+        COMMAND GETKEYSANDFLAGS ping x -> -ERR The command has no key arguments
         COMMAND DOCS get -> ["get", ["summary", *, "since", *, "group", "string", ...]]
         COMMAND DOCS del echo -> ["del", [*, *, *, *, "group", "generic", ...], "echo", [*, *, *, *, "group", "connection", ...]]
         COMMAND DOCS flushall info -> ["flushall", [*, *, *, *, "group", "server", ...], "info", [*, *, *, *, "group", "server", ...]]
@@ -403,6 +419,29 @@ const RESP: &[Script] = &[
         CONFIG GET -> -ERR wrong number of arguments for 'config|get' command
         CONFIG NOPE -> -ERR unknown subcommand 'NOPE'. Try CONFIG HELP.
         CONFIG HELP -> [*, ...]
+        CONFIG SET MaxClients 90 timeout 7 -> +OK
+        CONFIG GET MaxClients -> ["MaxClients", "90"]
+        CONFIG GET maxcl?ents timeout nope -> {"maxclients", "90", "timeout", "7"}
+        CONFIG SET timeout 8 maxclients x -> -ERR CONFIG SET failed (possibly related to argument 'maxclients') - argument couldn't be parsed into an integer
+        CONFIG SET timeout 8 databases 3 -> -ERR CONFIG SET failed (possibly related to argument 'databases') - can't set immutable config
+        CONFIG SET timeout 8 nope 3 -> -ERR Unknown option or number of arguments for CONFIG SET - 'nope'
+        CONFIG SET timeout 8 timeout 9 -> -ERR CONFIG SET failed (possibly related to argument 'timeout') - duplicate parameter
+        CONFIG SET timeout 8 maxclients -> -ERR syntax error
+        CONFIG GET timeout -> ["timeout", "7"]
+        CONFIG SET timeout -1 -> -ERR CONFIG SET failed (possibly related to argument 'timeout') - argument must be between 0 and 2147483647 inclusive
+        CONFIG SET appendonly maybe -> -ERR CONFIG SET failed (possibly related to argument 'appendonly') - argument must be 'yes' or 'no'
+        CONFIG SET maxmemory 1gx -> -ERR CONFIG SET failed (possibly related to argument 'maxmemory') - argument must be a memory value
+        CONFIG SET loglevel foo -> -ERR CONFIG SET failed (possibly related to argument 'loglevel') - argument(s) must be one of the following: debug, verbose, notice, warning
+        CONFIG SET loglevel verbose maxmemory 0 maxmemory-policy noeviction save "" -> +OK
+        CONFIG GET loglevel -> ["loglevel", "verbose"]
+        CONFIG SET hash-max-ziplist-value 9 -> +OK
+        CONFIG GET hash-max-*-value -> {"hash-max-listpack-value", "9", "hash-max-ziplist-value", "9"}
+        CONFIG SET timeout 0 maxclients 100 loglevel notice -> +OK
+        CONFIG REWRITE -> -ERR The server is running without a config file
+        CONFIG RESETSTAT -> +OK
+        GET a -> nil
+        INFO commandstats -> ~"cmdstat_get:calls=1,"
+        INFO stats -> ~"keyspace_misses:1"
         "#,
     ),
     own(
@@ -483,6 +522,88 @@ const RESP: &[Script] = &[
         "#,
     ),
     own("DELETE", "MSET a 1 b 2 c 3 -> +OK\n DELETE a -> 1\n DELETE a b c nope -> 2\n DBSIZE -> 0"),
+    script(
+        "DISCARD",
+        r#"
+        DISCARD -> -ERR DISCARD without MULTI
+        SET n 1 -> +OK
+        WATCH n -> +OK
+        MULTI -> +OK
+        INCR n -> +QUEUED
+        DISCARD n -> -ERR wrong number of arguments for 'discard' command
+        DISCARD -> +OK
+        GET n -> "1"
+        EXEC -> -ERR EXEC without MULTI
+        "#,
+    ),
+    script(
+        "EXEC",
+        r#"
+        EXEC -> -ERR EXEC without MULTI
+        MULTI -> +OK
+        EXEC -> []
+        MULTI -> +OK
+        SET a 1 -> +QUEUED
+        SET b x -> +QUEUED
+        INCR a -> +QUEUED
+        INCR b -> +QUEUED
+        MGET a b nope -> +QUEUED
+        MSET c 1 d 2 e 3 -> +QUEUED
+        RENAME c f -> +QUEUED
+        BITOP OR g a d -> +QUEUED
+        MSETNX f 1 h 2 -> +QUEUED
+        DEL a d nope -> +QUEUED
+        DBSIZE -> +QUEUED
+        PING -> +QUEUED
+        ECHO hi -> +QUEUED
+        GET nope -> +QUEUED
+        UNWATCH -> +QUEUED
+        KEYS g -> +QUEUED
+        EXEC -> [+OK, +OK, 2, -ERR value is not an integer or out of range, ["2", "x", nil], +OK, +OK, 1, 0, 2, 4, +PONG, "hi", nil, +OK, ["g"]]
+        GET f -> "1"
+        MULTI -> +OK
+        FLUSHALL -> +QUEUED
+        SET a 1 -> +QUEUED
+        DBSIZE -> +QUEUED
+        EXEC -> [+OK, +OK, 1]
+        # What is refused is told at once, and then nothing runs.
+        MULTI -> +OK
+        SET a 2 -> +QUEUED
+        GET -> -ERR wrong number of arguments for 'get' command
+        SET a 3 -> +QUEUED
+        EXEC -> -EXECABORT Transaction discarded because of previous errors.
+        MULTI -> +OK
+        SET a 2 -> +QUEUED
+        NOPE -> -"ERR unknown command 'NOPE', with args beginning with: "
+        EXEC -> -EXECABORT Transaction discarded because of previous errors.
+        MULTI -> +OK
+        CONFIG NOPE -> -ERR unknown subcommand 'NOPE'. Try CONFIG HELP.
+        EXEC -> -EXECABORT Transaction discarded because of previous errors.
+        MULTI -> +OK
+        SAVE -> -ERR Command not allowed inside a transaction
+        EXEC -> -EXECABORT Transaction discarded because of previous errors.
+        MULTI -> +OK
+        SET a 2 -> +QUEUED
+        EXEC now -> -EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command
+        EXEC -> -ERR EXEC without MULTI
+        GET a -> "1"
+        # Commands of the client's connection run in their place.
+        MULTI -> +OK
+        CLIENT SETNAME inside -> +QUEUED
+        CLIENT GETNAME -> +QUEUED
+        CLIENT HELP -> +QUEUED
+        SELECT 99 -> +QUEUED
+        SELECT 1 -> +QUEUED
+        SET a one -> +QUEUED
+        SELECT 0 -> +QUEUED
+        GET a -> +QUEUED
+        HELLO 3 -> +QUEUED
+        GET nope -> +QUEUED
+        EXEC -> [+OK, "inside", [...], -ERR DB index is out of range, +OK, +OK, +OK, "1", %[...], null]
+        SELECT 1 -> +OK
+        GET a -> "one"
+        "#,
+    ),
     script(
         "ECHO",
         r#"
@@ -729,6 +850,7 @@ const RESP: &[Script] = &[
         INCRBYFLOAT a -> -ERR wrong number of arguments for 'incrbyfloat' command
         "#,
     ),
+    own("HELP", "HELP get -> [\"GET key\", ...]\n HELP nope -> -ERR Invalid command specified"),
     script(
         "INFO",
         r##"
@@ -738,6 +860,12 @@ const RESP: &[Script] = &[
         INFO clients -> ~"connected_clients:"
         SET a 1 -> +OK
         INFO keyspace -> ~"db0:keys=1,expires=0"
+        INFO server clients -> ~"# Clients"
+        INFO replication -> ~"role:master"
+        INFO everything -> ~"# Modules"
+        INFO all -> ~"cmdstat_set:calls="
+        INFO nope cluster -> ~"cluster_enabled:0"
+        INFO memory -> ~"maxmemory_policy:noeviction"
         INFO no-such-section -> ""
         "##,
     ),
@@ -772,7 +900,7 @@ const RESP: &[Script] = &[
         MEMORY USAGE a SAMPLES 5 -> 55..90
         APPEND a 0123456789 -> 50
         memory usage a samples 0 -> 65..100
-        MEMORY STATS -> ["total.allocated", 1000..99999999, "dataset.bytes", 100..99999999, "keys.count", 1, "keys.bytes-per-key", 100..99999999, "analytics.bytes", 1000..99999999, "resident.bytes", 100000..9999999999, "fragmentation", *]
+        MEMORY STATS -> ["peak.allocated", 1000..99999999, "total.allocated", 1000..99999999, "startup.allocated", 0, "replication.backlog", 0, "clients.slaves", 0, "clients.normal", 0..99999, "cluster.links", 0, "overhead.total", 1000..99999999, "keys.count", 1, "keys.bytes-per-key", 100..99999999, "dataset.bytes", 100..99999999, "dataset.percentage", *, "peak.percentage", *, "analytics.bytes", 1000..99999999, "resident.bytes", 100000..9999999999, "fragmentation", *, "fragmentation.bytes", *]
         DEL a -> 1
         MEMORY USAGE a -> nil
         MEMORY USAGE a SAMPLES -> -ERR syntax error
@@ -781,8 +909,10 @@ const RESP: &[Script] = &[
         MEMORY USAGE a COUNT 1 -> -ERR syntax error
         MEMORY USAGE -> -ERR wrong number of arguments for 'memory|usage' command
         MEMORY STATS a -> -ERR wrong number of arguments for 'memory|stats' command
-        MEMORY DOCTOR -> -ERR unknown subcommand 'DOCTOR'. Try MEMORY HELP.
-        MEMORY HELP -> ["MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", "STATS", *, "USAGE key [SAMPLES count]", *, "HELP", *]
+        MEMORY DOCTOR -> "There is too little data to tell anything by it."
+        MEMORY PURGE -> +OK
+        MEMORY MALLOC-STATS -> "Stats not supported for the current allocator"
+        MEMORY HELP -> ["MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", "DOCTOR", *, "MALLOC-STATS", *, "PURGE", *, "STATS", *, "USAGE key [SAMPLES count]", *, "HELP", *]
         "#,
     ),
     script(
@@ -793,6 +923,38 @@ const RESP: &[Script] = &[
         MGET a b c nope a -> ["1", "2", "", nil, "1"]
         MGET c b a -> ["", "2", "1"]
         MGET -> -ERR wrong number of arguments for 'mget' command
+        "#,
+    ),
+    script(
+        "COPY",
+        r#"
+        SET a 1 PX 100000 -> +OK
+        COPY a b DB 3 -> 1
+        COPY a a DB 3 -> 1
+        COPY a c DB 3 -> 1
+        COPY a d DB 3 -> 1
+        COPY a d DB 3 -> 0
+        SET a 2 -> +OK
+        COPY a d DB 3 REPLACE -> 1
+        COPY a a DB 0 -> -ERR source and destination objects are the same
+        COPY a b DB 16 -> -ERR DB index is out of range
+        COPY a b DB x -> -ERR value is not an integer or out of range
+        COPY a b DB -> -ERR syntax error
+        DBSIZE -> 1
+        SELECT 3 -> +OK
+        MGET a b c d -> ["1", "1", "1", "2"]
+        TTL b -> 99..100
+        TTL d -> -1
+        COPY b e DB 0 -> 1
+        COPY b f DB 0 REPLACE DB 3 -> 1
+        MULTI -> +OK
+        COPY a g DB 0 -> +QUEUED
+        COPY a h DB 0 -> +QUEUED
+        COPY a g DB 0 -> +QUEUED
+        EXEC -> [1, 1, 0]
+        DBSIZE -> 5
+        SELECT 0 -> +OK
+        MGET a e f g h -> ["2", "1", nil, "1", "1"]
         "#,
     ),
     script(
@@ -815,6 +977,25 @@ const RESP: &[Script] = &[
         MOVE a x -> -ERR value is not an integer or out of range
         MOVE a 2147483648 -> -ERR value is out of range, value must between -2147483648 and 2147483647
         MOVE a -> -ERR wrong number of arguments for 'move' command
+        "#,
+    ),
+    script(
+        "MULTI",
+        r#"
+        MULTI now -> -ERR wrong number of arguments for 'multi' command
+        MULTI -> +OK
+        MULTI -> -ERR MULTI calls can not be nested
+        SET a 1 -> +QUEUED
+        EXEC -> [+OK]
+        MULTI -> +OK
+        INCR a -> +QUEUED
+        RESET -> +RESET
+        EXEC -> -ERR EXEC without MULTI
+        GET a -> "1"
+        MULTI -> +OK
+        INCR a -> +QUEUED
+        QUIT -> +OK
+        (closed)
         "#,
     ),
     script(
@@ -1457,6 +1638,65 @@ const RESP: &[Script] = &[
         "#,
     ),
     script(
+        "UNWATCH",
+        "UNWATCH -> +OK\n SET a 1 -> +OK\n WATCH a -> +OK\n SET a 2 -> +OK\n UNWATCH -> +OK\n MULTI -> +OK\n GET a -> +QUEUED\n EXEC -> [\"2\"]",
+    ),
+    script(
+        "WATCH",
+        r#"
+        SET a 1 -> +OK
+        WATCH a b -> +OK
+        MULTI -> +OK
+        WATCH a -> -ERR WATCH inside MULTI is not allowed
+        INCR a -> +QUEUED
+        EXEC -> [2]
+        # What the client itself changes counts.
+        WATCH a b c -> +OK
+        WATCH a -> +OK
+        SET b 1 -> +OK
+        MULTI -> +OK
+        INCR a -> +QUEUED
+        EXEC -> nil-array
+        GET a -> "2"
+        # It holds for one EXEC.
+        MULTI -> +OK
+        INCR a -> +QUEUED
+        EXEC -> [3]
+        # What is not there does not change when something else is removed.
+        WATCH c -> +OK
+        DEL c a -> 1
+        MULTI -> +OK
+        PING -> +QUEUED
+        EXEC -> [+PONG]
+        # What is gone has changed, also if it is back, or came and went.
+        SET a 1 -> +OK
+        WATCH a -> +OK
+        FLUSHALL -> +OK
+        MULTI -> +OK
+        PING -> +QUEUED
+        EXEC -> nil-array
+        WATCH a -> +OK
+        SET a 1 -> +OK
+        DEL a -> 1
+        MULTI -> +OK
+        EXEC -> nil-array
+        # A key of another database is another key.
+        WATCH a -> +OK
+        SELECT 1 -> +OK
+        SET a 1 -> +OK
+        MULTI -> +OK
+        GET a -> +QUEUED
+        EXEC -> ["1"]
+        HELLO 3 -> %[...]
+        WATCH a -> +OK
+        DEL a -> 1
+        MULTI -> +OK
+        PING -> +QUEUED
+        EXEC -> null
+        WATCH -> -ERR wrong number of arguments for 'watch' command
+        "#,
+    ),
+    script(
         "BITOP",
         r#"
         MSET a abc b A -> +OK
@@ -1904,7 +2144,8 @@ const TEXT: &[Script] = &[
     own(
         "CONFIG",
         "CONFIG SET auto-ttl \"a:* 90s\" -> +OK\n CONFIG GET auto-ttl -> a:* 90s\n CONFIG SET auto-ttl \"\" -> +OK\n \
-         CONFIG GET host -> 127.0.0.1\n CONFIG GET port -> <1..65535>\n CONFIG GET nope -> -ERR <..>",
+         CONFIG SET max-connections 90 timeout 0 -> +OK\n CONFIG GET maxclients -> 90\n CONFIG RESETSTAT -> +OK\n \
+         CONFIG REWRITE -> -ERR The server is running without a config file\n CONFIG GET host -> 127.0.0.1\n CONFIG GET port -> <1..65535>\n CONFIG GET nope -> -ERR <..>",
     ),
     own("DBSIZE", "DBSIZE -> 0\n MSET a 1 b 2 c 3 -> +OK\n DBSIZE -> 3"),
     own("DECR", "DECR a -> -1\n DECR a -> -2\n SET b ten -> +OK\n DECR b -> -ERR value is not an integer"),
@@ -1961,6 +2202,16 @@ const TEXT: &[Script] = &[
     ),
     own("INCRBY", "INCRBY a 5 -> 5\n INCRBY a -7 -> -2\n INCRBY a x -> -ERR <..>\n GET a -> -2"),
     own("INCRBYFLOAT", "INCRBYFLOAT a 10.5 -> 10.5\n INCRBYFLOAT a 0.1 -> 10.6\n INCRBYFLOAT a x -> -ERR value is not a valid float"),
+    own(
+        "HELP",
+        r#"
+        HELP -> bitmap: <..> | <rest>
+        HELP get -> GET key | Returns the value of a key. | <rest>
+        HELP config resetstat -> CONFIG RESETSTAT | Has INFO count from zero again. | Time: O(1) | CONFIG RESETSTAT
+        HELP nope -> -ERR Invalid command specified
+        HELP a b c -> -ERR <..>
+        "#,
+    ),
     own("INFO", "MSET a 1 b 2 c 3 -> +OK\n INFO -> +OK keys=3 connections=<1..> wal_size=<1..>"),
     own(
         "KEYS",
@@ -1981,7 +2232,8 @@ const TEXT: &[Script] = &[
         r#"
         SET a 0123456789012345678901234567890123456789 -> +OK
         MEMORY USAGE a -> <55..90>
-        MEMORY STATS -> +OK total.allocated=<1000..> dataset.bytes=<100..> keys.count=1 keys.bytes-per-key=<100..> analytics.bytes=<1000..> resident.bytes=<100000..> fragmentation=<..>
+        MEMORY STATS -> +OK peak.allocated=<1000..> total.allocated=<1000..> startup.allocated=0 replication.backlog=0 clients.slaves=0 clients.normal=<0..> cluster.links=0 overhead.total=<1000..> keys.count=1 keys.bytes-per-key=<100..> dataset.bytes=<100..> dataset.percentage=<..> peak.percentage=<..> analytics.bytes=<1000..> resident.bytes=<100000..> fragmentation=<..>
+        MEMORY PURGE -> +OK
         MEMORY USAGE nope -> -ERR key not found
         MEMORY USAGE -> -ERR wrong number of arguments for 'memory|usage' command
         "#,
@@ -2079,6 +2331,30 @@ const TEXT: &[Script] = &[
     own("SYNC", "SET a 1 -> +OK\n SYNC -> +OK"),
     own("WAITAOF", "SET a 1 -> +OK\n WAITAOF 1 0 0 -> 1 | 0\n WAITAOF 2 0 0 -> -ERR value is out of range<..>"),
     own("TTL", "TTL nope -> -2\n SET a 1 -> +OK\n TTL a -> -1\n SETEX a 100 v -> +OK\n TTL a -> <99..100>"),
+    own(
+        "EXEC",
+        r#"
+        EXEC -> -ERR EXEC without MULTI
+        MULTI -> +OK
+        EXEC -> (empty list)
+        MULTI -> +OK
+        SET a hello world -> +QUEUED
+        GET a -> +QUEUED
+        GET nope -> +QUEUED
+        MGET a nope -> +QUEUED
+        INCR a -> +QUEUED
+        EXEC -> +OK | hello world | -ERR key not found | hello world | (nil) | -ERR value is not an integer
+        MULTI -> +OK
+        NOPE -> -ERR unknown command 'NOPE'
+        EXEC -> -ERR transaction discarded because of previous errors
+        MULTI -> +OK
+        EXEC now -> -ERR transaction discarded because of: wrong number of arguments<..>
+        "#,
+    ),
+    own("DISCARD", "DISCARD -> -ERR DISCARD without MULTI\n MULTI -> +OK\n SET a 1 -> +QUEUED\n DISCARD -> +OK\n EXISTS a -> 0"),
+    own("MULTI", "MULTI -> +OK\n MULTI -> -ERR MULTI calls can not be nested\n SET a 1 -> +QUEUED\n COMPACT -> -ERR Command not allowed inside a transaction\n DISCARD -> +OK"),
+    own("UNWATCH", "WATCH a -> +OK\n SET a 1 -> +OK\n UNWATCH -> +OK\n MULTI -> +OK\n EXEC -> (empty list)"),
+    own("WATCH", "WATCH a -> +OK\n SET a 1 -> +OK\n MULTI -> +OK\n GET a -> +QUEUED\n EXEC -> (nil)\n WATCH -> -ERR WATCH requires key"),
 ];
 
 fn all_scripts_pass(shards: usize, flags: &[&str]) {
@@ -2189,72 +2465,79 @@ fn without_analytics_their_commands_say_so() {
     assert_eq!(resp.ask("GET a").to_string(), "\"1\"");
 }
 
-/// Nothing of what a client means to have run as one runs, whatever it sends between `MULTI` and `EXEC`.
+/// What another client does to a watched key, in whatever way, and that it goes by itself.
 #[test]
-fn a_transaction_is_refused_as_a_whole() {
-    let server = Server::start(2, &[]);
-    let refused = "-ERR there are no transactions yet: nothing runs between MULTI and EXEC, DISCARD or RESET";
-    let unknown = "-\"ERR unknown command 'MULTI', with args beginning with: \"";
-    let script = format!(
-        "SET n 5 -> +OK
-        WATCH n -> -\"ERR unknown command 'WATCH', with args beginning with: 'n' \"
-        GET n -> \"5\"
-        MULTI -> {unknown}
-        INCR n -> {refused}
-        MSET n 1 m 1 -> {refused}
-        GET n -> {refused}
-        GET -> {refused}
-        NOPE -> {refused}
-        PING -> {refused}
-        CONFIG SET auto-ttl \"* 1s\" -> {refused}
-        FLUSHALL -> {refused}
-        MULTI -> {refused}
-        EXEC n -> {refused}
-        DISCARD n -> {refused}
-        EXEC -> -EXECABORT Transaction discarded because of previous errors.
-        INCR n -> 6
-        MULTI n -> -\"ERR unknown command 'MULTI', with args beginning with: 'n' \"
-        SET n 6 -> +OK
-        MULTI -> {unknown}
-        INCR n -> {refused}
-        DISCARD -> +OK
-        INCR n -> 7
-        HELLO 3 -> %[...]
-        MULTI -> {unknown}
-        INCR n -> {refused}
-        RESET -> +RESET
-        INCR n -> 8
-        EXEC -> -\"ERR unknown command 'EXEC', with args beginning with: \"
-        MULTI -> {unknown}
-        INCR n -> {refused}
-        QUIT -> +OK
-        (closed)"
-    );
-    let failures = run_resp("MULTI", &script, &mut server.resp());
-    assert!(failures.is_empty(), "{failures}{}", server.log.tail());
-    let mut text = server.text();
-    text.wire.send(b"multi\nINCR n\nSET n 1\nEXEC\nINCR n\nMULTI\nDEL n\nDISCARD\nGET n\n");
-    let unknown = |name: &str| format!("-ERR unknown command '{name}'");
-    let aborted = "-ERR transaction discarded because of previous errors".to_owned();
-    let expected = [unknown("multi"), refused.into(), refused.into(), aborted, "9".into()];
-    let expected = expected.into_iter().chain([unknown("MULTI"), refused.into(), "+OK".into(), "9".into()]);
-    for line in expected {
-        assert_eq!(String::from_utf8_lossy(&text.wire.line()), line);
+fn what_is_watched_is_noticed_from_elsewhere() {
+    for shards in [1, 3] {
+        let server = Server::start(shards, &[]);
+        let (mut watching, mut other) = (server.resp(), server.resp());
+        let changes = [
+            "SET w 2",
+            "INCR w",
+            "APPEND w x",
+            "EXPIRE w 100",
+            "MSET a 1 w 1 b 1 c 1",
+            "DEL a w b c",
+            "RENAME z w",
+            "COPY z w REPLACE",
+            "RENAME w other",
+            "BITOP AND w z z",
+            "FLUSHDB",
+            "SWAPDB 0 1",
+            "PEXPIRE w 1",
+        ];
+        for change in changes {
+            watching.ask("FLUSHALL");
+            other.ask("MSET w 1 z 1");
+            assert_eq!(watching.ask("WATCH untouched:1 w untouched:2").to_string(), "+OK");
+            let changed = other.ask(change);
+            assert!(!matches!(changed, Value::Error(_)), "{change}: {changed}");
+            let is_gone = |other: &mut Resp| other.ask("EXISTS w").integer() == 0;
+            assert!(change != "PEXPIRE w 1" || within_deadline(|| is_gone(&mut other)));
+            watching.ask("MULTI");
+            watching.ask("SET untouched:1 1");
+            assert_eq!(watching.ask("EXEC").to_string(), "nil-array", "{change}, {shards} shards");
+            // Nothing stays watched.
+            watching.ask("MULTI");
+            assert_eq!(watching.ask("EXEC").to_string(), "[]");
+        }
+        for harmless in
+            ["GET w", "MGET w z", "EXISTS w", "DEL nope", "PERSIST w", "MSETNX w 1 y 1", "TOUCH w"]
+        {
+            other.ask("SET w 1");
+            watching.ask("WATCH w");
+            other.ask(harmless);
+            watching.ask("MULTI");
+            assert_eq!(watching.ask("EXEC").to_string(), "[]", "{harmless}, {shards} shards");
+        }
     }
+}
 
-    // As client libraries send it: all at once, over keys of both shards, then the same again.
+/// A transaction has a bound, which is told at the command that exceeds it; what comes before costs no long turn.
+#[test]
+fn a_transaction_of_very_many_commands_is_run_or_refused_as_a_whole() {
+    let server = Server::start(2, &[]);
     let mut resp = server.resp();
-    let pipeline =
-        [&["WATCH", "a"][..], &["MULTI"], &["INCR", "a"], &["INCR", "b"], &["INCR", "c"], &["EXEC"]];
-    let pipeline = pipeline.map(encoded).concat();
-    resp.wire.send(&[pipeline.clone(), pipeline].concat());
-    for _ in 0..2 {
-        let replies: Vec<String> = (0..6).map(|_| resp.read().to_string()).collect();
-        assert!(replies[..2].iter().all(|reply| reply.starts_with("-ERR unknown command")), "{replies:?}");
-        assert!(replies[2..5].iter().all(|reply| reply == refused), "{replies:?}");
-        assert!(replies[5].starts_with("-EXECABORT "), "{replies:?}");
-    }
-    assert_eq!(resp.ask("MGET a b c").to_string(), "[nil, nil, nil]");
+    let incr = encoded(&["INCR", "n"]);
+    let mut run = |count: usize| {
+        resp.ask("MULTI");
+        let mut last = Value::Nil;
+        for chunk in 0..count.div_ceil(4096) {
+            let commands = 4096.min(count - chunk * 4096);
+            resp.wire.send(&incr.repeat(commands));
+            for _ in 0..commands {
+                last = resp.read();
+            }
+        }
+        (last.to_string(), resp.ask("EXEC"))
+    };
+    let (queued, replies) = run(5000);
+    assert_eq!(queued, "+QUEUED");
+    assert!(replies.items().iter().zip(1..=5000).all(|(reply, number)| reply.integer() == number));
+    let (queued, replies) = run((256 << 10) + 1);
+    assert_eq!(queued, "-ERR a transaction has 262144 commands and 256 MiB at most: EXEC will run nothing");
+    assert!(replies.to_string().starts_with("-EXECABORT "), "{replies}");
+    assert_eq!(resp.ask("GET n").to_string(), "\"5000\"");
 }
 
 #[test]

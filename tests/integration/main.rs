@@ -52,6 +52,7 @@ mod import; // kvlite import: files of the real Redis and of the Go kvlite, dama
 mod loading; // a start on much data: what is answered meanwhile, SIGTERM, damage
 mod logs; // a log that is not read, clients that would like to write into it
 mod notify; // what systemd hears of the start, the workers and the end
+mod options; // a file of options, CONFIG REWRITE, --timeout
 mod persistence; // every kind of change, restarts, other shard counts
 mod resharding; // starts with another number of shards that are killed in the middle
 mod stalls; // a process that is not run for a while

@@ -209,8 +209,12 @@ fn what_happens_to_keys_is_told_of() {
 
 #[test]
 fn only_the_events_are_told_of_that_were_asked_for() {
-    let server = Server::start(1, &["--notify-keyspace-events", "Ex"]);
+    let server = Server::start(2, &["--notify-keyspace-events", "KA"]);
     let (mut listener, mut client) = (server.resp(), server.resp());
+    assert_eq!(client.ask("CONFIG SET notify-keyspace-events xE").to_string(), "+OK");
+    assert_eq!(client.ask("CONFIG GET notify-keyspace-events").items()[1].to_string(), "\"xE\"");
+    let refused = "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.";
+    assert!(client.ask("CONFIG SET notify-keyspace-events q").to_string().ends_with(refused));
     listener.ask("PSUBSCRIBE *");
     client.ask("SET a 1 PX 1");
     client.ask("SET b 1");

@@ -187,6 +187,72 @@ fn a_time_to_live_that_a_rule_gave_outlives_the_rule() {
     }
 }
 
+/// Databases 1 and 3 have each other's keys, and so have 0 and 15.
+const IN_DATABASES: &str = r#"
+    MSET a 0 b 0 c 0 d 0 moved 0 -> +OK
+    MOVE moved 1 -> 1
+    SELECT 1 -> +OK
+    MSET a 1 b 1 c 1 d 1 -> +OK
+    EXPIRE a 1000 -> 1
+    SELECT 3 -> +OK
+    MSET a 3 b 3 c 3 d 3 -> +OK
+    SWAPDB 1 3 -> +OK
+    APPEND a + -> 2
+    SWAPDB 0 15 -> +OK
+    SELECT 2 -> +OK
+    MSET a 2 b 2 c 2 d 2 -> +OK
+    FLUSHDB -> +OK
+    SET only 2 -> +OK
+"#;
+
+const FOUND_IN_DATABASES: &str = r#"
+    DBSIZE -> 0
+    SELECT 15 -> +OK
+    MGET a b c d moved -> ["0", "0", "0", "0", nil]
+    SELECT 3 -> +OK
+    MGET a b c d moved -> ["1+", "1", "1", "1", "0"]
+    TTL a -> 900..1000
+    SELECT 1 -> +OK
+    MGET a b c d -> ["3", "3", "3", "3"]
+    SELECT 2 -> +OK
+    KEYS * -> ["only"]
+    INFO keyspace -> ~"db1:keys=4,expires=0,avg_ttl=0\r\ndb2:keys=1,expires=0,avg_ttl=0\r\ndb3:keys=5,expires=1,avg_ttl=9"
+    INFO keyspace -> ~"db15:keys=4,expires=0,avg_ttl=0\r\n"
+"#;
+
+#[test]
+fn databases_are_found_again_with_their_keys_by_any_number_of_shards() {
+    let mut server = Server::start(2, &[]);
+    passes(&server, "databases", IN_DATABASES);
+    for (shards, compacts) in [(2, false), (2, true), (3, false), (1, true), (2, false)] {
+        if compacts {
+            assert_eq!(server.text().ask_one("COMPACT"), "+OK");
+        }
+        server.kill9();
+        server.restart(shards);
+        passes(&server, &format!("with {shards} shards"), FOUND_IN_DATABASES);
+        // Swapped twice: a frame more that tells of databases, behind the snapshot.
+        passes(&server, "swaps", "SWAPDB 3 1 -> +OK\n SWAPDB 1 3 -> +OK");
+    }
+    assert_eq!(server.terminate().code(), Some(0), "{}", server.log.tail());
+    server.set_flag("--databases", "15");
+    assert!(server.try_restart(2).is_err());
+    let told = "there are keys in database 15, which no client can select of 15; give a greater number of --databases";
+    assert!(server.log.text().contains(told), "{}", server.log.tail());
+    server.set_flag("--databases", "17");
+    server.restart(2);
+    passes(&server, "with more databases", FOUND_IN_DATABASES);
+    passes(
+        &server,
+        "the last one",
+        "SELECT 16 -> +OK\n SELECT 17 -> -ERR DB index is out of range\n FLUSHALL -> +OK",
+    );
+    passes(&server, "all are empty", "SELECT 15 -> +OK\n DBSIZE -> 0\n SELECT 3 -> +OK\n DBSIZE -> 0");
+    server.kill9();
+    server.restart(2);
+    passes(&server, "all stay empty", "SELECT 15 -> +OK\n DBSIZE -> 0\n SELECT 3 -> +OK\n DBSIZE -> 0");
+}
+
 #[test]
 fn every_kind_of_change_is_found_again_by_one_shard() {
     every_kind_of_change_is_found_again(1, "everysec");

@@ -150,6 +150,19 @@ pub enum Group {
 }
 
 impl Group {
+    /// All of them, in the order of their names.
+    pub const ALL: [Group; 9] = [
+        Group::Bitmap,
+        Group::Connection,
+        Group::Generic,
+        Group::Hyperloglog,
+        Group::Pubsub,
+        Group::Scripting,
+        Group::Server,
+        Group::String,
+        Group::Transactions,
+    ];
+
     /// The name that `COMMAND DOCS` shows.
     pub fn name(self) -> &'static str {
         match self {
@@ -320,6 +333,8 @@ impl Flags {
     /// kvlite's own: an argument becomes the whole value of its only key, so that a large one can be written to the log
     /// ahead of the command.
     pub const STORES_ARG: Flags = Flags(1 << 18);
+    /// kvlite's own: an option `DB` names the database of its last key.
+    pub const NAMES_DATABASE: Flags = Flags(1 << 25);
     /// kvlite's own: a client may send it that has subscriptions and cannot tell messages from replies.
     pub const WHILE_SUBSCRIBED: Flags = Flags(1 << 24);
 
@@ -406,11 +421,15 @@ pub enum Server {
     Command,
     CommandCount,
     CommandDocs,
+    CommandGetkeys,
+    CommandGetkeysandflags,
     CommandInfo,
     CommandList,
     Compact,
     CompactWhen,
     ConfigGet,
+    ConfigResetstat,
+    ConfigRewrite,
     ConfigSet,
     /// A container, which does nothing without a subcommand.
     Container,
@@ -419,10 +438,14 @@ pub enum Server {
     Exec,
     Health,
     Hello,
+    Help,
     Info,
     Keys,
     Lastsave,
     Lolwut,
+    MemoryDoctor,
+    MemoryMallocStats,
+    MemoryPurge,
     MemoryStats,
     Multi,
     Ping,

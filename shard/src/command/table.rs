@@ -331,7 +331,7 @@ mod tests {
             ),
             ("string", "PSETEX SET SETEX SETNX SETRANGE STRLEN SUBSTR"),
         ];
-        let own = "ANALYTICS ANALYZE ANOMALIES BACKUP CACHE-ADVICE CLEAR COLDKEYS COMPACT DELETE DELIFEQ HEALTH HOTKEYS \
+        let own = "ANALYTICS ANALYZE ANOMALIES BACKUP CACHE-ADVICE CLEAR COLDKEYS COMPACT DELETE DELIFEQ HEALTH HELP HOTKEYS \
                    KVLITE.SYNC MDEL MSETEX PREFIXES STATS SUGGEST-TTL";
         let mut known: Vec<_> = own.split(' ').collect();
         for (group, names) in groups {

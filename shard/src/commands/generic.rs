@@ -39,7 +39,8 @@ const DEL: Command = Command {
 #[rustfmt::skip] // A row is a paragraph.
 pub(super) const ROWS: &[Row] = &[
     combining(copy, Command {
-        name: "COPY", args_max: Command::MANY, flags: Flags::WRITE.with(Flags::DENYOOM),
+        name: "COPY", args_max: Command::MANY,
+        flags: Flags::WRITE.with(Flags::DENYOOM).with(Flags::NAMES_DATABASE),
         usage: "source destination [DB index] [REPLACE]",
         summary: "Gives a key the value and the TTL of another one, unless it exists",
         example: "MSET a 1 b 2\nCOPY a c\nCOPY a b\nCOPY a b REPLACE\nMGET a b c", complexity: "O(n), n bytes of the value",
@@ -196,28 +197,23 @@ fn renamenx(_: &Request<'_>, held: &[Option<Held<'_>>], _terms: &Terms) -> Resul
 }
 
 /// `COPY source destination [DB index] [REPLACE]`.
-fn copy(request: &Request<'_>, held: &[Option<Held<'_>>], _terms: &Terms) -> Result<Combined, Error> {
-    let mut replaces = false;
+fn copy(request: &Request<'_>, held: &[Option<Held<'_>>], terms: &Terms) -> Result<Combined, Error> {
+    let (mut replaces, mut database) = (false, request.database);
     let mut args = request.args().skip(2);
     while let Some(arg) = args.next() {
         if arg.eq_ignore_ascii_case(b"REPLACE") {
             replaces = true;
         } else if arg.eq_ignore_ascii_case(b"DB") {
-            match integer::parse(args.next().ok_or(Error::Syntax)?).map(i32::try_from) {
-                Some(Ok(0)) => {}
-                Some(Ok(_)) => return Err(Error::DbIndexOutOfRange),
-                Some(Err(_)) => {
-                    return Err(Error::OutOfRange(
-                        "value is out of range, value must between -2147483648 and 2147483647",
-                    ));
-                }
-                None => return Err(Error::NotAnInteger),
-            }
+            let number = args.next().ok_or(Error::Syntax)?;
+            database = parse_database(number, terms.databases).map_err(|error| match error {
+                Error::InvalidDbIndex => Error::NotAnInteger,
+                error => error,
+            })?;
         } else {
             return Err(Error::Syntax);
         }
     }
-    if request.arg(0) == request.arg(1) {
+    if request.arg(0) == request.arg(1) && database == request.database {
         return Err(Error::Unavailable("source and destination objects are the same"));
     }
     let Some(source) = held[0].as_ref().filter(|_| replaces || held[1].is_none()) else {
@@ -460,14 +456,49 @@ mod tests {
                > COPY a b DB 0 REPLACE
                1
                ! put b=y
-               > COPY a b replace db 1
-               DbIndexOutOfRange
                > COPY a b DB x
-               NotAnInteger
+               InvalidDbIndex
+               > COPY a b DB 16
+               DbIndexOutOfRange
+               > COPY a b DB -1
+               DbIndexOutOfRange
                > COPY a b DB
                Syntax
-               > COPY a a
-               Unavailable("source and destination objects are the same")"#,
+               > COPY a a DB 0
+               Unavailable("source and destination objects are the same")
+               !
+               > COPY a b DB 0 replace db 1
+               1
+               ! keyspace 1, put b=y
+               > COPY a a DB 1
+               1
+               ! keyspace 1, put a=y
+               > SETEX a 1 z
+               OK
+               > COPY a a DB 1
+               0
+               !
+               > COPY a a REPLACE DB 1
+               1
+               ! keyspace 1, put a=z until 2000
+               > GET b
+               "y"
+               = 1
+               > GET a
+               "z"
+               > PTTL a
+               1000
+               > COPY a b
+               0
+               > COPY a c DB 0
+               1
+               ! put c=z until 2000
+               @ 2000
+               > COPY a c DB 0 REPLACE
+               0
+               > COPY b a DB 1
+               1
+               ! keyspace 1, put a=y"#,
         );
     }
 }

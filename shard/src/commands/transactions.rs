@@ -40,7 +40,8 @@ pub(super) const ROWS: &[Row] = &[
     }),
     on_server(Command {
         name: "WATCH", args_min: 1, args_max: Command::MANY, keys: Keys::ALL,
-        flags: ANY_TIME.with(Flags::NOT_QUEUED).with(Flags::LISTS), usage: "key [key ...]",
+        flags: ANY_TIME.with(Flags::NOT_QUEUED).with(Flags::LISTS), needs: "key",
+        usage: "key [key ...]",
         summary: "Has EXEC run nothing if one of these keys changes before",
         example: "SET visits 1\nWATCH visits\nMULTI\nINCR visits\nEXEC", complexity: "O(n), n keys",
         ..of(Server::Watch)

@@ -191,10 +191,6 @@ impl ShardRuntime {
     pub(super) fn new(index: usize, config: &Config, wakeup: OwnedFd) -> std::io::Result<ShardRuntime> {
         let mut shard = Shard::new(recovery::random_seeds());
         shard.set_auto_ttl(Arc::new(config.auto_ttl.clone().unwrap_or_default()));
-        let keys_max = match config.tracking_table_max_keys as usize {
-            0 => usize::MAX,
-            keys_max => keys_max / config.shard_count(),
-        };
         Ok(ShardRuntime {
             index,
             shard,
@@ -215,7 +211,7 @@ impl ShardRuntime {
             auto_ttl_version: 0,
             siblings: CommitSiblings::default(),
             last_sync: Instant::now(),
-            tracked: Tracked::new(keys_max.max(1)),
+            tracked: Tracked::default(),
             events: Vec::new(),
             outcomes: Vec::new(),
         })
@@ -255,6 +251,12 @@ impl ShardRuntime {
     #[inline]
     pub(super) fn want_events(&mut self, classes: EventClasses) {
         self.shard.want_events(classes);
+    }
+
+    /// From now on clients keep copies of so many keys at most; 0 for no limit.
+    #[inline]
+    pub(super) fn bound_tracked(&mut self, keys_max: usize) {
+        self.tracked.keys_max = keys_max;
     }
 
     /// Whether anything has happened to keys that is yet to be told.
