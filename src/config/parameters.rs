@@ -64,7 +64,7 @@ impl Settings {
             request_timeout_ms: cell(config.request_timeout.as_millis() as u64),
             client_query_buffer_limit: cell(config.client_query_buffer_limit),
             client_reply_buffer_limit: cell(config.client_reply_buffer_limit),
-            keyspace_events: AtomicU32::new(config.notify_keyspace_events.bits()),
+            keyspace_events: AtomicU32::new(config.notify_keyspace_events.unwrap_or_default().bits()),
             tracking_table_max_keys: cell(config.tracking_table_max_keys),
             output_limits: Default::default(),
             log_level: Mutex::new(config.log_level.clone()),
