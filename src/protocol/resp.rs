@@ -448,6 +448,12 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
             out.extend_from_slice(command.full_name().as_bytes());
             "': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
         }
+        Error::PrefixOverlap { prefix, other, is_provided } => {
+            echo(b"-ERR Prefix '", prefix, b"' overlaps with ", out);
+            let which = if *is_provided { "another provided" } else { "an existing" };
+            put(format_args!("{which} prefix '"), out);
+            return echo(b"", other, b"'. Prefixes for a single client must not overlap.", out);
+        }
         Error::HelloSyntax(option) => return echo(b"-ERR Syntax error in HELLO option '", option, b"'", out),
         Error::IncompatibleOptions(options) => {
             let behind = b" options at the same time are not compatible";
@@ -586,6 +592,7 @@ fn fixed_text(error: &Error) -> &'static str {
         | Error::AsAsked(..)
         | Error::InvalidExpire(..)
         | Error::Subscribed(..)
+        | Error::PrefixOverlap { .. }
         | Error::HelloSyntax(..)
         | Error::IncompatibleOptions(..)
         | Error::UnsupportedOption(..)

@@ -24,6 +24,7 @@ mod slowlog;
 mod stuck_clients;
 #[cfg(test)]
 mod tests;
+mod tracking;
 mod transactions;
 mod turn;
 mod watchdog;
@@ -296,6 +297,7 @@ impl Worker {
         if self.next_timeout_ms <= uptime_ms {
             self.end_timed_waits();
         }
+        self.follow_settings();
         let requests_so_far = self.traffic.requests;
         // They are taken one by one: a turn within a script goes on with them.
         events.reverse();
@@ -306,6 +308,7 @@ impl Worker {
         if !self.late_events.is_empty() {
             std::mem::take(&mut self.late_events).into_iter().for_each(|event| self.on_event(event));
         }
+        self.tell_events();
         trace.end_part("events_us");
         self.mesh.send_own();
         let mut others_served = self.traffic.requests != requests_so_far;
@@ -315,6 +318,7 @@ impl Worker {
                 others_served |= self.on_batch(worker, batch);
             }
         }
+        self.tell_events();
         trace.end_part("batches_us");
         if self.clients.backlog_len() > 0 {
             let until = others_served.then(|| {
@@ -322,6 +326,7 @@ impl Worker {
                 now + (now - began).max(BACKLOG_TIME_MIN)
             });
             progressed |= self.serve_backlog(until);
+            self.tell_events();
         }
         trace.end_part("backlog_us");
         if self.clock.is_tick_due() {
@@ -330,6 +335,7 @@ impl Worker {
         trace.end_part("tick_us");
         progressed |=
             !self.lifecycle.is_loading() && self.background() | self.end_backup() | self.end_library_change();
+        self.tell_events();
         progressed |= self.rewrites.end(&mut self.mesh);
         trace.end_part("background_us");
         if self.lifecycle.is_loading() || !self.runtime.gathers() {
