@@ -3,6 +3,7 @@
 //!
 //! Holds no code of the server.
 
+mod compatibility;
 mod errors;
 
 use std::collections::BTreeSet;

@@ -11,7 +11,7 @@ use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -31,6 +31,9 @@ const QUEUE_BYTES_MAX: usize = 1 << 20;
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
 static QUEUE: Queue = Queue::new();
+
+/// Sets the filter of the lines.
+static FILTER: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
 
 /// Sends the log lines of every thread of this process to standard error from now on, filtered and formed as
 /// the options ask. To be called once.
@@ -54,10 +57,28 @@ pub fn init(config: &Config) -> io::Result<()> {
         .with_writer(Lines { format: config.log_format, queue: &QUEUE })
         .log_internal_errors(false);
     let _already_set = match config.log_format {
-        LogFormat::Text => lines.fmt_fields(format::debug_fn(write_field).delimited(" ")).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Text => {
+            let lines =
+                lines.fmt_fields(format::debug_fn(write_field).delimited(" ")).with_filter_reloading();
+            let filter = lines.reload_handle();
+            let _already_set = FILTER.set(Box::new(move |new| drop(filter.reload(new))));
+            lines.try_init()
+        }
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_filter_reloading();
+            let filter = lines.reload_handle();
+            let _already_set = FILTER.set(Box::new(move |new| drop(filter.reload(new))));
+            lines.try_init()
+        }
     };
     Ok(())
+}
+
+/// Filters by this from now on.
+pub fn set_filter(filter: &str) {
+    if let Some(set) = FILTER.get() {
+        set(EnvFilter::new(filter));
+    }
 }
 
 /// Waits until all lines so far are written, or could not be for [`FLUSH_MAX`].

@@ -26,6 +26,11 @@ pub fn usage() -> Option<Usage> {
     parse(&std::fs::read_to_string("/proc/self/stat").ok()?)
 }
 
+/// What the system says of the thread with which the process began.
+pub fn usage_of_main_thread() -> Option<Usage> {
+    parse(&std::fs::read_to_string(format!("/proc/self/task/{}/stat", std::process::id())).ok()?)
+}
+
 /// Reads the line of `/proc/PID/stat`; see proc_pid_stat(5).
 fn parse(stat: &str) -> Option<Usage> {
     // The fields from the third on stand behind the name, which is in parentheses and may hold anything.

@@ -210,7 +210,8 @@ mod tests {
             b"\x00\xc3\x02\x15\x01aa",
             b"\x63\x01x",
         ] {
-            let refused = string(&wrapped(body, VERSION), VALUE_LEN_MAX);
+            let payload = wrapped(body, VERSION);
+            let refused = string(&payload, VALUE_LEN_MAX);
             assert_eq!(refused, Err(Error::MalformedPayload), "{}", body.escape_ascii());
         }
         assert_eq!(string(&wrapped(b"\x0d\x01x", VERSION), VALUE_LEN_MAX), Err(Error::NotAString("hash")));
@@ -224,7 +225,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_value_comes_back(value in proptest::collection::vec(b'a'..b'd', 0..400)) {
-            prop_assert_eq!(string(&of_string(&value), VALUE_LEN_MAX).unwrap(), value);
+            let payload = of_string(&value);
+            prop_assert_eq!(string(&payload, VALUE_LEN_MAX).unwrap(), value);
         }
     }
 }

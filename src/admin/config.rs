@@ -1,12 +1,22 @@
-//! `CONFIG`: the options of the server, and those that change while it runs.
+//! `CONFIG`: the options of the server, and those that change while it runs. What each shows and takes says the table in
+//! [`parameters`](crate::config::parameters).
 
 use std::borrow::Cow;
 
 use shard::{AutoTtl, Error, Glob, Reply, Request};
 
 use super::About;
-use crate::config::{InvalidValue, auto_ttl, auto_ttl_text, option_name};
+use crate::config::file::Rewrite;
+use crate::config::parameters::{PARAMETERS, Parameter, Refusal, Settings, Shown, Value, parameter};
+use crate::config::{auto_ttl, option_name};
+use crate::logging;
 use crate::protocol::Dialect;
+
+/// The error of `CONFIG REWRITE` in a server that was started without `--config`.
+const NO_FILE: Error = Error::Unavailable("The server is running without a config file");
+
+/// Which of all options a `CONFIG GET` shows, and the name by which it asks for each.
+pub(crate) type Asked = Vec<Option<String>>;
 
 /// `CONFIG GET`. In the text protocol the value alone, where no pattern is asked for.
 pub(super) fn get(
@@ -14,66 +24,155 @@ pub(super) fn get(
     request: &Request<'_>,
     dialect: Dialect,
 ) -> Result<Reply<'static>, Error> {
-    let options = options(about);
     if dialect == Dialect::Text
         && request.arg_count() == 1
         && let name = option_name(request.arg(0))
-        && !name.iter().any(|byte| b"*?[\\".contains(byte))
+        && !is_pattern(&name)
     {
-        let option = options.into_iter().find(|(known, _)| known.as_bytes() == name);
+        let option = options(about, dialect).into_iter().find(|(known, _)| known.as_bytes() == name);
         let (_, value) = option.ok_or_else(|| Error::UnknownOption(request.arg(0).into()))?;
         return Ok(Reply::Bulk(Cow::Owned(value.into_bytes())));
     }
-    let mut shown = Vec::new();
-    mark_options(about, request.args(), &mut shown)?;
-    Ok(shown_options(about, &shown, dialect))
+    let mut asked = Asked::new();
+    mark_options(about, request.args(), &mut asked)?;
+    Ok(shown_options(about, &asked, dialect))
 }
 
-/// The options of the server and their values.
-fn options(about: &About<'_>) -> Vec<(&'static str, String)> {
-    let options = about.shared.config.options().into_iter().map(|(name, value)| match name {
-        "auto-ttl" => (name, auto_ttl_text(about.auto_ttl)),
-        "client-output-buffer-limit" => (name, about.shared.settings.output_limits().text()),
-        _ => (name, value),
-    });
-    options.collect()
+fn is_pattern(name: &[u8]) -> bool {
+    name.iter().any(|byte| b"*?[\\".contains(byte))
 }
 
-/// The reply with those options that are marked, in their order.
-pub(super) fn shown_options(about: &About<'_>, shown: &[bool], dialect: Dialect) -> Reply<'static> {
-    let shown = options(about).into_iter().zip(shown).filter_map(|(option, shown)| shown.then_some(option));
-    let value = |value: String| Reply::Bulk(Cow::Owned(value.into_bytes()));
+/// What the values are shown from, for a client of this dialect: each protocol has its port.
+fn shown<'a>(about: &'a About<'_>, dialect: Dialect) -> Shown<'a> {
+    let shared = about.shared;
+    let port = match dialect {
+        Dialect::Text => shared.config.port,
+        _ => shared.resp_port.unwrap_or(0),
+    };
+    Shown { config: &shared.config, settings: &shared.settings, port, auto_ttl: about.auto_ttl }
+}
+
+/// All options and their values, sorted by name.
+fn options(about: &About<'_>, dialect: Dialect) -> Vec<(&'static str, String)> {
+    let shown = shown(about, dialect);
+    let mut options = about.shared.config.options();
+    options.retain(|(name, _)| parameter(name.as_bytes()).is_none());
+    options.extend(PARAMETERS.iter().map(|it| (it.name, it.show(&shown))));
+    options.sort_unstable_by_key(|(name, _)| *name);
+    options
+}
+
+/// The reply with those options that are asked for, in their order.
+pub(super) fn shown_options(about: &About<'_>, asked: &Asked, dialect: Dialect) -> Reply<'static> {
+    let asked = options(about, dialect).into_iter().zip(asked);
+    let asked = asked.filter_map(|((_, text), name)| Some((name.clone()?, text)));
+    let bulk = |text: Vec<u8>| Reply::Bulk(Cow::Owned(text));
     match dialect {
-        Dialect::Text => Reply::Array(shown.map(|(name, text)| value(format!("{name} {text}"))).collect()),
-        _ => Reply::Map(shown.map(|(name, text)| (name.into(), value(text))).collect()),
+        Dialect::Text => {
+            Reply::Array(asked.map(|(name, text)| bulk(format!("{name} {text}").into_bytes())).collect())
+        }
+        _ => Reply::Map(asked.map(|(name, text)| (name.into(), bulk(text.into_bytes()))).collect()),
     }
 }
 
-/// What `CONFIG SET` asks for; of all options, one can change while the server runs.
-pub(super) fn setting(about: &About<'_>, request: &Request<'_>) -> Result<AutoTtl, Error> {
-    let name = request.arg(0);
-    match about.shared.config.option(name) {
-        Some(("auto-ttl", _)) => {}
-        Some(_) => return Err(Error::FixedOption(name.into())),
-        None => return Err(Error::UnknownSetting(name.into())),
-    }
-    let rules = std::str::from_utf8(request.arg(1)).map_err(|_| InvalidValue::AutoTtl).and_then(auto_ttl);
-    rules.map_err(|error| Error::InvalidSetting("auto-ttl", error.to_string().into()))
-}
-
-/// Notes which options these patterns match.
+/// Notes which options these names and patterns ask for. An option that is named is shown by the name that the client
+/// has for it, as far as that differs by capitals.
 pub(super) fn mark_options<'a>(
     about: &About<'_>,
-    patterns: impl Iterator<Item = &'a [u8]>,
-    shown: &mut Vec<bool>,
+    names: impl Iterator<Item = &'a [u8]>,
+    asked: &mut Asked,
 ) -> Result<(), Error> {
-    let options = options(about);
-    shown.resize(options.len(), false);
-    for pattern in patterns {
-        let glob = Glob::new(&option_name(pattern))?;
-        for ((name, _), shown) in options.iter().zip(&mut *shown) {
-            *shown |= glob.matches(name.as_bytes());
+    let options = options(about, Dialect::Resp2);
+    asked.resize(options.len(), None);
+    for name in names {
+        let normal = option_name(name);
+        if !is_pattern(&normal) {
+            if let Ok(index) = options.binary_search_by(|(known, _)| known.as_bytes().cmp(&normal)) {
+                let known = options[index].0;
+                let named = str::from_utf8(name).ok().filter(|name| name.eq_ignore_ascii_case(known));
+                asked[index].get_or_insert_with(|| named.unwrap_or(known).to_owned());
+            }
+            continue;
+        }
+        let glob = Glob::new(&normal)?;
+        for ((name, _), asked) in options.iter().zip(&mut *asked) {
+            if glob.matches(name.as_bytes()) {
+                asked.get_or_insert_with(|| (*name).to_owned());
+            }
         }
     }
     Ok(())
+}
+
+/// `CONFIG SET`: all of the pairs, or none. Returns the rules for TTLs, if they are among them: those are for the
+/// workers to set.
+pub(super) fn set(
+    about: &About<'_>,
+    request: &Request<'_>,
+    dialect: Dialect,
+) -> Result<Option<AutoTtl>, Error> {
+    if !request.arg_count().is_multiple_of(2) {
+        return Err(Error::Syntax);
+    }
+    let shown = shown(about, dialect);
+    let mut found: Vec<&'static Parameter> = Vec::new();
+    for name in request.args().step_by(2) {
+        let option = parameter(&option_name(name));
+        let Some(parameter) = option else {
+            return Err(match about.shared.config.option(name) {
+                Some(_) => Error::FixedOption(name.into()),
+                None => Error::UnknownSetting(name.into()),
+            });
+        };
+        if found.iter().any(|other| other.canonical_name() == parameter.canonical_name()) {
+            return Err(Error::InvalidSetting(parameter.name, "duplicate parameter".into()));
+        }
+        found.push(parameter);
+    }
+    let texts = request.args().skip(1).step_by(2);
+    let read = |(parameter, text): (&'static Parameter, &[u8])| {
+        let text = String::from_utf8_lossy(text); // No value is other than text, and this is none.
+        parameter.read(&text, &shown).map_err(|refusal| match refusal {
+            Refusal::Fixed => Error::FixedOption(parameter.name.as_bytes().into()),
+            Refusal::Invalid(why) => Error::InvalidSetting(parameter.name, why.into()),
+        })
+    };
+    let values: Vec<Value> = found.iter().copied().zip(texts).map(read).collect::<Result<_, _>>()?;
+    let mut rules = None;
+    for (parameter, value) in found.into_iter().zip(values) {
+        if let ("auto-ttl", Value::Text(text)) = (parameter.name, &value) {
+            rules = auto_ttl(text).ok();
+        }
+        parameter.set(value, shown.settings);
+        if parameter.canonical_name() == "log-level" {
+            logging::set_filter(&shown.settings.log_level());
+        }
+    }
+    Ok(rules)
+}
+
+/// What `CONFIG REWRITE` has to write: the options whose values are others than at the start.
+pub(super) fn rewrite(about: &About<'_>) -> Result<Rewrite, Error> {
+    let config = &about.shared.config;
+    let file = config.file().ok_or(NO_FILE)?;
+    let (settings, no_rules) = (Settings::new(config), AutoTtl::default());
+    let now = shown(about, Dialect::Text);
+    let auto_ttl = config.auto_ttl.as_ref().unwrap_or(&no_rules);
+    let then = Shown { settings: &settings, auto_ttl, ..now };
+    let mut changed: Vec<Vec<(&'static str, String)>> = Vec::new();
+    let has_changed = |it: &&Parameter| it.changes() && it.show(&now) != it.show(&then);
+    for parameter in PARAMETERS.iter().filter(has_changed) {
+        let value = (parameter.name, parameter.show(&now));
+        let same = |names: &&mut Vec<(&'static str, String)>| {
+            names.iter().any(|(name, _)| {
+                crate::config::parameters::parameter(name.as_bytes())
+                    .is_some_and(|it| it.canonical_name() == parameter.canonical_name())
+            })
+        };
+        match changed.iter_mut().find(same) {
+            Some(names) => names.push(value),
+            None => changed.push(vec![value]),
+        }
+    }
+    Ok(Rewrite { path: file.path.clone(), changed })
 }

@@ -3,16 +3,19 @@
 //! Each is answered at once, or says by [`Next`] what its worker has to do for it. Where all workers have to be asked,
 //! the command comes back here with what they have answered ([`gathered`]).
 
+mod arguments;
 pub(crate) mod backup;
 pub(crate) mod client_commands;
 mod command_docs;
 mod config;
 pub(crate) mod info;
+mod key_specs;
 pub(crate) mod listing;
 mod lolwut;
 mod memory;
 pub(crate) mod persistence;
 mod scan;
+pub(crate) mod vocabulary;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -27,6 +30,7 @@ use crate::client::reply::answer;
 use crate::clock::{Clock, wall_clock_us};
 use crate::config::InvalidValue;
 use crate::mesh::Call;
+use crate::metrics::Report;
 use crate::protocol::Dialect;
 use crate::recovery::random_seeds;
 use crate::shared::Shared;
@@ -72,6 +76,8 @@ pub(crate) enum Next {
     Scan(ScanArguments),
     /// Go on with this in the turns to come.
     Listing(Listing),
+    /// Something about scripts and libraries, which the worker keeps.
+    Scripting,
 }
 
 /// A call to every worker.
@@ -83,11 +89,13 @@ pub(crate) struct Ask {
     pub then: Option<Reply<'static>>,
     /// How long the client waits, if it does not wait for ever.
     pub timeout_ms: Option<u64>,
+    /// The first worker alone is asked.
+    pub is_of_first: bool,
 }
 
 impl From<Call> for Next {
     fn from(call: Call) -> Next {
-        Next::Ask(Ask { call, asks_hung: false, then: None, timeout_ms: None })
+        Next::Ask(Ask { call, asks_hung: false, then: None, timeout_ms: None, is_of_first: false })
     }
 }
 
@@ -136,8 +144,13 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         Server::Command => command_docs::all_infos(),
         Server::CommandCount => Reply::count(command::TABLE.len()),
         Server::CommandDocs => command_docs::docs(request),
+        Server::CommandGetkeys => command_docs::keys(request)?,
+        Server::CommandGetkeysandflags => command_docs::keys_and_flags(request)?,
         Server::CommandInfo => command_docs::infos(request),
         Server::CommandList => command_docs::list(request)?,
+        Server::Help => command_docs::help_for_people(request)?,
+        Server::MemoryMallocStats => memory::malloc_stats(),
+        Server::MemoryPurge => Reply::Ok,
         Server::Time => time(),
         Server::Lolwut => lolwut::lolwut(request)?,
         Server::Randomkey => {
@@ -149,10 +162,15 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
             return Err(Error::Unavailable("TESTFAILED distinct elements are not counted well"));
         }
         Server::ConfigGet => config::get(about, request, client.session.dialect)?,
-        Server::ConfigSet => {
-            let auto_ttl = config::setting(about, request)?;
-            return Ok(Next::Ask(set_auto_ttl(auto_ttl, Reply::Ok, about)));
+        Server::ConfigResetstat => return Ok(Call::Report.into()),
+        Server::ConfigRewrite => {
+            let rewrite = Arc::new(config::rewrite(about)?);
+            return Ok(Call::RewriteConfig { worker: about.worker, rewrite }.into());
         }
+        Server::ConfigSet => match config::set(about, request, client.session.dialect)? {
+            Some(auto_ttl) => return Ok(Next::Ask(set_auto_ttl(auto_ttl, Reply::Ok, about))),
+            None => Reply::Ok,
+        },
         Server::Discard | Server::Exec | Server::Multi | Server::Unwatch | Server::Watch => {
             unreachable!("{} is about transactions", request.command.name)
         }
@@ -169,11 +187,18 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         | Server::Reset
         | Server::Select => client_commands::run(client, request, server, (about.worker, config.databases))?,
         Server::Keys => return Ok(Next::Keys(Arc::new(Glob::new(request.arg(0))?))),
+        Server::Function(_)
+        | Server::ScriptDebug
+        | Server::ScriptExists
+        | Server::ScriptFlush
+        | Server::ScriptKill
+        | Server::ScriptLoad => return Ok(Next::Scripting),
         Server::Scan => return Ok(Next::Scan(scan::scan_arguments(request)?)),
         Server::CompactWhen
         | Server::Health
         | Server::Info
         | Server::Lastsave
+        | Server::MemoryDoctor
         | Server::MemoryStats
         | Server::Stats => return Ok(Call::Report.into()),
         Server::Psubscribe
@@ -239,13 +264,28 @@ pub(crate) fn gathered(
             return follow_up(request, &reply, about)
                 .map_or(Gathered::Reply(reply), |ask| Gathered::Ask(Box::new(ask)));
         }
+        Server::Function(_) | Server::ScriptLoad if let Some(libraries) = gather.libraries.take() => {
+            let then = gather.then.take();
+            let call = Call::TakeLibraries(libraries);
+            let ask = Ask { call, asks_hung: true, then, timeout_ms: None, is_of_first: false };
+            return Gathered::Ask(Box::new(ask));
+        }
+        Server::Function(_) | Server::ScriptLoad => match gather.merge(Merge::AllOk) {
+            Reply::Ok => gather.then.take().unwrap_or(Reply::Ok),
+            error => error,
+        },
         Server::Question(_) | Server::ConfigSet => gather.then.take().expect("it was known from the start"),
         Server::ClientList => gather.text(),
+        Server::ConfigResetstat => {
+            about.shared.leave_out(Report::clone(&gather.report));
+            Reply::Ok
+        }
         Server::Randomkey => random_key(gather.take_parts()),
         Server::Info if dialect == Dialect::Text => info::text_info(about, gather),
         Server::Info => info::info(about, request, gather),
         Server::Stats => info::stats(about, gather),
-        Server::MemoryStats => memory::memory_stats(&gather.report),
+        Server::MemoryDoctor => memory::doctor(about.shared, &gather.report),
+        Server::MemoryStats => memory::memory_stats(about.shared, &gather.report),
         Server::Health => info::health(about, gather),
         Server::CompactWhen => persistence::compact_when(about, gather),
         Server::Bgrewriteaof | Server::Bgsave => {
@@ -298,7 +338,7 @@ fn follow_up(request: &Request<'_>, reply: &Reply<'static>, about: &About<'_>) -
 fn set_auto_ttl(auto_ttl: AutoTtl, then: Reply<'static>, about: &About<'_>) -> Ask {
     let (auto_ttl, version) = (Arc::new(auto_ttl), about.shared.auto_ttl_versions.next());
     let call = Call::SetAutoTtl { auto_ttl, version };
-    Ask { call, asks_hung: true, then: Some(then), timeout_ms: None }
+    Ask { call, asks_hung: true, then: Some(then), timeout_ms: None, is_of_first: false }
 }
 
 /// The reply to a question about the use of keys, out of what all shards have found.

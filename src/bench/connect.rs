@@ -80,7 +80,7 @@ fn connect_tcp(host: &str, port: u16, timeout: Duration) -> io::Result<OwnedFd> 
         match TcpStream::connect_timeout(&address, timeout) {
             Ok(stream) => {
                 let socket = OwnedFd::from(stream);
-                prepare_tcp(&socket)?;
+                prepare_tcp(&socket, None)?;
                 return Ok(socket);
             }
             Err(error) => failure = error,

@@ -23,8 +23,8 @@ pub(crate) enum Found {
     Infos,
     /// Commands, each once.
     Docs(Vec<&'static Command>),
-    /// Of each option, whether a pattern matches it.
-    Options(Vec<bool>),
+    /// Of each option the name by which it is shown, if it is.
+    Options(Vec<Option<String>>),
 }
 
 impl Listing {

@@ -253,6 +253,11 @@ impl Client {
         self.job.is_none() && self.replies.all_in()
     }
 
+    /// Whether it has nothing to do and nothing to read: it may be idle for longer than others.
+    pub fn is_idle(&self) -> bool {
+        self.stage == Stage::Open && !self.refused && self.is_done() && self.endpoint != Endpoint::Inside
+    }
+
     /// Whether nothing that it asked for is under way, whether it still waits for it or not: only then can the
     /// connection go.
     pub fn is_done(&self) -> bool {

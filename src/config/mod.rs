@@ -6,7 +6,9 @@
 //! the process' CPU affinity nothing of the machine is looked at here: whether a port is free or a directory can be
 //! written is for those to find out who use them.
 
+pub mod file;
 mod output_limits;
+pub mod parameters;
 mod units;
 
 use std::ffi::OsString;
@@ -23,6 +25,8 @@ use shard::{AutoTtl, DATABASES_DEFAULT, DATABASES_MAX};
 use wal::BootId;
 
 use crate::machine::{CpuQuota, Machine};
+use file::ConfigFile;
+use parameters::Value;
 
 pub use output_limits::{OutputLimit, OutputLimits};
 pub use units::{CpuList, InvalidValue, ShardCount, auto_ttl, auto_ttl_text};
@@ -90,6 +94,11 @@ impl Boot {
     the system refuses what the server needs (io_uring, locked memory, open files, threads), 128 + n at a \
     second signal n, 1 for any other failure.")]
 pub struct Config {
+    /// File of options: lines of a name and a value, which the command line and the environment override, and which
+    /// CONFIG REWRITE brings up to date [default: none]
+    #[arg(long = "config", env = "KVLITE_CONFIG", value_name = "FILE", help_heading = NETWORK)]
+    config_path: Option<PathBuf>,
+
     /// Name or address on which ports listen
     #[arg(long, env = "KVLITE_HOST", default_value = "localhost", help_heading = NETWORK)]
     #[arg(value_parser = units::host)]
@@ -160,6 +169,19 @@ pub struct Config {
     #[arg(value_parser = |text: &str| units::duration_within(text, REQUEST_TIMEOUT_BOUNDS))]
     #[arg(help_heading = NETWORK)]
     pub request_timeout: Duration,
+
+    /// How long a client may do nothing before it is disconnected, in whole seconds up to 24h; 0 for ever
+    #[arg(long, env = "KVLITE_TIMEOUT", default_value = "0", value_name = "DURATION")]
+    #[arg(value_parser = |text: &str| units::duration_within(text, SECONDS_BOUNDS))]
+    #[arg(help_heading = NETWORK)]
+    pub timeout: Duration,
+
+    /// How long a connection may be silent before the system asks whether its other end is still there, in whole
+    /// seconds up to 24h; 0 for ever
+    #[arg(long, env = "KVLITE_TCP_KEEPALIVE", default_value = "300s", value_name = "DURATION")]
+    #[arg(value_parser = |text: &str| units::duration_within(text, SECONDS_BOUNDS))]
+    #[arg(help_heading = NETWORK)]
+    pub tcp_keepalive: Duration,
 
     /// How the kernel is asked for network and syncs: io_uring, epoll, or auto (io_uring where the system allows it,
     /// else epoll)
@@ -250,6 +272,12 @@ pub struct Config {
     #[arg(hide_possible_values = true, value_name = "BOOL", help_heading = ANALYTICS)]
     pub enable_analytics: bool,
 
+    /// How long a script may run before other clients are told that the server is busy; 10ms to 24h
+    #[arg(long, env = "KVLITE_BUSY_REPLY_THRESHOLD", default_value = "5s", value_name = "DURATION")]
+    #[arg(value_parser = |text: &str| units::duration_within(text, INTERVAL_BOUNDS))]
+    #[arg(help_heading = CORES)]
+    pub busy_reply_threshold: Duration,
+
     /// TTLs of keys that are written without one: pairs of a glob pattern and a duration, such as
     /// 'session:* 1h cache:* 5m'; the first pattern that matches counts [default: none]
     #[arg(long, env = "KVLITE_AUTO_TTL", value_name = "PAIRS", help_heading = ANALYTICS)]
@@ -296,6 +324,14 @@ pub struct Config {
     /// The flags that were given with one dash, with two.
     #[arg(skip)]
     single_dash_flags: Vec<String>,
+
+    /// What the file of `--config` says.
+    #[arg(skip)]
+    file: Option<ConfigFile>,
+
+    /// What it says of parameters that the command line does not have.
+    #[arg(skip)]
+    file_settings: Vec<(&'static str, Value)>,
 }
 
 /// An option with its value.
@@ -340,6 +376,7 @@ const DISK_TIMEOUT_BOUNDS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_hours(24);
 const CLIENT_BUFFER_BOUNDS: std::ops::RangeInclusive<u64> = 16 << 10..=1 << 30;
 const REQUEST_TIMEOUT_BOUNDS: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24);
+const SECONDS_BOUNDS: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24);
 const INTERVAL_BOUNDS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_hours(24);
 
@@ -450,16 +487,45 @@ impl Config {
         let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
         let mut command = with_environment(command);
         let (args, single_dash_flags) = with_two_dashes(args, &command);
-        let matches =
-            command.try_get_matches_from_mut(&args).map_err(|error| explained(error, &mut command, &args))?;
-        let mut config = Config::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-        config.resp_port_is_explicit = matches.value_source("resp_port") != Some(ValueSource::DefaultValue);
+        let file = file_of(&args).map(|path| ConfigFile::read(&path)).transpose();
+        let file = file.map_err(|error| command.error(ErrorKind::Io, error))?;
+        let lines = file.as_ref().map_or(&[][..], |file| &file.lines);
+        let is_option = |name: &str| command.get_arguments().any(|arg| is_in_file(arg, name));
+        let of_options: Vec<(file::Line, String, String)> = lines
+            .iter()
+            .filter_map(|line| {
+                let (name, value) = match is_option(&line.name) {
+                    true => (line.name.clone(), line.value.clone()),
+                    false => parameters::option_of_redis(&line.name, &line.value)
+                        .map(|(name, value)| (name.to_owned(), value))?,
+                };
+                Some((line.clone(), name, value))
+            })
+            .collect();
+        let command = &mut with_defaults(command, &of_options);
+        let matches = command.try_get_matches_from_mut(&args).map_err(|error| {
+            let origin = |option: &str| {
+                let (line, ..) = of_options.iter().rev().find(|(_, name, _)| name == option)?;
+                file.as_ref().map(|file| file.place(line))
+            };
+            explained(error, command, &args, origin)
+        })?;
+        let mut config = Config::from_arg_matches(&matches).map_err(|error| error.format(command))?;
+        let is_in_file = |option: &str| of_options.iter().any(|(_, name, _)| name == option);
+        config.resp_port_is_explicit =
+            is_in_file("resp-port") || matches.value_source("resp_port") != Some(ValueSource::DefaultValue);
         if config.max_connections == 0 {
             config.max_connections = CONNECTIONS_MAX;
         }
         config.usable_cpus = usable_cpus;
         config.ignored_variables = ignored_variables();
         config.single_dash_flags = single_dash_flags;
+        if let Some(file) = &file {
+            let is_option = |line: &file::Line| of_options.iter().any(|(known, ..)| known == line);
+            let settings = file.settings(&config, is_option);
+            config.file_settings = settings.map_err(|error| command.error(ErrorKind::InvalidValue, error))?;
+        }
+        config.file = file;
         match config.contradiction() {
             None => Ok((config, matches)),
             Some(contradiction) => {
@@ -575,12 +641,27 @@ impl Config {
             let origin = match matches.value_source(arg.get_id().as_str()) {
                 Some(ValueSource::CommandLine) => format!("--{flag}"),
                 Some(ValueSource::EnvVariable) => arg.get_env()?.to_string_lossy().into_owned(),
-                _ => "default".to_owned(),
+                _ => self.place_in_file(flag).unwrap_or_else(|| "default".to_owned()),
             };
             let heading = arg.get_help_heading().unwrap_or_default().to_owned();
             Some(Setting { option: flag.to_owned(), heading, value, origin })
         });
         settings.collect()
+    }
+
+    /// The file of `--config`.
+    pub fn file(&self) -> Option<&ConfigFile> {
+        self.file.as_ref()
+    }
+
+    /// The file and the line that say what an option is.
+    fn place_in_file(&self, option: &str) -> Option<String> {
+        let file = self.file.as_ref()?;
+        let says = |line: &&file::Line| {
+            let of_redis = parameters::option_of_redis(&line.name, &line.value);
+            line.name == option || of_redis.is_some_and(|(name, _)| name == option)
+        };
+        file.lines.iter().rev().find(says).map(|line| file.place(line))
     }
 
     /// Whether the RESP port was given by flag or variable. If so, a port that is taken is an error; the
@@ -601,29 +682,25 @@ impl Config {
         self.admin_host.as_deref().unwrap_or(&self.host)
     }
 
-    /// Every option as `CONFIG GET` shows it, sorted by name: the flags' names, and those names of Redis'
-    /// options whose value is true for this server.
+    /// Every option as it was at the start, in the form of `CONFIG GET`, sorted by name.
     pub fn options(&self) -> Vec<(&'static str, String)> {
         let shown =
             |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-        let unix_socket = shown(&self.unix_socket);
         let mut options = vec![
             ("admin-host", self.admin_host().to_owned()),
             ("admin-password-file", shown(&self.admin_password_file)),
             ("admin-port", self.admin_port.to_string()),
-            ("appendfsync", value_name(self.sync_mode)),
-            ("appendonly", "yes".to_owned()),
             ("auto-ttl", self.auto_ttl.as_ref().map_or(String::new(), auto_ttl_text)),
             ("backup-dir", shown(&self.backup_dir)),
-            ("bind", self.host.clone()),
+            ("busy-reply-threshold", units::duration_text(self.busy_reply_threshold)),
             ("boot-id", self.boot.boot_id.map(|id| id.to_string()).unwrap_or_default()),
             ("client-output-buffer-limit", self.client_output_buffer_limit.text()),
             ("client-query-buffer-limit", self.client_query_buffer_limit.to_string()),
             ("client-reply-buffer-limit", self.client_reply_buffer_limit.to_string()),
             ("compact-interval", units::duration_text(self.compact_interval)),
+            ("config", self.file.as_ref().map(|file| file.path.display().to_string()).unwrap_or_default()),
             ("cpus", units::cpu_list_text(self.cpus())),
             ("databases", self.databases.to_string()),
-            ("dir", self.wal_path.display().to_string()),
             ("discard-cut", self.discard_cut.to_string()),
             ("disk-timeout", units::duration_text(self.disk_timeout)),
             ("enable-analytics", self.enable_analytics.to_string()),
@@ -634,20 +711,16 @@ impl Config {
             ("max-connections", self.max_connections.to_string()),
             ("max-wal-entries", self.max_wal_entries.to_string()),
             ("max-wal-size", self.max_wal_size.to_string()),
-            ("maxclients", self.max_connections.to_string()),
-            ("maxmemory", "0".to_owned()),
-            ("maxmemory-policy", "noeviction".to_owned()),
             ("port", self.port.to_string()),
             ("request-timeout", units::duration_text(self.request_timeout)),
             ("resp-port", self.resp_port.to_string()),
-            ("save", String::new()),
             ("shards", self.shard_count().to_string()),
             ("spin-us", self.spin_us.to_string()),
             ("sync-mode", value_name(self.sync_mode)),
-            ("timeout", "0".to_owned()),
+            ("tcp-keepalive", self.tcp_keepalive.as_secs().to_string()),
+            ("timeout", self.timeout.as_secs().to_string()),
             ("ttl-check-interval", units::duration_text(self.ttl_check_interval)),
-            ("unix-socket", unix_socket.clone()),
-            ("unixsocket", unix_socket),
+            ("unix-socket", shown(&self.unix_socket)),
             ("wal-path", self.wal_path.display().to_string()),
             ("wal-segment-size", self.wal_segment_size.to_string()),
         ];
@@ -739,6 +812,43 @@ fn with_two_dashes(args: Vec<OsString>, command: &clap::Command) -> (Vec<OsStrin
     (renamed.collect(), old)
 }
 
+/// The file that `--config` or its variable names, which is read before the other options are.
+fn file_of(args: &[OsString]) -> Option<PathBuf> {
+    let mut given = None;
+    let mut args = args.iter().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.to_str() {
+            Some("--config") => given = args.next().map(PathBuf::from),
+            Some(text) => {
+                if let Some(path) = text.strip_prefix("--config=") {
+                    given = Some(path.into());
+                }
+            }
+            None => {}
+        }
+    }
+    let counts = |path: &OsString| !path.is_empty() && !units::has_scheme(&path.to_string_lossy());
+    // One without a name is refused with the other options.
+    let given = given.filter(|path: &PathBuf| !path.as_os_str().is_empty());
+    given.or_else(|| std::env::var_os("KVLITE_CONFIG").filter(counts).map(PathBuf::from))
+}
+
+/// Whether the lines of a file may have this name for an option.
+fn is_in_file(arg: &clap::Arg, name: &str) -> bool {
+    arg.get_long() == Some(name) && arg.get_action().takes_values() && name != "config"
+}
+
+/// The same command line, where the lines of a file are the defaults.
+fn with_defaults(command: clap::Command, lines: &[(file::Line, String, String)]) -> clap::Command {
+    command.mut_args(|arg| {
+        let line = lines.iter().rev().find(|(_, name, _)| arg.get_long() == Some(name.as_str()));
+        match line {
+            Some((.., value)) => arg.default_value(clap::builder::OsStr::from(&*value.clone().leak())),
+            None => arg,
+        }
+    })
+}
+
 fn ignored_variables() -> Vec<IgnoredVariable> {
     let command = Config::command();
     let names = command.get_arguments().filter_map(|arg| arg.get_env());
@@ -751,7 +861,12 @@ fn ignored_variables() -> Vec<IgnoredVariable> {
 }
 
 /// The error with what there is to do about it, where clap does not tell.
-fn explained(error: clap::Error, command: &mut clap::Command, args: &[OsString]) -> clap::Error {
+fn explained(
+    error: clap::Error,
+    command: &mut clap::Command,
+    args: &[OsString],
+    place_in_file: impl Fn(&str) -> Option<String>,
+) -> clap::Error {
     match (error.kind(), error.get(ContextKind::InvalidSubcommand)) {
         // A word behind options is taken for a command.
         (ErrorKind::ArgumentConflict, Some(ContextValue::String(word)))
@@ -770,7 +885,7 @@ fn explained(error: clap::Error, command: &mut clap::Command, args: &[OsString])
             }
             None => error,
         },
-        _ => with_variable_named(error, command, args),
+        _ => with_origin_named(error, command, args, place_in_file),
     }
 }
 
@@ -790,14 +905,25 @@ fn is_given(flag: &str, args: &[OsString]) -> bool {
     args.iter().any(|arg| arg.to_string_lossy().split('=').next() == Some(flag))
 }
 
-/// Adds to the error about an option whose flag was not given which variable its value came from.
-fn with_variable_named(mut error: clap::Error, command: &clap::Command, args: &[OsString]) -> clap::Error {
+/// Adds to the error about an option whose flag was not given which variable its value came from, or which line.
+fn with_origin_named(
+    mut error: clap::Error,
+    command: &clap::Command,
+    args: &[OsString],
+    place_in_file: impl Fn(&str) -> Option<String>,
+) -> clap::Error {
     let Some(ContextValue::String(usage)) = error.get(ContextKind::InvalidArg) else { return error };
     let flag = usage.split([' ', '[']).next().unwrap_or_default().trim_end_matches('=');
     let mut known = command.get_arguments();
     let variable = known.find(|arg| arg.get_long() == flag.strip_prefix("--")).and_then(|arg| arg.get_env());
-    if let (false, Some(variable)) = (is_given(flag, args), variable) {
-        let tip = format!("the value is that of the environment variable {}", variable.display());
+    let is_set = |variable: &&std::ffi::OsStr| std::env::var_os(variable).is_some();
+    let origin = match (is_given(flag, args), variable.filter(is_set)) {
+        (true, _) => None,
+        (false, Some(variable)) => Some(format!("the environment variable {}", variable.display())),
+        (false, None) => place_in_file(flag.trim_start_matches('-')),
+    };
+    if let Some(origin) = origin {
+        let tip = format!("the value is that of {origin}");
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     error
@@ -904,6 +1030,7 @@ mod tests {
             ("cpus", "0-2,5"),
             ("spin-us", "0"),
             ("enable-analytics", "true"),
+            ("busy-reply-threshold", "5s"),
             ("ttl-check-interval", "100ms"),
             ("log-level", "info"),
             ("log-format", "text"),
@@ -918,7 +1045,7 @@ mod tests {
         let config = parse(
             "--host ::1 --port 7000 --resp-port=6379 --unix-socket /tmp/k.sock --max-connections 7 \
              --wal-path /d --disk-timeout 500ms --max-wal-entries 0 --max-wal-size 2gib --wal-segment-size 1m \
-             --compact-interval 1h30m --shards 3 --cpus 1,5 --spin-us 100 --ttl-check-interval 1s \
+             --compact-interval 1h30m --shards 3 --cpus 1,5 --spin-us 100 --ttl-check-interval 1s --busy-reply-threshold 50ms \
              --log-level warn,kvlite=trace --log-format json",
         )
         .unwrap();
@@ -932,6 +1059,7 @@ mod tests {
         assert_eq!(config.compact_interval, Duration::from_mins(90));
         assert_eq!((config.shard_count(), config.cpus(), config.spin_us), (3, [1, 5].as_slice(), 100));
         assert_eq!(config.ttl_check_interval, Duration::from_secs(1));
+        assert_eq!(config.busy_reply_threshold, Duration::from_millis(50));
         assert_eq!((config.log_level.as_str(), config.log_format), ("warn,kvlite=trace", LogFormat::Json));
     }
 
@@ -1077,8 +1205,7 @@ mod tests {
                 "{name}"
             );
         }
-        assert_eq!(config.option(b"maxclients"), Some(("maxclients", "10000".to_owned())));
-        assert_eq!(config.option(b"appendfsync"), Some(("appendfsync", "always".to_owned())));
+        assert_eq!(config.option(b"sync-mode"), Some(("sync-mode", "always".to_owned())));
         assert_eq!(config.option(b"nope"), None);
     }
 

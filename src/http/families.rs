@@ -2,6 +2,7 @@
 //! them; a test compares the two.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use shard::analytics::anomalies::{Measure, Scope};
 
@@ -219,7 +220,7 @@ fn backups(page: &mut Page, shared: &Shared) {
 fn clients(page: &mut Page, shared: &Shared) {
     page.begin("kvlite_clients_connected", Gauge, "Clients.").sample(&[], shared.connections.count());
     page.begin("kvlite_clients_limit", Gauge, "Clients that there may be.")
-        .sample(&[], shared.config.max_connections);
+        .sample(&[], shared.settings.max_connections.load(Ordering::Relaxed) as u32);
     page.begin("kvlite_clients_accepted_total", Counter, "Connections accepted, refused ones included.")
         .sample(&[], shared.clients_accepted.count());
     page.begin("kvlite_clients_refused_total", Counter, "Connections that were one too many.")

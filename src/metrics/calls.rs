@@ -102,6 +102,13 @@ impl Calls {
         }
     }
 
+    /// Takes away what was counted up to then.
+    pub fn subtract(&mut self, earlier: &Calls) {
+        let counts = self.counts.iter_mut().zip(&earlier.counts);
+        counts.for_each(|(now, then)| now.calls = now.calls.saturating_sub(then.calls));
+        self.durations.iter_mut().zip(&earlier.durations).for_each(|(now, then)| now.subtract(then));
+    }
+
     /// Of every command that was called: its row, how often, and how long the measured calls took.
     pub fn called(&self) -> impl Iterator<Item = (&'static Command, u64, &Histogram)> {
         let rows = command::rows().iter().zip(&self.counts).zip(&self.durations);

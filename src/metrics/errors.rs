@@ -9,8 +9,21 @@ use std::cell::RefCell;
 use shard::{Command, Error, command};
 
 /// The kinds of errors: the first words of their texts, as Redis has them.
-pub const KINDS: [&str; 9] =
-    ["BUSYKEY", "ERR", "EXECABORT", "INVALIDOBJ", "LOADING", "MISCONF", "NOPROTO", "OOM", "WRONGTYPE"];
+pub const KINDS: [&str; 13] = [
+    "BUSY",
+    "BUSYKEY",
+    "ERR",
+    "EXECABORT",
+    "INVALIDOBJ",
+    "LOADING",
+    "MISCONF",
+    "NOPROTO",
+    "NOSCRIPT",
+    "NOTBUSY",
+    "OOM",
+    "UNKILLABLE",
+    "WRONGTYPE",
+];
 
 /// The errors that a thread has answered.
 #[derive(Clone, Debug)]
@@ -44,6 +57,14 @@ pub fn kind(error: &Error) -> &'static str {
         Error::Loading { .. } => "LOADING",
         Error::WritesRefused { .. } | Error::NotOnDisk { .. } => "MISCONF",
         Error::NoProtocol => "NOPROTO",
+        Error::NoScript => "NOSCRIPT",
+        Error::NotBusy => "NOTBUSY",
+        Error::Busy { .. } => "BUSY",
+        Error::Unkillable => "UNKILLABLE",
+        Error::OfScript(text) => {
+            let word = text.split(|byte| *byte == b' ').next().unwrap_or_default();
+            KINDS.into_iter().find(|kind| kind.as_bytes() == word).unwrap_or("ERR")
+        }
         Error::OutOfMemory => "OOM",
         _ => "ERR",
     }
@@ -71,6 +92,16 @@ pub fn answered() -> Errors {
 }
 
 impl Errors {
+    /// Takes away what was counted up to then.
+    pub fn subtract(&mut self, earlier: &Errors) {
+        let take = |counts: &mut [u64], earlier: &[u64]| {
+            counts.iter_mut().zip(earlier).for_each(|(now, then)| *now = now.saturating_sub(*then));
+        };
+        take(&mut self.kinds, &earlier.kinds);
+        take(&mut self.rejected, &earlier.rejected);
+        take(&mut self.failed, &earlier.failed);
+    }
+
     /// How many requests of a command were refused before they ran, and how many ran in vain.
     pub fn of(&self, command: &Command) -> (u64, u64) {
         (self.rejected[command.index()], self.failed[command.index()])

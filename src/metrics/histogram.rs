@@ -58,6 +58,12 @@ impl Histogram {
         if self.count() > 0 { from } else { 0.0 }
     }
 
+    /// Takes away what was counted up to then.
+    pub fn subtract(&mut self, earlier: &Histogram) {
+        self.buckets.iter_mut().zip(earlier.buckets).for_each(|(now, then)| *now = now.saturating_sub(then));
+        self.sum_ns = self.sum_ns.saturating_sub(earlier.sum_ns);
+    }
+
     /// How many things were counted.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()

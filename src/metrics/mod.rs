@@ -13,6 +13,7 @@ use shard::analytics::anomalies::Watched;
 use shard::analytics::load::Outlook;
 use shard::{DatabaseStats, Stats};
 
+use crate::scripting::Usage;
 use calls::Calls;
 use errors::Errors;
 use histogram::Histogram;
@@ -32,6 +33,19 @@ pub struct Traffic {
     pub received_bytes: u64,
     /// Bytes to clients.
     pub sent_bytes: u64,
+    /// How many bytes from clients in the last second, and to them.
+    pub bytes_per_second: [u64; 2],
+    bytes_before: [u64; 2],
+    /// Receives that brought something, and sends that took something.
+    pub receives: u64,
+    /// See there.
+    pub sends: u64,
+    /// Bytes of requests that wait to be served, and of replies that wait to leave; only where it is asked for.
+    pub buffered_bytes: u64,
+    /// The most that waits so of one client, of requests and of replies.
+    pub buffered_max: [u64; 2],
+    /// Channels, patterns and shard channels that clients of any worker have subscribed to; only where it is asked for.
+    pub subscribed: [u64; 3],
     /// Clients that are not read from at the moment.
     pub paused: u64,
     /// The calls of each command.
@@ -43,6 +57,9 @@ impl Traffic {
     pub fn note_second(&mut self) {
         self.requests_per_second = self.requests - self.requests_before;
         self.requests_before = self.requests;
+        let bytes = [self.received_bytes, self.sent_bytes];
+        self.bytes_per_second = [0, 1].map(|way| bytes[way] - self.bytes_before[way]);
+        self.bytes_before = bytes;
         self.calls.note_second();
     }
 
@@ -52,6 +69,13 @@ impl Traffic {
         self.forwarded += other.forwarded;
         self.received_bytes += other.received_bytes;
         self.sent_bytes += other.sent_bytes;
+        self.bytes_per_second = [0, 1].map(|way| self.bytes_per_second[way] + other.bytes_per_second[way]);
+        self.receives += other.receives;
+        self.sends += other.sends;
+        self.buffered_bytes += other.buffered_bytes;
+        self.buffered_max = [0, 1].map(|way| self.buffered_max[way].max(other.buffered_max[way]));
+        // Each worker knows those of all.
+        self.subscribed = [0, 1, 2].map(|kind| self.subscribed[kind].max(other.subscribed[kind]));
         self.paused += other.paused;
         self.calls += &other.calls;
     }
@@ -71,6 +95,8 @@ pub struct Snapshots {
 /// What one worker has counted since it started, and how much it holds now.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
+    /// The scripts and libraries, and the interpreter.
+    pub scripts: Usage,
     /// Bytes that a restart would read: the snapshot, and the log behind it.
     pub wal_size_bytes: u64,
     /// Bytes of the log behind the snapshot.
@@ -119,9 +145,33 @@ pub struct Report {
 }
 
 impl Report {
+    /// Takes away what was counted up to then; what there is now stays.
+    pub fn subtract(&mut self, earlier: &Report) {
+        let take = |now: &mut u64, then: u64| *now = now.saturating_sub(then);
+        let (traffic, then) = (&mut self.traffic, &earlier.traffic);
+        take(&mut traffic.requests, then.requests);
+        take(&mut traffic.forwarded, then.forwarded);
+        take(&mut traffic.received_bytes, then.received_bytes);
+        take(&mut traffic.sent_bytes, then.sent_bytes);
+        take(&mut traffic.receives, then.receives);
+        take(&mut traffic.sends, then.sends);
+        traffic.calls.subtract(&then.calls);
+        self.errors.subtract(&earlier.errors);
+        let (shard, then) = (&mut self.shard, &earlier.shard);
+        take(&mut shard.reads, then.reads);
+        take(&mut shard.writes, then.writes);
+        take(&mut shard.hits, then.hits);
+        take(&mut shard.misses, then.misses);
+        take(&mut shard.ttl_expired, then.ttl_expired);
+        take(&mut shard.ttl_checks, then.ttl_checks);
+        take(&mut self.snapshots.written, earlier.snapshots.written);
+        take(&mut self.snapshots.failed, earlier.snapshots.failed);
+    }
+
     /// Adds another worker's report.
     pub fn add(&mut self, other: &Report) {
         self.wal_size_bytes += other.wal_size_bytes;
+        self.scripts.add(&other.scripts);
         self.log_size_bytes += other.log_size_bytes;
         self.wal_entries += other.wal_entries;
         self.needs_compaction |= other.needs_compaction;

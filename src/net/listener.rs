@@ -5,6 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::net::sockopt;
 
@@ -80,10 +81,15 @@ pub fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
     Ok(listener)
 }
 
-/// Prepares an accepted TCP connection: small replies leave at once, dead peers are noticed.
-pub fn prepare_tcp(socket: &OwnedFd) -> io::Result<()> {
+/// Prepares an accepted TCP connection: small replies leave at once, and a peer that was silent for so long is asked
+/// whether it is there, if any is.
+pub fn prepare_tcp(socket: &OwnedFd, keepalive: Option<Duration>) -> io::Result<()> {
     sockopt::set_tcp_nodelay(socket, true)?;
+    let Some(idle) = keepalive else { return Ok(()) };
     sockopt::set_socket_keepalive(socket, true)?;
-    sockopt::set_tcp_keepidle(socket, std::time::Duration::from_secs(300))?;
+    // As Redis: three questions in the third of that time, and the peer is given up.
+    sockopt::set_tcp_keepidle(socket, idle)?;
+    sockopt::set_tcp_keepintvl(socket, (idle / 3).max(Duration::from_secs(1)))?;
+    sockopt::set_tcp_keepcnt(socket, 3)?;
     Ok(())
 }

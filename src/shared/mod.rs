@@ -1,24 +1,28 @@
 //! What all threads of the server know.
 
 pub mod backups;
+pub mod long_scripts;
 pub mod progress;
-pub mod settings;
 pub mod verdict;
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use shard::Clocks;
+use wal::OsDisk;
 
 use crate::clock::{self, Clock, Reading};
+use crate::config::parameters::Settings;
 use crate::config::{Boot, Config, size_text, value_name};
 use crate::metrics::Report;
 use crate::net::Backend;
+use crate::scripting::libraries::Libraries;
 use backups::Backups;
+use long_scripts::LongScripts;
 use progress::Loading;
-use settings::Settings;
 use verdict::{LastVerdict, Verdict};
 
 /// A number that all workers count together.
@@ -50,9 +54,9 @@ impl Gauge {
 /// What all workers know. None of it is on the way of a command.
 #[derive(Debug)]
 pub struct Shared {
-    /// The options.
+    /// The options, as they were at the start.
     pub config: Config,
-    /// Those of them that may have changed since the start.
+    /// Those that change while the server runs.
     pub settings: Settings,
     /// By what the kernel is asked.
     pub io: Backend,
@@ -74,6 +78,10 @@ pub struct Shared {
     pub connections_refused: Gauge,
     /// Changes of the rules for TTLs, by any worker.
     pub auto_ttl_versions: Gauge,
+    /// Scripts that take long.
+    pub(crate) long_scripts: LongScripts,
+    /// The disk of the data directory, and the libraries of functions that were found there.
+    pub(crate) found_libraries: OnceLock<(OsDisk, Arc<Libraries>)>,
     /// Workers with nothing left to do at the end.
     pub drained: Gauge,
     /// The time of transaction ids when the server started; known once the logs were looked at.
@@ -82,6 +90,12 @@ pub struct Shared {
     pulses: Box<[Pulse]>,
     /// What each worker has counted, as it told last.
     published: Box<[Mutex<Option<Arc<Published>>>]>,
+    /// The most memory that was in use, as far as it was looked at.
+    peak_memory_bytes: AtomicU64,
+    /// What names this run of the server, and its history: 160 random bits each, as Redis has it.
+    run_ids: [String; 2],
+    /// What `INFO` leaves out since `CONFIG RESETSTAT`.
+    left_out: Mutex<Option<Arc<LeftOut>>>,
     /// How long the start took.
     ready_after: OnceLock<Duration>,
     /// What is wrong with the workers' threads.
@@ -95,6 +109,17 @@ pub struct Published {
     pub at_ms: u64,
     /// What.
     pub report: Report,
+}
+
+/// What was counted before `CONFIG RESETSTAT`. The counters themselves only grow: others watch them, too.
+#[derive(Debug)]
+pub struct LeftOut {
+    /// By all workers.
+    pub report: Report,
+    /// Clients that had connected.
+    pub clients_accepted: usize,
+    /// Clients that had been one too many.
+    pub connections_refused: usize,
 }
 
 /// How a worker is, as the others see it. Each has a cache line: it is written with every turn.
@@ -123,6 +148,7 @@ impl Shared {
     ) -> Shared {
         let pulses: Box<[Pulse]> = (0..config.shard_count()).map(|_| Pulse::default()).collect();
         Shared {
+            long_scripts: LongScripts::new(config.shard_count()),
             settings: Settings::new(&config),
             config,
             io,
@@ -135,11 +161,15 @@ impl Shared {
             clients_accepted: Gauge::default(),
             connections_refused: Gauge::default(),
             auto_ttl_versions: Gauge::default(),
+            found_libraries: OnceLock::new(),
             drained: Gauge::default(),
             id_base_us: OnceLock::new(),
             stopping: AtomicBool::new(false),
             published: pulses.iter().map(|_| Mutex::default()).collect(),
             pulses,
+            peak_memory_bytes: AtomicU64::new(0),
+            run_ids: std::array::from_fn(|_| random_id()),
+            left_out: Mutex::default(),
             ready_after: OnceLock::new(),
             verdict: LastVerdict::default(),
         }
@@ -211,6 +241,36 @@ impl Shared {
     /// What each worker has counted, as it told last; `None` of those that have not told anything yet.
     pub fn published(&self) -> Vec<Option<Arc<Published>>> {
         self.published.iter().map(|last| last.lock().expect("no thread panics here").clone()).collect()
+    }
+
+    /// Notes how much memory is in use; returns the most that was.
+    pub fn peak_memory(&self, used_bytes: u64) -> u64 {
+        self.peak_memory_bytes.fetch_max(used_bytes, Ordering::Relaxed).max(used_bytes)
+    }
+
+    /// The name of this run of the server.
+    pub fn run_id(&self) -> &str {
+        &self.run_ids[0]
+    }
+
+    /// The name of the history of its data, which no replica follows.
+    pub fn replication_id(&self) -> &str {
+        &self.run_ids[1]
+    }
+
+    /// Has `INFO` leave out what was counted up to now.
+    pub fn leave_out(&self, report: Report) {
+        let left_out = LeftOut {
+            report,
+            clients_accepted: self.clients_accepted.count(),
+            connections_refused: self.connections_refused.count(),
+        };
+        *self.left_out.lock().expect("no thread panics here") = Some(Arc::new(left_out));
+    }
+
+    /// What `INFO` leaves out.
+    pub fn left_out(&self) -> Option<Arc<LeftOut>> {
+        self.left_out.lock().expect("no thread panics here").clone()
     }
 
     /// What was found wrong with the workers' threads, where they are watched.
@@ -291,6 +351,12 @@ impl SharedClock {
             Clock::resume(last, clock::name_of_boot(boot.id()), Reading::take_at_start(started))
         })
     }
+}
+
+/// 40 hexadecimal digits that no other run has, from the randomness with which the standard library seeds its maps.
+fn random_id() -> String {
+    let words: String = (0..3).map(|index| format!("{:016x}", RandomState::new().hash_one(index))).collect();
+    words[..40].to_owned()
 }
 
 /// Where a browser finds the page of the admin port.

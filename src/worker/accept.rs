@@ -1,6 +1,8 @@
 //! New clients: which worker serves each, and what becomes of those that are one too many.
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use rustix::net::SendFlags;
 use shard::Error;
@@ -9,7 +11,7 @@ use super::Worker;
 use crate::client::reply::{answer_error, write_error};
 use crate::client::session::first_dialect;
 use crate::client::{Connection, Limits, Stage};
-use crate::config::Config;
+use crate::config::parameters::Settings;
 use crate::mesh::AcceptedSocket;
 use crate::net::listener::Endpoint;
 use crate::net::{Net, prepare_tcp};
@@ -18,6 +20,9 @@ use crate::protocol::{self, Listener, Parser};
 /// How many clients that were one too many are told so and waited for, so that they hear it whatever they have sent.
 /// Further ones are told and closed at once: a storm of them takes no descriptors.
 pub(crate) const REFUSED_AT_ONCE_MAX: usize = 32;
+
+/// The longest silence before the system asks whether a peer is there, in seconds: it takes no longer ones.
+const KEEPALIVE_S_MAX: u64 = 32_767;
 
 /// How often it is told that accepting fails.
 const FAILURES_TOLD_MS: u64 = 60_000;
@@ -83,14 +88,23 @@ impl Acceptor {
 }
 
 impl Worker {
+    fn keepalive(&self) -> Option<Duration> {
+        let seconds = self.shared.settings.tcp_keepalive_s.load(Ordering::Relaxed);
+        (seconds > 0).then(|| Duration::from_secs(seconds.unsigned_abs().min(KEEPALIVE_S_MAX)))
+    }
+
+    fn clients_max(&self) -> usize {
+        self.shared.settings.max_connections.load(Ordering::Relaxed) as usize
+    }
+
     pub(super) fn on_accepted(&mut self, listener: usize, socket: OwnedFd) {
         let endpoint = self.acceptor.endpoints[listener];
-        if endpoint != Endpoint::Unix && prepare_tcp(&socket).is_err() {
+        if endpoint != Endpoint::Unix && prepare_tcp(&socket, self.keepalive()).is_err() {
             return; // The peer is gone already.
         }
         let client_id = self.shared.clients_accepted.next();
         let accepted = AcceptedSocket { socket, endpoint, client_id };
-        if self.shared.connections.count() >= self.shared.config.max_connections as usize {
+        if self.shared.connections.count() >= self.clients_max() {
             self.refuse(accepted);
             return;
         }
@@ -117,10 +131,10 @@ impl Worker {
             Endpoint::Text => Listener::Text { resp_port: self.shared.resp_port },
             Endpoint::Resp | Endpoint::Unix | Endpoint::Inside => Listener::Resp,
         };
-        let Config { client_query_buffer_limit, client_reply_buffer_limit, .. } = self.shared.config;
+        let Settings { client_query_buffer_limit, client_reply_buffer_limit, .. } = &self.shared.settings;
         let limits = Limits {
-            query_bytes: client_query_buffer_limit as usize,
-            reply_bytes: client_reply_buffer_limit as usize,
+            query_bytes: client_query_buffer_limit.load(Ordering::Relaxed) as usize,
+            reply_bytes: client_reply_buffer_limit.load(Ordering::Relaxed) as usize,
         };
         let mut connection = Connection::new(id, client_id, endpoint, Parser::new(listener), limits);
         if endpoint == Endpoint::Text {

@@ -1,11 +1,12 @@
 //! What other workers ask of this one. Each call is answered in a batch.
 
+use shard::command::Run;
 use shard::{Reply, Scan};
 
 use super::Worker;
 use super::runtime::Prepared;
 use super::serve::READ_AHEAD_MAX;
-use crate::mesh::{Answer, Asker, Batch, Call, RequestId};
+use crate::mesh::{Answer, Asker, Batch, Call, RequestId, SubscriptionKind};
 use crate::metrics::{Report, errors};
 
 impl Worker {
@@ -39,10 +40,23 @@ impl Worker {
     fn on_call(&mut self, from: usize, id: RequestId, call: Call, batch: &Batch) {
         let (runtime, turn) = &mut self.runtime_and_turn();
         match call {
+            Call::Run { command, dialect, args } if command.run == Run::Script => {
+                let asker = Asker { worker: from, request_id: id, dialect };
+                self.take_script(asker, &batch.request(command, args));
+            }
             Call::Run { command, dialect, args } => {
                 let asker = Asker { worker: from, request_id: id, dialect };
                 runtime.take(asker, &batch.request(command, args), turn);
             }
+            Call::RunLarge(request, dialect) if request.command.run == Run::Script => {
+                let asker = Asker { worker: from, request_id: id, dialect };
+                self.take_script(asker, &request.request());
+            }
+            Call::LearnScript(_)
+            | Call::LoadScript(_)
+            | Call::ForgetScripts
+            | Call::ChangeLibraries(_)
+            | Call::TakeLibraries(_) => self.on_scripting_call(from, id, call),
             Call::RunLarge(request, dialect) => {
                 runtime.take_large(Asker { worker: from, request_id: id, dialect }, request, turn);
             }
@@ -57,7 +71,10 @@ impl Worker {
                 runtime.lock_part(transaction, wait, Prepared::new(from, id, locks), turn);
             }
             Call::Hop { transaction, hop, record } => runtime.hop(transaction, hop, record, (from, id), turn),
-            Call::Release(transaction) => runtime.release(transaction, turn),
+            Call::Release(transaction) => {
+                runtime.release(transaction, turn);
+                self.run_granted();
+            }
             Call::Watch(keys) => {
                 let watches = runtime.watch(keys, turn.now);
                 let answer = watches.map_or_else(|error| Answer::Part(Reply::Error(error)), Answer::Watching);
@@ -92,6 +109,13 @@ impl Worker {
             }
             Call::Compact => runtime.compact(Some((from, id))),
             Call::CompactUnheard => runtime.compact(None),
+            Call::RewriteConfig { worker, rewrite } if worker == self.index => {
+                match self.rewrites.begin(rewrite, (from, id), self.net.wakeup()) {
+                    Ok(()) => {}
+                    Err(error) => self.mesh.to(from).answer(id, Answer::Part(error.into())),
+                }
+            }
+            Call::RewriteConfig { .. } => self.mesh.to(from).answer(id, Answer::Part(Reply::Ok)),
             Call::Report => {
                 let report = self.report();
                 self.mesh.to(from).answer(id, Answer::Report(Box::new(report)));
@@ -106,7 +130,18 @@ impl Worker {
     /// What this worker counts, for a client that asks.
     fn report(&self) -> Report {
         let (clock, now) = (self.clock.of_shard(), self.clock.now());
-        self.with_own_counts(self.runtime.whole_report(clock, now, &self.shared))
+        let mut report = self.with_own_counts(self.runtime.whole_report(clock, now, &self.shared));
+        let traffic = &mut report.traffic;
+        let kinds = [SubscriptionKind::Channel, SubscriptionKind::Pattern, SubscriptionKind::ShardChannel];
+        traffic.subscribed = kinds.map(|kind| self.pubsub.topic_count(kind) as u64);
+        for connection in self.clients.iter() {
+            let socket = connection.client.socket;
+            let replies = connection.client.replies.size_bytes() + self.net.unsent_bytes(socket);
+            let waiting = [connection.unserved_bytes() as u64, replies as u64];
+            traffic.buffered_bytes += waiting[0] + waiting[1];
+            traffic.buffered_max = [0, 1].map(|way| traffic.buffered_max[way].max(waiting[way]));
+        }
+        report
     }
 
     /// Tells those that watch the server what this worker counts. To be called once a second.
@@ -123,6 +158,7 @@ impl Worker {
             errors: errors::answered(),
             turns: *self.clock.turns(),
             batches: self.mesh.batches(),
+            scripts: self.scripts.usage(),
             ..report
         }
     }

@@ -46,6 +46,7 @@ const LINGER_MS: u64 = 1000;
 impl Worker {
     pub(super) fn on_bytes(&mut self, id: SocketId, mut chunk: &[u8]) {
         self.traffic.received_bytes += chunk.len() as u64;
+        self.traffic.receives += 1;
         let Some(mut connection) = self.clients.take_out(id) else { return };
         while !chunk.is_empty() {
             if connection.input.is_empty() {
@@ -307,6 +308,7 @@ impl Worker {
             client.is_greeted_first = false;
             let bytes = client.replies.take(|| self.clients.buffer());
             self.traffic.sent_bytes += bytes.len() as u64;
+            self.traffic.sends += 1;
             self.net.send(id, bytes).expect("nothing is being sent, and the socket is open");
         }
         client.early_bytes = client.early_bytes.saturating_sub(LARGE_BYTES_PER_TURN);

@@ -1,6 +1,9 @@
 //! Clients that are stuck: those that do not read their replies while they have sent more requests than are taken in
 //! ahead, and those that have sent a part of a request and do not go on. They are told of in the log, and after
-//! `--request-timeout` they are let go. A client that has nothing half done may be idle for as long as it likes.
+//! `--request-timeout` they are let go. A client that has nothing half done may be idle for as long as it likes, or for
+//! `--timeout` where that is set.
+
+use std::sync::atomic::Ordering;
 
 use shard::Error;
 
@@ -76,8 +79,22 @@ impl Worker {
         let (mut closed_unread, mut closed_half) = (Told::default(), Told::default());
         let is_stalled =
             |connection: &Connection| connection.client.progress.stalled_ms(uptime_ms) >= STALLED_MS;
+        let idle_max_ms = self.shared.settings.timeout_s.load(Ordering::Relaxed).unsigned_abs() * 1000;
         for id in self.clients.those(is_stalled) {
             let mut connection = self.clients.take_out(id).expect("it is there");
+            if idle_max_ms > 0
+                && connection.client.is_idle()
+                && connection.client.progress.stalled_ms(uptime_ms) > idle_max_ms
+                && !self.goes_on(id, &mut connection)
+            {
+                tracing::debug!(
+                    client = connection.client.id,
+                    "an idle client is disconnected, after --timeout"
+                );
+                connection.client.stage = Stage::Closing;
+                self.clients.put_back(connection);
+                continue;
+            }
             if let Some(stall) = self.stall(&connection)
                 && !self.goes_on(id, &mut connection)
             {
@@ -167,7 +184,7 @@ impl Worker {
     }
 
     fn is_over(&self, connection: &Connection) -> bool {
-        let timeout_ms = self.shared.config.request_timeout.as_millis() as u64;
+        let timeout_ms = self.shared.settings.request_timeout_ms.load(Ordering::Relaxed).unsigned_abs();
         timeout_ms > 0 && connection.client.progress.stalled_ms(self.clock.now().uptime_ms) >= timeout_ms
     }
 

@@ -32,7 +32,8 @@ mod atomicity; // commands over several shards are seen whole or not at all
 mod bench; // the load generator: its bounds, its counts, its exit status
 mod connections; // the limit, thousands that idle, half requests, the Unix socket
 mod pipelines; // thousands of commands ahead of their replies, shards that flood each other
-mod scanning; // SCAN and KEYS over keys that come and go, expiry by itself
+mod scanning;
+mod scripts; // over several shards, long ones, libraries // SCAN and KEYS over keys that come and go, expiry by itself
 
 // What watches the server.
 mod admin_port; // metrics and health over HTTP, hostile clients, Prometheus and the exporter of Redis
@@ -50,6 +51,7 @@ mod import; // kvlite import: files of the real Redis and of the Go kvlite, dama
 mod loading; // a start on much data: what is answered meanwhile, SIGTERM, damage
 mod logs; // a log that is not read, clients that would like to write into it
 mod notify; // what systemd hears of the start, the workers and the end
+mod options; // a file of options, CONFIG REWRITE, --timeout
 mod persistence; // every kind of change, restarts, other shard counts
 mod resharding; // starts with another number of shards that are killed in the middle
 mod stalls; // a process that is not run for a while

@@ -236,9 +236,9 @@ fn databases_are_found_again_with_their_keys_by_any_number_of_shards() {
     }
     assert_eq!(server.terminate().code(), Some(0), "{}", server.log.tail());
     server.set_flag("--databases", "15");
-    let refused = server.try_restart(2).unwrap_err();
+    assert!(server.try_restart(2).is_err());
     let told = "there are keys in database 15, which no client can select of 15; give a greater number of --databases";
-    assert!(refused.contains(told), "{refused}");
+    assert!(server.log.text().contains(told), "{}", server.log.tail());
     server.set_flag("--databases", "17");
     server.restart(2);
     passes(&server, "with more databases", FOUND_IN_DATABASES);

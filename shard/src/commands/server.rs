@@ -74,6 +74,19 @@ pub(super) const ROWS: &[Row] = &[
             ..of(Server::CommandDocs)
         }),
         on_server(Command {
+            name: "GETKEYS", args_min: 2, args_max: Command::MANY, flags: REPORTS, usage: "command [argument ...]",
+            summary: "Returns which arguments of a request are keys",
+            example: "COMMAND GETKEYS mset a 1 b 2", complexity: "O(n), n arguments",
+            ..of(Server::CommandGetkeys)
+        }),
+        on_server(Command {
+            name: "GETKEYSANDFLAGS", args_min: 2, args_max: Command::MANY, flags: REPORTS,
+            usage: "command [argument ...]",
+            summary: "Returns which arguments of a request are keys, and what it does with each",
+            example: "COMMAND GETKEYSANDFLAGS mset a 1 b 2", complexity: "O(n), n arguments",
+            ..of(Server::CommandGetkeysandflags)
+        }),
+        on_server(Command {
             name: "INFO", args_max: Command::MANY, flags: REPORTS.with(Flags::LISTS), usage: "[name ...]",
             summary: "Returns arity, flags and keys of commands",
             example: "COMMAND INFO get", complexity: "O(n), n commands named",
@@ -81,6 +94,7 @@ pub(super) const ROWS: &[Row] = &[
         }),
         on_server(Command {
             name: "LIST", args_max: Command::MANY, flags: REPORTS,
+            usage: "[FILTERBY MODULE module | FILTERBY ACLCAT category | FILTERBY PATTERN pattern]",
             summary: "Returns the names of the commands",
             example: "COMMAND LIST", complexity: "O(n), n commands",
             ..of(Server::CommandList)
@@ -101,7 +115,7 @@ pub(super) const ROWS: &[Row] = &[
     ]),
     container(Command {
         name: "CONFIG", needs: "GET and an option",
-        summary: "Shows the options of the server, or changes the one that can change",
+        summary: "Shows the options of the server, changes those that can change, and writes them down",
         ..Command::container(Group::Server)
     }, &[
         on_server(Command {
@@ -111,10 +125,21 @@ pub(super) const ROWS: &[Row] = &[
             ..of(Server::ConfigGet)
         }),
         on_server(Command {
-            name: "SET", args_min: 2, args_max: 2, flags: CONFIGURES, usage: "auto-ttl pairs",
-            summary: "Changes the option that can change",
-            example: "CONFIG SET auto-ttl \"session:* 1h\"\nSET session:1 ada\nTTL session:1",
-            complexity: "O(1)",
+            name: "RESETSTAT", flags: CONFIGURES, summary: "Has INFO count from zero again",
+            example: "CONFIG RESETSTAT", complexity: "O(1)",
+            ..of(Server::ConfigResetstat)
+        }),
+        on_server(Command {
+            name: "REWRITE", flags: CONFIGURES,
+            summary: "Writes the options that have changed into the file of --config",
+            example: "CONFIG REWRITE", complexity: "O(n), n lines of the file",
+            ..of(Server::ConfigRewrite)
+        }),
+        on_server(Command {
+            name: "SET", args_min: 2, args_max: Command::MANY, flags: CONFIGURES, usage: "option value [option value ...]",
+            summary: "Changes options of the server, all or none",
+            example: "CONFIG SET auto-ttl \"session:* 1h\"\nSET session:1 ada\nTTL session:1\nCONFIG SET timeout 300 maxclients 1000",
+            complexity: "O(n), n options",
             ..of(Server::ConfigSet)
         }),
     ]),
@@ -139,6 +164,13 @@ pub(super) const ROWS: &[Row] = &[
         summary: "Returns the state of the server as a line of JSON",
         example: "HEALTH", complexity: "O(1)",
         ..of(Server::Health)
+    }),
+    on_server(Command {
+        name: "HELP", args_max: 2, flags: REPORTS, needs: "at most a command and its subcommand",
+        usage: "[command [subcommand]]",
+        summary: "Says what a command does and how it is called, or which commands there are",
+        example: "HELP get", complexity: "O(n), n commands",
+        ..of(Server::Help)
     }),
     on_server(Command {
         name: "INFO", args_max: Command::MANY, flags: REPORTS, text_form: TextForm::Fields, usage: "[section ...]",
@@ -166,10 +198,28 @@ pub(super) const ROWS: &[Row] = &[
         ..of(Server::Lastsave)
     }),
     container(Command {
-        name: "MEMORY", needs: "STATS, or USAGE and a key",
+        name: "MEMORY", needs: "a subcommand, such as STATS, or USAGE and a key",
         summary: "Tells what the memory is used for, or how much of it a key takes",
         ..Command::container(Group::Server)
     }, &[
+        on_server(Command {
+            name: "DOCTOR", flags: Flags::NONE,
+            summary: "Tells whether something is wrong with the memory, and what helps",
+            example: "MEMORY DOCTOR", complexity: "O(1)",
+            ..of(Server::MemoryDoctor)
+        }),
+        on_server(Command {
+            name: "MALLOC-STATS", flags: Flags::NONE,
+            summary: "Says that the allocator is built without statistics",
+            example: "MEMORY MALLOC-STATS", complexity: "O(1)",
+            ..of(Server::MemoryMallocStats)
+        }),
+        on_server(Command {
+            name: "PURGE", flags: Flags::NONE,
+            summary: "Returns OK: freed memory goes back to the system by itself, a second later",
+            example: "MEMORY PURGE", complexity: "O(1)",
+            ..of(Server::MemoryPurge)
+        }),
         on_server(Command {
             name: "STATS", flags: Flags::NONE, text_form: TextForm::Fields,
             summary: "Tells what the memory is used for",

@@ -81,7 +81,16 @@ async fn fred_client(address: &str) -> Outcome {
     listener.init().await?;
     let mut messages = listener.message_rx();
     listener.subscribe("news").await?;
-    assert_eq!(client.publish::<i64, _, _>("news", "hello").await?, 1);
+    // fred's call may return before the server has confirmed.
+    let mut receivers = 0;
+    for _ in 0..500 {
+        receivers = client.publish::<i64, _, _>("news", "hello").await?;
+        if receivers == 1 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(receivers, 1);
     assert_eq!(messages.recv().await?.value.convert::<String>()?, "hello");
     let () = client.quit().await?;
     let () = listener.quit().await?;
