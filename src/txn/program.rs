@@ -99,7 +99,7 @@ impl Plan {
     /// Finds out who runs a command.
     fn place(&mut self, request: &OwnedRequest, own: usize, workers: usize) -> Place {
         if let Run::Server(server) = request.command.run {
-            if matches!(server, Server::Backup | Server::Keys | Server::Scan) {
+            if matches!(server, Server::Backup | Server::Keys | Server::Randomkey | Server::Scan) {
                 for worker in 0..workers {
                     let locks = self.of(worker);
                     locks.is_for_backup = server == Server::Backup;
