@@ -32,7 +32,8 @@ mod atomicity; // commands over several shards are seen whole or not at all
 mod bench; // the load generator: its bounds, its counts, its exit status
 mod connections; // the limit, thousands that idle, half requests, the Unix socket
 mod pipelines; // thousands of commands ahead of their replies, shards that flood each other
-mod scanning; // SCAN and KEYS over keys that come and go, expiry by itself
+mod scanning;
+mod scripts; // over several shards, long ones, libraries // SCAN and KEYS over keys that come and go, expiry by itself
 
 // What watches the server.
 mod admin_port; // metrics and health over HTTP, hostile clients, Prometheus and the exporter of Redis
