@@ -166,7 +166,7 @@ fn walk(criterion: &mut Criterion) {
         let mut position = 0;
         group.bench_function(format!("{STEP} of {size}"), |bencher| {
             bencher.iter(|| {
-                let visit = |key: &[u8], value: &[u8], _| _ = black_box((key[0], value[0]));
+                let visit = |_, key: &[u8], value: &[u8], _| _ = black_box((key[0], value[0]));
                 position = shard.walk(position, STEP, NOW_MS, visit).unwrap_or(0);
             });
         });

@@ -232,6 +232,15 @@ fn import(
     target.finish(report)
 }
 
+/// A key on its way from a file.
+struct Taken {
+    /// Into which database it goes.
+    database: u16,
+    key: Vec<u8>,
+    value: Vec<u8>,
+    deadline_ms: Option<u64>,
+}
+
 /// One run, as far as all of its steps need it.
 struct Import<'a> {
     own: &'a Own,
@@ -281,10 +290,10 @@ impl Import<'_> {
                 self.progress.at_byte(offset);
             }
             match self.string(item, report) {
-                Some((database, key, _, deadline_ms)) if self.has_expired(deadline_ms) => {
+                Some(Taken { database, key, deadline_ms, .. }) if self.has_expired(deadline_ms) => {
                     Ok(target.expire(database, &key, report)?)
                 }
-                Some((database, key, value, deadline_ms)) => {
+                Some(Taken { database, key, value, deadline_ms }) => {
                     Ok(target.put(database, &key, &value, deadline_ms, report)?)
                 }
                 None => Ok(()),
@@ -312,8 +321,8 @@ impl Import<'_> {
         }
     }
 
-    /// The database, key, value and deadline of an item that is to be taken, or that has expired.
-    fn string(&self, item: Item, report: &mut Report<'_>) -> Option<(u16, Vec<u8>, Vec<u8>, Option<u64>)> {
+    /// What an item gives that is to be taken, or that has expired.
+    fn string(&self, item: Item, report: &mut Report<'_>) -> Option<Taken> {
         let Item::Key { db, name, deadline_ms, value } = item else {
             report.leave_out(LeftOut::Functions, String::new);
             return None;
@@ -324,8 +333,10 @@ impl Import<'_> {
             return None;
         };
         match value {
-            _ if self.has_expired(deadline_ms) => Some((database, name, Vec::new(), deadline_ms)),
-            Value::String(value) => Some((database, name, value, deadline_ms)),
+            _ if self.has_expired(deadline_ms) => {
+                Some(Taken { database, key: name, value: Vec::new(), deadline_ms })
+            }
+            Value::String(value) => Some(Taken { database, key: name, value, deadline_ms }),
             Value::TooLong => {
                 report.leave_out(LeftOut::TooLong, shown);
                 None

@@ -9,7 +9,8 @@ use std::cell::RefCell;
 use shard::{Command, Error, command};
 
 /// The kinds of errors: the first words of their texts, as Redis has them.
-pub const KINDS: [&str; 11] = [
+pub const KINDS: [&str; 15] = [
+    "BUSY",
     "BUSYKEY",
     "ERR",
     "EXECABORT",
@@ -17,8 +18,11 @@ pub const KINDS: [&str; 11] = [
     "LOADING",
     "MISCONF",
     "NOPROTO",
+    "NOSCRIPT",
+    "NOTBUSY",
     "OOM",
     "UNBLOCKED",
+    "UNKILLABLE",
     "WRONGPASS",
     "WRONGTYPE",
 ];
@@ -55,6 +59,14 @@ pub fn kind(error: &Error) -> &'static str {
         Error::Loading { .. } => "LOADING",
         Error::WritesRefused { .. } | Error::NotOnDisk { .. } => "MISCONF",
         Error::NoProtocol => "NOPROTO",
+        Error::NoScript => "NOSCRIPT",
+        Error::NotBusy => "NOTBUSY",
+        Error::Busy { .. } => "BUSY",
+        Error::Unkillable => "UNKILLABLE",
+        Error::OfScript(text) => {
+            let word = text.split(|byte| *byte == b' ').next().unwrap_or_default();
+            KINDS.into_iter().find(|kind| kind.as_bytes() == word).unwrap_or("ERR")
+        }
         Error::OutOfMemory => "OOM",
         Error::Unblocked => "UNBLOCKED",
         Error::WrongPassword => "WRONGPASS",

@@ -203,14 +203,6 @@ pub(super) fn write_item(item: &Reply<'_>, out: &mut Vec<u8>) {
             begin_list(items.len(), out);
             items.iter().for_each(|item| write_item(item, out));
         }
-        Reply::Pairs(pairs) => {
-            begin_list(pairs.len(), out);
-            for (key, value) in pairs {
-                push_scalar(key, out);
-                out.push(b' ');
-                write_item(value, out);
-            }
-        }
         Reply::Push(items) => {
             for (index, item) in items.iter().enumerate() {
                 if index > 0 {
@@ -229,6 +221,13 @@ pub(super) fn write_item(item: &Reply<'_>, out: &mut Vec<u8>) {
         Reply::Map(fields) => {
             push_map(fields, out);
             out.push(b'\n');
+        }
+        Reply::Pairs(pairs) => {
+            begin_list(pairs.len(), out);
+            for (name, value) in pairs {
+                write_item(name, out);
+                write_item(value, out);
+            }
         }
         _ => {
             push_scalar(item, out);
@@ -280,10 +279,14 @@ fn push_scalar(reply: &Reply<'_>, out: &mut Vec<u8>) {
             out.push(b'+');
             out.extend_from_slice(text.as_bytes());
         }
+        Reply::Status(text) => {
+            out.push(b'+');
+            push_echo(text, out);
+        }
         Reply::Integer(n) => push_integer(*n, out),
         Reply::Bool(yes) => push_integer(u8::from(*yes), out),
         Reply::Double(digits) => out.extend_from_slice(digits.as_bytes()),
-        Reply::Bulk(bytes) => push_value(bytes, out),
+        Reply::BigNumber(bytes) | Reply::Bulk(bytes) | Reply::Verbatim(_, bytes) => push_value(bytes, out),
         Reply::Shared(bytes) => push_value(bytes, out),
         Reply::Text(text) => push_value(text.as_bytes(), out),
         Reply::Nil | Reply::NilArray => out.extend_from_slice(NIL),

@@ -288,7 +288,7 @@ fn append_only_files_are_run_in_their_order() {
             info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrite_scheduled:0")
         }));
         redis.run(CHANGES);
-        redis.run("HSET h g w\nBITOP NOT bits text");
+        redis.run("HSET h g w\nBITOP NOT bits text\nPFADD counted a b\nPFMERGE merged counted");
         let strings = redis.strings();
         let directory = redis.path("appendonlydir");
         let part = directory.join("appendonly.aof.2.incr.aof");

@@ -33,7 +33,8 @@ mod bench; // the load generator: its bounds, its counts, its exit status
 mod clients; // clients that list, end, pause and watch each other, and what was slow
 mod connections; // the limit, thousands that idle, half requests, the Unix socket
 mod pipelines; // thousands of commands ahead of their replies, shards that flood each other
-mod scanning; // SCAN and KEYS over keys that come and go, expiry by itself
+mod scanning;
+mod scripts; // over several shards, long ones, libraries // SCAN and KEYS over keys that come and go, expiry by itself
 
 // What watches the server.
 mod admin_port; // metrics and health over HTTP, hostile clients, Prometheus and the exporter of Redis

@@ -333,15 +333,17 @@ impl Flags {
     /// kvlite's own: an argument becomes the whole value of its only key, so that a large one can be written to the log
     /// ahead of the command.
     pub const STORES_ARG: Flags = Flags(1 << 18);
+    /// kvlite's own: what it does to its keys is known only when it has run, so it locks them for itself.
+    pub const MAY_WRITE: Flags = Flags(1 << 19);
     /// kvlite's own: an option `DB` names the database of its last key.
     pub const NAMES_DATABASE: Flags = Flags(1 << 25);
     /// kvlite's own: a client may send it that has subscriptions and cannot tell messages from replies.
     pub const WHILE_SUBSCRIBED: Flags = Flags(1 << 24);
 
     /// kvlite's own: it may have an effect on others as a write has, so that it waits for the end of a pause of writes.
-    pub const ACTS_AS_WRITE: Flags = Flags(1 << 25);
+    pub const ACTS_AS_WRITE: Flags = Flags(1 << 28);
     /// kvlite's own: it notes in values what it finds out, and so it writes. Redis says that it reads.
-    pub const SHOWN_AS_READ: Flags = Flags(1 << 19);
+    pub const SHOWN_AS_READ: Flags = Flags(1 << 29);
 
     /// The names by which `COMMAND INFO` shows them, in its order.
     const NAMES: [(Flags, &str); 14] = [
@@ -388,6 +390,8 @@ pub enum Run {
     Combine,
     /// Every shard; the answers are merged.
     EveryShard(Merge),
+    /// A worker's interpreter, on the shard that owns its keys; without keys on that of the client's worker.
+    Script,
     /// The server, outside the keyspace.
     Server(Server),
 }
@@ -442,6 +446,7 @@ pub enum Server {
     Discard,
     Echo,
     Exec,
+    Function(Library),
     Health,
     Hello,
     Help,
@@ -480,6 +485,11 @@ pub enum Server {
     Role,
     Save,
     Scan,
+    ScriptDebug,
+    ScriptExists,
+    ScriptFlush,
+    ScriptKill,
+    ScriptLoad,
     Select,
     Shutdown,
     SlowlogGet,
@@ -499,6 +509,18 @@ pub enum Server {
     Unsubscribe,
     Waitaof,
     Watch,
+}
+
+/// What can be done with libraries of functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Each is named as its command, whose row says what it does.
+pub enum Library {
+    Delete,
+    Flush,
+    Kill,
+    List,
+    Load,
+    Stats,
 }
 
 /// What can be asked about the use of keys.
