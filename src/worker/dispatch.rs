@@ -136,8 +136,13 @@ impl Worker {
             Some(_) => Some((client.replies.next_sequence(), None)),
             None => client.replies.last_awaited().map(|(sequence, worker)| (sequence, Some(worker))),
         };
-        // Where only the disk is waited for, the work is done.
+        // Where only the disk is waited for, or what other workers know of themselves, the work is done.
         let is_done = match awaited {
+            _ if matches!(client.job.as_deref(), Some(Job::Gather(_)))
+                && matches!(command.run, Run::Server(_)) =>
+            {
+                true
+            }
             None => true,
             Some((_, worker)) => worker == Some(self.index) && !client.waits_for_last,
         };
