@@ -35,6 +35,7 @@ impl Worker {
         words: impl FnOnce() -> Vec<Vec<u8>>,
     ) {
         let (is_slow, is_event) = is_slow(&self.shared.settings, took);
+        let is_slow = is_slow && !command.has(Flags::SKIP_SLOWLOG);
         if !is_slow && !is_event {
             return;
         }
