@@ -37,6 +37,7 @@ mod progress;
 pub mod protocol;
 mod pubsub;
 pub mod recovery;
+pub mod scripting;
 pub mod server;
 pub mod shared;
 pub mod slots;

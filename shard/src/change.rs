@@ -246,6 +246,26 @@ impl Changes {
         told + 1 + 4 + key.len() + 8 + 4
     }
 
+    /// Takes out the changes behind a mark, which was made since the last time that all were forgotten.
+    #[must_use]
+    pub fn split_off(&mut self, mark: Mark) -> Changes {
+        let mut behind = Changes { keyspace: mark.keyspace, ..Changes::default() };
+        behind.expect_keyspace();
+        let told_bytes = behind.bytes.len();
+        behind.bytes.extend_from_slice(&self.bytes[mark.at..]);
+        let first_shared = self.shared.partition_point(|(at, _)| *at <= mark.at);
+        let shared = self.shared.split_off(first_shared);
+        behind.shared = shared.into_iter().map(|(at, value)| (at - mark.at + told_bytes, value)).collect();
+        behind.shared_bytes = behind.shared.iter().map(|(_, value)| value.len()).sum();
+        behind.count = self.touched_from(mark).count();
+        (behind.keyspace, behind.told_keyspace) = (self.keyspace, self.told_keyspace);
+        self.bytes.truncate(mark.at);
+        self.shared_bytes -= behind.shared_bytes;
+        self.count -= behind.count;
+        self.told_keyspace = mark.keyspace;
+        behind
+    }
+
     /// The payload of a log frame, but for the [`shared`](Self::shared) values.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

@@ -145,6 +145,20 @@ pub enum Error {
     SaveInProgress,
     /// A command between `MULTI` and this `EXEC` was refused, so none has run.
     ExecAborted,
+    /// No script has this name.
+    NoScript,
+    /// A script of another client takes so long that nothing else runs; `SCRIPT KILL` or, for a function of a library,
+    /// `FUNCTION KILL` ends it.
+    Busy {
+        /// It is a function of a library.
+        is_function: bool,
+    },
+    /// There is no script to be killed.
+    NotBusy,
+    /// The script that was to be killed has changed keys.
+    Unkillable,
+    /// What a script or a library ends with, or cannot begin for: a code in capitals, and a sentence.
+    OfScript(Box<[u8]>),
     /// This `EXEC` itself was refused, so nothing behind `MULTI` has run.
     ExecAbortedBy(Box<Error>),
     /// `MULTI` behind `MULTI`.

@@ -13,12 +13,16 @@ pub enum Reply<'a> {
     Ok,
     /// A fixed short text, such as `PONG`.
     Simple(&'static str),
+    /// A short text that is not known before, as a script makes one. It has no line ends.
+    Status(Cow<'a, [u8]>),
     /// A number.
     Integer(i64),
     /// A yes or no that RESP2 and the text protocol show as 1 or 0, RESP3 as a boolean.
     Bool(bool),
     /// A number with a fraction, in its digits. RESP2 has no such kind and shows a value.
     Double(String),
+    /// An integer of any size, in its digits. RESP2 has no such kind and shows a value.
+    BigNumber(Cow<'a, [u8]>),
     /// A value: any bytes.
     Bulk(Cow<'a, [u8]>),
     /// A large value, as [`Reply::Bulk`]; its memory is counted, and lives for as long as a reader keeps it.
@@ -35,8 +39,12 @@ pub enum Reply<'a> {
     Push(Vec<Reply<'a>>),
     /// Named fields in order; RESP2 flattens them.
     Map(Vec<(Cow<'static, str>, Reply<'a>)>),
+    /// Pairs of any two things, in order; RESP2 flattens them.
+    Pairs(Vec<(Reply<'a>, Reply<'a>)>),
     /// A text for people, such as `INFO`; RESP3 marks it as verbatim.
     Text(String),
+    /// The same in a format of three letters, and of any bytes.
+    Verbatim([u8; 3], Cow<'a, [u8]>),
     /// The request was refused.
     Error(Error),
 }
@@ -71,9 +79,11 @@ impl<'a> Reply<'a> {
         match self {
             Reply::Ok => Reply::Ok,
             Reply::Simple(text) => Reply::Simple(text),
+            Reply::Status(text) => Reply::Status(Cow::Owned(text.into_owned())),
             Reply::Integer(n) => Reply::Integer(n),
             Reply::Bool(yes) => Reply::Bool(yes),
             Reply::Double(digits) => Reply::Double(digits),
+            Reply::BigNumber(digits) => Reply::BigNumber(Cow::Owned(digits.into_owned())),
             Reply::Bulk(bytes) => Reply::Bulk(Cow::Owned(bytes.into_owned())),
             Reply::Shared(bytes) => Reply::Shared(Cow::Owned(bytes.into_owned())),
             Reply::Nil => Reply::Nil,
@@ -82,7 +92,11 @@ impl<'a> Reply<'a> {
             Reply::Set(items) => Reply::Set(items.into_iter().map(Reply::into_owned).collect()),
             Reply::Push(items) => Reply::Push(items.into_iter().map(Reply::into_owned).collect()),
             Reply::Map(fields) => Reply::Map(fields.into_iter().map(|(k, v)| (k, v.into_owned())).collect()),
+            Reply::Pairs(pairs) => {
+                Reply::Pairs(pairs.into_iter().map(|(k, v)| (k.into_owned(), v.into_owned())).collect())
+            }
             Reply::Text(text) => Reply::Text(text),
+            Reply::Verbatim(format, text) => Reply::Verbatim(format, Cow::Owned(text.into_owned())),
             Reply::Error(error) => Reply::Error(error),
         }
     }

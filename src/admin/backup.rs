@@ -27,8 +27,9 @@ use crate::config::Config;
 use crate::logging::printable;
 use crate::mesh::{RequestId, ShardImage};
 use crate::net;
+use crate::scripting::libraries::Libraries;
 use crate::shared::Shared;
-use crate::{logging, recovery};
+use crate::{logging, recovery, scripting};
 use beneath::Beneath;
 
 /// How long the path of a backup may be, and a name in it, to which the system and this module add something.
@@ -98,7 +99,7 @@ impl Backup {
     /// When there can be no other thread.
     pub fn begin(
         shared: Arc<Shared>,
-        shard_images: Vec<ShardImage>,
+        (shard_images, libraries): (Vec<ShardImage>, Arc<Libraries>),
         path: PathBuf,
         request_id: RequestId,
         wakeup: OwnedFd,
@@ -110,7 +111,7 @@ impl Backup {
             let bytes = shard_images.iter().map(|image| image.image.bytes()).sum();
             let outcome = match prepare(&shared.config, &path, bytes) {
                 Ok(site) => {
-                    let outcome = make(&shared, shard_images, &site, bytes);
+                    let outcome = make(&shared, (shard_images, &libraries), &site, bytes);
                     match &outcome {
                         Ok(Done { keys, bytes, elapsed }) => {
                             let ms = elapsed.as_millis() as u64;
@@ -238,13 +239,21 @@ fn prepare(config: &Config, path: &Path, bytes: u64) -> Result<Site, Failure> {
     Ok(Site { parents, target, unfinished })
 }
 
-fn make(shared: &Shared, shard_images: Vec<ShardImage>, site: &Site, bytes: u64) -> Result<Done, Failure> {
+fn make(
+    shared: &Shared,
+    (shard_images, libraries): (Vec<ShardImage>, &Libraries),
+    site: &Site,
+    bytes: u64,
+) -> Result<Done, Failure> {
     let started = Instant::now();
     let Site { parents, target, unfinished } = site;
     let parent = &parents[parents.len() - 1];
     let keys = shard_images.iter().map(|image| image.keys).sum();
     let images = shard_images.into_iter().map(|image| image.image).collect();
     let made = copy(shared, images, parent, unfinished, bytes).and_then(|()| {
+        if libraries.len() > 0 {
+            scripting::file::write(parent, unfinished, libraries).map_err(Failure::Copy)?;
+        }
         // An empty directory of that name gives way; should there be anything in it by now, this fails.
         parent.rename(unfinished, target).map_err(Failure::directory("name", target))
     });

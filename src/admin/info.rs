@@ -260,6 +260,17 @@ fn memory(shared: &Shared, report: &Report) -> Lines {
         ("mem_clients_normal", report.traffic.buffered_bytes.to_string()),
         ("mem_allocator", "jemalloc-5.3.1".to_owned()),
     ]);
+    let scripts = &report.scripts;
+    let of_scripts = [
+        ("used_memory_lua", scripts.lua_bytes),
+        ("used_memory_scripts", scripts.scripts_bytes + scripts.libraries_bytes),
+        ("used_memory_scripts_eval", scripts.scripts_bytes),
+        ("used_memory_functions", scripts.libraries_bytes),
+        ("number_of_cached_scripts", scripts.scripts),
+        ("number_of_functions", scripts.functions),
+        ("number_of_libraries", scripts.libraries),
+    ];
+    lines.extend(of_scripts.map(|(name, number)| (name, number.to_string())));
     lines.extend(zeros(&[
         "mem_not_counted_for_evict",
         "mem_replication_backlog",

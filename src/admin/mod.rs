@@ -76,6 +76,8 @@ pub(crate) enum Next {
     Scan(ScanArguments),
     /// Go on with this in the turns to come.
     Listing(Listing),
+    /// Something about scripts and libraries, which the worker keeps.
+    Scripting,
 }
 
 /// A call to every worker.
@@ -87,11 +89,13 @@ pub(crate) struct Ask {
     pub then: Option<Reply<'static>>,
     /// How long the client waits, if it does not wait for ever.
     pub timeout_ms: Option<u64>,
+    /// The first worker alone is asked.
+    pub is_of_first: bool,
 }
 
 impl From<Call> for Next {
     fn from(call: Call) -> Next {
-        Next::Ask(Ask { call, asks_hung: false, then: None, timeout_ms: None })
+        Next::Ask(Ask { call, asks_hung: false, then: None, timeout_ms: None, is_of_first: false })
     }
 }
 
@@ -183,6 +187,12 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         | Server::Reset
         | Server::Select => client_commands::run(client, request, server, (about.worker, config.databases))?,
         Server::Keys => return Ok(Next::Keys(Arc::new(Glob::new(request.arg(0))?))),
+        Server::Function(_)
+        | Server::ScriptDebug
+        | Server::ScriptExists
+        | Server::ScriptFlush
+        | Server::ScriptKill
+        | Server::ScriptLoad => return Ok(Next::Scripting),
         Server::Scan => return Ok(Next::Scan(scan::scan_arguments(request)?)),
         Server::CompactWhen
         | Server::Health
@@ -258,6 +268,16 @@ pub(crate) fn gathered(
             return follow_up(request, &reply, about)
                 .map_or(Gathered::Reply(reply), |ask| Gathered::Ask(Box::new(ask)));
         }
+        Server::Function(_) | Server::ScriptLoad if let Some(libraries) = gather.libraries.take() => {
+            let then = gather.then.take();
+            let call = Call::TakeLibraries(libraries);
+            let ask = Ask { call, asks_hung: true, then, timeout_ms: None, is_of_first: false };
+            return Gathered::Ask(Box::new(ask));
+        }
+        Server::Function(_) | Server::ScriptLoad => match gather.merge(Merge::AllOk) {
+            Reply::Ok => gather.then.take().unwrap_or(Reply::Ok),
+            error => error,
+        },
         Server::Question(_) | Server::ConfigSet => gather.then.take().expect("it was known from the start"),
         Server::ClientList => gather.text(),
         Server::ConfigResetstat => {
@@ -322,7 +342,7 @@ fn follow_up(request: &Request<'_>, reply: &Reply<'static>, about: &About<'_>) -
 fn set_auto_ttl(auto_ttl: AutoTtl, then: Reply<'static>, about: &About<'_>) -> Ask {
     let (auto_ttl, version) = (Arc::new(auto_ttl), about.shared.auto_ttl_versions.next());
     let call = Call::SetAutoTtl { auto_ttl, version };
-    Ask { call, asks_hung: true, then: Some(then), timeout_ms: None }
+    Ask { call, asks_hung: true, then: Some(then), timeout_ms: None, is_of_first: false }
 }
 
 /// The reply to a question about the use of keys, out of what all shards have found.

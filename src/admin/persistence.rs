@@ -38,7 +38,7 @@ pub(super) fn run(
         }
         Server::Waitaof => {
             let timeout_ms = Some(waitaof_arguments(request)?.timeout_ms).filter(|ms| *ms > 0);
-            Next::Ask(Ask { call: Call::Sync, asks_hung: false, then: None, timeout_ms })
+            Next::Ask(Ask { call: Call::Sync, asks_hung: false, then: None, timeout_ms, is_of_first: false })
         }
         Server::Compact | Server::Save => Call::Compact.into(),
         _ => Call::Sync.into(),

@@ -85,7 +85,7 @@ impl Queue {
         self.writes |= request.command.has(Flags::WRITE);
         match request.command.run {
             Run::EveryShard(_) if shards == 1 => self.owners = self.owners.and(Owners::One(0)),
-            Run::EveryShard(_) | Run::Server(_) => self.needs_hops = true,
+            Run::EveryShard(_) | Run::Script | Run::Server(_) => self.needs_hops = true,
             _ => {
                 let owners = match route(request, shards) {
                     Route::One(worker) => Owners::One(worker),

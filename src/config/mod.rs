@@ -271,6 +271,12 @@ pub struct Config {
     #[arg(hide_possible_values = true, value_name = "BOOL", help_heading = ANALYTICS)]
     pub enable_analytics: bool,
 
+    /// How long a script may run before other clients are told that the server is busy; 10ms to 24h
+    #[arg(long, env = "KVLITE_BUSY_REPLY_THRESHOLD", default_value = "5s", value_name = "DURATION")]
+    #[arg(value_parser = |text: &str| units::duration_within(text, INTERVAL_BOUNDS))]
+    #[arg(help_heading = CORES)]
+    pub busy_reply_threshold: Duration,
+
     /// TTLs of keys that are written without one: pairs of a glob pattern and a duration, such as
     /// 'session:* 1h cache:* 5m'; the first pattern that matches counts [default: none]
     #[arg(long, env = "KVLITE_AUTO_TTL", value_name = "PAIRS", help_heading = ANALYTICS)]
@@ -698,13 +704,15 @@ impl Config {
             ("admin-port", self.admin_port.to_string()),
             ("auto-ttl", self.auto_ttl.as_ref().map_or(String::new(), auto_ttl_text)),
             ("backup-dir", shown(&self.backup_dir)),
+            ("busy-reply-threshold", units::duration_text(self.busy_reply_threshold)),
             ("boot-id", self.boot.boot_id.map(|id| id.to_string()).unwrap_or_default()),
             ("client-output-buffer-limit", self.client_output_buffer_limit.text()),
             ("client-query-buffer-limit", self.client_query_buffer_limit.to_string()),
             ("client-reply-buffer-limit", self.client_reply_buffer_limit.to_string()),
-            ("config", self.file.as_ref().map(|file| file.path.display().to_string()).unwrap_or_default()),
             ("compact-interval", units::duration_text(self.compact_interval)),
+            ("config", self.file.as_ref().map(|file| file.path.display().to_string()).unwrap_or_default()),
             ("cpus", units::cpu_list_text(self.cpus())),
+            ("databases", self.databases.to_string()),
             ("discard-cut", self.discard_cut.to_string()),
             ("disk-timeout", units::duration_text(self.disk_timeout)),
             ("enable-analytics", self.enable_analytics.to_string()),
@@ -833,7 +841,10 @@ fn file_of(args: &[OsString]) -> Option<PathBuf> {
             None => {}
         }
     }
-    given.or_else(|| std::env::var_os("KVLITE_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from))
+    let counts = |path: &OsString| !path.is_empty() && !units::has_scheme(&path.to_string_lossy());
+    // One without a name is refused with the other options.
+    let given = given.filter(|path: &PathBuf| !path.as_os_str().is_empty());
+    given.or_else(|| std::env::var_os("KVLITE_CONFIG").filter(counts).map(PathBuf::from))
 }
 
 /// Whether the lines of a file may have this name for an option.
@@ -1033,6 +1044,7 @@ mod tests {
             ("cpus", "0-2,5"),
             ("spin-us", "0"),
             ("enable-analytics", "true"),
+            ("busy-reply-threshold", "5s"),
             ("ttl-check-interval", "100ms"),
             ("log-level", "info"),
             ("log-format", "text"),
@@ -1047,7 +1059,7 @@ mod tests {
         let config = parse(
             "--host ::1 --port 7000 --resp-port=6379 --unix-socket /tmp/k.sock --max-connections 7 \
              --wal-path /d --disk-timeout 500ms --max-wal-entries 0 --max-wal-size 2gib --wal-segment-size 1m \
-             --compact-interval 1h30m --shards 3 --cpus 1,5 --spin-us 100 --ttl-check-interval 1s \
+             --compact-interval 1h30m --shards 3 --cpus 1,5 --spin-us 100 --ttl-check-interval 1s --busy-reply-threshold 50ms \
              --log-level warn,kvlite=trace --log-format json",
         )
         .unwrap();
@@ -1061,6 +1073,7 @@ mod tests {
         assert_eq!(config.compact_interval, Duration::from_mins(90));
         assert_eq!((config.shard_count(), config.cpus(), config.spin_us), (3, [1, 5].as_slice(), 100));
         assert_eq!(config.ttl_check_interval, Duration::from_secs(1));
+        assert_eq!(config.busy_reply_threshold, Duration::from_millis(50));
         assert_eq!((config.log_level.as_str(), config.log_format), ("warn,kvlite=trace", LogFormat::Json));
     }
 
@@ -1206,8 +1219,7 @@ mod tests {
                 "{name}"
             );
         }
-        assert_eq!(config.option(b"maxclients"), Some(("maxclients", "10000".to_owned())));
-        assert_eq!(config.option(b"appendfsync"), Some(("appendfsync", "always".to_owned())));
+        assert_eq!(config.option(b"sync-mode"), Some(("sync-mode", "always".to_owned())));
         assert_eq!(config.option(b"nope"), None);
     }
 

@@ -34,6 +34,8 @@ pub struct Settings {
     pub tcp_keepalive_s: AtomicI64,
     /// As the option of that name, in milliseconds.
     pub request_timeout_ms: AtomicI64,
+    /// The same; 0 for never.
+    pub busy_reply_threshold_ms: AtomicI64,
     /// As the options of these names; new clients get them.
     pub client_query_buffer_limit: AtomicI64,
     /// See there.
@@ -62,6 +64,7 @@ impl Settings {
             timeout_s: cell(config.timeout.as_secs()),
             tcp_keepalive_s: cell(config.tcp_keepalive.as_secs()),
             request_timeout_ms: cell(config.request_timeout.as_millis() as u64),
+            busy_reply_threshold_ms: cell(config.busy_reply_threshold.as_millis() as u64),
             client_query_buffer_limit: cell(config.client_query_buffer_limit),
             client_reply_buffer_limit: cell(config.client_reply_buffer_limit),
             keyspace_events: AtomicU32::new(config.notify_keyspace_events.unwrap_or_default().bits()),
@@ -229,6 +232,7 @@ const fn remembered(name: &'static str, takes: Takes, first: &'static str) -> Pa
 pub static PARAMETERS: &[Parameter] = &[
     // Those that change what the server does.
     row("auto-ttl", ANY, Place::AutoTtl),
+    row("busy-reply-threshold", Takes::Number(0..=i64::MAX), Place::Number(|it| &it.busy_reply_threshold_ms)),
     row(
         "client-output-buffer-limit",
         Takes::Text(output_limits),
@@ -251,6 +255,7 @@ pub static PARAMETERS: &[Parameter] = &[
     ),
     row("log-level", Takes::Text(log_filter), Place::Text(|it| &it.log_level)),
     row("loglevel", Takes::Text(log_level_of_redis), Place::Text(|it| &it.log_level)),
+    row("lua-time-limit", Takes::Number(0..=i64::MAX), Place::Number(|it| &it.busy_reply_threshold_ms)),
     row("max-connections", Takes::Number(1..=u32::MAX as i64), Place::Number(|it| &it.max_connections)),
     row("maxclients", Takes::Number(1..=u32::MAX as i64), Place::Number(|it| &it.max_connections)),
     row(

@@ -97,6 +97,11 @@ fn errors() -> Vec<Error> {
         Error::NotInMulti => Error::NotInMulti,
         Error::Subscribed(_) => Error::Subscribed(row("get")),
         Error::PrefixOverlap { .. } => Error::PrefixOverlap { prefix: bytes("PREFIX"), other: bytes("PRE"), is_provided: true },
+        Error::NoScript => Error::NoScript,
+        Error::Busy { .. } => Error::Busy { is_function: false },
+        Error::NotBusy => Error::NotBusy,
+        Error::Unkillable => Error::Unkillable,
+        Error::OfScript(_) => Error::OfScript(bytes("ERR REASON")),
         Error::OutOfRange(_) => Error::OutOfRange("REASON"),
         Error::Unavailable(_) => Error::Unavailable("REASON"),
     );
@@ -110,7 +115,10 @@ fn errors() -> Vec<Error> {
     errors.push(Error::WrongArity(row("config|get")));
     // Those that carry their whole text: each text stands in the sources beside the name of the variant.
     errors.retain(|error| {
-        !matches!(error, Error::OutOfRange(_) | Error::Unavailable(_) | Error::IncompatibleOptions(_))
+        !matches!(
+            error,
+            Error::OutOfRange(_) | Error::Unavailable(_) | Error::IncompatibleOptions(_) | Error::OfScript(_) // It is the script's, or Redis' to the letter.
+        )
     });
     errors.extend(texts_of("Error::OutOfRange(").into_iter().map(Error::OutOfRange));
     errors.extend(texts_of("Error::Unavailable(").into_iter().map(Error::Unavailable));

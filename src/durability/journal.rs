@@ -158,6 +158,25 @@ impl Journal {
         is_used
     }
 
+    /// Takes changes that were made beside those so far, which become a frame before them. Returns the frame that an
+    /// answer depends on which shows them; 0 if it may leave with the turn.
+    pub fn adopt(&mut self, changes: Changes) -> u64 {
+        self.seal();
+        self.changes = changes;
+        if self.changes.is_empty() {
+            return 0;
+        }
+        let next_seq = self.log.next_seq();
+        if self.mode != SyncMode::Always && !self.health.is_unwritten() {
+            return if self.health.holds_writers_up() { next_seq } else { 0 };
+        }
+        for change in shard::decode(self.changes.bytes()) {
+            let change = change.expect("the payload was made of changes");
+            self.uncommitted.note(change.key(), next_seq);
+        }
+        next_seq
+    }
+
     /// Begins a new frame when this one has become large.
     #[inline]
     pub fn bound_frame(&mut self) {

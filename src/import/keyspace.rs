@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use shard::clock::{deadline_by_wall_clock, unix_deadline_ms};
-use shard::command::{Flags, Run, find};
+use shard::command::{Flags, Group, Run, find};
 use shard::{Change, Changes, Reply, Request, Shard, Span};
 
 use crate::protocol::{self, Dialect, check_arity};
@@ -157,6 +157,9 @@ impl Keyspace {
         // Redis writes MSETNX down where it has set the keys, which did not exist before.
         let known = if name == b"MSETNX" { b"MSET" } else { &*name };
         let Some(command) = find(known) else { return Outcome::Unknown };
+        if command.group == Group::Scripting {
+            return Outcome::Unknown; // What a script did is not known, and libraries are not taken.
+        }
         if !command.has(Flags::WRITE) || matches!(command.run, Run::Server(_)) {
             return Outcome::Done;
         }

@@ -15,6 +15,8 @@ use crate::metrics::Report;
 use crate::net::SocketId;
 use crate::net::listener::Endpoint;
 use crate::protocol::Dialect;
+use crate::scripting::Script;
+use crate::scripting::libraries::{Libraries, LibraryChange};
 
 /// An emptied batch is kept for reuse up to this size of its arena.
 const ARENA_KEPT_BYTES: usize = 256 * 1024;
@@ -265,6 +267,16 @@ pub enum Call {
         /// Greater for newer rules, whichever worker has sent them.
         version: u64,
     },
+    /// Know this script, too; no answer.
+    LearnScript(Arc<Script>),
+    /// The same, answered by `Part`.
+    LoadScript(Arc<Script>),
+    /// Forget all scripts. Answered by `Part`.
+    ForgetScripts,
+    /// Change the libraries of functions, which the first worker keeps. Answered by `Libraries`, or by an error.
+    ChangeLibraries(Arc<LibraryChange>),
+    /// Know these libraries from now on. Answered by `Part`.
+    TakeLibraries(Arc<Libraries>),
     /// Bring everything acknowledged so far to disk. Answered by `Part`.
     Sync,
     /// Note that clients of the worker that asks begin subscriptions to these names, each one. Answered by `Noted`.
@@ -337,6 +349,8 @@ pub enum Answer {
     Report(Box<Report>),
     /// How the keys of the shard are used.
     QueryResult(Box<QueryResult>),
+    /// The libraries of functions after a change.
+    Libraries(Arc<Libraries>),
 }
 
 /// A slice of the keyspace.

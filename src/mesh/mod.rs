@@ -226,6 +226,7 @@ impl Mesh {
                     | Answer::Locked
                     | Answer::Watching(_)
                     | Answer::Image(_)
+                    | Answer::Libraries(_)
                     | Answer::Refused
                     | Answer::Report(_) => {
                         open.answer(request_id, answer);

@@ -9,8 +9,21 @@ use std::cell::RefCell;
 use shard::{Command, Error, command};
 
 /// The kinds of errors: the first words of their texts, as Redis has them.
-pub const KINDS: [&str; 9] =
-    ["BUSYKEY", "ERR", "EXECABORT", "INVALIDOBJ", "LOADING", "MISCONF", "NOPROTO", "OOM", "WRONGTYPE"];
+pub const KINDS: [&str; 13] = [
+    "BUSY",
+    "BUSYKEY",
+    "ERR",
+    "EXECABORT",
+    "INVALIDOBJ",
+    "LOADING",
+    "MISCONF",
+    "NOPROTO",
+    "NOSCRIPT",
+    "NOTBUSY",
+    "OOM",
+    "UNKILLABLE",
+    "WRONGTYPE",
+];
 
 /// The errors that a thread has answered.
 #[derive(Clone, Debug)]
@@ -44,6 +57,14 @@ pub fn kind(error: &Error) -> &'static str {
         Error::Loading { .. } => "LOADING",
         Error::WritesRefused { .. } | Error::NotOnDisk { .. } => "MISCONF",
         Error::NoProtocol => "NOPROTO",
+        Error::NoScript => "NOSCRIPT",
+        Error::NotBusy => "NOTBUSY",
+        Error::Busy { .. } => "BUSY",
+        Error::Unkillable => "UNKILLABLE",
+        Error::OfScript(text) => {
+            let word = text.split(|byte| *byte == b' ').next().unwrap_or_default();
+            KINDS.into_iter().find(|kind| kind.as_bytes() == word).unwrap_or("ERR")
+        }
         Error::OutOfMemory => "OOM",
         _ => "ERR",
     }

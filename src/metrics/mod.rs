@@ -13,6 +13,7 @@ use shard::analytics::anomalies::Watched;
 use shard::analytics::load::Outlook;
 use shard::{DatabaseStats, Stats};
 
+use crate::scripting::Usage;
 use calls::Calls;
 use errors::Errors;
 use histogram::Histogram;
@@ -94,6 +95,8 @@ pub struct Snapshots {
 /// What one worker has counted since it started, and how much it holds now.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
+    /// The scripts and libraries, and the interpreter.
+    pub scripts: Usage,
     /// Bytes that a restart would read: the snapshot, and the log behind it.
     pub wal_size_bytes: u64,
     /// Bytes of the log behind the snapshot.
@@ -168,6 +171,7 @@ impl Report {
     /// Adds another worker's report.
     pub fn add(&mut self, other: &Report) {
         self.wal_size_bytes += other.wal_size_bytes;
+        self.scripts.add(&other.scripts);
         self.log_size_bytes += other.log_size_bytes;
         self.wal_entries += other.wal_entries;
         self.needs_compaction |= other.needs_compaction;

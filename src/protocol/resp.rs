@@ -312,6 +312,11 @@ pub(super) fn write_reply(reply: &Reply<'_>, dialect: Dialect, out: &mut Vec<u8>
             out.extend_from_slice(text.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
+        Reply::Status(text) => {
+            out.push(b'+');
+            out.extend_from_slice(text);
+            out.extend_from_slice(b"\r\n");
+        }
         Reply::Integer(n) => {
             out.push(b':');
             push_integer(*n, out);
@@ -329,6 +334,12 @@ pub(super) fn write_reply(reply: &Reply<'_>, dialect: Dialect, out: &mut Vec<u8>
             out.extend_from_slice(b"\r\n");
         }
         Reply::Double(digits) => write_bulk(digits.as_bytes(), out),
+        Reply::BigNumber(digits) if resp3 => {
+            out.push(b'(');
+            out.extend_from_slice(digits);
+            out.extend_from_slice(b"\r\n");
+        }
+        Reply::BigNumber(digits) => write_bulk(digits, out),
         Reply::Bulk(bytes) => write_bulk(bytes, out),
         Reply::Shared(bytes) => write_bulk(bytes, out),
         Reply::Nil | Reply::NilArray if resp3 => out.extend_from_slice(b"_\r\n"),
@@ -358,6 +369,22 @@ pub(super) fn write_reply(reply: &Reply<'_>, dialect: Dialect, out: &mut Vec<u8>
             out.extend_from_slice(b"\r\n");
         }
         Reply::Text(text) => write_bulk(text.as_bytes(), out),
+        Reply::Verbatim(format, text) if resp3 => {
+            write_count(b'=', format.len() + 1 + text.len(), out);
+            out.extend_from_slice(format);
+            out.push(b':');
+            out.extend_from_slice(text);
+            out.extend_from_slice(b"\r\n");
+        }
+        Reply::Verbatim(_, text) => write_bulk(text, out),
+        Reply::Pairs(pairs) => {
+            let (marker, count) = if resp3 { (b'%', pairs.len()) } else { (b'*', pairs.len() * 2) };
+            write_count(marker, count, out);
+            for (name, value) in pairs {
+                write_reply(name, dialect, out);
+                write_reply(value, dialect, out);
+            }
+        }
         Reply::Error(error) => {
             write_error(error, out);
             out.extend_from_slice(b"\r\n");
@@ -465,6 +492,11 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
             );
         }
         Error::UnknownOption(name) => return echo(b"-ERR unknown option '", name, b"'", out),
+        Error::OfScript(text) => {
+            out.push(b'-');
+            return out
+                .extend(text.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
+        }
         Error::WritesRefused { .. } | Error::NotOnDisk { .. } => {
             out.extend_from_slice(b"-MISCONF ");
             return write_disk_fault(error, out);
@@ -516,6 +548,18 @@ fn fixed_text(error: &Error) -> &'static str {
         Error::WatchInMulti => "-ERR WATCH inside MULTI is not allowed",
         Error::NotInMulti => "-ERR Command not allowed inside a transaction",
         Error::ExecAborted => "-EXECABORT Transaction discarded because of previous errors.",
+        Error::NoScript => "-NOSCRIPT No matching script. Please use EVAL.",
+        Error::Busy { is_function: false } => {
+            "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
+        }
+        Error::Busy { is_function: true } => {
+            "-BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE."
+        }
+        Error::NotBusy => "-NOTBUSY No scripts in execution right now.",
+        Error::Unkillable => {
+            "-UNKILLABLE Sorry the script already executed write commands against the dataset. You can either wait \
+             the script termination or kill the server in a hard way using the SHUTDOWN NOSAVE command."
+        }
         Error::NoProtocol => "-NOPROTO unsupported protocol version",
         Error::ProtocolNotAnInteger => "-ERR Protocol version is not an integer or out of range",
         Error::InvalidClientName => {
@@ -551,6 +595,7 @@ fn fixed_text(error: &Error) -> &'static str {
         | Error::NotAString(..)
         | Error::WritesRefused { .. }
         | Error::NotOnDisk { .. }
+        | Error::OfScript(..)
         | Error::OutOfRange(..)
         | Error::Unavailable(..)
         | Error::InsufficientData(..)

@@ -222,6 +222,13 @@ pub(super) fn write_item(item: &Reply<'_>, out: &mut Vec<u8>) {
             push_map(fields, out);
             out.push(b'\n');
         }
+        Reply::Pairs(pairs) => {
+            begin_list(pairs.len(), out);
+            for (name, value) in pairs {
+                write_item(name, out);
+                write_item(value, out);
+            }
+        }
         _ => {
             push_scalar(item, out);
             out.push(b'\n');
@@ -272,10 +279,14 @@ fn push_scalar(reply: &Reply<'_>, out: &mut Vec<u8>) {
             out.push(b'+');
             out.extend_from_slice(text.as_bytes());
         }
+        Reply::Status(text) => {
+            out.push(b'+');
+            push_echo(text, out);
+        }
         Reply::Integer(n) => push_integer(*n, out),
         Reply::Bool(yes) => push_integer(u8::from(*yes), out),
         Reply::Double(digits) => out.extend_from_slice(digits.as_bytes()),
-        Reply::Bulk(bytes) => push_value(bytes, out),
+        Reply::BigNumber(bytes) | Reply::Bulk(bytes) | Reply::Verbatim(_, bytes) => push_value(bytes, out),
         Reply::Shared(bytes) => push_value(bytes, out),
         Reply::Text(text) => push_value(text.as_bytes(), out),
         Reply::Nil | Reply::NilArray => out.extend_from_slice(NIL),
@@ -283,6 +294,7 @@ fn push_scalar(reply: &Reply<'_>, out: &mut Vec<u8>) {
         // A field that is itself a list or a map shows its size: its line stays one line.
         Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => push_integer(items.len(), out),
         Reply::Map(fields) => push_integer(fields.len(), out),
+        Reply::Pairs(pairs) => push_integer(pairs.len(), out),
     }
 }
 

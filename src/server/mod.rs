@@ -29,7 +29,7 @@ use crate::net::{self, Backend, Doorbell, Net};
 use crate::shared::Shared;
 use crate::txn::id::ID_MICROS_MAX;
 use crate::worker::{Ready, ShardFiles, Worker, WorkerReport};
-use crate::{http, logging, recovery};
+use crate::{http, logging, recovery, scripting};
 use limits::{EXECUTOR_IO_BYTES, ring_failure};
 use listeners::Listeners;
 use signals::{Running, Stoppable};
@@ -224,6 +224,10 @@ fn load(
     let shared = from_workers.shared;
     let mut data = found.prepare(&shared.loading)?;
     watch_place(data.disk().clone())?;
+    let libraries = scripting::file::read(data.disk(), &shared.config.wal_path);
+    let libraries = libraries.map_err(|error| Failure::Log { shard: None, error })?;
+    let found = (data.disk().clone(), Arc::new(libraries));
+    shared.found_libraries.set(found).expect("they are looked for once");
     let id_base_us = wall_clock_us().min(ID_MICROS_MAX).max(data.last_id_us() + 1);
     shared.set_id_base(id_base_us);
     for (index, sender) in shard_data.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! What all threads of the server know.
 
 pub mod backups;
+pub mod long_scripts;
 pub mod progress;
 pub mod verdict;
 
@@ -11,13 +12,16 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use shard::Clocks;
+use wal::OsDisk;
 
 use crate::clock::{self, Clock, Reading};
 use crate::config::parameters::Settings;
 use crate::config::{Boot, Config, size_text, value_name};
 use crate::metrics::Report;
 use crate::net::Backend;
+use crate::scripting::libraries::Libraries;
 use backups::Backups;
+use long_scripts::LongScripts;
 use progress::Loading;
 use verdict::{LastVerdict, Verdict};
 
@@ -74,6 +78,10 @@ pub struct Shared {
     pub connections_refused: Gauge,
     /// Changes of the rules for TTLs, by any worker.
     pub auto_ttl_versions: Gauge,
+    /// Scripts that take long.
+    pub(crate) long_scripts: LongScripts,
+    /// The disk of the data directory, and the libraries of functions that were found there.
+    pub(crate) found_libraries: OnceLock<(OsDisk, Arc<Libraries>)>,
     /// Workers with nothing left to do at the end.
     pub drained: Gauge,
     /// The time of transaction ids when the server started; known once the logs were looked at.
@@ -140,6 +148,7 @@ impl Shared {
     ) -> Shared {
         let pulses: Box<[Pulse]> = (0..config.shard_count()).map(|_| Pulse::default()).collect();
         Shared {
+            long_scripts: LongScripts::new(config.shard_count()),
             settings: Settings::new(&config),
             config,
             io,
@@ -152,6 +161,7 @@ impl Shared {
             clients_accepted: Gauge::default(),
             connections_refused: Gauge::default(),
             auto_ttl_versions: Gauge::default(),
+            found_libraries: OnceLock::new(),
             drained: Gauge::default(),
             id_base_us: OnceLock::new(),
             stopping: AtomicBool::new(false),

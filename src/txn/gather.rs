@@ -1,5 +1,7 @@
 //! One answer from every worker, gathered into one.
 
+use std::sync::Arc;
+
 use shard::analytics::query::QueryResult;
 use shard::command::{Merge, Run};
 use shard::{OwnedRequest, Reply, Request};
@@ -7,6 +9,7 @@ use shard::{OwnedRequest, Reply, Request};
 use super::merge::merge_parts;
 use crate::mesh::{Answer, Batch, Call, Mesh, RequestId};
 use crate::metrics::Report;
+use crate::scripting::libraries::Libraries;
 
 /// One answer from every worker, gathered.
 pub struct Gather {
@@ -18,6 +21,8 @@ pub struct Gather {
     pub results: Vec<QueryResult>,
     /// What the client is answered once all is done, where that is known.
     pub then: Option<Reply<'static>>,
+    /// The libraries of functions after a change.
+    pub libraries: Option<Arc<Libraries>>,
     /// Until when the client waits, in milliseconds from the start of the server; none for no end.
     pub deadline_ms: Option<u64>,
     parts: Vec<Reply<'static>>,
@@ -47,6 +52,7 @@ impl Gather {
             report: Box::default(),
             results: Vec::new(),
             then: None,
+            libraries: None,
             deadline_ms: None,
             parts: Vec::new(),
             asks_for_reports,
@@ -59,6 +65,7 @@ impl Gather {
         match answer {
             Answer::Part(reply) => self.parts.push(reply),
             Answer::Report(report) => self.report.add(&report),
+            Answer::Libraries(libraries) => self.libraries = Some(libraries),
             Answer::QueryResult(result) => self.results.push(*result),
             _ => unreachable!("no other answer is gathered"),
         }

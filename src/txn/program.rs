@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use shard::combine::{Effect, Terms};
+use shard::combine::{Combined, Effect, Held, Terms};
 use shard::command::{self, Flags, Merge, Run, Server};
-use shard::{Error, OwnedRequest, Reply};
+use shard::{Error, OwnedRequest, Reply, Request};
 
 use super::merge::merge_parts;
 use super::transaction::{Told, Transaction};
@@ -61,6 +61,8 @@ enum Place {
 pub enum Step {
     /// The command of the server with this number.
     Server(usize),
+    /// The script with this number, whose keys were [fetched](Program::take_held); [`Program::apply`] goes on.
+    Script(usize),
     /// The reply to the command with this number.
     Reply(usize, Reply<'static>),
     /// Answers are awaited.
@@ -85,6 +87,15 @@ impl Plan {
         locks.requests.push(request);
     }
 
+    /// What keys of these workers hold is fetched for a command.
+    fn fetch(&mut self, request: &OwnedRequest, keys_of: &BTreeMap<usize, Vec<usize>>) {
+        for (worker, numbers) in keys_of {
+            let locks = self.of(*worker);
+            locks.exclusive |= request.command.has(Flags::WRITE) || request.command.has(Flags::MAY_WRITE);
+            locks.others.push(keys_with(request, numbers));
+        }
+    }
+
     /// Finds out who runs a command.
     fn place(&mut self, request: &OwnedRequest, own: usize, workers: usize) -> Place {
         if let Run::Server(server) = request.command.run {
@@ -101,6 +112,10 @@ impl Plan {
         for (number, key) in request.request().keys().enumerate() {
             keys_of.entry(owner(key, workers)).or_default().push(number);
         }
+        if request.command.run == Run::Script {
+            self.fetch(request, &keys_of);
+            return Place::Combined(keys_of.into_iter().collect());
+        }
         if let (1, Some((worker, _))) = (keys_of.len(), keys_of.first_key_value()) {
             self.run(*worker, request.clone());
             return Place::One(*worker);
@@ -115,11 +130,7 @@ impl Plan {
             return Place::Several(all.collect());
         }
         if request.command.run == Run::Combine {
-            for (worker, numbers) in &keys_of {
-                let locks = self.of(*worker);
-                locks.exclusive |= request.command.has(Flags::WRITE);
-                locks.others.push(keys_with(request, numbers));
-            }
+            self.fetch(request, &keys_of);
             return Place::Combined(keys_of.into_iter().collect());
         }
         keys_of.iter().for_each(|(worker, numbers)| self.run(*worker, request.part(numbers)));
@@ -217,7 +228,10 @@ impl Program {
                 let part = parts.iter().find(|(it, _)| *it == worker);
                 part.map(|(_, numbers)| Hop::Fetch(keys_with(request, numbers)))
             };
-            self.transaction.hop(hop, None, request_id, mesh);
+            if !self.transaction.hop(hop, None, request_id, mesh) {
+                self.transaction.rest(); // A script without keys.
+                return self.step(record, terms, request_id, mesh);
+            }
             return Step::Awaited;
         }
         if matches!(self.places.get(start), Some(Place::Server)) {
@@ -252,6 +266,15 @@ impl Program {
         self.hop = self.hop.end - 1..self.hop.end - 1;
     }
 
+    /// What the keys of a script hold, in their order.
+    ///
+    /// # Errors
+    /// A shard has no memory for a copy, or it has not answered.
+    pub fn take_held(&mut self, number: usize) -> Result<Vec<Option<Held<'static>>>, Error> {
+        let Place::Combined(parts) = &self.places[number] else { unreachable!("its keys were fetched") };
+        held(&self.requests[number].request(), parts, &mut self.transaction)
+    }
+
     /// Has the effects that follow from what was fetched.
     fn combine(
         &mut self,
@@ -262,8 +285,27 @@ impl Program {
         mesh: &mut Mesh,
     ) -> Step {
         let Place::Combined(parts) = &self.places[number] else { unreachable!("its keys were fetched") };
+        let request = self.requests[number].request();
+        if request.command.run == Run::Script {
+            return Step::Script(number);
+        }
+        let held = held(&request, parts, &mut self.transaction);
+        let combined = held.and_then(|held| command::combine(&request, &held, terms));
+        self.apply(number, combined, record, request_id, mesh)
+    }
+
+    /// Has the effects of a command on what was fetched for it.
+    pub fn apply(
+        &mut self,
+        number: usize,
+        combined: Result<Combined, Error>,
+        record: TransactionId,
+        request_id: RequestId,
+        mesh: &mut Mesh,
+    ) -> Step {
+        let Place::Combined(parts) = &self.places[number] else { unreachable!("its keys were fetched") };
         let request = &self.requests[number];
-        let combined = combined(request, parts, &mut self.transaction, terms);
+        let combined = combined.map(|combined| (combined.reply, combined.effects));
         let (reply, effects) = match combined {
             Ok((reply, effects)) if !effects.is_empty() => (reply, effects),
             Ok((reply, _)) => return Step::Reply(number, reply),
@@ -289,22 +331,19 @@ impl Program {
     }
 }
 
-/// What a command answers and does that combines what keys hold, which the last hop has fetched.
-fn combined(
-    request: &OwnedRequest,
+/// What the keys of a request hold, which the last hop has fetched, in their order.
+fn held(
+    request: &Request<'_>,
     parts: &[(usize, Vec<usize>)],
     transaction: &mut Transaction,
-    terms: &Terms,
-) -> Result<(Reply<'static>, Vec<Effect>), Error> {
-    let request = request.request();
+) -> Result<Vec<Option<Held<'static>>>, Error> {
     let mut held = vec![None; request.keys().count()];
     for (worker, numbers) in parts {
         for (number, of_key) in numbers.iter().zip(transaction.take_held(*worker)?) {
             held[*number] = of_key;
         }
     }
-    let combined = command::combine(&request, &held, terms)?;
-    Ok((combined.reply, combined.effects))
+    Ok(held)
 }
 
 /// A request of the keys of another one that have these numbers. Those of one shard are of one database: only of `COPY`
@@ -336,7 +375,7 @@ fn reply(request: &OwnedRequest, place: &Place, transaction: &mut Transaction) -
     };
     let merge = match request.command.run {
         Run::Keys(merge) | Run::EveryShard(merge) => merge,
-        Run::Key | Run::Combine | Run::Server(_) => Merge::AllOk,
+        Run::Key | Run::Combine | Run::Script | Run::Server(_) => Merge::AllOk,
     };
     let key_count = request.request().keys().count();
     merge_parts(

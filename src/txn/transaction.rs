@@ -176,6 +176,11 @@ impl Transaction {
         self.unanswered > 0
     }
 
+    /// The last hop had nothing to do at any shard.
+    pub fn rest(&mut self) {
+        self.phase = Phase::Locked;
+    }
+
     /// Has the log of each shard take what was changed there.
     pub fn commit(&mut self, record: TransactionId, request_id: RequestId, mesh: &mut Mesh) {
         let awaits = self.hop(|_| None, Some(record), request_id, mesh);

@@ -54,6 +54,12 @@ impl Clients {
         self.iter().filter(|connection| is(connection)).map(|it| it.client.socket).collect()
     }
 
+    /// Whether a client is here, and not taken out.
+    pub(super) fn has(&self, id: SocketId) -> bool {
+        let connection = self.connections.get(id.index as usize).and_then(Option::as_ref);
+        connection.is_some_and(|connection| connection.client.socket == id)
+    }
+
     fn get_mut(&mut self, id: SocketId) -> Option<&mut Box<Connection>> {
         let connection = self.connections.get_mut(id.index as usize)?.as_mut();
         connection.filter(|connection| connection.client.socket == id)

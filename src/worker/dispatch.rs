@@ -149,6 +149,14 @@ impl Worker {
         if self.lifecycle.is_loading() && !command.has(Flags::LOADING) {
             return Err(Error::Loading { percent: self.shared.loading.percent() }.into());
         }
+        if self.is_in_script && !command.has(Flags::ALLOW_BUSY) {
+            return Err(self
+                .shared
+                .long_scripts
+                .busy(self.index)
+                .unwrap_or(Error::Busy { is_function: false })
+                .into());
+        }
         protocol::check_time(&request, dialect)?;
         Ok(request)
     }
@@ -195,6 +203,7 @@ impl Worker {
                 Call::RunPart { command: request.command, args: batch.args(request.database, request.args()) }
             }),
             Run::Server(_) => self.run_server_command(client, request),
+            Run::Script => return self.dispatch_script(client, request),
         }
         Flow::Taken
     }
@@ -208,6 +217,7 @@ impl Worker {
         match admin::run(client, request, &self.about()) {
             Next::Nothing => {}
             Next::Ask(ask) => self.ask(client, request, ask),
+            Next::Scripting => self.run_scripting(client, request),
             Next::Backup => self.begin_transaction(client, request),
             Next::Listing(listing) => self.begin_job(client, Job::Listing(listing)),
             Next::Keys(pattern) => {
@@ -288,9 +298,12 @@ impl Worker {
     }
 
     /// Has another worker run a command whose keys all lie on its shard.
-    fn run_there(&mut self, worker: usize, client: &mut Client, request: &Request<'_>) {
+    pub(super) fn run_there(&mut self, worker: usize, client: &mut Client, request: &Request<'_>) {
         if self.watchdog.is_hung(worker) {
             return reject(client, request.command, hangs());
+        }
+        if let Some(error) = self.shared.long_scripts.busy(worker) {
+            return reject(client, request.command, error);
         }
         let id = RequestId { socket: client.socket, sequence: client.replies.next_sequence() };
         client.waits_for_last |= is_staged(request) || is_long_read(request);
@@ -299,7 +312,7 @@ impl Worker {
         client.replies.later(request.command, worker, size_bytes, self.clock.now().uptime_ms);
     }
 
-    fn begin_transaction(&mut self, client: &mut Client, request: &Request<'_>) {
+    pub(super) fn begin_transaction(&mut self, client: &mut Client, request: &Request<'_>) {
         self.begin_program(client, request.command, (vec![OwnedRequest::new(request)], false), Vec::new());
     }
 
@@ -314,6 +327,9 @@ impl Worker {
     }
 
     fn workers_for(&self, ask: &Ask) -> Vec<usize> {
+        if ask.is_of_first {
+            return vec![0];
+        }
         if ask.asks_hung { (0..self.mesh.worker_count()).collect() } else { self.responsive() }
     }
 
@@ -330,7 +346,7 @@ impl Worker {
     }
 
     /// Asks workers for a command of the server.
-    fn ask(&mut self, client: &mut Client, request: &Request<'_>, ask: Ask) {
+    pub(super) fn ask(&mut self, client: &mut Client, request: &Request<'_>, ask: Ask) {
         let workers = self.workers_for(&ask);
         self.begin_gather(client, request, workers, |_| ask.call.clone());
         if let Some(Job::Gather(gather)) = client.job.as_deref_mut() {
@@ -363,7 +379,13 @@ impl Worker {
         let path = backup::place(self.shared.config.backup_dir.as_deref(), request.request().arg(0))?;
         let wakeup = self.net.wakeup().try_clone_to_owned();
         let wakeup = wakeup.map_err(|error| Error::BackupFailed { cause: error.to_string().into() })?;
-        self.backup = Some(Backup::begin(self.shared.clone(), shard_images, path, request_id, wakeup)?);
+        self.backup = Some(Backup::begin(
+            self.shared.clone(),
+            (shard_images, self.scripts.libraries().clone()),
+            path,
+            request_id,
+            wakeup,
+        )?);
         Ok(())
     }
 

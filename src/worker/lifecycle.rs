@@ -109,6 +109,9 @@ impl Worker {
         if self.lifecycle.open_log(&mut self.runtime, &self.shared)? {
             let clock = self.shared.clock.resume(self.shared.started, self.shared.config.boot);
             self.clock.resume(clock, self.runtime.shard_mut());
+            if let Some((_, libraries)) = self.shared.found_libraries.get() {
+                self.scripts.set_libraries(libraries.clone());
+            }
             self.log_clocks();
             let (runtime, turn) = self.runtime_and_turn();
             runtime.write_down_progress(&turn);

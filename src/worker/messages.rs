@@ -22,7 +22,7 @@ use crate::pubsub::{Heard, check_name};
 const RECEIVERS_PER_ARG: usize = 8;
 
 /// Which messages a command is about.
-fn kind_of(server: Server) -> SubscriptionKind {
+pub(super) fn kind_of(server: Server) -> SubscriptionKind {
     match server {
         Server::Psubscribe | Server::Punsubscribe => SubscriptionKind::Pattern,
         Server::Spublish

@@ -16,6 +16,7 @@ mod messages;
 mod peer;
 mod rewrites;
 mod runtime;
+mod scripts;
 mod serve;
 mod stuck_clients;
 #[cfg(test)]
@@ -44,12 +45,15 @@ use crate::metrics::{Traffic, errors};
 use crate::net::listener::Endpoint;
 use crate::net::{self, Backend, Doorbell, Event, Net};
 use crate::pubsub::PubSub;
+use crate::recovery;
+use crate::scripting::Scripts;
 use crate::shared::Shared;
 use accept::Acceptor;
 use clients::Clients;
 use lifecycle::Lifecycle;
 use rewrites::Rewrites;
 use runtime::ShardRuntime;
+use scripts::LibraryKeeper;
 use serve::BACKLOG_TIME_MIN;
 use stuck_clients::StuckClients;
 use turn::{Due, TICK_MS, Trace, Turn, TurnClock};
@@ -85,6 +89,14 @@ pub struct Worker {
     rewrites: Rewrites,
     /// What the network has told; empty between turns.
     events: Vec<Event>,
+    /// What the network has told of the client whose script takes long, until that has ended.
+    late_events: Vec<Event>,
+    /// The scripts that this worker knows, and runs.
+    scripts: Scripts,
+    /// What the libraries of functions become, which the first worker keeps.
+    library_keeper: LibraryKeeper,
+    /// A script takes long, and this is a turn within it.
+    is_in_script: bool,
     /// What is counted of the clients' requests.
     traffic: Traffic,
     /// How many there were before the last turn that ran any.
@@ -139,6 +151,10 @@ impl Worker {
             backup: None,
             rewrites: Rewrites::default(),
             events: Vec::new(),
+            late_events: Vec::new(),
+            scripts: Scripts::new(recovery::random_seeds()[0], Arc::default()),
+            library_keeper: LibraryKeeper::default(),
+            is_in_script: false,
             traffic: Traffic::default(),
             requests_before: 0,
         })
@@ -216,7 +232,10 @@ impl Worker {
 
     /// Whether another thread works for this one, and will wake it by its executor.
     fn awaits_threads(&self) -> bool {
-        self.runtime.awaits_threads() || self.backup.is_some() || self.rewrites.is_under_way()
+        self.runtime.awaits_threads()
+            || self.backup.is_some()
+            || self.rewrites.is_under_way()
+            || self.library_keeper.is_busy()
     }
 
     /// How long until something is due by the clock.
@@ -256,10 +275,15 @@ impl Worker {
         self.shared.beat(self.index, self.clock.now().uptime_ms);
         self.follow_settings();
         let requests_so_far = self.traffic.requests;
-        for event in events.drain(..) {
+        // They are taken one by one: a turn within a script goes on with them.
+        events.reverse();
+        self.events = events;
+        while let Some(event) = self.events.pop() {
             self.on_event(event);
         }
-        self.events = events;
+        if !self.late_events.is_empty() {
+            std::mem::take(&mut self.late_events).into_iter().for_each(|event| self.on_event(event));
+        }
         self.tell_events();
         trace.end_part("events_us");
         self.mesh.send_own();
@@ -285,7 +309,8 @@ impl Worker {
             self.tick();
         }
         trace.end_part("tick_us");
-        progressed |= !self.lifecycle.is_loading() && self.background() | self.end_backup();
+        progressed |=
+            !self.lifecycle.is_loading() && self.background() | self.end_backup() | self.end_library_change();
         self.tell_events();
         progressed |= self.rewrites.end(&mut self.mesh);
         trace.end_part("background_us");

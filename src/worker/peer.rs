@@ -1,5 +1,6 @@
 //! What other workers ask of this one. Each call is answered in a batch.
 
+use shard::command::Run;
 use shard::{Reply, Scan};
 
 use super::Worker;
@@ -40,10 +41,23 @@ impl Worker {
     fn on_call(&mut self, from: usize, id: RequestId, call: Call, batch: &Batch) {
         let (runtime, turn) = &mut self.runtime_and_turn();
         match call {
+            Call::Run { command, dialect, args } if command.run == Run::Script => {
+                let asker = Asker { worker: from, request_id: id, dialect, tracks: Tracks::default() };
+                self.take_script(asker, &batch.request(command, args));
+            }
             Call::Run { command, dialect, args } => {
                 let asker = Asker { worker: from, request_id: id, dialect, tracks: Tracks::default() };
                 runtime.take(asker, &batch.request(command, args), turn);
             }
+            Call::RunOwned(request, dialect, tracks) if request.command.run == Run::Script => {
+                let asker = Asker { worker: from, request_id: id, dialect, tracks };
+                self.take_script(asker, &request.request());
+            }
+            Call::LearnScript(_)
+            | Call::LoadScript(_)
+            | Call::ForgetScripts
+            | Call::ChangeLibraries(_)
+            | Call::TakeLibraries(_) => self.on_scripting_call(from, id, call),
             Call::RunOwned(request, dialect, tracks) => {
                 runtime.take_large(Asker { worker: from, request_id: id, dialect, tracks }, request, turn);
             }
@@ -62,7 +76,10 @@ impl Worker {
                 runtime.lock_part(transaction, wait, Prepared::new(from, id, locks), turn);
             }
             Call::Hop { transaction, hop, record } => runtime.hop(transaction, hop, record, (from, id), turn),
-            Call::Release(transaction) => runtime.release(transaction, turn),
+            Call::Release(transaction) => {
+                runtime.release(transaction, turn);
+                self.run_granted();
+            }
             Call::Watch(keys) => {
                 let watches = runtime.watch(keys, turn.now);
                 let answer = watches.map_or_else(|error| Answer::Part(Reply::Error(error)), Answer::Watching);
@@ -156,6 +173,7 @@ impl Worker {
             errors: errors::answered(),
             turns: *self.clock.turns(),
             batches: self.mesh.batches(),
+            scripts: self.scripts.usage(),
             ..report
         }
     }

@@ -375,6 +375,18 @@ impl Worker {
                         write_reply(client, running, number, &reply);
                     }
                 }
+                Step::Script(number) => {
+                    let request = running.program.requests[number].clone();
+                    let combined = running.program.take_held(number).and_then(|held| {
+                        self.run_on_fetched(&request.request(), &held, client.as_deref_mut())
+                    });
+                    let step = running.program.apply(number, combined, record, request_id, &mut self.mesh);
+                    let Step::Reply(number, reply) = step else { return false };
+                    if let Some(client) = client.as_deref_mut() {
+                        begin_replies(client, running, true);
+                        write_reply(client, running, number, &reply);
+                    }
+                }
                 Step::Over => {
                     if let Some(client) = client {
                         begin_replies(client, running, running.program.is_multi);

@@ -135,6 +135,136 @@ const RESP: &[Script] = &[
         PUBSUB HELP -> [*, ...]
         "#,
     ),
+    script(
+        "EVAL",
+        r##"
+        EVAL "return {KEYS[1], KEYS[2], ARGV[1], ARGV[2]}" 2 {a}1 {a}2 one 2 -> ["{a}1", "{a}2", "one", "2"]
+        EVAL "return redis.call('SET', KEYS[1], ARGV[1])" 1 k v -> +OK
+        EVAL "return redis.call('GET', KEYS[1])" 1 k -> "v"
+        EVAL "return redis.call('GET', KEYS[1])" 1 nope -> nil
+        EVAL "return {1, 2.9, 'x', true, false, {ok='fine'}, 7, nil, 8}" 0 -> [1, 2, "x", 1, nil, +fine, 7]
+        EVAL "return redis.call('INCR', KEYS[1])" 1 k -> -"ERR value is not an integer or out of range script: 61636018f4e6b5817b89791bbed242f93fa089e3, on @user_script:1."
+        EVAL "return redis.pcall('INCR', KEYS[1])" 1 k -> -ERR value is not an integer or out of range
+        EVAL "return redis.pcall('INCR', KEYS[1]).err" 1 k -> "ERR value is not an integer or out of range"
+        EVAL "return {err='My error'}" 0 -> -My error
+        EVAL "return redis.error_reply('Oops now')" 0 -> -Oops now
+        EVAL "return redis.status_reply('fine')" 0 -> +fine
+        EVAL "return redis.sha1hex('')" 0 -> "da39a3ee5e6b4b0d3255bfef95601890afd80709"
+        EVAL "local ok, e = pcall(redis.call, 'nope') return e" 0 -> "ERR Unknown Redis command called from script"
+        EVAL "x = 1" 0 -> -"ERR user_script:1: Attempt to modify a readonly table script: 34bce5f775de97f557a34088509c8bfe1ea17e52, on @user_script:1."
+        EVAL "return x" 0 -> -"ERR user_script:1: Script attempted to access nonexistent global variable 'x' script: 03c387736bb5cc009ff35151572cee04677aa374, on @user_script:1."
+        EVAL "string.x = 1" 0 -> -"ERR user_script:1: Attempt to modify a readonly table script: c3eb0a2a15b3d4790b323c4104029c1ae425a769, on @user_script:1."
+        EVAL "return redis.call('MULTI')" 0 -> -"ERR This Redis command is not allowed from script script: ba922d924f6e7808414359ed93c37767dd0532ce, on @user_script:1."
+        EVAL "error('x')" 0 -> -"ERR user_script:1: x script: 9851144f39f03a0d597a980c5aa79c80cb696891, on @user_script:1."
+        EVAL "syntax err" 0 -> -"ERR Error compiling script (new function): user_script:1: '=' expected near 'err'"
+        EVAL "#!lua flags=no-writes\nreturn redis.call('SET', KEYS[1], 1)" 1 k -> -"ERR Write commands are not allowed from read-only scripts. script: cd3408738f776ceaef3ab0a08d7f6e4547e4ad4e, on @user_script:2."
+        EVAL "#!lua flags=what\nreturn 1" 0 -> -ERR Unexpected flag in script shebang: what
+        EVAL "return cjson.encode(cjson.decode('[1, {}, \"a\", null]'))" 0 -> "[1,{},\"a\",null]"
+        EVAL "return cmsgpack.unpack(cmsgpack.pack({1, 'b'}))" 0 -> [1, "b"]
+        EVAL "return struct.pack('>I2', 258)" 0 -> "\x01\x02"
+        EVAL "return bit.band(12, 10)" 0 -> 8
+        EVAL "return 1" -> -ERR wrong number of arguments for 'eval' command
+        EVAL "return 1" x -> -ERR value is not an integer or out of range
+        EVAL "return 1" -1 -> -ERR Number of keys can't be negative
+        EVAL "return 1" 2 a -> -ERR Number of keys can't be greater than number of args
+        HELLO 3 -> %[...]
+        EVAL "redis.setresp(3) return {true, {map={a=1}}, {double=1.5}, {set={x=true}}}" 0 -> [*, %["a", 1], *, ~["x"]]
+        "##,
+    ),
+    script(
+        "EVALSHA",
+        r#"
+        EVALSHA 098e0f0d1448c0a81dafe820f66d460eb09263da 0 hello -> -NOSCRIPT No matching script. Please use EVAL.
+        EVAL "return ARGV[1]" 0 hello -> "hello"
+        EVALSHA 098E0F0D1448C0A81DAFE820F66D460EB09263DA 0 hello -> "hello"
+        EVALSHA short 0 -> -NOSCRIPT No matching script. Please use EVAL.
+        EVALSHA 098e0f0d1448c0a81dafe820f66d460eb09263da -1 -> -ERR Number of keys can't be negative
+        "#,
+    ),
+    script(
+        "EVAL_RO",
+        r##"
+        SET k v -> +OK
+        EVAL_RO "return redis.call('GET', KEYS[1])" 1 k -> "v"
+        EVAL_RO "return redis.pcall('SET', KEYS[1], 1)" 1 k -> -ERR Write commands are not allowed from read-only scripts.
+        EVAL_RO "#!lua\nreturn 1" 0 -> -ERR Can not execute a script with write flag using *_ro command.
+        "##,
+    ),
+    script(
+        "EVALSHA_RO",
+        r#"
+        SCRIPT LOAD "return ARGV[1]" -> "098e0f0d1448c0a81dafe820f66d460eb09263da"
+        EVALSHA_RO 098e0f0d1448c0a81dafe820f66d460eb09263da 0 hello -> "hello"
+        EVALSHA_RO 0000000000000000000000000000000000000000 0 -> -NOSCRIPT No matching script. Please use EVAL.
+        "#,
+    ),
+    script(
+        "SCRIPT",
+        r#"
+        SCRIPT LOAD "return ARGV[1]" -> "098e0f0d1448c0a81dafe820f66d460eb09263da"
+        SCRIPT EXISTS 098e0f0d1448c0a81dafe820f66d460eb09263da nope -> [1, 0]
+        SCRIPT LOAD "return_1" -> -"ERR Error compiling script (new function): user_script:1: '=' expected near '<eof>'"
+        SCRIPT FLUSH NOW -> -ERR SCRIPT FLUSH only support SYNC|ASYNC option
+        SCRIPT FLUSH SYNC -> +OK
+        SCRIPT EXISTS 098e0f0d1448c0a81dafe820f66d460eb09263da -> [0]
+        SCRIPT KILL -> -NOTBUSY No scripts in execution right now.
+        SCRIPT DEBUG NO -> +OK
+        SCRIPT DEBUG MAYBE -> -ERR Use SCRIPT DEBUG YES/SYNC/NO
+        SCRIPT NOPE -> -ERR unknown subcommand 'NOPE'. Try SCRIPT HELP.
+        SCRIPT HELP -> [*, ...]
+        "#,
+    ),
+    own(
+        "SCRIPT",
+        "SCRIPT DEBUG YES -> -ERR there is no debugger for scripts: redis.log writes into the log of the server",
+    ),
+    script(
+        "FUNCTION",
+        r##"
+        FUNCTION FLUSH -> +OK
+        FUNCTION LOAD "#!lua name=shop\nredis.register_function('visit', function(keys) return redis.call('INCR', keys[1]) end)" -> "shop"
+        FUNCTION LOAD "#!lua name=shop\nredis.register_function('f', function() end)" -> -ERR Library 'shop' already exists
+        FUNCTION LOAD "#!lua name=other\nredis.register_function('visit', function() end)" -> -ERR Function visit already exists
+        FUNCTION LOAD "#!lua name=other\nreturn 1" -> -ERR No functions registered
+        FUNCTION LOAD "#!lua name=other\nreturn x" -> -ERR Error registering functions: ERR user_function:2: Script attempted to access nonexistent global variable 'x'
+        FUNCTION LOAD "return 1" -> -ERR Missing library metadata
+        FUNCTION LOAD "#!lua name=a-b\n" -> -ERR Library names can only contain letters, numbers, or underscores(_) and must be at least one character long
+        FUNCTION LIST -> [["library_name", "shop", "engine", "LUA", "functions", [["name", "visit", "description", nil, "flags", []]]]]
+        FUNCTION LIST LIBRARYNAME x* -> []
+        FUNCTION STATS -> ["running_script", nil, "engines", ["LUA", ["libraries_count", 1, "functions_count", 1]]]
+        FUNCTION LOAD REPLACE "#!lua name=shop\nredis.register_function('leave', function() return 1 end)" -> "shop"
+        FCALL visit 1 hits -> -ERR Function not found
+        FCALL leave 0 -> 1
+        FUNCTION DELETE shop -> +OK
+        FUNCTION DELETE shop -> -ERR Library not found
+        FUNCTION KILL -> -NOTBUSY No scripts in execution right now.
+        FUNCTION FLUSH NOW -> -ERR FUNCTION FLUSH only supports SYNC|ASYNC option
+        FUNCTION HELP -> [*, ...]
+        "##,
+    ),
+    script(
+        "FCALL",
+        r##"
+        FUNCTION FLUSH -> +OK
+        FUNCTION LOAD "#!lua name=shop\nredis.register_function('visit', function(keys, args) return {redis.call('INCRBY', keys[1], args[1]), KEYS} end)" -> "shop"
+        FCALL visit 1 hits 5 -> -"ERR user_function:2: Script attempted to access nonexistent global variable 'KEYS' script: visit, on @user_function:2."
+        GET hits -> "5"
+        FCALL nope 0 -> -ERR Function not found
+        FCALL visit x -> -ERR Bad number of keys provided
+        FCALL visit 5 -> -ERR Number of keys can't be greater than number of args
+        FUNCTION FLUSH -> +OK
+        "##,
+    ),
+    script(
+        "FCALL_RO",
+        r##"
+        FUNCTION FLUSH -> +OK
+        FUNCTION LOAD "#!lua name=shop\nredis.register_function('visit', function(keys) return 1 end) redis.register_function{function_name='last', callback=function(keys) return redis.call('SET', keys[1], 1) end, flags={'no-writes'}}" -> "shop"
+        FCALL_RO visit 0 -> -ERR Can not execute a script with write flag using *_ro command.
+        FCALL_RO last 1 seen -> -"ERR Write commands are not allowed from read-only scripts. script: last, on @user_function:2."
+        FUNCTION FLUSH -> +OK
+        "##,
+    ),
     own(
         "ANALYTICS",
         r#"
@@ -1973,6 +2103,30 @@ const TEXT: &[Script] = &[
         PUBSUB SHARDNUMSUB s -> s | 0
         "#,
     ),
+    own(
+        "EVAL",
+        r#"
+        EVAL "return redis.call('INCRBY', KEYS[1], ARGV[1])" 1 hits 5 -> 5
+        EVAL "return {1, 'two words', {ok='fine'}, false}" 0 -> 1 | two words | +fine | (nil)
+        EVAL "return redis.call('INCR', 'hits', 1)" 1 hits -> -ERR Wrong number of args calling Redis command from script<..>
+        EVAL "return 1" -> -ERR EVAL requires script and number of keys
+        "#,
+    ),
+    own("EVALSHA", "EVAL \"return ARGV[1]\" 0 a -> a\n EVALSHA 098e0f0d1448c0a81dafe820f66d460eb09263da 0 b -> b"),
+    own("EVALSHA_RO", "EVALSHA_RO 000 0 -> -NOSCRIPT No matching script. Please use EVAL."),
+    own("EVAL_RO", "EVAL_RO \"return redis.call('GET', KEYS[1])\" 1 a -> -ERR key not found"),
+    own("SCRIPT", "SCRIPT LOAD \"return ARGV[1]\" -> 098e0f0d1448c0a81dafe820f66d460eb09263da\n SCRIPT EXISTS a -> 0"),
+    own(
+        "FUNCTION",
+        r##"
+        FUNCTION LOAD "#!lua name=shop\nredis.register_function('visit', function(keys) return redis.call('INCR', keys[1]) end)" -> shop
+        FUNCTION LIST -> <..>
+        FCALL visit 1 hits -> 1
+        FUNCTION FLUSH -> +OK
+        "##,
+    ),
+    own("FCALL", "FCALL nope 0 -> -ERR Function not found"),
+    own("FCALL_RO", "FCALL_RO nope 0 -> -ERR Function not found"),
     own("BITOP", "MSET a abc b A -> +OK\n BITOP OR d a b -> 3\n GET d -> abc\n BITOP NAND d a -> -ERR syntax error"),
     own("COPY", "SET a 1 -> +OK\n COPY a b -> 1\n COPY a b -> 0\n GET b -> 1"),
     own("DUMP", "DUMP nope -> -ERR key not found\n SET a 10 -> +OK\n DUMP a -> <..> | <rest>\n PING -> +PONG"),
@@ -2207,7 +2361,7 @@ const TEXT: &[Script] = &[
         r#"
         HELP -> bitmap: <..> | <rest>
         HELP get -> GET key | Returns the value of a key. | <rest>
-        HELP config resetstat -> CONFIG RESETSTAT | Has INFO count from zero again. | Time: O(1) | CONFIG RESETSTAT
+        HELP config resetstat -> CONFIG RESETSTAT | Has INFO count from zero again. | Time: O(1) | "  CONFIG RESETSTAT"
         HELP nope -> -ERR Invalid command specified
         HELP a b c -> -ERR <..>
         "#,

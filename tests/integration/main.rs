@@ -34,7 +34,8 @@ mod connections; // the limit, thousands that idle, half requests, the Unix sock
 mod messages; // channels, patterns and those who do not read; order, several workers, both protocols
 mod pipelines; // thousands of commands ahead of their replies, shards that flood each other
 mod scanning;
-mod tracking; // clients that keep copies of keys and are told of their changes // SCAN and KEYS over keys that come and go, expiry by itself
+mod scripts;
+mod tracking; // clients that keep copies of keys and are told of their changes // over several shards, long ones, libraries // SCAN and KEYS over keys that come and go, expiry by itself
 
 // What watches the server.
 mod admin_port; // metrics and health over HTTP, hostile clients, Prometheus and the exporter of Redis

@@ -9,5 +9,5 @@ pub(crate) mod row;
 pub(crate) mod spec;
 pub(crate) mod table;
 
-pub use spec::{Command, Flags, Group, Keys, Merge, Run, Server, TextForm, Topic};
+pub use spec::{Command, Flags, Group, Keys, Library, Merge, Run, Server, TextForm, Topic};
 pub use table::{TABLE, call, combine, find, find_full, resolve, rows, subcommands, usage};

@@ -333,6 +333,8 @@ impl Flags {
     /// kvlite's own: an argument becomes the whole value of its only key, so that a large one can be written to the log
     /// ahead of the command.
     pub const STORES_ARG: Flags = Flags(1 << 18);
+    /// kvlite's own: what it does to its keys is known only when it has run, so it locks them for itself.
+    pub const MAY_WRITE: Flags = Flags(1 << 19);
     /// kvlite's own: an option `DB` names the database of its last key.
     pub const NAMES_DATABASE: Flags = Flags(1 << 25);
     /// kvlite's own: a client may send it that has subscriptions and cannot tell messages from replies.
@@ -386,6 +388,8 @@ pub enum Run {
     Combine,
     /// Every shard; the answers are merged.
     EveryShard(Merge),
+    /// A worker's interpreter, on the shard that owns its keys; without keys on that of the client's worker.
+    Script,
     /// The server, outside the keyspace.
     Server(Server),
 }
@@ -436,6 +440,7 @@ pub enum Server {
     Discard,
     Echo,
     Exec,
+    Function(Library),
     Health,
     Hello,
     Help,
@@ -466,6 +471,11 @@ pub enum Server {
     Reset,
     Save,
     Scan,
+    ScriptDebug,
+    ScriptExists,
+    ScriptFlush,
+    ScriptKill,
+    ScriptLoad,
     Select,
     Spublish,
     Ssubscribe,
@@ -480,6 +490,18 @@ pub enum Server {
     Unsubscribe,
     Waitaof,
     Watch,
+}
+
+/// What can be done with libraries of functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Each is named as its command, whose row says what it does.
+pub enum Library {
+    Delete,
+    Flush,
+    Kill,
+    List,
+    Load,
+    Stats,
 }
 
 /// What can be asked about the use of keys.

@@ -358,12 +358,13 @@ mod tests {
                     || matches!(row.keys, Keys::None | Keys::Numbered { .. } | Keys::NumberedPairs { .. }),
                 "{name}"
             );
-            let is_of_server = matches!(row.run, Run::Server(_));
+            let is_of_server = matches!(row.run, Run::Server(_) | Run::Script);
             assert_eq!(matches!(SORTED[index].runs, Runs::OnServer), is_of_server, "{name}");
             assert_eq!(matches!(SORTED[index].runs, Runs::Combining(_)), row.run == Run::Combine, "{name}");
             assert_eq!(
                 row.keys == Keys::None,
-                !matches!(row.run, Run::Key | Run::Keys(_) | Run::Combine) && row.name != "WATCH",
+                !matches!(row.run, Run::Key | Run::Keys(_) | Run::Combine | Run::Script)
+                    && row.name != "WATCH",
                 "{name}"
             );
             assert!(!row.has(Flags::WRITE.with(Flags::READONLY)), "{name}");

@@ -12,6 +12,7 @@ mod generic;
 mod hyperloglog;
 mod lcs;
 mod pubsub;
+mod scripting;
 mod server;
 mod strings;
 mod transactions;
@@ -22,7 +23,7 @@ pub(crate) mod transcript;
 use crate::command::row::Row;
 
 /// The rows of every family.
-pub(crate) const FAMILIES: [&[Row]; 13] = [
+pub(crate) const FAMILIES: [&[Row]; 14] = [
     analytics::ROWS,
     bits::ROWS,
     connection::ROWS,
@@ -33,6 +34,7 @@ pub(crate) const FAMILIES: [&[Row]; 13] = [
     hyperloglog::ROWS,
     lcs::ROWS,
     pubsub::ROWS,
+    scripting::ROWS,
     server::ROWS,
     strings::ROWS,
     transactions::ROWS,

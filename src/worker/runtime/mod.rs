@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 use shard::analytics::query::{Query, Question};
 use shard::combine::Terms;
 use shard::command::{Flags, Run};
-use shard::{AutoTtl, Clocks, Error, Event, EventClasses, OwnedRequest, Reply, Request, Scan, Shard};
+use shard::{
+    AutoTtl, Changes, Clocks, Error, Event, EventClasses, Mark, OwnedRequest, Reply, Request, Scan, Shard,
+};
 use wal::{Log, Note, OsDisk};
 
 use super::turn::{Now, Turn};
@@ -90,6 +92,8 @@ pub(super) struct ShardRuntime {
     /// The snapshotter stands in line at the lock table, for a quiescent point.
     awaits_quiescence: bool,
     settling: Settling,
+    /// Requests that got their locks, from the first script among them on.
+    granted: VecDeque<Granted>,
     /// Questions about the use of keys; the first one is being answered. Each client has one at most.
     queries: VecDeque<Asked>,
     /// Walks of `SCAN` and `KEYS`, which take turns. Each client has one at most.
@@ -123,6 +127,14 @@ enum Deferred {
     Part(TransactionId),
     /// The snapshotter, for a moment without transactions.
     Snapshotter,
+}
+
+/// What got its locks.
+pub(super) enum Granted {
+    /// A request.
+    Request(Asker, OwnedRequest),
+    /// Commands that run as one.
+    List(Asker, Box<CommandList>),
 }
 
 /// A question about the use of keys, and its asker.
@@ -159,6 +171,11 @@ pub(super) struct Executed<'s> {
     pub journal: &'s mut Journal,
     /// Whose commands wait for syncs.
     pub siblings: &'s mut CommitSiblings,
+}
+
+/// Whether a request locks its keys for itself alone.
+fn locks_alone(request: &Request<'_>) -> bool {
+    request.command.has(Flags::WRITE) || request.command.has(Flags::MAY_WRITE)
 }
 
 /// Answers a request that ran, as soon as the frame that the reply depends on allows.
@@ -203,6 +220,7 @@ impl ShardRuntime {
             last_id_us: 0,
             awaits_quiescence: false,
             settling: Settling::default(),
+            granted: VecDeque::new(),
             queries: VecDeque::new(),
             walks: VecDeque::new(),
             long_reads: LongReads::new(),
@@ -353,6 +371,62 @@ impl ShardRuntime {
         Executed { reply, seq, journal, siblings }
     }
 
+    /// What changes from now on until the script ends is one frame, or a part of one.
+    pub(super) fn begin_script(&mut self) -> Mark {
+        self.journal.bound_frame();
+        self.journal.changes.mark()
+    }
+
+    /// Runs a command of a script, whose changes go into a list of their own, if there is one.
+    pub(super) fn execute_in_script<'s>(
+        &'s mut self,
+        request: &Request<'_>,
+        now: Now,
+        mesh: &mut Mesh,
+        own: Option<&mut Changes>,
+    ) -> Executed<'s> {
+        self.settle_long_reads(request, now, mesh);
+        let ShardRuntime { shard, journal, siblings, watched, .. } = self;
+        let journal = &mut **journal;
+        let is_own = own.is_some();
+        let changes = own.unwrap_or(&mut journal.changes);
+        let before = changes.mark();
+        let reply = shard.execute(request, now.now_ms, changes);
+        let has_changed = changes.mark() != before;
+        if has_changed && !watched.is_empty() {
+            changes.touched_from(before).for_each(|touched| watched.raise(touched));
+        }
+        let seq = journal.frame_behind(request, has_changed && !is_own);
+        Executed { reply, seq, journal, siblings }
+    }
+
+    /// Takes the changes of a script out of those of the turn, which can be written then.
+    pub(super) fn split_changes(&mut self, mark: Mark) -> Changes {
+        self.journal.changes.split_off(mark)
+    }
+
+    /// Takes the changes of a script that has ended. Returns the frame that its reply depends on.
+    pub(super) fn adopt(&mut self, changes: Changes) -> u64 {
+        self.journal.adopt(changes)
+    }
+
+    /// Answers a script that has run, as soon as the frame that the reply depends on allows.
+    pub(super) fn give_reply(
+        &mut self,
+        seq: u64,
+        asker: Asker,
+        mesh: &mut Mesh,
+        reply: &Reply<'_>,
+        request: &Request<'_>,
+    ) {
+        give(&mut self.journal, seq, asker, mesh, reply, request);
+    }
+
+    /// The next request that got its locks and has not run.
+    pub(super) fn next_granted(&mut self) -> Option<Granted> {
+        self.granted.pop_front()
+    }
+
     /// Runs a request whose reply has to outlive the turn, or is one of several parts.
     pub(super) fn execute_part(
         &mut self,
@@ -377,7 +451,10 @@ impl ShardRuntime {
     }
 
     fn conflicts(&self, request: &Request<'_>) -> bool {
-        let exclusive = request.command.has(Flags::WRITE);
+        let exclusive = locks_alone(request);
+        if request.command.run == Run::Script && request.keys().next().is_none() {
+            return true; // It may use any key of the shard.
+        }
         if matches!(request.command.run, Run::EveryShard(..)) {
             // It must not overtake what its client has sent before, nor see what is not in the log yet.
             return true;
@@ -394,11 +471,11 @@ impl ShardRuntime {
 
     /// What a request locks, and whether for itself alone.
     pub(super) fn locks_of(&self, request: &Request<'_>) -> (LockKeys, bool) {
-        let keys = match request.command.keys.any() {
+        let keys = match request.command.keys.any() && request.keys().next().is_some() {
             true => LockKeys::Each(request.keys().map(|key| self.locks.hash(key)).collect()),
             false => LockKeys::Whole,
         };
-        (keys, request.command.has(Flags::WRITE))
+        (keys, locks_alone(request))
     }
 
     /// Runs a request for a worker, now or as soon as no transaction has its keys.

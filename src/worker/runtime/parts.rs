@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use shard::combine::Effect;
+use shard::command::Run;
 use shard::{Changes, Error, Mark, OwnedRequest, Reply, Request};
 use wal::Kind;
 
-use super::{Deferred, ShardRuntime};
+use super::{Deferred, Granted, ShardRuntime};
 use crate::client::reply::write_counted;
 use crate::logging::printable;
 use crate::mesh::{
@@ -270,7 +271,16 @@ impl ShardRuntime {
         self.locks.release(transaction, &mut granted);
         for deferred in granted {
             match deferred {
+                // A script needs the whole worker; what stands behind it runs behind it.
+                Deferred::Request { asker, request }
+                    if request.command.run == Run::Script || !self.granted.is_empty() =>
+                {
+                    self.granted.push_back(Granted::Request(asker, request));
+                }
                 Deferred::Request { asker, request } => self.run_for(asker, &request.request(), turn),
+                Deferred::List { asker, list } if !self.granted.is_empty() => {
+                    self.granted.push_back(Granted::List(asker, list));
+                }
                 Deferred::List { asker, list } => self.run_list_for(asker, &list, turn),
                 Deferred::Part(transaction) => self.locked(transaction, turn),
                 Deferred::Snapshotter => self.on_quiescence(turn),
@@ -313,7 +323,7 @@ impl ShardRuntime {
         }
     }
 
-    fn run_list_for(&mut self, asker: Asker, list: &CommandList, turn: &mut Turn<'_>) {
+    pub(in crate::worker) fn run_list_for(&mut self, asker: Asker, list: &CommandList, turn: &mut Turn<'_>) {
         if let Some(error) = self.refusal_of_list(list) {
             self.forget_watches(&list.watches);
             return turn.mesh.to(asker.worker).answer(asker.request_id, Answer::Rejected(error));

@@ -1,0 +1,141 @@
+//! Scripts: over several shards as on one, long ones that are ended or run to their end, and libraries that outlive the
+//! process, a change of the number of shards and a backup.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use tempfile::TempDir;
+
+use crate::client::Value;
+use crate::process::{Server, within_deadline};
+
+/// A library with a function that counts.
+const LIBRARY: &str = "#!lua name=shop\nredis.register_function('visit', function(keys) return redis.call('INCR', keys[1]) end)";
+
+/// Scripts move amounts between keys of several shards while others read them: the sum is always the same, and a script
+/// sees what those before it have left.
+#[test]
+fn scripts_over_several_shards_are_seen_whole_or_not_at_all() {
+    const KEYS: [&str; 4] = ["a", "b", "c", "d"];
+    const MOVE: &str = "if tonumber(redis.call('GET', KEYS[1])) < 7 then return 0 end
+        redis.call('DECRBY', KEYS[1], 7)
+        return redis.call('INCRBY', KEYS[2], 7) - redis.call('GET', KEYS[2])";
+    let server = Server::start(4, &[]);
+    let mut resp = server.resp();
+    resp.ask("MSET a 1000 b 1000 c 1000 d 1000");
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for first in 0..KEYS.len() {
+            let (server, stop) = (&server, &stop);
+            scope.spawn(move || {
+                let mut resp = server.resp();
+                for turn in 1.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let (from, to) = (KEYS[first], KEYS[(first + turn) % KEYS.len()]);
+                    let reply = resp.ask_bytes(&["EVAL", MOVE, "2", from, to]);
+                    assert_eq!(reply.integer(), 0, "{reply}");
+                }
+            });
+        }
+        for _ in 0..500 {
+            let values = resp.ask("MGET a b c d");
+            let number = |value: &Value| String::from_utf8_lossy(value.bytes()).parse::<i64>().unwrap();
+            assert_eq!(values.items().iter().map(number).sum::<i64>(), 4000, "{values}");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_script_reaches_the_keys_that_it_names_and_fails_with_what_it_did() {
+    let server = Server::start(4, &[]);
+    let mut resp = server.resp();
+    resp.ask("MSET a 1 b 2 c 3");
+    let eval = |resp: &mut crate::client::Resp, script: &str, keys: &[&str]| {
+        let count = keys.len().to_string();
+        let mut words = vec!["EVAL", script, &count];
+        words.extend(keys);
+        resp.ask_bytes(&words).to_string()
+    };
+    let all =
+        "redis.call('DEL', KEYS[1]) redis.call('PEXPIRE', KEYS[2], 90000) redis.call('SET', KEYS[3], 'x')
+        return redis.call('PTTL', KEYS[2])";
+    assert_eq!(eval(&mut resp, all, &["a", "b", "c"]), "90000");
+    assert_eq!(resp.ask("MGET a b c").to_string(), "[nil, \"2\", \"x\"]");
+    assert!((80000..=90000).contains(&resp.ask("PTTL b").integer()));
+    let failed = eval(&mut resp, "redis.call('INCR', KEYS[2]) error('enough')", &["a", "b", "b"]);
+    assert!(failed.contains("ERR user_script:1: enough script: "), "{failed}");
+    assert_eq!(resp.ask("GET b").to_string(), "\"3\"", "as in Redis, what it did before stays");
+    let undeclared = eval(&mut resp, "return redis.call('GET', 'other')", &["a", "b", "c"]);
+    assert!(undeclared.contains("name it among the keys"), "{undeclared}");
+    for queued in
+        ["MULTI", "INCR b", "EVAL \"return redis.call('INCR', KEYS[1])\" 1 b", "EVAL \"return #KEYS\" 2 a b"]
+    {
+        resp.ask(queued);
+    }
+    assert_eq!(resp.ask("EXEC").to_string(), "[4, 5, 2]");
+}
+
+#[test]
+fn a_script_that_takes_long_is_ended_unless_it_has_changed_keys() {
+    for shards in [1, 3] {
+        let server = Server::start(shards, &["--busy-reply-threshold", "50ms"]);
+        let (mut one, mut other) = (server.resp(), server.resp());
+        assert_eq!(one.ask("SCRIPT KILL").to_string(), "-NOTBUSY No scripts in execution right now.");
+        thread::scope(|scope| {
+            let mut runs = server.resp();
+            let endless =
+                scope.spawn(move || runs.ask("EVAL \"while true do pcall(error) end\" 1 k").to_string());
+            assert!(within_deadline(|| one.ask("GET k").to_string().starts_with("-BUSY ")));
+            let refused = one.ask("FUNCTION KILL").to_string();
+            assert!(refused.starts_with("-BUSY "), "{refused}");
+            assert_eq!(other.ask("SCRIPT KILL").to_string(), "+OK");
+            let ended = endless.join().unwrap();
+            assert!(ended.contains("Script killed by user with SCRIPT KILL..."), "{ended}");
+        });
+        assert_eq!(one.ask("SET k 1").to_string(), "+OK");
+        thread::scope(|scope| {
+            let mut runs = server.resp();
+            let script =
+                "redis.call('SET', KEYS[1], 'begun') while redis.call('TIME')[1] + 0 < ARGV[1] + 0 do end
+                redis.call('SET', KEYS[2], 'done') return 'well'";
+            let until = (std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + 2).to_string();
+            let words = ["EVAL", script, "2", "{k}", "{k}2", &until].map(str::to_owned);
+            let writing = scope.spawn(move || runs.ask_bytes(&words).to_string());
+            assert!(within_deadline(|| one.ask("SCRIPT KILL").to_string().starts_with("-UNKILLABLE ")));
+            assert_eq!(writing.join().unwrap(), "\"well\"");
+        });
+        assert_eq!(one.ask("MGET {k} {k}2").to_string(), "[\"begun\", \"done\"]");
+    }
+}
+
+#[test]
+fn libraries_outlive_the_process_another_number_of_shards_and_a_backup() {
+    let backups = TempDir::with_prefix("kvlite-backups-").unwrap();
+    let mut server = Server::start(2, &["--backup-dir", backups.path().to_str().unwrap()]);
+    let mut resp = server.resp();
+    assert_eq!(resp.ask_bytes(&["FUNCTION", "LOAD", LIBRARY]).to_string(), "\"shop\"");
+    assert_eq!(resp.ask("FCALL visit 1 hits").integer(), 1);
+    let backup = resp.ask("BACKUP one");
+    assert_eq!(backup.items().len(), 6, "{backup}");
+    drop(resp);
+    server.kill9();
+    server.restart(3);
+    let mut resp = server.resp();
+    assert_eq!(resp.ask("FCALL visit 1 hits").integer(), 2);
+    assert_eq!(resp.ask("FUNCTION FLUSH").to_string(), "+OK");
+    drop(resp);
+    server.kill9();
+    server.restart(3);
+    assert_eq!(server.resp().ask("FCALL visit 1 hits").to_string(), "-ERR Function not found");
+    let mut restored = Server::stopped(Some(&backups.path().join("one")), &[]);
+    restored.restart(2);
+    assert_eq!(restored.resp().ask("FCALL visit 1 hits").integer(), 2);
+    let file = server.data().join("functions");
+    server.terminate();
+    std::fs::write(&file, b"KVLITFUN\x09\0\0\0").unwrap();
+    let refused = server.try_restart(3).unwrap_err();
+    assert!(refused.contains("functions") && refused.contains("newer"), "{refused}");
+}
