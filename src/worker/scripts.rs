@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use shard::combine::{Combined, Deadline, Effect, Held, Outcome};
+use shard::combine::{Combined, Deadline, Effect, Held};
 use shard::command::{Flags, Library, Run, Server};
 use shard::{Change, Changes, Error, EventClasses, Glob, Mark, Reply, Request, Shard, parse_database};
 
