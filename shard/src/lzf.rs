@@ -173,6 +173,6 @@ mod tests {
         }
         assert_eq!(pack(&[7; 300], 296).map(|packed| packed.len()), Some(12));
         assert_eq!(pack(b"all are different", 16), None);
-        assert_eq!((pack(b"", 4), pack(b"ab", 1)), (None, None));
+        assert_eq!((pack(b"ab", 1), pack(b"ab", 5)), (None, Some(b"\x01ab".to_vec())));
     }
 }

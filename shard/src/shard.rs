@@ -477,8 +477,13 @@ impl Shard {
         let (mut keys, mut steps) = (Vec::new(), RANDOM_KEY_STEPS);
         for start in [random >> u32::BITS, 0] {
             let mut scan = Scan::new(database, start, None);
-            while scan.position().is_some() && keys.is_empty() && steps > 0 {
-                self.scan(&mut scan, RANDOM_KEYS, &mut steps, now_ms, |key| keys.push(key.to_vec()));
+            while scan.position().is_some() && keys.len() < RANDOM_KEYS && steps > 0 {
+                let missing = RANDOM_KEYS - keys.len();
+                self.scan(&mut scan, missing, &mut steps, now_ms, |key| {
+                    if !keys.iter().any(|found| found == key) {
+                        keys.push(key.to_vec());
+                    }
+                });
             }
         }
         let chosen = (random as u32 as usize).checked_rem(keys.len())?;

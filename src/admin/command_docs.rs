@@ -198,9 +198,12 @@ pub(crate) fn command_info(row: &Command) -> Reply<'static> {
         Reply::Integer(last),
         Reply::Integer(step),
         Reply::Set(categories(row).into_iter().map(Reply::Simple).collect()),
-        Reply::Array(tips.split_whitespace().map(text).collect()),
+        Reply::Set(tips.split_whitespace().map(text).collect()),
         key_specs::shown(row),
-        Reply::Array(command::subcommands(row).iter().map(command_info).collect()),
+        match command::subcommands(row) {
+            [] => Reply::Set(Vec::new()), // As in Redis.
+            rows => Reply::Array(rows.iter().map(command_info).collect()),
+        },
     ])
 }
 

@@ -168,7 +168,7 @@ fn specs_of(row: &Command) -> Vec<Spec<'static>> {
 
 /// The specifications of a command, as `COMMAND INFO` shows them.
 pub(super) fn shown(row: &Command) -> Reply<'static> {
-    Reply::Array(specs_of(row).iter().map(Spec::shown).collect())
+    Reply::Set(specs_of(row).iter().map(Spec::shown).collect())
 }
 
 /// The keys of a request, each with what the command does with it.

@@ -7,6 +7,7 @@ pub mod calls;
 pub mod errors;
 pub mod histogram;
 pub mod scripts;
+pub mod slowlog;
 
 use std::sync::Arc;
 

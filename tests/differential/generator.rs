@@ -167,11 +167,11 @@ impl fmt::Display for Plan {
                 }
                 Step::Hello3 { connection } => writeln!(f, "  {connection}> HELLO 3")?,
                 Step::Lapse { key } => {
-                    writeln!(f, "  PEXPIRE {} 1, and it is over", shown(std::slice::from_ref(key)))?
+                    writeln!(f, "  PEXPIRE {} 1, and it is over", shown(std::slice::from_ref(key)))?;
                 }
                 Step::Scan { options } => writeln!(f, "  SCAN to its end {}", shown(options))?,
                 Step::Carry { from, to } => {
-                    writeln!(f, "  DUMP {}, RESTORE elsewhere", shown(&[from.clone(), to.clone()]))?
+                    writeln!(f, "  DUMP {}, RESTORE elsewhere", shown(&[from.clone(), to.clone()]))?;
                 }
                 Step::Survey => writeln!(f, "  all keys are compared")?,
             }
@@ -271,7 +271,6 @@ impl Generator<'_> {
             1 => words.push(self.word("odd")),
             2 if words.len() > 1 => {
                 let at = 1 + self.random.below(words.len() as u64 - 1) as usize;
-                // A number of keys or an offset that is too large costs memory, not only an error.
                 words[at] = self.word("odd");
             }
             _ => {}

@@ -30,6 +30,7 @@ mod wire; // bad input: what is answered, what is closed
 // What many clients see.
 mod atomicity; // commands over several shards are seen whole or not at all
 mod bench; // the load generator: its bounds, its counts, its exit status
+mod clients; // clients that list, end, pause and watch each other, and what was slow
 mod connections; // the limit, thousands that idle, half requests, the Unix socket
 mod pipelines; // thousands of commands ahead of their replies, shards that flood each other
 mod scanning;

@@ -35,8 +35,8 @@ fn a_file_sets_options_and_a_rewrite_writes_down_what_has_changed() {
     drop(client);
     server.terminate();
     server.restart(2);
-    let options = ["max-connections", "loglevel", "auto-ttl"];
-    assert_eq!(options.map(|name| shown(&server, name)), ["70", "warning", "a:* 90s"]);
+    let options = ["max-connections", "auto-ttl"]; // The level of the log is a variable of every test.
+    assert_eq!(options.map(|name| shown(&server, name)), ["70", "a:* 90s"]);
     fs::remove_dir_all(directory.path()).unwrap();
     let refused = server.resp().ask("CONFIG SET timeout 60");
     assert_eq!(refused, ok);

@@ -423,21 +423,23 @@ impl Model {
     }
 
     fn copy(&mut self, call: &Call, now_ms: u64) -> Answer {
-        let options: Vec<_> = call.args[2..].iter().map(|arg| arg.to_ascii_uppercase()).collect();
-        let options: Vec<_> = options.iter().map(Vec::as_slice).collect();
-        let replaces = match options[..] {
-            [] => false,
-            [b"REPLACE"] | [b"DB", b"0", b"REPLACE"] => true,
-            [b"DB", _, ..] => return Err(Error::NotAnInteger),
-            _ => return Err(Error::Syntax),
-        };
-        if call.args[0] == call.args[1] {
+        let (mut replaces, mut database) = (false, call.database);
+        let mut options = call.args[2..].iter();
+        while let Some(option) = options.next() {
+            match &option.to_ascii_uppercase()[..] {
+                b"REPLACE" => replaces = true,
+                b"DB" => database = database_index(options.next().ok_or(Error::Syntax)?)?,
+                _ => return Err(Error::Syntax),
+            }
+        }
+        let (from, to) = (&call.args[0], name(database, key_of_name(&call.args[1])));
+        if *from == to {
             return Err(Error::Unavailable("source and destination objects are the same"));
         }
-        let source = self.find(&call.args[0], now_ms).cloned();
-        let is_free = replaces || self.find(&call.args[1], now_ms).is_none();
+        let source = self.find(from, now_ms).cloned();
+        let is_free = replaces || self.find(&to, now_ms).is_none();
         let Some(source) = source.filter(|_| is_free) else { return Ok(Reply::Integer(0)) };
-        self.content.insert(call.args[1].clone(), source);
+        self.content.insert(to, source);
         Ok(Reply::Integer(1))
     }
 

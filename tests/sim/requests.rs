@@ -295,8 +295,15 @@ fn set_options(dice: &mut Dice) -> Vec<Vec<u8>> {
 }
 
 fn copy_options(dice: &mut Dice) -> Vec<Vec<u8>> {
-    let options = [&["REPLACE"][..], &["db", "0", "replace"], &["DB", "x"], &["DB"], &["NX"], &[], &[]];
-    dice.pick(&options).iter().map(|option| option.as_bytes().to_vec()).collect()
+    let mut options = Vec::new();
+    while options.len() < 4 && dice.one_in(2) {
+        match dice.below(6) {
+            0 => options.push(dice.pick(&["NX", "DB", ""]).as_bytes().to_vec()),
+            1..4 => options.push(dice.pick(&["REPLACE", "replace"]).as_bytes().to_vec()),
+            _ => options.extend([b"db".to_vec(), database(dice)]),
+        }
+    }
+    options
 }
 
 fn getex_options(dice: &mut Dice) -> Vec<Vec<u8>> {

@@ -202,11 +202,7 @@ fn copy(request: &Request<'_>, held: &[Option<Held<'_>>], terms: &Terms) -> Resu
         if arg.eq_ignore_ascii_case(b"REPLACE") {
             replaces = true;
         } else if arg.eq_ignore_ascii_case(b"DB") {
-            let number = args.next().ok_or(Error::Syntax)?;
-            database = parse_database(number, terms.databases).map_err(|error| match error {
-                Error::InvalidDbIndex => Error::NotAnInteger,
-                error => error,
-            })?;
+            database = parse_database(args.next().ok_or(Error::Syntax)?, terms.databases)?;
         } else {
             return Err(Error::Syntax);
         }
