@@ -20,7 +20,7 @@ use crate::admin::Ask;
 use crate::client::Client;
 use crate::client::reply::{answer, reject};
 use crate::clock::wall_clock_us;
-use crate::mesh::{Answer, Asker, Call, RequestId};
+use crate::mesh::{Answer, Asker, Batch, Call, RequestId};
 use crate::net::{self, Event};
 use crate::recovery;
 use crate::scripting::libraries::{Libraries, LibraryChange};
@@ -251,7 +251,47 @@ impl Worker {
                 event => self.on_event(event),
             }
         }
+        for worker in 0..self.mesh.worker_count() {
+            while let Some(batch) = self.mesh.receive(worker) {
+                self.look_through(worker, batch);
+            }
+        }
+        self.mesh.send(&mut self.net);
         self.look_after_clients();
+    }
+
+    /// Takes from a message what can be dealt with while a script takes long: clients that ask for keys are told so. The
+    /// rest is for later.
+    fn look_through(&mut self, from: usize, mut batch: Box<Batch>) {
+        for accepted in batch.take_accepted() {
+            self.welcome(accepted);
+        }
+        let busy = self.shared.long_scripts.busy(self.index).unwrap_or(Error::Busy { is_function: false });
+        let (mut calls, mut answers) = (batch.take_calls(), batch.take_answers());
+        calls.retain(|(id, call)| {
+            let is_refused = matches!(call, Call::Run { .. } | Call::RunLarge(..) | Call::RunAll(..));
+            if is_refused {
+                self.mesh.to(from).answer(*id, Answer::Rejected(busy.clone()));
+            }
+            !is_refused
+        });
+        let (now, later) = answers.drain(..).partition(|(id, answer)| {
+            let is_reply = matches!(
+                answer,
+                Answer::Bytes(_) | Answer::Value(_) | Answer::Failed(_) | Answer::Rejected(_)
+            );
+            is_reply && self.clients.has(id.socket)
+        });
+        let now: Vec<(RequestId, Answer)> = now;
+        now.into_iter().for_each(|(id, answer)| self.on_answer(from, id, answer, &batch));
+        answers = later;
+        if calls.is_empty() && answers.is_empty() {
+            batch.take_back(calls, answers);
+            self.mesh.recycle(batch);
+        } else {
+            batch.put_back(calls, answers);
+            self.late_batches.push_back((from, batch));
+        }
     }
 
     // ---- commands about scripts and libraries ----
