@@ -300,7 +300,7 @@ pub enum Call {
     Sync,
     /// Note that clients of the worker that asks begin subscriptions to these names, each one. Answered by `Noted`.
     Subscribe(SubscriptionKind, Args),
-    /// Note that such subscriptions end; no answer.
+    /// Note that such subscriptions end. Answered by `Noted`, if a request waits for it.
     Unsubscribe(SubscriptionKind, Args),
     /// Hand a message to the clients that are subscribed to its channel, of the kind that is said; no answer.
     Publish(SubscriptionKind, Message),

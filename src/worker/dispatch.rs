@@ -112,7 +112,7 @@ impl Worker {
     fn answer_unrun(&mut self, client: &mut Client, request: &Request<'_>, reply: Reply<'static>) {
         let is_exec = request.command.run == Run::Server(Server::Exec);
         match (reply, client.session.queue.as_mut()) {
-            (Reply::Error(error), Some(_)) if is_exec => {
+            (Reply::Error(error), _) if is_exec => {
                 client.session.queue = None;
                 self.unwatch(client);
                 reject(client, request.command, Error::ExecAbortedBy(Box::new(error)));

@@ -1,7 +1,7 @@
 //! Messages: what clients say about them, and how they get to the clients that want them.
 
 use bytes::Bytes;
-use shard::command::Server;
+use shard::command::{self, Server};
 use shard::{Command, Error, Event, EventClasses, Glob, Reply, Request};
 
 use super::Worker;
@@ -69,6 +69,10 @@ impl Worker {
                 self.unsubscribe(client, request, kind);
                 return Flow::Taken;
             }
+            Server::PubsubChannels | Server::PubsubShardchannels if request.arg_count() > 1 => {
+                let command = command::find(b"PUBSUB").expect("it has subcommands");
+                Reply::Error(Error::WrongUse { command, name: request.command.name.as_bytes().into() })
+            }
             Server::PubsubChannels | Server::PubsubShardchannels => {
                 match request.args().next().map(Glob::new).transpose() {
                     Ok(pattern) => self.pubsub.channels(kind, pattern.as_ref()),
@@ -118,7 +122,7 @@ impl Worker {
         told: Vec<u8>,
     ) {
         let Some(last) = begun.iter().rposition(|(_, names)| !names.is_empty()) else {
-            return client.replies.now(|out| out.extend_from_slice(&told));
+            return client.replies.tell(told);
         };
         let unanswered: Vec<usize> =
             (0..self.mesh.worker_count()).filter(|worker| *worker != self.index).collect();
@@ -132,15 +136,20 @@ impl Worker {
                 batch.call(id, Call::Subscribe(*kind, names));
             }
         }
-        if unanswered.is_empty() {
-            client.replies.now(|out| out.extend_from_slice(&told));
+        self.tell_when_noted(client, Subscribing { command, told, unanswered });
+    }
+
+    fn tell_when_noted(&self, client: &mut Client, subscribing: Subscribing) {
+        if subscribing.unanswered.is_empty() {
+            client.replies.tell(subscribing.told);
         } else {
             client.replies.hold_messages();
-            self.begin_job(client, Job::Subscribe(Subscribing { command, told, unanswered }));
+            self.begin_job(client, Job::Subscribe(subscribing));
         }
     }
 
-    /// Ends the subscriptions to these names, or all of a kind.
+    /// Ends the subscriptions to these names, or all of a kind. The client is told when all other workers have taken
+    /// note: what is published after that is not counted as received.
     fn unsubscribe(&mut self, client: &mut Client, request: &Request<'_>, kind: SubscriptionKind) {
         let mut subscriptions = client.subscriptions.take().unwrap_or_default();
         let names: Vec<Bytes> = match request.arg_count() {
@@ -155,9 +164,9 @@ impl Worker {
         if names.is_empty() {
             tell(request, None, subscriptions.told_count(kind), client.session.dialect, &mut told);
         }
-        self.end_subscriptions(client, kind, &ended);
         client.subscriptions = (subscriptions.count() > 0).then_some(subscriptions);
-        client.replies.now(|out| out.extend_from_slice(&told));
+        let unanswered = self.end_subscriptions(client, kind, &ended, job_id(client));
+        self.tell_when_noted(client, Subscribing { command: request.command, told, unanswered });
     }
 
     /// Ends all subscriptions of a client, which is not told, and keeps it no more up to date.
@@ -165,22 +174,38 @@ impl Worker {
         self.end_tracking(client);
         let Some(subscriptions) = client.subscriptions.take() else { return };
         for kind in [SubscriptionKind::Channel, SubscriptionKind::Pattern, SubscriptionKind::ShardChannel] {
-            self.end_subscriptions(client, kind, &Subscriptions::names(&subscriptions, kind));
+            self.end_subscriptions(
+                client,
+                kind,
+                &Subscriptions::names(&subscriptions, kind),
+                RequestId::NONE,
+            );
         }
     }
 
-    pub(super) fn end_subscriptions(&mut self, client: &Client, kind: SubscriptionKind, names: &[Bytes]) {
+    /// Ends subscriptions. Returns the workers that will answer the request that waits for them to take note, if one
+    /// does.
+    pub(super) fn end_subscriptions(
+        &mut self,
+        client: &Client,
+        kind: SubscriptionKind,
+        names: &[Bytes],
+        id: RequestId,
+    ) -> Vec<usize> {
         if names.is_empty() {
-            return;
+            return Vec::new();
         }
         for name in names {
             self.pubsub.unsubscribe(kind, name, client.socket);
         }
-        for worker in (0..self.mesh.worker_count()).filter(|worker| *worker != self.index) {
-            let batch = self.mesh.to(worker);
+        let others: Vec<usize> =
+            (0..self.mesh.worker_count()).filter(|worker| *worker != self.index).collect();
+        for worker in &others {
+            let batch = self.mesh.to(*worker);
             let names = batch.args(0, names.iter().map(|name| &name[..]));
-            batch.call(RequestId::NONE, Call::Unsubscribe(kind, names));
+            batch.call(id, Call::Unsubscribe(kind, names));
         }
+        others
     }
 
     /// Takes note of the subscriptions of another worker's clients.

@@ -143,7 +143,7 @@ impl Pair {
         }
         let other = std::env::var_os("KVLITE_DIFFERENTIAL_REDIS").and_then(|_| Redis::start("", &options));
         let shards: &[usize] = if other.is_some() { &[] } else { &[1, 2, 3] };
-        let kvlites = shards.iter().map(|shards| Server::start(*shards, &[])).collect();
+        let kvlites = shards.iter().map(|shards| Server::start(*shards, &options)).collect();
         Some(Pair { redis, kvlites, other })
     }
 
@@ -342,6 +342,9 @@ fn in_one_order(mut replies: Vec<Value>) -> Vec<Value> {
 /// Sends the same requests to both and compares what comes.
 fn send(ends: &mut Ends, requests: &[Request], subscriber: bool) -> Result<(), Difference> {
     let bytes: Vec<u8> = requests.iter().flat_map(|request| encoded(&request.words)).collect();
+    if subscriber {
+        messages(ends)?; // What others have caused comes over their workers: not always before they are answered.
+    }
     for end in [&mut ends.redis, &mut ends.kvlite] {
         end.client.wire.send(&bytes);
     }

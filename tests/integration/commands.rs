@@ -1771,7 +1771,7 @@ const RESP: &[Script] = &[
     ),
     own(
         "OBJECT",
-        "SET a 1 -> +OK\n OBJECT FREQ a -> -ERR An LFU maxmemory policy is not selected, access frequency not tracked: ANALYZE tells how a key is used",
+        "SET a 1 -> +OK\n OBJECT FREQ a -> -ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.",
     ),
     script(
         "TIME",

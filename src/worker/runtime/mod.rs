@@ -277,6 +277,11 @@ impl ShardRuntime {
         self.tracked.keys_max = keys_max;
     }
 
+    /// How many keys clients keep copies of, and how many copies.
+    pub(super) fn tracked_counts(&self) -> [usize; 2] {
+        self.tracked.counts()
+    }
+
     /// Whether anything has happened to keys that is yet to be told.
     #[inline]
     pub(super) fn has_events(&self) -> bool {
