@@ -15,7 +15,7 @@ use crate::analytics::Analytics;
 use crate::auto_ttl::AutoTtl;
 use crate::change::{Change, Changes};
 use crate::clock;
-use crate::combine::{Combined, Deadline, Effect, Held, Outcome, Terms};
+use crate::combine::{Combine, Combined, Deadline, Effect, Held, Outcome, Terms};
 use crate::databases::{ANALYSED, Databases};
 use crate::error::Error;
 use crate::reply::Reply;
@@ -343,11 +343,7 @@ impl<'s, 'c> Context<'s, 'c> {
     }
 
     /// Runs a command that changes keys by what it reads, all of which lie here.
-    pub(crate) fn combine(
-        self,
-        request: &Request<'_>,
-        combine: fn(&Request<'_>, &[Option<Held<'_>>], &Terms) -> Result<Combined, Error>,
-    ) -> Result<Reply<'s>, Error> {
+    pub(crate) fn combine(self, request: &Request<'_>, combine: Combine) -> Result<Reply<'s>, Error> {
         let parts = self.parts;
         for (number, key) in request.keys().enumerate() {
             // Removing one that has expired moves other entries, so all of them are looked up before any is held.
