@@ -6,6 +6,7 @@
 pub mod calls;
 pub mod errors;
 pub mod histogram;
+pub mod slowlog;
 
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use shard::combine::{Combined, Deadline, Effect, Held, Outcome};
 use shard::command::{Flags, Library, Run, Server};
-use shard::{Change, Changes, Error, Glob, Mark, Reply, Request, Shard, parse_database};
+use shard::{Change, Changes, Error, EventClasses, Glob, Mark, Reply, Request, Shard, parse_database};
 
 use super::Worker;
 use super::dispatch::Flow;
@@ -87,14 +87,18 @@ impl Worker {
         let later = |client: &mut Client| {
             let sequence = client.replies.later(request.command, index, 0, now.uptime_ms);
             let request_id = RequestId { socket: client.socket, sequence };
-            Asker { worker: index, request_id, dialect: client.session.dialect }
+            Asker { worker: index, request_id, dialect: client.session.dialect, tracks: client.tracks() }
         };
         if self.runtime.has_to_wait(request) {
             let asker = later(client);
             client.waits_for_last = true;
             return self.runtime.defer(asker, request);
         }
+        let tracks = client.tracks();
         let (reply, seq) = self.run_script(request, Some(&mut *client));
+        if tracks.any() {
+            self.runtime.note_tracked((index, client.socket), tracks, request);
+        }
         let is_alone = client.is_quiet();
         if self.runtime.holds_back(seq, &mut client.counted_in, is_alone) {
             let asker = later(client);
@@ -116,6 +120,9 @@ impl Worker {
 
     fn run_script_for(&mut self, asker: Asker, request: &Request<'_>) {
         let (reply, seq) = self.run_script(request, None);
+        if asker.tracks.any() {
+            self.runtime.note_tracked((asker.worker, asker.request_id.socket), asker.tracks, request);
+        }
         self.runtime.give_reply(seq, asker, &mut self.mesh, &reply, request);
     }
 
@@ -200,11 +207,14 @@ impl Worker {
                 let is_first = copies.keys.remove(name);
                 match after {
                     _ if !is_first || *before == after => {}
-                    None => effects.push(Effect { key, outcome: Outcome::Removed }),
+                    None => {
+                        let event = (EventClasses::GENERIC, "del");
+                        effects.push(Effect { key, outcome: Outcome::Removed, event });
+                    }
                     Some(after) => {
                         let deadline = Deadline::At(after.deadline_ms);
                         let outcome = Outcome::Put(after.to_bytes()?, deadline);
-                        effects.push(Effect { key, outcome });
+                        effects.push(Effect { key, outcome, event: (EventClasses::STRING, "set") });
                     }
                 }
             }
