@@ -136,13 +136,8 @@ impl Worker {
             Some(_) => Some((client.replies.next_sequence(), None)),
             None => client.replies.last_awaited().map(|(sequence, worker)| (sequence, Some(worker))),
         };
-        // Where only the disk is waited for, or what other workers know of themselves, the work is done.
+        // Where only the disk is waited for, the work is done.
         let is_done = match awaited {
-            _ if matches!(client.job.as_deref(), Some(Job::Gather(_)))
-                && matches!(command.run, Run::Server(_)) =>
-            {
-                true
-            }
             None => true,
             Some((_, worker)) => worker == Some(self.index) && !client.waits_for_last,
         };
@@ -150,7 +145,10 @@ impl Worker {
             let took = measured.elapsed();
             self.note_if_slow(client, command, took, || slow_words(command, parser, input));
         } else {
-            self.note_candidate(client, command, parser, input);
+            // It is done, too, where others are asked what they know of themselves; but what they tell is without it.
+            let asks = matches!(client.job.as_deref(), Some(Job::Gather(_)));
+            let took = (asks && matches!(command.run, Run::Server(_))).then(|| measured.elapsed());
+            self.note_candidate(client, command, took, || slow_words(command, parser, input));
         }
         match awaited {
             Some((sequence, _)) => client.measured = Some((sequence, measured)),
