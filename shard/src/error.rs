@@ -189,6 +189,15 @@ pub enum Error {
     NotInMulti,
     /// The client has subscriptions and could not tell the reply to this command from a message.
     Subscribed(&'static Command),
+    /// A client wants to be told of the same keys by two prefixes.
+    PrefixOverlap {
+        /// One of them.
+        prefix: Box<[u8]>,
+        /// The other one.
+        other: Box<[u8]>,
+        /// Which comes with the same request; else it has it already.
+        is_provided: bool,
+    },
     /// A number that is out of its bounds, which the text says.
     OutOfRange(&'static str),
     /// The server cannot do this, and the text says why and what to do.

@@ -286,7 +286,11 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         | Server::Ssubscribe
         | Server::Subscribe
         | Server::Sunsubscribe
-        | Server::Unsubscribe => unreachable!("messages are the worker's"),
+        | Server::Unsubscribe
+        | Server::ClientCaching
+        | Server::ClientGetredir
+        | Server::ClientTracking
+        | Server::ClientTrackinginfo => unreachable!("messages are the worker's"),
         Server::Backup
         | Server::Bgrewriteaof
         | Server::Bgsave

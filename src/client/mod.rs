@@ -9,13 +9,14 @@ pub mod reply;
 pub mod session;
 pub mod share;
 pub mod subscriptions;
+pub mod tracking;
 
 use std::collections::TryReserveError;
 use std::time::Duration;
 
 use shard::{Command, SHARED_LEN_MIN};
 
-use crate::mesh::ClientKind;
+use crate::mesh::{ClientKind, Tracks};
 use crate::metrics::calls::Measured;
 use crate::net::listener::Endpoint;
 use crate::net::{Addresses, SocketId};
@@ -25,6 +26,7 @@ use replies::Replies;
 use session::Session;
 use share::{Progress, TurnShare};
 use subscriptions::Subscriptions;
+use tracking::Tracking;
 
 /// Memory for a request is taken for at most so many times what has arrived of it: what the client claims may never
 /// come. A step that is not the last copies at most one part in so many of the request.
@@ -89,6 +91,8 @@ pub struct Client {
     pub session: Session,
     /// Which messages it wants, if it wants any.
     pub subscriptions: Option<Box<Subscriptions>>,
+    /// How it is told of changes of the keys that it keeps copies of, if it keeps any.
+    pub tracking: Option<Box<Tracking>>,
     /// Since when so many messages have waited for it that this may not last, in milliseconds from the start of the
     /// server.
     pub lags_since_ms: Option<u64>,
@@ -176,6 +180,7 @@ impl Connection {
             limits,
             session: Session::new(endpoint),
             subscriptions: None,
+            tracking: None,
             lags_since_ms: None,
             replies: Replies::default(),
             job: None,
@@ -263,6 +268,12 @@ impl Client {
             && (!self.waits_for_last || self.replies.all_in())
             && self.replies.size_bytes() < self.limits.reply_bytes
             && self.replies.may_wait_for_more()
+    }
+
+    /// What shards have to note of its next command.
+    #[inline]
+    pub fn tracks(&self) -> Tracks {
+        self.tracking.as_ref().map_or(Tracks::default(), |tracking| tracking.tracks())
     }
 
     /// Whether its replies must not leave yet: those of commands that run as one leave together.

@@ -177,6 +177,15 @@ impl Replies {
         }
     }
 
+    /// As [`Replies::push`], behind the replies to all requests so far: it overtakes none.
+    pub fn push_in_order(&mut self, message: &Bytes) {
+        if self.held.is_some() || self.slots.is_empty() {
+            self.push(message);
+        } else {
+            self.now(|out| out.extend_from_slice(message));
+        }
+    }
+
     /// From now on a reply leaves in pieces, or has to leave before any message: messages wait.
     pub fn hold_messages(&mut self) {
         self.held.get_or_insert_default().replies += 1;

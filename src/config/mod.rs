@@ -21,7 +21,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use serde::Serialize;
-use shard::{AutoTtl, DATABASES_DEFAULT, DATABASES_MAX};
+use shard::{AutoTtl, DATABASES_DEFAULT, DATABASES_MAX, EventClasses};
 use wal::BootId;
 
 use crate::machine::{CpuQuota, Machine};
@@ -168,10 +168,9 @@ pub struct Config {
     pub client_reply_buffer_limit: u64,
 
     /// Messages that wait for a subscriber that does not read them: past the first size it is disconnected, past the
-    /// second one after so many seconds; limits of other classes than pubsub are taken and have no effect [default:
-    /// pubsub 32mb 8mb 60]
-    #[arg(long, env = "KVLITE_CLIENT_OUTPUT_BUFFER_LIMIT", default_value = "", value_name = "LIMITS")]
-    #[arg(value_parser = output_limits::output_limits, help_heading = NETWORK, hide_default_value = true)]
+    /// second one after so many seconds; limits of other classes than pubsub are taken and have no effect
+    #[arg(long, env = "KVLITE_CLIENT_OUTPUT_BUFFER_LIMIT", default_value = "pubsub 32mb 8mb 60")]
+    #[arg(value_parser = output_limits::output_limits, value_name = "LIMITS", help_heading = NETWORK)]
     pub client_output_buffer_limit: OutputLimits,
 
     /// How long a client may stop in the middle of a request, or not read its replies while it waits to send more,
@@ -298,6 +297,19 @@ pub struct Config {
     #[arg(long, env = "KVLITE_AUTO_TTL", value_name = "PAIRS", help_heading = ANALYTICS)]
     #[arg(value_parser = units::auto_ttl)]
     pub auto_ttl: Option<AutoTtl>,
+
+    /// Which events of keys are published as messages: letters of K (on __keyspace@DB__:KEY), E (on
+    /// __keyevent@DB__:EVENT), g (any command on keys), $ (on strings), x (expired), e (evicted), n (new), m (missed),
+    /// A (for all but n and m) [default: none]
+    #[arg(long, env = "KVLITE_NOTIFY_KEYSPACE_EVENTS", value_name = "LETTERS")]
+    #[arg(value_parser = units::event_classes, help_heading = ANALYTICS)]
+    pub notify_keyspace_events: Option<EventClasses>,
+
+    /// Keys of which clients keep copies (CLIENT TRACKING), at most; past that, some count as changed; 0 for no limit
+    #[arg(long, env = "KVLITE_TRACKING_TABLE_MAX_KEYS", default_value_t = 1_000_000, value_name = "N")]
+    #[arg(value_parser = |text: &str| units::number_within::<u64>(text, 0..=u64::MAX))]
+    #[arg(help_heading = ANALYTICS)]
+    pub tracking_table_max_keys: u64,
 
     /// Time between two searches for expired keys, whose memory they free; 10ms to 24h
     #[arg(long, env = "KVLITE_TTL_CHECK_INTERVAL", default_value = "100ms", value_name = "DURATION")]
@@ -747,6 +759,7 @@ impl Config {
             ("max-connections", self.max_connections.to_string()),
             ("max-wal-entries", self.max_wal_entries.to_string()),
             ("max-wal-size", self.max_wal_size.to_string()),
+            ("notify-keyspace-events", self.notify_keyspace_events.unwrap_or_default().text()),
             ("port", self.port.to_string()),
             ("request-timeout", units::duration_text(self.request_timeout)),
             ("resp-port", self.resp_port.to_string()),
@@ -755,6 +768,7 @@ impl Config {
             ("slowlog-max-len", self.slowlog_max_len.to_string()),
             ("spin-us", self.spin_us.to_string()),
             ("sync-mode", value_name(self.sync_mode)),
+            ("tracking-table-max-keys", self.tracking_table_max_keys.to_string()),
             ("tcp-keepalive", self.tcp_keepalive.as_secs().to_string()),
             ("timeout", self.timeout.as_secs().to_string()),
             ("ttl-check-interval", units::duration_text(self.ttl_check_interval)),

@@ -107,6 +107,7 @@ fn errors() -> Vec<Error> {
         Error::NotBusy => Error::NotBusy,
         Error::Unkillable => Error::Unkillable,
         Error::OfScript(_) => Error::OfScript(bytes("ERR REASON")),
+        Error::PrefixOverlap { .. } => Error::PrefixOverlap { prefix: bytes("PREFIX"), other: bytes("PRE"), is_provided: true },
         Error::OutOfRange(_) => Error::OutOfRange("REASON"),
         Error::Unavailable(_) => Error::Unavailable("REASON"),
     );

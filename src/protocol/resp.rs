@@ -362,6 +362,14 @@ pub(super) fn write_reply(reply: &Reply<'_>, dialect: Dialect, out: &mut Vec<u8>
                 write_reply(value, dialect, out);
             }
         }
+        Reply::Pairs(pairs) => {
+            let (marker, count) = if resp3 { (b'%', pairs.len()) } else { (b'*', pairs.len() * 2) };
+            write_count(marker, count, out);
+            for (key, value) in pairs {
+                write_reply(key, dialect, out);
+                write_reply(value, dialect, out);
+            }
+        }
         Reply::Text(text) if resp3 => {
             write_count(b'=', "txt:".len() + text.len(), out);
             out.extend_from_slice(b"txt:");
@@ -377,14 +385,6 @@ pub(super) fn write_reply(reply: &Reply<'_>, dialect: Dialect, out: &mut Vec<u8>
             out.extend_from_slice(b"\r\n");
         }
         Reply::Verbatim(_, text) => write_bulk(text, out),
-        Reply::Pairs(pairs) => {
-            let (marker, count) = if resp3 { (b'%', pairs.len()) } else { (b'*', pairs.len() * 2) };
-            write_count(marker, count, out);
-            for (name, value) in pairs {
-                write_reply(name, dialect, out);
-                write_reply(value, dialect, out);
-            }
-        }
         Reply::Error(error) => {
             write_error(error, out);
             out.extend_from_slice(b"\r\n");
@@ -447,6 +447,12 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
             out.extend_from_slice(b"-ERR Can't execute '");
             out.extend_from_slice(command.full_name().as_bytes());
             "': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+        }
+        Error::PrefixOverlap { prefix, other, is_provided } => {
+            echo(b"-ERR Prefix '", prefix, b"' overlaps with ", out);
+            let which = if *is_provided { "another provided" } else { "an existing" };
+            put(format_args!("{which} prefix '"), out);
+            return echo(b"", other, b"'. Prefixes for a single client must not overlap.", out);
         }
         Error::HelloSyntax(option) => return echo(b"-ERR Syntax error in HELLO option '", option, b"'", out),
         Error::IncompatibleOptions(options) => {
@@ -586,6 +592,7 @@ fn fixed_text(error: &Error) -> &'static str {
         | Error::AsAsked(..)
         | Error::InvalidExpire(..)
         | Error::Subscribed(..)
+        | Error::PrefixOverlap { .. }
         | Error::HelloSyntax(..)
         | Error::IncompatibleOptions(..)
         | Error::UnsupportedOption(..)

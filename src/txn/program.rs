@@ -14,7 +14,7 @@ use shard::{Error, OwnedRequest, Reply, Request};
 
 use super::merge::merge_parts;
 use super::transaction::{Told, Transaction};
-use crate::mesh::{Answer, Hop, Locks, Mesh, RequestId, TransactionId, Watch};
+use crate::mesh::{Answer, Hop, Locks, Mesh, RequestId, Tracks, TransactionId, Watch};
 use crate::slots::owner;
 
 /// How many commands a hop runs at most, and after how many arguments it has come to its end.
@@ -99,7 +99,7 @@ impl Plan {
     /// Finds out who runs a command.
     fn place(&mut self, request: &OwnedRequest, own: usize, workers: usize) -> Place {
         if let Run::Server(server) = request.command.run {
-            if matches!(server, Server::Backup | Server::Keys | Server::Scan) {
+            if matches!(server, Server::Backup | Server::Keys | Server::Randomkey | Server::Scan) {
                 for worker in 0..workers {
                     let locks = self.of(worker);
                     locks.is_for_backup = server == Server::Backup;
@@ -144,6 +144,7 @@ impl Program {
         id: TransactionId,
         (requests, is_multi): (Vec<OwnedRequest>, bool),
         watches: Vec<Watch>,
+        tracks: Tracks,
         request_id: RequestId,
         mesh: &mut Mesh,
     ) -> Program {
@@ -157,6 +158,7 @@ impl Program {
             let keys = locks.watches.iter().map(|watch| &*watch.key);
             locks.others.push(OwnedRequest::of_keys(0, keys));
         }
+        plan.0.values_mut().for_each(|locks| locks.tracks = tracks);
         let only_reads = !plan.0.values().any(|locks| locks.exclusive);
         let mut hop = 0..0;
         if only_reads && hop_end(&places, &requests, 0) == requests.len() {

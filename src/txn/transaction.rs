@@ -116,7 +116,7 @@ impl Transaction {
     /// As [`Transaction::begin`], with these keys for itself alone.
     pub fn of_keys<'k>(
         id: TransactionId,
-        keys: impl Iterator<Item = &'k [u8]> + Clone,
+        keys: &(impl Iterator<Item = &'k [u8]> + Clone),
         request_id: RequestId,
         mesh: &mut Mesh,
     ) -> Transaction {

@@ -93,6 +93,12 @@ impl Worker {
         let began = if is_measured { self.traffic.calls.begin(request.command) } else { None };
         let flow = self.run_request(client, &request);
         if matches!(flow, Flow::Taken) {
+            if let Some(tracking) = client.tracking.as_deref_mut()
+                && request.command.container != Some("CLIENT")
+                && client.session.queue.is_none()
+            {
+                tracking.is_caching = false; // That was about this command.
+            }
             self.traffic.requests += 1;
             if let Some(measured) = self.traffic.calls.count(request.command, began) {
                 self.end_taken(client, measured, request.command, parser, input);
@@ -221,6 +227,12 @@ impl Worker {
             ) => return self.run_transaction_command(client, request, server),
             Run::EveryShard(..) if single => self.run_here(client, request),
             Run::EveryShard(..) | Run::Server(_) if !client.is_quiet() => return Flow::Later,
+            Run::Server(
+                server @ (Server::ClientCaching
+                | Server::ClientGetredir
+                | Server::ClientTracking
+                | Server::ClientTrackinginfo),
+            ) => self.run_tracking(client, request, server),
             Run::Server(server) if command.group == Group::Pubsub => {
                 return self.run_pubsub(client, request, server);
             }
@@ -246,6 +258,7 @@ impl Worker {
         match admin::run(client, request, &self.about()) {
             Next::Nothing => {}
             Next::Ask(ask) => self.ask(client, request, ask),
+            Next::Scripting => self.run_scripting(client, request),
             Next::Describe => {
                 let described = Reply::Text(self.describe_client(client, 0, 0));
                 answer(client, request, &described);
@@ -261,7 +274,6 @@ impl Worker {
                 std::thread::sleep(time);
                 answer(client, request, &Reply::Ok);
             }
-            Next::Scripting => self.run_scripting(client, request),
             Next::Backup => self.begin_transaction(client, request),
             Next::Listing(listing) => self.begin_job(client, Job::Listing(listing)),
             Next::Keys(pattern) => {
@@ -302,7 +314,7 @@ impl Worker {
         let later = |client: &mut Client| {
             let sequence = client.replies.later(request.command, index, 0, now.uptime_ms);
             let request_id = RequestId { socket: client.socket, sequence };
-            Asker { worker: index, request_id, dialect: client.session.dialect }
+            Asker { worker: index, request_id, dialect: client.session.dialect, tracks: client.tracks() }
         };
         if let Some(error) = runtime.refusal(request) {
             reject(client, request.command, error);
@@ -320,6 +332,10 @@ impl Worker {
             client.waits_for_last = true;
             runtime.begin_long_read(asker, request);
         } else {
+            let tracks = client.tracks();
+            if tracks.any() {
+                runtime.gather_events(None);
+            }
             let Executed { reply, seq, journal, siblings } = runtime.execute(request, now, mesh);
             if journal.holds_back(seq) {
                 let is_alone = client.is_quiet();
@@ -330,6 +346,10 @@ impl Worker {
                 client.shown_in_turn = now.turn;
                 client.shown_command = Some(request.command);
                 answer(client, request, &reply);
+            }
+            if tracks.any() {
+                runtime.note_tracked((index, client.socket), tracks, request);
+                self.tell_events_to(Some(client));
             }
         }
     }
@@ -345,7 +365,7 @@ impl Worker {
         let id = RequestId { socket: client.socket, sequence: client.replies.next_sequence() };
         client.waits_for_last |= is_staged(request) || is_long_read(request);
         self.traffic.forwarded += 1;
-        let size_bytes = self.mesh.run(worker, id, request, client.session.dialect);
+        let size_bytes = self.mesh.run(worker, id, request, client.session.dialect, client.tracks());
         client.replies.later(request.command, worker, size_bytes, self.clock.now().uptime_ms);
     }
 
@@ -485,6 +505,9 @@ impl Worker {
                 } else if let Some((_, measured)) = client.measured.take() {
                     self.end_measured(client, measured);
                 }
+                if client.job.is_none() {
+                    client.replies.release_messages();
+                }
                 return self.clients.put_back(connection);
             }
         };
@@ -562,6 +585,17 @@ impl Worker {
                 }
                 subscribing.tell(client);
             }
+            (Job::FindClient(finding), Answer::FoundClient(socket)) => {
+                if !finding.note(from, socket) {
+                    return false;
+                }
+                self.on_client_found(client, finding);
+                if let Some(next) = client.job.take() {
+                    *job = *next;
+                    return false;
+                }
+            }
+            (Job::FindClient(_), _) => unreachable!("each worker says whether it serves a client"),
             (Job::Subscribe(_), _) => unreachable!("a subscription is taken note of"),
             (Job::Walk(walk), Answer::Part(Reply::Error(error))) => fail(client, walk.command(), error),
             (Job::Walk(_), _) => unreachable!("a walk is answered by pages"),

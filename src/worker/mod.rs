@@ -24,10 +24,12 @@ mod slowlog;
 mod stuck_clients;
 #[cfg(test)]
 mod tests;
+mod tracking;
 mod transactions;
 mod turn;
 mod watchdog;
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -43,7 +45,7 @@ use crate::clock::{Clock, Reading};
 use crate::config::SyncMode;
 use crate::durability::journal::Outcome;
 use crate::failure::Failure;
-use crate::mesh::Mesh;
+use crate::mesh::{Batch, Mesh};
 use crate::metrics::slowlog::SlowLog;
 use crate::metrics::{Traffic, errors};
 use crate::net::listener::Endpoint;
@@ -96,6 +98,8 @@ pub struct Worker {
     events: Vec<Event>,
     /// What the network has told of the client whose script takes long, until that has ended.
     late_events: Vec<Event>,
+    /// What other workers have sent while a script took long.
+    late_batches: VecDeque<(usize, Box<Batch>)>,
     /// The scripts that this worker knows, and runs.
     scripts: Scripts,
     /// What the libraries of functions become, which the first worker keeps.
@@ -163,6 +167,7 @@ impl Worker {
             rewrites: Rewrites::default(),
             events: Vec::new(),
             late_events: Vec::new(),
+            late_batches: VecDeque::new(),
             scripts: Scripts::new(recovery::random_seeds()[0], Arc::default()),
             library_keeper: LibraryKeeper::default(),
             is_in_script: false,
@@ -296,6 +301,7 @@ impl Worker {
         if self.next_timeout_ms <= uptime_ms {
             self.end_timed_waits();
         }
+        self.follow_settings();
         let requests_so_far = self.traffic.requests;
         // They are taken one by one: a turn within a script goes on with them.
         events.reverse();
@@ -306,15 +312,21 @@ impl Worker {
         if !self.late_events.is_empty() {
             std::mem::take(&mut self.late_events).into_iter().for_each(|event| self.on_event(event));
         }
+        self.tell_events();
         trace.end_part("events_us");
         self.mesh.send_own();
         let mut others_served = self.traffic.requests != requests_so_far;
+        while let Some((worker, batch)) = self.late_batches.pop_front() {
+            progressed = true;
+            others_served |= self.on_batch(worker, batch);
+        }
         for worker in 0..self.mesh.worker_count() {
             while let Some(batch) = self.mesh.receive(worker) {
                 progressed = true;
                 others_served |= self.on_batch(worker, batch);
             }
         }
+        self.tell_events();
         trace.end_part("batches_us");
         if self.clients.backlog_len() > 0 {
             let until = others_served.then(|| {
@@ -322,6 +334,7 @@ impl Worker {
                 now + (now - began).max(BACKLOG_TIME_MIN)
             });
             progressed |= self.serve_backlog(until);
+            self.tell_events();
         }
         trace.end_part("backlog_us");
         if self.clock.is_tick_due() {
@@ -330,6 +343,7 @@ impl Worker {
         trace.end_part("tick_us");
         progressed |=
             !self.lifecycle.is_loading() && self.background() | self.end_backup() | self.end_library_change();
+        self.tell_events();
         progressed |= self.rewrites.end(&mut self.mesh);
         trace.end_part("background_us");
         if self.lifecycle.is_loading() || !self.runtime.gathers() {

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use shard::combine::{Combined, Deadline, Effect, Held, Outcome};
+use shard::combine::{Combined, Deadline, Effect, Held};
 use shard::command::{Flags, Library, Run, Server};
-use shard::{Change, Changes, Error, Glob, Mark, Reply, Request, Shard, parse_database};
+use shard::{Change, Changes, Error, EventClasses, Glob, Mark, Reply, Request, Shard, parse_database};
 
 use super::Worker;
 use super::dispatch::Flow;
@@ -20,7 +20,7 @@ use crate::admin::Ask;
 use crate::client::Client;
 use crate::client::reply::{answer, reject};
 use crate::clock::wall_clock_us;
-use crate::mesh::{Answer, Asker, Call, RequestId};
+use crate::mesh::{Answer, Asker, Batch, Call, RequestId};
 use crate::net::{self, Event};
 use crate::recovery;
 use crate::scripting::libraries::{Libraries, LibraryChange};
@@ -87,14 +87,18 @@ impl Worker {
         let later = |client: &mut Client| {
             let sequence = client.replies.later(request.command, index, 0, now.uptime_ms);
             let request_id = RequestId { socket: client.socket, sequence };
-            Asker { worker: index, request_id, dialect: client.session.dialect }
+            Asker { worker: index, request_id, dialect: client.session.dialect, tracks: client.tracks() }
         };
         if self.runtime.has_to_wait(request) {
             let asker = later(client);
             client.waits_for_last = true;
             return self.runtime.defer(asker, request);
         }
+        let tracks = client.tracks();
         let (reply, seq) = self.run_script(request, Some(&mut *client));
+        if tracks.any() {
+            self.runtime.note_tracked((index, client.socket), tracks, request);
+        }
         let is_alone = client.is_quiet();
         if self.runtime.holds_back(seq, &mut client.counted_in, is_alone) {
             let asker = later(client);
@@ -116,6 +120,9 @@ impl Worker {
 
     fn run_script_for(&mut self, asker: Asker, request: &Request<'_>) {
         let (reply, seq) = self.run_script(request, None);
+        if asker.tracks.any() {
+            self.runtime.note_tracked((asker.worker, asker.request_id.socket), asker.tracks, request);
+        }
         self.runtime.give_reply(seq, asker, &mut self.mesh, &reply, request);
     }
 
@@ -200,11 +207,14 @@ impl Worker {
                 let is_first = copies.keys.remove(name);
                 match after {
                     _ if !is_first || *before == after => {}
-                    None => effects.push(Effect { key, outcome: Outcome::Removed }),
+                    None => {
+                        let event = (EventClasses::GENERIC, "del");
+                        effects.push(Effect { key, outcome: Outcome::Removed, event });
+                    }
                     Some(after) => {
                         let deadline = Deadline::At(after.deadline_ms);
                         let outcome = Outcome::Put(after.to_bytes()?, deadline);
-                        effects.push(Effect { key, outcome });
+                        effects.push(Effect { key, outcome, event: (EventClasses::STRING, "set") });
                     }
                 }
             }
@@ -241,7 +251,47 @@ impl Worker {
                 event => self.on_event(event),
             }
         }
+        for worker in 0..self.mesh.worker_count() {
+            while let Some(batch) = self.mesh.receive(worker) {
+                self.look_through(worker, batch);
+            }
+        }
+        self.mesh.send(&mut self.net);
         self.look_after_clients();
+    }
+
+    /// Takes from a message what can be dealt with while a script takes long: clients that ask for keys are told so. The
+    /// rest is for later.
+    fn look_through(&mut self, from: usize, mut batch: Box<Batch>) {
+        for accepted in batch.take_accepted() {
+            self.welcome(accepted);
+        }
+        let busy = self.shared.long_scripts.busy(self.index).unwrap_or(Error::Busy { is_function: false });
+        let (mut calls, mut answers) = (batch.take_calls(), batch.take_answers());
+        calls.retain(|(id, call)| {
+            let is_refused = matches!(call, Call::Run { .. } | Call::RunLarge(..) | Call::RunAll(..));
+            if is_refused {
+                self.mesh.to(from).answer(*id, Answer::Rejected(busy.clone()));
+            }
+            !is_refused
+        });
+        let (now, later) = answers.drain(..).partition(|(id, answer)| {
+            let is_reply = matches!(
+                answer,
+                Answer::Bytes(_) | Answer::Value(_) | Answer::Failed(_) | Answer::Rejected(_)
+            );
+            is_reply && self.clients.has(id.socket)
+        });
+        let now: Vec<(RequestId, Answer)> = now;
+        now.into_iter().for_each(|(id, answer)| self.on_answer(from, id, answer, &batch));
+        answers = later;
+        if calls.is_empty() && answers.is_empty() {
+            batch.take_back(calls, answers);
+            self.mesh.recycle(batch);
+        } else {
+            batch.put_back(calls, answers);
+            self.late_batches.push_back((from, batch));
+        }
     }
 
     // ---- commands about scripts and libraries ----

@@ -201,7 +201,7 @@ impl Worker {
             let Some(mut connection) = self.clients.take_out(id) else { continue };
             connection.client.listed = false;
             let stays = self.look_after(&mut connection);
-            if connection.client.subscriptions.is_some()
+            if (connection.client.subscriptions.is_some() || connection.client.tracking.is_some())
                 && !(stays && matches!(connection.client.stage, Stage::Open | Stage::Ended))
             {
                 self.forget_subscriptions(&mut connection.client);
@@ -252,7 +252,7 @@ impl Worker {
             Some(job @ (Job::Walk(_) | Job::Watch(_))) => self.forget_job(job, request_id),
             Some(Job::Gather(gather)) if !gather.is_of_results() => return,
             Some(job @ Job::Gather(_)) => self.forget_job(job, request_id),
-            Some(Job::Backup(_) | Job::Subscribe(_)) | None => return,
+            Some(Job::Backup(_) | Job::Subscribe(_) | Job::FindClient(_)) | None => return,
         }
         let job = client.job.take().expect("it was looked at");
         client.given_up.push((client.replies.skip_number(), job));
@@ -293,6 +293,9 @@ impl Worker {
             // A listing, or what was answered in place of its worker.
             let (_, measured) = client.measured.take().expect("it was looked at");
             self.end_measured(client, measured);
+        }
+        if client.job.is_none() {
+            client.replies.release_messages();
         }
         if client.stage == Stage::Gone {
             self.abandon(client);

@@ -311,6 +311,7 @@ impl Worker {
             }
             Job::Gather(gather) => gather.answer(from, given),
             Job::Subscribe(subscribing) => subscribing.note(from),
+            Job::FindClient(finding) => finding.note(from, None),
             Job::Walk(_) | Job::Backup(_) => true,
             Job::Listing(_) | Job::Wait(_) => unreachable!("it asks no worker"),
         }

@@ -412,7 +412,9 @@ fn in_client(reply: &Value, stand_in: Option<&str>, masks: &Masks) -> String {
         (Value::Bool(yes), _) => format!("({yes})"),
         (Value::Double(digits), _) => format!("(double) {digits}"),
         (Value::Bulk(bytes) | Value::Verbatim(_, bytes), _) => {
-            let text = String::from_utf8(bytes.clone()).unwrap();
+            let Ok(text) = String::from_utf8(bytes.clone()) else {
+                return format!("\"{}\"\n", bytes.escape_ascii());
+            };
             let lines: Vec<String> = text.trim_end().lines().map(|line| masked_line(line, masks)).collect();
             // What is made of lines is shown as it is.
             if text.ends_with('\n') {

@@ -157,6 +157,114 @@ const RESP: &[Script] = &[
         FUNCTION FLUSH -> +OK
         "##,
     ),
+    script(
+        "SUBSCRIBE",
+        r#"
+        SUBSCRIBE news -> ["subscribe", "news", 1]
+        SUBSCRIBE news -> ["subscribe", "news", 1]
+        SUBSCRIBE "a b" -> ["subscribe", "a b", 2]
+        PING -> ["pong", ""]
+        PING hello -> ["pong", "hello"]
+        GET a -> -ERR Can't execute 'get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context
+        CONFIG GET port -> -ERR Can't execute 'config|get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context
+        GET -> -ERR wrong number of arguments for 'get' command
+        RESET -> +RESET
+        PING -> +PONG
+        PUBLISH news hello -> 0
+        HELLO 3 -> %[...]
+        SUBSCRIBE news -> >["subscribe", "news", 1]
+        SET a 1 -> +OK
+        PING -> +PONG
+        SUBSCRIBE -> -ERR wrong number of arguments for 'subscribe' command
+        "#,
+    ),
+    script(
+        "UNSUBSCRIBE",
+        r#"
+        UNSUBSCRIBE -> ["unsubscribe", nil, 0]
+        UNSUBSCRIBE nope -> ["unsubscribe", "nope", 0]
+        SUBSCRIBE a -> ["subscribe", "a", 1]
+        PSUBSCRIBE a* -> ["psubscribe", "a*", 2]
+        UNSUBSCRIBE nope -> ["unsubscribe", "nope", 2]
+        UNSUBSCRIBE -> ["unsubscribe", "a", 1]
+        UNSUBSCRIBE -> ["unsubscribe", nil, 1]
+        PUNSUBSCRIBE -> ["punsubscribe", "a*", 0]
+        GET a -> nil
+        "#,
+    ),
+    script(
+        "PSUBSCRIBE",
+        r#"
+        PSUBSCRIBE n?ws.* -> ["psubscribe", "n?ws.*", 1]
+        QUIT -> +OK
+        (closed)
+        "#,
+    ),
+    script(
+        "PUNSUBSCRIBE",
+        r#"
+        HELLO 3 -> %[...]
+        PUNSUBSCRIBE -> >["punsubscribe", null, 0]
+        PSUBSCRIBE * -> >["psubscribe", "*", 1]
+        PUNSUBSCRIBE * -> >["punsubscribe", "*", 0]
+        PUBLISH a b -> 0
+        "#,
+    ),
+    script(
+        "SSUBSCRIBE",
+        r#"
+        SSUBSCRIBE s -> ["ssubscribe", "s", 1]
+        SUBSCRIBE s -> ["subscribe", "s", 1]
+        GET a -> -ERR Can't execute 'get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context
+        UNSUBSCRIBE s -> ["unsubscribe", "s", 0]
+        SUNSUBSCRIBE s -> ["sunsubscribe", "s", 0]
+        GET a -> nil
+        "#,
+    ),
+    script(
+        "SUNSUBSCRIBE",
+        "SUNSUBSCRIBE -> [\"sunsubscribe\", nil, 0]\n SUNSUBSCRIBE a -> [\"sunsubscribe\", \"a\", 0]",
+    ),
+    script(
+        "PUBLISH",
+        r#"
+        PUBLISH nobody hello -> 0
+        HELLO 3 -> %[...]
+        SUBSCRIBE me -> >["subscribe", "me", 1]
+        PUBLISH nobody hello -> 0
+        PUBLISH me "a\r\nb" -> >["message", "me", "a\r\nb"]
+        # The count of the one before: a message to its own publisher comes first.
+        PING -> 1
+        PUBLISH a -> +PONG
+        PING -> -ERR wrong number of arguments for 'publish' command
+        "#,
+    ),
+    script(
+        "SPUBLISH",
+        "SPUBLISH nobody hello -> 0\n SPUBLISH a -> -ERR wrong number of arguments for 'spublish' command",
+    ),
+    script(
+        "PUBSUB",
+        r#"
+        HELLO 3 -> %[...]
+        PUBSUB NUMPAT -> 0
+        PUBSUB CHANNELS -> []
+        SUBSCRIBE news -> >["subscribe", "news", 1]
+        PSUBSCRIBE n* -> >["psubscribe", "n*", 2]
+        SSUBSCRIBE shard -> >["ssubscribe", "shard", 1]
+        PUBSUB CHANNELS -> ["news"]
+        PUBSUB CHANNELS n?ws -> ["news"]
+        PUBSUB CHANNELS x* -> []
+        PUBSUB NUMSUB -> []
+        PUBSUB NUMSUB news shard nope -> ["news", 1, "shard", 0, "nope", 0]
+        PUBSUB NUMPAT -> 1
+        PUBSUB SHARDCHANNELS -> ["shard"]
+        PUBSUB SHARDNUMSUB shard news -> ["shard", 1, "news", 0]
+        PUBSUB NUMPAT x -> -ERR wrong number of arguments for 'pubsub|numpat' command
+        PUBSUB NOPE -> -ERR unknown subcommand 'NOPE'. Try PUBSUB HELP.
+        PUBSUB HELP -> [*, ...]
+        "#,
+    ),
     own(
         "ANALYTICS",
         r#"
@@ -469,6 +577,37 @@ const RESP: &[Script] = &[
         WAIT few long -> -ERR value is not an integer or out of range
         WAIT 1 -1 -> -ERR timeout is negative
         WAIT 1 1.5 -> -ERR timeout is not an integer or out of range
+        "CLIENT",
+        r#"
+        CLIENT GETREDIR -> -1
+        CLIENT TRACKINGINFO -> ["flags", ["off"], "redirect", -1, "prefixes", []]
+        CLIENT CACHING YES -> -ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled
+        CLIENT TRACKING MAYBE -> -ERR syntax error
+        CLIENT TRACKING ON REDIRECT 9223372036854775807 -> -ERR The client ID you want redirect to does not exist
+        CLIENT TRACKING ON REDIRECT me -> -ERR value is not an integer or out of range
+        CLIENT TRACKING ON REDIRECT 1 REDIRECT 1 -> -ERR A client can only redirect to a single other client
+        CLIENT TRACKING ON PREFIX a -> -ERR PREFIX option requires BCAST mode to be enabled
+        CLIENT TRACKING ON BCAST OPTIN -> -ERR OPTIN and OPTOUT are not compatible with BCAST
+        CLIENT TRACKING ON OPTIN OPTOUT -> -ERR You can't specify both OPTIN mode and OPTOUT mode
+        CLIENT TRACKING ON BCAST PREFIX ab PREFIX abc -> -ERR Prefix 'ab' overlaps with another provided prefix 'abc'. Prefixes for a single client must not overlap.
+        CLIENT TRACKING ON BCAST PREFIX foo PREFIX bar -> +OK
+        CLIENT TRACKING ON BCAST PREFIX fo -> -ERR Prefix 'fo' overlaps with an existing prefix 'foo'. Prefixes for a single client must not overlap.
+        CLIENT TRACKING ON -> -ERR You can't switch BCAST mode on/off before disabling tracking for this client, and then re-enabling it with a different mode.
+        CLIENT TRACKINGINFO -> ["flags", ["on", "bcast"], "redirect", 0, "prefixes", ["bar", "foo"]]
+        CLIENT GETREDIR -> 0
+        CLIENT TRACKING OFF -> +OK
+        CLIENT TRACKING ON OPTIN NOLOOP -> +OK
+        CLIENT CACHING NO -> -ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode.
+        CLIENT CACHING MAYBE -> -ERR syntax error
+        CLIENT CACHING YES -> +OK
+        CLIENT TRACKINGINFO -> ["flags", ["on", "optin", "caching-yes", "noloop"], "redirect", 0, "prefixes", []]
+        GET a -> nil
+        CLIENT TRACKINGINFO -> ["flags", ["on", "optin", "noloop"], ...]
+        CLIENT TRACKING ON OPTOUT -> -ERR You can't switch OPTIN/OPTOUT mode before disabling tracking for this client, and then re-enabling it with a different mode.
+        RESET -> +RESET
+        CLIENT TRACKINGINFO -> ["flags", ["off"], ...]
+        CLIENT TRACKING ON OPTOUT -> +OK
+        CLIENT CACHING YES -> -ERR CLIENT CACHING YES is only valid when tracking is enabled in OPTIN mode.
         "#,
     ),
     // Redis has it since 7.2, and client libraries send it when they connect.
@@ -2067,16 +2206,6 @@ const RESP: &[Script] = &[
 ];
 
 const TEXT: &[Script] = &[
-    own("AUTH", "AUTH default secret -> +OK\n AUTH ada secret -> -WRONGPASS <..>\n AUTH -> -ERR AUTH requires <..>"),
-    own("DEBUG", "DEBUG SLEEP 0 -> -ERR DEBUG command not allowed.<..>\n DEBUG HELP -> DEBUG <..> | <rest>"),
-    own("LATENCY", "LATENCY LATEST -> (empty list)\n LATENCY RESET -> 0\n LATENCY DOCTOR -> Nothing is watched<..>"),
-    own("MONITOR", "MONITOR -> +OK\n GET a -> <..>ECHO<..> | -ERR Replica can't interact with the keyspace"),
-    own("REPLICAOF", "REPLICAOF no one -> +OK\n REPLICAOF here 1 -> -ERR there is no replication yet<..>"),
-    own("SLAVEOF", "SLAVEOF no one -> +OK"),
-    own("ROLE", "ROLE -> master | 0 | (empty list)"),
-    own("SHUTDOWN", "SHUTDOWN ABORT -> -ERR No shutdown in progress.\n SHUTDOWN please -> -ERR syntax error"),
-    own("SLOWLOG", "SLOWLOG RESET -> +OK\n SLOWLOG LEN -> 0\n SLOWLOG GET -> (empty list)"),
-    own("WAIT", "WAIT 0 0 -> 0\n WAIT 1 10 -> 0\n WAIT 1 -1 -> -ERR timeout is negative"),
     own(
         "EVAL",
         r#"
@@ -2101,6 +2230,43 @@ const TEXT: &[Script] = &[
     ),
     own("FCALL", "FCALL nope 0 -> -ERR Function not found"),
     own("FCALL_RO", "FCALL_RO nope 0 -> -ERR Function not found"),
+    own("AUTH", "AUTH default secret -> +OK\n AUTH ada secret -> -WRONGPASS <..>\n AUTH -> -ERR AUTH requires <..>"),
+    own("DEBUG", "DEBUG SLEEP 0 -> -ERR DEBUG command not allowed.<..>\n DEBUG HELP -> DEBUG <..> | <rest>"),
+    own("LATENCY", "LATENCY LATEST -> (empty list)\n LATENCY RESET -> 0\n LATENCY DOCTOR -> Nothing is watched<..>"),
+    own("MONITOR", "MONITOR -> +OK\n GET a -> <..>ECHO<..> | -ERR Replica can't interact with the keyspace"),
+    own("REPLICAOF", "REPLICAOF no one -> +OK\n REPLICAOF here 1 -> -ERR there is no replication yet<..>"),
+    own("SLAVEOF", "SLAVEOF no one -> +OK"),
+    own("ROLE", "ROLE -> master | 0 | (empty list)"),
+    own("SHUTDOWN", "SHUTDOWN ABORT -> -ERR No shutdown in progress.\n SHUTDOWN please -> -ERR syntax error"),
+    own("SLOWLOG", "SLOWLOG RESET -> +OK\n SLOWLOG LEN -> 0\n SLOWLOG GET -> (empty list)"),
+    own("WAIT", "WAIT 0 0 -> 0\n WAIT 1 10 -> 0\n WAIT 1 -1 -> -ERR timeout is negative"),
+    own(
+        "SUBSCRIBE",
+        r#"
+        SUBSCRIBE news "two words" -> subscribe news 1 | subscribe "two words" 2
+        PING -> +PONG
+        GET a -> -ERR Can't execute 'get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context
+        RESET -> +RESET
+        GET a -> -ERR key not found
+        "#,
+    ),
+    own("UNSUBSCRIBE", "UNSUBSCRIBE -> unsubscribe (nil) 0\n SUBSCRIBE a -> subscribe a 1\n UNSUBSCRIBE a -> unsubscribe a 0"),
+    own("PSUBSCRIBE", "PSUBSCRIBE n* -> psubscribe n* 1\n PUNSUBSCRIBE -> punsubscribe n* 0\n GET a -> -ERR key not found"),
+    own("PUNSUBSCRIBE", "PUNSUBSCRIBE n* -> punsubscribe n* 0"),
+    own("SSUBSCRIBE", "SSUBSCRIBE s -> ssubscribe s 1\n QUIT -> +OK goodbye\n (closed)"),
+    own("SUNSUBSCRIBE", "SUNSUBSCRIBE s -> sunsubscribe s 0"),
+    own("PUBLISH", "PUBLISH nobody two words -> 0\n PUBLISH a -> -ERR PUBLISH requires channel and message"),
+    own("SPUBLISH", "SPUBLISH nobody two words -> 0"),
+    own(
+        "PUBSUB",
+        r#"
+        PUBSUB CHANNELS -> (empty list)
+        PUBSUB NUMPAT -> 0
+        PUBSUB NUMSUB a b -> a | 0 | b | 0
+        PUBSUB SHARDCHANNELS s* -> (empty list)
+        PUBSUB SHARDNUMSUB s -> s | 0
+        "#,
+    ),
     own("BITOP", "MSET a abc b A -> +OK\n BITOP OR d a b -> 3\n GET d -> abc\n BITOP NAND d a -> -ERR syntax error"),
     own("COPY", "SET a 1 -> +OK\n COPY a b -> 1\n COPY a b -> 0\n GET b -> 1"),
     own("DUMP", "DUMP nope -> -ERR key not found\n SET a 10 -> +OK\n DUMP a -> <..> | <rest>\n PING -> +PONG"),

@@ -300,7 +300,7 @@ mod tests {
         let unknown = resolve(Request::new(memory, buffer, &spans[1..]));
         let name = b"a"[..].into();
         assert_eq!(unknown.map(|_| ()), Err(Error::UnknownSubcommand { command: memory, name }));
-        assert_eq!(usage(memory), "STATS | USAGE key [SAMPLES count]");
+        assert_eq!(usage(memory), "DOCTOR | MALLOC-STATS | PURGE | STATS | USAGE key [SAMPLES count]");
         assert_eq!(usage(find(b"COMPACT").unwrap()), "[WHEN]");
     }
 

@@ -34,9 +34,21 @@ pub(super) const ROWS: &[Row] = &[
         ..Command::container(Group::Connection)
     }, &[
         on_server(Command {
+            name: "CACHING", args_min: 1, args_max: 1, flags: CLIENT, usage: "YES | NO",
+            summary: "Says whether copies are kept of what the next command reads",
+            example: "CLIENT TRACKING ON OPTOUT\nCLIENT CACHING NO\nGET cart", complexity: "O(1)",
+            ..of(Server::ClientCaching)
+        }),
+        on_server(Command {
             name: "GETNAME", flags: CLIENT, summary: "Returns the name of this connection",
             example: "CLIENT SETNAME cart\nCLIENT GETNAME", complexity: "O(1)",
             ..of(Server::ClientGetname)
+        }),
+        on_server(Command {
+            name: "GETREDIR", flags: CLIENT,
+            summary: "Returns the number of the connection that is told of changed keys in place of this one",
+            example: "CLIENT GETREDIR", complexity: "O(1)",
+            ..of(Server::ClientGetredir)
         }),
         on_server(Command {
             name: "ID", flags: CLIENT, summary: "Returns the number of this connection",
@@ -103,6 +115,19 @@ pub(super) const ROWS: &[Row] = &[
             name: "UNPAUSE", flags: CLIENT_ADMIN, summary: "Ends what CLIENT PAUSE began",
             example: "CLIENT UNPAUSE", complexity: "O(1)",
             ..of(Server::ClientUnpause)
+        }),
+        on_server(Command {
+            name: "TRACKING", args_min: 1, args_max: Command::MANY, flags: CLIENT,
+            usage: "ON | OFF [REDIRECT id] [PREFIX prefix [PREFIX prefix ...]] [BCAST] [OPTIN] [OPTOUT] [NOLOOP]",
+            summary: "Has this connection be told when keys change that it has read, or that have a prefix",
+            example: "CLIENT TRACKING ON", complexity: "O(1)",
+            ..of(Server::ClientTracking)
+        }),
+        on_server(Command {
+            name: "TRACKINGINFO", flags: CLIENT,
+            summary: "Describes how this connection is told of changed keys",
+            example: "CLIENT TRACKINGINFO", complexity: "O(1)",
+            ..of(Server::ClientTrackinginfo)
         }),
     ]),
     on_server(Command {

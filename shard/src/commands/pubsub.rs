@@ -90,7 +90,7 @@ pub(super) const ROWS: &[Row] = &[
     on_server(Command {
         name: "SUBSCRIBE", args_min: 1, needs: "a channel", usage: "channel [channel ...]",
         summary: "Has the messages of channels come",
-        example: "SUBSCRIBE news.tech news.art", complexity: "O(n), n channels",
+        example: "SUBSCRIBE news.tech", complexity: "O(n), n channels",
         ..listing(Server::Subscribe)
     }),
     on_server(Command {
