@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use shard::combine::{Combined, Deadline, Effect, Held};
 use shard::command::{Flags, Library, Run, Server};
-use shard::{Change, Changes, Error, EventClasses, Glob, Mark, Reply, Request, Shard, parse_database};
+use shard::{Change, Changes, Error, Glob, Mark, Reply, Request, Shard, parse_database};
 
 use super::Worker;
 use super::dispatch::Flow;
@@ -207,14 +207,10 @@ impl Worker {
                 let is_first = copies.keys.remove(name);
                 match after {
                     _ if !is_first || *before == after => {}
-                    None => {
-                        let event = (EventClasses::GENERIC, "del");
-                        effects.push(Effect { key, outcome: Outcome::Removed, event });
-                    }
+                    None => effects.push(Effect::remove(key)),
                     Some(after) => {
                         let deadline = Deadline::At(after.deadline_ms);
-                        let outcome = Outcome::Put(after.to_bytes()?, deadline);
-                        effects.push(Effect { key, outcome, event: (EventClasses::STRING, "set") });
+                        effects.push(Effect::put(key, after.to_bytes()?, deadline));
                     }
                 }
             }
