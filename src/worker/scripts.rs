@@ -265,7 +265,7 @@ impl Worker {
         let busy = self.shared.long_scripts.busy(self.index).unwrap_or(Error::Busy { is_function: false });
         let (mut calls, mut answers) = (batch.take_calls(), batch.take_answers());
         calls.retain(|(id, call)| {
-            let is_refused = matches!(call, Call::Run { .. } | Call::RunLarge(..) | Call::RunAll(..));
+            let is_refused = matches!(call, Call::Run { .. } | Call::RunOwned(..) | Call::RunAll(..));
             if is_refused {
                 self.mesh.to(from).answer(*id, Answer::Rejected(busy.clone()));
             }
