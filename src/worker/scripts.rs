@@ -193,11 +193,11 @@ impl Worker {
         let mut run = RunningScript::new(self, client, request, mark);
         run.copies = Some(copies);
         let reply = scripts.run(request, &mut run);
-        let copies = run.copies.take();
+        let copies = run.copies.take().filter(|_| !run.is_cut);
         let nothing = run.end();
         debug_assert!(nothing.is_none_or(|changes| changes.is_empty()), "the shard itself was left alone");
         self.scripts = scripts;
-        let mut copies = copies.expect("they were there before");
+        let Some(mut copies) = copies else { return Ok(reply.into()) };
         let mut effects = Vec::new();
         if !copies.changes.is_empty() {
             let after = copies.shard.fetch(request.database, request.keys(), now.now_ms)?;
@@ -549,6 +549,8 @@ struct RunningScript<'w> {
     /// Others have waited for it for so long that they are told.
     is_long: bool,
     wrote: bool,
+    /// It has to end because the server does: nothing of it has happened.
+    is_cut: bool,
     /// The frame that what it has seen depends on.
     seq: u64,
     /// Where its changes begin among those of the turn.
@@ -585,6 +587,7 @@ impl<'w> RunningScript<'w> {
             looked_at: began,
             is_long: false,
             wrote: false,
+            is_cut: false,
             seq: 0,
             mark,
             changes: None,
@@ -592,13 +595,13 @@ impl<'w> RunningScript<'w> {
         }
     }
 
-    /// Ends it. Returns its changes, if they are not among those of the turn.
+    /// Ends it. Returns its changes, if they are not among those of the turn and count.
     fn end(self) -> Option<Changes> {
         if self.is_long {
             self.worker.shared.long_scripts.end(self.worker.index);
             self.worker.is_in_script = false;
         }
-        self.changes
+        self.changes.filter(|_| !self.is_cut)
     }
 
     /// Runs a command on copies of what its keys hold.
@@ -703,6 +706,7 @@ impl Host for RunningScript<'_> {
             worker.reduced_turn();
             self.looked_at = Instant::now();
         }
-        worker.shared.long_scripts.is_killed(worker.index) || worker.shared.stopping() && !self.wrote
+        self.is_cut = worker.shared.stopping();
+        self.is_cut || worker.shared.long_scripts.is_killed(worker.index)
     }
 }
