@@ -147,12 +147,12 @@ pub enum Deadline {
 
 impl Effect {
     /// The key gets this value and deadline, as by a `SET`.
-    pub(crate) fn put(key: usize, value: Bytes, deadline: Deadline) -> Self {
+    pub fn put(key: usize, value: Bytes, deadline: Deadline) -> Self {
         Effect { key, outcome: Outcome::Put(value, deadline), event: (EventClasses::STRING, "set") }
     }
 
     /// The key is removed, if it exists, as by a `DEL`.
-    pub(crate) fn remove(key: usize) -> Self {
+    pub fn remove(key: usize) -> Self {
         Effect { key, outcome: Outcome::Removed, event: (EventClasses::GENERIC, "del") }
     }
 

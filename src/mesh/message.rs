@@ -487,6 +487,12 @@ impl Batch {
         std::mem::take(&mut self.accepted)
     }
 
+    /// Puts calls and answers back that are for later.
+    pub fn put_back(&mut self, calls: Vec<(RequestId, Call)>, answers: Vec<(RequestId, Answer)>) {
+        self.calls = calls;
+        self.answers = answers;
+    }
+
     /// Gives emptied lists back to the batch, so that their memory is reused.
     pub fn take_back(&mut self, mut calls: Vec<(RequestId, Call)>, mut answers: Vec<(RequestId, Answer)>) {
         calls.clear();

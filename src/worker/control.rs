@@ -71,7 +71,9 @@ impl ControlView {
 
     fn pauses(&self, client: &Client, command: Option<&'static Command>) -> bool {
         let Some(pause) = self.pause else { return false };
-        let writes = |row: &Command| row.has(Flags::WRITE) || row.has(Flags::ACTS_AS_WRITE);
+        let writes = |row: &Command| {
+            [Flags::WRITE, Flags::MAY_WRITE, Flags::ACTS_AS_WRITE].into_iter().any(|flag| row.has(flag))
+        };
         let is_exec = command.is_some_and(|row| row.run == Run::Server(Server::Exec));
         let queued = client.session.queue.as_ref().filter(|_| is_exec);
         let executes_writes =

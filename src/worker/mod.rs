@@ -29,6 +29,7 @@ mod transactions;
 mod turn;
 mod watchdog;
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ use crate::clock::{Clock, Reading};
 use crate::config::SyncMode;
 use crate::durability::journal::Outcome;
 use crate::failure::Failure;
-use crate::mesh::Mesh;
+use crate::mesh::{Batch, Mesh};
 use crate::metrics::slowlog::SlowLog;
 use crate::metrics::{Traffic, errors};
 use crate::net::listener::Endpoint;
@@ -97,6 +98,8 @@ pub struct Worker {
     events: Vec<Event>,
     /// What the network has told of the client whose script takes long, until that has ended.
     late_events: Vec<Event>,
+    /// What other workers have sent while a script took long.
+    late_batches: VecDeque<(usize, Box<Batch>)>,
     /// The scripts that this worker knows, and runs.
     scripts: Scripts,
     /// What the libraries of functions become, which the first worker keeps.
@@ -164,6 +167,7 @@ impl Worker {
             rewrites: Rewrites::default(),
             events: Vec::new(),
             late_events: Vec::new(),
+            late_batches: VecDeque::new(),
             scripts: Scripts::new(recovery::random_seeds()[0], Arc::default()),
             library_keeper: LibraryKeeper::default(),
             is_in_script: false,
@@ -312,6 +316,10 @@ impl Worker {
         trace.end_part("events_us");
         self.mesh.send_own();
         let mut others_served = self.traffic.requests != requests_so_far;
+        while let Some((worker, batch)) = self.late_batches.pop_front() {
+            progressed = true;
+            others_served |= self.on_batch(worker, batch);
+        }
         for worker in 0..self.mesh.worker_count() {
             while let Some(batch) = self.mesh.receive(worker) {
                 progressed = true;

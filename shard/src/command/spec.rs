@@ -341,9 +341,9 @@ impl Flags {
     pub const WHILE_SUBSCRIBED: Flags = Flags(1 << 24);
 
     /// kvlite's own: it may have an effect on others as a write has, so that it waits for the end of a pause of writes.
-    pub const ACTS_AS_WRITE: Flags = Flags(1 << 25);
+    pub const ACTS_AS_WRITE: Flags = Flags(1 << 28);
     /// kvlite's own: it notes in values what it finds out, and so it writes. Redis says that it reads.
-    pub const SHOWN_AS_READ: Flags = Flags(1 << 19);
+    pub const SHOWN_AS_READ: Flags = Flags(1 << 29);
 
     /// The names by which `COMMAND INFO` shows them, in its order.
     const NAMES: [(Flags, &str); 14] = [
