@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::clock;
 use crate::error::Error;
+use crate::events::EventClasses;
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::room::has_room_for;
@@ -122,6 +123,8 @@ pub struct Effect {
     pub key: usize,
     /// What it holds then.
     pub outcome: Outcome,
+    /// The event by which it is told of, and its class.
+    pub event: (EventClasses, &'static str),
 }
 
 /// What a key holds from now on.
@@ -143,14 +146,19 @@ pub enum Deadline {
 }
 
 impl Effect {
-    /// The key gets this value and deadline.
-    pub(crate) fn put(key: usize, value: Bytes, deadline: Deadline) -> Self {
-        Effect { key, outcome: Outcome::Put(value, deadline) }
+    /// The key gets this value and deadline, as by a `SET`.
+    pub fn put(key: usize, value: Bytes, deadline: Deadline) -> Self {
+        Effect { key, outcome: Outcome::Put(value, deadline), event: (EventClasses::STRING, "set") }
     }
 
-    /// The key is removed, if it exists.
-    pub(crate) fn remove(key: usize) -> Self {
-        Effect { key, outcome: Outcome::Removed }
+    /// The key is removed, if it exists, as by a `DEL`.
+    pub fn remove(key: usize) -> Self {
+        Effect { key, outcome: Outcome::Removed, event: (EventClasses::GENERIC, "del") }
+    }
+
+    /// The same, told of by another event.
+    pub(crate) fn told_as(self, class: EventClasses, event: &'static str) -> Self {
+        Effect { event: (class, event), ..self }
     }
 }
 

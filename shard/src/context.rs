@@ -18,6 +18,7 @@ use crate::clock;
 use crate::combine::{Combine, Combined, Deadline, Effect, Held, Outcome, Terms};
 use crate::databases::{ANALYSED, Databases};
 use crate::error::Error;
+use crate::events::{Event, EventClasses};
 use crate::reply::Reply;
 use crate::request::{Request, SHARED_LEN_MIN};
 use crate::room::has_room_for;
@@ -47,6 +48,9 @@ pub(crate) struct Parts {
     pub(crate) now_ms: u64,
     /// How far the wall clock is ahead of the server's time.
     pub(crate) wall_ahead_ms: i64,
+    /// Which events are wanted, and those that have happened.
+    pub(crate) event_classes: EventClasses,
+    pub(crate) events: Vec<Event>,
     /// The longest value, in bytes.
     pub(crate) value_len_max: usize,
 }
@@ -79,6 +83,14 @@ impl<'s, 'c> Context<'s, 'c> {
     #[inline]
     pub(crate) fn now_ms(&self) -> u64 {
         self.parts.now_ms
+    }
+
+    /// Something has happened to a key; it is told of if events of this class are wanted.
+    #[inline]
+    pub(crate) fn notify(&mut self, class: EventClasses, event: &'static str, key: &[u8]) {
+        if self.parts.event_classes.has_any(class) {
+            self.parts.events.push(Event::Named(self.parts.database, event, key.into()));
+        }
     }
 
     /// Finds a key that exists; one that has expired is removed.
@@ -258,6 +270,7 @@ impl<'s, 'c> Context<'s, 'c> {
     /// key that was not found is made. The log gets no more than these bytes.
     pub(crate) fn splice(&mut self, found: Option<FoundString>, key: &[u8], offset: usize, bytes: &[u8]) {
         let end = offset + bytes.len();
+        self.parts.note_change(key, found.is_none());
         let found = match found {
             Some(FoundString(found)) => {
                 let entry = self.parts.keyspace.entry(found);
@@ -310,6 +323,7 @@ impl<'s, 'c> Context<'s, 'c> {
         let newly_shared = (logs_value && entry.shared().is_none() && value_len >= SHARED_LEN_MIN)
             .then(|| Bytes::copy_from_slice(entry.value()));
         self.parts.count_write(key, found, value_len, deadline_ms);
+        self.parts.note_change(key, false);
         let keyspace = &mut self.parts.keyspace;
         let found = match newly_shared {
             Some(value) => keyspace.set_shared(found, value, deadline_ms),
@@ -345,20 +359,24 @@ impl<'s, 'c> Context<'s, 'c> {
     /// Runs a command that changes keys by what it reads, all of which lie here.
     pub(crate) fn combine(self, request: &Request<'_>, combine: Combine) -> Result<Reply<'s>, Error> {
         let parts = self.parts;
+        // That a key is not there is no event: it may be the one to be made.
+        let wanted = parts.event_classes;
+        parts.event_classes = wanted.without(EventClasses::MISS);
         for (number, key) in request.keys().enumerate() {
             // Removing one that has expired moves other entries, so all of them are looked up before any is held.
             parts.work_in(request.database_of_key(number));
             parts.look_up(key);
         }
+        parts.event_classes = wanted;
         let keys = request.keys().enumerate();
         let held: Vec<_> =
             keys.map(|(number, key)| parts.held(request.database_of_key(number), key)).collect();
         let Combined { reply, effects } = combine(request, &held, &parts.terms())?;
         let keys: Vec<_> = if effects.is_empty() { Vec::new() } else { request.keys().collect() };
-        for Effect { key, outcome } in effects {
-            parts.work_in(request.database_of_key(key));
+        for effect in effects {
+            parts.work_in(request.database_of_key(effect.key));
             self.changes.set_keyspace(parts.databases.working);
-            parts.take_effect(keys[key], outcome, self.changes);
+            parts.take_effect(keys[effect.key], effect, self.changes);
         }
         Ok(reply)
     }
@@ -366,6 +384,7 @@ impl<'s, 'c> Context<'s, 'c> {
     /// Removes every key of every database, in no time.
     pub(crate) fn clear(&mut self) {
         self.parts.forget_uses();
+        self.parts.note_clear();
         self.parts.free_all_lazily();
         self.changes.push(&Change::Clear);
     }
@@ -378,6 +397,7 @@ impl<'s, 'c> Context<'s, 'c> {
         if self.parts.database == ANALYSED {
             self.parts.forget_uses();
         }
+        self.parts.note_clear();
         self.parts.free_lazily();
         self.changes.push(&Change::ClearKeyspace);
     }
@@ -496,9 +516,9 @@ impl Parts {
         std::iter::once((self.databases.working, &self.keyspace)).chain(resting)
     }
 
-    /// Every keyspace that was ever worked in, to be changed.
-    pub(crate) fn keyspaces_mut(&mut self) -> impl Iterator<Item = &mut Keyspace> {
-        std::iter::once(&mut self.keyspace).chain(self.databases.resting_mut())
+    /// Every keyspace that was ever worked in, with its number, to be changed.
+    pub(crate) fn keyspaces_mut(&mut self) -> impl Iterator<Item = (u16, &mut Keyspace)> {
+        std::iter::once((self.databases.working, &mut self.keyspace)).chain(self.databases.resting_mut())
     }
 
     /// Forgets what is known of the use of keys.
@@ -515,6 +535,7 @@ impl Parts {
             Reply::Shared(value) => &value[..],
             _ => unreachable!("a string is read as one"),
         };
+        self.note_change(key, true);
         let (probe, usage) = self.count_insert(key, bytes.len(), deadline_ms);
         match value {
             Reply::Shared(value) => {
@@ -548,6 +569,9 @@ impl Parts {
     fn find_probe(&mut self, probe: Probe<'_>) -> Option<Found> {
         let (found, deadline_ms) = self.keyspace.find_with_deadline(probe)?;
         if deadline_ms.is_some_and(|deadline_ms| self.due_ms(deadline_ms) <= self.now_ms) {
+            if self.tells_of_expired() {
+                self.tell_expired(self.database, self.keyspace.entry(found).key().into());
+            }
             self.keyspace.remove(found);
             self.stats.ttl_expired += 1;
             return None;
@@ -561,7 +585,12 @@ impl Parts {
         let found = self.find_probe(probe);
         match found {
             Some(_) => self.stats.hits += 1,
-            None => self.stats.misses += 1,
+            None => {
+                self.stats.misses += 1;
+                if self.event_classes.has_any(EventClasses::MISS) {
+                    self.events.push(Event::Named(self.database, "keymiss", key.into()));
+                }
+            }
         }
         if let Some(analytics) = &mut self.analytics {
             analytics.on_read(probe, found, &mut self.keyspace);
@@ -576,11 +605,14 @@ impl Parts {
     }
 
     /// Looks keys up, as a command that reads them does. Removing one that has expired moves other entries, so all of
-    /// them go before any is [held](Parts::held).
+    /// them go before any is [held](Parts::held). That one is not there is no event: it may be the one to be made.
     pub(crate) fn look_up_all<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) {
+        let wanted = self.event_classes;
+        self.event_classes = wanted.without(EventClasses::MISS);
         for key in keys {
             self.look_up(key);
         }
+        self.event_classes = wanted;
     }
 
     /// What a key of a database holds that is known not to have expired.
@@ -594,9 +626,10 @@ impl Parts {
     }
 
     /// Does to a key what a command has found out.
-    pub(crate) fn take_effect(&mut self, key: &[u8], outcome: Outcome, changes: &mut Changes) {
+    pub(crate) fn take_effect(&mut self, key: &[u8], effect: Effect, changes: &mut Changes) {
         let found = self.find_probe(self.keyspace.probe(key));
-        match outcome {
+        let is_nothing = found.is_none() && effect.outcome == Outcome::Removed;
+        match effect.outcome {
             Outcome::Put(value, deadline) => {
                 let deadline_ms = match (deadline, found) {
                     (Deadline::Kept, Some(found)) if value.len() < SHARED_LEN_MIN => {
@@ -617,6 +650,10 @@ impl Parts {
                 }
             }
         }
+        let (class, event) = effect.event;
+        if !is_nothing && self.event_classes.has_any(class) {
+            self.events.push(Event::Named(self.database, event, key.into()));
+        }
     }
 
     fn rewrite(&mut self, found: Found, key: &[u8], value: &[u8], changes: &mut Changes) {
@@ -636,6 +673,7 @@ impl Parts {
                 _ => differing.push(start..end),
             }
         }
+        self.note_change(key, false);
         self.count_write(key, found, value.len(), deadline_ms);
         // Only the last part may make the value longer, and so move it.
         for Range { start, end } in differing {
@@ -649,6 +687,7 @@ impl Parts {
         if let Some(analytics) = &mut self.analytics {
             analytics.on_remove(key, found.hash);
         }
+        self.note_change(key, false);
         self.keyspace.remove(found);
         changes.push(&Change::Remove { key });
     }
@@ -663,6 +702,7 @@ impl Parts {
         changes: &mut Changes,
     ) {
         let deadline_ms = deadline_ms.or_else(|| self.auto_ttl.deadline_ms(key, self.now_ms));
+        self.note_change(key, found.is_none());
         match found {
             Some(found) => {
                 self.count_write(key, found, value.len(), deadline_ms);
@@ -687,6 +727,7 @@ impl Parts {
     ) {
         let deadline_ms = deadline_ms.or_else(|| self.auto_ttl.deadline_ms(key, self.now_ms));
         changes.push_shared(key, value.clone(), deadline_ms);
+        self.note_change(key, found.is_none());
         match found {
             Some(found) => {
                 self.count_write(key, found, value.len(), deadline_ms);
@@ -696,6 +737,48 @@ impl Parts {
                 let (probe, usage) = self.count_insert(key, value.len(), deadline_ms);
                 self.keyspace.insert_shared(probe, value, deadline_ms, usage);
             }
+        }
+    }
+
+    /// A key is changed, or made.
+    #[inline]
+    pub(crate) fn note_change(&mut self, key: &[u8], is_new: bool) {
+        if self.event_classes != EventClasses::default() {
+            self.tell_change(key, is_new);
+        }
+    }
+
+    #[cold]
+    fn tell_change(&mut self, key: &[u8], is_new: bool) {
+        if is_new && self.event_classes.has_any(EventClasses::NEW) {
+            self.events.push(Event::Named(self.database, "new", key.into()));
+        }
+        if self.event_classes.has_any(EventClasses::CHANGE) {
+            self.events.push(Event::Changed(key.into()));
+        }
+    }
+
+    /// All keys of a database are about to be removed.
+    fn note_clear(&mut self) {
+        if self.event_classes.has_any(EventClasses::CHANGE) {
+            self.events.push(Event::Cleared);
+        }
+    }
+
+    /// Whether somebody wants to be told of keys that expire.
+    #[inline]
+    pub(crate) fn tells_of_expired(&self) -> bool {
+        self.event_classes.has_any(EventClasses::EXPIRED.with(EventClasses::CHANGE))
+    }
+
+    /// A key of this database has expired.
+    #[cold]
+    pub(crate) fn tell_expired(&mut self, database: u16, key: Box<[u8]>) {
+        if self.event_classes.has_any(EventClasses::CHANGE) {
+            self.events.push(Event::Changed(key.clone()));
+        }
+        if self.event_classes.has_any(EventClasses::EXPIRED) {
+            self.events.push(Event::Named(database, "expired", key));
         }
     }
 
@@ -721,8 +804,8 @@ impl Parts {
     /// Empty keyspaces take the places of all, whose memory is freed in the background.
     pub(crate) fn free_all_lazily(&mut self) {
         self.free_lazily();
-        let resting = self.databases.resting_mut().filter(|keyspace| keyspace.len() > 0);
-        self.lazy_free.extend(resting.map(Keyspace::take));
+        let resting = self.databases.resting_mut().filter(|(_, keyspace)| keyspace.len() > 0);
+        self.lazy_free.extend(resting.map(|(_, keyspace)| keyspace.take()));
     }
 
     /// An empty keyspace takes the place of this one, whose memory is freed in the background.

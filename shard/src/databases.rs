@@ -111,8 +111,8 @@ impl Databases {
     }
 
     /// The keyspaces that rest, to be changed.
-    pub(crate) fn resting_mut(&mut self) -> impl Iterator<Item = &mut Keyspace> {
-        self.resting.iter_mut().map(|(_, keyspace)| keyspace)
+    pub(crate) fn resting_mut(&mut self) -> impl Iterator<Item = (u16, &mut Keyspace)> {
+        self.resting.iter_mut().map(|(number, keyspace)| (*number, keyspace))
     }
 }
 

@@ -13,6 +13,7 @@
 //! - `analytics` [`Analytics`](analytics::Analytics): how the keys are used, and what to do about it
 //! - `auto_ttl` the TTL of keys that are written without one
 //! - `clock` the clocks that deadlines go by
+//! - `events` what happens to keys, for those who want to be told
 //! - `change` what goes to the log; `request`, `reply`, `error`, `stats` what goes in and out
 //! - `scan` a walk over the keys in slices, which shows those that match a pattern
 //! - `room` whether memory for a large copy can be had
@@ -32,6 +33,7 @@ mod commands;
 mod context;
 mod databases;
 mod error;
+mod events;
 mod glob;
 mod hyperloglog;
 mod integer;
@@ -53,6 +55,7 @@ pub use clock::Clocks;
 pub use command::Command;
 pub use databases::{DATABASES_DEFAULT, DATABASES_MAX, parse_database};
 pub use error::{Error, InsufficientData};
+pub use events::{Event, EventClasses};
 pub use glob::{Glob, Matching, PATTERN_LEN_MAX};
 pub use hyperloglog::passes_self_test as hyperloglog_passes_self_test;
 pub use integer::parse as parse_integer;

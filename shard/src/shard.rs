@@ -15,6 +15,7 @@ use crate::command::table;
 use crate::context::{Context, Parts};
 use crate::databases::{DATABASES_DEFAULT, DATABASES_MAX, Databases};
 use crate::error::Error;
+use crate::events::{Event, EventClasses};
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::scan::{KEY_STEPS, Scan};
@@ -56,6 +57,8 @@ impl Shard {
                 auto_ttl: Arc::default(),
                 now_ms: 0,
                 wall_ahead_ms: 0,
+                event_classes: EventClasses::default(),
+                events: Vec::new(),
                 value_len_max: VALUE_LEN_MAX,
             },
             clocks: None,
@@ -158,7 +161,7 @@ impl Shard {
         parts.begin(database, now_ms);
         changes.set_keyspace(parts.databases.working);
         for effect in effects {
-            parts.take_effect(key(effect.key), effect.outcome, changes);
+            parts.take_effect(key(effect.key), effect, changes);
         }
     }
 
@@ -244,7 +247,7 @@ impl Shard {
     /// What was due by these clocks had expired, and stays away whatever the clocks show now.
     fn apply_clocks(&mut self, clocks: Clocks) {
         self.clocks = Some(clocks);
-        for keyspace in self.parts.keyspaces_mut() {
+        for (_, keyspace) in self.parts.keyspaces_mut() {
             while let Some(due) = keyspace.next_due(clocks.now_ms, clocks.wall_ms) {
                 keyspace.remove(due);
             }
@@ -256,17 +259,24 @@ impl Shard {
     /// [`Change::Clocks`].
     pub fn expire(&mut self, now_ms: u64, keys_max: usize) -> usize {
         let wall_ms = now_ms.saturating_add_signed(self.parts.wall_ahead_ms);
-        let mut removed = 0;
-        for keyspace in self.parts.keyspaces_mut() {
+        let is_told = self.parts.tells_of_expired();
+        let (mut removed, mut told) = (0, Vec::new());
+        for (number, keyspace) in self.parts.keyspaces_mut() {
             let before = removed;
             while removed < keys_max {
                 if (removed - before).is_multiple_of(EXPIRED_AHEAD) {
                     keyspace.prefetch_due(now_ms, wall_ms, EXPIRED_AHEAD.min(keys_max - removed));
                 }
                 let Some(due) = keyspace.next_due(now_ms, wall_ms) else { break };
+                if is_told {
+                    told.push((number, keyspace.entry(due).key().into()));
+                }
                 keyspace.remove(due);
                 removed += 1;
             }
+        }
+        for (number, key) in told {
+            self.parts.tell_expired(self.parts.databases.database(number), key);
         }
         self.parts.stats.ttl_checks += removed as u64;
         self.parts.stats.ttl_expired += removed as u64;
@@ -413,6 +423,23 @@ impl Shard {
             *steps > 0
         });
         visited
+    }
+
+    /// From now on events of these classes are gathered.
+    #[inline]
+    pub fn want_events(&mut self, classes: EventClasses) {
+        self.parts.event_classes = classes;
+    }
+
+    /// Whether there are events that were not taken.
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        !self.parts.events.is_empty()
+    }
+
+    /// What has happened since the last call, in order.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.parts.events)
     }
 
     /// Which TTL keys get from now on that are written without one.

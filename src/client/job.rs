@@ -5,9 +5,18 @@ use shard::{Command, Error, OwnedRequest};
 use super::Client;
 use super::listing::Listing;
 use super::replies::{Mark, Replies};
+use crate::net::SocketId;
 use crate::txn::gather::Gather;
 use crate::txn::program::Program;
 use crate::txn::scan::Walk;
+
+/// A command that waits for what does not come, until its time is over.
+pub struct Wait {
+    /// The command.
+    pub request: OwnedRequest,
+    /// When its time is over, in milliseconds from the start of the server; `None` for no end.
+    pub until_ms: Option<u64>,
+}
 
 /// A command in progress that involves several shards or several steps. Its client runs nothing else meanwhile.
 pub enum Job {
@@ -21,10 +30,14 @@ pub enum Job {
     Walk(Walk),
     /// Subscriptions of which other workers have yet to take note.
     Subscribe(Subscribing),
+    /// `CLIENT TRACKING`, while it is looked for the client that is to be told.
+    FindClient(FindingClient),
     /// A description of very many things, which asks no other worker.
     Listing(Listing),
     /// `BACKUP`, once the shards have told how they are: they are being copied.
     Backup(OwnedRequest),
+    /// `WAIT`.
+    Wait(Wait),
 }
 
 /// Commands that run as one.
@@ -70,6 +83,25 @@ pub struct Subscribing {
     pub unanswered: Vec<usize>,
 }
 
+/// The search for a client by its number, at all other workers.
+pub struct FindingClient {
+    /// The command.
+    pub request: OwnedRequest,
+    /// The workers that have not answered.
+    pub unanswered: Vec<usize>,
+    /// Its worker and its socket there.
+    pub found: Option<(usize, SocketId)>,
+}
+
+impl FindingClient {
+    /// A worker has answered. Returns whether it was the last.
+    pub fn note(&mut self, worker: usize, socket: Option<SocketId>) -> bool {
+        self.unanswered.retain(|waits_for| *waits_for != worker);
+        self.found = self.found.or(socket.map(|socket| (worker, socket)));
+        self.unanswered.is_empty()
+    }
+}
+
 impl Subscribing {
     /// A worker has taken note. Returns whether it was the last.
     pub fn note(&mut self, worker: usize) -> bool {
@@ -95,7 +127,8 @@ impl Job {
             Job::Gather(gather) => gather.unanswered().to_vec(),
             Job::Walk(walk) => vec![walk.shard()],
             Job::Subscribe(subscribing) => subscribing.unanswered.clone(),
-            Job::Listing(_) | Job::Backup(_) => Vec::new(),
+            Job::FindClient(finding) => finding.unanswered.clone(),
+            Job::Listing(_) | Job::Backup(_) | Job::Wait(_) => Vec::new(),
         }
     }
 
@@ -107,8 +140,10 @@ impl Job {
             Job::Gather(gather) => gather.request.command,
             Job::Walk(walk) => walk.command(),
             Job::Subscribe(subscribing) => subscribing.command,
+            Job::FindClient(finding) => finding.request.command,
             Job::Listing(listing) => listing.request.command,
             Job::Backup(request) => request.command,
+            Job::Wait(wait) => wait.request.command,
         }
     }
 }

@@ -6,7 +6,7 @@ use ahash::RandomState;
 use shard::command::{Flags, Run, Server};
 use shard::{Error, OwnedRequest, Request, parse_database};
 
-use crate::mesh::{CommandList, Watch};
+use crate::mesh::{CommandList, Tracks, Watch};
 use crate::slots::{Route, owner, route};
 use crate::txn::program::{HOP_ARGS_MAX, HOP_COMMANDS_MAX};
 use crate::txn::watch::{WATCHED_BYTES_MAX, WATCHED_KEYS_MAX};
@@ -129,8 +129,8 @@ impl Queue {
     }
 
     /// The commands, which run only if these keys are as they were.
-    pub fn into_list(self, watches: Vec<Watch>) -> CommandList {
-        CommandList { requests: self.requests, watches, writes: self.writes }
+    pub fn into_list(self, watches: Vec<Watch>, tracks: Tracks) -> CommandList {
+        CommandList { requests: self.requests, watches, writes: self.writes, tracks }
     }
 }
 

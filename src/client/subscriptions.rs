@@ -56,9 +56,7 @@ impl Subscriptions {
     pub fn told_count(&self, kind: SubscriptionKind) -> usize {
         match kind {
             SubscriptionKind::ShardChannel => self.count_of(kind),
-            SubscriptionKind::Channel | SubscriptionKind::Pattern => {
-                self.count_of(SubscriptionKind::Channel) + self.count_of(SubscriptionKind::Pattern)
-            }
+            _ => self.count_of(SubscriptionKind::Channel) + self.count_of(SubscriptionKind::Pattern),
         }
     }
 }

@@ -21,7 +21,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use serde::Serialize;
-use shard::{AutoTtl, DATABASES_DEFAULT, DATABASES_MAX};
+use shard::{AutoTtl, DATABASES_DEFAULT, DATABASES_MAX, EventClasses};
 use wal::BootId;
 
 use crate::machine::{CpuQuota, Machine};
@@ -56,6 +56,17 @@ pub enum Io {
     IoUring,
     /// By epoll.
     Epoll,
+}
+
+/// From where `DEBUG` is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DebugCommand {
+    /// From nowhere.
+    No,
+    /// From this machine.
+    Local,
+    /// From everywhere.
+    Yes,
 }
 
 /// The form of the server's own log lines.
@@ -157,10 +168,9 @@ pub struct Config {
     pub client_reply_buffer_limit: u64,
 
     /// Messages that wait for a subscriber that does not read them: past the first size it is disconnected, past the
-    /// second one after so many seconds; limits of other classes than pubsub are taken and have no effect [default:
-    /// pubsub 32mb 8mb 60]
-    #[arg(long, env = "KVLITE_CLIENT_OUTPUT_BUFFER_LIMIT", default_value = "", value_name = "LIMITS")]
-    #[arg(value_parser = output_limits::output_limits, help_heading = NETWORK, hide_default_value = true)]
+    /// second one after so many seconds; limits of other classes than pubsub are taken and have no effect
+    #[arg(long, env = "KVLITE_CLIENT_OUTPUT_BUFFER_LIMIT", default_value = "pubsub 32mb 8mb 60")]
+    #[arg(value_parser = output_limits::output_limits, value_name = "LIMITS", help_heading = NETWORK)]
     pub client_output_buffer_limit: OutputLimits,
 
     /// How long a client may stop in the middle of a request, or not read its replies while it waits to send more,
@@ -170,6 +180,10 @@ pub struct Config {
     #[arg(help_heading = NETWORK)]
     pub request_timeout: Duration,
 
+    /// From where DEBUG is taken, by which a client can stop a shard for a while: no, local (this machine) or yes
+    #[arg(long, env = "KVLITE_ENABLE_DEBUG_COMMAND", default_value = "no", value_name = "WHERE")]
+    #[arg(value_enum, hide_possible_values = true, help_heading = NETWORK)]
+    pub enable_debug_command: DebugCommand,
     /// How long a client may do nothing before it is disconnected, in whole seconds up to 24h; 0 for ever
     #[arg(long, env = "KVLITE_TIMEOUT", default_value = "0", value_name = "DURATION")]
     #[arg(value_parser = |text: &str| units::duration_within(text, SECONDS_BOUNDS))]
@@ -284,11 +298,39 @@ pub struct Config {
     #[arg(value_parser = units::auto_ttl)]
     pub auto_ttl: Option<AutoTtl>,
 
+    /// Which events of keys are published as messages: letters of K (on __keyspace@DB__:KEY), E (on
+    /// __keyevent@DB__:EVENT), g (any command on keys), $ (on strings), x (expired), e (evicted), n (new), m (missed),
+    /// A (for all but n and m) [default: none]
+    #[arg(long, env = "KVLITE_NOTIFY_KEYSPACE_EVENTS", value_name = "LETTERS")]
+    #[arg(value_parser = units::event_classes, help_heading = ANALYTICS)]
+    pub notify_keyspace_events: Option<EventClasses>,
+
+    /// Keys of which clients keep copies (CLIENT TRACKING), at most; past that, some count as changed; 0 for no limit
+    #[arg(long, env = "KVLITE_TRACKING_TABLE_MAX_KEYS", default_value_t = 1_000_000, value_name = "N")]
+    #[arg(value_parser = |text: &str| units::number_within::<u64>(text, 0..=u64::MAX))]
+    #[arg(help_heading = ANALYTICS)]
+    pub tracking_table_max_keys: u64,
+
     /// Time between two searches for expired keys, whose memory they free; 10ms to 24h
     #[arg(long, env = "KVLITE_TTL_CHECK_INTERVAL", default_value = "100ms", value_name = "DURATION")]
     #[arg(value_parser = |text: &str| units::duration_within(text, INTERVAL_BOUNDS))]
     #[arg(help_heading = ANALYTICS)]
     pub ttl_check_interval: Duration,
+
+    /// Microseconds from which on a command is kept for SLOWLOG; 0 for every command, -1 for none
+    #[arg(long, env = "KVLITE_SLOWLOG_LOG_SLOWER_THAN", default_value_t = 10_000, value_name = "US")]
+    #[arg(allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..), help_heading = LOGGING)]
+    pub slowlog_log_slower_than: i64,
+
+    /// How many commands SLOWLOG keeps, the newest, 0 to 100000
+    #[arg(long, env = "KVLITE_SLOWLOG_MAX_LEN", default_value_t = 128, value_name = "N")]
+    #[arg(value_parser = |text: &str| units::number_within::<u64>(text, SLOWLOG_LEN_BOUNDS), help_heading = LOGGING)]
+    pub slowlog_max_len: u64,
+
+    /// Milliseconds from which on a command is an event of LATENCY; 0 for none
+    #[arg(long, env = "KVLITE_LATENCY_MONITOR_THRESHOLD", default_value_t = 0, value_name = "MS")]
+    #[arg(value_parser = |text: &str| units::number_within::<u64>(text, 0..=LATENCY_MS_MAX), help_heading = LOGGING)]
+    pub latency_monitor_threshold: u64,
 
     /// Least severe level that is logged (error, warn, info, debug, trace, off), or a filter such as
     /// info,kvlite=debug
@@ -365,6 +407,10 @@ const PERSISTENCE: &str = "Persistence";
 const CORES: &str = "Cores";
 const ANALYTICS: &str = "Analytics and expiry";
 const LOGGING: &str = "Logging";
+
+/// How many slow commands each worker may have to keep.
+pub(crate) const SLOWLOG_LEN_BOUNDS: std::ops::RangeInclusive<u64> = 0..=100_000;
+pub(crate) const LATENCY_MS_MAX: u64 = 86_400_000;
 
 const PORT_BOUNDS: std::ops::RangeInclusive<u64> = 0..=65_535;
 
@@ -703,20 +749,26 @@ impl Config {
             ("databases", self.databases.to_string()),
             ("discard-cut", self.discard_cut.to_string()),
             ("disk-timeout", units::duration_text(self.disk_timeout)),
+            ("enable-debug-command", value_name(self.enable_debug_command)),
             ("enable-analytics", self.enable_analytics.to_string()),
             ("host", self.host.clone()),
             ("io", value_name(self.io)),
+            ("latency-monitor-threshold", self.latency_monitor_threshold.to_string()),
             ("log-format", value_name(self.log_format)),
             ("log-level", self.log_level.clone()),
             ("max-connections", self.max_connections.to_string()),
             ("max-wal-entries", self.max_wal_entries.to_string()),
             ("max-wal-size", self.max_wal_size.to_string()),
+            ("notify-keyspace-events", self.notify_keyspace_events.unwrap_or_default().text()),
             ("port", self.port.to_string()),
             ("request-timeout", units::duration_text(self.request_timeout)),
             ("resp-port", self.resp_port.to_string()),
             ("shards", self.shard_count().to_string()),
+            ("slowlog-log-slower-than", self.slowlog_log_slower_than.to_string()),
+            ("slowlog-max-len", self.slowlog_max_len.to_string()),
             ("spin-us", self.spin_us.to_string()),
             ("sync-mode", value_name(self.sync_mode)),
+            ("tracking-table-max-keys", self.tracking_table_max_keys.to_string()),
             ("tcp-keepalive", self.tcp_keepalive.as_secs().to_string()),
             ("timeout", self.timeout.as_secs().to_string()),
             ("ttl-check-interval", units::duration_text(self.ttl_check_interval)),

@@ -12,13 +12,14 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use shard::AutoTtl;
+use shard::{AutoTtl, EventClasses};
 
 use super::units;
 use super::{CLIENT_BUFFER_BOUNDS, CONNECTIONS_MAX, Config, REQUEST_TIMEOUT_BOUNDS};
+use super::{LATENCY_MS_MAX, SLOWLOG_LEN_BOUNDS};
 use super::{OutputLimit, OutputLimits, auto_ttl, auto_ttl_text, value_name};
 
 /// The options that change while the server runs. A field is loaded without an order: whoever needs it reads a number.
@@ -40,6 +41,16 @@ pub struct Settings {
     pub client_query_buffer_limit: AtomicI64,
     /// See there.
     pub client_reply_buffer_limit: AtomicI64,
+    /// Microseconds from which on a command is kept for `SLOWLOG`; negative for none.
+    pub slowlog_log_slower_than_us: AtomicI64,
+    /// How many of them are kept.
+    pub slowlog_max_len: AtomicI64,
+    /// Milliseconds from which on a command is an event of `LATENCY`; 0 for none.
+    pub latency_monitor_threshold_ms: AtomicI64,
+    /// Which events of keys are published, as bits.
+    keyspace_events: AtomicU32,
+    /// Keys of which clients keep copies, at most; 0 for no limit.
+    pub tracking_table_max_keys: AtomicI64,
     /// How much may wait for a client, by class: two sizes and a time each.
     output_limits: [[AtomicU64; 3]; 3],
     /// The filter of the log.
@@ -63,6 +74,11 @@ impl Settings {
             busy_reply_threshold_ms: cell(config.busy_reply_threshold.as_millis() as u64),
             client_query_buffer_limit: cell(config.client_query_buffer_limit),
             client_reply_buffer_limit: cell(config.client_reply_buffer_limit),
+            slowlog_log_slower_than_us: AtomicI64::new(config.slowlog_log_slower_than),
+            slowlog_max_len: cell(config.slowlog_max_len),
+            latency_monitor_threshold_ms: cell(config.latency_monitor_threshold),
+            keyspace_events: AtomicU32::new(config.notify_keyspace_events.unwrap_or_default().bits()),
+            tracking_table_max_keys: cell(config.tracking_table_max_keys),
             output_limits: Default::default(),
             log_level: Mutex::new(config.log_level.clone()),
             latency_percentiles: Mutex::new("50 99 99.9".to_owned()),
@@ -80,6 +96,12 @@ impl Settings {
     pub fn latency_percentiles(&self) -> Vec<f64> {
         let text = held(&self.latency_percentiles);
         text.split_whitespace().filter_map(|percentile| percentile.parse().ok()).collect()
+    }
+
+    /// Which events of keys are published. Each worker looks with every turn, and with every message of another.
+    #[inline]
+    pub fn keyspace_events(&self) -> EventClasses {
+        EventClasses::from_bits(self.keyspace_events.load(Ordering::Relaxed))
     }
 
     /// From now on so much may wait for clients.
@@ -237,6 +259,21 @@ pub static PARAMETERS: &[Parameter] = &[
         Place::Number(|it| &it.client_reply_buffer_limit),
     ),
     row(
+        "latency-monitor-threshold",
+        Takes::Number(0..=LATENCY_MS_MAX as i64),
+        Place::Number(|it| &it.latency_monitor_threshold_ms),
+    ),
+    row(
+        "slowlog-log-slower-than",
+        Takes::Number(-1..=i64::MAX),
+        Place::Number(|it| &it.slowlog_log_slower_than_us),
+    ),
+    row(
+        "slowlog-max-len",
+        Takes::Number(0..=*SLOWLOG_LEN_BOUNDS.end() as i64),
+        Place::Number(|it| &it.slowlog_max_len),
+    ),
+    row(
         "latency-tracking-info-percentiles",
         Takes::Text(percentiles),
         Place::Text(|it| &it.latency_percentiles),
@@ -247,12 +284,18 @@ pub static PARAMETERS: &[Parameter] = &[
     row("max-connections", Takes::Number(1..=u32::MAX as i64), Place::Number(|it| &it.max_connections)),
     row("maxclients", Takes::Number(1..=u32::MAX as i64), Place::Number(|it| &it.max_connections)),
     row(
+        "notify-keyspace-events",
+        Takes::Text(event_classes),
+        Place::Methods { show: |it| it.keyspace_events().text(), set: set_keyspace_events },
+    ),
+    row(
         "request-timeout",
         Takes::Duration(REQUEST_TIMEOUT_BOUNDS),
         Place::Number(|it| &it.request_timeout_ms),
     ),
     row("tcp-keepalive", SMALL, Place::Number(|it| &it.tcp_keepalive_s)),
     row("timeout", SMALL, Place::Number(|it| &it.timeout_s)),
+    row("tracking-table-max-keys", COUNT, Place::Number(|it| &it.tracking_table_max_keys)),
     // Those that say how the server is. They take the value that they have, and no other.
     fixed("appendfsync", Takes::Words(&["everysec", "always", "no"]), |it| value_name(it.config.sync_mode)),
     fixed("appendonly", YES_NO, |_| "yes".to_owned()),
@@ -491,6 +534,16 @@ fn percentiles(text: &str) -> Result<String, String> {
 
 fn output_limits(text: &str) -> Result<String, String> {
     OutputLimits::default().with(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn event_classes(text: &str) -> Result<String, String> {
+    units::event_classes(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn set_keyspace_events(settings: &Settings, text: &str) {
+    if let Ok(classes) = units::event_classes(text) {
+        settings.keyspace_events.store(classes.bits(), Ordering::Relaxed);
+    }
 }
 
 /// The classes that a text names get other limits, the others keep theirs.

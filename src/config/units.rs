@@ -7,9 +7,9 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use shard::AutoTtl;
 use shard::PATTERN_LEN_MAX;
 use shard::auto_ttl::{RULES_MAX, Rule};
+use shard::{AutoTtl, EventClasses};
 
 use tracing_subscriber::EnvFilter;
 
@@ -36,6 +36,8 @@ pub enum InvalidValue {
     CpuOutOfBounds(usize),
     /// A host name that is empty or holds blanks.
     Host,
+    /// Not letters of classes of keyspace events.
+    EventClasses,
     /// Not classes of clients with their limits.
     OutputLimits,
     /// Not pairs of a pattern and a TTL.
@@ -76,6 +78,9 @@ impl fmt::Display for InvalidValue {
             InvalidValue::CpuList => write!(f, "write CPU numbers and ranges such as 0-3,6"),
             InvalidValue::CpuOutOfBounds(cpu) => write!(f, "CPU {cpu} is past the greatest, {CPU_MAX}"),
             InvalidValue::Host => write!(f, "give one host name or address, without blanks"),
+            InvalidValue::EventClasses => {
+                write!(f, "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.")
+            }
             InvalidValue::OutputLimits => write!(
                 f,
                 "write a class (normal, replica, pubsub), two sizes and a number of seconds, such as \
@@ -296,6 +301,11 @@ pub fn auto_ttl(text: &str) -> Result<AutoTtl, InvalidValue> {
         Rule::new(pattern.as_bytes(), ttl.as_millis() as u64).map_err(|_| InvalidValue::AutoTtlPattern)
     });
     rules.collect::<Result<_, _>>().map(AutoTtl::new)
+}
+
+/// Reads the letters of classes of keyspace events.
+pub fn event_classes(text: &str) -> Result<EventClasses, InvalidValue> {
+    EventClasses::parse(text).ok_or(InvalidValue::EventClasses)
 }
 
 /// The rules as [`auto_ttl`] reads them.

@@ -10,6 +10,7 @@ use shard::combine::{Effect, Held};
 use shard::{AutoTtl, Command, Glob, OwnedRequest, Reply, Request, Span};
 use wal::Image;
 
+use super::clients::ClientFilter;
 use crate::config::file::Rewrite;
 use crate::metrics::Report;
 use crate::net::SocketId;
@@ -39,6 +40,25 @@ pub struct Asker {
     pub request_id: RequestId,
     /// How the client is answered.
     pub dialect: Dialect,
+    /// What is noted for it.
+    pub tracks: Tracks,
+}
+
+/// What a shard notes of a request for a client that keeps copies of keys: nothing for any other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tracks {
+    /// The keys that it reads.
+    pub reads: bool,
+    /// That it is the client that changes keys: it is not told of that.
+    pub own_changes: bool,
+}
+
+impl Tracks {
+    /// Whether there is anything to note.
+    #[inline]
+    pub fn any(self) -> bool {
+        self.reads || self.own_changes
+    }
 }
 
 impl Asker {
@@ -63,6 +83,10 @@ pub enum SubscriptionKind {
     Pattern,
     /// Those of one shard channel. These have names of their own.
     ShardChannel,
+    /// Changes of the keys with a prefix.
+    Prefix,
+    /// Changes of keys, whichever: there is one name, an empty one.
+    Tracker,
 }
 
 /// A message on its way to the subscribers of another worker.
@@ -112,6 +136,8 @@ pub struct CommandList {
     pub watches: Vec<Watch>,
     /// Whether any of them may change anything.
     pub writes: bool,
+    /// What is noted of each for their client.
+    pub tracks: Tracks,
 }
 
 /// What a transaction locks at a shard, and what it is to run there.
@@ -130,6 +156,8 @@ pub struct Locks {
     pub is_for_backup: bool,
     /// It goes on only if these are as they were.
     pub watches: Vec<Watch>,
+    /// What is noted of each for their client.
+    pub tracks: Tracks,
     /// All shards that it may change.
     pub writers: Arc<[u32]>,
 }
@@ -159,8 +187,8 @@ pub enum Call {
         /// Its arguments.
         args: Args,
     },
-    /// As `Run`, for a request with a large argument, which is not copied.
-    RunLarge(OwnedRequest, Dialect),
+    /// As `Run`, for a request with a large argument, which is not copied, or with something to note.
+    RunOwned(OwnedRequest, Dialect, Tracks),
     /// Run this shard's share of a command, without locks. Answered by `Part`.
     RunPart {
         /// The row.
@@ -225,8 +253,26 @@ pub enum Call {
     },
     /// Count what there is to count. Answered by `Report`.
     Report,
-    /// Describe the clients, a line each. Answered by `Part`.
-    Clients,
+    /// Describe these clients, a line each. Answered by `Part`.
+    Clients(Arc<ClientFilter>),
+    /// End these clients. Answered by `Part`, with their number.
+    KillClients(Arc<ClientFilter>),
+    /// End what the client with this number waits for, with an error or as its timeout would. Answered by `Part`, with
+    /// the number of clients that waited.
+    Unblock {
+        /// The client.
+        client_id: u64,
+        /// It is answered with an error.
+        with_error: bool,
+    },
+    /// Take note of what was ordered for all workers. Answered by `Part`.
+    TakeNote,
+    /// Tell of slow commands, or forget them. Answered by `Part`.
+    SlowLog(SlowLogCall),
+    /// Take a turn: the server ends. No answer.
+    Wake,
+    /// Show these lines to the clients that are shown all commands; no answer.
+    Show(Bytes),
     /// Say how the keys are used. Answered by `QueryResult`.
     Ask(Question),
     /// The client is gone for which a `Scan` or an `Ask` was sent under the same id, or a command that takes
@@ -258,10 +304,43 @@ pub enum Call {
     Unsubscribe(SubscriptionKind, Args),
     /// Hand a message to the clients that are subscribed to its channel, of the kind that is said; no answer.
     Publish(SubscriptionKind, Message),
+    /// Say whether the client with this number is served here. Answered by `FoundClient`.
+    FindClient(u64),
+    /// Tell the client with this socket that these keys have changed; or all that keep copies that all keys are gone. No
+    /// answer.
+    Invalidate(Option<Args>),
+    /// Tell the client with this socket the same in place of another one; no answer.
+    Redirect {
+        /// The socket of that one, at the worker that asks.
+        of: SocketId,
+        /// The keys.
+        keys: Option<Args>,
+    },
+    /// The client that is told in place of the one with this socket is gone; no answer.
+    RedirectIsBroken,
+    /// Tell the clients of the broadcasting mode that these keys have changed, but for the one with this socket; no
+    /// answer.
+    Broadcast(Args),
     /// Write a snapshot and drop the log that it replaces. Answered by `Part`.
     Compact,
     /// As `Compact`, but it is not waited for; no answer.
     CompactUnheard,
+}
+
+/// What is asked about slow commands.
+#[derive(Clone, Debug)]
+pub enum SlowLogCall {
+    /// The newest, so many at most. Answered by an array.
+    Newest(usize),
+    /// How many there are. Answered by an integer.
+    Len,
+    /// Forget them. Answered by `Ok`.
+    Clear,
+    /// The samples of all kinds of events. Answered by an array with one of numbers for each kind: the slowest ever,
+    /// then time and length of each sample.
+    Latencies,
+    /// Forget the samples of these kinds, all where none is named. Answered by what was forgotten, as above.
+    ForgetLatencies(Arc<[Box<[u8]>]>),
 }
 
 /// What a call is answered with.
@@ -287,6 +366,8 @@ pub enum Answer {
     Committed(Vec<Reply<'static>>),
     /// It was taken note of.
     Noted,
+    /// The socket of a client, if it is served here.
+    FoundClient(Option<SocketId>),
     /// The part is locked.
     Locked,
     /// The part is locked, and a watched key is not as it was.
@@ -404,6 +485,12 @@ impl Batch {
     /// Takes out the connections.
     pub fn take_accepted(&mut self) -> Vec<AcceptedSocket> {
         std::mem::take(&mut self.accepted)
+    }
+
+    /// Puts calls and answers back that are for later.
+    pub fn put_back(&mut self, calls: Vec<(RequestId, Call)>, answers: Vec<(RequestId, Answer)>) {
+        self.calls = calls;
+        self.answers = answers;
     }
 
     /// Gives emptied lists back to the batch, so that their memory is reused.

@@ -6,6 +6,7 @@
 //! block each other; and batches cannot grow without bound, because a worker has at most [`CALLS_IN_FLIGHT_MAX`]
 //! calls without an answer at each peer: clients that ask for more are not read from meanwhile.
 
+mod clients;
 mod message;
 
 use std::sync::Arc;
@@ -17,9 +18,10 @@ use shard::{Error, OwnedRequest, Request};
 use crate::net::{Doorbell, Net};
 use crate::protocol::Dialect;
 
+pub use clients::{ClientFilter, ClientKind};
 pub use message::{
     AcceptedSocket, Answer, Args, Asker, Batch, Call, CommandList, Hop, Locks, Message, Page, RequestId,
-    ShardImage, SubscriptionKind, TransactionId, Watch,
+    ShardImage, SlowLogCall, SubscriptionKind, Tracks, TransactionId, Watch,
 };
 
 /// How many requests of its clients a worker may have under way at one peer.
@@ -134,6 +136,7 @@ impl Mesh {
         request_id: RequestId,
         request: &Request<'_>,
         dialect: Dialect,
+        tracks: Tracks,
     ) -> usize {
         let peer = &mut self.peers[worker];
         let size_bytes = request.args().map(<[u8]>::len).sum();
@@ -141,8 +144,10 @@ impl Mesh {
         peer.bytes_in_flight += size_bytes;
         let command = request.command;
         let call = match request.memory() {
-            None => Call::Run { command, dialect, args: peer.open.args(request.database, request.args()) },
-            Some(_) => Call::RunLarge(OwnedRequest::new(request), dialect),
+            None if !tracks.any() => {
+                Call::Run { command, dialect, args: peer.open.args(request.database, request.args()) }
+            }
+            _ => Call::RunOwned(OwnedRequest::new(request), dialect, tracks),
         };
         peer.open.call(request_id, call);
         size_bytes
@@ -219,6 +224,7 @@ impl Mesh {
                         keep(worker, request_id, answer, open);
                     }
                     Answer::Noted
+                    | Answer::FoundClient(_)
                     | Answer::Locked
                     | Answer::Watching(_)
                     | Answer::Image(_)
@@ -351,7 +357,13 @@ mod tests {
     fn ask(mesh: &mut Mesh, worker: usize, sequence: u32, key: &[u8]) -> usize {
         let spans = [Span { start: 0, len: key.len() as u32 }];
         let command = shard::command::find(b"GET").unwrap();
-        mesh.run(worker, request_id(sequence), &Request::new(command, key, &spans), Dialect::Resp2)
+        mesh.run(
+            worker,
+            request_id(sequence),
+            &Request::new(command, key, &spans),
+            Dialect::Resp2,
+            Tracks::default(),
+        )
     }
 
     /// Answers every call of a batch with its first argument, and returns the numbers that were asked.

@@ -65,6 +65,12 @@ impl Clients {
         connection.filter(|connection| connection.client.socket == id)
     }
 
+    /// The socket of the client with this number.
+    pub(super) fn socket_of(&self, client_id: u64) -> Option<SocketId> {
+        let clients = self.iter().filter(|connection| !connection.client.refused && !connection.is_inside());
+        clients.map(|connection| &connection.client).find(|it| it.id == client_id).map(|it| it.socket)
+    }
+
     /// Shows a client, if it is there, and has it looked after.
     pub(super) fn with<T>(&mut self, id: SocketId, change: impl FnOnce(&mut Client) -> T) -> Option<T> {
         let client = &mut self.connections.get_mut(id.index as usize)?.as_mut()?.client;

@@ -2,16 +2,19 @@
 
 use bytes::Bytes;
 use shard::command::Server;
-use shard::{Error, Glob, Reply, Request};
+use shard::{Command, Error, Event, EventClasses, Glob, Reply, Request};
 
 use super::Worker;
 use super::dispatch::Flow;
+use super::stuck_clients::Told;
 use crate::client::job::{Job, Subscribing};
+use crate::client::replies::Replies;
 use crate::client::reply::{answer, fail, job_id};
 use crate::client::subscriptions::{SUBSCRIPTIONS_MAX, Subscriptions};
 use crate::client::{Client, Stage};
 use crate::config::OutputLimit;
 use crate::mesh::{Args, Batch, Call, Message, RequestId, SubscriptionKind};
+use crate::net::{Net, SocketId};
 use crate::protocol::{self, Dialect};
 use crate::pubsub::{Heard, check_name};
 
@@ -49,6 +52,7 @@ impl Worker {
                     client.waits_for = Some(full);
                     return Flow::Later;
                 }
+                self.tell_events_to(Some(client));
                 let shared = request.large_arg().filter(|large| large.len() == request.arg(1).len());
                 let receivers =
                     self.publish_message(kind, request.arg(0), request.arg(1), shared.as_ref(), Some(client));
@@ -101,23 +105,39 @@ impl Worker {
             }
             tell(request, Some(&name), subscriptions.told_count(kind), client.session.dialect, &mut told);
         }
-        let unanswered: Vec<usize> = match begun.is_empty() {
-            true => Vec::new(),
-            false => (0..self.mesh.worker_count()).filter(|worker| *worker != self.index).collect(),
+        self.tell_of_subscriptions(client, request.command, &[(kind, begun)], told);
+        Ok(())
+    }
+
+    /// Tells the other workers of subscriptions that have begun, and the client when these have taken note.
+    pub(super) fn tell_of_subscriptions(
+        &mut self,
+        client: &mut Client,
+        command: &'static Command,
+        begun: &[(SubscriptionKind, Vec<Bytes>)],
+        told: Vec<u8>,
+    ) {
+        let Some(last) = begun.iter().rposition(|(_, names)| !names.is_empty()) else {
+            return client.replies.now(|out| out.extend_from_slice(&told));
         };
+        let unanswered: Vec<usize> =
+            (0..self.mesh.worker_count()).filter(|worker| *worker != self.index).collect();
         for worker in &unanswered {
-            let batch = self.mesh.to(*worker);
-            let names = batch.args(0, begun.iter().map(|name| &name[..]));
-            batch.call(job_id(client), Call::Subscribe(kind, names));
+            for (place, (kind, names)) in begun.iter().enumerate().filter(|(_, (_, names))| !names.is_empty())
+            {
+                let batch = self.mesh.to(*worker);
+                let names = batch.args(0, names.iter().map(|name| &name[..]));
+                // With the last of them it has taken note of all.
+                let id = if place == last { job_id(client) } else { RequestId::NONE };
+                batch.call(id, Call::Subscribe(*kind, names));
+            }
         }
         if unanswered.is_empty() {
             client.replies.now(|out| out.extend_from_slice(&told));
         } else {
             client.replies.hold_messages();
-            let subscribing = Subscribing { command: request.command, told, unanswered };
-            self.begin_job(client, Job::Subscribe(subscribing));
+            self.begin_job(client, Job::Subscribe(Subscribing { command, told, unanswered }));
         }
-        Ok(())
     }
 
     /// Ends the subscriptions to these names, or all of a kind.
@@ -140,15 +160,16 @@ impl Worker {
         client.replies.now(|out| out.extend_from_slice(&told));
     }
 
-    /// Ends all subscriptions of a client, which is not told.
+    /// Ends all subscriptions of a client, which is not told, and keeps it no more up to date.
     pub(super) fn forget_subscriptions(&mut self, client: &mut Client) {
+        self.end_tracking(client);
         let Some(subscriptions) = client.subscriptions.take() else { return };
         for kind in [SubscriptionKind::Channel, SubscriptionKind::Pattern, SubscriptionKind::ShardChannel] {
             self.end_subscriptions(client, kind, &Subscriptions::names(&subscriptions, kind));
         }
     }
 
-    fn end_subscriptions(&mut self, client: &Client, kind: SubscriptionKind, names: &[Bytes]) {
+    pub(super) fn end_subscriptions(&mut self, client: &Client, kind: SubscriptionKind, names: &[Bytes]) {
         if names.is_empty() {
             return;
         }
@@ -213,6 +234,82 @@ impl Worker {
         heard.receivers
     }
 
+    /// Tells of what has happened to keys of this worker's shard.
+    #[inline]
+    pub(super) fn tell_events(&mut self) {
+        if self.runtime.has_events() {
+            self.tell_events_to(None);
+        }
+    }
+
+    /// As [`Worker::tell_events`], while a client is not in the worker's table.
+    #[cold]
+    pub(super) fn tell_events_to(&mut self, mut aside: Option<&mut Client>) {
+        let mut changed = Vec::new();
+        for happened in self.runtime.take_events() {
+            match happened.event {
+                Event::Named(database, name, key) => {
+                    self.tell_event(database, name, &key, aside.as_deref_mut());
+                }
+                Event::Changed(key) => {
+                    for reader in happened.readers.iter().filter(|it| Some(**it) != happened.by) {
+                        self.tell_tracker(*reader, &[&key], aside.as_deref_mut());
+                    }
+                    changed.push((happened.by, key));
+                }
+                Event::Cleared => {
+                    self.broadcast(&std::mem::take(&mut changed), true, aside.as_deref_mut());
+                    self.tell_of_clear(aside.as_deref_mut());
+                }
+            }
+        }
+        self.broadcast(&changed, true, aside);
+    }
+
+    /// Publishes what has happened to a key.
+    fn tell_event(&mut self, database: u16, event: &str, key: &[u8], mut aside: Option<&mut Client>) {
+        if !self.pubsub.has_subscribers() {
+            return;
+        }
+        let classes = self.shared.settings.keyspace_events();
+        let channel = |prefix: &str, of: &[u8]| [format!("{prefix}@{database}__:").as_bytes(), of].concat();
+        let kind = SubscriptionKind::Channel;
+        if classes.has(EventClasses::KEYSPACE) {
+            let channel = channel("__keyspace", key);
+            self.publish_message(kind, &channel, event.as_bytes(), None, aside.as_deref_mut());
+        }
+        if classes.has(EventClasses::KEYEVENT) {
+            let channel = channel("__keyevent", event.as_bytes());
+            self.publish_message(kind, &channel, key, None, aside);
+        }
+    }
+
+    /// Gives a client of this worker a message that `render` makes for it, if it is to get one: it overtakes no reply. Returns
+    /// whether there is such a client. `aside` is the client that is not in the worker's table, if there is one.
+    pub(super) fn deliver_to(
+        &mut self,
+        socket: SocketId,
+        aside: Option<&mut Client>,
+        render: impl FnOnce(&mut Client) -> Option<Bytes>,
+    ) -> bool {
+        let Worker { clients, net, clock, shared, stuck_clients, .. } = self;
+        let (now_ms, limit) = (clock.now().uptime_ms, shared.settings.subscriber_output_limit());
+        let give = |client: &mut Client| {
+            if let Some(message) = render(client) {
+                if client.job.is_some() {
+                    client.replies.hold_messages(); // Its reply may show what the message is about.
+                }
+                let push = Replies::push_in_order;
+                give_message(client, &message, push, net, limit, now_ms, &mut stuck_clients.behind);
+            }
+            matches!(client.stage, Stage::Open | Stage::Ended)
+        };
+        match aside {
+            Some(client) if client.socket == socket => give(client),
+            _ => clients.with(socket, give).unwrap_or(false),
+        }
+    }
+
     fn hand_on(
         &mut self,
         kind: SubscriptionKind,
@@ -223,21 +320,14 @@ impl Worker {
         let Worker { pubsub, clients, net, clock, shared, stuck_clients, .. } = self;
         let (now_ms, limit) = (clock.now().uptime_ms, shared.settings.subscriber_output_limit());
         pubsub.publish(kind, channel, &Reply::bytes(text), |socket, message| {
-            let mut push = |client: &mut Client| {
-                if !matches!(client.stage, Stage::Open | Stage::Ended) {
-                    return;
-                }
-                client.replies.push(message.bytes(client.session.dialect));
-                let waiting_bytes = client.replies.size_bytes() + net.unsent_bytes(socket);
-                if is_over(&mut client.lags_since_ms, waiting_bytes, limit, now_ms) {
-                    stuck_clients.behind.add(client);
-                    client.stage = Stage::Gone;
-                }
+            let mut give = |client: &mut Client| {
+                let message = message.bytes(client.session.dialect);
+                give_message(client, message, Replies::push, net, limit, now_ms, &mut stuck_clients.behind);
             };
             match publisher.as_deref_mut() {
-                Some(client) if client.socket == socket => push(client),
+                Some(client) if client.socket == socket => give(client),
                 _ => {
-                    clients.with(socket, push);
+                    clients.with(socket, give);
                 }
             }
         })
@@ -259,6 +349,27 @@ impl Worker {
                 }
             });
         }
+    }
+}
+
+/// Gives a client a message, or lets it go where too much waits for it.
+fn give_message(
+    client: &mut Client,
+    message: &Bytes,
+    push: fn(&mut Replies, &Bytes),
+    net: &Net,
+    limit: OutputLimit,
+    now_ms: u64,
+    behind: &mut Told,
+) {
+    if !matches!(client.stage, Stage::Open | Stage::Ended) {
+        return;
+    }
+    push(&mut client.replies, message);
+    let waiting_bytes = client.replies.size_bytes() + net.unsent_bytes(client.socket);
+    if is_over(&mut client.lags_since_ms, waiting_bytes, limit, now_ms) {
+        behind.add(client);
+        client.stage = Stage::Gone;
     }
 }
 

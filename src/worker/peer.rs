@@ -6,7 +6,7 @@ use shard::{Reply, Scan};
 use super::Worker;
 use super::runtime::Prepared;
 use super::serve::READ_AHEAD_MAX;
-use crate::mesh::{Answer, Asker, Batch, Call, RequestId, SubscriptionKind};
+use crate::mesh::{Answer, Asker, Batch, Call, RequestId, SubscriptionKind, Tracks};
 use crate::metrics::{Report, errors};
 
 impl Worker {
@@ -15,6 +15,7 @@ impl Worker {
         for accepted in batch.take_accepted() {
             self.welcome(accepted);
         }
+        self.follow_settings();
         let mut calls = batch.take_calls();
         let asks = !calls.is_empty();
         let mut rest = calls.drain(..);
@@ -41,15 +42,15 @@ impl Worker {
         let (runtime, turn) = &mut self.runtime_and_turn();
         match call {
             Call::Run { command, dialect, args } if command.run == Run::Script => {
-                let asker = Asker { worker: from, request_id: id, dialect };
+                let asker = Asker { worker: from, request_id: id, dialect, tracks: Tracks::default() };
                 self.take_script(asker, &batch.request(command, args));
             }
             Call::Run { command, dialect, args } => {
-                let asker = Asker { worker: from, request_id: id, dialect };
+                let asker = Asker { worker: from, request_id: id, dialect, tracks: Tracks::default() };
                 runtime.take(asker, &batch.request(command, args), turn);
             }
-            Call::RunLarge(request, dialect) if request.command.run == Run::Script => {
-                let asker = Asker { worker: from, request_id: id, dialect };
+            Call::RunOwned(request, dialect, tracks) if request.command.run == Run::Script => {
+                let asker = Asker { worker: from, request_id: id, dialect, tracks };
                 self.take_script(asker, &request.request());
             }
             Call::LearnScript(_)
@@ -57,15 +58,19 @@ impl Worker {
             | Call::ForgetScripts
             | Call::ChangeLibraries(_)
             | Call::TakeLibraries(_) => self.on_scripting_call(from, id, call),
-            Call::RunLarge(request, dialect) => {
-                runtime.take_large(Asker { worker: from, request_id: id, dialect }, request, turn);
+            Call::RunOwned(request, dialect, tracks) => {
+                runtime.take_large(Asker { worker: from, request_id: id, dialect, tracks }, request, turn);
             }
             Call::RunPart { command, args } => {
                 let request = batch.request(command, args);
                 runtime.run_part_for(from, id, &request, turn);
             }
             Call::RunAll(list, dialect) => {
-                runtime.take_list(Asker { worker: from, request_id: id, dialect }, list, turn);
+                runtime.take_list(
+                    Asker { worker: from, request_id: id, dialect, tracks: list.tracks },
+                    list,
+                    turn,
+                );
             }
             Call::Lock { transaction, wait, locks } => {
                 runtime.lock_part(transaction, wait, Prepared::new(from, id, locks), turn);
@@ -82,7 +87,7 @@ impl Worker {
             }
             Call::Unwatch(watches) => runtime.forget_watches(&watches),
             Call::Scan { database, position, count, pattern, dialect } => {
-                let asker = Asker { worker: from, request_id: id, dialect };
+                let asker = Asker { worker: from, request_id: id, dialect, tracks: Tracks::default() };
                 runtime.begin_walk(asker, Scan::new(database, position, pattern), count);
             }
             Call::Ask(question) => runtime.ask((from, id), question, turn.now),
@@ -100,9 +105,19 @@ impl Worker {
             }
             Call::Subscribe(kind, names) => {
                 self.note_subscriptions(from, kind, names, true, batch);
-                self.mesh.to(from).answer(id, Answer::Noted);
+                if id != RequestId::NONE {
+                    self.mesh.to(from).answer(id, Answer::Noted);
+                }
             }
             Call::Unsubscribe(kind, names) => self.note_subscriptions(from, kind, names, false, batch),
+            Call::FindClient(client_id) => {
+                let found = self.clients.socket_of(client_id);
+                self.mesh.to(from).answer(id, Answer::FoundClient(found));
+            }
+            Call::Invalidate(keys) => self.on_invalidate(id.socket, keys, batch),
+            Call::Redirect { of, keys } => self.on_redirect((from, of), id.socket, keys, batch),
+            Call::RedirectIsBroken => self.on_broken_redirect(id.socket, None),
+            Call::Broadcast(keys) => self.on_broadcast(id.socket, keys, batch),
             Call::Publish(kind, message) => self.deliver(kind, &message, batch),
             Call::Sync => {
                 runtime.sync_for(from, id, turn);
@@ -120,10 +135,28 @@ impl Worker {
                 let report = self.report();
                 self.mesh.to(from).answer(id, Answer::Report(Box::new(report)));
             }
-            Call::Clients => {
-                let clients = Reply::Text(self.client_list());
+            Call::Clients(filter) => {
+                let clients = Reply::Text(self.client_list(&filter));
                 self.mesh.to(from).answer(id, Answer::Part(clients));
             }
+            Call::KillClients(filter) => {
+                let killed = Reply::count(self.kill_clients(&filter));
+                self.mesh.to(from).answer(id, Answer::Part(killed));
+            }
+            Call::Unblock { client_id, with_error } => {
+                let unblocked = Reply::one_or_zero(self.unblock_client(client_id, with_error));
+                self.mesh.to(from).answer(id, Answer::Part(unblocked));
+            }
+            Call::TakeNote => {
+                self.take_note();
+                self.mesh.to(from).answer(id, Answer::Part(Reply::Ok));
+            }
+            Call::SlowLog(asked) => {
+                let told = self.slow_log_reply(&asked);
+                self.mesh.to(from).answer(id, Answer::Part(told));
+            }
+            Call::Wake => {}
+            Call::Show(lines) => self.on_shown(&lines),
         }
     }
 

@@ -81,7 +81,8 @@ impl Worker {
             let before = connection.unserved_bytes();
             let client = &mut connection.client;
             let full = client.waits_for.is_some_and(|worker| self.mesh.is_full(worker));
-            if client.is_servable() && !full && !self.shared.stopping() {
+            let is_postponed = self.control.postpones(client);
+            if client.is_servable() && !full && !is_postponed && !self.shared.stopping() {
                 client.is_in_backlog = false;
                 client.waits_for = None;
                 self.serve_input(&mut connection, until);
@@ -200,7 +201,7 @@ impl Worker {
             let Some(mut connection) = self.clients.take_out(id) else { continue };
             connection.client.listed = false;
             let stays = self.look_after(&mut connection);
-            if connection.client.subscriptions.is_some()
+            if (connection.client.subscriptions.is_some() || connection.client.tracking.is_some())
                 && !(stays && matches!(connection.client.stage, Stage::Open | Stage::Ended))
             {
                 self.forget_subscriptions(&mut connection.client);
@@ -210,6 +211,9 @@ impl Worker {
             } else {
                 self.net.close(id);
                 self.traffic.paused -= u64::from(connection.client.paused);
+                if connection.client.session.is_counted_as_monitor {
+                    self.shared.control.monitors(self.index, false);
+                }
                 if connection.client.refused {
                     self.acceptor.on_refused_gone();
                 } else if !connection.is_inside() {
@@ -241,14 +245,14 @@ impl Worker {
                     self.forget_job(inner, request_id);
                 }
             }
-            Some(Job::Listing(_)) => {
+            Some(Job::Listing(_) | Job::Wait(_)) => {
                 client.job = None;
                 return;
             }
             Some(job @ (Job::Walk(_) | Job::Watch(_))) => self.forget_job(job, request_id),
             Some(Job::Gather(gather)) if !gather.is_of_results() => return,
             Some(job @ Job::Gather(_)) => self.forget_job(job, request_id),
-            Some(Job::Backup(_) | Job::Subscribe(_)) | None => return,
+            Some(Job::Backup(_) | Job::Subscribe(_) | Job::FindClient(_)) | None => return,
         }
         let job = client.job.take().expect("it was looked at");
         client.given_up.push((client.replies.skip_number(), job));
@@ -288,7 +292,10 @@ impl Worker {
         if client.measured.is_some() && client.is_quiet() {
             // A listing, or what was answered in place of its worker.
             let (_, measured) = client.measured.take().expect("it was looked at");
-            self.traffic.calls.end(measured);
+            self.end_measured(client, measured);
+        }
+        if client.job.is_none() {
+            client.replies.release_messages();
         }
         if client.stage == Stage::Gone {
             self.abandon(client);
@@ -299,6 +306,7 @@ impl Worker {
         if client.job.is_some() && (listing::go_on(client, &self.about()) || self.go_on_listing(client)) {
             self.clients.list(client);
         }
+        client.replies.drop_muted();
         let may_send = client.replies.is_ready()
             && !client.held_back
             && !client.holds_replies()

@@ -9,13 +9,13 @@ use shard::{Command, Error, OwnedRequest, Reply, Request};
 use super::Worker;
 use super::dispatch::Flow;
 use super::runtime::REPLIES_BYTES_MAX;
-use super::watchdog::hangs;
+use super::watchdog::{end_wait, hangs};
 use crate::admin::{self, listing};
 use crate::client::Client;
 use crate::client::job::{Job, Running, Watching};
 use crate::client::multi::{Queue, Watched};
 use crate::client::reply::{answer, fail, job_id, reject};
-use crate::mesh::{Answer, Asker, Call, RequestId, Watch};
+use crate::mesh::{Answer, Asker, Call, RequestId, Tracks, Watch};
 use crate::protocol;
 use crate::slots::owner;
 use crate::txn::program::{HOP_COMMANDS_MAX, Program, Step};
@@ -108,12 +108,12 @@ impl Worker {
             Some(worker) => {
                 let id = RequestId { socket: client.socket, sequence: client.replies.next_sequence() };
                 self.traffic.forwarded += 1;
-                let list = queue.into_list(watches);
+                let list = queue.into_list(watches, client.tracks());
                 let size_bytes = self.mesh.run_all(worker, id, list, client.session.dialect);
                 client.replies.later(command, worker, size_bytes, self.clock.now().uptime_ms);
             }
             None => {
-                let requests = queue.into_list(Vec::new()).requests;
+                let requests = queue.into_list(Vec::new(), Tracks::default()).requests;
                 self.begin_program(client, command, (requests, true), watches);
             }
         }
@@ -130,9 +130,10 @@ impl Worker {
     ) {
         let Worker { runtime, clock, mesh, index, .. } = self;
         let (now, index) = (clock.now(), *index);
-        let list = queue.into_list(watches);
+        let tracks = client.tracks();
+        let list = queue.into_list(watches, tracks);
         let id = RequestId { socket: client.socket, sequence: client.replies.next_sequence() };
-        let asker = Asker { worker: index, request_id: id, dialect: client.session.dialect };
+        let asker = Asker { worker: index, request_id: id, dialect: client.session.dialect, tracks };
         if runtime.list_has_to_wait(&list) {
             client.replies.later(command, index, 0, now.uptime_ms);
             return runtime.defer_list(asker, Box::new(list));
@@ -151,6 +152,9 @@ impl Worker {
             client.shown_in_turn = now.turn;
             client.shown_command = Some(command);
             client.replies.now(|replies| replies.extend_from_slice(&out));
+        }
+        if tracks.any() {
+            self.tell_events_to(Some(client));
         }
     }
 
@@ -239,7 +243,23 @@ impl Worker {
             Run::Server(server) if request.command.group == Group::Pubsub => {
                 return self.run_pubsub(client, request, server);
             }
+            Run::Server(
+                server @ (Server::ClientCaching
+                | Server::ClientGetredir
+                | Server::ClientTracking
+                | Server::ClientTrackinginfo),
+            ) => self.run_tracking(client, request, server),
             Run::Server(Server::Unwatch) => answer(client, request, &Reply::Ok),
+            Run::Server(Server::Monitor | Server::ClientReply) => {
+                let error = Error::Unavailable("it has no place between MULTI and EXEC");
+                reject(client, request.command, error);
+            }
+            Run::Server(Server::Wait) => {
+                self.run_server_command(client, request);
+                if client.is_waiting() {
+                    end_wait(client); // Nothing waits within a transaction.
+                }
+            }
             Run::Server(Server::Container) => match command::resolve(*request) {
                 Err(error) => answer(client, request, &admin::unknown_subcommand(error)),
                 Ok(_) => unreachable!("only what has no row was queued without it"),
@@ -258,7 +278,7 @@ impl Worker {
         watches: Vec<Watch>,
     ) {
         let (id, request_id) = (self.runtime.next_id(&self.shared), job_id(client));
-        let program = Program::begin(id, requests, watches, request_id, &mut self.mesh);
+        let program = Program::begin(id, requests, watches, client.tracks(), request_id, &mut self.mesh);
         let mut running = Running { program, command, inner: None, replies_from: None };
         if running.program.transaction().is_locked() {
             // It takes no locks.

@@ -182,7 +182,7 @@ impl Text {
     }
 
     /// Sends one command and returns the lines of its reply. A reply does not say how many lines it has, so
-    /// an `ECHO` marks its end, and behind `MULTI`, where that would be queued, the refusal of a `WATCH`.
+    /// a `PING`, which subscribers may send as well, marks its end, and behind `MULTI`, where that would be queued, the refusal of a `WATCH`.
     pub fn ask_bytes(&mut self, command: &[u8]) -> Vec<Vec<u8>> {
         self.asked += 1;
         let is =
@@ -195,7 +195,7 @@ impl Text {
             true => ("WATCH .".to_owned(), "-ERR WATCH inside MULTI is not allowed".to_owned()),
             false => {
                 let mark = format!("end-of-reply-{}", self.asked);
-                (format!("ECHO {mark}"), mark)
+                (format!("PING {mark}"), mark)
             }
         };
         self.wire.send(&[command, b"\n", asks.as_bytes(), b"\n"].concat());

@@ -9,6 +9,7 @@
 //! nil  nil-array  null                          $-1, *-1 and RESP3's _
 //! [a, b]         an array                       {a, b}          an array in any order
 //! %[k, v]        a map of RESP3                 ~[a, b]         a set of RESP3
+//! >[a, b]        a message of RESP3
 //! *              anything                       ...             the rest of an array, a set or a map
 //! ~"text"        a bulk or verbatim string that holds the text
 //! ```
@@ -111,6 +112,7 @@ enum Pattern {
     AnyOrder(Vec<Pattern>),
     Map(Vec<Pattern>),
     Set(Vec<Pattern>),
+    Push(Vec<Pattern>),
 }
 
 impl Pattern {
@@ -127,6 +129,7 @@ impl Pattern {
             ("{", '}', Pattern::AnyOrder),
             ("%[", ']', Pattern::Map),
             ("~[", ']', Pattern::Set),
+            (">[", ']', Pattern::Push),
         ] {
             if let Some(inside) = rest.strip_prefix(open) {
                 *rest = inside;
@@ -191,7 +194,9 @@ impl Pattern {
             (Pattern::Holding(text), Value::Bulk(bytes) | Value::Verbatim(_, bytes)) => {
                 text.is_empty() || bytes.windows(text.len()).any(|window| window == text)
             }
-            (Pattern::Array(items), Value::Array(values)) | (Pattern::Set(items), Value::Set(values)) => {
+            (Pattern::Array(items), Value::Array(values))
+            | (Pattern::Set(items), Value::Set(values))
+            | (Pattern::Push(items), Value::Push(values)) => {
                 all_match(items, &values.iter().collect::<Vec<_>>())
             }
             (Pattern::Map(items), Value::Map(pairs)) => {

@@ -6,6 +6,7 @@ use crate::command::row::{Row, combining, on_shard};
 use crate::command::spec::{Command, Flags, Group, Keys};
 use crate::context::{Context, FoundString};
 use crate::error::Error;
+use crate::events::EventClasses;
 use crate::integer;
 use crate::reply::Reply;
 use crate::request::Request;
@@ -93,9 +94,14 @@ fn setbit<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Rep
         _ => return Err(Error::OutOfRange("bit is not an integer or out of range")),
     };
     let found = context.find_string(key)?;
+    let grows = found.is_none_or(|found| context.string(found).len() <= byte(offset));
     let found = grow(&mut context, found, key, offset)?;
     let value = context.string(found);
     let was = bit(value, offset);
+    if grows || was != yes {
+        context.notify(EventClasses::STRING, "setbit", key);
+    }
+    let value = context.string(found);
     if was != yes {
         let at = byte(offset);
         let changed = value[at] ^ mask(offset);
@@ -225,6 +231,7 @@ fn bitfield<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<R
     let written = steps.iter().filter(|step| !matches!(step.action, Action::Get)).map(Step::last_bit).max();
     let Some(last) = written else { return read(context, key, &steps) };
     let mut found = context.find_string(key)?;
+    let mut changes = found.is_none_or(|found| context.string(found).len() <= byte(last));
     found = Some(grow(&mut context, found, key, last)?);
     let mut replies = Vec::with_capacity(steps.len());
     for step in &steps {
@@ -248,8 +255,12 @@ fn bitfield<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<R
         if let Some(after) = after.filter(|after| *after != before) {
             let (at, bytes, len) = step.field.written(value, step.offset, after);
             context.splice(Some(*found), key, at, &bytes[..len]);
+            changes = true;
             *found = context.find_string(key)?.expect("it has just been written");
         }
+    }
+    if changes {
+        context.notify(EventClasses::STRING, "setbit", key);
     }
     Ok(Reply::Array(replies))
 }

@@ -6,6 +6,7 @@ use crate::command::row::{Row, on_shard};
 use crate::command::spec::{Command, Flags, Group};
 use crate::context::Context;
 use crate::error::Error;
+use crate::events::EventClasses;
 use crate::integer::{self, Digits};
 use crate::long_double::LongDouble;
 use crate::reply::Reply;
@@ -84,6 +85,7 @@ fn incrbyfloat<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Resul
     };
     let sum = before.checked_add(float(request.arg(1))?).ok_or(Error::NotFinite)?.to_text();
     context.put(found, key, sum.as_bytes(), deadline_ms);
+    context.notify(EventClasses::STRING, "incrbyfloat", key);
     Ok(Reply::Bulk(Cow::Owned(sum.into_bytes())))
 }
 
@@ -99,6 +101,7 @@ fn add<'s>(mut context: Context<'s, '_>, key: &[u8], increment: i64) -> Result<R
     };
     let sum = before.checked_add(increment).ok_or(Error::Overflow)?;
     context.put(found, key, Digits::of(sum).as_bytes(), deadline_ms);
+    context.notify(EventClasses::STRING, "incrby", key);
     Ok(Reply::Integer(sum))
 }
 

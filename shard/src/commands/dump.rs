@@ -5,6 +5,7 @@ use crate::command::row::{Row, on_shard};
 use crate::command::spec::{Command, Flags};
 use crate::context::Context;
 use crate::error::Error;
+use crate::events::EventClasses;
 use crate::integer;
 use crate::payload;
 use crate::reply::Reply;
@@ -66,10 +67,12 @@ fn restore<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Re
     if deadline_ms.is_some_and(|deadline_ms| context.due_ms(deadline_ms) <= context.now_ms()) {
         if let Some(found) = found {
             context.remove(found, key);
+            context.notify(EventClasses::GENERIC, "del", key);
         }
         return Ok(Reply::Ok);
     }
     context.put(found, key, &value, deadline_ms);
+    context.notify(EventClasses::GENERIC, "restore", key);
     Ok(Reply::Ok)
 }
 

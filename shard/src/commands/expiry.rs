@@ -5,6 +5,7 @@ use crate::command::row::{Row, on_shard};
 use crate::command::spec::{Command, Flags};
 use crate::context::Context;
 use crate::error::Error;
+use crate::events::EventClasses;
 use crate::reply::Reply;
 use crate::request::Request;
 
@@ -112,8 +113,10 @@ fn set_deadline<'s>(
     }
     if due_ms <= now_ms {
         context.remove(found, key);
+        context.notify(EventClasses::GENERIC, "del", key);
     } else {
         context.set_deadline(found, key, Some(deadline_ms))?;
+        context.notify(EventClasses::GENERIC, "expire", key);
     }
     Ok(Reply::Integer(1))
 }
@@ -171,6 +174,7 @@ fn persist<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Re
     match context.find(key) {
         Some(found) if context.deadline_ms(found).is_some() => {
             context.set_deadline(found, key, None)?;
+            context.notify(EventClasses::GENERIC, "persist", key);
             Ok(Reply::Integer(1))
         }
         _ => Ok(Reply::Integer(0)),

@@ -6,6 +6,7 @@ use crate::command::spec::{Command, Flags, Group, Keys, Merge, Run, Server, Text
 use crate::context::Context;
 use crate::databases::parse_database;
 use crate::error::Error;
+use crate::events::EventClasses;
 use crate::integer;
 use crate::reply::Reply;
 use crate::request::Request;
@@ -168,6 +169,7 @@ fn del<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<
     for key in request.keys() {
         if let Some(found) = context.find(key) {
             context.remove(found, key);
+            context.notify(EventClasses::GENERIC, "del", key);
             removed += 1;
         }
     }
@@ -180,7 +182,7 @@ fn rename(request: &Request<'_>, held: &[Option<Held<'_>>], _terms: &Terms) -> R
     if request.arg(0) == request.arg(1) {
         return Ok(Reply::Ok.into());
     }
-    let effects = vec![put_copy(source)?, Effect::remove(0)];
+    let effects = renamed(source)?;
     Ok(Combined { reply: Reply::Ok, effects })
 }
 
@@ -190,7 +192,7 @@ fn renamenx(_: &Request<'_>, held: &[Option<Held<'_>>], _terms: &Terms) -> Resul
     if held[1].is_some() {
         return Ok(Reply::Integer(0).into());
     }
-    let effects = vec![put_copy(source)?, Effect::remove(0)];
+    let effects = renamed(source)?;
     Ok(Combined { reply: Reply::Integer(1), effects })
 }
 
@@ -213,7 +215,16 @@ fn copy(request: &Request<'_>, held: &[Option<Held<'_>>], terms: &Terms) -> Resu
     let Some(source) = held[0].as_ref().filter(|_| replaces || held[1].is_none()) else {
         return Ok(Reply::Integer(0).into());
     };
-    Ok(Combined { reply: Reply::Integer(1), effects: vec![put_copy(source)?] })
+    Ok(Combined {
+        reply: Reply::Integer(1),
+        effects: vec![put_copy(source)?.told_as(EventClasses::GENERIC, "copy_to")],
+    })
+}
+
+/// The first key is gone, and the second one has what it held.
+fn renamed(source: &Held<'_>) -> Result<Vec<Effect>, Error> {
+    let put = put_copy(source)?.told_as(EventClasses::GENERIC, "rename_to");
+    Ok(vec![Effect::remove(0).told_as(EventClasses::GENERIC, "rename_from"), put])
 }
 
 /// The second key gets the value and the deadline of the first one.
@@ -233,7 +244,15 @@ fn move_key<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<R
         return Err(Error::Unavailable("source and destination objects are the same"));
     }
     let Some(found) = context.find(key) else { return Ok(Reply::Integer(0)) };
-    Ok(Reply::Integer(context.move_to(found, key, database)?.into()))
+    let is_moved = context.move_to(found, key, database)?;
+    if is_moved {
+        let home = context.database();
+        context.notify(EventClasses::GENERIC, "move_from", key);
+        context.work_in(database);
+        context.notify(EventClasses::GENERIC, "move_to", key);
+        context.work_in(home);
+    }
+    Ok(Reply::Integer(is_moved.into()))
 }
 
 /// `OBJECT ENCODING key`, by the rules of Redis for a value that is set as a whole. It does not count as a use.
@@ -271,7 +290,12 @@ fn object_refcount<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> R
 
 /// `TYPE key`. It does not count as a use of the key.
 fn kind<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
-    Ok(Reply::Simple(if context.find(request.arg(0)).is_some() { "string" } else { "none" }))
+    let key = request.arg(0);
+    let is_there = context.find(key).is_some();
+    if !is_there {
+        context.notify(EventClasses::MISS, "keymiss", key);
+    }
+    Ok(Reply::Simple(if is_there { "string" } else { "none" }))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::command::row::{Row, combining, on_server, on_shard};
 use crate::command::spec::{Command, Flags, Group, Keys, Server};
 use crate::context::Context;
 use crate::error::Error;
+use crate::events::EventClasses;
 use crate::hyperloglog::{self, Hyperloglog};
 use crate::reply::Reply;
 use crate::request::Request;
@@ -69,6 +70,7 @@ fn pfadd<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Repl
     if has_changed {
         value.make_stale();
         context.rewrite(found, key, value.as_bytes());
+        context.notify(EventClasses::STRING, "pfadd", key);
     }
     Ok(Reply::one_or_zero(has_changed))
 }
@@ -84,7 +86,8 @@ fn pfcount(_: &Request<'_>, held: &[Option<Held<'_>>], _terms: &Terms) -> Result
         }
         let count = hyperloglog::count(value.as_bytes())?;
         value.set_count(count);
-        let effects = vec![Effect::put(0, value.into_bytes().into(), Deadline::Kept)];
+        let effect = Effect::put(0, value.into_bytes().into(), Deadline::Kept);
+        let effects = vec![effect.told_as(EventClasses::default(), "")]; // Nobody is told.
         return Ok(Combined { reply: shown(count), effects });
     }
     let mut registers = [0; _];
@@ -113,7 +116,8 @@ fn pfmerge(_: &Request<'_>, held: &[Option<Held<'_>>], _terms: &Terms) -> Result
     }
     merged.raise_all(&registers)?;
     merged.make_stale();
-    let effects = vec![Effect::put(0, merged.into_bytes().into(), Deadline::Kept)];
+    let effect = Effect::put(0, merged.into_bytes().into(), Deadline::Kept);
+    let effects = vec![effect.told_as(EventClasses::STRING, "pfadd")];
     Ok(Combined { reply: Reply::Ok, effects })
 }
 

@@ -4,7 +4,7 @@ use crate::command::row::{Row, container, on_server};
 use crate::command::spec::{Command, Flags, Group, Server};
 
 const ASKS: Flags = Flags::PUBSUB.with(Flags::LOADING).with(Flags::STALE);
-const PUBLISHES: Flags = ASKS.with(Flags::FAST);
+const PUBLISHES: Flags = ASKS.with(Flags::FAST).with(Flags::ACTS_AS_WRITE);
 const SUBSCRIBES: Flags = ASKS.with(Flags::NOSCRIPT).with(Flags::LISTS).with(Flags::WHILE_SUBSCRIBED);
 
 const fn of(server: Server) -> Command {
@@ -90,7 +90,7 @@ pub(super) const ROWS: &[Row] = &[
     on_server(Command {
         name: "SUBSCRIBE", args_min: 1, needs: "a channel", usage: "channel [channel ...]",
         summary: "Has the messages of channels come",
-        example: "SUBSCRIBE news.tech news.art", complexity: "O(n), n channels",
+        example: "SUBSCRIBE news.tech", complexity: "O(n), n channels",
         ..listing(Server::Subscribe)
     }),
     on_server(Command {

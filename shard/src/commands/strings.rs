@@ -6,6 +6,7 @@ use crate::command::row::{Row, combining, on_shard};
 use crate::command::spec::{Command, Flags, Group, Keys, Merge, Run};
 use crate::context::Context;
 use crate::error::Error;
+use crate::events::EventClasses;
 use crate::integer;
 use crate::reply::Reply;
 use crate::request::Request;
@@ -164,6 +165,7 @@ fn getdel<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Rep
     let Some(found) = context.look_up_string(key)? else { return Ok(Reply::Nil) };
     let value = context.kept(found)?;
     context.remove(found, key);
+    context.notify(EventClasses::GENERIC, "del", key);
     Ok(value)
 }
 
@@ -174,6 +176,7 @@ fn getset<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Rep
     let found = context.look_up_string(key)?;
     let old = found.map(|found| context.kept(found)).transpose()?;
     context.put_arg(found, key, (request, 1), None);
+    context.notify(EventClasses::STRING, "set", key);
     Ok(old.unwrap_or(Reply::Nil))
 }
 
@@ -192,9 +195,12 @@ fn getex<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Repl
     if deadline_ms.is_some_and(|deadline_ms| context.due_ms(deadline_ms) <= context.now_ms()) {
         let value = context.kept(found)?;
         context.remove(found, key);
+        context.notify(EventClasses::GENERIC, "del", key);
         return Ok(value);
     }
     let found = context.set_string_deadline(found, key, deadline_ms)?;
+    let event = if deadline_ms.is_some() { "expire" } else { "persist" };
+    context.notify(EventClasses::GENERIC, event, key);
     Ok(context.into_reply(found))
 }
 
@@ -271,6 +277,7 @@ fn set<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<
         context.check_value_len(value.len())?;
         let found = context.find(key);
         context.put_arg(found, key, (request, 1), None);
+        context.notify(EventClasses::STRING, "set", key);
         return Ok(Reply::Ok);
     }
     let options = SetOptions::parse(request, 2, context.now_ms())?;
@@ -297,6 +304,10 @@ fn set<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<
         _ => options.deadline_ms,
     };
     context.put_arg(found, key, (request, 1), deadline_ms);
+    context.notify(EventClasses::STRING, "set", key);
+    if options.deadline_ms.is_some() {
+        context.notify(EventClasses::GENERIC, "expire", key);
+    }
     Ok(old.unwrap_or(Reply::Ok))
 }
 
@@ -307,6 +318,7 @@ fn delifeq<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Re
     let is_equal = context.string(found) == request.arg(1);
     if is_equal {
         context.remove(found, key);
+        context.notify(EventClasses::GENERIC, "del", key);
     }
     Ok(Reply::one_or_zero(is_equal))
 }
@@ -379,6 +391,7 @@ fn setnx<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Repl
     let found = context.find(key);
     if found.is_none() {
         context.put_arg(found, key, (request, 1), None);
+        context.notify(EventClasses::STRING, "set", key);
     }
     Ok(Reply::one_or_zero(found.is_none()))
 }
@@ -403,6 +416,8 @@ fn set_with_ttl<'s>(
     context.check_value_len(value.len())?;
     let found = context.find(key);
     context.put_arg(found, key, (request, 2), Some(deadline_ms));
+    context.notify(EventClasses::STRING, "set", key);
+    context.notify(EventClasses::GENERIC, "expire", key);
     Ok(Reply::Ok)
 }
 
@@ -415,6 +430,7 @@ fn mset<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply
     for (pair, key) in request.keys().enumerate() {
         let found = context.find(key);
         context.put_arg(found, key, (request, 2 * pair + 1), None);
+        context.notify(EventClasses::STRING, "set", key);
     }
     Ok(Reply::Ok)
 }
@@ -485,6 +501,7 @@ fn setrange<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<R
         None if offset == 0 => context.put_arg(found, key, (request, 2), None),
         _ => context.splice(found, key, offset, bytes),
     }
+    context.notify(EventClasses::STRING, "setrange", key);
     Ok(Reply::count(len))
 }
 
@@ -503,6 +520,7 @@ fn append<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Rep
         Some(_) => context.splice(found, key, before, bytes),
         None => context.put_arg(found, key, (request, 1), None),
     }
+    context.notify(EventClasses::STRING, "append", key);
     Ok(Reply::count(before + bytes.len()))
 }
 

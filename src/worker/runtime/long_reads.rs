@@ -199,6 +199,7 @@ impl ShardRuntime {
     fn answer_long_read(&mut self, reading: LongRead, mesh: &mut Mesh) {
         let LongRead { asker, request, seq, sum, items, error, .. } = reading;
         let request = request.request();
+        self.note_tracked((asker.worker, asker.request_id.socket), asker.tracks, &request);
         match (error, request.command.run) {
             (Some(error), _) => give(&mut self.journal, seq, asker, mesh, &Reply::Error(error), &request),
             (None, Run::Keys(Merge::ByKey)) => {

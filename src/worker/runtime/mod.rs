@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 use shard::analytics::query::{Query, Question};
 use shard::combine::Terms;
 use shard::command::{Flags, Run};
-use shard::{AutoTtl, Changes, Clocks, Error, Mark, OwnedRequest, Reply, Request, Scan, Shard};
+use shard::{
+    AutoTtl, Changes, Clocks, Error, Event, EventClasses, Mark, OwnedRequest, Reply, Request, Scan, Shard,
+};
 use wal::{Log, Note, OsDisk};
 
 use super::turn::{Now, Turn};
@@ -27,9 +29,10 @@ use crate::durability::commit_delay::CommitSiblings;
 use crate::durability::journal::{Journal, Outcome};
 use crate::durability::snapshotter::Snapshotter;
 use crate::failure::Failure;
-use crate::mesh::{Answer, Asker, CommandList, Mesh, Page, RequestId, TransactionId};
+use crate::mesh::{Answer, Asker, CommandList, Mesh, Page, RequestId, Tracks, TransactionId};
 use crate::metrics::Report;
 use crate::net::Net;
+use crate::pubsub::tracked::{Tracked, Tracker};
 use crate::shared::Shared;
 use crate::slots::SHARDS_MAX;
 use crate::txn::id::transaction_id;
@@ -106,6 +109,10 @@ pub(super) struct ShardRuntime {
     /// In the mode `always`: whose commands wait for syncs.
     siblings: CommitSiblings,
     last_sync: Instant,
+    /// Which clients keep copies of which keys.
+    tracked: Tracked,
+    /// What has happened to keys and is yet to be told, behind which there are the shard's own events.
+    events: Vec<Happened>,
     /// What became of frames that were written in this turn, for its clients.
     outcomes: Vec<Outcome>,
 }
@@ -144,6 +151,15 @@ struct Walking {
     keys_left: usize,
     /// What was found.
     page: Page,
+}
+
+/// Something that has happened to a key.
+pub(super) struct Happened {
+    pub event: Event,
+    /// The client that has done it, where that does not want to be told.
+    pub by: Option<Tracker>,
+    /// The clients that had read the key, where it was changed.
+    pub readers: Vec<Tracker>,
 }
 
 /// A request that was executed.
@@ -213,6 +229,8 @@ impl ShardRuntime {
             auto_ttl_version: 0,
             siblings: CommitSiblings::default(),
             last_sync: Instant::now(),
+            tracked: Tracked::default(),
+            events: Vec::new(),
             outcomes: Vec::new(),
         })
     }
@@ -245,6 +263,62 @@ impl ShardRuntime {
     /// Which TTL keys get that are written without one.
     pub(super) fn auto_ttl(&self) -> &Arc<AutoTtl> {
         self.shard.auto_ttl()
+    }
+
+    /// From now on events of these classes are gathered.
+    #[inline]
+    pub(super) fn want_events(&mut self, classes: EventClasses) {
+        self.shard.want_events(classes);
+    }
+
+    /// From now on clients keep copies of so many keys at most; 0 for no limit.
+    #[inline]
+    pub(super) fn bound_tracked(&mut self, keys_max: usize) {
+        self.tracked.keys_max = keys_max;
+    }
+
+    /// Whether anything has happened to keys that is yet to be told.
+    #[inline]
+    pub(super) fn has_events(&self) -> bool {
+        self.shard.has_events() || !self.events.is_empty()
+    }
+
+    /// What has happened since the last call.
+    pub(super) fn take_events(&mut self) -> Vec<Happened> {
+        self.gather_events(None);
+        std::mem::take(&mut self.events)
+    }
+
+    /// What has happened since this was called last was done by this client, which does not want to be told; or by
+    /// others. Who keeps copies of keys from now on has read what they are now.
+    pub(super) fn gather_events(&mut self, by: Option<Tracker>) {
+        for event in self.shard.take_events() {
+            let readers = match &event {
+                Event::Changed(key) => self.tracked.take(key),
+                Event::Named(..) => Vec::new(),
+                Event::Cleared => {
+                    self.tracked.clear();
+                    Vec::new()
+                }
+            };
+            self.events.push(Happened { event, by, readers });
+        }
+    }
+
+    /// Notes what a request was for a client that keeps copies of keys.
+    pub(super) fn note_tracked(&mut self, tracker: Tracker, tracks: Tracks, request: &Request<'_>) {
+        self.gather_events(tracks.own_changes.then_some(tracker));
+        if tracks.reads && !request.command.has(Flags::WRITE) {
+            request.keys().for_each(|key| self.remember(key, tracker));
+        }
+    }
+
+    /// Notes that a client keeps a copy of a key.
+    pub(super) fn remember(&mut self, key: &[u8], tracker: Tracker) {
+        if let Some(victim) = self.tracked.remember(key, tracker) {
+            let readers = self.tracked.take(&victim);
+            self.events.push(Happened { event: Event::Changed(victim[..].into()), by: None, readers });
+        }
     }
 
     /// Reads ahead for requests on these keys of a database.
@@ -429,6 +503,15 @@ impl ShardRuntime {
         if is_long_read(request) {
             return self.begin_long_read(asker, request);
         }
+        if !asker.tracks.any() {
+            return self.run_at_once(asker, request, turn);
+        }
+        self.gather_events(None);
+        self.run_at_once(asker, request, turn);
+        self.note_tracked((asker.worker, asker.request_id.socket), asker.tracks, request);
+    }
+
+    fn run_at_once(&mut self, asker: Asker, request: &Request<'_>, turn: &mut Turn<'_>) {
         if let Some(error) = self.refusal(request) {
             return turn.mesh.to(asker.worker).answer(asker.request_id, Answer::Rejected(error));
         }

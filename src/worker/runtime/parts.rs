@@ -163,6 +163,10 @@ impl ShardRuntime {
             Hop::Fetch(request) => {
                 let held =
                     self.shard.fetch(request.request().database, request.request().keys(), turn.now.now_ms);
+                if part.locks.tracks.reads {
+                    self.gather_events(None);
+                    request.request().keys().for_each(|key| self.remember(key, (origin, request_id.socket)));
+                }
                 // What changes something later shows this by its own frame.
                 let seq = self.journal.frame_behind(&request.request(), false);
                 let seq = if part.locks.exclusive { 0 } else { seq };
@@ -229,8 +233,15 @@ impl ShardRuntime {
             return replies.push(Reply::Error(changes_too_much()));
         }
         self.settle_long_reads(&request, turn.now, turn.mesh);
+        let tracks = part.locks.tracks;
+        if tracks.any() {
+            self.gather_events(None);
+        }
         let reply = self.shard.execute(&request, turn.now.now_ms, &mut part.changes);
         replies.push(reply.into_owned());
+        if tracks.any() {
+            self.note_tracked((part.origin, part.request_id.socket), tracks, &request);
+        }
         *seq = (*seq).max(self.journal.frame_behind(&request, false));
     }
 
@@ -338,6 +349,9 @@ impl ShardRuntime {
             protocol::write_item(&Reply::NilArray, asker.dialect, out);
             return self.journal.frame_behind_all();
         }
+        if asker.tracks.any() {
+            self.gather_events(None);
+        }
         self.journal.bound_frame();
         protocol::begin_list(list.requests.len(), asker.dialect, out);
         let (before_bytes, mut seq) = (self.journal.changes.payload_len(), 0);
@@ -356,6 +370,9 @@ impl ShardRuntime {
             seq = seq.max(journal.frame_behind(&request, has_changed));
             if has_changed && !self.watched.is_empty() {
                 journal.changes.touched_from(mark).for_each(|touched| self.watched.raise(touched));
+            }
+            if asker.tracks.any() {
+                self.note_tracked((asker.worker, asker.request_id.socket), asker.tracks, &request);
             }
         }
         seq

@@ -4,6 +4,8 @@
 //! which tell each other. So to publish a message costs a look-up, and a call to each worker that has subscribers; its
 //! bytes are made once a worker and dialect. Nothing is sent here: the worker hands messages to its clients.
 
+pub(crate) mod tracked;
+
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
@@ -20,8 +22,8 @@ const MATCHING_STEPS_MAX: usize = 1 << 20;
 /// The subscriptions that there are, as one worker knows them.
 #[derive(Debug, Default)]
 pub(crate) struct PubSub {
-    /// Channels, patterns and shard channels, by their names.
-    topics: [HashMap<Bytes, Topic>; 3],
+    /// Those of each kind, by their names.
+    topics: [HashMap<Bytes, Topic>; 5],
 }
 
 /// A channel or pattern that somebody is subscribed to.
@@ -76,6 +78,9 @@ impl Rendered<'_> {
                 SubscriptionKind::Channel => "message",
                 SubscriptionKind::Pattern => "pmessage",
                 SubscriptionKind::ShardChannel => "smessage",
+                SubscriptionKind::Prefix | SubscriptionKind::Tracker => {
+                    unreachable!("they hear of no channel")
+                }
             };
             let mut items = vec![Reply::bytes(word.as_bytes())];
             items.extend(pattern.map(|pattern| Reply::bytes(pattern)));
@@ -185,6 +190,25 @@ impl PubSub {
             }
         }
         heard
+    }
+
+    /// Shows all prefixes of a key that somebody wants to hear of, with those who do: here, and how many at others.
+    pub fn with_prefixes_of(
+        &self,
+        key: &[u8],
+        mut show: impl FnMut(&Bytes, &HashSet<SocketId>, &[(usize, usize)]),
+    ) {
+        for (prefix, topic) in &self.topics[SubscriptionKind::Prefix as usize] {
+            if key.starts_with(prefix) {
+                show(prefix, &topic.here, &topic.elsewhere);
+            }
+        }
+    }
+
+    /// The clients of this worker that are subscribed to a name.
+    pub fn sockets_of(&self, kind: SubscriptionKind, name: &[u8]) -> Vec<SocketId> {
+        let topic = self.topics[kind as usize].get(name);
+        topic.map_or(Vec::new(), |topic| topic.here.iter().copied().collect())
     }
 
     /// How many channels, patterns or shard channels have subscribers.
