@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use kvlite::mesh::{Answer, Batch, Call, Mesh, QUEUE_CAPACITY, RequestId};
+use kvlite::mesh::{Answer, Batch, Call, Mesh, QUEUE_CAPACITY, RequestId, Tracks};
 use kvlite::net::{Backend, Net, SocketId};
 use kvlite::protocol::Dialect;
 use kvlite::{protocol, slots};
@@ -191,7 +191,7 @@ impl<'a> Worker<'a> {
                 let spans = &spans[..1 + usize::from(writes)];
                 let request = Request::new(self.commands[usize::from(writes)], &bytes, spans);
                 let request_id = RequestId { socket: SocketId { index: 0, generation: 0 }, sequence: 0 };
-                self.mesh.run(peer, request_id, &request, DIALECT);
+                self.mesh.run(peer, request_id, &request, DIALECT, Tracks::default());
             }
             self.in_flight[peer] += batch;
         }

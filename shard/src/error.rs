@@ -24,6 +24,14 @@ pub enum Error {
     },
     /// Too few or too many arguments.
     WrongArity(&'static Command),
+    /// Too many arguments of a subcommand that takes some more or fewer, or an unknown one of a command without rows
+    /// for its subcommands.
+    WrongUse {
+        /// The container.
+        command: &'static Command,
+        /// The subcommand as it came.
+        name: Box<[u8]>,
+    },
     /// An argument that has to be a 64-bit signed decimal integer is not one; or the stored value is not.
     NotAnInteger,
     /// An argument that has to be a float is not one; or the stored value is not.
@@ -93,6 +101,16 @@ pub enum Error {
     HelloSyntax(Box<[u8]>),
     /// An unknown attribute of `CLIENT SETINFO`.
     UnknownClientAttribute(Box<[u8]>),
+    /// `CLIENT LIST` or `CLIENT KILL` of a kind of clients that there is not.
+    UnknownClientType(Box<[u8]>),
+    /// A user that does not exist.
+    NoSuchUser(Box<[u8]>),
+    /// `AUTH` or `HELLO` with a name and a password that do not go together.
+    WrongPassword,
+    /// `CLIENT UNBLOCK` has ended what the client waited for.
+    Unblocked,
+    /// The text that `DEBUG ERROR` asks for.
+    AsAsked(Box<[u8]>),
     /// A value that would grow past `limit` bytes.
     ValueTooLarge {
         /// The limit in bytes.

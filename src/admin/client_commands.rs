@@ -1,25 +1,36 @@
 //! What clients say of themselves and ask about themselves: `CLIENT`, `HELLO`.
 
 use std::borrow::Cow;
+use std::path::Path;
 
-use shard::command::Server;
-use shard::{Error, Reply, Request, parse_database, parse_integer};
+use shard::command::{self, Run, Server};
+use shard::{Command, Error, Reply, Request, parse_database, parse_integer};
 
-use super::REDIS_VERSION;
-use crate::client::{Client, Stage};
+use super::client_filter::DEFAULT_USER;
+use super::persistence::timeout_ms;
+use super::{About, REDIS_VERSION};
+use crate::client::session::ReplyMode;
+use crate::client::{Client, Connection, Stage};
+use crate::mesh::{Call, SubscriptionKind};
+use crate::net::listener::Endpoint;
 use crate::protocol::Dialect;
+use crate::shared::control::Pause;
 
 /// The reply to a command about the connection.
 pub(super) fn run<'r>(
     client: &mut Client,
     request: &Request<'r>,
     server: Server,
-    (worker, databases): (usize, u16),
+    about: &About<'_>,
 ) -> Result<Reply<'r>, Error> {
     Ok(match server {
+        Server::Auth => authenticate(request)?,
         Server::ClientGetname => name(client),
         Server::ClientId => Reply::Integer(client.id as i64),
-        Server::ClientInfo => Reply::Text(describe(client, "", worker)),
+        Server::ClientNoEvict => {
+            client.session.no_evict = on_or_off(request.arg(0))?;
+            Reply::Ok
+        }
         Server::ClientSetinfo => set_info(client, request)?,
         Server::ClientSetname => set_name(client, request)?,
         Server::Echo => Reply::bytes(request.arg(0)),
@@ -29,7 +40,7 @@ pub(super) fn run<'r>(
         }
         Server::Ping => request.args().next().map_or(Reply::Simple("PONG"), Reply::bytes),
         Server::Select => {
-            client.session.database = parse_database(request.arg(0), databases)?;
+            client.session.database = parse_database(request.arg(0), about.shared.config.databases)?;
             Reply::Ok
         }
         Server::Quit => {
@@ -37,11 +48,117 @@ pub(super) fn run<'r>(
             if client.session.dialect == Dialect::Text { Reply::Simple("OK goodbye") } else { Reply::Ok }
         }
         Server::Reset => {
+            if std::mem::take(&mut client.session.is_counted_as_monitor) {
+                about.shared.control.monitors(about.worker, false);
+            }
+            client.replies.unmute();
             client.session.reset();
             Reply::Simple("RESET")
         }
         _ => unreachable!("{} is not about the connection", request.command.name),
     })
+}
+
+/// `AUTH`: there is one user, who needs no password, so that any fits.
+fn authenticate(request: &Request<'_>) -> Result<Reply<'static>, Error> {
+    match request.arg_count() {
+        1 => Err(Error::OutOfRange(
+            "AUTH <password> called without any password configured for the default user. Are you sure your \
+             configuration is correct?",
+        )),
+        2 => expect_user(request.arg(0)).map(|()| Reply::Ok),
+        _ => Err(Error::Syntax),
+    }
+}
+
+fn expect_user(name: &[u8]) -> Result<(), Error> {
+    if name == DEFAULT_USER { Ok(()) } else { Err(Error::WrongPassword) }
+}
+
+fn on_or_off(word: &[u8]) -> Result<bool, Error> {
+    match word {
+        on if on.eq_ignore_ascii_case(b"on") => Ok(true),
+        off if off.eq_ignore_ascii_case(b"off") => Ok(false),
+        _ => Err(Error::Syntax),
+    }
+}
+
+/// What stands in the place of a name or a password where requests are shown.
+const REDACTED: &[u8] = b"(redacted)";
+
+/// The words of a request of this command, as others may see them.
+pub(crate) fn without_secrets<'a>(command: &Command, mut words: Vec<&'a [u8]>) -> Vec<&'a [u8]> {
+    match command.run {
+        Run::Server(Server::Auth) => words[1..].fill(REDACTED),
+        Run::Server(Server::Hello) => {
+            let auth = words.iter().skip(2).position(|word| word.eq_ignore_ascii_case(b"AUTH"));
+            if let Some(at) = auth {
+                words.iter_mut().skip(2 + at + 1).take(2).for_each(|word| *word = REDACTED);
+            }
+        }
+        _ => {}
+    }
+    words
+}
+
+/// The pause that a `CLIENT PAUSE` asks for.
+pub(super) fn pause(request: &Request<'_>, uptime_ms: u64) -> Result<Pause, Error> {
+    let is_of_all = match request.arg_count() {
+        1 => true,
+        2 if request.arg(1).eq_ignore_ascii_case(b"WRITE") => false,
+        2 if request.arg(1).eq_ignore_ascii_case(b"ALL") => true,
+        2 => return Err(Error::OutOfRange("CLIENT PAUSE mode must be WRITE or ALL")),
+        _ => return Err(wrong_use("CLIENT", "pause")),
+    };
+    let timeout_ms = timeout_ms(request.arg(0))?;
+    Ok(Pause { until_ms: uptime_ms.saturating_add(timeout_ms), is_of_all })
+}
+
+/// The error for too many arguments of a subcommand that takes a few more or fewer.
+pub(super) fn wrong_use(container: &str, name: &str) -> Error {
+    let command = command::find(container.as_bytes()).expect("it has subcommands");
+    Error::WrongUse { command, name: name.as_bytes().into() }
+}
+
+/// What a `CLIENT UNBLOCK` asks of every worker.
+pub(super) fn unblock(request: &Request<'_>) -> Result<Call, Error> {
+    let with_error = match request.arg_count() {
+        1 => false,
+        2 if request.arg(1).eq_ignore_ascii_case(b"TIMEOUT") => false,
+        2 if request.arg(1).eq_ignore_ascii_case(b"ERROR") => true,
+        2 => return Err(Error::OutOfRange("CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
+        _ => return Err(wrong_use("CLIENT", "unblock")),
+    };
+    let client_id = parse_integer(request.arg(0)).ok_or(Error::NotAnInteger)?;
+    Ok(Call::Unblock { client_id: client_id.try_into().unwrap_or(0), with_error })
+}
+
+/// `CLIENT REPLY`. Returns its reply, if there is one.
+pub(super) fn set_replies(
+    client: &mut Client,
+    request: &Request<'_>,
+) -> Result<Option<Reply<'static>>, Error> {
+    let is = |word: &str| request.arg(0).eq_ignore_ascii_case(word.as_bytes());
+    let session = &mut client.session;
+    let reply = if is("ON") {
+        client.replies.unmute();
+        session.replies = ReplyMode::On;
+        Some(Reply::Ok)
+    } else if is("OFF") {
+        client.replies.mute();
+        session.replies = ReplyMode::Off;
+        None
+    } else if is("SKIP") {
+        if session.replies != ReplyMode::Off {
+            client.replies.unmute();
+            session.replies = ReplyMode::SkipNext;
+        }
+        None
+    } else {
+        return Err(Error::Syntax);
+    };
+    session.note_care();
+    Ok(reply)
 }
 
 pub(super) fn name(client: &Client) -> Reply<'static> {
@@ -64,18 +181,77 @@ pub(super) fn set_info(client: &mut Client, request: &Request<'_>) -> Result<Rep
     Ok(Reply::Ok)
 }
 
-/// A line about a client, with some fields in the middle.
-pub(crate) fn describe(client: &Client, fields: &str, shard: usize) -> String {
-    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+/// What is known of a client besides what it holds itself.
+pub(crate) struct Facts<'a> {
+    /// The worker that serves it.
+    pub shard: usize,
+    /// Milliseconds from the start of the server.
+    pub uptime_ms: u64,
+    /// Bytes of requests that were not served yet, and room for so many more.
+    pub unserved_bytes: usize,
+    pub free_bytes: usize,
+    /// Bytes of replies that the system has not taken, and whether there are some.
+    pub unsent_bytes: usize,
+    pub is_sending: bool,
+    /// Where Unix sockets connect to.
+    pub unix_socket: Option<&'a Path>,
+}
+
+/// A line about a client: the fields of Redis in its order, and some of kvlite's own. `events` shows whether it is read
+/// from (`r`) and has yet to take what is being sent (`w`).
+pub(crate) fn describe(client: &Client, facts: &Facts<'_>) -> String {
+    let shown = String::from_utf8_lossy;
+    let session = &client.session;
+    let [peer, local] = client.addresses.text(facts.unix_socket);
+    let (buffers, filled_bytes, buffer_bytes) = client.replies.buffers();
+    let subscribed =
+        |kind| client.subscriptions.as_ref().map_or(0, |subscriptions| subscriptions.count_of(kind));
+    let waiting_bytes = client.replies.size_bytes() + facts.unsent_bytes;
+    let request_bytes = client.job.as_ref().map_or(0, |job| job.command().full_name().len());
     format!(
-        "id={} name={} db={}{fields} resp={} lib-name={} lib-ver={} shard={shard}\n",
+        "id={} addr={peer} laddr={local} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} \
+         qbuf={} qbuf-free={} argv-mem={request_bytes} multi-mem=0 rbs={buffer_bytes} rbp={buffer_bytes} \
+         obl={filled_bytes} oll={buffers} omem={waiting_bytes} tot-mem={} events={}{} cmd={} user=default redir=-1 \
+         resp={} lib-name={} lib-ver={} shard={}\n",
         client.id,
-        shown(&client.session.name),
-        client.session.database,
-        if client.session.dialect == Dialect::Resp3 { 3 } else { 2 },
-        shown(&client.session.library[0]),
-        shown(&client.session.library[1]),
+        client.addresses.descriptor,
+        shown(&session.name),
+        facts.uptime_ms.saturating_sub(client.since_ms) / 1000,
+        client.progress.stalled_ms(facts.uptime_ms) / 1000,
+        flags(client),
+        session.database,
+        subscribed(SubscriptionKind::Channel),
+        subscribed(SubscriptionKind::Pattern),
+        subscribed(SubscriptionKind::ShardChannel),
+        session.queue.as_ref().map_or(-1, |queue| queue.requests().len() as i64),
+        facts.unserved_bytes,
+        facts.free_bytes,
+        size_of::<Connection>() + facts.unserved_bytes + facts.free_bytes + waiting_bytes + buffer_bytes,
+        if client.paused { "" } else { "r" },
+        if facts.is_sending { "w" } else { "" },
+        client.last_command.map_or("NULL".to_owned(), Command::full_name),
+        if session.dialect == Dialect::Resp3 { 3 } else { 2 },
+        shown(&session.library[0]),
+        shown(&session.library[1]),
+        facts.shard,
     )
+}
+
+/// What a client is, a letter each.
+fn flags(client: &Client) -> String {
+    let session = &client.session;
+    let is_blocked = client.is_postponed || client.is_waiting();
+    let flags = [
+        (client.session.monitors, 'O'),
+        (client.subscriptions.is_some(), 'P'),
+        (session.queue.is_some(), 'x'),
+        (is_blocked, 'b'),
+        (client.stage == Stage::Closing, 'c'),
+        (client.endpoint == Endpoint::Unix, 'U'),
+        (client.session.no_evict, 'e'),
+    ];
+    let shown: String = flags.into_iter().filter(|(is, _)| *is).map(|(_, letter)| letter).collect();
+    if shown.is_empty() { "N".to_owned() } else { shown }
 }
 
 /// A list of clients shows the names of all of them.
@@ -105,13 +281,19 @@ pub(super) fn hello(client: &mut Client, request: &Request<'_>) -> Result<Reply<
             _ => return Err(Error::NoProtocol),
         };
     }
+    let mut user = None;
     while let Some(option) = args.next() {
-        if !option.eq_ignore_ascii_case(b"SETNAME") {
+        let is = |word: &str| option.eq_ignore_ascii_case(word.as_bytes());
+        if is("AUTH") && args.len() >= 2 {
+            user = args.next();
+            args.next();
+        } else if is("SETNAME") && args.len() >= 1 {
+            client.session.name = client_name(args.next().unwrap_or_default())?;
+        } else {
             return Err(Error::HelloSyntax(option.into()));
         }
-        let name = args.next().ok_or_else(|| Error::HelloSyntax(option.into()))?;
-        client.session.name = client_name(name)?;
     }
+    user.map_or(Ok(()), expect_user)?;
     client.session.dialect = dialect;
     let text = |text: &'static str| Reply::bytes(text.as_bytes());
     Ok(Reply::Map(vec![

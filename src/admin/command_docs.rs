@@ -87,7 +87,7 @@ pub(super) fn list(request: &Request<'_>) -> Result<Reply<'static>, Error> {
         b"MODULE" => Ok(Reply::Array(Vec::new())), // Of no module there is any.
         b"ACLCAT" => {
             let is_in =
-                |row: &&Command| categories(row).iter().any(|category| category[1..].as_bytes() == wanted);
+                |row: &&Command| categories(row).iter().any(|category| category.as_bytes()[1..] == wanted);
             Ok(names(rows.filter(is_in).collect()))
         }
         b"PATTERN" => {

@@ -190,7 +190,7 @@ fn server(shared: &Shared) -> Lines {
         ("uptime_in_days", (uptime / 86_400).to_string()),
         ("hz", (1000 / TICK_MS).to_string()),
         ("configured_hz", (1000 / TICK_MS).to_string()),
-        ("lru_clock", (unix_us / 1_000_000 & 0xff_ffff).to_string()),
+        ("lru_clock", ((unix_us / 1_000_000) & 0xff_ffff).to_string()),
         ("executable", executable),
         ("config_file", file),
         ("io_threads_active", "0".to_owned()),

@@ -6,8 +6,10 @@
 mod arguments;
 pub(crate) mod backup;
 pub(crate) mod client_commands;
+mod client_filter;
 mod command_docs;
 mod config;
+mod debug;
 pub(crate) mod info;
 mod key_specs;
 pub(crate) mod listing;
@@ -15,10 +17,12 @@ mod lolwut;
 mod memory;
 pub(crate) mod persistence;
 mod scan;
+mod slowlog;
 pub(crate) mod vocabulary;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shard::analytics::query::{Detail, Question};
 use shard::command::{self, Merge, Server};
@@ -56,6 +60,8 @@ pub(crate) struct About<'a> {
     pub clock: &'a Clock,
     /// The server's time.
     pub now_ms: u64,
+    /// Milliseconds from the start of the server.
+    pub uptime_ms: u64,
     /// Which TTL keys get that are written without one.
     pub auto_ttl: &'a Arc<AutoTtl>,
     /// A shard hangs in its disk.
@@ -68,6 +74,17 @@ pub(crate) enum Next {
     Nothing,
     /// Ask workers; then [`gathered`] has the reply.
     Ask(Ask),
+    /// Describe the client that asks.
+    Describe,
+    /// Let the client wait for what does not come, for so long or without an end.
+    Wait {
+        /// How long.
+        timeout_ms: Option<u64>,
+    },
+    /// Do nothing for so long.
+    Sleep(Duration),
+    /// End the server.
+    Stop,
     /// Lock all shards, and copy them.
     Backup,
     /// Walk over all keys.
@@ -139,8 +156,52 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         {
             return Ok(Next::Listing(listing));
         }
-        Server::ClientList if request.arg_count() > 0 => return Err(Error::Syntax),
-        Server::ClientList => return Ok(Call::Clients.into()),
+        Server::ClientInfo => return Ok(Next::Describe),
+        Server::ClientList => {
+            let filter = client_filter::of_list(request, client.id)?;
+            return Ok(Call::Clients(Arc::new(filter)).into());
+        }
+        Server::ClientKill => {
+            let filter = client_filter::of_kill(request, client.id)?;
+            return Ok(Call::KillClients(Arc::new(filter)).into());
+        }
+        Server::ClientPause => {
+            let pause = client_commands::pause(request, about.uptime_ms)?;
+            about.shared.control.pause(pause, about.uptime_ms);
+            return Ok(Call::TakeNote.into());
+        }
+        Server::ClientUnpause => {
+            about.shared.control.unpause();
+            return Ok(Call::TakeNote.into());
+        }
+        Server::ClientUnblock => return Ok(client_commands::unblock(request)?.into()),
+        Server::ClientReply => match client_commands::set_replies(client, request)? {
+            Some(reply) => reply,
+            None => return Ok(Next::Nothing),
+        },
+        Server::Monitor if client.session.is_counted_as_monitor => return Ok(Next::Nothing), // As in Redis.
+        Server::Monitor => {
+            client.session.is_counted_as_monitor = true;
+            about.shared.control.monitors(about.worker, true);
+            return Ok(Call::TakeNote.into());
+        }
+        Server::Debug => match debug::run(request, client, about)? {
+            debug::Debugged::Reply(reply) => reply,
+            debug::Debugged::Next(next) => return Ok(next),
+        },
+        Server::Shutdown => return persistence::shutdown(request),
+        Server::Role => {
+            let role = Reply::bytes(b"master");
+            Reply::Array(vec![role, Reply::Integer(0), Reply::Array(Vec::new())])
+        }
+        Server::Replicaof if follows_none(request) => Reply::Ok,
+        Server::Replicaof => return Err(NO_REPLICATION),
+        Server::Wait => match persistence::wait_timeout(request)? {
+            Some(timeout_ms) => {
+                return Ok(Next::Wait { timeout_ms: Some(timeout_ms).filter(|ms| *ms > 0) });
+            }
+            None => Reply::Integer(0),
+        },
         Server::Command => command_docs::all_infos(),
         Server::CommandCount => Reply::count(command::TABLE.len()),
         Server::CommandDocs => command_docs::docs(request),
@@ -169,15 +230,19 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         }
         Server::ConfigSet => match config::set(about, request, client.session.dialect)? {
             Some(auto_ttl) => return Ok(Next::Ask(set_auto_ttl(auto_ttl, Reply::Ok, about))),
-            None => Reply::Ok,
+            None => {
+                about.shared.control.changed();
+                Reply::Ok
+            }
         },
         Server::Discard | Server::Exec | Server::Multi | Server::Unwatch | Server::Watch => {
             unreachable!("{} is about transactions", request.command.name)
         }
         Server::Container => unreachable!("{} has a subcommand", request.command.name),
-        Server::ClientGetname
+        Server::Auth
+        | Server::ClientGetname
         | Server::ClientId
-        | Server::ClientInfo
+        | Server::ClientNoEvict
         | Server::ClientSetinfo
         | Server::ClientSetname
         | Server::Echo
@@ -185,7 +250,15 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
         | Server::Ping
         | Server::Quit
         | Server::Reset
-        | Server::Select => client_commands::run(client, request, server, (about.worker, config.databases))?,
+        | Server::Select => client_commands::run(client, request, server, about)?,
+        Server::LatencyDoctor
+        | Server::LatencyHistogram
+        | Server::LatencyHistory
+        | Server::LatencyLatest
+        | Server::LatencyReset
+        | Server::SlowlogGet
+        | Server::SlowlogLen
+        | Server::SlowlogReset => return Ok(slowlog::question(request, server)?.into()),
         Server::Keys => return Ok(Next::Keys(Arc::new(Glob::new(request.arg(0))?))),
         Server::Function(_)
         | Server::ScriptDebug
@@ -235,6 +308,11 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
     Ok(Next::Nothing)
 }
 
+/// Whether a `REPLICAOF` asks for what is so anyway.
+fn follows_none(request: &Request<'_>) -> bool {
+    request.arg(0).eq_ignore_ascii_case(b"NO") && request.arg(1).eq_ignore_ascii_case(b"ONE")
+}
+
 /// The Unix time by the wall clock: seconds, and the microseconds of this one.
 fn time() -> Reply<'static> {
     let unix_us = wall_clock_us();
@@ -250,6 +328,10 @@ pub(crate) enum Gathered {
     Ask(Box<Ask>),
     /// The reply, and a snapshot of every shard, which is not waited for.
     Compact(Reply<'static>),
+    /// The client is shown the commands of all clients from now on.
+    Monitor,
+    /// The server is to end.
+    Stop,
 }
 
 /// What comes of a command for which every worker was asked, for a client that is answered in this dialect.
@@ -279,7 +361,23 @@ pub(crate) fn gathered(
             error => error,
         },
         Server::Question(_) | Server::ConfigSet => gather.then.take().expect("it was known from the start"),
-        Server::ClientList => gather.text(),
+        Server::ClientList => gather.lines(),
+        Server::ClientKill => match (gather.merge(Merge::Sum), request.arg_count()) {
+            (Reply::Integer(0), 1) => Reply::Error(Error::OutOfRange("No such client")),
+            (_, 1) => Reply::Ok,
+            (killed, _) => killed,
+        },
+        Server::ClientUnblock => gather.merge(Merge::Sum),
+        Server::Monitor => match gather.merge(Merge::AllOk) {
+            Reply::Ok => return Gathered::Monitor,
+            error => error,
+        },
+        Server::Shutdown => match gather.merge(Merge::AllOk) {
+            Reply::Error(_) if !persistence::is_forced(request) => {
+                Reply::Error(Error::OutOfRange("Errors trying to SHUTDOWN. Check logs."))
+            }
+            _ => return Gathered::Stop,
+        },
         Server::ConfigResetstat => {
             about.shared.leave_out(Report::clone(&gather.report));
             Reply::Ok
@@ -300,6 +398,14 @@ pub(crate) fn gathered(
             Reply::Ok => persistence::synced_count(1),
             error => error,
         },
+        Server::LatencyDoctor
+        | Server::LatencyHistogram
+        | Server::LatencyHistory
+        | Server::LatencyLatest
+        | Server::LatencyReset
+        | Server::SlowlogGet
+        | Server::SlowlogLen
+        | Server::SlowlogReset => slowlog::reply(request, server, gather, about),
         _ => gather.merge(Merge::AllOk),
     })
 }

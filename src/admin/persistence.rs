@@ -86,6 +86,40 @@ pub(crate) fn synced_count(local: i64) -> Reply<'static> {
     Reply::Array(vec![Reply::Integer(local), Reply::Integer(0)])
 }
 
+/// What is to be done for a `SHUTDOWN`. `NOSAVE` takes nothing back: what was acknowledged is in the log. There are no
+/// replicas to wait for, so that `NOW` changes nothing, and a stop that has begun cannot be ended: no client is served
+/// meanwhile.
+pub(super) fn shutdown(request: &Request<'_>) -> Result<Next, Error> {
+    let is = |word: &str| request.args().any(|arg| arg.eq_ignore_ascii_case(word.as_bytes()));
+    let known = ["SAVE", "NOSAVE", "NOW", "FORCE", "ABORT"];
+    let is_known = |arg: &[u8]| known.iter().any(|word| arg.eq_ignore_ascii_case(word.as_bytes()));
+    if !request.args().all(is_known) || is("SAVE") && is("NOSAVE") || is("ABORT") && request.arg_count() > 1 {
+        return Err(Error::Syntax);
+    }
+    if is("ABORT") {
+        return Err(Error::OutOfRange("No shutdown in progress."));
+    }
+    Ok(if is("SAVE") { Call::Compact.into() } else { Next::Stop })
+}
+
+/// Whether a `SHUTDOWN` is to end the server whatever becomes of its snapshot.
+pub(super) fn is_forced(request: &Request<'_>) -> bool {
+    request.args().any(|arg| arg.eq_ignore_ascii_case(b"FORCE"))
+}
+
+/// For how many milliseconds a `WAIT` waits, 0 for ever: there are no replicas. `None` where it does not wait at all.
+pub(super) fn wait_timeout(request: &Request<'_>) -> Result<Option<u64>, Error> {
+    let timeout_ms = timeout_ms(request.arg(1));
+    let numreplicas = parse_integer(request.arg(0)).ok_or(Error::NotAnInteger)?;
+    Ok(Some(timeout_ms?).filter(|_| numreplicas > 0))
+}
+
+/// A timeout of so many milliseconds.
+pub(super) fn timeout_ms(arg: &[u8]) -> Result<u64, Error> {
+    let timeout = parse_integer(arg).ok_or(Error::OutOfRange("timeout is not an integer or out of range"))?;
+    timeout.try_into().map_err(|_| Error::OutOfRange("timeout is negative"))
+}
+
 /// What a `WAITAOF` asks for.
 struct WaitaofArguments {
     /// How many servers, this one only, have to have everything on disk; 0 to wait for none.
@@ -103,8 +137,5 @@ fn waitaof_arguments(request: &Request<'_>) -> Result<WaitaofArguments, Error> {
     if parse_integer(request.arg(1)).ok_or(Error::NotAnInteger)? < 0 {
         return Err(Error::OutOfRange("value is out of range, must be positive"));
     }
-    let timeout = parse_integer(request.arg(2));
-    let timeout = timeout.ok_or(Error::OutOfRange("timeout is not an integer or out of range"))?;
-    let timeout_ms = timeout.try_into().map_err(|_| Error::OutOfRange("timeout is negative"))?;
-    Ok(WaitaofArguments { numlocal, timeout_ms })
+    Ok(WaitaofArguments { numlocal, timeout_ms: timeout_ms(request.arg(2))? })
 }

@@ -10,6 +10,14 @@ use crate::txn::gather::Gather;
 use crate::txn::program::Program;
 use crate::txn::scan::Walk;
 
+/// A command that waits for what does not come, until its time is over.
+pub struct Wait {
+    /// The command.
+    pub request: OwnedRequest,
+    /// When its time is over, in milliseconds from the start of the server; `None` for no end.
+    pub until_ms: Option<u64>,
+}
+
 /// A command in progress that involves several shards or several steps. Its client runs nothing else meanwhile.
 pub enum Job {
     /// Commands that run as one over several shards, or one such command.
@@ -28,6 +36,8 @@ pub enum Job {
     Listing(Listing),
     /// `BACKUP`, once the shards have told how they are: they are being copied.
     Backup(OwnedRequest),
+    /// `WAIT`.
+    Wait(Wait),
 }
 
 /// Commands that run as one.
@@ -118,7 +128,7 @@ impl Job {
             Job::Walk(walk) => vec![walk.shard()],
             Job::Subscribe(subscribing) => subscribing.unanswered.clone(),
             Job::FindClient(finding) => finding.unanswered.clone(),
-            Job::Listing(_) | Job::Backup(_) => Vec::new(),
+            Job::Listing(_) | Job::Backup(_) | Job::Wait(_) => Vec::new(),
         }
     }
 
@@ -133,6 +143,7 @@ impl Job {
             Job::FindClient(finding) => finding.request.command,
             Job::Listing(listing) => listing.request.command,
             Job::Backup(request) => request.command,
+            Job::Wait(wait) => wait.request.command,
         }
     }
 }

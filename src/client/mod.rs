@@ -12,13 +12,14 @@ pub mod subscriptions;
 pub mod tracking;
 
 use std::collections::TryReserveError;
+use std::time::Duration;
 
 use shard::{Command, SHARED_LEN_MIN};
 
-use crate::mesh::Tracks;
+use crate::mesh::{ClientKind, Tracks};
 use crate::metrics::calls::Measured;
-use crate::net::SocketId;
 use crate::net::listener::Endpoint;
+use crate::net::{Addresses, SocketId};
 use crate::protocol::Parser;
 use job::Job;
 use replies::Replies;
@@ -80,6 +81,10 @@ pub struct Client {
     pub id: u64,
     /// Which listener it came through.
     pub endpoint: Endpoint,
+    /// From where it has connected, and to where.
+    pub addresses: Addresses,
+    /// When it has connected, in milliseconds from the start of the server.
+    pub since_ms: u64,
     /// What it may take.
     pub limits: Limits,
     /// What it has said of itself, and how it is answered.
@@ -103,6 +108,10 @@ pub struct Client {
     pub waits_for: Option<usize>,
     /// None of its other requests runs before the last one is answered, which runs later than it was taken.
     pub waits_for_last: bool,
+    /// Its next request has to wait until a pause of the server ends.
+    pub is_postponed: bool,
+    /// The last command that it sent.
+    pub last_command: Option<&'static Command>,
     /// How far it is on its way to its end.
     pub stage: Stage,
     /// It was one too many, is told so, and is not counted among the clients.
@@ -134,6 +143,18 @@ pub struct Client {
     /// One of its requests that is measured and not answered yet, and the number under which its replies know it; that
     /// of a job is the next one.
     pub measured: Option<(u32, Measured)>,
+    /// That request, if it may turn out to be slow.
+    pub slow_candidate: Option<SlowCandidate>,
+}
+
+/// A request that may turn out to be slow.
+pub struct SlowCandidate {
+    /// Its command.
+    pub command: &'static Command,
+    /// As much of its words as is kept of a slow one.
+    pub words: Vec<Vec<u8>>,
+    /// How long it took, where that does not depend on when it is answered.
+    pub took: Option<Duration>,
 }
 
 impl Connection {
@@ -154,6 +175,8 @@ impl Connection {
             socket,
             id,
             endpoint,
+            addresses: Addresses::default(),
+            since_ms: 0,
             limits,
             session: Session::new(endpoint),
             subscriptions: None,
@@ -165,6 +188,8 @@ impl Connection {
             given_up: Vec::new(),
             waits_for: None,
             waits_for_last: false,
+            is_postponed: false,
+            last_command: None,
             stage: Stage::Open,
             refused: false,
             paused: false,
@@ -180,6 +205,7 @@ impl Connection {
             listed: false,
             counted_in: 0,
             measured: None,
+            slow_candidate: None,
         };
         Box::new(Connection { parser, input: Vec::new(), served_bytes: 0, input_needed: 0, client })
     }
@@ -258,6 +284,16 @@ impl Client {
     /// Whether its last words were waited for in vain.
     pub fn is_overdue(&self, uptime_ms: u64) -> bool {
         matches!(self.stage, Stage::Lingering { until_ms } if until_ms <= uptime_ms)
+    }
+
+    /// What kind of client it is.
+    pub fn kind(&self) -> ClientKind {
+        if self.subscriptions.is_some() { ClientKind::Pubsub } else { ClientKind::Normal }
+    }
+
+    /// Whether it waits for something that need not come: until a timeout, or for as long as the server runs.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.job.as_deref(), Some(Job::Wait(_)))
     }
 
     /// Whether it waits for nothing: no job, no request at another shard.

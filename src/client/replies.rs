@@ -44,6 +44,8 @@ pub struct Replies {
     usual_bytes: usize,
     /// Requests that were answered with an error before their worker did.
     given_up: Vec<(u32, Sent)>,
+    /// What is in `out` does not leave: its client wants no replies.
+    is_muted: bool,
 }
 
 /// Messages that wait for a reply.
@@ -85,11 +87,32 @@ impl Default for Replies {
             late: Vec::new(),
             usual_bytes: REPLY_BYTES_GUESS,
             given_up: Vec::new(),
+            is_muted: false,
         }
     }
 }
 
 impl Replies {
+    /// From now on replies are dropped, until [`Replies::unmute`]. Every earlier request must be answered.
+    pub fn mute(&mut self) {
+        debug_assert!(self.slots.is_empty(), "the last reply that leaves is known");
+        self.seal(std::iter::empty::<Outbound>());
+        self.is_muted = true;
+    }
+
+    /// From now on replies leave. Every earlier request must be answered.
+    pub fn unmute(&mut self) {
+        self.drop_muted();
+        self.is_muted = false;
+    }
+
+    /// Frees what is not to leave.
+    pub fn drop_muted(&mut self) {
+        if self.is_muted {
+            self.out.clear();
+        }
+    }
+
     /// Answers the next request.
     pub fn now(&mut self, render: impl FnOnce(&mut Vec<u8>)) {
         if self.slots.is_empty() {
@@ -105,7 +128,9 @@ impl Replies {
     /// Answers the next request with whole buffers, without a copy. Every earlier request must be answered.
     pub fn now_sealed(&mut self, buffers: impl IntoIterator<Item = impl Into<Outbound>>) {
         debug_assert!(self.slots.is_empty(), "jobs run alone");
-        self.seal(buffers);
+        if !self.is_muted {
+            self.seal(buffers);
+        }
     }
 
     /// Marks the place behind the replies so far. Until [`Replies::release_messages`] nothing may be [taken](Self::take),
@@ -142,6 +167,10 @@ impl Replies {
             Some(held) => {
                 held.size_bytes += message.len();
                 held.messages.push(message.clone());
+            }
+            None if self.is_muted => {
+                self.out.clear();
+                self.seal([message.clone()]);
             }
             None if message.len() < SHARED_MESSAGE_BYTES_MIN => self.out.extend_from_slice(message),
             None => self.seal([message.clone()]),
@@ -299,7 +328,7 @@ impl Replies {
     ) -> Sent {
         let first = self.sequence.wrapping_sub(self.slots.len() as u32);
         let was_given_up = self.given_up.iter().any(|(given_up, _)| *given_up == sequence);
-        if was_given_up || sequence != first {
+        if was_given_up || sequence != first || self.is_muted {
             return self.fill(sequence, |out| {
                 before(out);
                 out.extend_from_slice(&value);
@@ -334,7 +363,7 @@ impl Replies {
 
     /// Whether some bytes are ready to leave.
     pub fn is_ready(&self) -> bool {
-        !self.out.is_empty() || !self.sealed.is_empty()
+        !self.out.is_empty() && !self.is_muted || !self.sealed.is_empty()
     }
 
     /// Whether the ready bytes are few, and more of them are on their way from other shards.
@@ -351,6 +380,11 @@ impl Replies {
             }
             None => std::mem::replace(&mut self.out, spare()).into(),
         }
+    }
+
+    /// How many buffers wait besides the one that is being filled, and how much that one holds and may hold, in bytes.
+    pub fn buffers(&self) -> (usize, usize, usize) {
+        (self.sealed.len(), self.out.len(), self.out.capacity())
     }
 
     /// Drops what will not be read.
@@ -466,6 +500,23 @@ mod tests {
         assert_eq!(replies.fill(three, |out| out.push(b'3')).size_bytes, 30);
         assert_eq!(replies.fill_value(one, |out| out.push(b'1'), Bytes::from("1"), b"1").worker, 7);
         assert!(!replies.is_ready() && replies.all_in() && replies.given_up.is_empty());
+    }
+
+    #[test]
+    fn what_is_muted_does_not_leave_and_what_stood_before_does() {
+        let mut replies = Replies::default();
+        replies.now(|out| out.push(b'0'));
+        replies.mute();
+        replies.now(|out| out.push(b'1'));
+        replies.now_sealed([b"2".to_vec()]);
+        let three = later(&mut replies, 7, 10, 0);
+        replies.now(|out| out.push(b'4'));
+        replies.fill_value(three, |out| out.push(b'3'), Bytes::from("3"), b"3");
+        assert_eq!(drain(&mut replies), "0");
+        assert!(replies.all_in());
+        replies.unmute();
+        replies.now(|out| out.push(b'5'));
+        assert_eq!(drain(&mut replies), "5");
     }
 
     #[test]

@@ -19,7 +19,31 @@ pub struct Session {
     pub watched: Option<Box<Watched>>,
     /// The number of the database that it has selected.
     pub database: u16,
+    /// Which of its commands are answered.
+    pub replies: ReplyMode,
+    /// It is shown the commands of all clients.
+    pub monitors: bool,
+    /// It is counted among those that are shown them, or about to be.
+    pub is_counted_as_monitor: bool,
+    /// It is not to be closed for want of memory, as no client is.
+    pub no_evict: bool,
+    /// Something of this is unusual, so that its commands are looked at more closely before they run.
+    pub needs_care: bool,
     first_dialect: Dialect,
+}
+
+/// Which commands of a client are answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplyMode {
+    /// All of them.
+    #[default]
+    On,
+    /// None of them.
+    Off,
+    /// All but the next one.
+    SkipNext,
+    /// All behind the one that has just run.
+    Skipped,
 }
 
 /// How a client of this endpoint is answered that has not chosen yet.
@@ -38,8 +62,18 @@ impl Session {
             queue: None,
             watched: None,
             database: 0,
+            replies: ReplyMode::On,
+            monitors: false,
+            is_counted_as_monitor: false,
+            no_evict: false,
+            needs_care: false,
             first_dialect: dialect,
         }
+    }
+
+    /// To be called when something that may be unusual has changed.
+    pub fn note_care(&mut self) {
+        self.needs_care = self.replies != ReplyMode::On || self.monitors;
     }
 
     /// Takes back what it has said about itself and how it wants to be answered. What it watches has to be told to the
@@ -49,5 +83,8 @@ impl Session {
         self.name.clear();
         self.queue = None;
         self.database = 0;
+        self.replies = ReplyMode::On;
+        self.monitors = false;
+        self.note_care();
     }
 }

@@ -58,6 +58,17 @@ pub enum Io {
     Epoll,
 }
 
+/// From where `DEBUG` is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DebugCommand {
+    /// From nowhere.
+    No,
+    /// From this machine.
+    Local,
+    /// From everywhere.
+    Yes,
+}
+
 /// The form of the server's own log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -169,6 +180,10 @@ pub struct Config {
     #[arg(help_heading = NETWORK)]
     pub request_timeout: Duration,
 
+    /// From where DEBUG is taken, by which a client can stop a shard for a while: no, local (this machine) or yes
+    #[arg(long, env = "KVLITE_ENABLE_DEBUG_COMMAND", default_value = "no", value_name = "WHERE")]
+    #[arg(value_enum, hide_possible_values = true, help_heading = NETWORK)]
+    pub enable_debug_command: DebugCommand,
     /// How long a client may do nothing before it is disconnected, in whole seconds up to 24h; 0 for ever
     #[arg(long, env = "KVLITE_TIMEOUT", default_value = "0", value_name = "DURATION")]
     #[arg(value_parser = |text: &str| units::duration_within(text, SECONDS_BOUNDS))]
@@ -302,6 +317,21 @@ pub struct Config {
     #[arg(help_heading = ANALYTICS)]
     pub ttl_check_interval: Duration,
 
+    /// Microseconds from which on a command is kept for SLOWLOG; 0 for every command, -1 for none
+    #[arg(long, env = "KVLITE_SLOWLOG_LOG_SLOWER_THAN", default_value_t = 10_000, value_name = "US")]
+    #[arg(allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..), help_heading = LOGGING)]
+    pub slowlog_log_slower_than: i64,
+
+    /// How many commands SLOWLOG keeps, the newest, 0 to 100000
+    #[arg(long, env = "KVLITE_SLOWLOG_MAX_LEN", default_value_t = 128, value_name = "N")]
+    #[arg(value_parser = |text: &str| units::number_within::<u64>(text, SLOWLOG_LEN_BOUNDS), help_heading = LOGGING)]
+    pub slowlog_max_len: u64,
+
+    /// Milliseconds from which on a command is an event of LATENCY; 0 for none
+    #[arg(long, env = "KVLITE_LATENCY_MONITOR_THRESHOLD", default_value_t = 0, value_name = "MS")]
+    #[arg(value_parser = |text: &str| units::number_within::<u64>(text, 0..=LATENCY_MS_MAX), help_heading = LOGGING)]
+    pub latency_monitor_threshold: u64,
+
     /// Least severe level that is logged (error, warn, info, debug, trace, off), or a filter such as
     /// info,kvlite=debug
     #[arg(long, env = "KVLITE_LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
@@ -377,6 +407,10 @@ const PERSISTENCE: &str = "Persistence";
 const CORES: &str = "Cores";
 const ANALYTICS: &str = "Analytics and expiry";
 const LOGGING: &str = "Logging";
+
+/// How many slow commands each worker may have to keep.
+pub(crate) const SLOWLOG_LEN_BOUNDS: std::ops::RangeInclusive<u64> = 0..=100_000;
+pub(crate) const LATENCY_MS_MAX: u64 = 86_400_000;
 
 const PORT_BOUNDS: std::ops::RangeInclusive<u64> = 0..=65_535;
 
@@ -715,9 +749,11 @@ impl Config {
             ("databases", self.databases.to_string()),
             ("discard-cut", self.discard_cut.to_string()),
             ("disk-timeout", units::duration_text(self.disk_timeout)),
+            ("enable-debug-command", value_name(self.enable_debug_command)),
             ("enable-analytics", self.enable_analytics.to_string()),
             ("host", self.host.clone()),
             ("io", value_name(self.io)),
+            ("latency-monitor-threshold", self.latency_monitor_threshold.to_string()),
             ("log-format", value_name(self.log_format)),
             ("log-level", self.log_level.clone()),
             ("max-connections", self.max_connections.to_string()),
@@ -728,6 +764,8 @@ impl Config {
             ("request-timeout", units::duration_text(self.request_timeout)),
             ("resp-port", self.resp_port.to_string()),
             ("shards", self.shard_count().to_string()),
+            ("slowlog-log-slower-than", self.slowlog_log_slower_than.to_string()),
+            ("slowlog-max-len", self.slowlog_max_len.to_string()),
             ("spin-us", self.spin_us.to_string()),
             ("sync-mode", value_name(self.sync_mode)),
             ("tracking-table-max-keys", self.tracking_table_max_keys.to_string()),

@@ -19,6 +19,7 @@ use shard::{AutoTtl, EventClasses};
 
 use super::units;
 use super::{CLIENT_BUFFER_BOUNDS, CONNECTIONS_MAX, Config, REQUEST_TIMEOUT_BOUNDS};
+use super::{LATENCY_MS_MAX, SLOWLOG_LEN_BOUNDS};
 use super::{OutputLimit, OutputLimits, auto_ttl, auto_ttl_text, value_name};
 
 /// The options that change while the server runs. A field is loaded without an order: whoever needs it reads a number.
@@ -40,6 +41,12 @@ pub struct Settings {
     pub client_query_buffer_limit: AtomicI64,
     /// See there.
     pub client_reply_buffer_limit: AtomicI64,
+    /// Microseconds from which on a command is kept for `SLOWLOG`; negative for none.
+    pub slowlog_log_slower_than_us: AtomicI64,
+    /// How many of them are kept.
+    pub slowlog_max_len: AtomicI64,
+    /// Milliseconds from which on a command is an event of `LATENCY`; 0 for none.
+    pub latency_monitor_threshold_ms: AtomicI64,
     /// Which events of keys are published, as bits.
     keyspace_events: AtomicU32,
     /// Keys of which clients keep copies, at most; 0 for no limit.
@@ -67,6 +74,9 @@ impl Settings {
             busy_reply_threshold_ms: cell(config.busy_reply_threshold.as_millis() as u64),
             client_query_buffer_limit: cell(config.client_query_buffer_limit),
             client_reply_buffer_limit: cell(config.client_reply_buffer_limit),
+            slowlog_log_slower_than_us: AtomicI64::new(config.slowlog_log_slower_than),
+            slowlog_max_len: cell(config.slowlog_max_len),
+            latency_monitor_threshold_ms: cell(config.latency_monitor_threshold),
             keyspace_events: AtomicU32::new(config.notify_keyspace_events.unwrap_or_default().bits()),
             tracking_table_max_keys: cell(config.tracking_table_max_keys),
             output_limits: Default::default(),
@@ -247,6 +257,21 @@ pub static PARAMETERS: &[Parameter] = &[
         "client-reply-buffer-limit",
         Takes::Size(CLIENT_BUFFER_BOUNDS),
         Place::Number(|it| &it.client_reply_buffer_limit),
+    ),
+    row(
+        "latency-monitor-threshold",
+        Takes::Number(0..=LATENCY_MS_MAX as i64),
+        Place::Number(|it| &it.latency_monitor_threshold_ms),
+    ),
+    row(
+        "slowlog-log-slower-than",
+        Takes::Number(-1..=i64::MAX),
+        Place::Number(|it| &it.slowlog_log_slower_than_us),
+    ),
+    row(
+        "slowlog-max-len",
+        Takes::Number(0..=*SLOWLOG_LEN_BOUNDS.end() as i64),
+        Place::Number(|it| &it.slowlog_max_len),
     ),
     row(
         "latency-tracking-info-percentiles",

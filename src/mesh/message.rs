@@ -10,6 +10,7 @@ use shard::combine::{Effect, Held};
 use shard::{AutoTtl, Command, Glob, OwnedRequest, Reply, Request, Span};
 use wal::Image;
 
+use super::clients::ClientFilter;
 use crate::config::file::Rewrite;
 use crate::metrics::Report;
 use crate::net::SocketId;
@@ -252,8 +253,26 @@ pub enum Call {
     },
     /// Count what there is to count. Answered by `Report`.
     Report,
-    /// Describe the clients, a line each. Answered by `Part`.
-    Clients,
+    /// Describe these clients, a line each. Answered by `Part`.
+    Clients(Arc<ClientFilter>),
+    /// End these clients. Answered by `Part`, with their number.
+    KillClients(Arc<ClientFilter>),
+    /// End what the client with this number waits for, with an error or as its timeout would. Answered by `Part`, with
+    /// the number of clients that waited.
+    Unblock {
+        /// The client.
+        client_id: u64,
+        /// It is answered with an error.
+        with_error: bool,
+    },
+    /// Take note of what was ordered for all workers. Answered by `Part`.
+    TakeNote,
+    /// Tell of slow commands, or forget them. Answered by `Part`.
+    SlowLog(SlowLogCall),
+    /// Take a turn: the server ends. No answer.
+    Wake,
+    /// Show these lines to the clients that are shown all commands; no answer.
+    Show(Bytes),
     /// Say how the keys are used. Answered by `QueryResult`.
     Ask(Question),
     /// The client is gone for which a `Scan` or an `Ask` was sent under the same id, or a command that takes
@@ -306,6 +325,22 @@ pub enum Call {
     Compact,
     /// As `Compact`, but it is not waited for; no answer.
     CompactUnheard,
+}
+
+/// What is asked about slow commands.
+#[derive(Clone, Debug)]
+pub enum SlowLogCall {
+    /// The newest, so many at most. Answered by an array.
+    Newest(usize),
+    /// How many there are. Answered by an integer.
+    Len,
+    /// Forget them. Answered by `Ok`.
+    Clear,
+    /// The samples of all kinds of events. Answered by an array with one of numbers for each kind: the slowest ever,
+    /// then time and length of each sample.
+    Latencies,
+    /// Forget the samples of these kinds, all where none is named. Answered by what was forgotten, as above.
+    ForgetLatencies(Arc<[Box<[u8]>]>),
 }
 
 /// What a call is answered with.
@@ -450,6 +485,12 @@ impl Batch {
     /// Takes out the connections.
     pub fn take_accepted(&mut self) -> Vec<AcceptedSocket> {
         std::mem::take(&mut self.accepted)
+    }
+
+    /// Puts calls and answers back that are for later.
+    pub fn put_back(&mut self, calls: Vec<(RequestId, Call)>, answers: Vec<(RequestId, Answer)>) {
+        self.calls = calls;
+        self.answers = answers;
     }
 
     /// Gives emptied lists back to the batch, so that their memory is reused.

@@ -6,6 +6,7 @@
 //! block each other; and batches cannot grow without bound, because a worker has at most [`CALLS_IN_FLIGHT_MAX`]
 //! calls without an answer at each peer: clients that ask for more are not read from meanwhile.
 
+mod clients;
 mod message;
 
 use std::sync::Arc;
@@ -17,9 +18,10 @@ use shard::{Error, OwnedRequest, Request};
 use crate::net::{Doorbell, Net};
 use crate::protocol::Dialect;
 
+pub use clients::{ClientFilter, ClientKind};
 pub use message::{
     AcceptedSocket, Answer, Args, Asker, Batch, Call, CommandList, Hop, Locks, Message, Page, RequestId,
-    ShardImage, SubscriptionKind, Tracks, TransactionId, Watch,
+    ShardImage, SlowLogCall, SubscriptionKind, Tracks, TransactionId, Watch,
 };
 
 /// How many requests of its clients a worker may have under way at one peer.

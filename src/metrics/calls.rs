@@ -3,11 +3,14 @@
 //! To read the clock twice for each call would cost as much as some calls do. So the first calls of a second are
 //! measured, of each command, and then one of [`MEASURED_ONE_OF`] on average. Which one is drawn: pipelines have a
 //! period, and a fixed step would always meet the same place in them. A call that is measured stands for all since the
-//! last one, so that a second with many calls weighs as much as it has.
+//! last one, so that a second with many calls weighs as much as it has. Commands whose time grows with what is stored
+//! are all measured, which costs little beside their work and finds the slow ones; where someone looks for commands that
+//! are hardly slow, all are.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use shard::{Command, command};
+use shard::Command;
+use shard::command::{self, Flags};
 
 use super::histogram::Histogram;
 
@@ -23,6 +26,8 @@ pub struct Calls {
     counts: Box<[Count]>,
     durations: Box<[Histogram]>,
     random: u32,
+    /// Every call is measured.
+    measures_all: bool,
 }
 
 /// The calls of one command.
@@ -46,6 +51,18 @@ pub struct Measured {
     began: Instant,
 }
 
+impl Measured {
+    /// How long it has taken so far.
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+/// Whether the time of a command grows with what is stored, and not only with what the client sends.
+fn may_be_long(command: &Command) -> bool {
+    !command.has(Flags::FAST) && !command.has(Flags::LISTS) && !command.complexity.starts_with("O(1)")
+}
+
 impl Default for Calls {
     fn default() -> Calls {
         let count = command::rows().len();
@@ -54,6 +71,7 @@ impl Default for Calls {
             counts: vec![first; count].into(),
             durations: vec![Histogram::default(); count].into(),
             random: 0x9e37_79b9,
+            measures_all: false,
         }
     }
 }
@@ -78,7 +96,9 @@ impl Calls {
         let count = &mut self.counts[index];
         let stands_for = u32::try_from(count.calls - count.measured).unwrap_or(u32::MAX);
         (count.measured, count.next) = (count.calls, count.calls);
-        if count.budget > 0 {
+        if self.measures_all || may_be_long(&command::rows()[index]) {
+            // The next one is measured, too.
+        } else if count.budget > 0 {
             count.budget -= 1;
         } else {
             self.random ^= self.random << 13; // Xorshift (Marsaglia, 2003).
@@ -89,10 +109,20 @@ impl Calls {
         Measured { index: index as u16, stands_for, began }
     }
 
-    /// A call was answered that is measured.
-    pub fn end(&mut self, measured: Measured) {
+    /// A call was answered that is measured. Returns how long it took.
+    pub fn end(&mut self, measured: Measured) -> Duration {
         let Measured { index, stands_for, began } = measured;
-        self.durations[usize::from(index)].record_many(began.elapsed(), stands_for.into());
+        let took = began.elapsed();
+        self.durations[usize::from(index)].record_many(took, stands_for.into());
+        took
+    }
+
+    /// Whether every call is measured from now on.
+    pub fn measure_all(&mut self, all: bool) {
+        if all && !self.measures_all {
+            self.counts.iter_mut().for_each(|count| count.next = count.calls);
+        }
+        self.measures_all = all;
     }
 
     /// A second has passed.
@@ -139,7 +169,9 @@ mod tests {
                 calls.count(command, began)
             })
             .collect();
-        measured.iter().for_each(|measured| calls.end(*measured));
+        for measured in &measured {
+            calls.end(*measured);
+        }
         measured.len()
     }
 
@@ -151,6 +183,17 @@ mod tests {
             calls.note_second();
             assert_eq!(call(&mut calls, get, 8), 8);
         }
+    }
+
+    #[test]
+    fn commands_that_may_be_long_are_all_measured_and_all_commands_where_that_is_asked_for() {
+        let (mut calls, get) = (Calls::default(), row(b"GET"));
+        assert_eq!(call(&mut calls, row(b"BITCOUNT"), 1000), 1000);
+        assert!(call(&mut calls, get, 1000) < 100);
+        calls.measure_all(true);
+        assert_eq!(call(&mut calls, get, 1000), 1000);
+        calls.measure_all(false);
+        assert!(call(&mut calls, get, 1000) < 100);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use shard::{Command, Error, command};
 
 /// The kinds of errors: the first words of their texts, as Redis has them.
-pub const KINDS: [&str; 13] = [
+pub const KINDS: [&str; 15] = [
     "BUSY",
     "BUSYKEY",
     "ERR",
@@ -21,7 +21,9 @@ pub const KINDS: [&str; 13] = [
     "NOSCRIPT",
     "NOTBUSY",
     "OOM",
+    "UNBLOCKED",
     "UNKILLABLE",
+    "WRONGPASS",
     "WRONGTYPE",
 ];
 
@@ -66,6 +68,8 @@ pub fn kind(error: &Error) -> &'static str {
             KINDS.into_iter().find(|kind| kind.as_bytes() == word).unwrap_or("ERR")
         }
         Error::OutOfMemory => "OOM",
+        Error::Unblocked => "UNBLOCKED",
+        Error::WrongPassword => "WRONGPASS",
         _ => "ERR",
     }
 }

@@ -6,6 +6,8 @@
 pub mod calls;
 pub mod errors;
 pub mod histogram;
+pub mod scripts;
+pub mod slowlog;
 
 use std::sync::Arc;
 
@@ -13,10 +15,10 @@ use shard::analytics::anomalies::Watched;
 use shard::analytics::load::Outlook;
 use shard::{DatabaseStats, Stats};
 
-use crate::scripting::Usage;
 use calls::Calls;
 use errors::Errors;
 use histogram::Histogram;
+use scripts::Usage;
 
 /// What a worker counts of its clients' requests.
 #[derive(Clone, Debug, Default)]

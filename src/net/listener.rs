@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
@@ -23,6 +23,41 @@ pub enum Endpoint {
     Unix,
     /// RESP, from another thread of this process: it counts as no client, and no list of clients shows it.
     Inside,
+}
+
+/// From where a client has connected, and to where.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Addresses {
+    /// The address of the client; none on a Unix socket, and where it is gone already.
+    pub peer: Option<SocketAddr>,
+    /// The address of this side.
+    pub local: Option<SocketAddr>,
+    /// The number of the file descriptor.
+    pub descriptor: i32,
+}
+
+impl Addresses {
+    /// Those of a connection.
+    pub fn of(socket: &OwnedFd, endpoint: Endpoint) -> Addresses {
+        let descriptor = socket.as_raw_fd();
+        if !matches!(endpoint, Endpoint::Text | Endpoint::Resp) {
+            return Addresses { peer: None, local: None, descriptor };
+        }
+        let peer = rustix::net::getpeername(socket).ok().flatten();
+        let local = rustix::net::getsockname(socket).ok();
+        let address = |any: Option<rustix::net::SocketAddrAny>| SocketAddr::try_from(any?).ok();
+        Addresses { peer: address(peer), local: address(local), descriptor }
+    }
+
+    /// Both in text: of TCP with the port, of a Unix socket its path with a 0 in place of one.
+    pub fn text(&self, unix_socket: Option<&Path>) -> [String; 2] {
+        let of_unix = || unix_socket.map_or("?:0".to_owned(), |path| format!("{}:0", path.display()));
+        [self.peer, self.local].map(|address| match address {
+            Some(address) => address.to_string(),
+            None if self.peer.is_none() && self.local.is_none() => of_unix(),
+            None => "?:0".to_owned(),
+        })
+    }
 }
 
 /// Listens on every address that `host` resolves to. Fails when one of them is taken; an address family that

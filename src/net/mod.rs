@@ -41,7 +41,7 @@ use epoll::Epoll;
 use ring::Ring;
 use sockets::{Outgoing, taken_bytes};
 
-pub use listener::{bind_tcp, bind_unix, prepare_tcp};
+pub use listener::{Addresses, bind_tcp, bind_unix, prepare_tcp};
 pub use ring::PINNED_BYTES;
 
 /// How many connections of one listener are accepted at most before a turn looks at them. Without a bound a storm of

@@ -220,6 +220,12 @@ impl Parser {
         self.command
     }
 
+    /// The words of the request just parsed: its name, and its arguments. `input` is that of `parse`.
+    pub fn words<'a>(&'a self, input: &'a [u8]) -> impl ExactSizeIterator<Item = &'a [u8]> {
+        let buffer = self.buffer(input);
+        self.args.spans.iter().map(move |span| span.of(buffer))
+    }
+
     /// The number of arguments of the request just parsed, without the name.
     pub fn arg_count(&self) -> usize {
         self.args.spans.len().saturating_sub(1)
@@ -495,6 +501,61 @@ pub fn begin_page(next_cursor: u64, len: usize, dialect: Dialect, out: &mut Vec<
     }
     write_item(&cursor, dialect, out);
     begin_list(len, dialect, out);
+}
+
+/// So many bytes of a request are shown to those that are shown all of them.
+const MONITORED_BYTES_MAX: usize = 64 << 10;
+
+/// Appends what a client is shown that is shown all requests, in RESP: when the request ran in microseconds of the Unix
+/// time, in which database, from where it came, its name and its arguments.
+pub fn push_monitored<'a>(
+    unix_us: u64,
+    database: u16,
+    from: &str,
+    words: impl ExactSizeIterator<Item = &'a [u8]>,
+    out: &mut Vec<u8>,
+) {
+    let (seconds, micros) = (unix_us / 1_000_000, unix_us % 1_000_000);
+    write!(out, "+{seconds}.{micros:06} [{database} {from}]").expect("writing to memory succeeds");
+    let (count, mut left) = (words.len(), MONITORED_BYTES_MAX);
+    for (index, word) in words.enumerate() {
+        if left == 0 {
+            write!(out, " ... ({} more arguments)", count - index).expect("writing to memory succeeds");
+            break;
+        }
+        let shown = &word[..word.len().min(left)];
+        left -= shown.len();
+        out.extend_from_slice(b" \"");
+        shown.iter().for_each(|byte| push_escaped(*byte, out));
+        out.push(b'"');
+        if shown.len() < word.len() {
+            write!(out, " ... ({} more bytes)", word.len() - shown.len())
+                .expect("writing to memory succeeds");
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends lines of [`push_monitored`] as a client is answered in this dialect.
+pub fn write_monitored(lines: &[u8], dialect: Dialect, out: &mut Vec<u8>) {
+    match dialect {
+        Dialect::Text => out.extend(lines.iter().filter(|byte| **byte != b'\r')),
+        Dialect::Resp2 | Dialect::Resp3 => out.extend_from_slice(lines),
+    }
+}
+
+/// Appends a byte as Redis shows those of arguments to people.
+fn push_escaped(byte: u8, out: &mut Vec<u8>) {
+    match byte {
+        b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        0x07 => out.extend_from_slice(b"\\a"),
+        0x08 => out.extend_from_slice(b"\\b"),
+        b' '..=b'~' => out.push(byte),
+        _ => write!(out, "\\x{byte:02x}").expect("writing to memory succeeds"),
+    }
 }
 
 fn line_ending(dialect: Dialect) -> &'static [u8] {

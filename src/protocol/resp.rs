@@ -362,6 +362,14 @@ pub(super) fn write_reply(reply: &Reply<'_>, dialect: Dialect, out: &mut Vec<u8>
                 write_reply(value, dialect, out);
             }
         }
+        Reply::Pairs(pairs) => {
+            let (marker, count) = if resp3 { (b'%', pairs.len()) } else { (b'*', pairs.len() * 2) };
+            write_count(marker, count, out);
+            for (key, value) in pairs {
+                write_reply(key, dialect, out);
+                write_reply(value, dialect, out);
+            }
+        }
         Reply::Text(text) if resp3 => {
             write_count(b'=', "txt:".len() + text.len(), out);
             out.extend_from_slice(b"txt:");
@@ -377,14 +385,6 @@ pub(super) fn write_reply(reply: &Reply<'_>, dialect: Dialect, out: &mut Vec<u8>
             out.extend_from_slice(b"\r\n");
         }
         Reply::Verbatim(_, text) => write_bulk(text, out),
-        Reply::Pairs(pairs) => {
-            let (marker, count) = if resp3 { (b'%', pairs.len()) } else { (b'*', pairs.len() * 2) };
-            write_count(marker, count, out);
-            for (name, value) in pairs {
-                write_reply(name, dialect, out);
-                write_reply(value, dialect, out);
-            }
-        }
         Reply::Error(error) => {
             write_error(error, out);
             out.extend_from_slice(b"\r\n");
@@ -428,6 +428,11 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
             out.extend_from_slice(command.name.as_bytes());
             " HELP."
         }
+        Error::WrongUse { command, name } => {
+            echo(b"-ERR unknown subcommand or wrong number of arguments for '", name, b"'. Try ", out);
+            out.extend_from_slice(command.name.as_bytes());
+            " HELP."
+        }
         Error::WrongArity(command) => {
             out.extend_from_slice(b"-ERR wrong number of arguments for '");
             out.extend_from_slice(command.full_name().as_bytes());
@@ -455,6 +460,9 @@ pub(super) fn write_error(error: &Error, out: &mut Vec<u8>) {
             return echo(b"-ERR ", options.as_bytes(), behind, out);
         }
         Error::UnsupportedOption(option) => return echo(b"-ERR Unsupported option ", option, b"", out),
+        Error::UnknownClientType(name) => return echo(b"-ERR Unknown client type '", name, b"'", out),
+        Error::NoSuchUser(name) => return echo(b"-ERR No such user '", name, b"'", out),
+        Error::AsAsked(text) => return echo(b"-", text, b"", out),
         Error::UnknownClientAttribute(name) => return echo(b"-ERR Unrecognized option '", name, b"'", out),
         Error::UnknownSetting(name) => {
             let before = b"-ERR Unknown option or number of arguments for CONFIG SET - '";
@@ -570,12 +578,18 @@ fn fixed_text(error: &Error) -> &'static str {
         Error::OutOfMemory => {
             "-OOM there is no memory for this request; send less at a time, or give the server more memory"
         }
+        Error::WrongPassword => "-WRONGPASS invalid username-password pair or user is disabled.",
+        Error::Unblocked => "-UNBLOCKED client unblocked via CLIENT UNBLOCK",
         Error::SaveInProgress => "-ERR Background save already in progress",
         Error::Loading { .. } => "-LOADING Redis is loading the dataset in memory",
         // These carry something, and have their own lines.
         Error::UnknownCommand { .. }
         | Error::UnknownSubcommand { .. }
         | Error::WrongArity(..)
+        | Error::WrongUse { .. }
+        | Error::UnknownClientType(..)
+        | Error::NoSuchUser(..)
+        | Error::AsAsked(..)
         | Error::InvalidExpire(..)
         | Error::Subscribed(..)
         | Error::PrefixOverlap { .. }

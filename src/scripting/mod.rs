@@ -22,6 +22,7 @@ use mlua::Function;
 use shard::command::Flags;
 use shard::{Error, Reply, Request, parse_integer};
 
+use crate::metrics::scripts::Usage;
 pub use engine::Host;
 use engine::{Engine, Failure, Manner};
 use libraries::{Libraries, Loaded};
@@ -59,35 +60,6 @@ pub struct Scripts {
     scripts_bytes: usize,
     libraries: Arc<Libraries>,
     loaded: Loaded,
-}
-
-/// What there is to tell of them.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Usage {
-    /// The memory of the Lua state.
-    pub lua_bytes: usize,
-    /// The scripts, and their bytes.
-    pub scripts: usize,
-    /// As said.
-    pub scripts_bytes: usize,
-    /// The libraries.
-    pub libraries: usize,
-    /// Their functions.
-    pub functions: usize,
-    /// The bytes of their code.
-    pub libraries_bytes: usize,
-}
-
-impl Usage {
-    /// Adds another worker's. Each worker has an interpreter; all know the same scripts and libraries.
-    pub fn add(&mut self, other: &Usage) {
-        self.lua_bytes += other.lua_bytes;
-        self.scripts = self.scripts.max(other.scripts);
-        self.scripts_bytes = self.scripts_bytes.max(other.scripts_bytes);
-        self.libraries = self.libraries.max(other.libraries);
-        self.functions = self.functions.max(other.functions);
-        self.libraries_bytes = self.libraries_bytes.max(other.libraries_bytes);
-    }
 }
 
 /// What a client's worker finds out of a call before it runs.
@@ -142,7 +114,7 @@ impl Scripts {
             lua_bytes: self.engine.as_ref().map_or(0, Engine::memory_bytes),
             scripts: self.known.len(),
             scripts_bytes: self.scripts_bytes,
-            libraries: self.libraries.len(),
+            libraries: self.libraries.library_count(),
             functions: self.libraries.function_count(),
             libraries_bytes: self.libraries.bytes(),
         }

@@ -1,6 +1,7 @@
 //! What all threads of the server know.
 
 pub mod backups;
+pub mod control;
 pub mod long_scripts;
 pub mod progress;
 pub mod verdict;
@@ -21,6 +22,7 @@ use crate::metrics::Report;
 use crate::net::Backend;
 use crate::scripting::libraries::Libraries;
 use backups::Backups;
+use control::Control;
 use long_scripts::LongScripts;
 use progress::Loading;
 use verdict::{LastVerdict, Verdict};
@@ -70,6 +72,8 @@ pub struct Shared {
     pub loading: Loading,
     /// How backups go.
     pub(crate) backups: Backups,
+    /// What clients order for all workers.
+    pub control: Control,
     /// Clients connected now.
     pub connections: Gauge,
     /// Clients that ever connected.
@@ -147,6 +151,7 @@ impl Shared {
         loading: Loading,
     ) -> Shared {
         let pulses: Box<[Pulse]> = (0..config.shard_count()).map(|_| Pulse::default()).collect();
+        let control = Control::new(config.shard_count());
         Shared {
             long_scripts: LongScripts::new(config.shard_count()),
             settings: Settings::new(&config),
@@ -157,6 +162,7 @@ impl Shared {
             clock: SharedClock::default(),
             loading,
             backups: Backups::default(),
+            control,
             connections: Gauge::default(),
             clients_accepted: Gauge::default(),
             connections_refused: Gauge::default(),

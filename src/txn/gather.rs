@@ -79,6 +79,11 @@ impl Gather {
             && self.then.is_none()
     }
 
+    /// Whether a client waits for its writes to be on disk, and may stop to.
+    pub fn is_of_waitaof(&self) -> bool {
+        matches!(self.request.command.run, Run::Server(shard::command::Server::Waitaof))
+    }
+
     /// Whether reports were asked for, of which some are better than none.
     pub fn is_of_reports(&self) -> bool {
         self.asks_for_reports
@@ -89,8 +94,26 @@ impl Gather {
         &self.unanswered
     }
 
+    /// The lines of all workers, in the order of the numbers with which they begin behind `id=`.
+    pub fn lines(&mut self) -> Reply<'static> {
+        let Reply::Text(text) = self.text() else { unreachable!("it is one") };
+        let id = |line: &&str| line.split(['=', ' ']).nth(1).and_then(|id| id.parse::<u64>().ok());
+        let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
+        lines.sort_by_key(id);
+        Reply::Text(lines.concat())
+    }
+
+    /// The lists of all workers.
+    pub fn take_lists(&mut self) -> Vec<Vec<Reply<'static>>> {
+        let lists = self.parts.drain(..).map(|part| match part {
+            Reply::Array(items) => items,
+            other => unreachable!("{other:?} is no list"),
+        });
+        lists.collect()
+    }
+
     /// The texts of all workers as one.
-    pub fn text(&mut self) -> Reply<'static> {
+    fn text(&mut self) -> Reply<'static> {
         let texts = self.parts.drain(..).map(|part| match part {
             Reply::Text(text) => text,
             other => unreachable!("{other:?} is no text"),

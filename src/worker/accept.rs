@@ -14,7 +14,7 @@ use crate::client::{Connection, Limits, Stage};
 use crate::config::parameters::Settings;
 use crate::mesh::AcceptedSocket;
 use crate::net::listener::Endpoint;
-use crate::net::{Net, prepare_tcp};
+use crate::net::{Addresses, Net, prepare_tcp};
 use crate::protocol::{self, Listener, Parser};
 
 /// How many clients that were one too many are told so and waited for, so that they hear it whatever they have sent.
@@ -126,6 +126,7 @@ impl Worker {
 
     pub(super) fn welcome(&mut self, accepted: AcceptedSocket) -> &mut Connection {
         let AcceptedSocket { socket, endpoint, client_id } = accepted;
+        let addresses = Addresses::of(&socket, endpoint);
         let id = self.net.attach(socket);
         let listener = match endpoint {
             Endpoint::Text => Listener::Text { resp_port: self.shared.resp_port },
@@ -137,6 +138,9 @@ impl Worker {
             reply_bytes: client_reply_buffer_limit.load(Ordering::Relaxed) as usize,
         };
         let mut connection = Connection::new(id, client_id, endpoint, Parser::new(listener), limits);
+        connection.client.addresses = addresses;
+        connection.client.since_ms = self.clock.now().uptime_ms;
+        connection.client.progress.note(self.clock.now().uptime_ms);
         if endpoint == Endpoint::Text {
             connection.client.replies.now(|out| out.extend_from_slice(protocol::GREETING));
             connection.client.is_greeted_first = true;

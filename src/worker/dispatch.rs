@@ -3,15 +3,16 @@
 
 use bytes::Bytes;
 use shard::command::{self, Flags, Group, Run, Server};
-use shard::{Error, OwnedRequest, PROBED_BYTES_MIN, Reply, Request, has_room_for};
+use shard::{Command, Error, OwnedRequest, PROBED_BYTES_MIN, Reply, Request, has_room_for};
 
 use super::Worker;
 use super::runtime::{Executed, give, is_long_read, is_staged};
+use super::slowlog::slow_words;
 use super::watchdog::{hangs, hangs_in_disk};
 use crate::admin::backup::{self, Backup};
 use crate::admin::{self, About, Ask, Gathered, Next, ScanArguments};
 use crate::client::Client;
-use crate::client::job::Job;
+use crate::client::job::{Job, Wait};
 use crate::client::reply::{answer, answer_error, fail, fill_error, job_id, reject};
 use crate::durability::snapshotter;
 use crate::mesh::{Answer, Asker, Batch, Call, RequestId, ShardImage};
@@ -35,7 +36,23 @@ pub(super) enum Flow {
 }
 
 impl Worker {
+    #[inline]
     pub(super) fn dispatch(
+        &mut self,
+        parser: &Parser,
+        client: &mut Client,
+        input: &[u8],
+        memory: Option<&Bytes>,
+    ) -> Flow {
+        if self.control.is_active() | client.session.needs_care {
+            return self.dispatch_with_care(parser, client, input, memory);
+        }
+        self.dispatch_plainly(parser, client, input, memory)
+    }
+
+    /// As [`Worker::dispatch`], where nothing is unusual about the server or this client, or that was looked at.
+    #[inline]
+    pub(super) fn dispatch_plainly(
         &mut self,
         parser: &Parser,
         client: &mut Client,
@@ -66,6 +83,7 @@ impl Worker {
             }
         };
         let request = admitted;
+        client.last_command = Some(request.command);
         if client.session.queue.is_some() && !request.command.has(Flags::NOT_QUEUED) {
             self.traffic.requests += 1;
             self.enqueue(client, &request);
@@ -83,7 +101,7 @@ impl Worker {
             }
             self.traffic.requests += 1;
             if let Some(measured) = self.traffic.calls.count(request.command, began) {
-                self.end_measured(client, measured);
+                self.end_taken(client, measured, request.command, parser, input);
             }
         }
         flow
@@ -112,14 +130,37 @@ impl Worker {
 
     /// A request that is measured was taken: it is answered, or will be.
     #[cold]
-    fn end_measured(&mut self, client: &mut Client, measured: Measured) {
+    fn end_taken(
+        &mut self,
+        client: &mut Client,
+        measured: Measured,
+        command: &'static Command,
+        parser: &Parser,
+        input: &[u8],
+    ) {
         let awaited = match client.job {
-            Some(_) => Some(client.replies.next_sequence()),
-            None => client.replies.last_awaited().map(|(sequence, _)| sequence),
+            Some(_) => Some((client.replies.next_sequence(), None)),
+            None => client.replies.last_awaited().map(|(sequence, worker)| (sequence, Some(worker))),
         };
+        // Where only the disk is waited for, the work is done.
+        let is_done = match awaited {
+            None => true,
+            Some((_, worker)) => worker == Some(self.index) && !client.waits_for_last,
+        };
+        if is_done {
+            let took = measured.elapsed();
+            self.note_if_slow(client, command, took, || slow_words(command, parser, input));
+        } else {
+            // It is done, too, where others are asked what they know of themselves; but what they tell is without it.
+            let asks = matches!(client.job.as_deref(), Some(Job::Gather(_)));
+            let took = (asks && matches!(command.run, Run::Server(_))).then(|| measured.elapsed());
+            self.note_candidate(client, command, took, || slow_words(command, parser, input));
+        }
         match awaited {
-            Some(sequence) => client.measured = Some((sequence, measured)),
-            None => self.traffic.calls.end(measured),
+            Some((sequence, _)) => client.measured = Some((sequence, measured)),
+            None => {
+                self.traffic.calls.end(measured);
+            }
         }
     }
 
@@ -218,6 +259,21 @@ impl Worker {
             Next::Nothing => {}
             Next::Ask(ask) => self.ask(client, request, ask),
             Next::Scripting => self.run_scripting(client, request),
+            Next::Describe => {
+                let described = Reply::Text(self.describe_client(client, 0, 0));
+                answer(client, request, &described);
+            }
+            Next::Wait { timeout_ms } => {
+                let until_ms = timeout_ms.map(|ms| self.clock.now().uptime_ms.saturating_add(ms));
+                self.next_timeout_ms = self.next_timeout_ms.min(until_ms.unwrap_or(u64::MAX));
+                self.begin_job(client, Job::Wait(Wait { request: OwnedRequest::new(request), until_ms }));
+            }
+            Next::Stop => self.stop(client),
+            Next::Sleep(time) => {
+                // What it is for: a worker that does nothing for a while.
+                std::thread::sleep(time);
+                answer(client, request, &Reply::Ok);
+            }
             Next::Backup => self.begin_transaction(client, request),
             Next::Listing(listing) => self.begin_job(client, Job::Listing(listing)),
             Next::Keys(pattern) => {
@@ -244,6 +300,7 @@ impl Worker {
             workers: self.mesh.worker_count(),
             clock: self.clock.of_shard(),
             now_ms: self.clock.now().now_ms,
+            uptime_ms: self.clock.now().uptime_ms,
             auto_ttl: self.runtime.auto_ttl(),
             some_hang: self.watchdog.some_hang(),
         }
@@ -352,12 +409,26 @@ impl Worker {
         if let Some(Job::Gather(gather)) = client.job.as_deref_mut() {
             gather.then = ask.then;
             gather.deadline_ms = ask.timeout_ms.map(|ms| client.job_since_ms.saturating_add(ms));
+            self.next_timeout_ms = self.next_timeout_ms.min(gather.deadline_ms.unwrap_or(u64::MAX));
         }
     }
 
     /// The reply to a command of the server for which workers were asked, or what they have to be asked next.
-    pub(super) fn conclude(&mut self, gathered: Gathered) -> Result<Reply<'static>, Box<Ask>> {
+    pub(super) fn conclude(
+        &mut self,
+        client: &mut Client,
+        gathered: Gathered,
+    ) -> Result<Reply<'static>, Box<Ask>> {
         match gathered {
+            Gathered::Monitor => {
+                client.session.monitors = true;
+                Ok(Reply::Ok)
+            }
+            Gathered::Stop => {
+                self.stop(client);
+                client.replies.mute(); // The end of the connection is the answer.
+                Ok(Reply::Ok)
+            }
             Gathered::Reply(reply) => Ok(reply),
             Gathered::Ask(ask) => Err(ask),
             Gathered::Compact(reply) => {
@@ -432,7 +503,7 @@ impl Worker {
                     client.job = Some(job);
                     client.job_since_ms = self.clock.now().uptime_ms;
                 } else if let Some((_, measured)) = client.measured.take() {
-                    self.traffic.calls.end(measured);
+                    self.end_measured(client, measured);
                 }
                 if client.job.is_none() {
                     client.replies.release_messages();
@@ -444,7 +515,7 @@ impl Worker {
             self.mesh.answered(sent.worker, sent.size_bytes);
         }
         if let Some((_, measured)) = client.measured.take_if(|it| it.0 == request_id.sequence) {
-            self.traffic.calls.end(measured);
+            self.end_measured(client, measured);
         }
         self.clients.put_back(connection);
     }
@@ -495,7 +566,7 @@ impl Worker {
                     Run::EveryShard(merge) => Gathered::Reply(gather.merge(merge)),
                     _ => admin::gathered(&request, client.session.dialect, gather, &self.about()),
                 };
-                let reply = match self.conclude(gathered) {
+                let reply = match self.conclude(client, gathered) {
                     Ok(reply) => reply,
                     Err(ask) => {
                         let workers = self.workers_for(&ask);
@@ -528,8 +599,23 @@ impl Worker {
             (Job::Subscribe(_), _) => unreachable!("a subscription is taken note of"),
             (Job::Walk(walk), Answer::Part(Reply::Error(error))) => fail(client, walk.command(), error),
             (Job::Walk(_), _) => unreachable!("a walk is answered by pages"),
-            (Job::Listing(_), _) => unreachable!("a listing asks no worker"),
+            (Job::Listing(_) | Job::Wait(_), _) => unreachable!("it asks no worker"),
         }
         true
+    }
+
+    /// Ends the server, as a signal does. The client that asks for it is not answered.
+    fn stop(&mut self, client: &Client) {
+        let (id, name) = (client.id, String::from_utf8_lossy(&client.session.name).into_owned());
+        tracing::info!(client = id, name, "stopping, as a client asks");
+        if self.lifecycle.is_loading() {
+            // Nothing was acknowledged: it ends at once.
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+            return;
+        }
+        self.shared.stop();
+        for worker in 0..self.mesh.worker_count() {
+            self.mesh.to(worker).call(snapshotter::REQUEST_ID, Call::Wake);
+        }
     }
 }

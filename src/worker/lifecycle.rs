@@ -127,7 +127,9 @@ impl Worker {
         }
         let is_quiet = self.clients.iter().all(|connection| {
             let client = &connection.client;
-            client.is_quiet() && !client.replies.is_ready() && !self.net.is_sending(client.socket)
+            (client.is_quiet() || client.is_waiting())
+                && !client.replies.is_ready()
+                && !self.net.is_sending(client.socket)
         });
         let all_drained = self.lifecycle.drain(is_quiet, &self.shared, self.mesh.worker_count());
         // The thread that copies a backup is not waited for: what it leaves is none.

@@ -9,7 +9,9 @@
 //! wakes it.
 
 mod accept;
+mod client_list;
 mod clients;
+mod control;
 mod dispatch;
 mod lifecycle;
 mod messages;
@@ -18,6 +20,7 @@ mod rewrites;
 mod runtime;
 mod scripts;
 mod serve;
+mod slowlog;
 mod stuck_clients;
 #[cfg(test)]
 mod tests;
@@ -26,9 +29,11 @@ mod transactions;
 mod turn;
 mod watchdog;
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -40,7 +45,8 @@ use crate::clock::{Clock, Reading};
 use crate::config::SyncMode;
 use crate::durability::journal::Outcome;
 use crate::failure::Failure;
-use crate::mesh::Mesh;
+use crate::mesh::{Batch, Mesh};
+use crate::metrics::slowlog::SlowLog;
 use crate::metrics::{Traffic, errors};
 use crate::net::listener::Endpoint;
 use crate::net::{self, Backend, Doorbell, Event, Net};
@@ -50,6 +56,7 @@ use crate::scripting::Scripts;
 use crate::shared::Shared;
 use accept::Acceptor;
 use clients::Clients;
+use control::ControlView;
 use lifecycle::Lifecycle;
 use rewrites::Rewrites;
 use runtime::ShardRuntime;
@@ -91,6 +98,8 @@ pub struct Worker {
     events: Vec<Event>,
     /// What the network has told of the client whose script takes long, until that has ended.
     late_events: Vec<Event>,
+    /// What other workers have sent while a script took long.
+    late_batches: VecDeque<(usize, Box<Batch>)>,
     /// The scripts that this worker knows, and runs.
     scripts: Scripts,
     /// What the libraries of functions become, which the first worker keeps.
@@ -101,6 +110,12 @@ pub struct Worker {
     traffic: Traffic,
     /// How many there were before the last turn that ran any.
     requests_before: u64,
+    /// The slow ones among them.
+    slow_log: SlowLog,
+    /// What clients order for all workers.
+    control: ControlView,
+    /// When the first wait of a client is over that has a timeout, in milliseconds from the start of the server.
+    next_timeout_ms: u64,
 }
 
 /// What a worker tells when it can be woken.
@@ -152,11 +167,15 @@ impl Worker {
             rewrites: Rewrites::default(),
             events: Vec::new(),
             late_events: Vec::new(),
+            late_batches: VecDeque::new(),
             scripts: Scripts::new(recovery::random_seeds()[0], Arc::default()),
             library_keeper: LibraryKeeper::default(),
             is_in_script: false,
             traffic: Traffic::default(),
             requests_before: 0,
+            slow_log: SlowLog::default(),
+            control: ControlView::default(),
+            next_timeout_ms: u64::MAX,
         })
     }
 
@@ -241,8 +260,10 @@ impl Worker {
     /// How long until something is due by the clock.
     fn until_due(&mut self) -> Duration {
         let (until, uptime_us) = (self.clock.until_tick(), self.clock.now().uptime_us);
-        let gathered_us = self.clients.next_gathered_us();
-        gathered_us.map_or(until, |due_us| Duration::from_micros(due_us - uptime_us).min(until))
+        let pause_until_ms = self.control.pause_until_ms().unwrap_or(u64::MAX);
+        let timeout_us = self.next_timeout_ms.min(pause_until_ms).saturating_mul(1000);
+        let due_us = self.clients.next_gathered_us().unwrap_or(u64::MAX).min(timeout_us);
+        Duration::from_micros(due_us.saturating_sub(uptime_us)).min(until)
     }
 
     /// Wakes the worker from its parking once every `tick`, for what is due by the clock.
@@ -272,7 +293,14 @@ impl Worker {
         let mut progressed = self.net.turn(&mut events).map_err(Failure::Network)?;
         trace.end_part("net_us");
         let began = self.clock.begin_turn();
-        self.shared.beat(self.index, self.clock.now().uptime_ms);
+        let uptime_ms = self.clock.now().uptime_ms;
+        self.shared.beat(self.index, uptime_ms);
+        if self.control.has_to_look(&self.shared.control) {
+            self.take_note();
+        }
+        if self.next_timeout_ms <= uptime_ms {
+            self.end_timed_waits();
+        }
         self.follow_settings();
         let requests_so_far = self.traffic.requests;
         // They are taken one by one: a turn within a script goes on with them.
@@ -288,6 +316,10 @@ impl Worker {
         trace.end_part("events_us");
         self.mesh.send_own();
         let mut others_served = self.traffic.requests != requests_so_far;
+        while let Some((worker, batch)) = self.late_batches.pop_front() {
+            progressed = true;
+            others_served |= self.on_batch(worker, batch);
+        }
         for worker in 0..self.mesh.worker_count() {
             while let Some(batch) = self.mesh.receive(worker) {
                 progressed = true;
@@ -320,6 +352,7 @@ impl Worker {
         }
         self.follow_outcomes();
         trace.end_part("log_us");
+        self.show_commands();
         self.mesh.send(&mut self.net);
         self.look_after_clients();
         trace.end_part("replies_us");
@@ -402,7 +435,7 @@ impl Worker {
     fn tick(&mut self) {
         let Due { expiry, second } = self.clock.tick();
         let (now, is_loading) = (self.clock.now(), self.lifecycle.is_loading());
-        if expiry {
+        if expiry && self.shared.control.expires_actively.load(Ordering::Relaxed) {
             self.runtime.begin_to_expire();
         }
         if let Some(latency_us) = second {
@@ -419,7 +452,6 @@ impl Worker {
         }
         let passed = self.watchdog.step_towards_timeouts(now.uptime_ms);
         self.look_for_hangs(passed);
-        self.end_timed_waits();
         if let Some(error) = self.runtime.watch_disk(passed, &self.shared, &mut self.mesh) {
             self.give_up_held_back(&error);
         }

@@ -135,10 +135,28 @@ impl Worker {
                 let report = self.report();
                 self.mesh.to(from).answer(id, Answer::Report(Box::new(report)));
             }
-            Call::Clients => {
-                let clients = Reply::Text(self.client_list());
+            Call::Clients(filter) => {
+                let clients = Reply::Text(self.client_list(&filter));
                 self.mesh.to(from).answer(id, Answer::Part(clients));
             }
+            Call::KillClients(filter) => {
+                let killed = Reply::count(self.kill_clients(&filter));
+                self.mesh.to(from).answer(id, Answer::Part(killed));
+            }
+            Call::Unblock { client_id, with_error } => {
+                let unblocked = Reply::one_or_zero(self.unblock_client(client_id, with_error));
+                self.mesh.to(from).answer(id, Answer::Part(unblocked));
+            }
+            Call::TakeNote => {
+                self.take_note();
+                self.mesh.to(from).answer(id, Answer::Part(Reply::Ok));
+            }
+            Call::SlowLog(asked) => {
+                let told = self.slow_log_reply(&asked);
+                self.mesh.to(from).answer(id, Answer::Part(told));
+            }
+            Call::Wake => {}
+            Call::Show(lines) => self.on_shown(&lines),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::admin::Ask;
 use crate::client::Client;
 use crate::client::reply::{answer, reject};
 use crate::clock::wall_clock_us;
-use crate::mesh::{Answer, Asker, Call, RequestId};
+use crate::mesh::{Answer, Asker, Batch, Call, RequestId};
 use crate::net::{self, Event};
 use crate::recovery;
 use crate::scripting::libraries::{Libraries, LibraryChange};
@@ -94,7 +94,11 @@ impl Worker {
             client.waits_for_last = true;
             return self.runtime.defer(asker, request);
         }
+        let tracks = client.tracks();
         let (reply, seq) = self.run_script(request, Some(&mut *client));
+        if tracks.any() {
+            self.runtime.note_tracked((index, client.socket), tracks, request);
+        }
         let is_alone = client.is_quiet();
         if self.runtime.holds_back(seq, &mut client.counted_in, is_alone) {
             let asker = later(client);
@@ -116,6 +120,9 @@ impl Worker {
 
     fn run_script_for(&mut self, asker: Asker, request: &Request<'_>) {
         let (reply, seq) = self.run_script(request, None);
+        if asker.tracks.any() {
+            self.runtime.note_tracked((asker.worker, asker.request_id.socket), asker.tracks, request);
+        }
         self.runtime.give_reply(seq, asker, &mut self.mesh, &reply, request);
     }
 
@@ -186,11 +193,11 @@ impl Worker {
         let mut run = RunningScript::new(self, client, request, mark);
         run.copies = Some(copies);
         let reply = scripts.run(request, &mut run);
-        let copies = run.copies.take();
+        let copies = run.copies.take().filter(|_| !run.is_cut);
         let nothing = run.end();
         debug_assert!(nothing.is_none_or(|changes| changes.is_empty()), "the shard itself was left alone");
         self.scripts = scripts;
-        let mut copies = copies.expect("they were there before");
+        let Some(mut copies) = copies else { return Ok(reply.into()) };
         let mut effects = Vec::new();
         if !copies.changes.is_empty() {
             let after = copies.shard.fetch(request.database, request.keys(), now.now_ms)?;
@@ -240,7 +247,47 @@ impl Worker {
                 event => self.on_event(event),
             }
         }
+        for worker in 0..self.mesh.worker_count() {
+            while let Some(batch) = self.mesh.receive(worker) {
+                self.look_through(worker, batch);
+            }
+        }
+        self.mesh.send(&mut self.net);
         self.look_after_clients();
+    }
+
+    /// Takes from a message what can be dealt with while a script takes long: clients that ask for keys are told so. The
+    /// rest is for later.
+    fn look_through(&mut self, from: usize, mut batch: Box<Batch>) {
+        for accepted in batch.take_accepted() {
+            self.welcome(accepted);
+        }
+        let busy = self.shared.long_scripts.busy(self.index).unwrap_or(Error::Busy { is_function: false });
+        let (mut calls, mut answers) = (batch.take_calls(), batch.take_answers());
+        calls.retain(|(id, call)| {
+            let is_refused = matches!(call, Call::Run { .. } | Call::RunOwned(..) | Call::RunAll(..));
+            if is_refused {
+                self.mesh.to(from).answer(*id, Answer::Rejected(busy.clone()));
+            }
+            !is_refused
+        });
+        let (now, later) = answers.drain(..).partition(|(id, answer)| {
+            let is_reply = matches!(
+                answer,
+                Answer::Bytes(_) | Answer::Value(_) | Answer::Failed(_) | Answer::Rejected(_)
+            );
+            is_reply && self.clients.has(id.socket)
+        });
+        let now: Vec<(RequestId, Answer)> = now;
+        now.into_iter().for_each(|(id, answer)| self.on_answer(from, id, answer, &batch));
+        answers = later;
+        if calls.is_empty() && answers.is_empty() {
+            batch.take_back(calls, answers);
+            self.mesh.recycle(batch);
+        } else {
+            batch.put_back(calls, answers);
+            self.late_batches.push_back((from, batch));
+        }
     }
 
     // ---- commands about scripts and libraries ----
@@ -364,7 +411,7 @@ impl Worker {
     fn function_stats(&self) -> Reply<'static> {
         let libraries = self.scripts.libraries();
         let counts = Reply::Map(vec![
-            ("libraries_count".into(), Reply::count(libraries.len())),
+            ("libraries_count".into(), Reply::count(libraries.library_count())),
             ("functions_count".into(), Reply::count(libraries.function_count())),
         ]);
         Reply::Map(vec![
@@ -400,13 +447,16 @@ impl Worker {
     }
 }
 
+/// What comes of the writing of libraries, once it has ended.
+type Written = mpsc::Receiver<Result<(), wal::Error>>;
+
 /// Changes of the libraries of functions, which go to disk one after the other.
 #[derive(Default)]
 pub(super) struct LibraryKeeper {
     /// What is asked for, and who asks.
     asked: VecDeque<(usize, RequestId, Arc<LibraryChange>)>,
     /// What a thread writes, for whom, and what comes of it.
-    written: Option<(usize, RequestId, Arc<Libraries>, mpsc::Receiver<Result<(), wal::Error>>)>,
+    written: Option<(usize, RequestId, Arc<Libraries>, Written)>,
 }
 
 impl LibraryKeeper {
@@ -424,7 +474,7 @@ impl Worker {
         {
             match self.scripts.libraries().changed(&change).and_then(|libraries| self.keep(libraries)) {
                 Ok((libraries, written)) => {
-                    self.library_keeper.written = Some((from, id, libraries, written))
+                    self.library_keeper.written = Some((from, id, libraries, written));
                 }
                 Err(error) => self.mesh.to(from).answer(id, Answer::Part(Reply::Error(error))),
             }
@@ -432,10 +482,7 @@ impl Worker {
     }
 
     /// Has a thread write the libraries.
-    fn keep(
-        &self,
-        libraries: Libraries,
-    ) -> Result<(Arc<Libraries>, mpsc::Receiver<Result<(), wal::Error>>), Error> {
+    fn keep(&self, libraries: Libraries) -> Result<(Arc<Libraries>, Written), Error> {
         let libraries = Arc::new(libraries);
         let (sender, written) = mpsc::channel();
         let (shared, kept) = (self.shared.clone(), libraries.clone());
@@ -502,6 +549,8 @@ struct RunningScript<'w> {
     /// Others have waited for it for so long that they are told.
     is_long: bool,
     wrote: bool,
+    /// It has to end because the server does: nothing of it has happened.
+    is_cut: bool,
     /// The frame that what it has seen depends on.
     seq: u64,
     /// Where its changes begin among those of the turn.
@@ -538,6 +587,7 @@ impl<'w> RunningScript<'w> {
             looked_at: began,
             is_long: false,
             wrote: false,
+            is_cut: false,
             seq: 0,
             mark,
             changes: None,
@@ -545,13 +595,13 @@ impl<'w> RunningScript<'w> {
         }
     }
 
-    /// Ends it. Returns its changes, if they are not among those of the turn.
+    /// Ends it. Returns its changes, if they are not among those of the turn and count.
     fn end(self) -> Option<Changes> {
         if self.is_long {
             self.worker.shared.long_scripts.end(self.worker.index);
             self.worker.is_in_script = false;
         }
-        self.changes
+        self.changes.filter(|_| !self.is_cut)
     }
 
     /// Runs a command on copies of what its keys hold.
@@ -603,7 +653,7 @@ impl Host for RunningScript<'_> {
                 self.run_on_copies(request, show);
             }
             Run::Key | Run::Keys(_) | Run::Combine if request.keys().all(is_own) => {
-                self.run_on_shard(request, show)
+                self.run_on_shard(request, show);
             }
             Run::Key | Run::Keys(_) | Run::Combine => show(&Reply::Error(UNDECLARED)),
             Run::EveryShard(_) if workers == 1 && self.copies.is_none() => self.run_on_shard(request, show),
@@ -656,6 +706,7 @@ impl Host for RunningScript<'_> {
             worker.reduced_turn();
             self.looked_at = Instant::now();
         }
-        worker.shared.long_scripts.is_killed(worker.index) || worker.shared.stopping() && !self.wrote
+        self.is_cut = worker.shared.stopping();
+        self.is_cut || worker.shared.long_scripts.is_killed(worker.index)
     }
 }

@@ -81,7 +81,8 @@ impl Worker {
             let before = connection.unserved_bytes();
             let client = &mut connection.client;
             let full = client.waits_for.is_some_and(|worker| self.mesh.is_full(worker));
-            if client.is_servable() && !full && !self.shared.stopping() {
+            let is_postponed = self.control.postpones(client);
+            if client.is_servable() && !full && !is_postponed && !self.shared.stopping() {
                 client.is_in_backlog = false;
                 client.waits_for = None;
                 self.serve_input(&mut connection, until);
@@ -210,6 +211,9 @@ impl Worker {
             } else {
                 self.net.close(id);
                 self.traffic.paused -= u64::from(connection.client.paused);
+                if connection.client.session.is_counted_as_monitor {
+                    self.shared.control.monitors(self.index, false);
+                }
                 if connection.client.refused {
                     self.acceptor.on_refused_gone();
                 } else if !connection.is_inside() {
@@ -241,7 +245,7 @@ impl Worker {
                     self.forget_job(inner, request_id);
                 }
             }
-            Some(Job::Listing(_)) => {
+            Some(Job::Listing(_) | Job::Wait(_)) => {
                 client.job = None;
                 return;
             }
@@ -288,7 +292,7 @@ impl Worker {
         if client.measured.is_some() && client.is_quiet() {
             // A listing, or what was answered in place of its worker.
             let (_, measured) = client.measured.take().expect("it was looked at");
-            self.traffic.calls.end(measured);
+            self.end_measured(client, measured);
         }
         if client.job.is_none() {
             client.replies.release_messages();
@@ -302,6 +306,7 @@ impl Worker {
         if client.job.is_some() && (listing::go_on(client, &self.about()) || self.go_on_listing(client)) {
             self.clients.list(client);
         }
+        client.replies.drop_muted();
         let may_send = client.replies.is_ready()
             && !client.held_back
             && !client.holds_replies()

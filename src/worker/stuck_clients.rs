@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use shard::Error;
 
 use super::Worker;
-use crate::admin::client_commands::describe;
 use crate::client::{Client, Connection, Stage};
 use crate::net::SocketId;
 
@@ -141,27 +140,6 @@ impl Worker {
                 "a client is disconnected: it has not ended its request for --request-timeout"
             );
         }
-    }
-
-    /// A line for each client: how long it has got no further in seconds, what waits to be served and to leave in
-    /// bytes, and whether it is read from (`r`) and has yet to take what is being sent (`w`).
-    pub(super) fn client_list(&self) -> String {
-        let uptime_ms = self.clock.now().uptime_ms;
-        let lines =
-            self.clients.iter().filter(|connection| !connection.client.refused && !connection.is_inside());
-        let lines = lines.map(|connection| {
-            let client = &connection.client;
-            let fields = format!(
-                " idle={} qbuf={} omem={} events={}{}",
-                client.progress.stalled_ms(uptime_ms) / 1000,
-                connection.unserved_bytes(),
-                client.replies.size_bytes() + self.net.unsent_bytes(client.socket),
-                if client.paused { "" } else { "r" },
-                if self.net.is_sending(client.socket) { "w" } else { "" },
-            );
-            describe(client, &fields, self.index)
-        });
-        lines.collect()
     }
 
     fn stall(&self, connection: &Connection) -> Option<Stall> {

@@ -9,7 +9,7 @@ use shard::{Command, Error, OwnedRequest, Reply, Request};
 use super::Worker;
 use super::dispatch::Flow;
 use super::runtime::REPLIES_BYTES_MAX;
-use super::watchdog::hangs;
+use super::watchdog::{end_wait, hangs};
 use crate::admin::{self, listing};
 use crate::client::Client;
 use crate::client::job::{Job, Running, Watching};
@@ -250,6 +250,16 @@ impl Worker {
                 | Server::ClientTrackinginfo),
             ) => self.run_tracking(client, request, server),
             Run::Server(Server::Unwatch) => answer(client, request, &Reply::Ok),
+            Run::Server(Server::Monitor | Server::ClientReply) => {
+                let error = Error::Unavailable("it has no place between MULTI and EXEC");
+                reject(client, request.command, error);
+            }
+            Run::Server(Server::Wait) => {
+                self.run_server_command(client, request);
+                if client.is_waiting() {
+                    end_wait(client); // Nothing waits within a transaction.
+                }
+            }
             Run::Server(Server::Container) => match command::resolve(*request) {
                 Err(error) => answer(client, request, &admin::unknown_subcommand(error)),
                 Ok(_) => unreachable!("only what has no row was queued without it"),

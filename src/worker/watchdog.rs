@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shard::Error;
+use shard::{Error, Reply};
 
 use super::Worker;
 use super::turn::TICK_MS;
@@ -163,6 +163,18 @@ impl Watchdog {
     }
 }
 
+/// Ends what a client waits for whose time is over.
+pub(super) fn end_wait(client: &mut Client) {
+    let job = client.job.take().expect("it waits");
+    let sequence = client.replies.skip_number();
+    match &*job {
+        Job::Gather(gather) => answer(client, &gather.request.request(), &synced_count(0)),
+        Job::Wait(wait) => return answer(client, &wait.request.request(), &Reply::Integer(0)),
+        _ => unreachable!("nothing else has a timeout"),
+    }
+    client.given_up.push((sequence, job));
+}
+
 impl Worker {
     /// Finds out which workers hang. While one does, or a disk fails, clients that have waited for too long are told:
     /// what they asked for goes on without them.
@@ -215,7 +227,7 @@ impl Worker {
                 let request = gather.request.clone();
                 let gathered = admin::gathered(&request.request(), dialect, gather, &self.about());
                 let reply = self
-                    .conclude(gathered)
+                    .conclude(client, gathered)
                     .unwrap_or_else(|_| unreachable!("reports lead to no other question"));
                 answer(client, &request.request(), &reply);
             }
@@ -234,21 +246,44 @@ impl Worker {
     /// Answers the clients whose `WAITAOF` has waited for as long as they wanted.
     pub(super) fn end_timed_waits(&mut self) {
         let uptime_ms = self.clock.now().uptime_ms;
-        let is_due = |connection: &Connection| match connection.client.job.as_deref() {
-            Some(Job::Gather(gather)) => gather.deadline_ms.is_some_and(|due_ms| due_ms <= uptime_ms),
-            _ => false,
+        let due_ms = |connection: &Connection| match connection.client.job.as_deref() {
+            Some(Job::Gather(gather)) => gather.deadline_ms,
+            Some(Job::Wait(wait)) => wait.until_ms,
+            _ => None,
         };
+        let is_due = |connection: &Connection| due_ms(connection).is_some_and(|due_ms| due_ms <= uptime_ms);
         for id in self.clients.those(is_due) {
             let mut connection = self.clients.take_out(id).expect("it is there");
-            let client = &mut connection.client;
-            let job = client.job.take().expect("it was looked at");
-            let sequence = client.replies.skip_number();
-            if let Job::Gather(gather) = &*job {
-                answer(client, &gather.request.request(), &synced_count(0));
-            }
-            client.given_up.push((sequence, job));
+            end_wait(&mut connection.client);
             self.clients.put_back(connection);
         }
+        self.next_timeout_ms = self.clients.iter().filter_map(due_ms).min().unwrap_or(u64::MAX);
+    }
+
+    /// Ends what a client waits for that need not come, with an error or as its timeout would. Returns whether the
+    /// client is one of this worker's and waits for such a thing.
+    pub(super) fn unblock_client(&mut self, client_id: u64, with_error: bool) -> bool {
+        let waits = |connection: &Connection| match connection.client.job.as_deref() {
+            Some(Job::Gather(gather)) => gather.is_of_waitaof(),
+            Some(Job::Wait(_)) => true,
+            _ => false,
+        };
+        let is_named = |connection: &Connection| connection.client.id == client_id && waits(connection);
+        let Some(id) = self.clients.those(is_named).pop() else { return false };
+        let mut connection = self.clients.take_out(id).expect("it is there");
+        let client = &mut connection.client;
+        if with_error {
+            let job = client.job.take().expect("it was looked at");
+            let sequence = client.replies.skip_number();
+            fail(client, job.command(), Error::Unblocked);
+            if !matches!(*job, Job::Wait(_)) {
+                client.given_up.push((sequence, job));
+            }
+        } else {
+            end_wait(client);
+        }
+        self.clients.put_back(connection);
+        true
     }
 
     /// Takes one answer to a job that its client waits for no more. Returns whether it has ended.
@@ -278,7 +313,7 @@ impl Worker {
             Job::Subscribe(subscribing) => subscribing.note(from),
             Job::FindClient(finding) => finding.note(from, None),
             Job::Walk(_) | Job::Backup(_) => true,
-            Job::Listing(_) => unreachable!("a listing asks no worker"),
+            Job::Listing(_) | Job::Wait(_) => unreachable!("it asks no worker"),
         }
     }
 }

@@ -212,7 +212,7 @@ pub fn any_request(random: &mut Random, number: u64) -> Request {
         20..25 => {
             // What is watched is read before it is sent.
             let watched = random.below(2) == 0;
-            let requests = vec![
+            let requests = [
                 Request::Mget(keys.clone()),
                 Request::Incr(key),
                 Request::Append(keys[0], vec![b'1' + (number % 9) as u8]),

@@ -21,6 +21,8 @@ const MARK: &str = "<!-- The command table writes what follows: make api-referen
 /// Fields whose values differ from run to run or from machine to machine, of a command or of any (`""`), and what stands
 /// for them in the document.
 const MASKED: &[(&str, &str, &str)] = &[
+    ("", "addr", "<address>"),
+    ("", "age", "<seconds>"),
     ("", "analytics.bytes", "<bytes>"),
     ("", "analytics_memory_bytes", "<bytes>"),
     ("", "clients.normal", "<bytes>"),
@@ -28,6 +30,7 @@ const MASKED: &[(&str, &str, &str)] = &[
     ("", "created", "<time>"),
     ("", "dataset.bytes", "<bytes>"),
     ("", "dataset.percentage", "<percent>"),
+    ("", "fd", "<number>"),
     ("", "fragmentation", "<ratio>"),
     ("", "fragmentation.bytes", "<bytes>"),
     ("", "id", "<id>"),
@@ -35,19 +38,25 @@ const MASKED: &[(&str, &str, &str)] = &[
     ("", "interval_p50_ms", "<milliseconds>"),
     ("", "interval_p99_ms", "<milliseconds>"),
     ("", "io_backend", "<backend>"),
+    ("", "laddr", "<address>"),
     ("", "last_access", "<time>"),
     ("", "load", "<per-second>"),
     ("", "memory_bytes", "<bytes>"),
     ("", "ms", "<milliseconds>"),
+    ("", "obl", "<bytes>"),
     ("", "omem", "<bytes>"),
     ("", "overhead.total", "<bytes>"),
     ("", "peak.allocated", "<bytes>"),
     ("", "peak.percentage", "<percent>"),
     ("", "qbuf", "<bytes>"),
+    ("", "qbuf-free", "<bytes>"),
     ("", "rate", "<per-second>"),
+    ("", "rbp", "<bytes>"),
+    ("", "rbs", "<bytes>"),
     ("", "resident.bytes", "<bytes>"),
     ("", "series", "<count>"),
     ("", "series_ready", "<count>"),
+    ("", "tot-mem", "<bytes>"),
     ("", "total.allocated", "<bytes>"),
     ("", "uptime_seconds", "<seconds>"),
     ("", "wal_entries", "<count>"),
@@ -403,7 +412,9 @@ fn in_client(reply: &Value, stand_in: Option<&str>, masks: &Masks) -> String {
         (Value::Bool(yes), _) => format!("({yes})"),
         (Value::Double(digits), _) => format!("(double) {digits}"),
         (Value::Bulk(bytes) | Value::Verbatim(_, bytes), _) => {
-            let text = String::from_utf8(bytes.clone()).unwrap();
+            let Ok(text) = String::from_utf8(bytes.clone()) else {
+                return format!("\"{}\"\n", bytes.escape_ascii());
+            };
             let lines: Vec<String> = text.trim_end().lines().map(|line| masked_line(line, masks)).collect();
             // What is made of lines is shown as it is.
             if text.ends_with('\n') {

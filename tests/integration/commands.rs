@@ -28,114 +28,6 @@ const fn own(command: &'static str, lines: &'static str) -> Script {
 
 const RESP: &[Script] = &[
     script(
-        "SUBSCRIBE",
-        r#"
-        SUBSCRIBE news -> ["subscribe", "news", 1]
-        SUBSCRIBE news -> ["subscribe", "news", 1]
-        SUBSCRIBE "a b" -> ["subscribe", "a b", 2]
-        PING -> ["pong", ""]
-        PING hello -> ["pong", "hello"]
-        GET a -> -ERR Can't execute 'get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context
-        CONFIG GET port -> -ERR Can't execute 'config|get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context
-        GET -> -ERR wrong number of arguments for 'get' command
-        RESET -> +RESET
-        PING -> +PONG
-        PUBLISH news hello -> 0
-        HELLO 3 -> %[...]
-        SUBSCRIBE news -> >["subscribe", "news", 1]
-        SET a 1 -> +OK
-        PING -> +PONG
-        SUBSCRIBE -> -ERR wrong number of arguments for 'subscribe' command
-        "#,
-    ),
-    script(
-        "UNSUBSCRIBE",
-        r#"
-        UNSUBSCRIBE -> ["unsubscribe", nil, 0]
-        UNSUBSCRIBE nope -> ["unsubscribe", "nope", 0]
-        SUBSCRIBE a -> ["subscribe", "a", 1]
-        PSUBSCRIBE a* -> ["psubscribe", "a*", 2]
-        UNSUBSCRIBE nope -> ["unsubscribe", "nope", 2]
-        UNSUBSCRIBE -> ["unsubscribe", "a", 1]
-        UNSUBSCRIBE -> ["unsubscribe", nil, 1]
-        PUNSUBSCRIBE -> ["punsubscribe", "a*", 0]
-        GET a -> nil
-        "#,
-    ),
-    script(
-        "PSUBSCRIBE",
-        r#"
-        PSUBSCRIBE n?ws.* -> ["psubscribe", "n?ws.*", 1]
-        QUIT -> +OK
-        (closed)
-        "#,
-    ),
-    script(
-        "PUNSUBSCRIBE",
-        r#"
-        HELLO 3 -> %[...]
-        PUNSUBSCRIBE -> >["punsubscribe", null, 0]
-        PSUBSCRIBE * -> >["psubscribe", "*", 1]
-        PUNSUBSCRIBE * -> >["punsubscribe", "*", 0]
-        PUBLISH a b -> 0
-        "#,
-    ),
-    script(
-        "SSUBSCRIBE",
-        r#"
-        SSUBSCRIBE s -> ["ssubscribe", "s", 1]
-        SUBSCRIBE s -> ["subscribe", "s", 1]
-        GET a -> -ERR Can't execute 'get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context
-        UNSUBSCRIBE s -> ["unsubscribe", "s", 0]
-        SUNSUBSCRIBE s -> ["sunsubscribe", "s", 0]
-        GET a -> nil
-        "#,
-    ),
-    script(
-        "SUNSUBSCRIBE",
-        "SUNSUBSCRIBE -> [\"sunsubscribe\", nil, 0]\n SUNSUBSCRIBE a -> [\"sunsubscribe\", \"a\", 0]",
-    ),
-    script(
-        "PUBLISH",
-        r#"
-        PUBLISH nobody hello -> 0
-        HELLO 3 -> %[...]
-        SUBSCRIBE me -> >["subscribe", "me", 1]
-        PUBLISH nobody hello -> 0
-        PUBLISH me "a\r\nb" -> >["message", "me", "a\r\nb"]
-        # The count of the one before: a message to its own publisher comes first.
-        PING -> 1
-        PUBLISH a -> +PONG
-        PING -> -ERR wrong number of arguments for 'publish' command
-        "#,
-    ),
-    script(
-        "SPUBLISH",
-        "SPUBLISH nobody hello -> 0\n SPUBLISH a -> -ERR wrong number of arguments for 'spublish' command",
-    ),
-    script(
-        "PUBSUB",
-        r#"
-        HELLO 3 -> %[...]
-        PUBSUB NUMPAT -> 0
-        PUBSUB CHANNELS -> []
-        SUBSCRIBE news -> >["subscribe", "news", 1]
-        PSUBSCRIBE n* -> >["psubscribe", "n*", 2]
-        SSUBSCRIBE shard -> >["ssubscribe", "shard", 1]
-        PUBSUB CHANNELS -> ["news"]
-        PUBSUB CHANNELS n?ws -> ["news"]
-        PUBSUB CHANNELS x* -> []
-        PUBSUB NUMSUB -> []
-        PUBSUB NUMSUB news shard nope -> ["news", 1, "shard", 0, "nope", 0]
-        PUBSUB NUMPAT -> 1
-        PUBSUB SHARDCHANNELS -> ["shard"]
-        PUBSUB SHARDNUMSUB shard news -> ["shard", 1, "news", 0]
-        PUBSUB NUMPAT x -> -ERR wrong number of arguments for 'pubsub|numpat' command
-        PUBSUB NOPE -> -ERR unknown subcommand 'NOPE'. Try PUBSUB HELP.
-        PUBSUB HELP -> [*, ...]
-        "#,
-    ),
-    script(
         "EVAL",
         r##"
         EVAL "return {KEYS[1], KEYS[2], ARGV[1], ARGV[2]}" 2 {a}1 {a}2 one 2 -> ["{a}1", "{a}2", "one", "2"]
@@ -264,6 +156,114 @@ const RESP: &[Script] = &[
         FCALL_RO last 1 seen -> -"ERR Write commands are not allowed from read-only scripts. script: last, on @user_function:2."
         FUNCTION FLUSH -> +OK
         "##,
+    ),
+    script(
+        "SUBSCRIBE",
+        r#"
+        SUBSCRIBE news -> ["subscribe", "news", 1]
+        SUBSCRIBE news -> ["subscribe", "news", 1]
+        SUBSCRIBE "a b" -> ["subscribe", "a b", 2]
+        PING -> ["pong", ""]
+        PING hello -> ["pong", "hello"]
+        GET a -> -ERR Can't execute 'get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context
+        CONFIG GET port -> -ERR Can't execute 'config|get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context
+        GET -> -ERR wrong number of arguments for 'get' command
+        RESET -> +RESET
+        PING -> +PONG
+        PUBLISH news hello -> 0
+        HELLO 3 -> %[...]
+        SUBSCRIBE news -> >["subscribe", "news", 1]
+        SET a 1 -> +OK
+        PING -> +PONG
+        SUBSCRIBE -> -ERR wrong number of arguments for 'subscribe' command
+        "#,
+    ),
+    script(
+        "UNSUBSCRIBE",
+        r#"
+        UNSUBSCRIBE -> ["unsubscribe", nil, 0]
+        UNSUBSCRIBE nope -> ["unsubscribe", "nope", 0]
+        SUBSCRIBE a -> ["subscribe", "a", 1]
+        PSUBSCRIBE a* -> ["psubscribe", "a*", 2]
+        UNSUBSCRIBE nope -> ["unsubscribe", "nope", 2]
+        UNSUBSCRIBE -> ["unsubscribe", "a", 1]
+        UNSUBSCRIBE -> ["unsubscribe", nil, 1]
+        PUNSUBSCRIBE -> ["punsubscribe", "a*", 0]
+        GET a -> nil
+        "#,
+    ),
+    script(
+        "PSUBSCRIBE",
+        r#"
+        PSUBSCRIBE n?ws.* -> ["psubscribe", "n?ws.*", 1]
+        QUIT -> +OK
+        (closed)
+        "#,
+    ),
+    script(
+        "PUNSUBSCRIBE",
+        r#"
+        HELLO 3 -> %[...]
+        PUNSUBSCRIBE -> >["punsubscribe", null, 0]
+        PSUBSCRIBE * -> >["psubscribe", "*", 1]
+        PUNSUBSCRIBE * -> >["punsubscribe", "*", 0]
+        PUBLISH a b -> 0
+        "#,
+    ),
+    script(
+        "SSUBSCRIBE",
+        r#"
+        SSUBSCRIBE s -> ["ssubscribe", "s", 1]
+        SUBSCRIBE s -> ["subscribe", "s", 1]
+        GET a -> -ERR Can't execute 'get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context
+        UNSUBSCRIBE s -> ["unsubscribe", "s", 0]
+        SUNSUBSCRIBE s -> ["sunsubscribe", "s", 0]
+        GET a -> nil
+        "#,
+    ),
+    script(
+        "SUNSUBSCRIBE",
+        "SUNSUBSCRIBE -> [\"sunsubscribe\", nil, 0]\n SUNSUBSCRIBE a -> [\"sunsubscribe\", \"a\", 0]",
+    ),
+    script(
+        "PUBLISH",
+        r#"
+        PUBLISH nobody hello -> 0
+        HELLO 3 -> %[...]
+        SUBSCRIBE me -> >["subscribe", "me", 1]
+        PUBLISH nobody hello -> 0
+        PUBLISH me "a\r\nb" -> >["message", "me", "a\r\nb"]
+        # The count of the one before: a message to its own publisher comes first.
+        PING -> 1
+        PUBLISH a -> +PONG
+        PING -> -ERR wrong number of arguments for 'publish' command
+        "#,
+    ),
+    script(
+        "SPUBLISH",
+        "SPUBLISH nobody hello -> 0\n SPUBLISH a -> -ERR wrong number of arguments for 'spublish' command",
+    ),
+    script(
+        "PUBSUB",
+        r#"
+        HELLO 3 -> %[...]
+        PUBSUB NUMPAT -> 0
+        PUBSUB CHANNELS -> []
+        SUBSCRIBE news -> >["subscribe", "news", 1]
+        PSUBSCRIBE n* -> >["psubscribe", "n*", 2]
+        SSUBSCRIBE shard -> >["ssubscribe", "shard", 1]
+        PUBSUB CHANNELS -> ["news"]
+        PUBSUB CHANNELS n?ws -> ["news"]
+        PUBSUB CHANNELS x* -> []
+        PUBSUB NUMSUB -> []
+        PUBSUB NUMSUB news shard nope -> ["news", 1, "shard", 0, "nope", 0]
+        PUBSUB NUMPAT -> 1
+        PUBSUB SHARDCHANNELS -> ["shard"]
+        PUBSUB SHARDNUMSUB shard news -> ["shard", 1, "news", 0]
+        PUBSUB NUMPAT x -> -ERR wrong number of arguments for 'pubsub|numpat' command
+        PUBSUB NOPE -> -ERR unknown subcommand 'NOPE'. Try PUBSUB HELP.
+        PUBSUB HELP -> [*, ...]
+        "#,
     ),
     own(
         "ANALYTICS",
@@ -430,8 +430,43 @@ const RESP: &[Script] = &[
         CLIENT GETNAME -> "reporter"
         CLIENT INFO -> ~"name=reporter"
         CLIENT INFO -> ~"id="
-        CLIENT LIST -> ~"name=reporter db=0 idle=0 qbuf=0 omem=0 events=r resp=2"
-        CLIENT LIST TYPE normal -> -ERR syntax error
+        CLIENT LIST -> ~"name=reporter age=0 idle=0 flags=N db=0 sub=0 psub=0 ssub=0 multi=-1 qbuf="
+        CLIENT LIST -> ~" omem=0 tot-mem="
+        CLIENT LIST -> ~" events=r cmd=client|list user=default redir=-1 resp=2"
+        CLIENT LIST TYPE normal -> ~"name=reporter"
+        CLIENT LIST TYPE master -> ""
+        CLIENT LIST TYPE dancer -> -ERR Unknown client type 'dancer'
+        CLIENT LIST TYPE -> -ERR syntax error
+        CLIENT LIST ID 999999 -> ""
+        CLIENT LIST ID 0 -> -ERR Invalid client ID
+        CLIENT LIST AGE 1 -> -ERR syntax error
+        CLIENT KILL 1.2.3.4:5 -> -ERR No such client
+        CLIENT KILL ID 999999 TYPE normal ADDR 1.2.3.4:5 LADDR 1.2.3.4:5 USER default SKIPME no -> 0
+        CLIENT KILL ID 0 -> -ERR client-id should be greater than 0
+        CLIENT KILL USER ada -> -ERR No such user 'ada'
+        CLIENT KILL TYPE dancer -> -ERR Unknown client type 'dancer'
+        CLIENT KILL SKIPME perhaps -> -ERR syntax error
+        CLIENT KILL ID 1 TYPE -> -ERR syntax error
+        CLIENT PAUSE soon -> -ERR timeout is not an integer or out of range
+        CLIENT PAUSE -1 -> -ERR timeout is negative
+        CLIENT PAUSE 1 READ -> -ERR CLIENT PAUSE mode must be WRITE or ALL
+        CLIENT PAUSE 1 WRITE now -> -ERR unknown subcommand or wrong number of arguments for 'pause'. Try CLIENT HELP.
+        CLIENT PAUSE 10 -> +OK
+        CLIENT PAUSE 60000 WRITE -> +OK
+        GET a -> nil
+        CLIENT UNPAUSE -> +OK
+        SET a 1 -> +OK
+        CLIENT REPLY perhaps -> -ERR syntax error
+        CLIENT REPLY ON -> +OK
+        CLIENT UNBLOCK 999999 -> 0
+        CLIENT UNBLOCK 999999 ERROR -> 0
+        CLIENT UNBLOCK me -> -ERR value is not an integer or out of range
+        CLIENT UNBLOCK 999999 NOW -> -ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR
+        CLIENT UNBLOCK 9 ERROR now -> -ERR unknown subcommand or wrong number of arguments for 'unblock'. Try CLIENT HELP.
+        CLIENT NO-EVICT on -> +OK
+        CLIENT INFO -> ~"flags=e"
+        CLIENT NO-EVICT off -> +OK
+        CLIENT NO-EVICT perhaps -> -ERR syntax error
         CLIENT ID -> 1..9223372036854775807
         CLIENT SETNAME "a b" -> -ERR Client names cannot contain spaces, newlines or special characters.
         CLIENT SETNAME "a\nb" -> -ERR Client names cannot contain spaces, newlines or special characters.
@@ -444,6 +479,104 @@ const RESP: &[Script] = &[
         CLIENT ID now -> -ERR wrong number of arguments for 'client|id' command
         CLIENT NOPE -> -ERR unknown subcommand 'NOPE'. Try CLIENT HELP.
         CLIENT HELP -> [*, ...]
+        "#,
+    ),
+    script(
+        "AUTH",
+        r#"
+        AUTH secret -> -ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?
+        AUTH default secret -> +OK
+        AUTH ada secret -> -WRONGPASS invalid username-password pair or user is disabled.
+        AUTH a b c -> -ERR syntax error
+        AUTH -> -ERR wrong number of arguments for 'auth' command
+        "#,
+    ),
+    script(
+        "DEBUG",
+        r#"
+        DEBUG SLEEP 0 -> -ERR DEBUG command not allowed. If the enable-debug-command option is set to "local", you can run it from a local connection, otherwise you need to set this option in the configuration file, and then restart the server.
+        DEBUG HELP -> [*, ...]
+        DEBUG -> -ERR wrong number of arguments for 'debug' command
+        "#,
+    ),
+    script(
+        "LATENCY",
+        r#"
+        LATENCY LATEST -> []
+        LATENCY HISTORY command -> []
+        LATENCY RESET -> 0
+        LATENCY RESET command nope -> 0
+        LATENCY DOCTOR -> ~"latency-monitor-threshold"
+        PING -> +PONG
+        LATENCY HISTOGRAM ping -> ["ping", ["calls", 1..1000, "histogram_usec", [1..10000000, 1..1000, ...]]]
+        LATENCY HISTOGRAM nope -> []
+        CLIENT ID -> *
+        LATENCY HISTOGRAM client|id -> ["client|id", ["calls", 1..1000, "histogram_usec", [...]]]
+        LATENCY HISTOGRAM client -> [*, ["calls", 1..1000, "histogram_usec", [...]], ...]
+        HELLO 3 -> %[...]
+        LATENCY HISTOGRAM ping -> %["ping", %["calls", 1..1000, "histogram_usec", %[1..10000000, 1..1000, ...]]]
+        LATENCY HISTORY -> -ERR wrong number of arguments for 'latency|history' command
+        LATENCY NOPE -> -ERR unknown subcommand 'NOPE'. Try LATENCY HELP.
+        "#,
+    ),
+    script(
+        "MONITOR",
+        r#"
+        MONITOR now -> -ERR wrong number of arguments for 'monitor' command
+        MONITOR -> +OK
+        GET a -> -ERR Replica can't interact with the keyspace
+        SET a 1 -> -ERR Replica can't interact with the keyspace
+        RESET -> +RESET
+        GET a -> nil
+        "#,
+    ),
+    script(
+        "REPLICAOF",
+        "REPLICAOF NO ONE -> +OK\n REPLICAOF no -> -ERR wrong number of arguments for 'replicaof' command",
+    ),
+    own(
+        "REPLICAOF",
+        "REPLICAOF 127.0.0.1 7 -> -ERR there is no replication yet: BACKUP copies the data, KVLITE.SYNC and WAITAOF bring it to disk",
+    ),
+    script("SLAVEOF", "SLAVEOF no one -> +OK"),
+    script(
+        "ROLE",
+        "ROLE -> [\"master\", 0, []]\n ROLE x -> -ERR wrong number of arguments for 'role' command",
+    ),
+    script(
+        "SHUTDOWN",
+        r#"
+        SHUTDOWN ABORT -> -ERR No shutdown in progress.
+        SHUTDOWN ABORT NOW -> -ERR syntax error
+        SHUTDOWN SAVE NOSAVE -> -ERR syntax error
+        SHUTDOWN please -> -ERR syntax error
+        PING -> +PONG
+        "#,
+    ),
+    script(
+        "SLOWLOG",
+        r#"
+        SLOWLOG RESET -> +OK
+        SLOWLOG LEN -> 0
+        SLOWLOG GET -> []
+        SLOWLOG GET -1 -> []
+        SLOWLOG GET -2 -> -ERR count should be greater than or equal to -1
+        SLOWLOG GET few -> -ERR count should be greater than or equal to -1
+        SLOWLOG GET 1 2 -> -ERR unknown subcommand or wrong number of arguments for 'get'. Try SLOWLOG HELP.
+        SLOWLOG NOPE -> -ERR unknown subcommand 'NOPE'. Try SLOWLOG HELP.
+        "#,
+    ),
+    script(
+        "WAIT",
+        r#"
+        SET a 1 -> +OK
+        WAIT 0 0 -> 0
+        WAIT -1 0 -> 0
+        WAIT 1 10 -> 0
+        WAIT few 0 -> -ERR value is not an integer or out of range
+        WAIT few long -> -ERR value is not an integer or out of range
+        WAIT 1 -1 -> -ERR timeout is negative
+        WAIT 1 1.5 -> -ERR timeout is not an integer or out of range
         "#,
     ),
     script(
@@ -2077,6 +2210,40 @@ const RESP: &[Script] = &[
 
 const TEXT: &[Script] = &[
     own(
+        "EVAL",
+        r#"
+        EVAL "return redis.call('INCRBY', KEYS[1], ARGV[1])" 1 hits 5 -> 5
+        EVAL "return {1, 'two words', {ok='fine'}, false}" 0 -> 1 | two words | +fine | (nil)
+        EVAL "return redis.call('INCR', 'hits', 1)" 1 hits -> -ERR Wrong number of args calling Redis command from script<..>
+        EVAL "return 1" -> -ERR EVAL requires script and number of keys
+        "#,
+    ),
+    own("EVALSHA", "EVAL \"return ARGV[1]\" 0 a -> a\n EVALSHA 098e0f0d1448c0a81dafe820f66d460eb09263da 0 b -> b"),
+    own("EVALSHA_RO", "EVALSHA_RO 000 0 -> -NOSCRIPT No matching script. Please use EVAL."),
+    own("EVAL_RO", "EVAL_RO \"return redis.call('GET', KEYS[1])\" 1 a -> -ERR key not found"),
+    own("SCRIPT", "SCRIPT LOAD \"return ARGV[1]\" -> 098e0f0d1448c0a81dafe820f66d460eb09263da\n SCRIPT EXISTS a -> 0"),
+    own(
+        "FUNCTION",
+        r##"
+        FUNCTION LOAD "#!lua name=shop\nredis.register_function('visit', function(keys) return redis.call('INCR', keys[1]) end)" -> shop
+        FUNCTION LIST -> <..>
+        FCALL visit 1 hits -> 1
+        FUNCTION FLUSH -> +OK
+        "##,
+    ),
+    own("FCALL", "FCALL nope 0 -> -ERR Function not found"),
+    own("FCALL_RO", "FCALL_RO nope 0 -> -ERR Function not found"),
+    own("AUTH", "AUTH default secret -> +OK\n AUTH ada secret -> -WRONGPASS <..>\n AUTH -> -ERR AUTH requires <..>"),
+    own("DEBUG", "DEBUG SLEEP 0 -> -ERR DEBUG command not allowed.<..>\n DEBUG HELP -> DEBUG <..> | <rest>"),
+    own("LATENCY", "LATENCY LATEST -> (empty list)\n LATENCY RESET -> 0\n LATENCY DOCTOR -> Nothing is watched<..>"),
+    own("MONITOR", "MONITOR -> +OK\n GET a -> <..>end-of-reply<..> | -ERR Replica can't interact with the keyspace"),
+    own("REPLICAOF", "REPLICAOF no one -> +OK\n REPLICAOF here 1 -> -ERR there is no replication yet<..>"),
+    own("SLAVEOF", "SLAVEOF no one -> +OK"),
+    own("ROLE", "ROLE -> master | 0 | (empty list)"),
+    own("SHUTDOWN", "SHUTDOWN ABORT -> -ERR No shutdown in progress.\n SHUTDOWN please -> -ERR syntax error"),
+    own("SLOWLOG", "SLOWLOG RESET -> +OK\n SLOWLOG LEN -> 0\n SLOWLOG GET -> (empty list)"),
+    own("WAIT", "WAIT 0 0 -> 0\n WAIT 1 10 -> 0\n WAIT 1 -1 -> -ERR timeout is negative"),
+    own(
         "SUBSCRIBE",
         r#"
         SUBSCRIBE news "two words" -> subscribe news 1 | subscribe "two words" 2
@@ -2103,30 +2270,6 @@ const TEXT: &[Script] = &[
         PUBSUB SHARDNUMSUB s -> s | 0
         "#,
     ),
-    own(
-        "EVAL",
-        r#"
-        EVAL "return redis.call('INCRBY', KEYS[1], ARGV[1])" 1 hits 5 -> 5
-        EVAL "return {1, 'two words', {ok='fine'}, false}" 0 -> 1 | two words | +fine | (nil)
-        EVAL "return redis.call('INCR', 'hits', 1)" 1 hits -> -ERR Wrong number of args calling Redis command from script<..>
-        EVAL "return 1" -> -ERR EVAL requires script and number of keys
-        "#,
-    ),
-    own("EVALSHA", "EVAL \"return ARGV[1]\" 0 a -> a\n EVALSHA 098e0f0d1448c0a81dafe820f66d460eb09263da 0 b -> b"),
-    own("EVALSHA_RO", "EVALSHA_RO 000 0 -> -NOSCRIPT No matching script. Please use EVAL."),
-    own("EVAL_RO", "EVAL_RO \"return redis.call('GET', KEYS[1])\" 1 a -> -ERR key not found"),
-    own("SCRIPT", "SCRIPT LOAD \"return ARGV[1]\" -> 098e0f0d1448c0a81dafe820f66d460eb09263da\n SCRIPT EXISTS a -> 0"),
-    own(
-        "FUNCTION",
-        r##"
-        FUNCTION LOAD "#!lua name=shop\nredis.register_function('visit', function(keys) return redis.call('INCR', keys[1]) end)" -> shop
-        FUNCTION LIST -> <..>
-        FCALL visit 1 hits -> 1
-        FUNCTION FLUSH -> +OK
-        "##,
-    ),
-    own("FCALL", "FCALL nope 0 -> -ERR Function not found"),
-    own("FCALL_RO", "FCALL_RO nope 0 -> -ERR Function not found"),
     own("BITOP", "MSET a abc b A -> +OK\n BITOP OR d a b -> 3\n GET d -> abc\n BITOP NAND d a -> -ERR syntax error"),
     own("COPY", "SET a 1 -> +OK\n COPY a b -> 1\n COPY a b -> 0\n GET b -> 1"),
     own("DUMP", "DUMP nope -> -ERR key not found\n SET a 10 -> +OK\n DUMP a -> <..> | <rest>\n PING -> +PONG"),

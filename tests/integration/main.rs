@@ -30,12 +30,13 @@ mod wire; // bad input: what is answered, what is closed
 // What many clients see.
 mod atomicity; // commands over several shards are seen whole or not at all
 mod bench; // the load generator: its bounds, its counts, its exit status
+mod clients; // clients that list, end, pause and watch each other, and what was slow
 mod connections; // the limit, thousands that idle, half requests, the Unix socket
 mod messages; // channels, patterns and those who do not read; order, several workers, both protocols
 mod pipelines; // thousands of commands ahead of their replies, shards that flood each other
 mod scanning;
-mod scripts;
-mod tracking; // clients that keep copies of keys and are told of their changes // over several shards, long ones, libraries // SCAN and KEYS over keys that come and go, expiry by itself
+mod scripts; // over several shards, long ones, libraries // SCAN and KEYS over keys that come and go, expiry by itself
+mod tracking; // clients that keep copies of keys and are told of their changes // SCAN and KEYS over keys that come and go, expiry by itself
 
 // What watches the server.
 mod admin_port; // metrics and health over HTTP, hostile clients, Prometheus and the exporter of Redis

@@ -65,12 +65,12 @@ fn filled(dice: &mut Dice, shards: usize) -> (MemDisk, Model) {
     let mix = Mix { keys: 60, keys_per_request: 1 };
     let mortal = Call::new("SET", &[b"mortal", b"x", b"PX", b"1000"]);
     for call in (0..300).map(|_| mix.call(dice)).chain([mortal]) {
-        let owner = match call.row.name {
-            "SWAPDB" => None,
-            _ if !call.row.keys.any() || call.row.name == "MSET" && call.args.len() > 2 => {
-                continue; // Here a request belongs to one shard.
-            }
-            _ => Some(slots::owner(&call.args[0], shards)),
+        let (range, step) = call.row.keys.range(call.args.len(), |at| &call.args[at]);
+        let mut keys = range.step_by(step).map(|at| slots::owner(&call.args[at], shards));
+        let owner = match (call.row.name, keys.next()) {
+            ("SWAPDB", _) => None,
+            (_, Some(first)) if keys.all(|other| other == first) => Some(first),
+            _ => continue, // Here a request belongs to one shard.
         };
         let expected = model.execute(&call, NOW_MS);
         for (index, (shard, log)) in owners.iter_mut().enumerate() {

@@ -340,8 +340,10 @@ impl Flags {
     /// kvlite's own: a client may send it that has subscriptions and cannot tell messages from replies.
     pub const WHILE_SUBSCRIBED: Flags = Flags(1 << 24);
 
+    /// kvlite's own: it may have an effect on others as a write has, so that it waits for the end of a pause of writes.
+    pub const ACTS_AS_WRITE: Flags = Flags(1 << 28);
     /// kvlite's own: it notes in values what it finds out, and so it writes. Redis says that it reads.
-    pub const SHOWN_AS_READ: Flags = Flags(1 << 19);
+    pub const SHOWN_AS_READ: Flags = Flags(1 << 29);
 
     /// The names by which `COMMAND INFO` shows them, in its order.
     const NAMES: [(Flags, &str); 14] = [
@@ -409,6 +411,7 @@ pub enum Merge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // Each is named as its command, whose row says what it does.
 pub enum Server {
+    Auth,
     Backup,
     Bgrewriteaof,
     Bgsave,
@@ -417,11 +420,17 @@ pub enum Server {
     ClientGetredir,
     ClientId,
     ClientInfo,
+    ClientKill,
     ClientList,
+    ClientNoEvict,
+    ClientPause,
+    ClientReply,
     ClientSetinfo,
     ClientSetname,
     ClientTracking,
     ClientTrackinginfo,
+    ClientUnblock,
+    ClientUnpause,
     Command,
     CommandCount,
     CommandDocs,
@@ -437,6 +446,7 @@ pub enum Server {
     ConfigSet,
     /// A container, which does nothing without a subcommand.
     Container,
+    Debug,
     Discard,
     Echo,
     Exec,
@@ -447,6 +457,12 @@ pub enum Server {
     Info,
     Keys,
     Lastsave,
+    LatencyDoctor,
+    LatencyHistogram,
+    LatencyHistory,
+    LatencyLatest,
+    LatencyReset,
+    Monitor,
     Lolwut,
     MemoryDoctor,
     MemoryMallocStats,
@@ -466,9 +482,11 @@ pub enum Server {
     /// What is asked about the use of keys.
     Question(Topic),
     Quit,
+    Replicaof,
     Randomkey,
     Replication,
     Reset,
+    Role,
     Save,
     Scan,
     ScriptDebug,
@@ -477,6 +495,10 @@ pub enum Server {
     ScriptKill,
     ScriptLoad,
     Select,
+    Shutdown,
+    SlowlogGet,
+    SlowlogLen,
+    SlowlogReset,
     Spublish,
     Ssubscribe,
     Stats,
@@ -486,6 +508,7 @@ pub enum Server {
     /// SYNC, by which replicas of Redis mean another thing than the text protocol.
     SyncOfText,
     Time,
+    Wait,
     Unwatch,
     Unsubscribe,
     Waitaof,

@@ -300,31 +300,35 @@ mod tests {
         let unknown = resolve(Request::new(memory, buffer, &spans[1..]));
         let name = b"a"[..].into();
         assert_eq!(unknown.map(|_| ()), Err(Error::UnknownSubcommand { command: memory, name }));
-        assert_eq!(usage(memory), "STATS | USAGE key [SAMPLES count]");
+        assert_eq!(usage(memory), "DOCTOR | MALLOC-STATS | PURGE | STATS | USAGE key [SAMPLES count]");
         assert_eq!(usage(find(b"COMPACT").unwrap()), "[WHEN]");
     }
 
     #[test]
     fn commands_that_redis_has_are_in_its_groups_and_all_others_are_known() {
         let groups = [
-            ("connection", "CLIENT ECHO HELLO PING QUIT RESET SELECT"),
+            ("connection", "AUTH CLIENT ECHO HELLO PING QUIT RESET SELECT"),
             (
                 "generic",
                 "COPY DEL DUMP EXISTS EXPIRE EXPIREAT EXPIRETIME KEYS MOVE OBJECT PERSIST PEXPIRE PEXPIREAT PEXPIRETIME PTTL",
             ),
-            ("generic", "RANDOMKEY RENAME RENAMENX RESTORE SCAN TOUCH TTL TYPE UNLINK WAITAOF"),
+            ("generic", "RANDOMKEY RENAME RENAMENX RESTORE SCAN TOUCH TTL TYPE UNLINK WAIT WAITAOF"),
             (
                 "server",
-                "BGREWRITEAOF BGSAVE COMMAND CONFIG DBSIZE FLUSHALL FLUSHDB INFO LASTSAVE LOLWUT MEMORY PSYNC",
+                "BGREWRITEAOF BGSAVE COMMAND CONFIG DBSIZE DEBUG FLUSHALL FLUSHDB INFO LASTSAVE LATENCY",
+            ),
+            (
+                "server",
+                "LOLWUT MEMORY MONITOR PSYNC REPLCONF REPLICAOF ROLE SAVE SHUTDOWN SLAVEOF SLOWLOG SWAPDB SYNC TIME",
             ),
             ("hyperloglog", "PFADD PFCOUNT PFDEBUG PFMERGE PFSELFTEST"),
+            ("scripting", "EVAL EVALSHA EVALSHA_RO EVAL_RO FCALL FCALL_RO FUNCTION SCRIPT"),
             ("transactions", "DISCARD EXEC MULTI UNWATCH WATCH"),
             ("bitmap", "BITCOUNT BITFIELD BITFIELD_RO BITOP BITPOS GETBIT SETBIT"),
             (
                 "pubsub",
                 "PSUBSCRIBE PUBLISH PUBSUB PUNSUBSCRIBE SPUBLISH SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE UNSUBSCRIBE",
             ),
-            ("server", "REPLCONF SAVE SWAPDB SYNC TIME"),
             (
                 "string",
                 "APPEND DECR DECRBY GET GETDEL GETEX GETRANGE GETSET INCR INCRBY INCRBYFLOAT LCS MGET MSET MSETNX",

@@ -18,10 +18,19 @@ const fn of(server: Server) -> Command {
     Command::of_server(server, Group::Connection)
 }
 
+const CLIENT_ADMIN: Flags = CLIENT.with(Flags::ADMIN);
+
 #[rustfmt::skip] // A row is a paragraph.
 pub(super) const ROWS: &[Row] = &[
+    on_server(Command {
+        name: "AUTH", args_min: 1, args_max: Command::MANY, flags: ANY_TIME,
+        needs: "password, or user and password", usage: "[username] password",
+        summary: "Says who the client is; the only user is default, who needs no password",
+        example: "AUTH default secret", complexity: "O(1)",
+        ..of(Server::Auth)
+    }),
     container(Command {
-        name: "CLIENT", summary: "Names and describes this connection, or lists all",
+        name: "CLIENT", summary: "Names and describes this connection, lists all, ends or pauses others",
         ..Command::container(Group::Connection)
     }, &[
         on_server(Command {
@@ -52,10 +61,36 @@ pub(super) const ROWS: &[Row] = &[
             ..of(Server::ClientInfo)
         }),
         on_server(Command {
-            name: "LIST", args_max: Command::MANY, flags: CLIENT.with(Flags::ADMIN),
-            summary: "Describes all connections",
+            name: "KILL", args_min: 1, args_max: Command::MANY, flags: CLIENT_ADMIN,
+            usage: "ip:port | [ID id] [TYPE type] [USER user] [ADDR ip:port] [LADDR ip:port] [SKIPME YES | NO]",
+            summary: "Ends connections",
+            example: "CLIENT KILL ID 999999", complexity: "O(n), n clients",
+            ..of(Server::ClientKill)
+        }),
+        on_server(Command {
+            name: "LIST", args_max: Command::MANY, flags: CLIENT_ADMIN.with(Flags::LISTS),
+            usage: "[TYPE NORMAL | MASTER | REPLICA | PUBSUB] [ID id ...]",
+            summary: "Describes all connections, or those of a kind or with these ids",
             example: "CLIENT LIST", complexity: "O(n), n clients",
             ..of(Server::ClientList)
+        }),
+        on_server(Command {
+            name: "NO-EVICT", args_min: 1, args_max: 1, flags: CLIENT_ADMIN, usage: "ON | OFF",
+            summary: "Marks this connection as one that is not to be closed for want of memory, as none is",
+            example: "CLIENT NO-EVICT on", complexity: "O(1)",
+            ..of(Server::ClientNoEvict)
+        }),
+        on_server(Command {
+            name: "PAUSE", args_min: 1, args_max: Command::MANY, flags: CLIENT_ADMIN, usage: "timeout [WRITE | ALL]",
+            summary: "Has commands of all clients wait for so many milliseconds, or those that write",
+            example: "CLIENT PAUSE 1 WRITE", complexity: "O(1)",
+            ..of(Server::ClientPause)
+        }),
+        on_server(Command {
+            name: "REPLY", args_min: 1, args_max: 1, flags: CLIENT, usage: "ON | OFF | SKIP",
+            summary: "Has the server answer this connection, not answer it, or not answer its next command",
+            example: "CLIENT REPLY on", complexity: "O(1)",
+            ..of(Server::ClientReply)
         }),
         on_server(Command {
             name: "SETINFO", args_min: 2, args_max: 2, flags: CLIENT, usage: "attribute value",
@@ -82,6 +117,18 @@ pub(super) const ROWS: &[Row] = &[
             example: "CLIENT TRACKINGINFO", complexity: "O(1)",
             ..of(Server::ClientTrackinginfo)
         }),
+        on_server(Command {
+            name: "UNBLOCK", args_min: 1, args_max: Command::MANY, flags: CLIENT_ADMIN,
+            usage: "client-id [TIMEOUT | ERROR]",
+            summary: "Ends the wait of a client, as its timeout would or with an error",
+            example: "CLIENT UNBLOCK 999999", complexity: "O(1)",
+            ..of(Server::ClientUnblock)
+        }),
+        on_server(Command {
+            name: "UNPAUSE", flags: CLIENT_ADMIN, summary: "Ends what CLIENT PAUSE began",
+            example: "CLIENT UNPAUSE", complexity: "O(1)",
+            ..of(Server::ClientUnpause)
+        }),
     ]),
     on_server(Command {
         name: "ECHO", args_min: 1, args_max: 1, flags: FAST,
@@ -92,7 +139,7 @@ pub(super) const ROWS: &[Row] = &[
     }),
     on_server(Command {
         name: "HELLO", args_max: Command::MANY, flags: ANY_TIME, needs: "a protocol version",
-        usage: "[2 | 3 [SETNAME name]]",
+        usage: "[2 | 3 [AUTH username password] [SETNAME name]]",
         summary: "Switches the protocol version and describes the server",
         example: "HELLO 3", complexity: "O(1)",
         ..of(Server::Hello)
@@ -123,5 +170,12 @@ pub(super) const ROWS: &[Row] = &[
         summary: "Selects the database in which the commands of this connection run",
         example: "SELECT 1\nSELECT 16", complexity: "O(1)",
         ..of(Server::Select)
+    }),
+    on_server(Command {
+        name: "WAIT", args_min: 2, args_max: 2, flags: Flags::NOSCRIPT,
+        group: Group::Generic, needs: "numreplicas and timeout", usage: "numreplicas timeout",
+        summary: "Waits for replicas, of which there are none, until the timeout in milliseconds is over",
+        example: "WAIT 1 10", complexity: "O(1)",
+        ..of(Server::Wait)
     }),
 ];

@@ -28,7 +28,7 @@ pub(super) const ROWS: &[Row] = &[
     on_shard(dump, Command {
         name: "DUMP", flags: Flags::READONLY,
         summary: "Returns the value of a key with a checksum, in the form of Redis, for RESTORE",
-        example: "resp: SET greeting 10\nresp: DUMP greeting\nDUMP nothing", complexity: "O(n), n bytes of the value",
+        example: "DUMP nothing", complexity: "O(n), n bytes of the value",
         ..Command::OF_KEY
     }),
     on_shard(restore, Command {

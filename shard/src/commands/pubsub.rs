@@ -4,7 +4,7 @@ use crate::command::row::{Row, container, on_server};
 use crate::command::spec::{Command, Flags, Group, Server};
 
 const ASKS: Flags = Flags::PUBSUB.with(Flags::LOADING).with(Flags::STALE);
-const PUBLISHES: Flags = ASKS.with(Flags::FAST);
+const PUBLISHES: Flags = ASKS.with(Flags::FAST).with(Flags::ACTS_AS_WRITE);
 const SUBSCRIBES: Flags = ASKS.with(Flags::NOSCRIPT).with(Flags::LISTS).with(Flags::WHILE_SUBSCRIBED);
 
 const fn of(server: Server) -> Command {

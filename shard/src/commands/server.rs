@@ -17,6 +17,8 @@ const SAVES: Flags = Flags::ADMIN.with(Flags::NOSCRIPT).with(Flags::NO_ASYNC_LOA
 const CONFIGURES: Flags = Flags::ADMIN.with(Flags::NOSCRIPT).with(REPORTS);
 const REPLICATES: Flags = Flags::ADMIN.with(Flags::NOSCRIPT);
 
+const FOLLOWS: Flags = REPLICATES.with(Flags::STALE).with(Flags::NO_ASYNC_LOADING);
+
 const CLEAR: Command = Command {
     group: Group::Server,
     args_min: 0,
@@ -160,6 +162,13 @@ pub(super) const ROWS: &[Row] = &[
         ..CLEAR
     }),
     on_server(Command {
+        name: "DEBUG", args_min: 1, args_max: Command::MANY, flags: CONFIGURES,
+        needs: "a subcommand", usage: "subcommand [argument ...]",
+        summary: "Does what tests need, where --enable-debug-command allows it",
+        example: "DEBUG HELP", complexity: "O(1)",
+        ..of(Server::Debug)
+    }),
+    on_server(Command {
         name: "HEALTH", flags: REPORTS,
         summary: "Returns the state of the server as a line of JSON",
         example: "HEALTH", complexity: "O(1)",
@@ -198,6 +207,39 @@ pub(super) const ROWS: &[Row] = &[
         ..of(Server::Lastsave)
     }),
     container(Command {
+        name: "LATENCY", summary: "Tells which kinds of commands were slow, and how long calls took",
+        ..Command::container(Group::Server)
+    }, &[
+        on_server(Command {
+            name: "DOCTOR", flags: CONFIGURES, summary: "Tells people what was slow",
+            example: "LATENCY DOCTOR", complexity: "O(1)",
+            ..of(Server::LatencyDoctor)
+        }),
+        on_server(Command {
+            name: "HISTOGRAM", args_max: Command::MANY, flags: CONFIGURES, usage: "[command ...]",
+            summary: "Returns how long the calls of commands took",
+            example: "LATENCY HISTOGRAM nothing", complexity: "O(n), n commands",
+            ..of(Server::LatencyHistogram)
+        }),
+        on_server(Command {
+            name: "HISTORY", args_min: 1, args_max: 1, flags: CONFIGURES, usage: "event",
+            summary: "Returns when an event was slow, and how slow",
+            example: "LATENCY HISTORY command", complexity: "O(1)",
+            ..of(Server::LatencyHistory)
+        }),
+        on_server(Command {
+            name: "LATEST", flags: CONFIGURES, summary: "Returns when each event was slow last",
+            example: "LATENCY LATEST", complexity: "O(1)",
+            ..of(Server::LatencyLatest)
+        }),
+        on_server(Command {
+            name: "RESET", args_max: Command::MANY, flags: CONFIGURES, usage: "[event ...]",
+            summary: "Forgets when events were slow",
+            example: "LATENCY RESET", complexity: "O(1)",
+            ..of(Server::LatencyReset)
+        }),
+    ]),
+    container(Command {
         name: "MEMORY", needs: "a subcommand, such as STATS, or USAGE and a key",
         summary: "Tells what the memory is used for, or how much of it a key takes",
         ..Command::container(Group::Server)
@@ -234,12 +276,30 @@ pub(super) const ROWS: &[Row] = &[
         }),
     ]),
     on_server(Command {
+        name: "MONITOR", flags: CONFIGURES,
+        summary: "Shows this connection the commands of all clients from now on",
+        example: "MONITOR", complexity: "O(1); each command then O(n), n clients that are shown it",
+        ..of(Server::Monitor)
+    }),
+    on_server(Command {
         name: "PSYNC", args_min: 2, args_max: Command::MANY,
         flags: REPLICATES.with(Flags::NO_ASYNC_LOADING).with(Flags::NO_MULTI),
         needs: "a replication id and an offset", usage: "replicationid offset",
         summary: "Is refused: there is no replication yet",
         example: "PSYNC ? -1", complexity: "O(1)",
         ..of(Server::Replication)
+    }),
+    on_server(Command {
+        name: "REPLICAOF", args_min: 2, args_max: 2, flags: FOLLOWS, needs: "NO ONE", usage: "NO ONE",
+        summary: "Says that this server follows none, which is so: there is no replication yet",
+        example: "REPLICAOF NO ONE", complexity: "O(1)",
+        ..of(Server::Replicaof)
+    }),
+    on_server(Command {
+        name: "ROLE", flags: Flags::NOSCRIPT.with(REPORTS).with(Flags::FAST),
+        summary: "Says that this server is a master without replicas",
+        example: "ROLE", complexity: "O(1)",
+        ..of(Server::Role)
     }),
     on_server(Command {
         name: "REPLCONF", args_max: Command::MANY, flags: REPLICATES.with(Flags::ALLOW_BUSY),
@@ -254,6 +314,41 @@ pub(super) const ROWS: &[Row] = &[
         example: "SAVE", complexity: "O(n), n keys in all",
         ..of(Server::Save)
     }),
+    on_server(Command {
+        name: "SHUTDOWN", args_max: Command::MANY,
+        flags: CONFIGURES.with(Flags::NO_MULTI).with(Flags::ALLOW_BUSY),
+        usage: "[SAVE | NOSAVE] [NOW] [FORCE] [ABORT]",
+        summary: "Ends the server as a signal does, behind a snapshot with SAVE",
+        example: "SHUTDOWN ABORT", complexity: "O(1); with SAVE O(n), n keys in all",
+        ..of(Server::Shutdown)
+    }),
+    on_server(Command {
+        name: "SLAVEOF", args_min: 2, args_max: 2, flags: FOLLOWS, needs: "NO ONE", usage: "NO ONE",
+        summary: "Does what REPLICAOF does",
+        example: "SLAVEOF NO ONE", complexity: "O(1)",
+        ..of(Server::Replicaof)
+    }),
+    container(Command {
+        name: "SLOWLOG", summary: "Shows the slowest commands of late",
+        ..Command::container(Group::Server)
+    }, &[
+        on_server(Command {
+            name: "GET", args_max: Command::MANY, flags: Flags::ADMIN.with(REPORTS), usage: "[count]",
+            summary: "Returns the newest slow commands",
+            example: "SLOWLOG GET 0", complexity: "O(n), n commands",
+            ..of(Server::SlowlogGet)
+        }),
+        on_server(Command {
+            name: "LEN", flags: Flags::ADMIN.with(REPORTS), summary: "Returns how many slow commands are kept",
+            example: "SLOWLOG RESET\nSLOWLOG LEN", complexity: "O(1)",
+            ..of(Server::SlowlogLen)
+        }),
+        on_server(Command {
+            name: "RESET", flags: Flags::ADMIN.with(REPORTS), summary: "Forgets the slow commands",
+            example: "SLOWLOG RESET", complexity: "O(1)",
+            ..of(Server::SlowlogReset)
+        }),
+    ]),
     on_server(Command {
         name: "STATS", flags: REPORTS, text_form: TextForm::Fields,
         summary: "Returns the counters of the server",

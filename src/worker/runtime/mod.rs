@@ -308,7 +308,7 @@ impl ShardRuntime {
     /// Notes what a request was for a client that keeps copies of keys.
     pub(super) fn note_tracked(&mut self, tracker: Tracker, tracks: Tracks, request: &Request<'_>) {
         self.gather_events(tracks.own_changes.then_some(tracker));
-        if tracks.reads && request.command.has(Flags::READONLY) {
+        if tracks.reads && !request.command.has(Flags::WRITE) {
             request.keys().for_each(|key| self.remember(key, tracker));
         }
     }
