@@ -253,11 +253,11 @@ impl Changes {
         behind.expect_keyspace();
         let told_bytes = behind.bytes.len();
         behind.bytes.extend_from_slice(&self.bytes[mark.at..]);
+        behind.count = self.touched_from(mark).count();
         let first_shared = self.shared.partition_point(|(at, _)| *at <= mark.at);
         let shared = self.shared.split_off(first_shared);
         behind.shared = shared.into_iter().map(|(at, value)| (at - mark.at + told_bytes, value)).collect();
         behind.shared_bytes = behind.shared.iter().map(|(_, value)| value.len()).sum();
-        behind.count = self.touched_from(mark).count();
         (behind.keyspace, behind.told_keyspace) = (self.keyspace, self.told_keyspace);
         self.bytes.truncate(mark.at);
         self.shared_bytes -= behind.shared_bytes;
@@ -588,6 +588,41 @@ mod tests {
         assert_eq!(shared.touched_from(encoded().mark()).count(), 3);
         shared.clear(0);
         assert!(shared.is_empty() && shared.shared().is_empty() && shared.payload_len() == 0);
+    }
+
+    #[test]
+    fn changes_are_parted_at_a_mark_and_each_part_decodes_by_itself() {
+        let put = |key| Change::Put { key, value: b"v", deadline_ms: None };
+        let mut changes = Changes::default();
+        changes.set_keyspace(3);
+        changes.push(&put(b"before"));
+        changes.push_shared(b"large before", Bytes::from_static(b"shared"), None);
+        let mark = changes.mark();
+        changes.push(&put(b"behind"));
+        changes.push_shared(b"large behind", Bytes::from_static(b"as well"), None);
+        changes.set_keyspace(0);
+        changes.push(&put(b"elsewhere"));
+        let behind = changes.split_off(mark);
+        let touched = |changes: &Changes| {
+            let all = changes.touched_from(Mark::default());
+            all.map(|it| match it {
+                Touched::Key(keyspace, key) => format!("{keyspace} {}", key.escape_ascii()),
+                other => format!("{other:?}"),
+            })
+            .collect::<Vec<_>>()
+        };
+        assert_eq!(touched(&changes), ["3 before", "3 large before"]);
+        assert_eq!(touched(&behind), ["3 behind", "3 large behind", "0 elsewhere"]);
+        assert_eq!((changes.count(), behind.count()), (2, 3));
+        for (changes, value) in [(&changes, &b"shared"[..]), (&behind, b"as well")] {
+            let [(at, shared)] = changes.shared() else { panic!("one value is shared") };
+            assert_eq!(shared, value);
+            assert_eq!(changes.bytes()[at - 4..*at], (value.len() as u32).to_le_bytes(), "behind its length");
+            assert_eq!(changes.payload_len(), changes.bytes().len() + value.len());
+        }
+        changes.set_keyspace(3);
+        changes.push(&put(b"more"));
+        assert_eq!(touched(&changes)[2], "3 more", "the rest knows which keyspace was told");
     }
 
     #[test]

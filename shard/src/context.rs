@@ -15,7 +15,7 @@ use crate::analytics::Analytics;
 use crate::auto_ttl::AutoTtl;
 use crate::change::{Change, Changes};
 use crate::clock;
-use crate::combine::{Combined, Deadline, Effect, Held, Outcome, Terms};
+use crate::combine::{Combine, Combined, Deadline, Effect, Held, Outcome, Terms};
 use crate::databases::{ANALYSED, Databases};
 use crate::error::Error;
 use crate::events::{Event, EventClasses};
@@ -89,7 +89,7 @@ impl<'s, 'c> Context<'s, 'c> {
     #[inline]
     pub(crate) fn notify(&mut self, class: EventClasses, event: &'static str, key: &[u8]) {
         if self.parts.event_classes.has_any(class) {
-            self.parts.events.push(Event::Named(self.parts.database, event, key.into()));
+            self.parts.tell(event, key);
         }
     }
 
@@ -357,11 +357,7 @@ impl<'s, 'c> Context<'s, 'c> {
     }
 
     /// Runs a command that changes keys by what it reads, all of which lie here.
-    pub(crate) fn combine(
-        self,
-        request: &Request<'_>,
-        combine: fn(&Request<'_>, &[Option<Held<'_>>], &Terms) -> Result<Combined, Error>,
-    ) -> Result<Reply<'s>, Error> {
+    pub(crate) fn combine(self, request: &Request<'_>, combine: Combine) -> Result<Reply<'s>, Error> {
         let parts = self.parts;
         // That a key is not there is no event: it may be the one to be made.
         let wanted = parts.event_classes;
@@ -467,8 +463,14 @@ impl Parts {
     #[inline]
     pub(crate) fn work_in(&mut self, database: u16) {
         if database != self.database {
-            self.work_in_keyspace(self.databases.keyspace(database));
+            self.change_database(database);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn change_database(&mut self, database: u16) {
+        self.work_in_keyspace(self.databases.keyspace(database));
     }
 
     /// Has commands work in the keyspace of this number.
@@ -573,14 +575,21 @@ impl Parts {
     fn find_probe(&mut self, probe: Probe<'_>) -> Option<Found> {
         let (found, deadline_ms) = self.keyspace.find_with_deadline(probe)?;
         if deadline_ms.is_some_and(|deadline_ms| self.due_ms(deadline_ms) <= self.now_ms) {
-            if self.tells_of_expired() {
-                self.tell_expired(self.database, self.keyspace.entry(found).key().into());
-            }
-            self.keyspace.remove(found);
-            self.stats.ttl_expired += 1;
+            self.remove_expired(found);
             return None;
         }
         Some(found)
+    }
+
+    /// A key has expired that a command has come upon.
+    #[cold]
+    #[inline(never)]
+    fn remove_expired(&mut self, found: Found) {
+        if self.tells_of_expired() {
+            self.tell_expired(self.database, self.keyspace.entry(found).key().into());
+        }
+        self.keyspace.remove(found);
+        self.stats.ttl_expired += 1;
     }
 
     #[inline]
@@ -592,7 +601,7 @@ impl Parts {
             None => {
                 self.stats.misses += 1;
                 if self.event_classes.has_any(EventClasses::MISS) {
-                    self.events.push(Event::Named(self.database, "keymiss", key.into()));
+                    self.tell("keymiss", key);
                 }
             }
         }
@@ -767,6 +776,13 @@ impl Parts {
         if self.event_classes.has_any(EventClasses::CHANGE) {
             self.events.push(Event::Cleared);
         }
+    }
+
+    /// Something has happened to a key of the database that is worked in, which is to be told.
+    #[cold]
+    #[inline(never)]
+    fn tell(&mut self, event: &'static str, key: &[u8]) {
+        self.events.push(Event::Named(self.database, event, key.into()));
     }
 
     /// Whether somebody wants to be told of keys that expire.

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 
 use crate::command::spec::{Command, Flags};
-use crate::command::table;
 use crate::databases::DATABASES_MAX;
 use crate::error::Error;
 use crate::integer;
@@ -196,13 +195,16 @@ impl OwnedRequest {
         OwnedRequest { command, database, memory: buffer.into(), args }
     }
 
-    /// A request that reads these keys of a database and changes none, `TOUCH`: what locks keys is told them by it.
-    pub fn of_keys<'k>(database: u16, keys: impl Iterator<Item = &'k [u8]>) -> OwnedRequest {
-        let command = table::find(b"TOUCH").expect("it is in the table");
+    /// A request with these arguments in a database.
+    pub fn of_args<'k>(
+        command: &'static Command,
+        database: u16,
+        arguments: impl Iterator<Item = &'k [u8]>,
+    ) -> OwnedRequest {
         let (mut buffer, mut args) = (Vec::new(), Vec::new());
-        for key in keys {
-            args.push(Span { start: buffer.len() as u32, len: key.len() as u32 });
-            buffer.extend_from_slice(key);
+        for arg in arguments {
+            args.push(Span { start: buffer.len() as u32, len: arg.len() as u32 });
+            buffer.extend_from_slice(arg);
         }
         OwnedRequest { command, database, memory: buffer.into(), args }
     }

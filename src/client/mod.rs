@@ -12,6 +12,7 @@ pub mod subscriptions;
 pub mod tracking;
 
 use std::collections::TryReserveError;
+use std::time::Duration;
 
 use shard::{Command, SHARED_LEN_MIN};
 
@@ -142,8 +143,18 @@ pub struct Client {
     /// One of its requests that is measured and not answered yet, and the number under which its replies know it; that
     /// of a job is the next one.
     pub measured: Option<(u32, Measured)>,
-    /// That request's command and as much of its words as is kept of a slow one, if it may turn out to be slow.
-    pub slow_candidate: Option<(&'static Command, Vec<Vec<u8>>)>,
+    /// That request, if it may turn out to be slow.
+    pub slow_candidate: Option<SlowCandidate>,
+}
+
+/// A request that may turn out to be slow.
+pub struct SlowCandidate {
+    /// Its command.
+    pub command: &'static Command,
+    /// As much of its words as is kept of a slow one.
+    pub words: Vec<Vec<u8>>,
+    /// How long it took, where that does not depend on when it is answered.
+    pub took: Option<Duration>,
 }
 
 impl Connection {

@@ -13,7 +13,7 @@ use shard::command::{self, Flags, Merge, Run, Server};
 use shard::{Error, OwnedRequest, Reply, Request};
 
 use super::merge::merge_parts;
-use super::transaction::{Told, Transaction};
+use super::transaction::{Told, Transaction, of_keys};
 use crate::mesh::{Answer, Hop, Locks, Mesh, RequestId, Tracks, TransactionId, Watch};
 use crate::slots::owner;
 
@@ -103,7 +103,7 @@ impl Plan {
                 for worker in 0..workers {
                     let locks = self.of(worker);
                     locks.is_for_backup = server == Server::Backup;
-                    locks.others.push(OwnedRequest::of_keys(0, std::iter::empty()));
+                    locks.others.push(of_keys(0, std::iter::empty()));
                 }
             }
             return Place::Server;
@@ -156,7 +156,7 @@ impl Program {
         }
         for locks in plan.0.values_mut().filter(|locks| !locks.watches.is_empty()) {
             let keys = locks.watches.iter().map(|watch| &*watch.key);
-            locks.others.push(OwnedRequest::of_keys(0, keys));
+            locks.others.push(of_keys(0, keys));
         }
         plan.0.values_mut().for_each(|locks| locks.tracks = tracks);
         let only_reads = !plan.0.values().any(|locks| locks.exclusive);
@@ -351,7 +351,7 @@ fn held(
 fn keys_with(request: &OwnedRequest, numbers: &[usize]) -> OwnedRequest {
     let keys: Vec<&[u8]> = request.request().keys().collect();
     let database = request.request().database_of_key(numbers[0]);
-    OwnedRequest::of_keys(database, numbers.iter().map(|number| keys[*number]))
+    of_keys(database, numbers.iter().map(|number| keys[*number]))
 }
 
 /// The end of the hop that begins with this command.

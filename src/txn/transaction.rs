@@ -14,6 +14,7 @@
 use std::sync::Arc;
 
 use shard::combine::Held;
+use shard::command;
 use shard::{Error, OwnedRequest, Reply};
 
 use crate::mesh::{Answer, Call, Hop, Locks, Mesh, RequestId, ShardImage, TransactionId};
@@ -31,6 +32,12 @@ pub struct Transaction {
     is_stale: bool,
     /// What a shard has answered in place of what was asked.
     fault: Option<Error>,
+}
+
+/// A request that names these keys of a database and is not run: what locks or reads keys is told them by it.
+pub(super) fn of_keys<'k>(database: u16, keys: impl Iterator<Item = &'k [u8]>) -> OwnedRequest {
+    let row = command::find(b"TOUCH").expect("it is in the table");
+    OwnedRequest::of_args(row, database, keys)
 }
 
 /// A shard of a transaction.
@@ -124,7 +131,7 @@ impl Transaction {
         let locks = (0..workers).filter_map(|worker| {
             let mut own = keys.clone().filter(|key| owner(key, workers) == worker).peekable();
             own.peek()?;
-            let others = vec![OwnedRequest::of_keys(0, own)];
+            let others = vec![of_keys(0, own)];
             Some((worker, Locks { others, exclusive: true, ..Locks::default() }))
         });
         Transaction::begin(id, locks, request_id, mesh)

@@ -151,7 +151,10 @@ impl Worker {
             let took = measured.elapsed();
             self.note_if_slow(client, command, took, || slow_words(command, parser, input));
         } else {
-            self.note_candidate(client, command, parser, input);
+            // It is done, too, where others are asked what they know of themselves; but what they tell is without it.
+            let asks = matches!(client.job.as_deref(), Some(Job::Gather(_)));
+            let took = (asks && matches!(command.run, Run::Server(_))).then(|| measured.elapsed());
+            self.note_candidate(client, command, took, || slow_words(command, parser, input));
         }
         match awaited {
             Some((sequence, _)) => client.measured = Some((sequence, measured)),

@@ -193,11 +193,11 @@ impl Worker {
         let mut run = RunningScript::new(self, client, request, mark);
         run.copies = Some(copies);
         let reply = scripts.run(request, &mut run);
-        let copies = run.copies.take();
+        let copies = run.copies.take().filter(|_| !run.is_cut);
         let nothing = run.end();
         debug_assert!(nothing.is_none_or(|changes| changes.is_empty()), "the shard itself was left alone");
         self.scripts = scripts;
-        let mut copies = copies.expect("they were there before");
+        let Some(mut copies) = copies else { return Ok(reply.into()) };
         let mut effects = Vec::new();
         if !copies.changes.is_empty() {
             let after = copies.shard.fetch(request.database, request.keys(), now.now_ms)?;
@@ -411,7 +411,7 @@ impl Worker {
     fn function_stats(&self) -> Reply<'static> {
         let libraries = self.scripts.libraries();
         let counts = Reply::Map(vec![
-            ("libraries_count".into(), Reply::count(libraries.len())),
+            ("libraries_count".into(), Reply::count(libraries.library_count())),
             ("functions_count".into(), Reply::count(libraries.function_count())),
         ]);
         Reply::Map(vec![
@@ -447,13 +447,16 @@ impl Worker {
     }
 }
 
+/// What comes of the writing of libraries, once it has ended.
+type Written = mpsc::Receiver<Result<(), wal::Error>>;
+
 /// Changes of the libraries of functions, which go to disk one after the other.
 #[derive(Default)]
 pub(super) struct LibraryKeeper {
     /// What is asked for, and who asks.
     asked: VecDeque<(usize, RequestId, Arc<LibraryChange>)>,
     /// What a thread writes, for whom, and what comes of it.
-    written: Option<(usize, RequestId, Arc<Libraries>, mpsc::Receiver<Result<(), wal::Error>>)>,
+    written: Option<(usize, RequestId, Arc<Libraries>, Written)>,
 }
 
 impl LibraryKeeper {
@@ -471,7 +474,7 @@ impl Worker {
         {
             match self.scripts.libraries().changed(&change).and_then(|libraries| self.keep(libraries)) {
                 Ok((libraries, written)) => {
-                    self.library_keeper.written = Some((from, id, libraries, written))
+                    self.library_keeper.written = Some((from, id, libraries, written));
                 }
                 Err(error) => self.mesh.to(from).answer(id, Answer::Part(Reply::Error(error))),
             }
@@ -479,10 +482,7 @@ impl Worker {
     }
 
     /// Has a thread write the libraries.
-    fn keep(
-        &self,
-        libraries: Libraries,
-    ) -> Result<(Arc<Libraries>, mpsc::Receiver<Result<(), wal::Error>>), Error> {
+    fn keep(&self, libraries: Libraries) -> Result<(Arc<Libraries>, Written), Error> {
         let libraries = Arc::new(libraries);
         let (sender, written) = mpsc::channel();
         let (shared, kept) = (self.shared.clone(), libraries.clone());
@@ -549,6 +549,8 @@ struct RunningScript<'w> {
     /// Others have waited for it for so long that they are told.
     is_long: bool,
     wrote: bool,
+    /// It has to end because the server does: nothing of it has happened.
+    is_cut: bool,
     /// The frame that what it has seen depends on.
     seq: u64,
     /// Where its changes begin among those of the turn.
@@ -585,6 +587,7 @@ impl<'w> RunningScript<'w> {
             looked_at: began,
             is_long: false,
             wrote: false,
+            is_cut: false,
             seq: 0,
             mark,
             changes: None,
@@ -592,13 +595,13 @@ impl<'w> RunningScript<'w> {
         }
     }
 
-    /// Ends it. Returns its changes, if they are not among those of the turn.
+    /// Ends it. Returns its changes, if they are not among those of the turn and count.
     fn end(self) -> Option<Changes> {
         if self.is_long {
             self.worker.shared.long_scripts.end(self.worker.index);
             self.worker.is_in_script = false;
         }
-        self.changes
+        self.changes.filter(|_| !self.is_cut)
     }
 
     /// Runs a command on copies of what its keys hold.
@@ -650,7 +653,7 @@ impl Host for RunningScript<'_> {
                 self.run_on_copies(request, show);
             }
             Run::Key | Run::Keys(_) | Run::Combine if request.keys().all(is_own) => {
-                self.run_on_shard(request, show)
+                self.run_on_shard(request, show);
             }
             Run::Key | Run::Keys(_) | Run::Combine => show(&Reply::Error(UNDECLARED)),
             Run::EveryShard(_) if workers == 1 && self.copies.is_none() => self.run_on_shard(request, show),
@@ -703,6 +706,7 @@ impl Host for RunningScript<'_> {
             worker.reduced_turn();
             self.looked_at = Instant::now();
         }
-        worker.shared.long_scripts.is_killed(worker.index) || worker.shared.stopping() && !self.wrote
+        self.is_cut = worker.shared.stopping();
+        self.is_cut || worker.shared.long_scripts.is_killed(worker.index)
     }
 }

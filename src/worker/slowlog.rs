@@ -9,7 +9,7 @@ use shard::{Command, Reply};
 
 use super::Worker;
 use crate::admin::client_commands::without_secrets;
-use crate::client::Client;
+use crate::client::{Client, SlowCandidate};
 use crate::clock::wall_clock_us;
 use crate::config::parameters::Settings;
 use crate::mesh::SlowLogCall;
@@ -59,21 +59,19 @@ impl Worker {
         }
     }
 
-    /// A request that is measured was taken, and will be answered later: it may turn out to be slow.
+    /// A request that is measured was taken, and will be answered later: it may turn out to be slow. How long it `took`
+    /// is known already, or it is as long as until it is answered.
     pub(super) fn note_candidate(
         &mut self,
         client: &mut Client,
         command: &'static Command,
-        parser: &Parser,
-        input: &[u8],
+        took: Option<Duration>,
+        words: impl FnOnce() -> Vec<Vec<u8>>,
     ) {
         let settings = &self.shared.settings;
         let is_noted = settings.slowlog_log_slower_than_us.load(Ordering::Relaxed) >= 0
             || settings.latency_monitor_threshold_ms.load(Ordering::Relaxed) > 0;
-        client.slow_candidate = is_noted.then(|| {
-            let words = slow_words(command, parser, input);
-            (command, words)
-        });
+        client.slow_candidate = is_noted.then(|| SlowCandidate { command, words: words(), took });
     }
 
     /// What this worker tells of slow commands.
@@ -102,8 +100,8 @@ impl Worker {
     /// A request that is measured was answered, which took until now.
     pub(super) fn end_measured(&mut self, client: &mut Client, measured: Measured) {
         let took = self.traffic.calls.end(measured);
-        if let Some((command, words)) = client.slow_candidate.take() {
-            self.note_if_slow(client, command, took, || words);
+        if let Some(SlowCandidate { command, words, took: known }) = client.slow_candidate.take() {
+            self.note_if_slow(client, command, known.unwrap_or(took), || words);
         }
     }
 }

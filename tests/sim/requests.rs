@@ -55,7 +55,9 @@ pub struct Mix {
 fn runs_on_a_shard(row: &&Command) -> bool {
     // How keys were used is not part of the model's state. What Redis writes into values is for tests that know it.
     let is_of_format = row.group == Group::Hyperloglog || matches!(row.name, "DUMP" | "RESTORE");
-    !matches!(row.run, Run::Server(_)) && row.name != "ANALYZE" && !is_of_format
+    // A script is made of other commands, and a shard alone knows no language.
+    let is_script = row.group == Group::Scripting;
+    !matches!(row.run, Run::Server(_)) && row.name != "ANALYZE" && !is_of_format && !is_script
 }
 
 impl Mix {

@@ -336,14 +336,14 @@ impl Flags {
     /// kvlite's own: what it does to its keys is known only when it has run, so it locks them for itself.
     pub const MAY_WRITE: Flags = Flags(1 << 19);
     /// kvlite's own: an option `DB` names the database of its last key.
-    pub const NAMES_DATABASE: Flags = Flags(1 << 25);
+    pub const NAMES_DATABASE: Flags = Flags(1 << 20);
     /// kvlite's own: a client may send it that has subscriptions and cannot tell messages from replies.
-    pub const WHILE_SUBSCRIBED: Flags = Flags(1 << 24);
+    pub const WHILE_SUBSCRIBED: Flags = Flags(1 << 21);
 
     /// kvlite's own: it may have an effect on others as a write has, so that it waits for the end of a pause of writes.
-    pub const ACTS_AS_WRITE: Flags = Flags(1 << 28);
+    pub const ACTS_AS_WRITE: Flags = Flags(1 << 22);
     /// kvlite's own: it notes in values what it finds out, and so it writes. Redis says that it reads.
-    pub const SHOWN_AS_READ: Flags = Flags(1 << 29);
+    pub const SHOWN_AS_READ: Flags = Flags(1 << 23);
 
     /// The names by which `COMMAND INFO` shows them, in its order.
     const NAMES: [(Flags, &str); 14] = [

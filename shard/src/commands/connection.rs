@@ -105,18 +105,6 @@ pub(super) const ROWS: &[Row] = &[
             ..of(Server::ClientSetname)
         }),
         on_server(Command {
-            name: "UNBLOCK", args_min: 1, args_max: Command::MANY, flags: CLIENT_ADMIN,
-            usage: "client-id [TIMEOUT | ERROR]",
-            summary: "Ends the wait of a client, as its timeout would or with an error",
-            example: "CLIENT UNBLOCK 999999", complexity: "O(1)",
-            ..of(Server::ClientUnblock)
-        }),
-        on_server(Command {
-            name: "UNPAUSE", flags: CLIENT_ADMIN, summary: "Ends what CLIENT PAUSE began",
-            example: "CLIENT UNPAUSE", complexity: "O(1)",
-            ..of(Server::ClientUnpause)
-        }),
-        on_server(Command {
             name: "TRACKING", args_min: 1, args_max: Command::MANY, flags: CLIENT,
             usage: "ON | OFF [REDIRECT id] [PREFIX prefix [PREFIX prefix ...]] [BCAST] [OPTIN] [OPTOUT] [NOLOOP]",
             summary: "Has this connection be told when keys change that it has read, or that have a prefix",
@@ -128,6 +116,18 @@ pub(super) const ROWS: &[Row] = &[
             summary: "Describes how this connection is told of changed keys",
             example: "CLIENT TRACKINGINFO", complexity: "O(1)",
             ..of(Server::ClientTrackinginfo)
+        }),
+        on_server(Command {
+            name: "UNBLOCK", args_min: 1, args_max: Command::MANY, flags: CLIENT_ADMIN,
+            usage: "client-id [TIMEOUT | ERROR]",
+            summary: "Ends the wait of a client, as its timeout would or with an error",
+            example: "CLIENT UNBLOCK 999999", complexity: "O(1)",
+            ..of(Server::ClientUnblock)
+        }),
+        on_server(Command {
+            name: "UNPAUSE", flags: CLIENT_ADMIN, summary: "Ends what CLIENT PAUSE began",
+            example: "CLIENT UNPAUSE", complexity: "O(1)",
+            ..of(Server::ClientUnpause)
         }),
     ]),
     on_server(Command {
