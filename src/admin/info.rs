@@ -205,7 +205,7 @@ fn clients(shared: &Shared, report: &Report) -> Lines {
         ("maxclients", shared.settings.max_connections.load(Ordering::Relaxed).to_string()),
         ("client_recent_max_input_buffer", input_max.to_string()),
         ("client_recent_max_output_buffer", output_max.to_string()),
-        ("blocked_clients", "0".to_owned()),
+        ("blocked_clients", report.traffic.blocked.to_string()),
         ("tracking_clients", report.traffic.tracked[0].to_string()),
         ("clients_in_timeout_table", "0".to_owned()),
         ("paused_clients", report.traffic.paused.to_string()),

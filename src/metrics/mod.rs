@@ -52,6 +52,8 @@ pub struct Traffic {
     /// Clients that keep copies of keys, keys that they have read, and how many copies that makes; only where it is
     /// asked for.
     pub tracked: [u64; 3],
+    /// Clients whose request waits for the end of a pause, or for the disk; only where it is asked for.
+    pub blocked: u64,
     /// Clients that are not read from at the moment.
     pub paused: u64,
     /// The calls of each command.
@@ -83,6 +85,7 @@ impl Traffic {
         // Each worker knows those of all.
         self.subscribed = [0, 1, 2, 3].map(|kind| self.subscribed[kind].max(other.subscribed[kind]));
         self.tracked = [0, 1, 2].map(|count| self.tracked[count] + other.tracked[count]);
+        self.blocked += other.blocked;
         self.paused += other.paused;
         self.calls += &other.calls;
     }

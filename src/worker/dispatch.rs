@@ -255,6 +255,9 @@ impl Worker {
             self.unwatch(client);
             self.forget_subscriptions(client);
         }
+        if request.command.container == Some("CONFIG") {
+            self.tell_events_to(Some(&mut *client)); // What has happened is told as it was wanted then.
+        }
         match admin::run(client, request, &self.about()) {
             Next::Nothing => {}
             Next::Ask(ask) => self.ask(client, request, ask),

@@ -182,6 +182,7 @@ impl Worker {
         traffic.tracked = [trackers as u64, keys as u64, copies as u64];
         for connection in self.clients.iter() {
             let socket = connection.client.socket;
+            traffic.blocked += u64::from(connection.client.is_postponed || connection.client.is_waiting());
             let replies = connection.client.replies.size_bytes() + self.net.unsent_bytes(socket);
             let waiting = [connection.unserved_bytes() as u64, replies as u64];
             traffic.buffered_bytes += waiting[0] + waiting[1];

@@ -22,7 +22,8 @@ pub const ALLOWED: &[Allowed] = &[
     Allowed {
         reason: "each has commands of its own, and options of its own",
         applies: |request, redis, kvlite| {
-            let of_all = request.len() == 1 && request[0] == "COMMAND"
+            let of_all = request[0] == "COMMAND"
+                && (request.len() == 1 || request.len() == 2 && request[1] == "INFO")
                 || request[0] == "CONFIG" && request[1..].iter().any(|word| word.contains(['*', '[', '?']));
             of_all && shape(redis) == shape(kvlite)
         },
@@ -94,6 +95,14 @@ pub const ALLOWED: &[Allowed] = &[
         reason: "nothing is evicted yet: there is no policy to choose",
         applies: |request, _, kvlite| {
             request.iter().any(|word| word == "MAXMEMORY-POLICY") && matches!(kvlite, Value::Error(_))
+        },
+    },
+    Allowed {
+        reason: "of two faults in the options of MEMORY USAGE kvlite names their number first",
+        applies: |request, redis, kvlite| {
+            request[0] == "MEMORY"
+                && matches!((redis, kvlite), (Value::Error(_), Value::Error(_)))
+                && request.len() > 5
         },
     },
     Allowed {
