@@ -49,6 +49,8 @@ struct Known {
     script: Arc<Script>,
     /// The program, once this worker has compiled it.
     function: Option<Function>,
+    /// The workers that this one has sent it to with a call.
+    told: Vec<usize>,
 }
 
 /// The scripts and libraries that a worker knows, and its Lua state.
@@ -131,7 +133,7 @@ impl Scripts {
     pub fn learn(&mut self, script: Arc<Script>) {
         if !self.known.contains_key(&script.sha) {
             self.scripts_bytes += script.body.len();
-            self.known.insert(script.sha, Known { script, function: None });
+            self.known.insert(script.sha, Known { script, function: None, told: Vec::new() });
         }
     }
 
@@ -158,7 +160,7 @@ impl Scripts {
             .map_err(|message| refusal(format_args!("Error compiling script (new function): {message}")))?;
         let script = Arc::new(Script { sha, body: body.into(), shebang });
         self.scripts_bytes += body.len();
-        self.known.insert(sha, Known { script: script.clone(), function: Some(function) });
+        self.known.insert(sha, Known { script: script.clone(), function: Some(function), told: Vec::new() });
         Ok((sha, Some(script)))
     }
 
@@ -231,6 +233,17 @@ impl Scripts {
             }
         }
         Ok(Prepared { new })
+    }
+
+    /// The script that a call names, if this worker has not sent that one to the other one before.
+    pub fn not_told(&mut self, request: &Request<'_>, worker: usize) -> Option<Arc<Script>> {
+        let sha = named(request.arg(0)).filter(|_| Caller::of(request) == Caller::Evalsha)?;
+        let Known { script, told, .. } = self.known.get_mut(&sha)?;
+        if told.contains(&worker) {
+            return None;
+        }
+        told.push(worker);
+        Some(script.clone())
     }
 
     /// Runs a call whose keys `host` has.

@@ -40,8 +40,14 @@ const NO_DEBUGGER: &str = "there is no debugger for scripts: redis.log writes in
 impl Worker {
     /// Has a script run where its keys live.
     pub(super) fn dispatch_script(&mut self, client: &mut Client, request: &Request<'_>) -> Flow {
+        let is_looked_for = std::mem::take(&mut client.looks_for_script);
         let prepared = match self.scripts.prepare(request) {
             Ok(prepared) => prepared,
+            // Another worker may have told of it already, to be heard in this turn.
+            Err(Error::NoScript) if !is_looked_for && self.mesh.worker_count() > 1 => {
+                client.looks_for_script = true;
+                return Flow::Later;
+            }
             Err(error) => {
                 reject(client, request.command, error);
                 return Flow::Taken;
@@ -57,7 +63,13 @@ impl Worker {
                 client.waits_for = Some(worker);
                 return Flow::Later;
             }
-            Route::One(worker) => self.run_there(worker, client, request),
+            Route::One(worker) => {
+                // Whoever has told this worker of the script may be heard there behind this one.
+                if let Some(script) = self.scripts.not_told(request, worker) {
+                    self.mesh.to(worker).call(RequestId::NONE, Call::LearnScript(script));
+                }
+                self.run_there(worker, client, request);
+            }
             Route::Several if !client.is_quiet() => return Flow::Later,
             Route::Several => {
                 let busy = request

@@ -48,6 +48,24 @@ fn scripts_over_several_shards_are_seen_whole_or_not_at_all() {
     });
 }
 
+/// A script is known everywhere once its first call is answered, whichever connections and shards ask for it.
+#[test]
+fn a_script_that_one_client_has_sent_runs_by_its_name_for_all_others() {
+    let server = Server::start(4, &[]);
+    let mut clients: Vec<_> = (0..8).map(|_| server.resp()).collect();
+    for round in 0..100 {
+        let script = format!("return redis.call('INCR', KEYS[1]) + {round}000");
+        let named = clients[0].ask_bytes(&["EVAL", "return redis.sha1hex(ARGV[1])", "0", &script]);
+        let name = String::from_utf8(named.bytes().to_vec()).unwrap();
+        let (sender, asker) = (round % 8, (round + round / 8 + 1) % 8);
+        clients[sender].ask_bytes(&["EVAL", &script, "1", "first"]);
+        let reply = clients[asker].ask_bytes(&["EVALSHA", &name, "1", &format!("key:{round}")]);
+        assert_eq!(reply.integer(), round as i64 * 1000 + 1, "{reply}");
+    }
+    let unknown = clients[1].ask("EVALSHA 0000000000000000000000000000000000000000 1 k").to_string();
+    assert_eq!(unknown, "-NOSCRIPT No matching script. Please use EVAL.");
+}
+
 #[test]
 fn a_script_reaches_the_keys_that_it_names_and_fails_with_what_it_did() {
     let server = Server::start(4, &[]);
