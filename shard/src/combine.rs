@@ -151,6 +151,14 @@ impl Effect {
         Effect { key, outcome: Outcome::Put(value, deadline), event: (EventClasses::STRING, "set") }
     }
 
+    /// How many bytes the key is to hold.
+    pub fn put_bytes(&self) -> usize {
+        match &self.outcome {
+            Outcome::Put(value, _) => value.len(),
+            Outcome::Removed => 0,
+        }
+    }
+
     /// The key is removed, if it exists, as by a `DEL`.
     pub fn remove(key: usize) -> Self {
         Effect { key, outcome: Outcome::Removed, event: (EventClasses::GENERIC, "del") }

@@ -211,6 +211,12 @@ impl Replies {
         held.messages.iter().for_each(|message| self.push(message));
     }
 
+    /// No reply is under way. Messages that have waited stand behind all of them.
+    pub fn release_all_messages(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        held.messages.iter().for_each(|message| self.push(message));
+    }
+
     /// Reserves the place of the next request, one of `command`, which a worker answers later. Returns its number. Times
     /// are in milliseconds from the start of the server.
     pub fn later(&mut self, command: &'static Command, worker: usize, size_bytes: usize, now_ms: u64) -> u32 {

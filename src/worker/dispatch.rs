@@ -234,7 +234,7 @@ impl Worker {
                 | Server::ClientTrackinginfo),
             ) => self.run_tracking(client, request, server),
             Run::Server(server) if command.group == Group::Pubsub => {
-                return self.run_pubsub(client, request, server);
+                return self.run_pubsub_in_time(client, request, server);
             }
             Run::EveryShard(..) if self.watchdog.some_hang() => reject(client, command, hangs()),
             Run::EveryShard(..) if command.has(Flags::WRITE) => {
@@ -509,7 +509,7 @@ impl Worker {
                     self.end_measured(client, measured);
                 }
                 if client.job.is_none() {
-                    client.replies.release_messages();
+                    client.replies.release_all_messages();
                 }
                 return self.clients.put_back(connection);
             }

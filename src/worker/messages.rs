@@ -43,15 +43,29 @@ fn tell(request: &Request<'_>, name: Option<&[u8]>, count: usize, dialect: Diale
 }
 
 impl Worker {
+    /// Carries out a command about messages, once no worker is owed as much as may be. Behind `MULTI` nothing waits for
+    /// that: what fills a worker may itself wait for the locks of these commands.
+    pub(super) fn run_pubsub_in_time(
+        &mut self,
+        client: &mut Client,
+        request: &Request<'_>,
+        server: Server,
+    ) -> Flow {
+        if matches!(server, Server::Publish | Server::Spublish)
+            && let Some(full) = self.mesh.full_peer(self.watchdog.hung())
+        {
+            client.waits_for = Some(full);
+            return Flow::Later;
+        }
+        self.run_pubsub(client, request, server);
+        Flow::Taken
+    }
+
     /// Carries out a command about messages.
-    pub(super) fn run_pubsub(&mut self, client: &mut Client, request: &Request<'_>, server: Server) -> Flow {
+    pub(super) fn run_pubsub(&mut self, client: &mut Client, request: &Request<'_>, server: Server) {
         let kind = kind_of(server);
         let reply = match server {
             Server::Publish | Server::Spublish => {
-                if let Some(full) = self.mesh.full_peer(self.watchdog.hung()) {
-                    client.waits_for = Some(full);
-                    return Flow::Later;
-                }
                 self.tell_events_to(Some(client));
                 let shared = request.large_arg().filter(|large| large.len() == request.arg(1).len());
                 let receivers =
@@ -63,11 +77,11 @@ impl Worker {
                 if let Err(error) = self.subscribe(client, request, kind) {
                     fail(client, request.command, error);
                 }
-                return Flow::Taken;
+                return;
             }
             Server::Unsubscribe | Server::Punsubscribe | Server::Sunsubscribe => {
                 self.unsubscribe(client, request, kind);
-                return Flow::Taken;
+                return;
             }
             Server::PubsubChannels | Server::PubsubShardchannels if request.arg_count() > 1 => {
                 let command = command::find(b"PUBSUB").expect("it has subcommands");
@@ -84,7 +98,6 @@ impl Worker {
             _ => unreachable!("{} is not about messages", request.command.name),
         };
         answer(client, request, &reply);
-        Flow::Taken
     }
 
     /// Begins subscriptions. The client is told of them when all other workers have taken note: a message that is
@@ -251,8 +264,10 @@ impl Worker {
     ) -> usize {
         let heard = self.hand_on(kind, channel, text, publisher);
         for worker in &heard.workers {
-            // What hangs, and is owed as much as may be, is not waited for.
-            if !self.mesh.is_full(*worker) {
+            // What hangs, and is owed as much as may be, is not waited for. Others are owed more for a while: by scripts,
+            // by transactions and by what happens to keys.
+            let is_full = self.mesh.is_full(*worker) && self.watchdog.is_hung(*worker);
+            if !is_full && !self.mesh.is_flooded(*worker) {
                 self.mesh.publish(*worker, kind, channel, text, shared);
             }
         }

@@ -153,6 +153,14 @@ impl Worker {
                     let (runtime, turn) = &mut self.runtime_and_turn();
                     runtime.run_list_for(asker, &list, turn);
                 }
+                Granted::Part(transaction) => {
+                    let (runtime, turn) = &mut self.runtime_and_turn();
+                    runtime.locked(transaction, turn);
+                }
+                Granted::Snapshotter => {
+                    let (runtime, turn) = &mut self.runtime_and_turn();
+                    runtime.on_quiescence(turn);
+                }
             }
         }
     }

@@ -135,6 +135,10 @@ pub(super) enum Granted {
     Request(Asker, OwnedRequest),
     /// Commands that run as one.
     List(Asker, Box<CommandList>),
+    /// A part of a transaction.
+    Part(TransactionId),
+    /// The snapshotter.
+    Snapshotter,
 }
 
 /// A question about the use of keys, and its asker.
@@ -679,7 +683,7 @@ impl ShardRuntime {
     /// Notices that the wall clock was set, or that the machine was suspended.
     pub(super) fn follow_clocks(&mut self, clock: &mut ShardClock, started: Instant) {
         let Some(reading) = Reading::take(started) else { return };
-        if self.journal.fault().is_some() {
+        if self.journal.fault().is_some() || self.has_unlogged_parts() {
             return; // The log has to tell of it.
         }
         match clock.follow(reading, &mut self.shard, &mut self.journal.changes) {
@@ -692,9 +696,10 @@ impl ShardRuntime {
         }
     }
 
-    /// Has the log tell what the clocks show, and which keys have expired.
+    /// Has the log tell what the clocks show, and which keys have expired. What a transaction has given another deadline
+    /// has in the log the one from before: until that is written, the log would take it for expired.
     pub(super) fn log_clocks(&mut self, clock: &mut ShardClock, now: Now) {
-        if self.journal.fault().is_none() {
+        if self.journal.fault().is_none() && !self.has_unlogged_parts() {
             clock.log(now.uptime_us, &self.shard, &mut self.journal.changes);
         }
     }
