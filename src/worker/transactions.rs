@@ -396,6 +396,9 @@ impl Worker {
                         begin_replies(client, running, true);
                         write_reply(client, running, number, &reply);
                     }
+                    if running.program.is_multi {
+                        break; // Others go first: it may have taken long.
+                    }
                 }
                 Step::Over => {
                     if let Some(client) = client {
@@ -409,6 +412,11 @@ impl Worker {
                     let Some(client) = client.as_deref_mut() else { continue };
                     begin_replies(client, running, true);
                     let request = running.program.requests[number].clone();
+                    if client.replies.size_bytes() > REPLIES_BYTES_MAX {
+                        let error = Error::ReplyTooLarge { limit: REPLIES_BYTES_MAX };
+                        fail(client, request.command, error);
+                        continue;
+                    }
                     if let Flow::Later = self.run_server_in_multi(client, &request.request()) {
                         client.waits_for = None;
                         running.program.step_back();

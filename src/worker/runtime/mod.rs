@@ -47,7 +47,7 @@ use settling::Settling;
 
 pub(super) use large_values::is_staged;
 pub(super) use long_reads::is_long_read;
-pub(super) use parts::{Prepared, REPLIES_BYTES_MAX};
+pub(super) use parts::{CHANGE_BYTES_MAX, Prepared, REPLIES_BYTES_MAX, changes_too_much};
 
 /// How many due keys one turn removes. Each costs a microsecond or two where millions are due and none is cached; a
 /// client without a pipeline is served once a turn.
@@ -400,9 +400,19 @@ impl ShardRuntime {
         Executed { reply, seq, journal, siblings }
     }
 
+    /// How many bytes the frame has that a script's changes are to be in: those of the list of its own, if there is one.
+    pub(super) fn script_change_bytes(&self, own: Option<&Changes>) -> usize {
+        own.unwrap_or(&self.journal.changes).payload_len()
+    }
+
     /// Takes the changes of a script out of those of the turn, which can be written then.
     pub(super) fn split_changes(&mut self, mark: Mark) -> Changes {
         self.journal.changes.split_off(mark)
+    }
+
+    /// The changes of a script were dropped, since the server stops: nothing may come upon them.
+    pub(super) fn note_cut(&mut self) {
+        self.journal.note_cut();
     }
 
     /// Takes the changes of a script that has ended. Returns the frame that its reply depends on.

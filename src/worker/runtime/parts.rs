@@ -21,9 +21,9 @@ use crate::txn::id::id_micros;
 use crate::txn::locks::{LockKeys, Waiter};
 use crate::worker::turn::{Now, Turn};
 
-/// Behind so many bytes of changes a transaction runs no more commands: a frame holds less than 2 GiB, and one command
+/// Behind so many bytes of changes a transaction or a script runs no more commands: a frame holds less than 2 GiB, and one command
 /// may add three quarters of that.
-const CHANGE_BYTES_MAX: usize = 256 << 20;
+pub(in crate::worker) const CHANGE_BYTES_MAX: usize = 256 << 20;
 
 /// Of more keys than this a transaction locks the whole shard: to lock each would take longer than a turn should.
 const LOCKED_KEYS_MAX: usize = 4096;
@@ -448,8 +448,9 @@ impl ShardRuntime {
     }
 }
 
-fn changes_too_much() -> Error {
+/// The error for a command behind [`CHANGE_BYTES_MAX`].
+pub(in crate::worker) fn changes_too_much() -> Error {
     Error::Unavailable(
-        "a transaction changes 256 MiB at most, and this command would come behind that; it has not run",
+        "a transaction or a script changes 256 MiB at most, and this command would come behind that; it has not run",
     )
 }
