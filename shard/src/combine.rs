@@ -143,6 +143,8 @@ pub enum Deadline {
     Kept,
     /// Then, as [`clock`] has it; without a deadline as a key that is set without one.
     At(Option<u64>),
+    /// Then, or never: where it has none, none is added as to a key that is set without one.
+    Exactly(Option<u64>),
 }
 
 impl Effect {

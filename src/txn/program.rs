@@ -345,7 +345,7 @@ impl Program {
 /// The error for a command that runs no more, because of the changes before it or its own.
 pub fn changes_too_much() -> Error {
     Error::Unavailable(
-        "a transaction changes 256 MiB at most, and this command would come behind that; it has not run",
+        "a transaction or a script changes 256 MiB at most, and this command would come behind that; it has not run",
     )
 }
 

@@ -409,9 +409,19 @@ impl ShardRuntime {
         Executed { reply, seq, journal, siblings }
     }
 
+    /// How many bytes the frame has that a script's changes are to be in: those of the list of its own, if there is one.
+    pub(super) fn script_change_bytes(&self, own: Option<&Changes>) -> usize {
+        own.unwrap_or(&self.journal.changes).payload_len()
+    }
+
     /// Takes the changes of a script out of those of the turn, which can be written then.
     pub(super) fn split_changes(&mut self, mark: Mark) -> Changes {
         self.journal.changes.split_off(mark)
+    }
+
+    /// The changes of a script were dropped, since the server stops: nothing may come upon them.
+    pub(super) fn note_cut(&mut self) {
+        self.journal.note_cut();
     }
 
     /// Takes the changes of a script that has ended. Returns the frame that its reply depends on.
