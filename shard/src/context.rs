@@ -15,7 +15,7 @@ use crate::analytics::Analytics;
 use crate::auto_ttl::AutoTtl;
 use crate::change::{Change, Changes};
 use crate::clock;
-use crate::combine::{Combined, Deadline, Effect, Held, Outcome, Terms};
+use crate::combine::{Combine, Combined, Deadline, Effect, Held, Outcome, Terms};
 use crate::databases::{ANALYSED, Databases};
 use crate::error::Error;
 use crate::events::{Event, EventClasses};
@@ -357,11 +357,7 @@ impl<'s, 'c> Context<'s, 'c> {
     }
 
     /// Runs a command that changes keys by what it reads, all of which lie here.
-    pub(crate) fn combine(
-        self,
-        request: &Request<'_>,
-        combine: fn(&Request<'_>, &[Option<Held<'_>>], &Terms) -> Result<Combined, Error>,
-    ) -> Result<Reply<'s>, Error> {
+    pub(crate) fn combine(self, request: &Request<'_>, combine: Combine) -> Result<Reply<'s>, Error> {
         let parts = self.parts;
         // That a key is not there is no event: it may be the one to be made.
         let wanted = parts.event_classes;

@@ -251,7 +251,7 @@ fn make(
     let keys = shard_images.iter().map(|image| image.keys).sum();
     let images = shard_images.into_iter().map(|image| image.image).collect();
     let made = copy(shared, images, parent, unfinished, bytes).and_then(|()| {
-        if libraries.len() > 0 {
+        if libraries.library_count() > 0 {
             scripting::file::write(parent, unfinished, libraries).map_err(Failure::Copy)?;
         }
         // An empty directory of that name gives way; should there be anything in it by now, this fails.

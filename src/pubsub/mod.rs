@@ -108,7 +108,7 @@ pub(crate) fn check_name(kind: SubscriptionKind, name: &[u8]) -> Result<(), Erro
 impl PubSub {
     /// A client of this worker subscribes to a name that was [checked](check_name).
     pub fn subscribe(&mut self, kind: SubscriptionKind, name: &Bytes, socket: SocketId) {
-        self.topic(kind, name, |name| name.clone()).here.insert(socket);
+        self.topic(kind, name, Bytes::clone).here.insert(socket);
     }
 
     /// A client of this worker ends its subscription.

@@ -14,10 +14,16 @@ fn shown(bits: u32) -> f64 {
     f64::from(bits.cast_signed())
 }
 
+/// A function of one number.
+type Unary = fn(u32) -> u32;
+
+/// A function of two numbers.
+type Binary = fn(u32, u32) -> u32;
+
 /// The functions of the library.
 pub fn table(lua: &Lua) -> mlua::Result<Table> {
     let bit = lua.create_table()?;
-    let unary: [(&str, fn(u32) -> u32); 3] =
+    let unary: [(&str, Unary); 3] =
         [("tobit", |bits| bits), ("bnot", |bits| !bits), ("bswap", u32::swap_bytes)];
     for (name, of) in unary {
         let function = move |lua: &Lua, args: Variadic<Value>| {
@@ -25,8 +31,7 @@ pub fn table(lua: &Lua) -> mlua::Result<Table> {
         };
         bit.raw_set(name, lua.create_function(function)?)?;
     }
-    let folds: [(&str, fn(u32, u32) -> u32); 3] =
-        [("band", |a, b| a & b), ("bor", |a, b| a | b), ("bxor", |a, b| a ^ b)];
+    let folds: [(&str, Binary); 3] = [("band", |a, b| a & b), ("bor", |a, b| a | b), ("bxor", |a, b| a ^ b)];
     for (name, of) in folds {
         let function = move |lua: &Lua, args: Variadic<Value>| {
             let mut bits = bits_of(number(lua, &args, 1, name)?);
@@ -37,7 +42,7 @@ pub fn table(lua: &Lua) -> mlua::Result<Table> {
         };
         bit.raw_set(name, lua.create_function(function)?)?;
     }
-    let shifts: [(&str, fn(u32, u32) -> u32); 5] = [
+    let shifts: [(&str, Binary); 5] = [
         ("lshift", |bits, by| bits << by),
         ("rshift", |bits, by| bits >> by),
         ("arshift", |bits, by| (bits.cast_signed() >> by).cast_unsigned()),

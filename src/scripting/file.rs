@@ -154,7 +154,7 @@ mod tests {
     fn what_was_written_is_read_and_what_is_damaged_refused() {
         let (disk, directory) = (MemDisk::default(), Path::new("/d"));
         disk.create_dir_all(directory).unwrap();
-        assert_eq!(read(&disk, directory).unwrap().len(), 0);
+        assert_eq!(read(&disk, directory).unwrap().library_count(), 0);
         write(&disk, directory, &libraries()).unwrap();
         let found = read(&disk, directory).unwrap();
         assert_eq!(found.codes().collect::<Vec<_>>(), [b"#!lua name=shop\n\xff"]);

@@ -80,7 +80,7 @@ impl FunctionInfo {
 
 impl Libraries {
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn library_count(&self) -> usize {
         self.libraries.len()
     }
 

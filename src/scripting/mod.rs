@@ -114,7 +114,7 @@ impl Scripts {
             lua_bytes: self.engine.as_ref().map_or(0, Engine::memory_bytes),
             scripts: self.known.len(),
             scripts_bytes: self.scripts_bytes,
-            libraries: self.libraries.len(),
+            libraries: self.libraries.library_count(),
             functions: self.libraries.function_count(),
             libraries_bytes: self.libraries.bytes(),
         }

@@ -411,7 +411,7 @@ impl Worker {
     fn function_stats(&self) -> Reply<'static> {
         let libraries = self.scripts.libraries();
         let counts = Reply::Map(vec![
-            ("libraries_count".into(), Reply::count(libraries.len())),
+            ("libraries_count".into(), Reply::count(libraries.library_count())),
             ("functions_count".into(), Reply::count(libraries.function_count())),
         ]);
         Reply::Map(vec![
@@ -447,13 +447,16 @@ impl Worker {
     }
 }
 
+/// What comes of the writing of libraries, once it has ended.
+type Written = mpsc::Receiver<Result<(), wal::Error>>;
+
 /// Changes of the libraries of functions, which go to disk one after the other.
 #[derive(Default)]
 pub(super) struct LibraryKeeper {
     /// What is asked for, and who asks.
     asked: VecDeque<(usize, RequestId, Arc<LibraryChange>)>,
     /// What a thread writes, for whom, and what comes of it.
-    written: Option<(usize, RequestId, Arc<Libraries>, mpsc::Receiver<Result<(), wal::Error>>)>,
+    written: Option<(usize, RequestId, Arc<Libraries>, Written)>,
 }
 
 impl LibraryKeeper {
@@ -471,7 +474,7 @@ impl Worker {
         {
             match self.scripts.libraries().changed(&change).and_then(|libraries| self.keep(libraries)) {
                 Ok((libraries, written)) => {
-                    self.library_keeper.written = Some((from, id, libraries, written))
+                    self.library_keeper.written = Some((from, id, libraries, written));
                 }
                 Err(error) => self.mesh.to(from).answer(id, Answer::Part(Reply::Error(error))),
             }
@@ -479,10 +482,7 @@ impl Worker {
     }
 
     /// Has a thread write the libraries.
-    fn keep(
-        &self,
-        libraries: Libraries,
-    ) -> Result<(Arc<Libraries>, mpsc::Receiver<Result<(), wal::Error>>), Error> {
+    fn keep(&self, libraries: Libraries) -> Result<(Arc<Libraries>, Written), Error> {
         let libraries = Arc::new(libraries);
         let (sender, written) = mpsc::channel();
         let (shared, kept) = (self.shared.clone(), libraries.clone());
@@ -653,7 +653,7 @@ impl Host for RunningScript<'_> {
                 self.run_on_copies(request, show);
             }
             Run::Key | Run::Keys(_) | Run::Combine if request.keys().all(is_own) => {
-                self.run_on_shard(request, show)
+                self.run_on_shard(request, show);
             }
             Run::Key | Run::Keys(_) | Run::Combine => show(&Reply::Error(UNDECLARED)),
             Run::EveryShard(_) if workers == 1 && self.copies.is_none() => self.run_on_shard(request, show),

@@ -577,6 +577,9 @@ const RESP: &[Script] = &[
         WAIT few long -> -ERR value is not an integer or out of range
         WAIT 1 -1 -> -ERR timeout is negative
         WAIT 1 1.5 -> -ERR timeout is not an integer or out of range
+        "#,
+    ),
+    script(
         "CLIENT",
         r#"
         CLIENT GETREDIR -> -1
@@ -2233,7 +2236,7 @@ const TEXT: &[Script] = &[
     own("AUTH", "AUTH default secret -> +OK\n AUTH ada secret -> -WRONGPASS <..>\n AUTH -> -ERR AUTH requires <..>"),
     own("DEBUG", "DEBUG SLEEP 0 -> -ERR DEBUG command not allowed.<..>\n DEBUG HELP -> DEBUG <..> | <rest>"),
     own("LATENCY", "LATENCY LATEST -> (empty list)\n LATENCY RESET -> 0\n LATENCY DOCTOR -> Nothing is watched<..>"),
-    own("MONITOR", "MONITOR -> +OK\n GET a -> <..>ECHO<..> | -ERR Replica can't interact with the keyspace"),
+    own("MONITOR", "MONITOR -> +OK\n GET a -> <..>end-of-reply<..> | -ERR Replica can't interact with the keyspace"),
     own("REPLICAOF", "REPLICAOF no one -> +OK\n REPLICAOF here 1 -> -ERR there is no replication yet<..>"),
     own("SLAVEOF", "SLAVEOF no one -> +OK"),
     own("ROLE", "ROLE -> master | 0 | (empty list)"),

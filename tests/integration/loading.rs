@@ -83,7 +83,7 @@ fn keys_are_refused_while_they_are_loaded(shards: usize) {
     assert!(info.contains("loading:1\r\n") && info.contains("loading_loaded_perc:"), "{info}");
     let [ping, echo, config, select] = others.map(|value| value.to_string());
     assert_eq!((&*ping, &*echo, &*select), ("+PONG", "\"a\"", "+OK"));
-    assert!(config.contains(&server.port.to_string()), "{config}");
+    assert!(config.contains(&server.resp_port.to_string()), "{config}");
 
     server.wait_until_loaded().unwrap();
     assert_eq!(server.resp().ask("DBSIZE").integer(), KEYS as i64);

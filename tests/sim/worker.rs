@@ -428,7 +428,7 @@ pub fn content(shard: &Shard, now_ms: u64) -> Content {
     let mut content = Content::new();
     let end = shard.walk(0, usize::MAX, now_ms, |keyspace, key, value, deadline_ms| {
         let key = name(shard.database_of(keyspace), key);
-        let before = content.insert(key.to_vec(), (value.to_vec(), deadline_ms));
+        let before = content.insert(key.clone(), (value.to_vec(), deadline_ms));
         assert_eq!(before, None, "\"{}\" is shown once", key.escape_ascii());
     });
     assert_eq!(end, None);

@@ -415,7 +415,7 @@ mod tests {
                !
                > RENAME a b
                OK
-               ! put b=1 until 9000 by the wall clock, remove a
+               ! remove a, put b=1 until 9000 by the wall clock
                > RENAME b b
                OK
                !
@@ -423,7 +423,7 @@ mod tests {
                0
                > RENAMENX b a
                1
-               ! put a=1 until 9000 by the wall clock, remove b
+               ! remove b, put a=1 until 9000 by the wall clock
                > PTTL a
                8000
                @ 9000
