@@ -23,7 +23,7 @@ pub(super) fn help(command: &Command) -> Reply<'static> {
     let rows = command::subcommands(command).iter();
     let listed = rows.flat_map(|row| [command::call(row), format!("    {}.", row.summary)]);
     let help = ["HELP".to_owned(), "    Prints this help.".to_owned()];
-    Reply::Array([title].into_iter().chain(listed).chain(help).map(text).collect())
+    Reply::Array([title].into_iter().chain(listed).chain(help).map(line).collect())
 }
 
 /// `HELP [command [subcommand]]`, for people: what a command does and how it is called, or which there are.
