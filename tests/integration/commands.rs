@@ -700,6 +700,10 @@ const RESP: &[Script] = &[
         CONFIG GET loglevel -> ["loglevel", "verbose"]
         CONFIG SET hash-max-ziplist-value 9 -> +OK
         CONFIG GET hash-max-*-value -> {"hash-max-listpack-value", "9", "hash-max-ziplist-value", "9"}
+        CONFIG SET protected-mode no requirepass "" min-replicas-to-write 0 -> +OK
+        CONFIG GET protected-mode requirepass min-*-to-write -> {"protected-mode", "no", "requirepass", "", "min-replicas-to-write", "0", "min-slaves-to-write", "0"}
+        CONFIG SET replica-read-only yes repl-backlog-size 1mb -> +OK
+        CONFIG GET replica-read-only slave-read-only repl-backlog-size min-replicas-max-lag -> {"replica-read-only", "yes", "slave-read-only", "yes", "repl-backlog-size", "1048576", "min-replicas-max-lag", "10"}
         CONFIG SET timeout 0 maxclients 100 loglevel notice -> +OK
         CONFIG REWRITE -> -ERR The server is running without a config file
         CONFIG RESETSTAT -> +OK
