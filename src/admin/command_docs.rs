@@ -23,7 +23,7 @@ pub(super) fn help(command: &Command) -> Reply<'static> {
     let rows = command::subcommands(command).iter();
     let listed = rows.flat_map(|row| [command::call(row), format!("    {}.", row.summary)]);
     let help = ["HELP".to_owned(), "    Prints this help.".to_owned()];
-    Reply::Array([title].into_iter().chain(listed).chain(help).map(text).collect())
+    Reply::Array([title].into_iter().chain(listed).chain(help).map(line).collect())
 }
 
 /// `HELP [command [subcommand]]`, for people: what a command does and how it is called, or which there are.
@@ -33,9 +33,9 @@ pub(super) fn help_for_people(request: &Request<'_>) -> Result<Reply<'static>, E
         let lines = Group::ALL.iter().filter_map(|group| {
             let names: Vec<_> =
                 command::TABLE.iter().filter(|row| row.group == *group).map(|row| row.name).collect();
-            (!names.is_empty()).then(|| text(format!("{}: {}", group.name(), names.join(" "))))
+            (!names.is_empty()).then(|| line(format!("{}: {}", group.name(), names.join(" "))))
         });
-        let how = text("HELP command, or HELP command subcommand, says more");
+        let how = line("HELP command, or HELP command subcommand, says more");
         return Ok(Reply::Array(lines.chain([how]).collect()));
     }
     let row = command::find_full(&words.join(&b'|')).ok_or(INVALID_COMMAND)?;
@@ -46,7 +46,7 @@ pub(super) fn help_for_people(request: &Request<'_>) -> Result<Reply<'static>, E
     }
     let examples = row.example.lines().filter(|line| !line.starts_with("resp: "));
     lines.extend(examples.map(|line| format!("  {line}")));
-    Ok(Reply::Array(lines.into_iter().map(text).collect()))
+    Ok(Reply::Array(lines.into_iter().map(line).collect()))
 }
 
 /// The reply to `COMMAND`, and to `COMMAND INFO` without names.
@@ -245,6 +245,10 @@ fn docs_of(row: &Command) -> Reply<'static> {
         docs.push(("subcommands".into(), command_docs(subcommands)));
     }
     Reply::Map(docs)
+}
+
+fn line(line: impl Into<Cow<'static, str>>) -> Reply<'static> {
+    Reply::Line(line.into())
 }
 
 fn text(text: impl Into<String>) -> Reply<'static> {

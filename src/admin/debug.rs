@@ -67,7 +67,7 @@ pub(super) fn run(request: &Request<'_>, client: &Client, about: &About<'_>) -> 
         DebugCommand::No => false,
     };
     let reply = if is("HELP", 0..=0) {
-        Reply::Array(HELP.map(|line| Reply::bytes(line.as_bytes())).to_vec())
+        Reply::Array(HELP.map(|line| Reply::Line(line.into())).to_vec())
     } else if !is_allowed {
         return Err(NOT_ALLOWED);
     } else if is("SLEEP", 1..=1) {

@@ -25,6 +25,7 @@ pub fn to_lua(lua: &Lua, reply: &Reply<'_>, is_resp3: bool) -> mlua::Result<Valu
         Reply::Ok => field("ok", text(b"OK")?),
         Reply::Simple(status) => field("ok", text(status.as_bytes())?),
         Reply::Status(status) => field("ok", text(status)?),
+        Reply::Line(line) => field("ok", text(line.as_bytes())?),
         Reply::Integer(n) => Ok(Value::Number(*n as f64)),
         Reply::Bool(yes) if is_resp3 => Ok(Value::Boolean(*yes)),
         Reply::Bool(yes) => Ok(Value::Integer(i64::from(*yes))),

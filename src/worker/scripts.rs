@@ -15,7 +15,6 @@ use super::dispatch::Flow;
 use super::messages::kind_of;
 use super::runtime::{Executed, Granted};
 use super::turn::Now;
-use super::watchdog::hangs;
 use crate::admin::Ask;
 use crate::client::Client;
 use crate::client::reply::{answer, reject};
@@ -76,18 +75,10 @@ impl Worker {
                 self.run_there(worker, client, request);
             }
             Route::Several if !client.is_quiet() => return Flow::Later,
-            Route::Several => {
-                let busy = request
-                    .keys()
-                    .find_map(|key| self.shared.long_scripts.busy(owner(key, self.mesh.worker_count())));
-                match busy {
-                    Some(error) => reject(client, request.command, error),
-                    None if self.watchdog.any_hangs(request.keys()) => {
-                        reject(client, request.command, hangs());
-                    }
-                    None => self.begin_transaction(client, request),
-                }
-            }
+            Route::Several => match self.refusal_of_owners(request) {
+                Some(error) => reject(client, request.command, error),
+                None => self.begin_transaction(client, request),
+            },
         }
         Flow::Taken
     }

@@ -99,6 +99,15 @@ impl Worker {
             reject(client, command, hangs());
             return Flow::Taken;
         }
+        let busy = match lone_owner {
+            Some(worker) => self.shared.long_scripts.busy(worker),
+            None => self.shared.long_scripts.any_busy(),
+        };
+        if let Some(error) = busy {
+            self.end_multi(client);
+            reject(client, command, Error::ExecAbortedBy(Box::new(error)));
+            return Flow::Taken;
+        }
         let (queue, watches) = take_multi(client);
         for request in queue.requests() {
             self.traffic.calls.count(request.command, None);

@@ -209,6 +209,54 @@ fn a_script_over_several_shards_can_have_a_key_last() {
     assert!(resp.ask("TTL s:b").integer() > 0);
 }
 
+/// What needs all shards is refused while one of them runs a script, on whichever shard its client is.
+#[test]
+fn commands_over_all_shards_are_told_of_a_long_script() {
+    let server = Server::start(3, &["--busy-reply-threshold", "50ms"]);
+    // So many that each shard has some of them.
+    let mut clients: Vec<_> = (0..9).map(|_| server.resp()).collect();
+    let mut queued = server.resp();
+    for command in ["MULTI", "SET k 1", "SET a 1", "SET b 1", "SET c 1"] {
+        queued.ask(command);
+    }
+    thread::scope(|scope| {
+        let mut runs = server.resp();
+        let endless = scope.spawn(move || runs.ask("EVAL \"while true do end\" 1 k").to_string());
+        assert!(within_deadline(|| clients[0].ask("GET k").to_string().starts_with("-BUSY ")));
+        for client in &mut clients {
+            for command in [
+                "INFO",
+                "DBSIZE",
+                "KEYS *",
+                "SCAN 0",
+                "RANDOMKEY",
+                "MGET k a b c",
+                "FLUSHALL",
+                "CLIENT LIST",
+                "CLIENT PAUSE 90000",
+                "SLOWLOG GET",
+                "STATS",
+                "HEALTH",
+                "MEMORY STATS",
+                "BGSAVE",
+                "MONITOR",
+                "SCRIPT LOAD \"return 7\"",
+                "FUNCTION FLUSH",
+            ] {
+                let refused = client.ask(command).to_string();
+                assert!(refused.starts_with("-BUSY "), "{command}: {refused}");
+            }
+        }
+        let aborted = queued.ask("EXEC").to_string();
+        assert!(aborted.starts_with("-EXECABORT Transaction discarded because of: BUSY "), "{aborted}");
+        assert_eq!(clients[0].ask("SCRIPT KILL").to_string(), "+OK");
+        endless.join().unwrap();
+    });
+    assert_eq!(clients[0].ask("MGET k a b c").to_string(), "[nil, nil, nil, nil]");
+    let told = clients[0].ask("INFO replication").to_string();
+    assert!(told.contains("role:master"), "{told}");
+}
+
 #[test]
 fn libraries_outlive_the_process_another_number_of_shards_and_a_backup() {
     let backups = TempDir::with_prefix("kvlite-backups-").unwrap();
