@@ -205,11 +205,33 @@ fn flag(lua: &Lua, args: &[Value], function: &str) -> mlua::Result<Option<bool>>
     }
 }
 
-/// A table that is being written: what is left of it, and the byte that ends it.
+/// Tables stand in others to this depth at most, whatever a script chooses: Lua has 8,000 places for what is open, and
+/// where none is left the process ends.
+const ENCODE_DEPTH_LIMIT: i64 = 3500;
+const DECODE_DEPTH_LIMIT: i64 = 7000;
+
+/// A table that is being written, without a handle for each of its items: there may be any number of them.
 struct OpenTable {
-    items: std::vec::IntoIter<(Value, Value)>,
-    is_first: bool,
-    end: u8,
+    table: Table,
+    /// The keys, of what is no list.
+    keys: Option<Table>,
+    count: i64,
+    /// How many items are written.
+    written: i64,
+}
+
+impl OpenTable {
+    /// The key, if it has one, and the value of the next item.
+    fn next(&mut self) -> mlua::Result<Option<(Value, Value)>> {
+        if self.written == self.count {
+            return Ok(None);
+        }
+        self.written += 1;
+        let Some(keys) = &self.keys else { return Ok(Some((Value::Nil, self.table.raw_get(self.written)?))) };
+        let key: Value = keys.raw_get(self.written)?;
+        let value = self.table.raw_get(&key)?;
+        Ok(Some((key, value)))
+    }
 }
 
 struct Encoder<'l> {
@@ -227,15 +249,15 @@ impl Encoder<'_> {
         let mut open = Vec::new();
         self.begin(value, &mut open, out)?;
         while let Some(table) = open.last_mut() {
-            let Some((key, value)) = table.items.next() else {
-                out.push(table.end);
+            let Some((key, value)) = table.next()? else {
+                out.push(if table.keys.is_some() { b'}' } else { b']' });
                 open.pop();
                 continue;
             };
-            if !std::mem::replace(&mut table.is_first, false) {
+            if table.written > 1 {
                 out.push(b',');
             }
-            if table.end == b'}' {
+            if table.keys.is_some() {
                 self.push_key(&key, out)?;
             }
             self.begin(&value, &mut open, out)?;
@@ -254,19 +276,23 @@ impl Encoder<'_> {
             Value::LightUserData(data) if data.0.is_null() => out.extend_from_slice(b"null"),
             Value::Table(table) => {
                 let depth = open.len() as i64 + 1;
-                if depth > self.choices.encode_depth_max {
+                if depth > self.choices.encode_depth_max.min(ENCODE_DEPTH_LIMIT) {
                     let text = format!("Cannot serialise, excessive nesting ({depth})");
                     return Err(lua_error(self.lua, &text));
                 }
-                let (begin, end, items): (_, _, Vec<_>) = match self.list_len(table)? {
-                    Some(len) => {
-                        let items = (1..=len).map(|index| Ok((Value::Nil, table.raw_get(index)?)));
-                        (b'[', b']', items.collect::<mlua::Result<_>>()?)
+                let (keys, count) = match self.list_len(table)? {
+                    Some(len) => (None, len),
+                    None => {
+                        let (keys, mut count) = (self.lua.create_table()?, 0);
+                        for pair in table.pairs::<Value, Value>() {
+                            count += 1;
+                            keys.raw_set(count, pair?.0)?;
+                        }
+                        (Some(keys), count)
                     }
-                    None => (b'{', b'}', table.pairs().collect::<mlua::Result<_>>()?),
                 };
-                out.push(begin);
-                open.push(OpenTable { items: items.into_iter(), is_first: true, end });
+                out.push(if keys.is_some() { b'{' } else { b'[' });
+                open.push(OpenTable { table: table.clone(), keys, count, written: 0 });
             }
             other => return Err(self.refused(type_name(other), "type not supported")),
         }
@@ -504,7 +530,7 @@ impl Decoder<'_> {
     }
 
     fn descend(&self, depth: usize) -> mlua::Result<()> {
-        if depth as i64 <= self.choices.decode_depth_max {
+        if depth as i64 <= self.choices.decode_depth_max.min(DECODE_DEPTH_LIMIT) {
             return Ok(());
         }
         let at = self.at;

@@ -3,7 +3,7 @@
 use mlua::{Lua, MultiValue, Table, Value, Variadic};
 
 use super::arguments::{bad, number, text};
-use super::engine::{lua_error, reply_error};
+use super::engine::{VALUES_MAX, lua_error, reply_error};
 
 /// Tables that stand deeper in others than this are packed as nothing.
 const DEPTH_MAX: usize = 16;
@@ -174,6 +174,11 @@ fn unpack_all(lua: &Lua, data: &[u8], limit: Option<i64>, offset: i64) -> mlua::
     let mut reader = Reader { lua, data, at: start };
     let mut values = Vec::new();
     while reader.at < data.len() && values.len() < count_max {
+        if values.len() >= VALUES_MAX {
+            let text =
+                "stack overflow (too many return values at once; use unpack_one or unpack_limit instead.)";
+            return Err(lua_error(lua, text));
+        }
         values.push(reader.value(0)?);
     }
     if limit.is_some() {
