@@ -460,7 +460,8 @@ impl Parameter {
     #[cfg(test)]
     pub(super) fn extremes(&self) -> Vec<String> {
         match &self.takes {
-            _ if self.canonical_name() == "max-connections" => vec!["1".into(), "10000".into()],
+            // The greatest first: a start with few lets no more be set.
+            _ if self.canonical_name() == "max-connections" => vec!["10000".into(), "1".into()],
             Takes::Number(bounds) | Takes::Memory(bounds) => {
                 vec![bounds.start().to_string(), bounds.end().to_string()]
             }
