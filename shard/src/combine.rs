@@ -143,12 +143,22 @@ pub enum Deadline {
     Kept,
     /// Then, as [`clock`] has it; without a deadline as a key that is set without one.
     At(Option<u64>),
+    /// Then, or never: where it has none, none is added as to a key that is set without one.
+    Exactly(Option<u64>),
 }
 
 impl Effect {
     /// The key gets this value and deadline, as by a `SET`.
     pub fn put(key: usize, value: Bytes, deadline: Deadline) -> Self {
         Effect { key, outcome: Outcome::Put(value, deadline), event: (EventClasses::STRING, "set") }
+    }
+
+    /// How many bytes the key is to hold.
+    pub fn put_bytes(&self) -> usize {
+        match &self.outcome {
+            Outcome::Put(value, _) => value.len(),
+            Outcome::Removed => 0,
+        }
     }
 
     /// The key is removed, if it exists, as by a `DEL`.

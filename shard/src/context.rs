@@ -644,17 +644,20 @@ impl Parts {
         let is_nothing = found.is_none() && effect.outcome == Outcome::Removed;
         match effect.outcome {
             Outcome::Put(value, deadline) => {
-                let deadline_ms = match (deadline, found) {
+                let until = match (deadline, found) {
                     (Deadline::Kept, Some(found)) if value.len() < SHARED_LEN_MIN => {
                         return self.rewrite(found, key, &value, changes);
                     }
-                    (Deadline::Kept, Some(found)) => self.keyspace.entry(found).deadline_ms(),
-                    (Deadline::Kept, None) => None,
-                    (Deadline::At(deadline_ms), _) => deadline_ms,
+                    (Deadline::Kept, Some(found)) => {
+                        self.or_auto(self.keyspace.entry(found).deadline_ms(), key)
+                    }
+                    (Deadline::Kept, None) => self.or_auto(None, key),
+                    (Deadline::At(deadline_ms), _) => self.or_auto(deadline_ms, key),
+                    (Deadline::Exactly(deadline_ms), _) => deadline_ms,
                 };
                 match value.len() {
-                    0..SHARED_LEN_MIN => self.put(found, key, &value, deadline_ms, changes),
-                    _ => self.put_shared(found, key, value, deadline_ms, changes),
+                    0..SHARED_LEN_MIN => self.put_until(found, key, &value, until, changes),
+                    _ => self.put_shared_until(found, key, value, until, changes),
                 }
             }
             Outcome::Removed => {
@@ -705,6 +708,12 @@ impl Parts {
         changes.push(&Change::Remove { key });
     }
 
+    /// The deadline of a key that is set with this one.
+    #[inline]
+    fn or_auto(&self, deadline_ms: Option<u64>, key: &[u8]) -> Option<u64> {
+        deadline_ms.or_else(|| self.auto_ttl.deadline_ms(key, self.now_ms))
+    }
+
     #[inline]
     fn put(
         &mut self,
@@ -714,7 +723,18 @@ impl Parts {
         deadline_ms: Option<u64>,
         changes: &mut Changes,
     ) {
-        let deadline_ms = deadline_ms.or_else(|| self.auto_ttl.deadline_ms(key, self.now_ms));
+        self.put_until(found, key, value, self.or_auto(deadline_ms, key), changes);
+    }
+
+    #[inline]
+    fn put_until(
+        &mut self,
+        found: Option<Found>,
+        key: &[u8],
+        value: &[u8],
+        deadline_ms: Option<u64>,
+        changes: &mut Changes,
+    ) {
         self.note_change(key, found.is_none());
         match found {
             Some(found) => {
@@ -729,7 +749,6 @@ impl Parts {
         changes.push(&Change::Put { key, value, deadline_ms });
     }
 
-    #[inline(never)]
     fn put_shared(
         &mut self,
         found: Option<Found>,
@@ -738,7 +757,18 @@ impl Parts {
         deadline_ms: Option<u64>,
         changes: &mut Changes,
     ) {
-        let deadline_ms = deadline_ms.or_else(|| self.auto_ttl.deadline_ms(key, self.now_ms));
+        self.put_shared_until(found, key, value, self.or_auto(deadline_ms, key), changes);
+    }
+
+    #[inline(never)]
+    fn put_shared_until(
+        &mut self,
+        found: Option<Found>,
+        key: &[u8],
+        value: Bytes,
+        deadline_ms: Option<u64>,
+        changes: &mut Changes,
+    ) {
         changes.push_shared(key, value.clone(), deadline_ms);
         self.note_change(key, found.is_none());
         match found {

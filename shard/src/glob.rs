@@ -95,6 +95,11 @@ impl Glob {
         Matching::default().go_on(self, text, &mut { usize::MAX }).expect("the steps suffice")
     }
 
+    /// As [`Glob::matches`], for the names of channels: among those `*` does not match the empty one.
+    pub fn matches_channel(&self, name: &[u8]) -> bool {
+        if name.is_empty() { self.elements.is_empty() } else { self.matches(name) }
+    }
+
     fn matches_one(&self, element: Element, byte: u8) -> bool {
         match element {
             Element::Star | Element::Any => true,

@@ -41,6 +41,8 @@ pub enum Reply<'a> {
     Map(Vec<(Cow<'static, str>, Reply<'a>)>),
     /// Pairs of any two things, in order; RESP2 flattens them.
     Pairs(Vec<(Reply<'a>, Reply<'a>)>),
+    /// A line of help for people, without a line end. The text protocol shows it as it stands.
+    Line(Cow<'static, str>),
     /// A text for people, such as `INFO`; RESP3 marks it as verbatim.
     Text(String),
     /// The same in a format of three letters, and of any bytes.
@@ -95,6 +97,7 @@ impl<'a> Reply<'a> {
             Reply::Pairs(pairs) => {
                 Reply::Pairs(pairs.into_iter().map(|(k, v)| (k.into_owned(), v.into_owned())).collect())
             }
+            Reply::Line(line) => Reply::Line(line),
             Reply::Text(text) => Reply::Text(text),
             Reply::Verbatim(format, text) => Reply::Verbatim(format, Cow::Owned(text.into_owned())),
             Reply::Error(error) => Reply::Error(error),

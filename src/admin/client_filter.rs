@@ -17,8 +17,8 @@ pub(super) fn of_list(request: &Request<'_>, asker: u64) -> Result<ClientFilter,
         2.. if is("ID") => {
             let mut ids = Vec::with_capacity(request.arg_count());
             for arg in request.args().skip(1) {
-                let id = parse_integer(arg).filter(|id| *id > 0);
-                ids.push(id.ok_or(Error::OutOfRange("Invalid client ID"))? as u64);
+                let id = parse_integer(arg).ok_or(Error::OutOfRange("Invalid client ID"))?;
+                ids.push(u64::try_from(id).unwrap_or(0)); // No client has the number 0.
             }
             ids.sort_unstable();
             filter.ids = Some(ids);
@@ -41,7 +41,7 @@ pub(super) fn of_kill(request: &Request<'_>, asker: u64) -> Result<ClientFilter,
         let value = args.next().ok_or(Error::Syntax)?;
         let is = |word: &str| option.eq_ignore_ascii_case(word.as_bytes());
         if is("ID") {
-            let id = parse_integer(value).filter(|id| *id > 0);
+            let id = parse_integer(value);
             let id = id.ok_or(Error::OutOfRange("client-id should be greater than 0"))?;
             filter.ids = Some(vec![id as u64]);
         } else if is("TYPE") {

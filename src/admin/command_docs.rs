@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use shard::command::{self, Flags, Group, Keys};
+use shard::command::{self, Flags, Group, Keys, Run};
 use shard::{Command, Error, Glob, Reply, Request};
 
 use super::vocabulary::known;
-use super::{arguments, key_specs};
+use super::{arguments, key_specs, unknown_subcommand};
 
 /// The version of kvlite that had every command of the table first.
 const FIRST_VERSION: &str = "0.1.0";
@@ -23,7 +23,7 @@ pub(super) fn help(command: &Command) -> Reply<'static> {
     let rows = command::subcommands(command).iter();
     let listed = rows.flat_map(|row| [command::call(row), format!("    {}.", row.summary)]);
     let help = ["HELP".to_owned(), "    Prints this help.".to_owned()];
-    Reply::Array([title].into_iter().chain(listed).chain(help).map(text).collect())
+    Reply::Array([title].into_iter().chain(listed).chain(help).map(line).collect())
 }
 
 /// `HELP [command [subcommand]]`, for people: what a command does and how it is called, or which there are.
@@ -33,9 +33,9 @@ pub(super) fn help_for_people(request: &Request<'_>) -> Result<Reply<'static>, E
         let lines = Group::ALL.iter().filter_map(|group| {
             let names: Vec<_> =
                 command::TABLE.iter().filter(|row| row.group == *group).map(|row| row.name).collect();
-            (!names.is_empty()).then(|| text(format!("{}: {}", group.name(), names.join(" "))))
+            (!names.is_empty()).then(|| line(format!("{}: {}", group.name(), names.join(" "))))
         });
-        let how = text("HELP command, or HELP command subcommand, says more");
+        let how = line("HELP command, or HELP command subcommand, says more");
         return Ok(Reply::Array(lines.chain([how]).collect()));
     }
     let row = command::find_full(&words.join(&b'|')).ok_or(INVALID_COMMAND)?;
@@ -46,7 +46,7 @@ pub(super) fn help_for_people(request: &Request<'_>) -> Result<Reply<'static>, E
     }
     let examples = row.example.lines().filter(|line| !line.starts_with("resp: "));
     lines.extend(examples.map(|line| format!("  {line}")));
-    Ok(Reply::Array(lines.into_iter().map(text).collect()))
+    Ok(Reply::Array(lines.into_iter().map(line).collect()))
 }
 
 /// The reply to `COMMAND`, and to `COMMAND INFO` without names.
@@ -102,7 +102,11 @@ pub(super) fn list(request: &Request<'_>) -> Result<Reply<'static>, Error> {
 fn inner<'r>(request: &Request<'r>) -> Result<Request<'r>, Error> {
     let mut inner = request.args_from(1, usize::MAX);
     inner.command = command::find(request.arg(0)).ok_or(INVALID_COMMAND)?;
-    let inner = command::resolve(inner).map_err(|_| INVALID_COMMAND)?;
+    let inner = match command::resolve(inner).map_err(unknown_subcommand) {
+        Ok(inner) => inner,
+        Err(Reply::Error(_)) => return Err(INVALID_COMMAND),
+        Err(_) => return Err(NO_KEYS), // It asks for help.
+    };
     let row = inner.command;
     if !row.keys.any() {
         return Err(NO_KEYS);
@@ -156,8 +160,11 @@ fn categories(row: &Command) -> Vec<&'static str> {
     };
     add("@keyspace", row.group == Group::Generic && !is_container && !name.starts_with("wait"));
     extra.iter().filter(|category| **category == "@keyspace").for_each(|category| add(category, true));
-    add("@read", row.has(Flags::READONLY) && row.group != Group::Scripting);
-    add("@write", row.has(Flags::WRITE));
+    add(
+        "@read",
+        (row.has(Flags::READONLY) || row.has(Flags::SHOWN_AS_READ)) && row.group != Group::Scripting,
+    );
+    add("@write", row.has(Flags::WRITE) && !row.has(Flags::SHOWN_AS_READ));
     add("@string", row.group == Group::String);
     add("@bitmap", row.group == Group::Bitmap);
     add("@hyperloglog", row.group == Group::Hyperloglog);
@@ -180,7 +187,10 @@ fn categories(row: &Command) -> Vec<&'static str> {
 pub(crate) fn command_info(row: &Command) -> Reply<'static> {
     // The names of a command and of its container count as arguments.
     let arity = row.args_min as i64 + if row.container.is_some() { 2 } else { 1 };
-    let [first, last, step] = row.keys.as_redis_shows_them();
+    let [first, last, step] = match row.group {
+        Group::Pubsub => key_specs::range(row), // Shard channels are shown as keys are.
+        _ => row.keys.as_redis_shows_them(),
+    };
     // Behind the name of a container everything stands one place further.
     let (first, last) = match (row.container, first, last) {
         (Some(_), 1.., 1..) => (first + 1, last + 1),
@@ -190,10 +200,14 @@ pub(crate) fn command_info(row: &Command) -> Reply<'static> {
     let tips = known(&row.full_name()).map_or("", |known| known.tips);
     let movable =
         matches!(row.keys, Keys::Numbered { .. } | Keys::NumberedPairs { .. }).then_some("movablekeys");
+    let of_scripts: &[&str] =
+        if row.run == Run::Script { &["skip_monitor", "no_mandatory_keys"] } else { &[] };
     Reply::Array(vec![
         text(row.full_name()),
         Reply::Integer(if row.args_min == row.args_max { arity } else { -arity }),
-        Reply::Set(row.flags.names().chain(movable).map(Reply::Simple).collect()),
+        Reply::Set(
+            row.flags.names().chain(of_scripts.iter().copied()).chain(movable).map(Reply::Simple).collect(),
+        ),
         Reply::Integer(first),
         Reply::Integer(last),
         Reply::Integer(step),
@@ -231,6 +245,10 @@ fn docs_of(row: &Command) -> Reply<'static> {
         docs.push(("subcommands".into(), command_docs(subcommands)));
     }
     Reply::Map(docs)
+}
+
+fn line(line: impl Into<Cow<'static, str>>) -> Reply<'static> {
+    Reply::Line(line.into())
 }
 
 fn text(text: impl Into<String>) -> Reply<'static> {

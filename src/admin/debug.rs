@@ -22,14 +22,16 @@ const NOT_ALLOWED: Error = Error::OutOfRange(
      connection, otherwise you need to set this option in the configuration file, and then restart the server.",
 );
 
-const HELP: [&str; 19] = [
+const HELP: [&str; 21] = [
     "DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
     "CHANGE-REPL-ID",
     "    Changes nothing: there is no replication.",
     "ERROR <string>",
     "    Returns this error.",
+    "LOADAOF",
+    "    As RELOAD.",
     "PROTOCOL <type>",
-    "    Returns a reply of a type: string, integer, double, null, array, set, map, push, verbatim, true, false.",
+    "    Returns a reply of a type: string, integer, double, bignum, null, array, set, push, verbatim, true, false.",
     "QUICKLIST-PACKED-THRESHOLD <size>",
     "    Changes nothing: there are no lists.",
     "RELOAD [NOSAVE] [NOFLUSH] [MERGE]",
@@ -65,7 +67,7 @@ pub(super) fn run(request: &Request<'_>, client: &Client, about: &About<'_>) -> 
         DebugCommand::No => false,
     };
     let reply = if is("HELP", 0..=0) {
-        Reply::Array(HELP.map(|line| Reply::bytes(line.as_bytes())).to_vec())
+        Reply::Array(HELP.map(|line| Reply::Line(line.into())).to_vec())
     } else if !is_allowed {
         return Err(NOT_ALLOWED);
     } else if is("SLEEP", 1..=1) {
@@ -74,6 +76,8 @@ pub(super) fn run(request: &Request<'_>, client: &Client, about: &About<'_>) -> 
         return Err(Error::AsAsked(request.arg(1).into()));
     } else if is("PROTOCOL", 1..=1) {
         sample(request.arg(1), client.session.dialect)?
+    } else if is("LOADAOF", 0..=0) {
+        return Ok(Debugged::Next(Call::Sync.into()));
     } else if is("RELOAD", 0..=3) {
         let known = ["MERGE", "NOFLUSH", "NOSAVE"];
         let is_known = |arg: &[u8]| known.iter().any(|word| arg.eq_ignore_ascii_case(word.as_bytes()));
@@ -112,6 +116,7 @@ fn sample(kind: &[u8], dialect: Dialect) -> Result<Reply<'static>, Error> {
         b"string" => Reply::Bulk(Cow::Borrowed(b"Hello World")),
         b"integer" => Reply::Integer(12345),
         b"double" => Reply::Double("3.141".to_owned()),
+        b"bignum" => Reply::BigNumber(Cow::Borrowed(b"1234567999999999999999999999999999999")),
         b"null" => Reply::Nil,
         b"array" => Reply::Array(numbers()),
         b"set" => Reply::Set(numbers()),

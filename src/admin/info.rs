@@ -205,8 +205,8 @@ fn clients(shared: &Shared, report: &Report) -> Lines {
         ("maxclients", shared.settings.max_connections.load(Ordering::Relaxed).to_string()),
         ("client_recent_max_input_buffer", input_max.to_string()),
         ("client_recent_max_output_buffer", output_max.to_string()),
-        ("blocked_clients", "0".to_owned()),
-        ("tracking_clients", "0".to_owned()),
+        ("blocked_clients", report.traffic.blocked.to_string()),
+        ("tracking_clients", report.traffic.tracked[0].to_string()),
         ("clients_in_timeout_table", "0".to_owned()),
         ("paused_clients", report.traffic.paused.to_string()),
     ]
@@ -296,11 +296,16 @@ fn counters(shared: &Shared, left_out: Option<&LeftOut>, report: &Report) -> Lin
         report.traffic.bytes_per_second.map(|bytes| format!("{:.2}", bytes as f64 / 1024.0));
     let accepted = shared.clients_accepted.count() - left_out.map_or(0, |it| it.clients_accepted);
     let refused = shared.connections_refused.count() - left_out.map_or(0, |it| it.connections_refused);
-    let [channels, patterns, shard_channels] = report.traffic.subscribed.map(|count| count.to_string());
+    let [channels, patterns, shard_channels, prefixes] =
+        report.traffic.subscribed.map(|count| count.to_string());
+    let [_, tracked_keys, copies] = report.traffic.tracked.map(|count| count.to_string());
     let mut lines = vec![
         ("pubsub_channels", channels),
         ("pubsub_patterns", patterns),
         ("pubsubshard_channels", shard_channels),
+        ("tracking_total_keys", tracked_keys),
+        ("tracking_total_items", copies),
+        ("tracking_total_prefixes", prefixes),
         ("total_connections_received", accepted.to_string()),
         ("total_commands_processed", requests.to_string()),
         ("instantaneous_ops_per_sec", requests_per_second.to_string()),

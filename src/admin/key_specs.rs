@@ -171,6 +171,16 @@ pub(super) fn shown(row: &Command) -> Reply<'static> {
     Reply::Set(specs_of(row).iter().map(Spec::shown).collect())
 }
 
+/// First key, last key and step of a command, as `COMMAND INFO` shows them, by the first of its specifications.
+pub(super) fn range(row: &Command) -> [i64; 3] {
+    match specs_of(row).first() {
+        Some(Spec { begin: Begin::Index(first), find: Find::Range { last, step, .. }, .. }) => {
+            [*first, if *last < 0 { *last } else { first + last }, *step]
+        }
+        _ => [0; 3],
+    }
+}
+
 /// The keys of a request, each with what the command does with it.
 pub(super) fn find<'r>(request: &Request<'r>) -> Vec<(&'r [u8], Vec<&'static str>)> {
     let row = request.command;

@@ -97,6 +97,13 @@ pub(crate) enum Next {
     Scripting,
 }
 
+impl Next {
+    /// Whether other workers have to take part.
+    pub(crate) fn needs_others(&self) -> bool {
+        matches!(self, Next::Ask(_) | Next::Backup | Next::Keys(_) | Next::Scan(_))
+    }
+}
+
 /// A call to every worker.
 pub(crate) struct Ask {
     pub call: Call,

@@ -128,6 +128,11 @@ struct WaitaofArguments {
     timeout_ms: u64,
 }
 
+/// The reply to a `WAITAOF` that does not wait.
+pub(crate) fn waitaof_at_once(request: &Request<'_>) -> Result<Reply<'static>, Error> {
+    waitaof_arguments(request).map(|_| synced_count(0))
+}
+
 fn waitaof_arguments(request: &Request<'_>) -> Result<WaitaofArguments, Error> {
     let numlocal = parse_integer(request.arg(0)).ok_or(Error::NotAnInteger)?;
     if !(0..=1).contains(&numlocal) {

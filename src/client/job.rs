@@ -73,7 +73,7 @@ impl Running {
     }
 }
 
-/// Subscriptions on their way: messages come already, and wait for what the client is told of its subscriptions.
+/// Subscriptions that begin or end: messages wait for what the client is told of them.
 pub struct Subscribing {
     /// The command.
     pub command: &'static Command,
@@ -111,8 +111,7 @@ impl Subscribing {
 
     /// Tells the client of its subscriptions. Messages follow.
     pub fn tell(&mut self, client: &mut Client) {
-        let told = std::mem::take(&mut self.told);
-        client.replies.now(|out| out.extend_from_slice(&told));
+        client.replies.tell(std::mem::take(&mut self.told));
         client.replies.release_messages();
     }
 }

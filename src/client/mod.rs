@@ -108,6 +108,8 @@ pub struct Client {
     pub waits_for: Option<usize>,
     /// None of its other requests runs before the last one is answered, which runs later than it was taken.
     pub waits_for_last: bool,
+    /// Its next request names a script that was not known before other workers were heard.
+    pub looks_for_script: bool,
     /// Its next request has to wait until a pause of the server ends.
     pub is_postponed: bool,
     /// The last command that it sent.
@@ -188,6 +190,7 @@ impl Connection {
             given_up: Vec::new(),
             waits_for: None,
             waits_for_last: false,
+            looks_for_script: false,
             is_postponed: false,
             last_command: None,
             stage: Stage::Open,

@@ -125,6 +125,16 @@ impl Replies {
         self.slots.push_back(Slot::Answered { start, end: self.late.len() });
     }
 
+    /// As [`Replies::now`], also to a client that wants no replies: it is told of its subscriptions all the same.
+    pub fn tell(&mut self, told: Vec<u8>) {
+        if self.is_muted {
+            self.out.clear();
+            self.seal([told]);
+        } else {
+            self.now(|out| out.extend_from_slice(&told));
+        }
+    }
+
     /// Answers the next request with whole buffers, without a copy. Every earlier request must be answered.
     pub fn now_sealed(&mut self, buffers: impl IntoIterator<Item = impl Into<Outbound>>) {
         debug_assert!(self.slots.is_empty(), "jobs run alone");
@@ -198,6 +208,12 @@ impl Replies {
             held.replies == 0
         };
         let Some(held) = self.held.take_if(is_whole) else { return };
+        held.messages.iter().for_each(|message| self.push(message));
+    }
+
+    /// No reply is under way. Messages that have waited stand behind all of them.
+    pub fn release_all_messages(&mut self) {
+        let Some(held) = self.held.take() else { return };
         held.messages.iter().for_each(|message| self.push(message));
     }
 

@@ -308,8 +308,12 @@ pub static PARAMETERS: &[Parameter] = &[
     fixed("dir", ANY, |it| it.config.wal_path.display().to_string()),
     fixed("maxmemory", SIZE, |_| "0".to_owned()),
     fixed("maxmemory-policy", Takes::Words(POLICIES), |_| "noeviction".to_owned()),
+    fixed("min-replicas-to-write", SMALL, |_| "0".to_owned()),
+    fixed("min-slaves-to-write", SMALL, |_| "0".to_owned()),
     fixed("port", Takes::Number(0..=65_535), |it| it.port.to_string()),
     fixed("proto-max-bulk-len", Takes::Memory(1 << 20..=i64::MAX), |_| (512 << 20).to_string()),
+    fixed("protected-mode", YES_NO, |_| "no".to_owned()),
+    fixed("requirepass", ANY, |_| String::new()),
     fixed("save", Takes::Text(save_points), |_| String::new()),
     // Those that say how the server is and of which Redis allows no change either.
     fixed("cluster-enabled", Takes::Words(&[]), |_| "no".to_owned()),
@@ -342,9 +346,14 @@ pub static PARAMETERS: &[Parameter] = &[
     remembered("list-max-listpack-size", Takes::Number(i32::MIN as i64..=i32::MAX as i64), "-2"),
     remembered("list-max-ziplist-size", Takes::Number(i32::MIN as i64..=i32::MAX as i64), "-2"),
     remembered("maxmemory-samples", Takes::Number(1..=i32::MAX as i64), "5"),
+    remembered("min-replicas-max-lag", SMALL, "10"),
+    remembered("min-slaves-max-lag", SMALL, "10"),
     remembered("no-appendfsync-on-rewrite", YES_NO, "no"),
     remembered("rdbcompression", YES_NO, "yes"),
+    remembered("repl-backlog-size", Takes::Memory(1..=i64::MAX), "1048576"),
+    remembered("replica-read-only", YES_NO, "yes"),
     remembered("set-max-intset-entries", COUNT, "512"),
+    remembered("slave-read-only", YES_NO, "yes"),
     remembered("stop-writes-on-bgsave-error", YES_NO, "yes"),
     remembered("stream-node-max-bytes", SIZE, "4096"),
     remembered("stream-node-max-entries", COUNT, "100"),
@@ -355,10 +364,13 @@ pub static PARAMETERS: &[Parameter] = &[
 ];
 
 /// Two names for the same thing: what is set by the first is shown under the second, too.
-const ALIASES: [(&str, &str); 5] = [
+const ALIASES: [(&str, &str); 8] = [
     ("hash-max-ziplist-entries", "hash-max-listpack-entries"),
     ("hash-max-ziplist-value", "hash-max-listpack-value"),
     ("list-max-ziplist-size", "list-max-listpack-size"),
+    ("min-slaves-max-lag", "min-replicas-max-lag"),
+    ("min-slaves-to-write", "min-replicas-to-write"),
+    ("slave-read-only", "replica-read-only"),
     ("zset-max-ziplist-entries", "zset-max-listpack-entries"),
     ("zset-max-ziplist-value", "zset-max-listpack-value"),
 ];

@@ -10,11 +10,12 @@ use crate::admin::vocabulary::{KNOWN, Known};
 /// Commands that kvlite has in part: what it does not do of them, or does in another way.
 const PARTLY: &[(&str, &str)] = &[
     ("bgrewriteaof", "writes a snapshot and shortens the log, as BGSAVE does"),
-    ("client", "SETINFO is Valkey's"),
+    ("client", "with SETINFO and without NO-TOUCH, which are of Redis 7.2"),
     ("command", "arguments are derived from the usage, without their history"),
     ("config", "parameters of Redis that have a meaning here; [which](OPERATIONS.md#names-of-redis)"),
     ("hello", ""),
     ("memory", "MALLOC-STATS: the allocator is built without statistics; USAGE: SAMPLES changes nothing"),
+    ("monitor", "shows commands of a transaction when they are queued, and none of scripts"),
     ("psync", "refused: there is no replication yet"),
     ("replconf", "refused: there is no replication yet"),
     ("sync", "refused on the RESP port: there is no replication yet"),

@@ -62,6 +62,7 @@ pub struct Journal {
     commit: Commit,
     commit_delay: CommitDelay,
     health: DiskHealth,
+    is_cut: bool,
 }
 
 /// What became of the frames of a turn.
@@ -87,6 +88,7 @@ impl Journal {
             commit: Commit::default(),
             commit_delay: CommitDelay::default(),
             health: DiskHealth::new(shard, config),
+            is_cut: false,
         };
         if journal.mode == SyncMode::Always {
             journal.log.fill_segments();
@@ -170,9 +172,9 @@ impl Journal {
         if self.mode != SyncMode::Always && !self.health.is_unwritten() {
             return if self.health.holds_writers_up() { next_seq } else { 0 };
         }
-        for change in shard::decode(self.changes.bytes()) {
-            let change = change.expect("the payload was made of changes");
-            self.uncommitted.note(change.key(), next_seq);
+        for touched in self.changes.touched_from(Mark::default()) {
+            let key = if let Touched::Key(_, key) = touched { Some(key) } else { None };
+            self.uncommitted.note(key, next_seq);
         }
         next_seq
     }
@@ -278,7 +280,16 @@ impl Journal {
     /// The error with which commands that write are refused, while they are.
     #[inline]
     pub fn refusal(&self) -> Option<Error> {
+        if self.is_cut {
+            let remedy = "send it again once the server runs";
+            return Some(Error::WritesRefused { cause: "the server stops".into(), remedy });
+        }
         self.health.refusal()
+    }
+
+    /// The shard has changes that the log will not get, since the server stops: there are to be none upon them.
+    pub fn note_cut(&mut self) {
+        self.is_cut = true;
     }
 
     /// Why writes are refused, if they are.

@@ -98,7 +98,7 @@ impl Held {
     }
 
     pub fn is_part_of_transaction(&self) -> bool {
-        matches!(self.answer, HeldAnswer::Whole(Answer::Committed(_) | Answer::Ran(_) | Answer::Held(_)))
+        matches!(self.answer, HeldAnswer::Whole(Answer::Committed(_) | Answer::Ran(_) | Answer::Held { .. }))
     }
 
     pub fn give(self, mesh: &mut Mesh) {

@@ -167,8 +167,6 @@ pub struct Locks {
 pub enum Hop {
     /// Runs the next so many of the requests that came with the locks.
     Next(usize),
-    /// Runs this request, whose keys have to be locked.
-    Request(OwnedRequest),
     /// Tells what the keys of this request hold, which is not run. Answered by `Held`.
     Fetch(OwnedRequest),
     /// Has these effects on keys of this request, which is not run.
@@ -300,7 +298,7 @@ pub enum Call {
     Sync,
     /// Note that clients of the worker that asks begin subscriptions to these names, each one. Answered by `Noted`.
     Subscribe(SubscriptionKind, Args),
-    /// Note that such subscriptions end; no answer.
+    /// Note that such subscriptions end. Answered by `Noted`, if a request waits for it.
     Unsubscribe(SubscriptionKind, Args),
     /// Hand a message to the clients that are subscribed to its channel, of the kind that is said; no answer.
     Publish(SubscriptionKind, Message),
@@ -360,7 +358,12 @@ pub enum Answer {
     /// A hop of a transaction has run. What it has changed is not in the log yet.
     Ran(Vec<Reply<'static>>),
     /// What keys hold, for a transaction.
-    Held(Result<Vec<Option<Held<'static>>>, shard::Error>),
+    Held {
+        /// Of each key in their order.
+        held: Result<Vec<Option<Held<'static>>>, shard::Error>,
+        /// How many bytes the transaction has changed so far.
+        changes_bytes: usize,
+    },
     /// The last hop of a transaction has run. Until the log holds what it has changed the locks have to stay, however long
     /// that takes.
     Committed(Vec<Reply<'static>>),

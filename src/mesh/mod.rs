@@ -30,6 +30,10 @@ pub const CALLS_IN_FLIGHT_MAX: usize = 16 * 1024;
 /// How many bytes of requests a worker may have under way at one peer before its clients are not read from.
 pub const BYTES_IN_FLIGHT_MAX: usize = 8 * 1024 * 1024;
 
+/// How many bytes a worker may have under way at one peer before messages to subscribers are dropped: more than all that
+/// one client may queue behind `MULTI`.
+const FLOOD_BYTES: usize = 512 * 1024 * 1024;
+
 /// How many bytes of messages to subscribers a worker hands on before it says so with a batch of its own.
 const DELIVERED_BYTES_MAX: usize = BYTES_IN_FLIGHT_MAX / 8;
 
@@ -216,7 +220,7 @@ impl Mesh {
                     | Answer::Failed(_)
                     | Answer::Part(_)
                     | Answer::Ran(_)
-                    | Answer::Held(_)
+                    | Answer::Held { .. }
                     | Answer::Committed(_)
                     | Answer::Changed
                     | Answer::Page(_)
@@ -249,6 +253,11 @@ impl Mesh {
     pub fn is_full(&self, worker: usize) -> bool {
         let peer = &self.peers[worker];
         peer.calls_in_flight >= CALLS_IN_FLIGHT_MAX || peer.bytes_in_flight >= BYTES_IN_FLIGHT_MAX
+    }
+
+    /// Whether a peer is owed so much that it gets no more messages to subscribers, which nothing waits with.
+    pub fn is_flooded(&self, worker: usize) -> bool {
+        self.peers[worker].bytes_in_flight >= FLOOD_BYTES
     }
 
     /// The next message from a worker, if one is there.

@@ -46,8 +46,14 @@ pub struct Traffic {
     pub buffered_bytes: u64,
     /// The most that waits so of one client, of requests and of replies.
     pub buffered_max: [u64; 2],
-    /// Channels, patterns and shard channels that clients of any worker have subscribed to; only where it is asked for.
-    pub subscribed: [u64; 3],
+    /// Channels, patterns and shard channels that clients of any worker have subscribed to, and prefixes of keys that
+    /// clients keep copies of; only where it is asked for.
+    pub subscribed: [u64; 4],
+    /// Clients that keep copies of keys, keys that they have read, and how many copies that makes; only where it is
+    /// asked for.
+    pub tracked: [u64; 3],
+    /// Clients whose request waits for the end of a pause, or for the disk; only where it is asked for.
+    pub blocked: u64,
     /// Clients that are not read from at the moment.
     pub paused: u64,
     /// The calls of each command.
@@ -77,7 +83,9 @@ impl Traffic {
         self.buffered_bytes += other.buffered_bytes;
         self.buffered_max = [0, 1].map(|way| self.buffered_max[way].max(other.buffered_max[way]));
         // Each worker knows those of all.
-        self.subscribed = [0, 1, 2].map(|kind| self.subscribed[kind].max(other.subscribed[kind]));
+        self.subscribed = [0, 1, 2, 3].map(|kind| self.subscribed[kind].max(other.subscribed[kind]));
+        self.tracked = [0, 1, 2].map(|count| self.tracked[count] + other.tracked[count]);
+        self.blocked += other.blocked;
         self.paused += other.paused;
         self.calls += &other.calls;
     }

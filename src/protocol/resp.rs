@@ -317,6 +317,11 @@ pub(super) fn write_reply(reply: &Reply<'_>, dialect: Dialect, out: &mut Vec<u8>
             out.extend_from_slice(text);
             out.extend_from_slice(b"\r\n");
         }
+        Reply::Line(line) => {
+            out.push(b'+');
+            out.extend_from_slice(line.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
         Reply::Integer(n) => {
             out.push(b':');
             push_integer(*n, out);

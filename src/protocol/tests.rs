@@ -538,6 +538,12 @@ fn replies_in_three_dialects() {
             "*1\r\n*6\r\n$3\r\nkey\r\n$6\r\nuser:1\r\n$5\r\nreads\r\n:150\r\n$6\r\nwrites\r\n:10\r\n",
             "*1\r\n%3\r\n$3\r\nkey\r\n$6\r\nuser:1\r\n$5\r\nreads\r\n:150\r\n$6\r\nwrites\r\n:10\r\n",
         ),
+        (
+            Reply::Array(vec![Reply::Line("  GET \"a\"".into())]),
+            "  GET \"a\"\n",
+            "*1\r\n+  GET \"a\"\r\n",
+            "*1\r\n+  GET \"a\"\r\n",
+        ),
         (Reply::Text(String::new()), "\n", "$0\r\n\r\n", "=4\r\ntxt:\r\n"),
         (
             Reply::Text("# Server\r\nport:1\r\n".into()),

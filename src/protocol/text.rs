@@ -283,6 +283,7 @@ fn push_scalar(reply: &Reply<'_>, out: &mut Vec<u8>) {
             out.push(b'+');
             push_echo(text, out);
         }
+        Reply::Line(line) => out.extend_from_slice(line.as_bytes()),
         Reply::Integer(n) => push_integer(*n, out),
         Reply::Bool(yes) => push_integer(u8::from(*yes), out),
         Reply::Double(digits) => out.extend_from_slice(digits.as_bytes()),

@@ -184,7 +184,11 @@ impl PubSub {
         if kind == SubscriptionKind::Channel {
             for (pattern, topic) in &self.topics[SubscriptionKind::Pattern as usize] {
                 let glob = topic.glob.as_ref().expect("a pattern was read");
-                if Matching::default().go_on(glob, channel, &mut { MATCHING_STEPS_MAX }) == Some(true) {
+                let is_match = match channel {
+                    b"" => glob.matches_channel(channel),
+                    _ => Matching::default().go_on(glob, channel, &mut { MATCHING_STEPS_MAX }) == Some(true),
+                };
+                if is_match {
                     hand_on(topic, SubscriptionKind::Pattern, Some(pattern));
                 }
             }
@@ -219,7 +223,7 @@ impl PubSub {
     /// The names of the channels or shard channels with subscribers, as far as they match a pattern.
     pub fn channels(&self, kind: SubscriptionKind, pattern: Option<&Glob>) -> Reply<'static> {
         let names = self.topics[kind as usize].keys();
-        let matching = names.filter(|name| pattern.is_none_or(|pattern| pattern.matches(name)));
+        let matching = names.filter(|name| pattern.is_none_or(|pattern| pattern.matches_channel(name)));
         Reply::Array(matching.map(|name| Reply::Bulk(name.to_vec().into())).collect())
     }
 

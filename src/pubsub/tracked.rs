@@ -16,6 +16,8 @@ pub(crate) struct Tracked {
     keys: HashMap<Bytes, (usize, Vec<Tracker>)>,
     /// The keys, for one of them to be chosen when they are too many.
     names: Vec<Bytes>,
+    /// How many clients all keys have together.
+    copies: usize,
     /// How many there may be, about; 0 for no limit.
     pub keys_max: usize,
     next_victim: usize,
@@ -29,6 +31,7 @@ impl Tracked {
             let order = |other: &Tracker| (other.0, other.1.index, other.1.generation);
             if let Err(place) = trackers.binary_search_by_key(&order(&tracker), order) {
                 trackers.insert(place, tracker);
+                self.copies += 1;
             }
             return None;
         }
@@ -39,6 +42,7 @@ impl Tracked {
         let name = Bytes::copy_from_slice(key);
         self.keys.insert(name.clone(), (self.names.len(), vec![tracker]));
         self.names.push(name);
+        self.copies += 1;
         victim
     }
 
@@ -46,16 +50,23 @@ impl Tracked {
     pub fn take(&mut self, key: &[u8]) -> Vec<Tracker> {
         let Some((place, trackers)) = self.keys.remove(key) else { return Vec::new() };
         self.names.swap_remove(place);
+        self.copies -= trackers.len();
         if let Some(moved) = self.names.get(place) {
             self.keys.get_mut(moved).expect("it is in the list").0 = place;
         }
         trackers
     }
 
+    /// How many keys there are, and how many copies of them.
+    pub fn counts(&self) -> [usize; 2] {
+        [self.names.len(), self.copies]
+    }
+
     /// All keys are gone.
     pub fn clear(&mut self) {
         self.keys = HashMap::new();
         self.names = Vec::new();
+        self.copies = 0;
     }
 }
 
@@ -73,8 +84,10 @@ mod tests {
         for (key, index) in [("a", 2), ("a", 1), ("a", 2), ("b", 3)] {
             assert_eq!(tracked.remember(key.as_bytes(), tracker(index)), None);
         }
+        assert_eq!(tracked.counts(), [2, 3]);
         assert_eq!(tracked.take(b"a"), [tracker(1), tracker(2)]);
         assert_eq!((tracked.take(b"a"), tracked.take(b"b")), (vec![], vec![tracker(3)]));
+        assert_eq!(tracked.counts(), [0, 0]);
     }
 
     #[test]

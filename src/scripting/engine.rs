@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use mlua::{
     ChunkMode, Debug as Frame, Function, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Table, Value,
@@ -21,6 +22,9 @@ const MEMORY_MAX: usize = 512 << 20;
 
 /// After so many instructions it is looked whether a script takes long, or is to be killed.
 const INSTRUCTIONS_PER_LOOK: u32 = 100_000;
+
+/// A library takes no longer to be loaded: it runs nothing but what registers its functions.
+const LOAD_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How many frames of the stack are looked through for one of a script.
 const FRAMES_MAX: usize = 16;
@@ -48,6 +52,8 @@ pub(super) struct State {
     is_resp3: Cell<bool>,
     is_read_only: Cell<bool>,
     is_killed: Cell<bool>,
+    /// When the library that is being loaded has to have ended.
+    load_ends: Cell<Option<Instant>>,
     failure: RefCell<Option<Failure>>,
     arguments: RefCell<(Vec<u8>, Vec<Span>)>,
     /// The tables that scripts may read and not change, by their places.
@@ -92,6 +98,14 @@ impl std::error::Error for Raised {}
 /// An error with a reply's text, which gets the general code.
 pub(super) fn reply_error(text: &str) -> mlua::Error {
     mlua::Error::external(Raised::Reply(format!("ERR {text}").into_bytes()))
+}
+
+/// The error for a text that Lua's memory would not hold, before that is taken from the process.
+pub(super) fn check_room(text_bytes: usize) -> mlua::Result<()> {
+    match text_bytes > MEMORY_MAX {
+        true => Err(mlua::Error::MemoryError("not enough memory".to_owned())),
+        false => Ok(()),
+    }
 }
 
 /// An error as a function of Lua's own raises it: with the place of its caller in front.
@@ -170,7 +184,8 @@ impl Engine {
         let of_hook = state.clone();
         let triggers = HookTriggers::new().every_nth_instruction(INSTRUCTIONS_PER_LOOK);
         lua.set_global_hook(triggers, move |_, _| {
-            if of_hook.is_killed.get() || HOST.is_set() && HOST.with(|host| host.look_up()) {
+            let takes_long = || of_hook.load_ends.get().is_some_and(|end| end <= Instant::now());
+            if of_hook.is_killed.get() || takes_long() || HOST.is_set() && HOST.with(|host| host.look_up()) {
                 of_hook.is_killed.set(true);
                 return Err(mlua::Error::external(Raised::Killed));
             }
@@ -233,7 +248,10 @@ impl Engine {
     /// What it ended with.
     pub fn run_library(&self, program: &Function) -> Result<(), Failure> {
         self.state.is_killed.set(false);
-        match self.run_library.call::<(bool, Value)>(program) {
+        self.state.load_ends.set(Some(Instant::now() + LOAD_TIMEOUT));
+        let ran = self.run_library.call::<(bool, Value)>(program);
+        self.state.load_ends.set(None);
+        match ran {
             Ok((true, _)) => Ok(()),
             Ok((false, _)) => Err(self.taken_failure()),
             Err(error) => Err(failure_of(&error)),
@@ -255,7 +273,11 @@ impl Engine {
 }
 
 fn failure_of(error: &mlua::Error) -> Failure {
-    Failure { text: format!("ERR {error}").into_bytes(), place: None }
+    let text = match raised(error) {
+        Some(Raised::Reply(text)) => text.clone(),
+        _ => format!("ERR {error}").into_bytes(),
+    };
+    Failure { text, place: None }
 }
 
 /// Whether this stands for a table that scripts may not change.
@@ -338,6 +360,16 @@ fn natives(lua: &Lua, state: &Rc<State>) -> mlua::Result<Table> {
             Ok(table)
         })?,
     )?;
+    let of = state.clone();
+    native.raw_set("is_killed", lua.create_function(move |_, ()| Ok(of.is_killed.get()))?)?;
+    let of = state.clone();
+    native.raw_set(
+        "end_if_killed",
+        lua.create_function(move |_, ()| match of.is_killed.get() {
+            true => Err(mlua::Error::external(Raised::Killed)),
+            false => Ok(()),
+        })?,
+    )?;
     native.raw_set(
         "caught",
         lua.create_function(|lua, failure: Value| match &failure {
@@ -381,6 +413,9 @@ fn natives(lua: &Lua, state: &Rc<State>) -> mlua::Result<Table> {
                 Value::Error(error) => match raised(error) {
                     Some(Raised::Reply(text)) => text.clone(),
                     Some(Raised::Text(text)) => code(text.as_bytes()),
+                    Some(Raised::Killed) if of.load_ends.get().is_some() => {
+                        b"ERR FUNCTION LOAD timeout".to_vec()
+                    }
                     Some(Raised::Killed) => b"ERR Script killed by user with SCRIPT KILL...".to_vec(),
                     None => code(message(error).as_bytes()),
                 },

@@ -1,12 +1,13 @@
 //! The library `cjson`: values as JSON, with the choices that its functions make.
 
 use std::cell::Cell;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use mlua::{Lua, MultiValue, Table, Value, Variadic};
 
 use super::arguments::{bad, number, text, type_name};
-use super::engine::lua_error;
+use super::engine::{check_room, lua_error};
 use super::values::{format_general, text_of};
 
 /// What the functions of the library choose.
@@ -205,9 +206,16 @@ fn flag(lua: &Lua, args: &[Value], function: &str) -> mlua::Result<Option<bool>>
     }
 }
 
+/// What is left of a table.
+enum Items {
+    /// The items of a list from one index to the last, which need not all be there.
+    List(Table, RangeInclusive<i64>),
+    Pairs(std::vec::IntoIter<(Value, Value)>),
+}
+
 /// A table that is being written: what is left of it, and the byte that ends it.
 struct OpenTable {
-    items: std::vec::IntoIter<(Value, Value)>,
+    items: Items,
     is_first: bool,
     end: u8,
 }
@@ -227,7 +235,15 @@ impl Encoder<'_> {
         let mut open = Vec::new();
         self.begin(value, &mut open, out)?;
         while let Some(table) = open.last_mut() {
-            let Some((key, value)) = table.items.next() else {
+            check_room(out.len())?;
+            let next = match &mut table.items {
+                Items::Pairs(pairs) => pairs.next(),
+                Items::List(list, indexes) => match indexes.next() {
+                    Some(index) => Some((Value::Nil, list.raw_get(index)?)),
+                    None => None,
+                },
+            };
+            let Some((key, value)) = next else {
                 out.push(table.end);
                 open.pop();
                 continue;
@@ -246,7 +262,7 @@ impl Encoder<'_> {
     /// Writes a value, or the beginning of a table, which is then open.
     fn begin(&self, value: &Value, open: &mut Vec<OpenTable>, out: &mut Vec<u8>) -> mlua::Result<()> {
         match value {
-            Value::String(text) => push_string(&text.as_bytes(), out),
+            Value::String(text) => push_string(&text.as_bytes(), out)?,
             Value::Integer(n) => self.push_number(*n as f64, out)?,
             Value::Number(number) => self.push_number(*number, out)?,
             Value::Boolean(yes) => out.extend_from_slice(if *yes { b"true" } else { b"false" }),
@@ -258,19 +274,32 @@ impl Encoder<'_> {
                     let text = format!("Cannot serialise, excessive nesting ({depth})");
                     return Err(lua_error(self.lua, &text));
                 }
-                let (begin, end, items): (_, _, Vec<_>) = match self.list_len(table)? {
+                let (begin, end, items) = match self.list_len(table)? {
                     Some(len) => {
-                        let items = (1..=len).map(|index| Ok((Value::Nil, table.raw_get(index)?)));
-                        (b'[', b']', items.collect::<mlua::Result<_>>()?)
+                        check_room(out.len().saturating_add(len as usize))?;
+                        (b'[', b']', Items::List(table.clone(), 1..=len))
                     }
-                    None => (b'{', b'}', table.pairs().collect::<mlua::Result<_>>()?),
+                    None => (b'{', b'}', Items::Pairs(self.pairs(table, open)?)),
                 };
                 out.push(begin);
-                open.push(OpenTable { items: items.into_iter(), is_first: true, end });
+                open.push(OpenTable { items, is_first: true, end });
             }
             other => return Err(self.refused(type_name(other), "type not supported")),
         }
         Ok(())
+    }
+
+    /// The pairs of a table, which with those of the tables around it are no more than Lua's memory would hold.
+    fn pairs(&self, table: &Table, open: &[OpenTable]) -> mlua::Result<std::vec::IntoIter<(Value, Value)>> {
+        const PAIR_BYTES: usize = size_of::<(Value, Value)>();
+        let count = |table: &OpenTable| if let Items::Pairs(pairs) = &table.items { pairs.len() } else { 0 };
+        let around: usize = open.iter().map(count).sum();
+        let mut pairs = Vec::new();
+        for pair in table.pairs() {
+            check_room((around + pairs.len()) * PAIR_BYTES)?;
+            pairs.push(pair?);
+        }
+        Ok(pairs.into_iter())
     }
 
     /// The length of a table as a list, if that is what it is.
@@ -296,7 +325,7 @@ impl Encoder<'_> {
     fn push_key(&self, key: &Value, out: &mut Vec<u8>) -> mlua::Result<()> {
         let number = match key {
             Value::String(text) => {
-                push_string(&text.as_bytes(), out);
+                push_string(&text.as_bytes(), out)?;
                 out.push(b':');
                 return Ok(());
             }
@@ -326,9 +355,13 @@ impl Encoder<'_> {
     }
 }
 
-fn push_string(text: &[u8], out: &mut Vec<u8>) {
+fn push_string(text: &[u8], out: &mut Vec<u8>) -> mlua::Result<()> {
+    check_room(out.len() + text.len())?;
     out.push(b'"');
-    for byte in text {
+    for (index, byte) in text.iter().enumerate() {
+        if index.is_multiple_of(1 << 16) {
+            check_room(out.len())?; // A byte becomes six at most.
+        }
         match byte {
             b'"' | b'\\' | b'/' => out.extend([b'\\', *byte]),
             b'\n' => out.extend_from_slice(b"\\n"),
@@ -341,6 +374,7 @@ fn push_string(text: &[u8], out: &mut Vec<u8>) {
         }
     }
     out.push(b'"');
+    Ok(())
 }
 
 /// A token of JSON.

@@ -266,10 +266,10 @@ impl Loaded {
         if let Some((loaded, functions)) = self.libraries.get(&library.name)
             && Arc::ptr_eq(loaded, library)
         {
-            return Ok(functions[name].clone());
+            return registered(functions, name);
         }
         let (_, functions) = load(engine, &library.code)?;
-        let function = functions.get(name).cloned().ok_or_else(|| refusal("Function not found"))?;
+        let function = registered(&functions, name)?;
         self.libraries.insert(library.name.clone(), (library.clone(), functions));
         Ok(function)
     }
@@ -278,6 +278,11 @@ impl Loaded {
     pub(super) fn keep(&mut self, libraries: &Libraries) {
         self.libraries.retain(|name, _| libraries.libraries.contains_key(name));
     }
+}
+
+/// The function of this name, which a library need not register each time that it is loaded.
+fn registered(functions: &HashMap<String, Function>, name: &str) -> Result<Function, Error> {
+    functions.get(name).cloned().ok_or_else(|| refusal("Function not found"))
 }
 
 /// The table `redis` as libraries see it while they are loaded.

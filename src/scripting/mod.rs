@@ -28,6 +28,10 @@ use engine::{Engine, Failure, Manner};
 use libraries::{Libraries, Loaded};
 use shebang::Shebang;
 
+/// How many scripts are known that only `EVAL` has brought. Clients that write arguments into their scripts would fill
+/// the memory of the Lua state with them.
+const EVAL_SCRIPTS_MAX: usize = 500;
+
 /// The version of Redis that scripts are told.
 const REDIS_VERSION: &str = "7.0.15";
 
@@ -49,6 +53,12 @@ struct Known {
     script: Arc<Script>,
     /// The program, once this worker has compiled it.
     function: Option<Function>,
+    /// The workers that this one has sent it to with a call.
+    told: Vec<usize>,
+    /// `SCRIPT LOAD` has named it: it stays.
+    is_loaded: bool,
+    /// When it was used last, in uses of scripts.
+    used: u64,
 }
 
 /// The scripts and libraries that a worker knows, and its Lua state.
@@ -58,6 +68,10 @@ pub struct Scripts {
     seed: u64,
     known: HashMap<Sha, Known>,
     scripts_bytes: usize,
+    /// How many of the known ones `EVAL` has brought.
+    eval_scripts: usize,
+    /// How often scripts were used.
+    uses: u64,
     libraries: Arc<Libraries>,
     loaded: Loaded,
 }
@@ -108,6 +122,12 @@ impl Scripts {
         Scripts { seed, libraries, ..Scripts::default() }
     }
 
+    /// All of it, for a script to run. What is left here until then knows the libraries.
+    pub fn lend(&mut self) -> Scripts {
+        let left = Scripts { libraries: self.libraries.clone(), ..Scripts::default() };
+        std::mem::replace(self, left)
+    }
+
     /// What there is to tell.
     pub fn usage(&self) -> Usage {
         Usage {
@@ -127,38 +147,73 @@ impl Scripts {
         named(name).is_some_and(|sha| self.known.contains_key(&sha))
     }
 
-    /// Takes a script that another worker has compiled.
-    pub fn learn(&mut self, script: Arc<Script>) {
-        if !self.known.contains_key(&script.sha) {
-            self.scripts_bytes += script.body.len();
-            self.known.insert(script.sha, Known { script, function: None });
+    /// Takes a script that another worker has compiled, for `EVAL` or for `SCRIPT LOAD`.
+    pub fn learn(&mut self, script: Arc<Script>, is_loaded: bool) {
+        if self.known.contains_key(&script.sha) {
+            if is_loaded {
+                self.keep(&script.sha);
+            }
+        } else {
+            self.add(script, None, is_loaded);
         }
+    }
+
+    fn add(&mut self, script: Arc<Script>, function: Option<Function>, is_loaded: bool) {
+        self.uses += 1;
+        self.scripts_bytes += script.body.len();
+        self.eval_scripts += usize::from(!is_loaded);
+        self.known
+            .insert(script.sha, Known { script, function, told: Vec::new(), is_loaded, used: self.uses });
+        if self.eval_scripts > EVAL_SCRIPTS_MAX {
+            let of_eval = self.known.values().filter(|known| !known.is_loaded);
+            let oldest = of_eval.min_by_key(|known| known.used).map(|known| known.script.sha);
+            let forgotten = oldest.and_then(|sha| self.known.remove(&sha)).expect("there are too many");
+            self.scripts_bytes -= forgotten.script.body.len();
+            self.eval_scripts -= 1;
+        }
+    }
+
+    /// Has a known script stay. Returns whether it could have been forgotten before.
+    fn keep(&mut self, sha: &Sha) -> bool {
+        let known = self.known.get_mut(sha).expect("it is known");
+        let was_loaded = std::mem::replace(&mut known.is_loaded, true);
+        self.eval_scripts -= usize::from(!was_loaded);
+        !was_loaded
+    }
+
+    /// Notes that a known script is used. Returns whether it is known.
+    fn note_use(&mut self, sha: &Sha) -> bool {
+        let Some(known) = self.known.get_mut(sha) else { return false };
+        self.uses += 1;
+        known.used = self.uses;
+        true
     }
 
     /// Forgets all scripts, and the state in which they ran.
     pub fn forget(&mut self) {
         self.known.clear();
-        self.scripts_bytes = 0;
+        (self.scripts_bytes, self.eval_scripts) = (0, 0);
         self.engine = None;
         self.loaded = Loaded::default();
     }
 
-    /// Compiles a script, unless it is known. Returns its name, and the script if it is new.
+    /// Compiles a script, unless it is known: for `SCRIPT LOAD` or else for `EVAL`. Returns its name, and the script if
+    /// the others have to be told.
     ///
     /// # Errors
     /// It is none.
-    pub fn load(&mut self, body: &[u8]) -> Result<(Sha, Option<Arc<Script>>), Error> {
+    pub fn load(&mut self, body: &[u8], is_loaded: bool) -> Result<(Sha, Option<Arc<Script>>), Error> {
         let sha = sha_of(body);
-        if self.known.contains_key(&sha) {
-            return Ok((sha, None));
+        if self.note_use(&sha) {
+            let is_news = is_loaded && self.keep(&sha);
+            return Ok((sha, is_news.then(|| self.known[&sha].script.clone())));
         }
         let shebang = Shebang::of_script(body)?;
         let function = self.engine()?.compile(&body[shebang.program_at..], "user_script");
         let function = function
             .map_err(|message| refusal(format_args!("Error compiling script (new function): {message}")))?;
         let script = Arc::new(Script { sha, body: body.into(), shebang });
-        self.scripts_bytes += body.len();
-        self.known.insert(sha, Known { script: script.clone(), function: Some(function) });
+        self.add(script.clone(), Some(function), is_loaded);
         Ok((sha, Some(script)))
     }
 
@@ -210,11 +265,12 @@ impl Scripts {
         match caller {
             Caller::Eval => {
                 check_key_count(request)?;
-                new = self.load(request.arg(0))?.1;
+                new = self.load(request.arg(0), false)?.1;
             }
             Caller::Evalsha => {
-                if !self.knows(request.arg(0)) {
-                    named(request.arg(0)).ok_or(Error::NoScript)?;
+                let name = named(request.arg(0));
+                if !name.is_some_and(|sha| self.note_use(&sha)) {
+                    name.ok_or(Error::NoScript)?;
                     check_key_count(request)?;
                     return Err(Error::NoScript);
                 }
@@ -233,6 +289,17 @@ impl Scripts {
         Ok(Prepared { new })
     }
 
+    /// The script that a call names, if this worker has not sent that one to the other one before.
+    pub fn not_told(&mut self, request: &Request<'_>, worker: usize) -> Option<Arc<Script>> {
+        let sha = named(request.arg(0)).filter(|_| Caller::of(request) == Caller::Evalsha)?;
+        let Known { script, told, .. } = self.known.get_mut(&sha)?;
+        if told.contains(&worker) {
+            return None;
+        }
+        told.push(worker);
+        Some(script.clone())
+    }
+
     /// Runs a call whose keys `host` has.
     pub fn run(&mut self, request: &Request<'_>, host: &mut dyn Host) -> Reply<'static> {
         self.try_run(request, host).unwrap_or_else(Reply::Error)
@@ -246,9 +313,9 @@ impl Scripts {
         }
         let sha = match Caller::of(request) {
             Caller::Evalsha => {
-                named(request.arg(0)).filter(|sha| self.known.contains_key(sha)).ok_or(Error::NoScript)?
+                named(request.arg(0)).filter(|sha| self.note_use(sha)).ok_or(Error::NoScript)?
             }
-            _ => self.load(request.arg(0))?.0,
+            _ => self.load(request.arg(0), false)?.0,
         };
         let known = &self.known[&sha];
         let shebang = known.script.shebang;
@@ -314,4 +381,29 @@ fn told(failure: Failure, name: &str) -> Error {
         text.extend_from_slice(format!(" script: {name}, on {source}:{line}.").as_bytes());
     }
     Error::OfScript(text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_scripts_that_eval_brings_the_last_ones_stay_and_those_that_were_loaded() {
+        let mut scripts = Scripts::default();
+        let body = |number: usize| format!("return {number}").into_bytes();
+        let (first, _) = scripts.load(&body(0), false).unwrap();
+        assert!(scripts.load(&body(0), false).unwrap().1.is_none());
+        assert!(scripts.load(&body(0), true).unwrap().1.is_some(), "the others are told that it stays");
+        assert!(scripts.load(&body(0), true).unwrap().1.is_none());
+        let (used, _) = scripts.load(&body(1), false).unwrap();
+        let (unused, _) = scripts.load(&body(2), false).unwrap();
+        for number in 3..EVAL_SCRIPTS_MAX + 2 {
+            scripts.load(&body(number), false).unwrap();
+            scripts.load(&body(1), false).unwrap();
+        }
+        assert_eq!([first, used, unused].map(|sha| scripts.knows(&sha)), [true, true, false]);
+        assert_eq!(scripts.usage().scripts, EVAL_SCRIPTS_MAX + 1);
+        scripts.forget();
+        assert_eq!((scripts.usage().scripts_bytes, scripts.eval_scripts), (0, 0));
+    }
 }

@@ -3,10 +3,13 @@
 use mlua::{Lua, MultiValue, Table, Value, Variadic};
 
 use super::arguments::{bad, number, text};
-use super::engine::{lua_error, reply_error};
+use super::engine::{check_room, lua_error, reply_error};
 
 /// Tables that stand deeper in others than this are packed as nothing.
 const DEPTH_MAX: usize = 16;
+
+/// So many values are unpacked at once: Lua's stack holds no more.
+const VALUES_MAX: usize = 7990;
 
 /// The functions and the names of the library.
 pub fn table(lua: &Lua) -> mlua::Result<Table> {
@@ -58,12 +61,14 @@ pub fn table(lua: &Lua) -> mlua::Result<Table> {
 }
 
 fn pack(value: &Value, depth: usize, out: &mut Vec<u8>) -> mlua::Result<()> {
+    check_room(out.len())?;
     match value {
         Value::Boolean(yes) => out.push(if *yes { 0xc3 } else { 0xc2 }),
         Value::Integer(n) => pack_integer(*n, out),
         Value::Number(number) => pack_number(*number, out),
         Value::String(text) => {
             let text = text.as_bytes();
+            check_room(out.len() + text.len())?;
             pack_len(text.len(), [(31, 0xa0), (0xff, 0xd9), (0xffff, 0xda)], 0xdb, out);
             out.extend_from_slice(&text);
         }
@@ -174,6 +179,11 @@ fn unpack_all(lua: &Lua, data: &[u8], limit: Option<i64>, offset: i64) -> mlua::
     let mut reader = Reader { lua, data, at: start };
     let mut values = Vec::new();
     while reader.at < data.len() && values.len() < count_max {
+        if values.len() >= VALUES_MAX {
+            let text =
+                "stack overflow (too many return values at once; use unpack_one or unpack_limit instead.)";
+            return Err(lua_error(lua, text));
+        }
         values.push(reader.value(0)?);
     }
     if limit.is_some() {

@@ -30,12 +30,20 @@ end
 -- An error of the engine is an object of its own. Those who catch it get a text, as from Redis' pcall.
 local function caught(is_well, failure, ...)
   if is_well then return true, failure, ... end
+  native.end_if_killed()
   return false, native.caught(failure)
 end
 
 local function resumed(is_well, failure, ...)
   if is_well then return true, failure, ... end
   return false, native.raised(failure)
+end
+
+-- No code of a script runs once it is killed, and above all none that handles errors: it would run within the hook,
+-- which is not called meanwhile.
+local function unless_killed(...)
+  native.end_if_killed()
+  return ...
 end
 
 local base = {
@@ -76,7 +84,9 @@ local base = {
     return rawget(shown_by[target] or target, name)
   end,
   xpcall = function(run, handle)
-    return xpcall(run, function(failure) return handle(native.raised(failure)) end)
+    return unless_killed(xpcall(run, function(failure)
+      if not native.is_killed() then return handle(native.raised(failure)) end
+    end))
   end,
   bit = read_only(libraries.bit), cjson = read_only(libraries.cjson), cmsgpack = read_only(libraries.cmsgpack),
   struct = read_only(libraries.struct), string = read_only(string),

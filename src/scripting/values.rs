@@ -5,10 +5,13 @@ use std::borrow::Cow;
 use mlua::{Lua, Table, Value};
 use shard::{Error, Reply};
 
-use crate::protocol::{self, Dialect};
+use super::engine::Raised;
+use crate::protocol::{self, Dialect, REQUEST_BYTES_MAX};
 
 /// Tables in tables are shown to this depth.
 const DEPTH_MAX: usize = 100;
+/// The most bytes of what a script returns.
+const REPLY_BYTES_MAX: usize = REQUEST_BYTES_MAX;
 
 /// A reply as the script that asked for it sees it, which has chosen RESP3 or not. An error is a table like any other.
 pub fn to_lua(lua: &Lua, reply: &Reply<'_>, is_resp3: bool) -> mlua::Result<Value> {
@@ -22,6 +25,7 @@ pub fn to_lua(lua: &Lua, reply: &Reply<'_>, is_resp3: bool) -> mlua::Result<Valu
         Reply::Ok => field("ok", text(b"OK")?),
         Reply::Simple(status) => field("ok", text(status.as_bytes())?),
         Reply::Status(status) => field("ok", text(status)?),
+        Reply::Line(line) => field("ok", text(line.as_bytes())?),
         Reply::Integer(n) => Ok(Value::Number(*n as f64)),
         Reply::Bool(yes) if is_resp3 => Ok(Value::Boolean(*yes)),
         Reply::Bool(yes) => Ok(Value::Integer(i64::from(*yes))),
@@ -108,77 +112,99 @@ pub fn error_text(error: &Error) -> Vec<u8> {
 
 /// What a script returns, as the reply to its client. `is_resp3` says what the script has chosen.
 pub fn to_reply(value: &Value, is_resp3: bool) -> mlua::Result<Reply<'static>> {
-    reply_of(value, is_resp3, 0)
+    Builder { is_resp3, left_bytes: REPLY_BYTES_MAX }.reply_of(value, 0)
 }
 
-fn reply_of(value: &Value, is_resp3: bool, depth: usize) -> mlua::Result<Reply<'static>> {
-    Ok(match value {
-        Value::String(text) => Reply::Bulk(Cow::Owned(text.as_bytes().to_vec())),
-        Value::Integer(n) => Reply::Integer(*n),
-        Value::Number(number) => Reply::Integer(to_integer(*number)),
-        Value::Boolean(yes) if is_resp3 => Reply::Bool(*yes),
-        Value::Boolean(true) => Reply::Integer(1),
-        Value::Table(_) if depth > DEPTH_MAX => {
-            Reply::Error(Error::OfScript(b"ERR reached lua stack limit"[..].into()))
-        }
-        Value::Table(table) => table_reply(table, is_resp3, depth)?,
-        _ => Reply::Nil,
-    })
+/// Makes a reply, which may have only so many bytes more: a script may return one large value many times.
+struct Builder {
+    is_resp3: bool,
+    left_bytes: usize,
 }
 
-fn table_reply(table: &Table, is_resp3: bool, depth: usize) -> mlua::Result<Reply<'static>> {
-    let text = |value: &Value| match value {
-        Value::String(text) => Some(spaced(&text.as_bytes())),
-        _ => None,
-    };
-    if let Some(error) = text(&table.raw_get("err")?) {
-        return Ok(Reply::Error(Error::OfScript(error.into())));
+impl Builder {
+    fn take(&mut self, bytes: usize) -> mlua::Result<()> {
+        let left_bytes = self.left_bytes.checked_sub(bytes);
+        self.left_bytes = left_bytes.ok_or_else(|| {
+            let error = Error::ReplyTooLarge { limit: REPLY_BYTES_MAX };
+            mlua::Error::external(Raised::Reply(error_text(&error)))
+        })?;
+        Ok(())
     }
-    if let Some(status) = text(&table.raw_get("ok")?) {
-        return Ok(Reply::Status(Cow::Owned(status)));
-    }
-    match table.raw_get("double")? {
-        Value::Integer(n) => return Ok(Reply::Double(n.to_string())),
-        Value::Number(number) => return Ok(Reply::Double(double_digits(number))),
-        _ => {}
-    }
-    if let Value::Table(map) = table.raw_get("map")? {
-        let mut pairs = Vec::new();
-        for pair in map.pairs::<Value, Value>() {
-            let (name, value) = pair?;
-            pairs.push((reply_of(&name, is_resp3, depth + 1)?, reply_of(&value, is_resp3, depth + 1)?));
-        }
-        return Ok(Reply::Pairs(pairs));
-    }
-    if let Value::Table(set) = table.raw_get("set")? {
-        let items = set.pairs::<Value, Value>().map(|pair| reply_of(&pair?.0, is_resp3, depth + 1));
-        return Ok(Reply::Set(items.collect::<mlua::Result<_>>()?));
-    }
-    if let Some(digits) = text(&table.raw_get("big_number")?) {
-        return Ok(Reply::BigNumber(Cow::Owned(digits)));
-    }
-    if let Value::Table(verbatim) = table.raw_get("verbatim_string")?
-        && let (Some(shown), Some(format)) =
-            (text_of(&verbatim.raw_get("string")?), text_of(&verbatim.raw_get("format")?))
-    {
-        let mut three = *b"   ";
-        three.iter_mut().zip(&format).for_each(|(to, from)| *to = *from);
-        return Ok(Reply::Verbatim(three, Cow::Owned(shown)));
-    }
-    list_reply(table, is_resp3, depth)
-}
 
-/// The items up to the first that is missing.
-fn list_reply(table: &Table, is_resp3: bool, depth: usize) -> mlua::Result<Reply<'static>> {
-    let mut items = Vec::with_capacity(table.raw_len());
-    for index in 1.. {
-        let item: Value = table.raw_get(index)?;
-        if item == Value::Nil {
-            break;
-        }
-        items.push(reply_of(&item, is_resp3, depth + 1)?);
+    fn reply_of(&mut self, value: &Value, depth: usize) -> mlua::Result<Reply<'static>> {
+        self.take(size_of::<Reply<'_>>())?;
+        let is_resp3 = self.is_resp3;
+        Ok(match value {
+            Value::String(text) => {
+                self.take(text.as_bytes().len())?;
+                Reply::Bulk(Cow::Owned(text.as_bytes().to_vec()))
+            }
+            Value::Integer(n) => Reply::Integer(*n),
+            Value::Number(number) => Reply::Integer(to_integer(*number)),
+            Value::Boolean(yes) if is_resp3 => Reply::Bool(*yes),
+            Value::Boolean(true) => Reply::Integer(1),
+            Value::Table(_) if depth > DEPTH_MAX => {
+                Reply::Error(Error::OfScript(b"ERR reached lua stack limit"[..].into()))
+            }
+            Value::Table(table) => self.table_reply(table, depth)?,
+            _ => Reply::Nil,
+        })
     }
-    Ok(Reply::Array(items))
+
+    fn table_reply(&mut self, table: &Table, depth: usize) -> mlua::Result<Reply<'static>> {
+        let text = |value: &Value| match value {
+            Value::String(text) => Some(spaced(&text.as_bytes())),
+            _ => None,
+        };
+        if let Some(error) = text(&table.raw_get("err")?) {
+            return Ok(Reply::Error(Error::OfScript(error.into())));
+        }
+        if let Some(status) = text(&table.raw_get("ok")?) {
+            return Ok(Reply::Status(Cow::Owned(status)));
+        }
+        match table.raw_get("double")? {
+            Value::Integer(n) => return Ok(Reply::Double(n.to_string())),
+            Value::Number(number) => return Ok(Reply::Double(double_digits(number))),
+            _ => {}
+        }
+        if let Value::Table(map) = table.raw_get("map")? {
+            let mut pairs = Vec::new();
+            for pair in map.pairs::<Value, Value>() {
+                let (name, value) = pair?;
+                pairs.push((self.reply_of(&name, depth + 1)?, self.reply_of(&value, depth + 1)?));
+            }
+            return Ok(Reply::Pairs(pairs));
+        }
+        if let Value::Table(set) = table.raw_get("set")? {
+            let items = set.pairs::<Value, Value>().map(|pair| self.reply_of(&pair?.0, depth + 1));
+            return Ok(Reply::Set(items.collect::<mlua::Result<_>>()?));
+        }
+        if let Some(digits) = text(&table.raw_get("big_number")?) {
+            return Ok(Reply::BigNumber(Cow::Owned(digits)));
+        }
+        if let Value::Table(verbatim) = table.raw_get("verbatim_string")?
+            && let (Some(shown), Some(format)) =
+                (text_of(&verbatim.raw_get("string")?), text_of(&verbatim.raw_get("format")?))
+        {
+            let mut three = *b"   ";
+            three.iter_mut().zip(&format).for_each(|(to, from)| *to = *from);
+            return Ok(Reply::Verbatim(three, Cow::Owned(shown)));
+        }
+        self.list_reply(table, depth)
+    }
+
+    /// The items up to the first that is missing.
+    fn list_reply(&mut self, table: &Table, depth: usize) -> mlua::Result<Reply<'static>> {
+        let mut items = Vec::new();
+        for index in 1.. {
+            let item: Value = table.raw_get(index)?;
+            if item == Value::Nil {
+                break;
+            }
+            items.push(self.reply_of(&item, depth + 1)?);
+        }
+        Ok(Reply::Array(items))
+    }
 }
 
 /// A text, or a number in its digits: what Lua takes for a text.

@@ -19,8 +19,8 @@ use crate::shared::Shared;
 /// Signals that end the server in order. The last two say that it is about to lose its power, or its right to a CPU.
 const ENDING: [i32; 5] = [SIGTERM, SIGINT, SIGQUIT, libc::SIGPWR, SIGXCPU];
 
-/// Signals that would end the process and mean nothing here. SIGHUP has nothing to reload: every option is a flag or
-/// a variable. SIGXFSZ comes with a write past the limit of file sizes (`ulimit -f`), which is to fail as one to a
+/// Signals that would end the process and mean nothing here. SIGHUP reloads nothing: options are read at the start
+/// alone. SIGXFSZ comes with a write past the limit of file sizes (`ulimit -f`), which is to fail as one to a
 /// full disk does. The runtime ignores SIGPIPE already; those that tell of a defect, such as SIGSEGV, still end the
 /// process.
 const IGNORED: [i32; 9] =

@@ -22,6 +22,13 @@ pub const HOP_COMMANDS_MAX: usize = 256;
 /// See [`HOP_COMMANDS_MAX`].
 pub const HOP_ARGS_MAX: usize = 2048;
 
+/// Behind so many bytes of changes at a shard a transaction runs no more commands: a frame holds less than 2 GiB, and
+/// one command may add three quarters of that.
+pub const CHANGE_BYTES_MAX: usize = 256 << 20;
+
+/// So many bytes a command may put at one shard that runs on what was fetched: a script may change many keys.
+const EFFECTS_BYTES_MAX: usize = 1 << 30;
+
 /// Commands that run as one.
 pub struct Program {
     /// The commands.
@@ -200,8 +207,10 @@ impl Program {
         let hop = std::mem::replace(&mut self.hop, end..end);
         let Program { requests, transaction, places, combining, .. } = self;
         let is_applied = |combining: &mut Combining| matches!(combining, Combining::Applying(..));
+        let fault = transaction.fault().cloned();
         let combined = combining.take_if(is_applied).map(|combining| match combining {
-            Combining::Applying(number, reply) => (number, reply),
+            // Where a shard has not answered, it may not have these effects.
+            Combining::Applying(number, reply) => (number, fault.map_or(reply, Reply::Error)),
             Combining::Fetching(_) => unreachable!("it has just been looked at"),
         });
         let replies = hop.map(|number| (number, reply(&requests[number], &places[number], transaction)));
@@ -261,11 +270,6 @@ impl Program {
         Step::Awaited
     }
 
-    /// The command of the server that came last could not run yet: it comes again.
-    pub fn step_back(&mut self) {
-        self.hop = self.hop.end - 1..self.hop.end - 1;
-    }
-
     /// What the keys of a script hold, in their order.
     ///
     /// # Errors
@@ -319,6 +323,13 @@ impl Program {
             let (worker, key) = place.expect("each key has a shard");
             effects_of.entry(worker).or_default().push(Effect { key, ..effect });
         }
+        let is_too_much = |(worker, effects): (&usize, &Vec<Effect>)| {
+            let put_bytes: usize = effects.iter().map(Effect::put_bytes).sum();
+            put_bytes > EFFECTS_BYTES_MAX || self.transaction.changes_bytes(*worker) > CHANGE_BYTES_MAX
+        };
+        if effects_of.iter().any(is_too_much) {
+            return Step::Reply(number, Reply::Error(changes_too_much()));
+        }
         self.combining = Some(Combining::Applying(number, reply));
         let hop = |worker| {
             let (_, numbers) = parts.iter().find(|(it, _)| *it == worker)?;
@@ -329,6 +340,13 @@ impl Program {
         self.transaction.hop(hop, record, request_id, mesh);
         Step::Awaited
     }
+}
+
+/// The error for a command that runs no more, because of the changes before it or its own.
+pub fn changes_too_much() -> Error {
+    Error::Unavailable(
+        "a transaction or a script changes 256 MiB at most, and this command would come behind that; it has not run",
+    )
 }
 
 /// What the keys of a request hold, which the last hop has fetched, in their order.
@@ -383,4 +401,67 @@ fn reply(request: &OwnedRequest, place: &Place, transaction: &mut Transaction) -
         key_count,
         parts.iter().map(|(worker, keys)| (keys.clone(), transaction.take_reply(*worker))),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: RequestId = RequestId::NONE;
+
+    /// An `MSETNX` over two shards that has its locks and waits for what its keys hold, and the mesh of the first.
+    fn fetching() -> (Program, Mesh) {
+        let mut mesh = Mesh::connect_all(2, 64).remove(0);
+        let key_of = |worker| {
+            let mut keys = (0..).map(|number: u32| number.to_string());
+            keys.find(|key| owner(key.as_bytes(), 2) == worker).expect("one of many")
+        };
+        let row = command::find(b"MSETNX").expect("a command");
+        let words = [key_of(0), "v".to_owned(), key_of(1), "v".to_owned()];
+        let request = OwnedRequest::of_args(row, 0, words.iter().map(String::as_bytes));
+        let requests = (vec![request], false);
+        let mut program = Program::begin(1, requests, Vec::new(), Tracks::default(), ID, &mut mesh);
+        assert!(program.answer(0, Answer::Locked, ID, &mut mesh).is_none());
+        assert!(matches!(program.answer(1, Answer::Locked, ID, &mut mesh), Some(Told::Locked)));
+        assert!(matches!(step(&mut program, &mut mesh), Step::Awaited));
+        (program, mesh)
+    }
+
+    fn step(program: &mut Program, mesh: &mut Mesh) -> Step {
+        let terms = Terms { now_ms: 1, wall_ahead_ms: 0, value_len_max: 100, databases: 16 };
+        program.step(2, &terms, ID, mesh)
+    }
+
+    fn held(changes_bytes: usize) -> Answer {
+        Answer::Held { held: Ok(vec![None]), changes_bytes }
+    }
+
+    #[test]
+    fn a_command_of_which_a_shard_cannot_tell_that_it_is_on_disk_fails() {
+        let (mut program, mut mesh) = fetching();
+        assert!(program.answer(0, held(0), ID, &mut mesh).is_none());
+        assert!(matches!(program.answer(1, held(0), ID, &mut mesh), Some(Told::Ran)));
+        assert!(matches!(step(&mut program, &mut mesh), Step::Awaited));
+        let error = Error::NotOnDisk { cause: "its disk".into() };
+        let failed = Answer::Part(Reply::Error(error.clone()));
+        assert!(program.answer(0, failed, ID, &mut mesh).is_none());
+        let committed = program.answer(1, Answer::Committed(Vec::new()), ID, &mut mesh);
+        assert!(matches!(committed, Some(Told::Committed)));
+        let replies: Vec<_> = program.take_replies().collect();
+        assert_eq!(replies, [(0, Reply::Error(error))]);
+    }
+
+    #[test]
+    fn a_command_that_combines_keys_does_not_run_behind_too_many_changes() {
+        for (changes_bytes, runs) in [(CHANGE_BYTES_MAX, true), (CHANGE_BYTES_MAX + 1, false)] {
+            let (mut program, mut mesh) = fetching();
+            assert!(program.answer(0, held(0), ID, &mut mesh).is_none());
+            assert!(program.answer(1, held(changes_bytes), ID, &mut mesh).is_some());
+            match step(&mut program, &mut mesh) {
+                Step::Awaited => assert!(runs),
+                Step::Reply(0, reply) => assert!(!runs && reply == Reply::Error(changes_too_much())),
+                _ => panic!("it runs, or it is answered"),
+            }
+        }
+    }
 }

@@ -2,14 +2,10 @@
 //!
 //! [`Transaction::begin`] asks for the locks. Once [`Told::Locked`] says that all are held, any number of hops may run,
 //! one after the other, each at the shards that have something to do in it ([`Transaction::hop`]), and each decided by
-//! what the ones before have replied ([`Transaction::take_reply`]). The last one commits, or [`Transaction::commit`] does:
+//! what the ones before have replied ([`Transaction::take_reply`]). The last one commits:
 //! then each shard that may have been changed writes all that the hops have changed there as one frame. Until that is as
 //! safe as the mode demands nobody else sees any of it. At the end the locks are given back. What has changed something
 //! goes on to its commit, whatever happens to its client: there is no way back.
-//!
-//! So a program that finds out as it goes what to do next, such as a script, begins a transaction with
-//! [`Transaction::of_keys`], runs a request at a shard by a hop of [`Hop::Request`], and commits. Its worker gives each
-//! answer of a call to [`Transaction::answer`], and goes on when that tells something.
 
 use std::sync::Arc;
 
@@ -18,7 +14,6 @@ use shard::command;
 use shard::{Error, OwnedRequest, Reply};
 
 use crate::mesh::{Answer, Call, Hop, Locks, Mesh, RequestId, ShardImage, TransactionId};
-use crate::slots::owner;
 
 /// A transaction that has asked for its locks.
 pub struct Transaction {
@@ -50,6 +45,8 @@ struct Part {
     replies: std::vec::IntoIter<Reply<'static>>,
     /// What its keys hold, if the last hop has fetched that.
     held: Option<Result<Vec<Option<Held<'static>>>, Error>>,
+    /// How many bytes of changes it held when they were fetched.
+    changes_bytes: usize,
     image: Option<ShardImage>,
 }
 
@@ -102,6 +99,7 @@ impl Transaction {
             is_awaited: false,
             replies: Vec::new().into_iter(),
             held: None,
+            changes_bytes: 0,
             image: None,
         });
         let mut transaction = Transaction {
@@ -120,23 +118,6 @@ impl Transaction {
         transaction
     }
 
-    /// As [`Transaction::begin`], with these keys for itself alone.
-    pub fn of_keys<'k>(
-        id: TransactionId,
-        keys: &(impl Iterator<Item = &'k [u8]> + Clone),
-        request_id: RequestId,
-        mesh: &mut Mesh,
-    ) -> Transaction {
-        let workers = mesh.worker_count();
-        let locks = (0..workers).filter_map(|worker| {
-            let mut own = keys.clone().filter(|key| owner(key, workers) == worker).peekable();
-            own.peek()?;
-            let others = vec![of_keys(0, own)];
-            Some((worker, Locks { others, exclusive: true, ..Locks::default() }))
-        });
-        Transaction::begin(id, locks, request_id, mesh)
-    }
-
     fn lock(&mut self, part: usize, request_id: RequestId, mesh: &mut Mesh) {
         let wait = self.phase != Phase::Together;
         let part = &mut self.parts[part];
@@ -152,18 +133,13 @@ impl Transaction {
         self.phase == Phase::Locked
     }
 
-    /// Whether anything has run, or could have.
-    pub fn has_begun(&self) -> bool {
-        !matches!(self.phase, Phase::Together | Phase::Ascending(_))
-    }
-
     /// Whether it may change anything.
     pub fn writes(&self) -> bool {
         self.parts.iter().any(|part| part.locks.exclusive)
     }
 
-    /// Has the shards do something, of which `hop` says by their numbers what. With `record`, an id for the log, it is the last hop of the transaction. Returns
-    /// whether any answer is awaited.
+    /// Has the shards do something, of which `hop` says by their numbers what. With `record`, an id for the log, it is
+    /// the last hop of the transaction. Returns whether any answer is awaited.
     pub fn hop(
         &mut self,
         hop: impl Fn(usize) -> Option<Hop>,
@@ -188,12 +164,6 @@ impl Transaction {
         self.phase = Phase::Locked;
     }
 
-    /// Has the log of each shard take what was changed there.
-    pub fn commit(&mut self, record: TransactionId, request_id: RequestId, mesh: &mut Mesh) {
-        let awaits = self.hop(|_| None, Some(record), request_id, mesh);
-        debug_assert!(awaits, "what changes nothing is not committed");
-    }
-
     /// The next of the replies of a shard to the last hop; a fault in its place, if the shard has not answered.
     pub fn take_reply(&mut self, worker: usize) -> Reply<'static> {
         let part = self.parts.iter_mut().find(|part| part.worker == worker);
@@ -212,6 +182,11 @@ impl Transaction {
             .held
             .take()
             .unwrap_or_else(|| Err(self.fault.clone().expect("a hop is answered, or it fails")))
+    }
+
+    /// How many bytes of changes of the transaction a shard held when its keys were fetched.
+    pub fn changes_bytes(&self, worker: usize) -> usize {
+        self.parts.iter().find(|part| part.worker == worker).map_or(0, |part| part.changes_bytes)
     }
 
     /// What a shard has answered in place of what it was asked: it may have done it or not.
@@ -234,7 +209,9 @@ impl Transaction {
         match answer {
             Answer::Locked | Answer::Refused => {}
             Answer::Ran(replies) | Answer::Committed(replies) => part.replies = replies.into_iter(),
-            Answer::Held(held) => part.held = Some(held),
+            Answer::Held { held, changes_bytes } => {
+                (part.held, part.changes_bytes) = (Some(held), changes_bytes);
+            }
             Answer::Changed => self.is_stale = true,
             Answer::Image(image) => part.image = Some(*image),
             Answer::Part(Reply::Error(error)) => {

@@ -19,7 +19,7 @@ use crate::mesh::{Answer, Asker, Batch, Call, RequestId, ShardImage};
 use crate::metrics::calls::Measured;
 use crate::metrics::errors;
 use crate::protocol::{self, Dialect, Parser};
-use crate::slots::{Route, route};
+use crate::slots::{Route, owner, route};
 use crate::txn::gather::Gather;
 use crate::txn::scan::{Walk, Walked};
 
@@ -112,7 +112,7 @@ impl Worker {
     fn answer_unrun(&mut self, client: &mut Client, request: &Request<'_>, reply: Reply<'static>) {
         let is_exec = request.command.run == Run::Server(Server::Exec);
         match (reply, client.session.queue.as_mut()) {
-            (Reply::Error(error), Some(_)) if is_exec => {
+            (Reply::Error(error), _) if is_exec => {
                 client.session.queue = None;
                 self.unwatch(client);
                 reject(client, request.command, Error::ExecAbortedBy(Box::new(error)));
@@ -217,9 +217,9 @@ impl Worker {
                 }
                 Route::One(worker) => self.run_there(worker, client, request),
                 Route::Several if !client.is_quiet() => return Flow::Later,
-                Route::Several => match self.watchdog.any_hangs(request.keys()) {
-                    true => reject(client, command, hangs()),
-                    false => self.begin_transaction(client, request),
+                Route::Several => match self.refusal_of_owners(request) {
+                    Some(error) => reject(client, command, error),
+                    None => self.begin_transaction(client, request),
                 },
             },
             Run::Server(
@@ -234,7 +234,10 @@ impl Worker {
                 | Server::ClientTrackinginfo),
             ) => self.run_tracking(client, request, server),
             Run::Server(server) if command.group == Group::Pubsub => {
-                return self.run_pubsub(client, request, server);
+                return self.run_pubsub_in_time(client, request, server);
+            }
+            Run::EveryShard(..) if let Some(error) = self.shared.long_scripts.any_busy() => {
+                reject(client, command, error);
             }
             Run::EveryShard(..) if self.watchdog.some_hang() => reject(client, command, hangs()),
             Run::EveryShard(..) if command.has(Flags::WRITE) => {
@@ -251,11 +254,29 @@ impl Worker {
 
     /// Carries out a command of the server.
     pub(super) fn run_server_command(&mut self, client: &mut Client, request: &Request<'_>) {
-        if request.command.run == Run::Server(Server::Reset) {
+        let command = request.command;
+        if command.run == Run::Server(Server::Reset) {
             self.unwatch(client);
             self.forget_subscriptions(client);
         }
-        match admin::run(client, request, &self.about()) {
+        if request.command.container == Some("CONFIG") {
+            self.tell_events_to(Some(&mut *client)); // What has happened is told as it was wanted then.
+        }
+        let busy = self.shared.long_scripts.any_busy().filter(|_| !command.has(Flags::ALLOW_BUSY));
+        // These change something before other workers are asked.
+        let is_order = command.has(Flags::ADMIN) || command.group == Group::Scripting;
+        if let Some(error) = busy.clone().filter(|_| is_order) {
+            return reject(client, command, error);
+        }
+        match (admin::run(client, request, &self.about()), busy) {
+            (next, Some(error)) if next.needs_others() => reject(client, command, error),
+            (next, _) => self.take_next(client, request, next),
+        }
+    }
+
+    /// Does what is to be done for a command of the server.
+    fn take_next(&mut self, client: &mut Client, request: &Request<'_>, next: Next) {
+        match next {
             Next::Nothing => {}
             Next::Ask(ask) => self.ask(client, request, ask),
             Next::Scripting => self.run_scripting(client, request),
@@ -352,6 +373,13 @@ impl Worker {
                 self.tell_events_to(Some(client));
             }
         }
+    }
+
+    /// Why a command cannot run now whose keys lie on several shards, if one of these cannot take it.
+    pub(super) fn refusal_of_owners(&self, request: &Request<'_>) -> Option<Error> {
+        let workers = self.mesh.worker_count();
+        let busy = request.keys().find_map(|key| self.shared.long_scripts.busy(owner(key, workers)));
+        busy.or_else(|| self.watchdog.any_hangs(request.keys()).then(hangs))
     }
 
     /// Has another worker run a command whose keys all lie on its shard.
@@ -506,7 +534,7 @@ impl Worker {
                     self.end_measured(client, measured);
                 }
                 if client.job.is_none() {
-                    client.replies.release_messages();
+                    client.replies.release_all_messages();
                 }
                 return self.clients.put_back(connection);
             }

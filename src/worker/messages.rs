@@ -1,7 +1,7 @@
 //! Messages: what clients say about them, and how they get to the clients that want them.
 
 use bytes::Bytes;
-use shard::command::Server;
+use shard::command::{self, Server};
 use shard::{Command, Error, Event, EventClasses, Glob, Reply, Request};
 
 use super::Worker;
@@ -43,15 +43,29 @@ fn tell(request: &Request<'_>, name: Option<&[u8]>, count: usize, dialect: Diale
 }
 
 impl Worker {
+    /// Carries out a command about messages, once no worker is owed as much as may be. Behind `MULTI` nothing waits for
+    /// that: what fills a worker may itself wait for the locks of these commands.
+    pub(super) fn run_pubsub_in_time(
+        &mut self,
+        client: &mut Client,
+        request: &Request<'_>,
+        server: Server,
+    ) -> Flow {
+        if matches!(server, Server::Publish | Server::Spublish)
+            && let Some(full) = self.mesh.full_peer(self.watchdog.hung())
+        {
+            client.waits_for = Some(full);
+            return Flow::Later;
+        }
+        self.run_pubsub(client, request, server);
+        Flow::Taken
+    }
+
     /// Carries out a command about messages.
-    pub(super) fn run_pubsub(&mut self, client: &mut Client, request: &Request<'_>, server: Server) -> Flow {
+    pub(super) fn run_pubsub(&mut self, client: &mut Client, request: &Request<'_>, server: Server) {
         let kind = kind_of(server);
         let reply = match server {
             Server::Publish | Server::Spublish => {
-                if let Some(full) = self.mesh.full_peer(self.watchdog.hung()) {
-                    client.waits_for = Some(full);
-                    return Flow::Later;
-                }
                 self.tell_events_to(Some(client));
                 let shared = request.large_arg().filter(|large| large.len() == request.arg(1).len());
                 let receivers =
@@ -63,11 +77,15 @@ impl Worker {
                 if let Err(error) = self.subscribe(client, request, kind) {
                     fail(client, request.command, error);
                 }
-                return Flow::Taken;
+                return;
             }
             Server::Unsubscribe | Server::Punsubscribe | Server::Sunsubscribe => {
                 self.unsubscribe(client, request, kind);
-                return Flow::Taken;
+                return;
+            }
+            Server::PubsubChannels | Server::PubsubShardchannels if request.arg_count() > 1 => {
+                let command = command::find(b"PUBSUB").expect("it has subcommands");
+                Reply::Error(Error::WrongUse { command, name: request.command.name.as_bytes().into() })
             }
             Server::PubsubChannels | Server::PubsubShardchannels => {
                 match request.args().next().map(Glob::new).transpose() {
@@ -80,7 +98,6 @@ impl Worker {
             _ => unreachable!("{} is not about messages", request.command.name),
         };
         answer(client, request, &reply);
-        Flow::Taken
     }
 
     /// Begins subscriptions. The client is told of them when all other workers have taken note: a message that is
@@ -118,7 +135,7 @@ impl Worker {
         told: Vec<u8>,
     ) {
         let Some(last) = begun.iter().rposition(|(_, names)| !names.is_empty()) else {
-            return client.replies.now(|out| out.extend_from_slice(&told));
+            return client.replies.tell(told);
         };
         let unanswered: Vec<usize> =
             (0..self.mesh.worker_count()).filter(|worker| *worker != self.index).collect();
@@ -132,15 +149,20 @@ impl Worker {
                 batch.call(id, Call::Subscribe(*kind, names));
             }
         }
-        if unanswered.is_empty() {
-            client.replies.now(|out| out.extend_from_slice(&told));
+        self.tell_when_noted(client, Subscribing { command, told, unanswered });
+    }
+
+    fn tell_when_noted(&self, client: &mut Client, subscribing: Subscribing) {
+        if subscribing.unanswered.is_empty() {
+            client.replies.tell(subscribing.told);
         } else {
             client.replies.hold_messages();
-            self.begin_job(client, Job::Subscribe(Subscribing { command, told, unanswered }));
+            self.begin_job(client, Job::Subscribe(subscribing));
         }
     }
 
-    /// Ends the subscriptions to these names, or all of a kind.
+    /// Ends the subscriptions to these names, or all of a kind. The client is told when all other workers have taken
+    /// note: what is published after that is not counted as received.
     fn unsubscribe(&mut self, client: &mut Client, request: &Request<'_>, kind: SubscriptionKind) {
         let mut subscriptions = client.subscriptions.take().unwrap_or_default();
         let names: Vec<Bytes> = match request.arg_count() {
@@ -155,9 +177,9 @@ impl Worker {
         if names.is_empty() {
             tell(request, None, subscriptions.told_count(kind), client.session.dialect, &mut told);
         }
-        self.end_subscriptions(client, kind, &ended);
         client.subscriptions = (subscriptions.count() > 0).then_some(subscriptions);
-        client.replies.now(|out| out.extend_from_slice(&told));
+        let unanswered = self.end_subscriptions(client, kind, &ended, job_id(client));
+        self.tell_when_noted(client, Subscribing { command: request.command, told, unanswered });
     }
 
     /// Ends all subscriptions of a client, which is not told, and keeps it no more up to date.
@@ -165,22 +187,38 @@ impl Worker {
         self.end_tracking(client);
         let Some(subscriptions) = client.subscriptions.take() else { return };
         for kind in [SubscriptionKind::Channel, SubscriptionKind::Pattern, SubscriptionKind::ShardChannel] {
-            self.end_subscriptions(client, kind, &Subscriptions::names(&subscriptions, kind));
+            self.end_subscriptions(
+                client,
+                kind,
+                &Subscriptions::names(&subscriptions, kind),
+                RequestId::NONE,
+            );
         }
     }
 
-    pub(super) fn end_subscriptions(&mut self, client: &Client, kind: SubscriptionKind, names: &[Bytes]) {
+    /// Ends subscriptions. Returns the workers that will answer the request that waits for them to take note, if one
+    /// does.
+    pub(super) fn end_subscriptions(
+        &mut self,
+        client: &Client,
+        kind: SubscriptionKind,
+        names: &[Bytes],
+        id: RequestId,
+    ) -> Vec<usize> {
         if names.is_empty() {
-            return;
+            return Vec::new();
         }
         for name in names {
             self.pubsub.unsubscribe(kind, name, client.socket);
         }
-        for worker in (0..self.mesh.worker_count()).filter(|worker| *worker != self.index) {
-            let batch = self.mesh.to(worker);
+        let others: Vec<usize> =
+            (0..self.mesh.worker_count()).filter(|worker| *worker != self.index).collect();
+        for worker in &others {
+            let batch = self.mesh.to(*worker);
             let names = batch.args(0, names.iter().map(|name| &name[..]));
-            batch.call(RequestId::NONE, Call::Unsubscribe(kind, names));
+            batch.call(id, Call::Unsubscribe(kind, names));
         }
+        others
     }
 
     /// Takes note of the subscriptions of another worker's clients.
@@ -226,8 +264,10 @@ impl Worker {
     ) -> usize {
         let heard = self.hand_on(kind, channel, text, publisher);
         for worker in &heard.workers {
-            // What hangs, and is owed as much as may be, is not waited for.
-            if !self.mesh.is_full(*worker) {
+            // What hangs, and is owed as much as may be, is not waited for. Others are owed more for a while: by scripts,
+            // by transactions and by what happens to keys.
+            let is_full = self.mesh.is_full(*worker) && self.watchdog.is_hung(*worker);
+            if !is_full && !self.mesh.is_flooded(*worker) {
                 self.mesh.publish(*worker, kind, channel, text, shared);
             }
         }

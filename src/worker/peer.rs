@@ -109,7 +109,12 @@ impl Worker {
                     self.mesh.to(from).answer(id, Answer::Noted);
                 }
             }
-            Call::Unsubscribe(kind, names) => self.note_subscriptions(from, kind, names, false, batch),
+            Call::Unsubscribe(kind, names) => {
+                self.note_subscriptions(from, kind, names, false, batch);
+                if id != RequestId::NONE {
+                    self.mesh.to(from).answer(id, Answer::Noted);
+                }
+            }
             Call::FindClient(client_id) => {
                 let found = self.clients.socket_of(client_id);
                 self.mesh.to(from).answer(id, Answer::FoundClient(found));
@@ -165,10 +170,19 @@ impl Worker {
         let (clock, now) = (self.clock.of_shard(), self.clock.now());
         let mut report = self.with_own_counts(self.runtime.whole_report(clock, now, &self.shared));
         let traffic = &mut report.traffic;
-        let kinds = [SubscriptionKind::Channel, SubscriptionKind::Pattern, SubscriptionKind::ShardChannel];
+        let kinds = [
+            SubscriptionKind::Channel,
+            SubscriptionKind::Pattern,
+            SubscriptionKind::ShardChannel,
+            SubscriptionKind::Prefix,
+        ];
         traffic.subscribed = kinds.map(|kind| self.pubsub.topic_count(kind) as u64);
+        let trackers = self.pubsub.sockets_of(SubscriptionKind::Tracker, b"").len();
+        let [keys, copies] = self.runtime.tracked_counts();
+        traffic.tracked = [trackers as u64, keys as u64, copies as u64];
         for connection in self.clients.iter() {
             let socket = connection.client.socket;
+            traffic.blocked += u64::from(connection.client.is_postponed || connection.client.is_waiting());
             let replies = connection.client.replies.size_bytes() + self.net.unsent_bytes(socket);
             let waiting = [connection.unserved_bytes() as u64, replies as u64];
             traffic.buffered_bytes += waiting[0] + waiting[1];

@@ -15,17 +15,18 @@ use super::dispatch::Flow;
 use super::messages::kind_of;
 use super::runtime::{Executed, Granted};
 use super::turn::Now;
-use super::watchdog::hangs;
 use crate::admin::Ask;
 use crate::client::Client;
 use crate::client::reply::{answer, reject};
 use crate::clock::wall_clock_us;
 use crate::mesh::{Answer, Asker, Batch, Call, RequestId};
 use crate::net::{self, Event};
+use crate::protocol::REQUEST_BYTES_MAX;
 use crate::recovery;
 use crate::scripting::libraries::{Libraries, LibraryChange};
 use crate::scripting::{Host, Script, file, refusal};
 use crate::slots::{Route, owner, route};
+use crate::txn::program::{CHANGE_BYTES_MAX, changes_too_much};
 
 /// A key that the script has not declared, and that cannot be reached.
 const UNDECLARED: Error = Error::Unavailable(
@@ -34,14 +35,23 @@ const UNDECLARED: Error = Error::Unavailable(
 /// A command that only a client can send.
 const NOT_FROM_SCRIPT: Error = Error::Unavailable("this command does not run within a script");
 
+/// The most bytes of what keys hold that a script over several shards has changed: a frame has less than 2 GiB.
+const EFFECT_BYTES_MAX: usize = REQUEST_BYTES_MAX;
+
 /// How a script's debugger is refused.
 const NO_DEBUGGER: &str = "there is no debugger for scripts: redis.log writes into the log of the server";
 
 impl Worker {
     /// Has a script run where its keys live.
     pub(super) fn dispatch_script(&mut self, client: &mut Client, request: &Request<'_>) -> Flow {
+        let is_looked_for = std::mem::take(&mut client.looks_for_script);
         let prepared = match self.scripts.prepare(request) {
             Ok(prepared) => prepared,
+            // Another worker may have told of it already, to be heard in this turn.
+            Err(Error::NoScript) if !is_looked_for && self.mesh.worker_count() > 1 => {
+                client.looks_for_script = true;
+                return Flow::Later;
+            }
             Err(error) => {
                 reject(client, request.command, error);
                 return Flow::Taken;
@@ -57,20 +67,18 @@ impl Worker {
                 client.waits_for = Some(worker);
                 return Flow::Later;
             }
-            Route::One(worker) => self.run_there(worker, client, request),
-            Route::Several if !client.is_quiet() => return Flow::Later,
-            Route::Several => {
-                let busy = request
-                    .keys()
-                    .find_map(|key| self.shared.long_scripts.busy(owner(key, self.mesh.worker_count())));
-                match busy {
-                    Some(error) => reject(client, request.command, error),
-                    None if self.watchdog.any_hangs(request.keys()) => {
-                        reject(client, request.command, hangs());
-                    }
-                    None => self.begin_transaction(client, request),
+            Route::One(worker) => {
+                // Whoever has told this worker of the script may be heard there behind this one.
+                if let Some(script) = self.scripts.not_told(request, worker) {
+                    self.mesh.to(worker).call(RequestId::NONE, Call::LearnScript(script));
                 }
+                self.run_there(worker, client, request);
             }
+            Route::Several if !client.is_quiet() => return Flow::Later,
+            Route::Several => match self.refusal_of_owners(request) {
+                Some(error) => reject(client, request.command, error),
+                None => self.begin_transaction(client, request),
+            },
         }
         Flow::Taken
     }
@@ -95,6 +103,9 @@ impl Worker {
             return self.runtime.defer(asker, request);
         }
         let tracks = client.tracks();
+        if tracks.any() {
+            self.runtime.gather_events(None);
+        }
         let (reply, seq) = self.run_script(request, Some(&mut *client));
         if tracks.any() {
             self.runtime.note_tracked((index, client.socket), tracks, request);
@@ -119,6 +130,9 @@ impl Worker {
     }
 
     fn run_script_for(&mut self, asker: Asker, request: &Request<'_>) {
+        if asker.tracks.any() {
+            self.runtime.gather_events(None);
+        }
         let (reply, seq) = self.run_script(request, None);
         if asker.tracks.any() {
             self.runtime.note_tracked((asker.worker, asker.request_id.socket), asker.tracks, request);
@@ -141,6 +155,14 @@ impl Worker {
                     let (runtime, turn) = &mut self.runtime_and_turn();
                     runtime.run_list_for(asker, &list, turn);
                 }
+                Granted::Part(transaction) => {
+                    let (runtime, turn) = &mut self.runtime_and_turn();
+                    runtime.locked(transaction, turn);
+                }
+                Granted::Snapshotter => {
+                    let (runtime, turn) = &mut self.runtime_and_turn();
+                    runtime.on_quiescence(turn);
+                }
             }
         }
     }
@@ -148,7 +170,7 @@ impl Worker {
     /// Runs a script. Returns its reply, and the frame that this depends on.
     fn run_script(&mut self, request: &Request<'_>, client: Option<&mut Client>) -> (Reply<'static>, u64) {
         let mark = self.runtime.begin_script();
-        let mut scripts = std::mem::take(&mut self.scripts);
+        let mut scripts = self.scripts.lend();
         let mut run = RunningScript::new(self, client, request, mark);
         let reply = scripts.run(request, &mut run);
         let (seq, changes) = (run.seq, run.end());
@@ -189,7 +211,7 @@ impl Worker {
             keys: request.keys().map(Box::from).collect(),
         };
         let mark = self.runtime.begin_script();
-        let mut scripts = std::mem::take(&mut self.scripts);
+        let mut scripts = self.scripts.lend();
         let mut run = RunningScript::new(self, client, request, mark);
         run.copies = Some(copies);
         let reply = scripts.run(request, &mut run);
@@ -198,7 +220,7 @@ impl Worker {
         debug_assert!(nothing.is_none_or(|changes| changes.is_empty()), "the shard itself was left alone");
         self.scripts = scripts;
         let Some(mut copies) = copies else { return Ok(reply.into()) };
-        let mut effects = Vec::new();
+        let (mut effects, mut bytes) = (Vec::new(), 0);
         if !copies.changes.is_empty() {
             let after = copies.shard.fetch(request.database, request.keys(), now.now_ms)?;
             for (key, (before, after)) in held.iter().zip(after).enumerate() {
@@ -209,7 +231,11 @@ impl Worker {
                     _ if !is_first || *before == after => {}
                     None => effects.push(Effect::remove(key)),
                     Some(after) => {
-                        let deadline = Deadline::At(after.deadline_ms);
+                        bytes += name.len() + after.value().len();
+                        if bytes > EFFECT_BYTES_MAX {
+                            return Err(changes_too_much());
+                        }
+                        let deadline = Deadline::Exactly(after.deadline_ms);
                         effects.push(Effect::put(key, after.to_bytes()?, deadline));
                     }
                 }
@@ -267,6 +293,9 @@ impl Worker {
         calls.retain(|(id, call)| {
             let is_refused = matches!(call, Call::Run { .. } | Call::RunOwned(..) | Call::RunAll(..));
             if is_refused {
+                if let Call::RunAll(list, _) = call {
+                    self.runtime.forget_watches(&list.watches);
+                }
                 self.mesh.to(from).answer(*id, Answer::Rejected(busy.clone()));
             }
             !is_refused
@@ -282,6 +311,7 @@ impl Worker {
         now.into_iter().for_each(|(id, answer)| self.on_answer(from, id, answer, &batch));
         answers = later;
         if calls.is_empty() && answers.is_empty() {
+            self.mesh.note_messages(from, &batch);
             batch.take_back(calls, answers);
             self.mesh.recycle(batch);
         } else {
@@ -314,7 +344,7 @@ impl Worker {
                 Done::Reply(Reply::Array(known.collect()))
             }
             Server::ScriptLoad => {
-                let (sha, new) = self.scripts.load(request.arg(0))?;
+                let (sha, new) = self.scripts.load(request.arg(0), true)?;
                 let name = Reply::Bulk(sha.to_vec().into());
                 match new {
                     Some(script) => ask(Call::LoadScript(script), Some(name), false),
@@ -424,9 +454,9 @@ impl Worker {
     pub(super) fn on_scripting_call(&mut self, from: usize, id: RequestId, call: Call) {
         let done = Answer::Part(Reply::Ok);
         let reply = match call {
-            Call::LearnScript(script) => return self.scripts.learn(script),
+            Call::LearnScript(script) => return self.scripts.learn(script, false),
             Call::LoadScript(script) => {
-                self.scripts.learn(script);
+                self.scripts.learn(script, true);
                 done
             }
             Call::ForgetScripts => {
@@ -548,8 +578,9 @@ struct RunningScript<'w> {
     looked_at: Instant,
     /// Others have waited for it for so long that they are told.
     is_long: bool,
+    /// It has run a command that may change the shard itself.
     wrote: bool,
-    /// It has to end because the server does: nothing of it has happened.
+    /// It has to end because the server does, or was killed before any of it was seen: nothing of it has happened.
     is_cut: bool,
     /// The frame that what it has seen depends on.
     seq: u64,
@@ -601,6 +632,9 @@ impl<'w> RunningScript<'w> {
             self.worker.shared.long_scripts.end(self.worker.index);
             self.worker.is_in_script = false;
         }
+        if self.is_cut && self.changes.as_ref().is_some_and(|changes| !changes.is_empty()) {
+            self.worker.runtime.note_cut();
+        }
         self.changes.filter(|_| !self.is_cut)
     }
 
@@ -613,8 +647,10 @@ impl<'w> RunningScript<'w> {
         if request.database != self.request.database || !request.keys().all(|key| keys.contains(key)) {
             return show(&Reply::Error(UNDECLARED));
         }
+        if request.command.has(Flags::WRITE) && changes.payload_len() > CHANGE_BYTES_MAX {
+            return show(&Reply::Error(changes_too_much()));
+        }
         show(&shard.execute(request, self.now.now_ms, changes));
-        self.wrote |= !changes.is_empty();
     }
 
     /// Runs a command on this worker's shard.
@@ -626,6 +662,11 @@ impl<'w> RunningScript<'w> {
             let is_declared = |key: &[u8]| self.request.keys().any(|declared| declared == key);
             (is_locked && !request.keys().all(is_declared)).then_some(UNDECLARED)
         });
+        let is_too_much = || {
+            request.command.has(Flags::WRITE)
+                && worker.runtime.script_change_bytes(self.changes.as_ref()) > CHANGE_BYTES_MAX
+        };
+        let error = error.or_else(|| is_too_much().then(changes_too_much));
         if let Some(error) = error {
             return show(&Reply::Error(error));
         }
@@ -686,7 +727,9 @@ impl Host for RunningScript<'_> {
             let threshold_ms = worker.shared.settings.busy_reply_threshold_ms.load(Ordering::Relaxed);
             let threshold_ms = u64::try_from(threshold_ms).ok().filter(|ms| *ms > 0).unwrap_or(u64::MAX);
             if self.began.elapsed() < Duration::from_millis(threshold_ms) {
-                return worker.shared.stopping() && !self.wrote;
+                let ends = worker.shared.stopping() && !self.wrote;
+                self.is_cut = ends;
+                return ends;
             }
             self.is_long = true;
             worker.is_in_script = true;
@@ -706,7 +749,9 @@ impl Host for RunningScript<'_> {
             worker.reduced_turn();
             self.looked_at = Instant::now();
         }
-        self.is_cut = worker.shared.stopping();
-        self.is_cut || worker.shared.long_scripts.is_killed(worker.index)
+        let is_killed = worker.shared.long_scripts.is_killed(worker.index);
+        // One that was killed has changed nothing, but for copies.
+        self.is_cut = worker.shared.stopping() || is_killed && self.copies.is_some();
+        self.is_cut || is_killed
     }
 }

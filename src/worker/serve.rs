@@ -295,7 +295,7 @@ impl Worker {
             self.end_measured(client, measured);
         }
         if client.job.is_none() {
-            client.replies.release_messages();
+            client.replies.release_all_messages();
         }
         if client.stage == Stage::Gone {
             self.abandon(client);

@@ -24,7 +24,7 @@ const LARGE_BYTES_PER_TURN: usize = 128 << 10;
 const TURNS_MAX: usize = 10_000;
 
 /// Runs a test with a worker that has one shard, an empty one, and takes a turn when the test says so.
-fn with_worker(test: impl FnOnce(&mut Worker)) {
+pub(super) fn with_worker(test: impl FnOnce(&mut Worker)) {
     with_worker_of(&[], test);
 }
 

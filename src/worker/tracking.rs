@@ -209,8 +209,8 @@ impl Worker {
     /// Ends it.
     pub(super) fn end_tracking(&mut self, client: &mut Client) {
         let Some(tracking) = client.tracking.take() else { return };
-        self.end_subscriptions(client, SubscriptionKind::Prefix, &tracking.prefixes);
-        self.end_subscriptions(client, SubscriptionKind::Tracker, &[Bytes::new()]);
+        self.end_subscriptions(client, SubscriptionKind::Prefix, &tracking.prefixes, RequestId::NONE);
+        self.end_subscriptions(client, SubscriptionKind::Tracker, &[Bytes::new()], RequestId::NONE);
     }
 
     /// Has the shard gather the events that somebody wants by now.

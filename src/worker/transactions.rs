@@ -9,7 +9,7 @@ use shard::{Command, Error, OwnedRequest, Reply, Request};
 use super::Worker;
 use super::dispatch::Flow;
 use super::runtime::REPLIES_BYTES_MAX;
-use super::watchdog::{end_wait, hangs};
+use super::watchdog::hangs;
 use crate::admin::{self, listing};
 use crate::client::Client;
 use crate::client::job::{Job, Running, Watching};
@@ -97,6 +97,15 @@ impl Worker {
         if hangs_somewhere {
             self.end_multi(client);
             reject(client, command, hangs());
+            return Flow::Taken;
+        }
+        let busy = match lone_owner {
+            Some(worker) => self.shared.long_scripts.busy(worker),
+            None => self.shared.long_scripts.any_busy(),
+        };
+        if let Some(error) = busy {
+            self.end_multi(client);
+            reject(client, command, Error::ExecAbortedBy(Box::new(error)));
             return Flow::Taken;
         }
         let (queue, watches) = take_multi(client);
@@ -238,10 +247,10 @@ impl Worker {
     // ---- programs ----
 
     /// Runs a command of the server behind `MULTI`.
-    fn run_server_in_multi(&mut self, client: &mut Client, request: &Request<'_>) -> Flow {
+    fn run_server_in_multi(&mut self, client: &mut Client, request: &Request<'_>) {
         match request.command.run {
             Run::Server(server) if request.command.group == Group::Pubsub => {
-                return self.run_pubsub(client, request, server);
+                self.run_pubsub(client, request, server);
             }
             Run::Server(
                 server @ (Server::ClientCaching
@@ -257,8 +266,15 @@ impl Worker {
             Run::Server(Server::Wait) => {
                 self.run_server_command(client, request);
                 if client.is_waiting() {
-                    end_wait(client); // Nothing waits within a transaction.
+                    // Nothing waits within a transaction. The number under which its shards answer stays that of its client.
+                    client.job = None;
+                    answer(client, request, &Reply::Integer(0));
                 }
+            }
+            // Nor does this; what the transaction itself has changed is not in the log yet.
+            Run::Server(Server::Waitaof) => {
+                let reply = admin::persistence::waitaof_at_once(request).unwrap_or_else(Reply::Error);
+                answer(client, request, &reply);
             }
             Run::Server(Server::Container) => match command::resolve(*request) {
                 Err(error) => answer(client, request, &admin::unknown_subcommand(error)),
@@ -266,7 +282,6 @@ impl Worker {
             },
             _ => self.run_server_command(client, request),
         }
-        Flow::Taken
     }
 
     /// Begins to run commands as one over several shards. `command` is what the client has sent.
@@ -396,6 +411,9 @@ impl Worker {
                         begin_replies(client, running, true);
                         write_reply(client, running, number, &reply);
                     }
+                    if running.program.is_multi {
+                        break; // It may have taken long: others go first.
+                    }
                 }
                 Step::Over => {
                     if let Some(client) = client {
@@ -409,11 +427,12 @@ impl Worker {
                     let Some(client) = client.as_deref_mut() else { continue };
                     begin_replies(client, running, true);
                     let request = running.program.requests[number].clone();
-                    if let Flow::Later = self.run_server_in_multi(client, &request.request()) {
-                        client.waits_for = None;
-                        running.program.step_back();
-                        break; // Others go first.
+                    if client.replies.size_bytes() > REPLIES_BYTES_MAX {
+                        let error = Error::ReplyTooLarge { limit: REPLIES_BYTES_MAX };
+                        fail(client, request.command, error);
+                        continue;
                     }
+                    self.run_server_in_multi(client, &request.request());
                     running.inner = client.job.take();
                     if running.inner.is_some() {
                         return false;

@@ -164,7 +164,7 @@ impl Watchdog {
 }
 
 /// Ends what a client waits for whose time is over.
-pub(super) fn end_wait(client: &mut Client) {
+fn end_wait(client: &mut Client) {
     let job = client.job.take().expect("it waits");
     let sequence = client.replies.skip_number();
     match &*job {

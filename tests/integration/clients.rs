@@ -260,7 +260,9 @@ fn debug_does_what_tests_need_where_it_is_allowed() {
         ("DEBUG RELOAD please", "-ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options."),
         ("DEBUG CHANGE-REPL-ID", "+OK"),
         ("DEBUG QUICKLIST-PACKED-THRESHOLD 100b", "+OK"),
+        ("DEBUG LOADAOF", "+OK"),
         ("DEBUG PROTOCOL true", "1"),
+        ("DEBUG PROTOCOL bignum", "1234567999999999999999999999999999999"),
         ("DEBUG PROTOCOL push", "-ERR RESP2 is not supported by this command"),
     ];
     for (request, reply) in asked {

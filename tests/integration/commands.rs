@@ -103,7 +103,7 @@ const RESP: &[Script] = &[
         SCRIPT DEBUG NO -> +OK
         SCRIPT DEBUG MAYBE -> -ERR Use SCRIPT DEBUG YES/SYNC/NO
         SCRIPT NOPE -> -ERR unknown subcommand 'NOPE'. Try SCRIPT HELP.
-        SCRIPT HELP -> [*, ...]
+        SCRIPT HELP -> [+"SCRIPT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", ...]
         "#,
     ),
     own(
@@ -131,7 +131,7 @@ const RESP: &[Script] = &[
         FUNCTION DELETE shop -> -ERR Library not found
         FUNCTION KILL -> -NOTBUSY No scripts in execution right now.
         FUNCTION FLUSH NOW -> -ERR FUNCTION FLUSH only supports SYNC|ASYNC option
-        FUNCTION HELP -> [*, ...]
+        FUNCTION HELP -> [+"FUNCTION <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", ...]
         "##,
     ),
     script(
@@ -262,7 +262,7 @@ const RESP: &[Script] = &[
         PUBSUB SHARDNUMSUB shard news -> ["shard", 1, "news", 0]
         PUBSUB NUMPAT x -> -ERR wrong number of arguments for 'pubsub|numpat' command
         PUBSUB NOPE -> -ERR unknown subcommand 'NOPE'. Try PUBSUB HELP.
-        PUBSUB HELP -> [*, ...]
+        PUBSUB HELP -> [+"PUBSUB <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", ...]
         "#,
     ),
     own(
@@ -275,7 +275,7 @@ const RESP: &[Script] = &[
         HOTKEYS -> []
         ANALYZE a -> ["reads", 0, "writes", 1, ...]
         ANALYTICS NOPE -> -ERR unknown subcommand 'NOPE'. Try ANALYTICS HELP.
-        ANALYTICS HELP -> ["ANALYTICS <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", "RESET", *, "STATUS", *, "HELP", "    Prints this help."]
+        ANALYTICS HELP -> [+"ANALYTICS <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", +"RESET", *, +"STATUS", *, +"HELP", +"    Prints this help."]
         "#,
     ),
     own(
@@ -478,7 +478,7 @@ const RESP: &[Script] = &[
         CLIENT SETNAME -> -ERR wrong number of arguments for 'client|setname' command
         CLIENT ID now -> -ERR wrong number of arguments for 'client|id' command
         CLIENT NOPE -> -ERR unknown subcommand 'NOPE'. Try CLIENT HELP.
-        CLIENT HELP -> [*, ...]
+        CLIENT HELP -> [+"CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", ...]
         "#,
     ),
     script(
@@ -495,7 +495,7 @@ const RESP: &[Script] = &[
         "DEBUG",
         r#"
         DEBUG SLEEP 0 -> -ERR DEBUG command not allowed. If the enable-debug-command option is set to "local", you can run it from a local connection, otherwise you need to set this option in the configuration file, and then restart the server.
-        DEBUG HELP -> [*, ...]
+        DEBUG HELP -> [+"DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", ...]
         DEBUG -> -ERR wrong number of arguments for 'debug' command
         "#,
     ),
@@ -562,6 +562,7 @@ const RESP: &[Script] = &[
         SLOWLOG GET -1 -> []
         SLOWLOG GET -2 -> -ERR count should be greater than or equal to -1
         SLOWLOG GET few -> -ERR count should be greater than or equal to -1
+        SLOWLOG HELP -> [+"SLOWLOG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", ...]
         SLOWLOG GET 1 2 -> -ERR unknown subcommand or wrong number of arguments for 'get'. Try SLOWLOG HELP.
         SLOWLOG NOPE -> -ERR unknown subcommand 'NOPE'. Try SLOWLOG HELP.
         "#,
@@ -657,7 +658,7 @@ const RESP: &[Script] = &[
         COMMAND DOCS nope -> []
         COMMAND DOCS config|get -> ["config|get", ["summary", *, "since", *, "group", "server", ...]]
         COMMAND NOPE -> -ERR unknown subcommand 'NOPE'. Try COMMAND HELP.
-        COMMAND HELP -> [*, ...]
+        COMMAND HELP -> [+"COMMAND <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", ...]
         "#,
     ),
     own(
@@ -671,7 +672,7 @@ const RESP: &[Script] = &[
         GET a -> "2"
         COMPACT WHEN -> ["reason", "short-log", "log_percent", 0, "load", *, "forecast", nil, "lowest", nil, "hour", nil, "hours_known", 0]
         COMPACT NOW -> -ERR unknown subcommand 'NOW'. Try COMPACT HELP.
-        COMPACT help -> ["COMPACT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", "WHEN", *, "HELP", *]
+        COMPACT help -> [+"COMPACT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", +"WHEN", *, +"HELP", *]
         "#,
     ),
     script(
@@ -681,7 +682,7 @@ const RESP: &[Script] = &[
         CONFIG GET no-such-option -> []
         CONFIG GET -> -ERR wrong number of arguments for 'config|get' command
         CONFIG NOPE -> -ERR unknown subcommand 'NOPE'. Try CONFIG HELP.
-        CONFIG HELP -> [*, ...]
+        CONFIG HELP -> [+"CONFIG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", ...]
         CONFIG SET MaxClients 90 timeout 7 -> +OK
         CONFIG GET MaxClients -> ["MaxClients", "90"]
         CONFIG GET maxcl?ents timeout nope -> {"maxclients", "90", "timeout", "7"}
@@ -699,6 +700,10 @@ const RESP: &[Script] = &[
         CONFIG GET loglevel -> ["loglevel", "verbose"]
         CONFIG SET hash-max-ziplist-value 9 -> +OK
         CONFIG GET hash-max-*-value -> {"hash-max-listpack-value", "9", "hash-max-ziplist-value", "9"}
+        CONFIG SET protected-mode no requirepass "" min-replicas-to-write 0 -> +OK
+        CONFIG GET protected-mode requirepass min-*-to-write -> {"protected-mode", "no", "requirepass", "", "min-replicas-to-write", "0", "min-slaves-to-write", "0"}
+        CONFIG SET replica-read-only yes repl-backlog-size 1mb -> +OK
+        CONFIG GET replica-read-only slave-read-only repl-backlog-size min-replicas-max-lag -> {"replica-read-only", "yes", "slave-read-only", "yes", "repl-backlog-size", "1048576", "min-replicas-max-lag", "10"}
         CONFIG SET timeout 0 maxclients 100 loglevel notice -> +OK
         CONFIG REWRITE -> -ERR The server is running without a config file
         CONFIG RESETSTAT -> +OK
@@ -1113,7 +1118,7 @@ const RESP: &[Script] = &[
         INCRBYFLOAT a -> -ERR wrong number of arguments for 'incrbyfloat' command
         "#,
     ),
-    own("HELP", "HELP get -> [\"GET key\", ...]\n HELP nope -> -ERR Invalid command specified"),
+    own("HELP", "HELP get -> [+\"GET key\", ...]\n HELP nope -> -ERR Invalid command specified"),
     script(
         "INFO",
         r##"
@@ -1175,7 +1180,7 @@ const RESP: &[Script] = &[
         MEMORY DOCTOR -> "There is too little data to tell anything by it."
         MEMORY PURGE -> +OK
         MEMORY MALLOC-STATS -> "Stats not supported for the current allocator"
-        MEMORY HELP -> ["MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", "DOCTOR", *, "MALLOC-STATS", *, "PURGE", *, "STATS", *, "USAGE key [SAMPLES count]", *, "HELP", *]
+        MEMORY HELP -> [+"MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", +"DOCTOR", *, +"MALLOC-STATS", *, +"PURGE", *, +"STATS", *, +"USAGE key [SAMPLES count]", *, +"HELP", *]
         "#,
     ),
     script(
@@ -1743,7 +1748,7 @@ const RESP: &[Script] = &[
         OBJECT IDLETIME a -> 0..9
         OBJECT ENCODING -> -ERR wrong number of arguments for 'object|encoding' command
         OBJECT NOPE a -> -ERR unknown subcommand 'NOPE'. Try OBJECT HELP.
-        OBJECT HELP -> [*, ...]
+        OBJECT HELP -> [+"OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:", ...]
         "#,
     ),
     // Valkey has them.
@@ -1774,7 +1779,7 @@ const RESP: &[Script] = &[
     ),
     own(
         "OBJECT",
-        "SET a 1 -> +OK\n OBJECT FREQ a -> -ERR An LFU maxmemory policy is not selected, access frequency not tracked: ANALYZE tells how a key is used",
+        "SET a 1 -> +OK\n OBJECT FREQ a -> -ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.",
     ),
     script(
         "TIME",
@@ -2504,7 +2509,7 @@ const TEXT: &[Script] = &[
         r#"
         HELP -> bitmap: <..> | <rest>
         HELP get -> GET key | Returns the value of a key. | <rest>
-        HELP config resetstat -> CONFIG RESETSTAT | Has INFO count from zero again. | Time: O(1) | "  CONFIG RESETSTAT"
+        HELP config resetstat -> CONFIG RESETSTAT | Has INFO count from zero again. | Time: O(1) |   CONFIG RESETSTAT
         HELP nope -> -ERR Invalid command specified
         HELP a b c -> -ERR <..>
         "#,

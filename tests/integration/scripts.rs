@@ -48,6 +48,24 @@ fn scripts_over_several_shards_are_seen_whole_or_not_at_all() {
     });
 }
 
+/// A script is known everywhere once its first call is answered, whichever connections and shards ask for it.
+#[test]
+fn a_script_that_one_client_has_sent_runs_by_its_name_for_all_others() {
+    let server = Server::start(4, &[]);
+    let mut clients: Vec<_> = (0..8).map(|_| server.resp()).collect();
+    for round in 0..100 {
+        let script = format!("return redis.call('INCR', KEYS[1]) + {round}000");
+        let named = clients[0].ask_bytes(&["EVAL", "return redis.sha1hex(ARGV[1])", "0", &script]);
+        let name = String::from_utf8(named.bytes().to_vec()).unwrap();
+        let (sender, asker) = (round % 8, (round + round / 8 + 1) % 8);
+        clients[sender].ask_bytes(&["EVAL", &script, "1", "first"]);
+        let reply = clients[asker].ask_bytes(&["EVALSHA", &name, "1", &format!("key:{round}")]);
+        assert_eq!(reply.integer(), round as i64 * 1000 + 1, "{reply}");
+    }
+    let unknown = clients[1].ask("EVALSHA 0000000000000000000000000000000000000000 1 k").to_string();
+    assert_eq!(unknown, "-NOSCRIPT No matching script. Please use EVAL.");
+}
+
 #[test]
 fn a_script_reaches_the_keys_that_it_names_and_fails_with_what_it_did() {
     let server = Server::start(4, &[]);
@@ -109,6 +127,134 @@ fn a_script_that_takes_long_is_ended_unless_it_has_changed_keys() {
         });
         assert_eq!(one.ask("MGET {k} {k}2").to_string(), "[\"begun\", \"done\"]");
     }
+}
+
+/// It catches its end wherever it can.
+#[test]
+fn of_a_script_over_several_shards_that_is_killed_nothing_stays() {
+    let server = Server::start(3, &["--busy-reply-threshold", "50ms"]);
+    let mut resp = server.resp();
+    resp.ask("MSET a 1 b 2 c 3");
+    thread::scope(|scope| {
+        let mut runs = server.resp();
+        let script = "for _, key in ipairs(KEYS) do redis.call('SET', key, 'changed') end
+            while true do xpcall(function() while true do end end, function() while true do end end) end";
+        let endless = scope.spawn(move || runs.ask_bytes(&["EVAL", script, "3", "a", "b", "c"]).to_string());
+        assert!(within_deadline(|| resp.ask("SCRIPT KILL").to_string() == "+OK"));
+        let ended = endless.join().unwrap();
+        assert!(ended.contains("Script killed by user with SCRIPT KILL..."), "{ended}");
+    });
+    assert_eq!(resp.ask("MGET a b c").to_string(), "[\"1\", \"2\", \"3\"]");
+}
+
+/// What it copies is shared between its keys and the log.
+#[test]
+fn a_long_script_that_copies_a_large_value_goes_to_the_log() {
+    let mut server = Server::start(1, &["--busy-reply-threshold", "50ms", "--sync-mode", "always"]);
+    let (mut resp, mut runs) = (server.resp(), server.resp());
+    let value = "v".repeat(1 << 20);
+    assert_eq!(resp.ask_bytes(&["SET", "k", &value]).to_string(), "+OK");
+    thread::scope(|scope| {
+        let script = "redis.call('COPY', KEYS[1], KEYS[2])
+            local until_s = redis.call('TIME')[1] + 2
+            while redis.call('TIME')[1] + 0 < until_s do end return 'well'";
+        let long = scope.spawn(move || runs.ask_bytes(&["EVAL", script, "2", "k", "copy"]).to_string());
+        assert!(within_deadline(|| resp.ask("GET k").to_string().starts_with("-BUSY ")));
+        assert_eq!(long.join().unwrap(), "\"well\"");
+    });
+    drop(resp);
+    server.kill9();
+    server.restart(1);
+    assert_eq!(server.resp().ask("STRLEN copy").integer(), 1 << 20);
+}
+
+/// What a script makes beside Lua's memory is bounded too.
+#[test]
+fn a_script_makes_no_text_that_its_memory_would_not_hold() {
+    let server = Server::start(1, &[]);
+    let mut resp = server.resp();
+    let long = "local t = {} local s = string.rep('x', 20000000) for i = 1, 100 do t[i] = s end ";
+    let refused = "-ERR not enough memory";
+    for (ends, begin) in [
+        ("cjson.encode_sparse_array(true, 0) return cjson.encode({[1e15] = 1})", refused),
+        ("return cjson.encode(t)", refused),
+        ("return cmsgpack.pack(t)", refused),
+        ("return t", "-ERR the reply "),
+        ("return {cmsgpack.unpack(s)}", "-ERR stack overflow (too many return values at once"),
+    ] {
+        let reply = resp.ask_bytes(&["EVAL", &format!("{long}{ends}"), "0"]).to_string();
+        assert!(reply.contains(begin.trim_start_matches("-ERR ")), "{ends}: {reply:.200}");
+    }
+    assert_eq!(resp.ask("PING").to_string(), "+PONG");
+}
+
+#[test]
+fn a_library_that_does_not_end_is_not_loaded() {
+    let server = Server::start(1, &[]);
+    let mut resp = server.resp();
+    let refused = resp.ask_bytes(&["FUNCTION", "LOAD", "#!lua name=endless\nwhile true do end"]);
+    assert_eq!(refused.to_string(), "-ERR Error registering functions: ERR FUNCTION LOAD timeout");
+    assert_eq!(resp.ask_bytes(&["FUNCTION", "LOAD", LIBRARY]).to_string(), "\"shop\"");
+}
+
+/// What a script has found out is what is: a key that it makes lasting is not limited again.
+#[test]
+fn a_script_over_several_shards_can_have_a_key_last() {
+    let server = Server::start(3, &["--auto-ttl", "s:* 1h"]);
+    let mut resp = server.resp();
+    let script = "for _, key in ipairs(KEYS) do redis.call('SET', key, 'x') end
+        redis.call('PERSIST', KEYS[1]) return 'done'";
+    assert_eq!(resp.ask_bytes(&["EVAL", script, "3", "s:a", "s:b", "s:c"]).to_string(), "\"done\"");
+    assert_eq!(resp.ask("TTL s:a").integer(), -1);
+    assert!(resp.ask("TTL s:b").integer() > 0);
+}
+
+/// What needs all shards is refused while one of them runs a script, on whichever shard its client is.
+#[test]
+fn commands_over_all_shards_are_told_of_a_long_script() {
+    let server = Server::start(3, &["--busy-reply-threshold", "50ms"]);
+    // So many that each shard has some of them.
+    let mut clients: Vec<_> = (0..9).map(|_| server.resp()).collect();
+    let mut queued = server.resp();
+    for command in ["MULTI", "SET k 1", "SET a 1", "SET b 1", "SET c 1"] {
+        queued.ask(command);
+    }
+    thread::scope(|scope| {
+        let mut runs = server.resp();
+        let endless = scope.spawn(move || runs.ask("EVAL \"while true do end\" 1 k").to_string());
+        assert!(within_deadline(|| clients[0].ask("GET k").to_string().starts_with("-BUSY ")));
+        for client in &mut clients {
+            for command in [
+                "INFO",
+                "DBSIZE",
+                "KEYS *",
+                "SCAN 0",
+                "RANDOMKEY",
+                "MGET k a b c",
+                "FLUSHALL",
+                "CLIENT LIST",
+                "CLIENT PAUSE 90000",
+                "SLOWLOG GET",
+                "STATS",
+                "HEALTH",
+                "MEMORY STATS",
+                "BGSAVE",
+                "MONITOR",
+                "SCRIPT LOAD \"return 7\"",
+                "FUNCTION FLUSH",
+            ] {
+                let refused = client.ask(command).to_string();
+                assert!(refused.starts_with("-BUSY "), "{command}: {refused}");
+            }
+        }
+        let aborted = queued.ask("EXEC").to_string();
+        assert!(aborted.starts_with("-EXECABORT Transaction discarded because of: BUSY "), "{aborted}");
+        assert_eq!(clients[0].ask("SCRIPT KILL").to_string(), "+OK");
+        endless.join().unwrap();
+    });
+    assert_eq!(clients[0].ask("MGET k a b c").to_string(), "[nil, nil, nil, nil]");
+    let told = clients[0].ask("INFO replication").to_string();
+    assert!(told.contains("role:master"), "{told}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! +OK            a simple string                "a\r\n"         a bulk string
+//! +"a, b"        the same, of any text
 //! -ERR text      an error, to the letter        -"ERR text "    the same, with blanks at its end
 //! 7              an integer                     1..9            an integer from 1 to 9
 //! nil  nil-array  null                          $-1, *-1 and RESP3's _
@@ -142,6 +143,11 @@ impl Pattern {
         if let Some(text) = rest.strip_prefix('~') {
             *rest = text;
             return Pattern::Holding(quoted(rest));
+        }
+        if rest.starts_with("+\"") {
+            *rest = &rest[1..];
+            let text = String::from_utf8(quoted(rest)).expect("a line is text");
+            return Pattern::Exactly(Value::Simple(text));
         }
         if rest.starts_with("-\"") {
             *rest = &rest[1..];

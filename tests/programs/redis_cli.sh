@@ -1,4 +1,4 @@
-# redis-cli in each of its modes but those for replicas, snapshots and clusters.
+# redis-cli in each of its modes but those for replicas, snapshots, clusters and eviction.
 cli() { timeout 20 redis-cli -h "$HOST" -p "$PORT" "$@"; }
 is() { [ "$2" = "$3" ] || { echo "redis-cli: $1: $(printf %q "$2") is not $(printf %q "$3")" >&2; exit 1; }; }
 has() { grep -q -- "$3" <<<"$2" || { echo "redis-cli: $1: no $3 in $(printf %q "$2")" >&2; exit 1; }; }
@@ -23,17 +23,11 @@ has "--pipe" "$(cli --pipe <"$WORK/mass")" "errors: 0, replies: 1000"
 is "--scan" "$(cli --scan --pattern 'p*' | wc -l)" 1000
 has "--bigkeys" "$(cli --bigkeys)" "Biggest string found"
 has "--memkeys" "$(cli --memkeys)" "Sampled 1"
-cli config set maxmemory-policy allkeys-lfu >/dev/null
-cli get k >/dev/null
-has "--hotkeys" "$(cli --hotkeys 2>&1)" "Sampled 1"
-cli config set maxmemory-policy noeviction >/dev/null
 has "--stat" "$(timeout 3 stdbuf -oL redis-cli -h "$HOST" -p "$PORT" -i 0.2 --stat || true)" "requests"
 has "--latency" "$(timeout 3 stdbuf -oL redis-cli -h "$HOST" -p "$PORT" --latency -i 1 --raw </dev/null || true)" "[0-9]"
 has "--latency-history" "$(timeout 3 stdbuf -oL redis-cli -h "$HOST" -p "$PORT" --latency-history -i 1 --raw </dev/null || true)" "[0-9]"
 timeout 2 stdbuf -oL redis-cli -h "$HOST" -p "$PORT" --latency-dist -i 0.5 >"$WORK/dist" || true
 has "--latency-dist" "$(cat "$WORK/dist")" "."
-has "--lru-test" "$(cli config set maxmemory 100mb >/dev/null; cli config set maxmemory-policy allkeys-lru >/dev/null; timeout 3 stdbuf -oL redis-cli -h "$HOST" -p "$PORT" --lru-test 1000 || true)" "Hits"
-cli config set maxmemory 0 >/dev/null
 timeout 10 stdbuf -oL redis-cli -h "$HOST" -p "$PORT" subscribe news >"$WORK/news" &
 listener=$!
 for _ in $(seq 200); do [ "$(cli publish news hello)" = 1 ] && break; sleep 0.02; done

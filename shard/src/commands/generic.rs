@@ -270,7 +270,8 @@ fn object_encoding<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> R
 fn object_freq<'s>(mut context: Context<'s, '_>, request: &Request<'_>) -> Result<Reply<'s>, Error> {
     match context.find(request.arg(0)) {
         Some(_) => Err(Error::Unavailable(
-            "An LFU maxmemory policy is not selected, access frequency not tracked: ANALYZE tells how a key is used",
+            "An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching \
+             between policies at runtime LRU and LFU data will take some time to adjust.",
         )),
         None => Ok(Reply::Nil),
     }

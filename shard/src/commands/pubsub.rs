@@ -36,7 +36,7 @@ pub(super) const ROWS: &[Row] = &[
         ..Command::container(Group::Pubsub)
     }, &[
         on_server(Command {
-            name: "CHANNELS", args_max: 1, flags: ASKS, usage: "[pattern]",
+            name: "CHANNELS", args_max: Command::MANY, flags: ASKS, usage: "[pattern]",
             summary: "Lists the channels with subscribers",
             example: "PUBSUB CHANNELS\nPUBSUB CHANNELS news.*", complexity: "O(n), n channels",
             ..of(Server::PubsubChannels)
@@ -55,7 +55,7 @@ pub(super) const ROWS: &[Row] = &[
             ..of(Server::PubsubNumsub)
         }),
         on_server(Command {
-            name: "SHARDCHANNELS", args_max: 1, flags: ASKS, usage: "[pattern]",
+            name: "SHARDCHANNELS", args_max: Command::MANY, flags: ASKS, usage: "[pattern]",
             summary: "Lists the shard channels with subscribers",
             example: "PUBSUB SHARDCHANNELS", complexity: "O(n), n shard channels",
             ..of(Server::PubsubShardchannels)

@@ -82,7 +82,7 @@ pub(super) const ROWS: &[Row] = &[
             ..of(Server::Function(Library::Kill))
         }),
         on_server(Command {
-            name: "LIST", args_max: 3, usage: "[LIBRARYNAME pattern] [WITHCODE]",
+            name: "LIST", args_max: Command::MANY, usage: "[LIBRARYNAME pattern] [WITHCODE]",
             summary: "Describes the libraries",
             example: "resp: FUNCTION LOAD \"#!lua name=shop\\nredis.register_function('visit', function(keys) return 1 end)\"\nFUNCTION LIST", complexity: "O(n), n functions",
             ..of(Server::Function(Library::List))

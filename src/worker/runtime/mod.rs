@@ -135,6 +135,10 @@ pub(super) enum Granted {
     Request(Asker, OwnedRequest),
     /// Commands that run as one.
     List(Asker, Box<CommandList>),
+    /// A part of a transaction.
+    Part(TransactionId),
+    /// The snapshotter.
+    Snapshotter,
 }
 
 /// A question about the use of keys, and its asker.
@@ -277,6 +281,11 @@ impl ShardRuntime {
         self.tracked.keys_max = keys_max;
     }
 
+    /// How many keys clients keep copies of, and how many copies.
+    pub(super) fn tracked_counts(&self) -> [usize; 2] {
+        self.tracked.counts()
+    }
+
     /// Whether anything has happened to keys that is yet to be told.
     #[inline]
     pub(super) fn has_events(&self) -> bool {
@@ -400,9 +409,19 @@ impl ShardRuntime {
         Executed { reply, seq, journal, siblings }
     }
 
+    /// How many bytes the frame has that a script's changes are to be in: those of the list of its own, if there is one.
+    pub(super) fn script_change_bytes(&self, own: Option<&Changes>) -> usize {
+        own.unwrap_or(&self.journal.changes).payload_len()
+    }
+
     /// Takes the changes of a script out of those of the turn, which can be written then.
     pub(super) fn split_changes(&mut self, mark: Mark) -> Changes {
         self.journal.changes.split_off(mark)
+    }
+
+    /// The changes of a script were dropped, since the server stops: nothing may come upon them.
+    pub(super) fn note_cut(&mut self) {
+        self.journal.note_cut();
     }
 
     /// Takes the changes of a script that has ended. Returns the frame that its reply depends on.
@@ -674,7 +693,7 @@ impl ShardRuntime {
     /// Notices that the wall clock was set, or that the machine was suspended.
     pub(super) fn follow_clocks(&mut self, clock: &mut ShardClock, started: Instant) {
         let Some(reading) = Reading::take(started) else { return };
-        if self.journal.fault().is_some() {
+        if self.journal.fault().is_some() || self.has_unlogged_parts() {
             return; // The log has to tell of it.
         }
         match clock.follow(reading, &mut self.shard, &mut self.journal.changes) {
@@ -687,9 +706,10 @@ impl ShardRuntime {
         }
     }
 
-    /// Has the log tell what the clocks show, and which keys have expired.
+    /// Has the log tell what the clocks show, and which keys have expired. What a transaction has given another deadline
+    /// has in the log the one from before: until that is written, the log would take it for expired.
     pub(super) fn log_clocks(&mut self, clock: &mut ShardClock, now: Now) {
-        if self.journal.fault().is_none() {
+        if self.journal.fault().is_none() && !self.has_unlogged_parts() {
             clock.log(now.uptime_us, &self.shard, &mut self.journal.changes);
         }
     }

@@ -19,11 +19,8 @@ use crate::mesh::{
 use crate::protocol::{self, REQUEST_BYTES_MAX};
 use crate::txn::id::id_micros;
 use crate::txn::locks::{LockKeys, Waiter};
+use crate::txn::program::{CHANGE_BYTES_MAX, changes_too_much};
 use crate::worker::turn::{Now, Turn};
-
-/// Behind so many bytes of changes a transaction runs no more commands: a frame holds less than 2 GiB, and one command
-/// may add three quarters of that.
-const CHANGE_BYTES_MAX: usize = 256 << 20;
 
 /// Of more keys than this a transaction locks the whole shard: to lock each would take longer than a turn should.
 const LOCKED_KEYS_MAX: usize = 4096;
@@ -96,7 +93,7 @@ impl ShardRuntime {
     }
 
     /// Tells that a part holds its locks, or that it cannot be run. A part that only reads may do so now.
-    fn locked(&mut self, transaction: TransactionId, turn: &mut Turn<'_>) {
+    pub(in crate::worker) fn locked(&mut self, transaction: TransactionId, turn: &mut Turn<'_>) {
         let part = &self.prepared[&transaction];
         let (origin, request_id, locks) = (part.origin, part.request_id, part.locks.clone());
         if locks.exclusive
@@ -170,11 +167,11 @@ impl ShardRuntime {
                 // What changes something later shows this by its own frame.
                 let seq = self.journal.frame_behind(&request.request(), false);
                 let seq = if part.locks.exclusive { 0 } else { seq };
+                let held = Answer::Held { held, changes_bytes: part.changes.payload_len() };
                 self.prepared.insert(transaction, part);
-                return self.journal.answer(seq, origin, request_id, Answer::Held(held), turn.mesh);
+                return self.journal.answer(seq, origin, request_id, held, turn.mesh);
             }
             Hop::Apply(request, effects) => self.apply_in(&mut part, &request, effects, turn),
-            Hop::Request(request) => self.run_in(&mut part, &request, &mut run, turn),
             Hop::Next(count) => {
                 let locks = part.locks.clone();
                 let first = part.next;
@@ -262,6 +259,11 @@ impl ShardRuntime {
         }
     }
 
+    /// Whether transactions have changed something that is not in the log yet.
+    pub(super) fn has_unlogged_parts(&self) -> bool {
+        self.prepared.values().any(|part| !part.changes.is_empty())
+    }
+
     /// Gives back what a transaction has locked, and goes on with what has waited for it.
     pub(in crate::worker) fn release(&mut self, transaction: TransactionId, turn: &mut Turn<'_>) {
         if let Some(part) = self.prepared.remove(&transaction) {
@@ -282,7 +284,13 @@ impl ShardRuntime {
                     self.granted.push_back(Granted::List(asker, list));
                 }
                 Deferred::List { asker, list } => self.run_list_for(asker, &list, turn),
+                Deferred::Part(transaction) if !self.granted.is_empty() => {
+                    self.granted.push_back(Granted::Part(transaction));
+                }
                 Deferred::Part(transaction) => self.locked(transaction, turn),
+                Deferred::Snapshotter if !self.granted.is_empty() => {
+                    self.granted.push_back(Granted::Snapshotter);
+                }
                 Deferred::Snapshotter => self.on_quiescence(turn),
             }
         }
@@ -448,8 +456,83 @@ impl ShardRuntime {
     }
 }
 
-fn changes_too_much() -> Error {
-    Error::Unavailable(
-        "a transaction changes 256 MiB at most, and this command would come behind that; it has not run",
-    )
+#[cfg(test)]
+mod tests {
+    use shard::{Change, command, decode};
+
+    use super::*;
+    use crate::mesh::Tracks;
+    use crate::protocol::Dialect;
+    use crate::worker::Worker;
+    use crate::worker::tests::with_worker;
+
+    fn request(words: &[&str]) -> OwnedRequest {
+        let row = command::find(words[0].as_bytes()).expect("a command");
+        OwnedRequest::of_args(row, 0, words[1..].iter().map(|word| word.as_bytes()))
+    }
+
+    /// Has a part ask for its locks that runs these commands and has the shard for itself meanwhile.
+    fn lock(worker: &mut Worker, id: TransactionId, requests: Vec<OwnedRequest>, watches: Vec<Watch>) {
+        let writers = Arc::from([0]);
+        let locks = Locks { requests, watches, exclusive: true, writers, ..Locks::default() };
+        let part = Prepared::new(0, RequestId::NONE, Arc::new(locks));
+        let (runtime, mut turn) = worker.runtime_and_turn();
+        runtime.lock_part(id, true, part, &mut turn);
+    }
+
+    fn hop(worker: &mut Worker, id: TransactionId, count: usize, record: Option<TransactionId>) {
+        let (runtime, mut turn) = worker.runtime_and_turn();
+        runtime.hop(id, Hop::Next(count), record, (0, RequestId::NONE), &mut turn);
+    }
+
+    fn run(worker: &mut Worker, words: &[&str]) {
+        let (runtime, turn) = worker.runtime_and_turn();
+        runtime.execute_part(&request(words).request(), turn.now, turn.mesh);
+    }
+
+    /// Whether the log is about to tell what the clocks show.
+    fn tells_clocks(worker: &mut Worker) -> bool {
+        worker.log_clocks();
+        let changes = worker.runtime.journal.changes.bytes();
+        decode(changes).any(|change| matches!(change, Ok(Change::Clocks(_))))
+    }
+
+    #[test]
+    fn the_log_takes_no_key_for_expired_that_an_open_transaction_has_persisted() {
+        with_worker(|worker| {
+            worker.turn().unwrap(); // It tells the clocks of the start.
+            run(worker, &["SET", "k", "v", "PX", "1000000"]);
+            run(worker, &["SET", "other", "v", "PX", "1000000"]);
+            lock(worker, 1, vec![request(&["PERSIST", "k"])], Vec::new());
+            hop(worker, 1, 1, None);
+            worker.clock.pass(2_000_000);
+            let now_ms = worker.clock.now().now_ms + 2_000_000;
+            assert_eq!(worker.runtime.shard.expire(now_ms, 10), 1, "the other key");
+            assert!(!tells_clocks(worker));
+            hop(worker, 1, 0, Some(2));
+            assert!(tells_clocks(worker));
+        });
+    }
+
+    #[test]
+    fn a_part_that_waits_behind_a_script_looks_at_its_watches_when_that_has_run() {
+        with_worker(|worker| {
+            lock(worker, 1, vec![request(&["SET", "k", "1"])], Vec::new());
+            let script = request(&["EVAL", "redis.call('SET', KEYS[1], 'x')", "1", "k"]);
+            let id = RequestId { sequence: 0, ..RequestId::NONE };
+            let asker =
+                Asker { worker: 0, request_id: id, dialect: Dialect::Resp2, tracks: Tracks::default() };
+            worker.runtime.defer(asker, &script.request());
+            let now = worker.clock.now();
+            let watches = worker.runtime.watch(vec![(0, Box::from(*b"k"))], now).unwrap();
+            lock(worker, 2, vec![request(&["SET", "k", "2"])], watches);
+            worker.mesh.to(0).take_answers();
+            let (runtime, mut turn) = worker.runtime_and_turn();
+            runtime.release(1, &mut turn);
+            worker.run_granted();
+            let answers = worker.mesh.to(0).take_answers();
+            let told: Vec<_> = answers.iter().filter(|(id, _)| *id == RequestId::NONE).collect();
+            assert!(matches!(&told[..], [(_, Answer::Changed)]), "{told:?}");
+        });
+    }
 }
