@@ -7,7 +7,7 @@ use shard::{AutoTtl, Error, Glob, Reply, Request};
 
 use super::About;
 use crate::config::file::Rewrite;
-use crate::config::parameters::{PARAMETERS, Parameter, Refusal, Settings, Shown, Value, parameter};
+use crate::config::parameters::{PARAMETERS, Parameter, Refusal, Shown, Value, parameter};
 use crate::config::{auto_ttl, option_name};
 use crate::logging;
 use crate::protocol::Dialect;
@@ -124,7 +124,7 @@ pub(super) fn set(
                 None => Error::UnknownSetting(name.into()),
             });
         };
-        if found.iter().any(|other| other.canonical_name() == parameter.canonical_name()) {
+        if found.iter().any(|other| other.name == parameter.name) {
             return Err(Error::InvalidSetting(parameter.name, "duplicate parameter".into()));
         }
         found.push(parameter);
@@ -151,28 +151,7 @@ pub(super) fn set(
     Ok(rules)
 }
 
-/// What `CONFIG REWRITE` has to write: the options whose values are others than at the start.
+/// What `CONFIG REWRITE` has to write.
 pub(super) fn rewrite(about: &About<'_>) -> Result<Rewrite, Error> {
-    let config = &about.shared.config;
-    let file = config.file().ok_or(NO_FILE)?;
-    let (settings, no_rules) = (Settings::new(config), AutoTtl::default());
-    let now = shown(about, Dialect::Text);
-    let auto_ttl = config.auto_ttl.as_ref().unwrap_or(&no_rules);
-    let then = Shown { settings: &settings, auto_ttl, ..now };
-    let mut changed: Vec<Vec<(&'static str, String)>> = Vec::new();
-    let has_changed = |it: &&Parameter| it.changes() && it.show(&now) != it.show(&then);
-    for parameter in PARAMETERS.iter().filter(has_changed) {
-        let value = (parameter.name, parameter.show(&now));
-        let same = |names: &&mut Vec<(&'static str, String)>| {
-            names.iter().any(|(name, _)| {
-                crate::config::parameters::parameter(name.as_bytes())
-                    .is_some_and(|it| it.canonical_name() == parameter.canonical_name())
-            })
-        };
-        match changed.iter_mut().find(same) {
-            Some(names) => names.push(value),
-            None => changed.push(vec![value]),
-        }
-    }
-    Ok(Rewrite { path: file.path.clone(), changed })
+    Rewrite::new(&shown(about, Dialect::Text)).ok_or(NO_FILE)
 }

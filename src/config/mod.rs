@@ -184,14 +184,14 @@ pub struct Config {
     #[arg(long, env = "KVLITE_ENABLE_DEBUG_COMMAND", default_value = "no", value_name = "WHERE")]
     #[arg(value_enum, hide_possible_values = true, help_heading = NETWORK)]
     pub enable_debug_command: DebugCommand,
-    /// How long a client may do nothing before it is disconnected, in whole seconds up to 24h; 0 for ever
+    /// How long a client may do nothing before it is disconnected, in whole seconds; 0 for ever
     #[arg(long, env = "KVLITE_TIMEOUT", default_value = "0", value_name = "DURATION")]
     #[arg(value_parser = |text: &str| units::duration_within(text, SECONDS_BOUNDS))]
     #[arg(help_heading = NETWORK)]
     pub timeout: Duration,
 
     /// How long a connection may be silent before the system asks whether its other end is still there, in whole
-    /// seconds up to 24h; 0 for ever
+    /// seconds; 0 for ever
     #[arg(long, env = "KVLITE_TCP_KEEPALIVE", default_value = "300s", value_name = "DURATION")]
     #[arg(value_parser = |text: &str| units::duration_within(text, SECONDS_BOUNDS))]
     #[arg(help_heading = NETWORK)]
@@ -286,10 +286,10 @@ pub struct Config {
     #[arg(hide_possible_values = true, value_name = "BOOL", help_heading = ANALYTICS)]
     pub enable_analytics: bool,
 
-    /// How long a script may run before other clients are told that the server is busy; 10ms to 24h
+    /// How long a script may run before other clients are told that the server is busy; without a unit, as in Redis,
+    /// milliseconds; 0 for ever
     #[arg(long, env = "KVLITE_BUSY_REPLY_THRESHOLD", default_value = "5s", value_name = "DURATION")]
-    #[arg(value_parser = |text: &str| units::duration_within(text, INTERVAL_BOUNDS))]
-    #[arg(help_heading = CORES)]
+    #[arg(value_parser = units::milliseconds, help_heading = CORES)]
     pub busy_reply_threshold: Duration,
 
     /// TTLs of keys that are written without one: pairs of a glob pattern and a duration, such as
@@ -422,7 +422,9 @@ const DISK_TIMEOUT_BOUNDS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_hours(24);
 const CLIENT_BUFFER_BOUNDS: std::ops::RangeInclusive<u64> = 16 << 10..=1 << 30;
 const REQUEST_TIMEOUT_BOUNDS: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24);
-const SECONDS_BOUNDS: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24);
+/// As `CONFIG SET` takes them.
+const SECONDS_BOUNDS: std::ops::RangeInclusive<Duration> =
+    Duration::ZERO..=Duration::from_secs(i32::MAX as u64);
 const INTERVAL_BOUNDS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_hours(24);
 
@@ -536,15 +538,10 @@ impl Config {
         let file = file_of(&args).map(|path| ConfigFile::read(&path)).transpose();
         let file = file.map_err(|error| command.error(ErrorKind::Io, error))?;
         let lines = file.as_ref().map_or(&[][..], |file| &file.lines);
-        let is_option = |name: &str| command.get_arguments().any(|arg| is_in_file(arg, name));
         let of_options: Vec<(file::Line, String, String)> = lines
             .iter()
             .filter_map(|line| {
-                let (name, value) = match is_option(&line.name) {
-                    true => (line.name.clone(), line.value.clone()),
-                    false => parameters::option_of_redis(&line.name, &line.value)
-                        .map(|(name, value)| (name.to_owned(), value))?,
-                };
+                let (name, value) = file::option_of_line(&command, &line.name, &line.value)?;
                 Some((line.clone(), name, value))
             })
             .collect();
@@ -885,11 +882,6 @@ fn file_of(args: &[OsString]) -> Option<PathBuf> {
     given.or_else(|| std::env::var_os("KVLITE_CONFIG").filter(counts).map(PathBuf::from))
 }
 
-/// Whether the lines of a file may have this name for an option.
-fn is_in_file(arg: &clap::Arg, name: &str) -> bool {
-    arg.get_long() == Some(name) && arg.get_action().takes_values() && name != "config"
-}
-
 /// The same command line, where the lines of a file are the defaults.
 fn with_defaults(command: clap::Command, lines: &[(file::Line, String, String)]) -> clap::Command {
     command.mut_args(|arg| {
@@ -964,6 +956,10 @@ fn with_origin_named(
     args: &[OsString],
     place_in_file: impl Fn(&str) -> Option<String>,
 ) -> clap::Error {
+    if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) {
+        let value = units::quoted(value);
+        error.insert(ContextKind::InvalidValue, ContextValue::String(value));
+    }
     let Some(ContextValue::String(usage)) = error.get(ContextKind::InvalidArg) else { return error };
     let flag = usage.split([' ', '[']).next().unwrap_or_default().trim_end_matches('=');
     let mut known = command.get_arguments();
@@ -1222,6 +1218,11 @@ mod tests {
             ("--wal-segment-size 4k", "give from 65536 to 4294967296 bytes"),
             ("--compact-interval soon", "such as 60, 500ms, 60s, 5m or 1h30m"),
             ("--compact-interval 0", "give a duration from 10ms to 86400s"),
+            (
+                "--busy-reply-threshold 9223372036854775808",
+                "give a duration from 0s to 9223372036854775807ms",
+            ),
+            ("--timeout 2147483648", "give a duration from 0s to 2147483647s"),
             ("--ttl-check-interval 25h", "give a duration from 10ms to 86400s"),
             ("--log-level loud", "'loud' is neither a level"),
             ("--log-format xml", "[possible values: text, json]"),

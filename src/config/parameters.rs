@@ -104,6 +104,11 @@ impl Settings {
         EventClasses::from_bits(self.keyspace_events.load(Ordering::Relaxed))
     }
 
+    /// More clients than these there cannot be.
+    pub(super) fn max_connections_bound(&self) -> u32 {
+        self.max_connections_bound
+    }
+
     /// From now on so much may wait for clients.
     pub fn set_output_limits(&self, limits: OutputLimits) {
         for (places, limit) in self.output_limits.iter().zip(limits.classes) {
@@ -463,12 +468,49 @@ impl Parameter {
         !matches!(self.place, Place::Fixed(_))
     }
 
+    /// Values that it takes, the least and the greatest among them.
+    #[cfg(test)]
+    pub(super) fn extremes(&self) -> Vec<String> {
+        match &self.takes {
+            // The greatest first: a start with few lets no more be set.
+            _ if self.canonical_name() == "max-connections" => vec!["10000".into(), "1".into()],
+            Takes::Number(bounds) | Takes::Memory(bounds) => {
+                vec![bounds.start().to_string(), bounds.end().to_string()]
+            }
+            Takes::Size(bounds) => vec![bounds.start().to_string(), bounds.end().to_string()],
+            Takes::Duration(bounds) => {
+                [bounds.start(), bounds.end()].map(|it| units::duration_text(*it)).into()
+            }
+            Takes::Words(words) => words.iter().map(|word| (*word).to_owned()).collect(),
+            Takes::Text(_) => {
+                let texts: &[&str] = match self.name {
+                    "auto-ttl" => &["", "a* 1s", "\" 87600h", "\u{a0}b 1s c 1h"],
+                    "client-output-buffer-limit" => {
+                        &["normal 0 0 0", "pubsub 1 18446744073709551615 18446744073709551615"]
+                    }
+                    "latency-tracking-info-percentiles" => &["", "0 100 99.99"],
+                    "log-level" => &["off", "trace", "info,kvlite=debug,[{a=\"b c\"}]=warn"],
+                    "loglevel" => &["debug", "verbose", "notice", "warning"],
+                    "notify-keyspace-events" => &["", "KEA", "KEg$xenm"],
+                    name => unreachable!("{name} takes texts that no test has"),
+                };
+                texts.iter().map(|text| (*text).to_owned()).collect()
+            }
+        }
+    }
+
+    /// Whether a value under this name, as names are spelt, is its value.
+    pub(super) fn is_set_by(&self, name: &str) -> bool {
+        parameter(name.as_bytes()).is_some_and(|other| other.canonical_name() == self.canonical_name())
+    }
+
     /// The name under which its value is held: two parameters may be one.
     pub fn canonical_name(&self) -> &'static str {
         let alias = ALIASES.iter().find(|(alias, _)| *alias == self.name);
         match self.name {
             "maxclients" => "max-connections",
             "loglevel" => "log-level",
+            "lua-time-limit" => "busy-reply-threshold",
             name => alias.map_or(name, |(_, name)| name),
         }
     }
@@ -596,6 +638,7 @@ pub(crate) fn option_of_redis(name: &str, value: &str) -> Option<(&'static str, 
     let same = |option| Some((option, value.to_owned()));
     match name {
         "maxclients" => same("max-connections"),
+        "lua-time-limit" => same("busy-reply-threshold"),
         "bind" => same("host"),
         "dir" => same("wal-path"),
         "appendfsync" => same("sync-mode"),

@@ -90,20 +90,33 @@ impl fmt::Display for InvalidValue {
             InvalidValue::AutoTtlDuration(pattern) => {
                 let (least, greatest) =
                     (duration_text(*TTL_BOUNDS.start()), duration_text(*TTL_BOUNDS.end()));
+                let pattern = quoted(pattern);
                 write!(f, "give '{pattern}' a duration such as 90s or 1h30m, from {least} to {greatest}")
             }
             InvalidValue::AutoTtlPattern => write!(f, "give patterns of at most {PATTERN_LEN_MAX} bytes"),
             InvalidValue::AutoTtlTooMany => write!(f, "give at most {RULES_MAX} pairs"),
             InvalidValue::LogFilter(part) => write!(
                 f,
-                "'{part}' is neither a level (error, warn, info, debug, trace, off) nor a filter such as \
-                 info,kvlite=debug"
+                "'{}' is neither a level (error, warn, info, debug, trace, off) nor a filter such as \
+                 info,kvlite=debug",
+                quoted(part)
             ),
         }
     }
 }
 
 impl std::error::Error for InvalidValue {}
+
+/// How much of a text an error quotes.
+const QUOTED_CHARS_MAX: usize = 100;
+
+/// A text as errors quote it.
+pub fn quoted(text: &str) -> String {
+    match text.char_indices().nth(QUOTED_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
 
 /// Reads a whole number within bounds.
 pub fn number_within<N: TryFrom<u64>>(text: &str, bounds: RangeInclusive<u64>) -> Result<N, InvalidValue> {
@@ -164,6 +177,15 @@ pub fn duration(text: &str) -> Result<Duration, InvalidValue> {
 pub fn duration_within(text: &str, bounds: RangeInclusive<Duration>) -> Result<Duration, InvalidValue> {
     let value = duration(text)?;
     if bounds.contains(&value) { Ok(value) } else { Err(InvalidValue::DurationOutOfBounds(bounds)) }
+}
+
+/// Reads a duration of which, as in Redis, a bare number counts milliseconds.
+pub fn milliseconds(text: &str) -> Result<Duration, InvalidValue> {
+    let longest = Duration::from_millis(i64::MAX as u64);
+    match text.parse().map(Duration::from_millis) {
+        Ok(value) if value <= longest => Ok(value),
+        _ => duration_within(text, Duration::ZERO..=longest),
+    }
 }
 
 /// The duration as a whole number of the largest unit, up to seconds, that holds it exactly.
@@ -325,10 +347,10 @@ pub fn host(text: &str) -> Result<String, InvalidValue> {
 
 /// Accepts a level or a filter of `tracing`. A lone word that is no level is refused: the filter would take
 /// it for the name of a module and silence all others. So is what is not ASCII: module names are, and the
-/// filter's own parser slices the text bytewise.
+/// filter's own parser slices the text bytewise. And what is no line: a file of options could not say it.
 pub fn log_filter(text: &str) -> Result<String, InvalidValue> {
     const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
-    if !text.is_ascii() {
+    if !text.is_ascii() || text.contains(|char: char| char.is_ascii_control()) {
         return Err(InvalidValue::LogFilter(text.to_owned()));
     }
     for part in text.split(',') {

@@ -6,11 +6,12 @@
 //!   0  magic        8   "KVLITFUN"
 //!   8  version      4   1
 //!  12  body bytes   4
-//!  16  crc          4   CRC-32 (IEEE) of the body
+//!  16  crc          4   CRC-32 (IEEE) of all other bytes
 //!  20  body             JSON: a list of libraries, each with its name, its code in base64, and its functions
 //! ```
 //!
-//! Integers are little-endian. A new file takes the place of the old one in one step, once it is on disk.
+//! Integers are little-endian. Every version keeps these 20 bytes and their checksum: a damaged version is not taken for
+//! a newer one. A new file takes the place of the old one in one step, once it is on disk.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -72,10 +73,12 @@ pub fn write<D: Disk>(disk: &D, directory: &Path, libraries: &Libraries) -> Resu
     let body = serde_json::to_vec(&kept).map_err(io::Error::from).map_err(Error::io("write", &tmp))?;
     let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
     bytes.extend_from_slice(&MAGIC);
-    for number in [VERSION, body.len() as u32, CRC.checksum(&body)] {
+    for number in [VERSION, body.len() as u32, 0] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
     bytes.extend_from_slice(&body);
+    let crc = checksum(&bytes);
+    bytes[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
     disk.expect_lock()?;
     let file = disk.create(&tmp).map_err(Error::io("create", &tmp))?;
     file.write_all_at(&bytes, 0).map_err(Error::io("write", &tmp))?;
@@ -107,20 +110,26 @@ pub fn read<D: Disk>(disk: &D, directory: &Path) -> Result<Libraries, Error> {
         }
     }
     let number = |at: usize| bytes.get(at..at + 4).map(|it| u32::from_le_bytes([it[0], it[1], it[2], it[3]]));
-    if bytes.starts_with(&MAGIC)
-        && let Some(found) = number(8).filter(|version| *version > VERSION)
-    {
-        return Err(Error::NewerVersion { path, found, supported: VERSION });
-    }
     let body = bytes.get(HEADER_BYTES..).filter(|body| {
         bytes.starts_with(&MAGIC)
             && number(12) == Some(body.len() as u32)
-            && number(16) == Some(CRC.checksum(body))
+            && number(16) == Some(checksum(&bytes))
     });
+    if let Some(found) = number(8).filter(|version| body.is_some() && *version > VERSION) {
+        return Err(Error::NewerVersion { path, found, supported: VERSION });
+    }
     body.and_then(parsed).ok_or_else(|| {
         let text = "the libraries of functions are damaged; take the file from a backup, or remove it to start without them";
         Error::io("read", &path)(io::Error::new(ErrorKind::InvalidData, text))
     })
+}
+
+/// Of all bytes of a file but those that hold it.
+fn checksum(file: &[u8]) -> u32 {
+    let mut crc = CRC.digest();
+    crc.update(&file[..HEADER_BYTES - 4]);
+    crc.update(&file[HEADER_BYTES..]);
+    crc.finalize()
 }
 
 fn parsed(body: &[u8]) -> Option<Libraries> {
@@ -171,12 +180,14 @@ mod tests {
             other[at] ^= 0x55;
             disk.create(&path).unwrap().write_all_at(&other, 0).unwrap();
             let error = read(&disk, directory).unwrap_err();
-            assert_eq!(
-                matches!(error, Error::NewerVersion { .. }),
-                (8..12).contains(&at),
-                "byte {at}: {error}"
-            );
+            assert!(error.to_string().contains("are damaged"), "byte {at}: {error}");
         }
+        let mut newer = bytes.clone();
+        newer[8] += 1;
+        let crc = checksum(&newer);
+        newer[16..20].copy_from_slice(&crc.to_le_bytes());
+        disk.create(&path).unwrap().write_all_at(&newer, 0).unwrap();
+        assert!(matches!(read(&disk, directory), Err(Error::NewerVersion { found: 2, supported: 1, .. })));
         disk.create(&path).unwrap().write_all_at(&bytes[..bytes.len() - 1], 0).unwrap();
         assert!(read(&disk, directory).is_err());
     }

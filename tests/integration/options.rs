@@ -26,17 +26,27 @@ fn a_file_sets_options_and_a_rewrite_writes_down_what_has_changed() {
     let ok = Value::Simple("OK".into());
     let mut client = server.resp();
     assert_eq!(client.ask("CONFIG REWRITE"), ok);
-    assert_eq!(fs::read_to_string(&path).unwrap(), lines, "nothing has changed");
-    assert_eq!(client.ask("CONFIG SET maxclients 70 loglevel warning auto-ttl \"a:* 90s\""), ok);
+    let lines = lines.replace("timeout 100", "timeout 50");
+    assert_eq!(fs::read_to_string(&path).unwrap(), lines, "nothing has changed but what the flag says");
+    assert_eq!(
+        client.ask("CONFIG SET maxclients 70 loglevel warning auto-ttl \"a:* 90s\" lua-time-limit 0"),
+        ok
+    );
     assert_eq!(client.ask("CONFIG REWRITE"), ok);
     let rewritten = fs::read_to_string(&path).unwrap();
     let kept = lines.replace("maxclients 77", "maxclients 70");
-    assert_eq!(rewritten, format!("{kept}auto-ttl a:* 90s\nlog-level warn\n"));
+    assert_eq!(rewritten, format!("{kept}auto-ttl a:* 90s\nbusy-reply-threshold 0\nlog-level warn\n"));
     drop(client);
     server.terminate();
     server.restart(2);
-    let options = ["max-connections", "auto-ttl"]; // The level of the log is a variable of every test.
-    assert_eq!(options.map(|name| shown(&server, name)), ["70", "a:* 90s"]);
+    // The level of the log is a variable of every test.
+    let options = ["max-connections", "auto-ttl", "busy-reply-threshold"];
+    assert_eq!(options.map(|name| shown(&server, name)), ["70", "a:* 90s", "0"]);
+    for (value, line) in [("a:* 5s", "auto-ttl a:* 5s\n"), ("", "auto-ttl \"\"\n")] {
+        assert_eq!(server.resp().ask_bytes(&["CONFIG", "SET", "auto-ttl", value]), ok);
+        assert_eq!(server.resp().ask("CONFIG REWRITE"), ok);
+        assert!(fs::read_to_string(&path).unwrap().contains(line), "{line}");
+    }
     fs::remove_dir_all(directory.path()).unwrap();
     let refused = server.resp().ask("CONFIG SET timeout 60");
     assert_eq!(refused, ok);
