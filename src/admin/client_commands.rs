@@ -10,6 +10,7 @@ use super::client_filter::DEFAULT_USER;
 use super::persistence::timeout_ms;
 use super::{About, REDIS_VERSION};
 use crate::client::session::ReplyMode;
+use crate::client::tracking::Tracking;
 use crate::client::{Client, Connection, Stage};
 use crate::mesh::{Call, SubscriptionKind};
 use crate::net::listener::Endpoint;
@@ -207,11 +208,14 @@ pub(crate) fn describe(client: &Client, facts: &Facts<'_>) -> String {
     let subscribed =
         |kind| client.subscriptions.as_ref().map_or(0, |subscriptions| subscriptions.count_of(kind));
     let waiting_bytes = client.replies.size_bytes() + facts.unsent_bytes;
+    let queued_bytes = session.queue.as_ref().map_or(0, |queue| queue.size_bytes());
+    let redirect =
+        client.tracking.as_ref().map_or(-1, |tracking| tracking.redirect.map_or(0, |it| it.client_id));
     let request_bytes = client.job.as_ref().map_or(0, |job| job.command().full_name().len());
     format!(
         "id={} addr={peer} laddr={local} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} \
-         qbuf={} qbuf-free={} argv-mem={request_bytes} multi-mem=0 rbs={buffer_bytes} rbp={buffer_bytes} \
-         obl={filled_bytes} oll={buffers} omem={waiting_bytes} tot-mem={} events={}{} cmd={} user=default redir=-1 \
+         qbuf={} qbuf-free={} argv-mem={request_bytes} multi-mem={queued_bytes} rbs={buffer_bytes} rbp={buffer_bytes} \
+         obl={filled_bytes} oll={buffers} omem={waiting_bytes} tot-mem={} events={}{} cmd={} user=default redir={redirect} \
          resp={} lib-name={} lib-ver={} shard={}\n",
         client.id,
         client.addresses.descriptor,
@@ -226,7 +230,12 @@ pub(crate) fn describe(client: &Client, facts: &Facts<'_>) -> String {
         session.queue.as_ref().map_or(-1, |queue| queue.requests().len() as i64),
         facts.unserved_bytes,
         facts.free_bytes,
-        size_of::<Connection>() + facts.unserved_bytes + facts.free_bytes + waiting_bytes + buffer_bytes,
+        size_of::<Connection>()
+            + facts.unserved_bytes
+            + facts.free_bytes
+            + waiting_bytes
+            + buffer_bytes
+            + queued_bytes,
         if client.paused { "" } else { "r" },
         if facts.is_sending { "w" } else { "" },
         client.last_command.map_or("NULL".to_owned(), Command::full_name),
@@ -240,12 +249,16 @@ pub(crate) fn describe(client: &Client, facts: &Facts<'_>) -> String {
 /// What a client is, a letter each.
 fn flags(client: &Client) -> String {
     let session = &client.session;
+    let is_tracked = |how: fn(&Tracking) -> bool| client.tracking.as_deref().is_some_and(how);
     let is_blocked = client.is_postponed || client.is_waiting();
     let flags = [
         (client.session.monitors, 'O'),
         (client.subscriptions.is_some(), 'P'),
         (session.queue.is_some(), 'x'),
         (is_blocked, 'b'),
+        (client.tracking.is_some(), 't'),
+        (is_tracked(|tracking| tracking.is_broken), 'R'),
+        (is_tracked(|tracking| tracking.broadcasts), 'B'),
         (client.stage == Stage::Closing, 'c'),
         (client.endpoint == Endpoint::Unix, 'U'),
         (client.session.no_evict, 'e'),

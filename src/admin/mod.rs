@@ -196,7 +196,7 @@ fn try_run(client: &mut Client, request: &Request<'_>, about: &About<'_>) -> Res
             debug::Debugged::Reply(reply) => reply,
             debug::Debugged::Next(next) => return Ok(next),
         },
-        Server::Shutdown => return persistence::shutdown(request),
+        Server::Shutdown => return persistence::shutdown(request, about),
         Server::Role => {
             let role = Reply::bytes(b"master");
             Reply::Array(vec![role, Reply::Integer(0), Reply::Array(Vec::new())])

@@ -89,7 +89,7 @@ pub(crate) fn synced_count(local: i64) -> Reply<'static> {
 /// What is to be done for a `SHUTDOWN`. `NOSAVE` takes nothing back: what was acknowledged is in the log. There are no
 /// replicas to wait for, so that `NOW` changes nothing, and a stop that has begun cannot be ended: no client is served
 /// meanwhile.
-pub(super) fn shutdown(request: &Request<'_>) -> Result<Next, Error> {
+pub(super) fn shutdown(request: &Request<'_>, about: &About<'_>) -> Result<Next, Error> {
     let is = |word: &str| request.args().any(|arg| arg.eq_ignore_ascii_case(word.as_bytes()));
     let known = ["SAVE", "NOSAVE", "NOW", "FORCE", "ABORT"];
     let is_known = |arg: &[u8]| known.iter().any(|word| arg.eq_ignore_ascii_case(word.as_bytes()));
@@ -98,6 +98,11 @@ pub(super) fn shutdown(request: &Request<'_>) -> Result<Next, Error> {
     }
     if is("ABORT") {
         return Err(Error::OutOfRange("No shutdown in progress."));
+    }
+    if !is("NOSAVE")
+        && let Some(busy) = about.shared.long_scripts.any_busy()
+    {
+        return Err(busy); // It may have changed a part of what it is to change.
     }
     Ok(if is("SAVE") { Call::Compact.into() } else { Next::Stop })
 }

@@ -109,6 +109,11 @@ impl Queue {
         self.is_refused
     }
 
+    /// How much memory the commands take, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The commands.
     pub fn requests(&self) -> &[OwnedRequest] {
         &self.requests

@@ -471,6 +471,18 @@ mod tests {
     }
 
     #[test]
+    fn messages_that_wait_for_a_reply_leave_behind_it_however_many_they_are() {
+        let mut replies = Replies::default();
+        for message in [b"1", b"2", b"3"] {
+            replies.hold_messages();
+            replies.push_in_order(&Bytes::from_static(message));
+        }
+        replies.now(|out| out.push(b'r'));
+        replies.release_all_messages();
+        assert_eq!(drain(&mut replies), "r123");
+    }
+
+    #[test]
     fn numbers_wrap_around() {
         let mut replies = Replies { sequence: u32::MAX, ..Replies::default() };
         let last = later(&mut replies, 0, 0, 0);

@@ -21,7 +21,17 @@ use crate::protocol;
 const MEMORY_MAX: usize = 512 << 20;
 
 /// After so many instructions it is looked whether a script takes long, or is to be killed.
-const INSTRUCTIONS_PER_LOOK: u32 = 100_000;
+const INSTRUCTIONS_PER_LOOK: u32 = 10_000;
+
+/// The same after so many commands, of which one takes as long as many instructions.
+const CALLS_PER_LOOK: u32 = 16;
+
+/// The most values that a function returns at once. Each that is given to a function of the engine takes one of the 8,000
+/// places that Lua has for them, and where none is left the process ends: the rest is for arguments beside such values.
+pub(super) const VALUES_MAX: usize = 7_600;
+
+/// Patterns with repeated parts may be so long, in bytes: a worker's stack has room for several times as many.
+const PATTERN_BYTES_MAX: usize = 128 << 10;
 
 /// A library takes no longer to be loaded: it runs nothing but what registers its functions.
 const LOAD_TIMEOUT: Duration = Duration::from_millis(500);
@@ -54,6 +64,8 @@ pub(super) struct State {
     is_killed: Cell<bool>,
     /// When the library that is being loaded has to have ended.
     load_ends: Cell<Option<Instant>>,
+    /// How many commands scripts have called.
+    calls: Cell<u32>,
     failure: RefCell<Option<Failure>>,
     arguments: RefCell<(Vec<u8>, Vec<Span>)>,
     /// The tables that scripts may read and not change, by their places.
@@ -140,10 +152,70 @@ fn raised(error: &mlua::Error) -> Option<&Raised> {
     }
 }
 
+/// A function of a script or a library, which its state holds for as long as there is one of these.
+#[derive(Clone)]
+pub struct Compiled(Rc<Place>);
+
+/// Where a function is held.
+struct Place {
+    number: usize,
+    left: Rc<RefCell<Vec<usize>>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.left.borrow_mut().push(self.number);
+    }
+}
+
+/// The functions that a state holds, in a table of it: with a handle for each it had room for less than 8,000.
+pub(super) struct Held {
+    functions: Table,
+    /// How many places there are.
+    count: Cell<usize>,
+    /// Those whose functions nobody needs any more.
+    left: Rc<RefCell<Vec<usize>>>,
+    /// Those that are empty.
+    free: RefCell<Vec<usize>>,
+}
+
+impl Held {
+    fn new(lua: &Lua) -> mlua::Result<Held> {
+        let (left, free) = (Rc::default(), RefCell::default());
+        Ok(Held { functions: lua.create_table()?, count: Cell::new(0), left, free })
+    }
+
+    /// Holds a function.
+    pub(super) fn hold(&self, function: &Function) -> mlua::Result<Compiled> {
+        self.let_go()?;
+        let number = self.free.borrow_mut().pop().unwrap_or_else(|| {
+            self.count.set(self.count.get() + 1);
+            self.count.get()
+        });
+        let place = Place { number, left: self.left.clone() };
+        self.functions.raw_set(number, function)?;
+        Ok(Compiled(Rc::new(place)))
+    }
+
+    fn let_go(&self) -> mlua::Result<()> {
+        while let Some(number) = self.left.borrow_mut().pop() {
+            self.functions.raw_set(number, Value::Nil)?;
+            self.free.borrow_mut().push(number);
+        }
+        Ok(())
+    }
+
+    fn get(&self, compiled: &Compiled) -> mlua::Result<Function> {
+        self.let_go()?;
+        self.functions.raw_get(compiled.0.number)
+    }
+}
+
 /// A Lua state for scripts.
 pub struct Engine {
     lua: Lua,
     pub(super) state: Rc<State>,
+    held: Rc<Held>,
     run_script: Function,
     run_function: Function,
     run_library: Function,
@@ -168,6 +240,7 @@ impl Engine {
         let lua = Lua::new_with(libs, LuaOptions::new().catch_rust_panics(false))?;
         lua.set_memory_limit(MEMORY_MAX)?;
         let state = Rc::new(State { random: Cell::new(seed), ..State::default() });
+        let held = Rc::new(Held::new(&lua)?);
         let native = natives(&lua, &state)?;
         let libraries = lua.create_table()?;
         libraries.raw_set("bit", bits::table(&lua)?)?;
@@ -176,7 +249,7 @@ impl Engine {
         libraries.raw_set("struct", structs::table(&lua)?)?;
         libraries.raw_set("redis_of_scripts", redis_table(&lua, &state, true)?)?;
         libraries.raw_set("redis_of_functions", redis_table(&lua, &state, false)?)?;
-        libraries.raw_set("redis_of_libraries", libraries::table(&lua, &state)?)?;
+        libraries.raw_set("redis_of_libraries", libraries::table(&lua, &state, &held)?)?;
         let sandbox = lua.load(include_str!("sandbox.lua")).set_name(format!("={SANDBOX}"));
         let (globals, run_script, run_function, run_library): (Table, Function, Function, Function) =
             sandbox.call((native, libraries))?;
@@ -184,14 +257,10 @@ impl Engine {
         let of_hook = state.clone();
         let triggers = HookTriggers::new().every_nth_instruction(INSTRUCTIONS_PER_LOOK);
         lua.set_global_hook(triggers, move |_, _| {
-            let takes_long = || of_hook.load_ends.get().is_some_and(|end| end <= Instant::now());
-            if of_hook.is_killed.get() || takes_long() || HOST.is_set() && HOST.with(|host| host.look_up()) {
-                of_hook.is_killed.set(true);
-                return Err(mlua::Error::external(Raised::Killed));
-            }
+            look_up(&of_hook)?;
             Ok(VmState::Continue)
         })?;
-        Ok(Engine { lua, state, run_script, run_function, run_library })
+        Ok(Engine { lua, state, held, run_script, run_function, run_library })
     }
 
     /// The memory that the state has taken, in bytes.
@@ -199,15 +268,31 @@ impl Engine {
         self.lua.used_memory()
     }
 
+    /// Frees what no script needs any more if there is much of it: Lua does not by itself where the memory has run out.
+    /// Returns whether the state can be used on: it cannot where what is needed leaves little room.
+    pub fn relieve(&self, has_failed: bool) -> bool {
+        let much = if has_failed { MEMORY_MAX / 4 } else { MEMORY_MAX / 4 * 3 };
+        if self.lua.used_memory() < much {
+            return true;
+        }
+        self.state.failure.take();
+        let _ = self.lua.set_memory_limit(0); // The collector may take memory to give back more.
+        let collected = self.held.let_go().and_then(|()| self.lua.gc_collect());
+        let collected = collected.and_then(|()| self.lua.gc_collect());
+        let limited = self.lua.set_memory_limit(MEMORY_MAX);
+        collected.is_ok() && limited.is_ok() && self.lua.used_memory() < MEMORY_MAX / 4 * 3
+    }
+
     /// Compiles a program; `name` stands in its messages.
     ///
     /// # Errors
     /// Lua's message.
-    pub fn compile(&self, program: &[u8], name: &str) -> Result<Function, String> {
+    pub fn compile(&self, program: &[u8], name: &str) -> Result<Compiled, String> {
         let chunk = self.lua.load(program).set_name(format!("@{name}")).set_mode(ChunkMode::Text);
-        chunk.into_function().map_err(|error| match error {
+        let compiled = chunk.into_function().and_then(|function| self.held.hold(&function));
+        compiled.map_err(|error| match error {
             mlua::Error::SyntaxError { message, .. } => message,
-            other => other.to_string(),
+            other => message(&other),
         })
     }
 
@@ -217,7 +302,7 @@ impl Engine {
     /// The script's.
     pub fn run<'a>(
         &self,
-        function: &Function,
+        function: &Compiled,
         keys: impl ExactSizeIterator<Item = &'a [u8]>,
         arguments: impl ExactSizeIterator<Item = &'a [u8]>,
         manner: Manner,
@@ -230,6 +315,7 @@ impl Engine {
         let run = if manner.is_function { &self.run_function } else { &self.run_script };
         let lists = self.list(keys).and_then(|keys| Ok((keys, self.list(arguments)?)));
         let ran = lists.and_then(|(keys, arguments)| {
+            let function = self.held.get(function)?;
             HOST.set(host, || run.call::<(bool, Value)>((function, keys, arguments)))
         });
         match ran {
@@ -246,10 +332,11 @@ impl Engine {
     ///
     /// # Errors
     /// What it ended with.
-    pub fn run_library(&self, program: &Function) -> Result<(), Failure> {
+    pub fn run_library(&self, program: &Compiled) -> Result<(), Failure> {
         self.state.is_killed.set(false);
         self.state.load_ends.set(Some(Instant::now() + LOAD_TIMEOUT));
-        let ran = self.run_library.call::<(bool, Value)>(program);
+        let program = self.held.get(program);
+        let ran = program.and_then(|program| self.run_library.call::<(bool, Value)>(program));
         self.state.load_ends.set(None);
         match ran {
             Ok((true, _)) => Ok(()),
@@ -275,9 +362,19 @@ impl Engine {
 fn failure_of(error: &mlua::Error) -> Failure {
     let text = match raised(error) {
         Some(Raised::Reply(text)) => text.clone(),
-        _ => format!("ERR {error}").into_bytes(),
+        _ => format!("ERR {}", message(error)).into_bytes(),
     };
     Failure { text, place: None }
+}
+
+/// Has the worker look after others while a script runs, which may have to end.
+fn look_up(state: &State) -> mlua::Result<()> {
+    let takes_long = || state.load_ends.get().is_some_and(|end| end <= Instant::now());
+    if state.is_killed.get() || takes_long() || HOST.is_set() && HOST.with(|host| host.look_up()) {
+        state.is_killed.set(true);
+        return Err(mlua::Error::external(Raised::Killed));
+    }
+    Ok(())
 }
 
 /// Whether this stands for a table that scripts may not change.
@@ -289,6 +386,8 @@ fn is_read_only(state: &State, table: &Table) -> bool {
 fn natives(lua: &Lua, state: &Rc<State>) -> mlua::Result<Table> {
     const READ_ONLY: &str = "Attempt to modify a readonly table";
     let native = lua.create_table()?;
+    native.raw_set("values_max", VALUES_MAX)?;
+    native.raw_set("pattern_bytes_max", PATTERN_BYTES_MAX)?;
     let of = state.clone();
     native.raw_set(
         "mark_read_only",
@@ -379,7 +478,7 @@ fn natives(lua: &Lua, state: &Rc<State>) -> mlua::Result<Table> {
                 Some(Raised::Text(text)) => lua.create_string(text).map(Value::String),
                 None => lua.create_string(message(error)).map(Value::String),
             },
-            Value::Table(table) => match table.get("err")? {
+            Value::Table(table) => match table.raw_get("err")? {
                 Value::String(text) => Ok(Value::String(text)),
                 _ => Ok(failure),
             },
@@ -677,6 +776,10 @@ fn run(lua: &Lua, state: &State, bytes: &[u8], spans: &[Span]) -> Result<Value, 
     let request = command::resolve(request).map_err(|_| unknown())?;
     check(request.command, request.arg_count(), state)?;
     let mut value = Ok(Value::Nil);
+    state.calls.set(state.calls.get().wrapping_add(1));
+    if state.calls.get().is_multiple_of(CALLS_PER_LOOK) {
+        look_up(state)?;
+    }
     HOST.with(|host| {
         host.run(&request, &mut |reply| {
             value = match reply {

@@ -1,7 +1,6 @@
 //! The library `cjson`: values as JSON, with the choices that its functions make.
 
 use std::cell::Cell;
-use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use mlua::{Lua, MultiValue, Table, Value, Variadic};
@@ -206,18 +205,33 @@ fn flag(lua: &Lua, args: &[Value], function: &str) -> mlua::Result<Option<bool>>
     }
 }
 
-/// What is left of a table.
-enum Items {
-    /// The items of a list from one index to the last, which need not all be there.
-    List(Table, RangeInclusive<i64>),
-    Pairs(std::vec::IntoIter<(Value, Value)>),
+/// Tables stand in others to this depth at most, whatever a script chooses: Lua has 8,000 places for what is open, and
+/// where none is left the process ends.
+const ENCODE_DEPTH_LIMIT: i64 = 3500;
+const DECODE_DEPTH_LIMIT: i64 = 7000;
+
+/// A table that is being written, without a handle for each of its items: there may be any number of them.
+struct OpenTable {
+    table: Table,
+    /// The keys, of what is no list.
+    keys: Option<Table>,
+    count: i64,
+    /// How many items are written.
+    written: i64,
 }
 
-/// A table that is being written: what is left of it, and the byte that ends it.
-struct OpenTable {
-    items: Items,
-    is_first: bool,
-    end: u8,
+impl OpenTable {
+    /// The key, if it has one, and the value of the next item.
+    fn next(&mut self) -> mlua::Result<Option<(Value, Value)>> {
+        if self.written == self.count {
+            return Ok(None);
+        }
+        self.written += 1;
+        let Some(keys) = &self.keys else { return Ok(Some((Value::Nil, self.table.raw_get(self.written)?))) };
+        let key: Value = keys.raw_get(self.written)?;
+        let value = self.table.raw_get(&key)?;
+        Ok(Some((key, value)))
+    }
 }
 
 struct Encoder<'l> {
@@ -236,22 +250,15 @@ impl Encoder<'_> {
         self.begin(value, &mut open, out)?;
         while let Some(table) = open.last_mut() {
             check_room(out.len())?;
-            let next = match &mut table.items {
-                Items::Pairs(pairs) => pairs.next(),
-                Items::List(list, indexes) => match indexes.next() {
-                    Some(index) => Some((Value::Nil, list.raw_get(index)?)),
-                    None => None,
-                },
-            };
-            let Some((key, value)) = next else {
-                out.push(table.end);
+            let Some((key, value)) = table.next()? else {
+                out.push(if table.keys.is_some() { b'}' } else { b']' });
                 open.pop();
                 continue;
             };
-            if !std::mem::replace(&mut table.is_first, false) {
+            if table.written > 1 {
                 out.push(b',');
             }
-            if table.end == b'}' {
+            if table.keys.is_some() {
                 self.push_key(&key, out)?;
             }
             self.begin(&value, &mut open, out)?;
@@ -270,36 +277,30 @@ impl Encoder<'_> {
             Value::LightUserData(data) if data.0.is_null() => out.extend_from_slice(b"null"),
             Value::Table(table) => {
                 let depth = open.len() as i64 + 1;
-                if depth > self.choices.encode_depth_max {
+                if depth > self.choices.encode_depth_max.min(ENCODE_DEPTH_LIMIT) {
                     let text = format!("Cannot serialise, excessive nesting ({depth})");
                     return Err(lua_error(self.lua, &text));
                 }
-                let (begin, end, items) = match self.list_len(table)? {
+                let (keys, count) = match self.list_len(table)? {
                     Some(len) => {
                         check_room(out.len().saturating_add(len as usize))?;
-                        (b'[', b']', Items::List(table.clone(), 1..=len))
+                        (None, len)
                     }
-                    None => (b'{', b'}', Items::Pairs(self.pairs(table, open)?)),
+                    None => {
+                        let (keys, mut count) = (self.lua.create_table()?, 0);
+                        for pair in table.pairs::<Value, Value>() {
+                            count += 1;
+                            keys.raw_set(count, pair?.0)?;
+                        }
+                        (Some(keys), count)
+                    }
                 };
-                out.push(begin);
-                open.push(OpenTable { items, is_first: true, end });
+                out.push(if keys.is_some() { b'{' } else { b'[' });
+                open.push(OpenTable { table: table.clone(), keys, count, written: 0 });
             }
             other => return Err(self.refused(type_name(other), "type not supported")),
         }
         Ok(())
-    }
-
-    /// The pairs of a table, which with those of the tables around it are no more than Lua's memory would hold.
-    fn pairs(&self, table: &Table, open: &[OpenTable]) -> mlua::Result<std::vec::IntoIter<(Value, Value)>> {
-        const PAIR_BYTES: usize = size_of::<(Value, Value)>();
-        let count = |table: &OpenTable| if let Items::Pairs(pairs) = &table.items { pairs.len() } else { 0 };
-        let around: usize = open.iter().map(count).sum();
-        let mut pairs = Vec::new();
-        for pair in table.pairs() {
-            check_room((around + pairs.len()) * PAIR_BYTES)?;
-            pairs.push(pair?);
-        }
-        Ok(pairs.into_iter())
     }
 
     /// The length of a table as a list, if that is what it is.
@@ -538,7 +539,7 @@ impl Decoder<'_> {
     }
 
     fn descend(&self, depth: usize) -> mlua::Result<()> {
-        if depth as i64 <= self.choices.decode_depth_max {
+        if depth as i64 <= self.choices.decode_depth_max.min(DECODE_DEPTH_LIMIT) {
             return Ok(());
         }
         let at = self.at;

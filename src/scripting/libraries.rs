@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mlua::{Function, Lua, Table, Value, Variadic};
+use mlua::{Lua, Table, Value, Variadic};
 use shard::{Error, Glob, Reply};
 
-use super::engine::{Engine, State, add_log, reply_error};
+use super::engine::{Compiled, Engine, Held, State, add_log, reply_error};
 use super::refusal;
 use super::shebang::{FLAGS, NAME_RULE, is_name, library_name};
 use super::values::text_of;
@@ -223,14 +223,14 @@ impl Library {
 /// What a library registers while it is loaded.
 pub(super) struct Registered {
     info: FunctionInfo,
-    callback: Function,
+    callback: Compiled,
 }
 
 /// Runs the code of a library in a state.
 ///
 /// # Errors
 /// It is no library.
-pub(super) fn load(engine: &Engine, code: &[u8]) -> Result<(Library, HashMap<String, Function>), Error> {
+pub(super) fn load(engine: &Engine, code: &[u8]) -> Result<(Library, HashMap<String, Compiled>), Error> {
     let (name, program_at) = library_name(code)?;
     let program = engine.compile(&code[program_at..], "user_function");
     let program = program.map_err(|message| refusal(format_args!("Error compiling function: {message}")))?;
@@ -252,7 +252,7 @@ pub(super) fn load(engine: &Engine, code: &[u8]) -> Result<(Library, HashMap<Str
 /// The libraries that are loaded into a state.
 #[derive(Default)]
 pub(super) struct Loaded {
-    libraries: HashMap<String, (Arc<Library>, HashMap<String, Function>)>,
+    libraries: HashMap<String, (Arc<Library>, HashMap<String, Compiled>)>,
 }
 
 impl Loaded {
@@ -262,7 +262,7 @@ impl Loaded {
         engine: &Engine,
         library: &Arc<Library>,
         name: &str,
-    ) -> Result<Function, Error> {
+    ) -> Result<Compiled, Error> {
         if let Some((loaded, functions)) = self.libraries.get(&library.name)
             && Arc::ptr_eq(loaded, library)
         {
@@ -281,19 +281,19 @@ impl Loaded {
 }
 
 /// The function of this name, which a library need not register each time that it is loaded.
-fn registered(functions: &HashMap<String, Function>, name: &str) -> Result<Function, Error> {
+fn registered(functions: &HashMap<String, Compiled>, name: &str) -> Result<Compiled, Error> {
     functions.get(name).cloned().ok_or_else(|| refusal("Function not found"))
 }
 
 /// The table `redis` as libraries see it while they are loaded.
-pub(super) fn table(lua: &Lua, state: &Rc<State>) -> mlua::Result<Table> {
+pub(super) fn table(lua: &Lua, state: &Rc<State>, held: &Rc<Held>) -> mlua::Result<Table> {
     let redis = lua.create_table()?;
-    let of = state.clone();
+    let (of, held) = (state.clone(), held.clone());
     redis.raw_set(
         "register_function",
         lua.create_function(move |_, args: Variadic<Value>| {
             let registered = match &args[..] {
-                [Value::Table(named)] => by_names(named)?,
+                [Value::Table(named)] => by_names(named, &held)?,
                 [_] => {
                     let text = "calling redis.register_function with a single argument is only applicable to Lua \
                                 table (representing named arguments).";
@@ -308,7 +308,7 @@ pub(super) fn table(lua: &Lua, state: &Rc<State>) -> mlua::Result<Table> {
                     };
                     let name = String::from_utf8_lossy(&name).into_owned();
                     let info = FunctionInfo { name, description: None, flags: Vec::new() };
-                    Registered { info, callback: callback.clone() }
+                    Registered { info, callback: held.hold(callback)? }
                 }
                 _ => return Err(reply_error("wrong number of arguments to redis.register_function")),
             };
@@ -327,7 +327,7 @@ pub(super) fn table(lua: &Lua, state: &Rc<State>) -> mlua::Result<Table> {
     Ok(redis)
 }
 
-fn by_names(named: &Table) -> mlua::Result<Registered> {
+fn by_names(named: &Table, held: &Held) -> mlua::Result<Registered> {
     let (mut name, mut callback, mut description, mut flags) = (None, None, None, Vec::new());
     for pair in named.pairs::<Value, Value>() {
         let (key, value) = pair?;
@@ -349,7 +349,7 @@ fn by_names(named: &Table) -> mlua::Result<Registered> {
                 }
             },
             b"callback" => match value {
-                Value::Function(given) => callback = Some(given),
+                Value::Function(given) => callback = Some(held.hold(&given)?),
                 _ => {
                     return Err(reply_error(
                         "callback argument given to redis.register_function must be a function",

@@ -18,13 +18,12 @@ mod values;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use mlua::Function;
 use shard::command::Flags;
 use shard::{Error, Reply, Request, parse_integer};
 
 use crate::metrics::scripts::Usage;
 pub use engine::Host;
-use engine::{Engine, Failure, Manner};
+use engine::{Compiled, Engine, Failure, Manner};
 use libraries::{Libraries, Loaded};
 use shebang::Shebang;
 
@@ -52,7 +51,7 @@ pub struct Script {
 struct Known {
     script: Arc<Script>,
     /// The program, once this worker has compiled it.
-    function: Option<Function>,
+    function: Option<Compiled>,
     /// The workers that this one has sent it to with a call.
     told: Vec<usize>,
     /// `SCRIPT LOAD` has named it: it stays.
@@ -158,7 +157,7 @@ impl Scripts {
         }
     }
 
-    fn add(&mut self, script: Arc<Script>, function: Option<Function>, is_loaded: bool) {
+    fn add(&mut self, script: Arc<Script>, function: Option<Compiled>, is_loaded: bool) {
         self.uses += 1;
         self.scripts_bytes += script.body.len();
         self.eval_scripts += usize::from(!is_loaded);
@@ -210,6 +209,7 @@ impl Scripts {
         }
         let shebang = Shebang::of_script(body)?;
         let function = self.engine()?.compile(&body[shebang.program_at..], "user_script");
+        self.relieve(function.is_err());
         let function = function
             .map_err(|message| refusal(format_args!("Error compiling script (new function): {message}")))?;
         let script = Arc::new(Script { sha, body: body.into(), shebang });
@@ -224,6 +224,15 @@ impl Scripts {
             self.engine = Some(engine);
         }
         Ok(self.engine.as_mut().expect("it was just made"))
+    }
+
+    /// Sees to it that what runs next finds memory, if need be with a new state in place of this one.
+    fn relieve(&mut self, has_failed: bool) {
+        if self.engine.as_ref().is_some_and(|engine| !engine.relieve(has_failed)) {
+            self.known.values_mut().for_each(|known| known.function = None);
+            self.loaded = Loaded::default();
+            self.engine = None;
+        }
     }
 
     // ---- the libraries ----
@@ -248,9 +257,9 @@ impl Scripts {
     pub fn try_library(&mut self, code: &[u8], replaces: bool) -> Result<libraries::Library, Error> {
         let (name, _) = shebang::library_name(code)?;
         self.libraries.check_name(&name, replaces)?;
-        let (library, functions) = libraries::load(self.engine()?, code)?;
-        drop(functions);
-        Ok(library)
+        let loaded = libraries::load(self.engine()?, code).map(|(library, _)| library);
+        self.relieve(loaded.is_err());
+        loaded
     }
 
     // ---- calls ----
@@ -302,7 +311,9 @@ impl Scripts {
 
     /// Runs a call whose keys `host` has.
     pub fn run(&mut self, request: &Request<'_>, host: &mut dyn Host) -> Reply<'static> {
-        self.try_run(request, host).unwrap_or_else(Reply::Error)
+        let reply = self.try_run(request, host);
+        self.relieve(reply.is_err());
+        reply.unwrap_or_else(Reply::Error)
     }
 
     fn try_run(&mut self, request: &Request<'_>, host: &mut dyn Host) -> Result<Reply<'static>, Error> {

@@ -3,13 +3,10 @@
 use mlua::{Lua, MultiValue, Table, Value, Variadic};
 
 use super::arguments::{bad, number, text};
-use super::engine::{check_room, lua_error, reply_error};
+use super::engine::{VALUES_MAX, check_room, lua_error, reply_error};
 
 /// Tables that stand deeper in others than this are packed as nothing.
 const DEPTH_MAX: usize = 16;
-
-/// So many values are unpacked at once: Lua's stack holds no more.
-const VALUES_MAX: usize = 7990;
 
 /// The functions and the names of the library.
 pub fn table(lua: &Lua) -> mlua::Result<Table> {

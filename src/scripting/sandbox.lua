@@ -8,6 +8,8 @@ local type, next, pairs, rawget = type, next, pairs, rawget
 local pcall, xpcall, loadstring, setmetatable, getmetatable = pcall, xpcall, loadstring, setmetatable, getmetatable
 local collectgarbage, insert = collectgarbage, table.insert
 local resume, concat, byte = coroutine.resume, table.concat, string.byte
+local find, gmatch, gsub, match = string.find, string.gmatch, string.gsub, string.match
+local select, error, unpack = select, error, unpack
 
 -- From the empty tables to those that they show.
 local shown_by = {}
@@ -46,9 +48,28 @@ local function unless_killed(...)
   return ...
 end
 
+-- Each value that the engine is given takes one of few places.
+local function few(...)
+  if select('#', ...) > native.values_max then error('too many results to unpack') end
+  return ...
+end
+
+-- The matcher calls itself for each part of a pattern that is repeated: a long one takes more stack than there is. What
+-- it returns goes through a function, as its errors do not bear its name after a tail call.
+local function check(_, pattern)
+  if type(pattern) == 'string' and #pattern > native.pattern_bytes_max and find(pattern, '[*+?-]') then
+    error('pattern too complex')
+  end
+end
+local function all(...) return ... end
+string.find = function(...) check(...) return all(find(...)) end
+string.gmatch = function(...) check(...) return all(gmatch(...)) end
+string.gsub = function(...) check(...) return all(gsub(...)) end
+string.match = function(...) check(...) return all(match(...)) end
+
 local base = {
   _VERSION = _VERSION, assert = assert, error = error, gcinfo = gcinfo, ipairs = ipairs, rawequal = rawequal,
-  select = select, tonumber = tonumber, tostring = tostring, type = type, unpack = unpack,
+  select = select, tonumber = tonumber, tostring = tostring, type = type, unpack = function(...) return few(unpack(...)) end,
   setmetatable = native.setmetatable, rawset = native.rawset,
   collectgarbage = function(option, ...)
     if option == 'stop' or option == 'setpause' or option == 'setstepmul' then return 0 end

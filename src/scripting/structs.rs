@@ -3,7 +3,7 @@
 use mlua::{Lua, MultiValue, Table, Value, Variadic};
 
 use super::arguments::{bad, number, text};
-use super::engine::lua_error;
+use super::engine::{VALUES_MAX, lua_error};
 
 /// The greatest alignment, and the greatest size of an integer.
 const SIZE_MAX: usize = 32;
@@ -164,6 +164,9 @@ fn unpack(lua: &Lua, args: &[Value]) -> mlua::Result<MultiValue> {
     let mut format = Format::new(&format, "unpack");
     let mut values: Vec<Value> = Vec::new();
     while let Some(Item { option, size, padding }) = format.next(lua, at)? {
+        if values.len() >= VALUES_MAX {
+            return Err(lua_error(lua, "stack overflow (too many results)"));
+        }
         at = at.checked_add(padding).ok_or_else(short)?;
         let rest = data.get(at..).filter(|rest| rest.len() >= size).ok_or_else(short)?;
         let mut used = size;

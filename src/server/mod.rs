@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement, PoolPlacement};
+use glommio::{GlommioError, LocalExecutorBuilder, Placement, PoolPlacement};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use wal::{Disk, OsDisk};
 
@@ -39,6 +39,10 @@ const STANDSTILL: Duration = Duration::from_millis(500);
 
 /// How often it is looked whether the data directory is still at its place.
 const PLACE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The stack of a worker's thread, in bytes. Lua's matcher of patterns needs much of it; memory is taken for what is
+/// used only.
+const WORKER_STACK_BYTES: usize = 64 << 20;
 
 /// How often the progress of loading is logged.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -195,7 +199,7 @@ fn serve(
 /// Waits until every worker can be woken. `None` when one of them has ended in order.
 fn await_ready(
     from_workers: &FromWorkers<'_>,
-    mut executors: Vec<Option<ExecutorJoinHandle<()>>>,
+    mut executors: Vec<Executor>,
 ) -> Result<Option<Vec<Ready>>, Failure> {
     let mut ready: Vec<Option<Ready>> = executors.iter().map(|_| None).collect();
     while ready.iter().any(Option::is_none) {
@@ -204,9 +208,9 @@ fn await_ready(
             WorkerReport::Read => unreachable!("no worker knows its files yet"),
             WorkerReport::Ended(result) => return result.map(|()| None),
             WorkerReport::Unbegun(worker) => {
-                let executor = executors.swap_remove(worker).expect("only an executor may not begin");
+                let ended = executors.swap_remove(worker).join().expect("a panic ends the process");
                 let failure = |error| executor_failure(error, &from_workers.shared.config);
-                return executor.join().map(|()| None).map_err(failure);
+                return ended.map(|()| None).map_err(failure);
             }
         }
     }
@@ -300,13 +304,16 @@ struct Inlets {
     data: mpsc::Receiver<recovery::ShardData>,
 }
 
-/// Starts the thread of a worker. Returns its executor, where it has one.
+/// The thread of a worker, which may fail before the worker begins.
+type Executor = std::thread::JoinHandle<Result<(), GlommioError<()>>>;
+
+/// Starts the thread of a worker.
 fn spawn_worker(
     shared: Arc<Shared>,
     mesh: Mesh,
     inlets: Inlets,
     reports: Reports,
-) -> Result<Option<ExecutorJoinHandle<()>>, Failure> {
+) -> Result<Executor, Failure> {
     let index = reports.index;
     let (backend, config) = (shared.io, shared.config.clone());
     let cpu = config.cpu_of(index);
@@ -315,21 +322,21 @@ fn spawn_worker(
         let result = work(index, shared, mesh, inlets, &reports).await;
         let _ = reports.send(WorkerReport::Ended(result)); // Not heard while the process is ending.
     };
-    let name = format!("kvlite-{index}");
-    if backend == Backend::Epoll {
-        let on_cpu = move || {
+    let on_thread = move || {
+        if backend == Backend::Epoll {
             bind(cpu);
             futures_lite::future::block_on(work());
-        };
-        let thread = std::thread::Builder::new().name(name).spawn(on_cpu);
-        return thread.map(|_| None).map_err(Failure::Thread);
-    }
-    let executor = LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
-        .name(&name)
-        .io_memory(EXECUTOR_IO_BYTES)
-        .blocking_thread_pool_placement(PoolPlacement::Custom(Vec::new())) // No helper: the snapshotter has its own.
-        .spawn(work);
-    executor.map(Some).map_err(|error| executor_failure(error, &config))
+            return Ok(());
+        }
+        let executor = LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
+            .io_memory(EXECUTOR_IO_BYTES)
+            .blocking_thread_pool_placement(PoolPlacement::Custom(Vec::new())) // No helper: the snapshotter has its own.
+            .make()?;
+        executor.run(work());
+        Ok(())
+    };
+    let thread = std::thread::Builder::new().name(format!("kvlite-{index}")).stack_size(WORKER_STACK_BYTES);
+    thread.spawn(on_thread).map_err(Failure::Thread)
 }
 
 /// Binds this thread to a CPU. Whether that is allowed was found out before; where it fails all the same, the worker

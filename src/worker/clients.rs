@@ -138,6 +138,19 @@ impl Clients {
         std::mem::take(&mut self.ready)
     }
 
+    /// Takes out of those to look after the ones that are not at hand.
+    pub(super) fn take_absent_ready(&mut self) -> Vec<SocketId> {
+        let ready = std::mem::take(&mut self.ready);
+        let (here, absent) = ready.into_iter().partition(|id| self.has(*id));
+        self.ready = here;
+        absent
+    }
+
+    /// Puts back what [`Clients::take_absent_ready`] has taken out.
+    pub(super) fn put_back_ready(&mut self, absent: Vec<SocketId>) {
+        self.ready.extend(absent);
+    }
+
     // ---- those who could not be served when their bytes arrived ----
 
     pub(super) fn backlog_len(&self) -> usize {

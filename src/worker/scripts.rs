@@ -279,7 +279,10 @@ impl Worker {
             }
         }
         self.mesh.send(&mut self.net);
+        // The script's own client is one of those that may be listed, and is looked after behind it.
+        let absent = self.clients.take_absent_ready();
         self.look_after_clients();
+        self.clients.put_back_ready(absent);
     }
 
     /// Takes from a message what can be dealt with while a script takes long: clients that ask for keys are told so. The

@@ -345,16 +345,32 @@ fn what_is_slow_is_set_while_the_server_runs() {
 fn a_transaction_waits_for_the_end_of_a_pause_and_for_nothing_else() {
     let server = Server::start(2, &[]);
     let (mut client, mut asker) = (server.resp(), server.resp());
-    client.wire.send(b"MULTI\r\nSET a 1\r\nWAIT 1 0\r\nCLIENT REPLY OFF\r\nMONITOR\r\nPING\r\n");
-    (0..6).for_each(|_| drop(client.read()));
+    client
+        .wire
+        .send(b"MULTI\r\nSET a 1\r\nWAIT 1 0\r\nWAITAOF 1 0 0\r\nCLIENT REPLY OFF\r\nMONITOR\r\nPING\r\n");
+    (0..7).for_each(|_| drop(client.read()));
     assert_eq!(asker.ask("CLIENT PAUSE 60000 WRITE").to_string(), "+OK");
     client.wire.send(b"EXEC\r\n");
     let waits = |asker: &mut Resp| {
         let lines = listed(asker, "CLIENT LIST");
-        lines.iter().any(|line| field(line, "flags") == "xb" && field(line, "multi") == "5")
+        lines.iter().any(|line| field(line, "flags") == "xb" && field(line, "multi") == "6")
     };
     assert!(within_deadline(|| waits(&mut asker)));
     assert_eq!(asker.ask("CLIENT UNPAUSE").to_string(), "+OK");
     let refused = "-ERR it has no place between MULTI and EXEC";
-    assert_eq!(client.read().to_string(), format!("[+OK, 0, {refused}, {refused}, +PONG]"));
+    assert_eq!(client.read().to_string(), format!("[+OK, 0, [0, 0], {refused}, {refused}, +PONG]"));
+}
+
+#[test]
+fn a_list_of_clients_tells_of_tracking_and_of_what_is_queued() {
+    let server = Server::start(2, &[]);
+    let (mut client, mut asker) = (server.resp(), server.resp());
+    let to = asker.ask("CLIENT ID").integer();
+    assert_eq!(client.ask(&format!("CLIENT TRACKING ON BCAST REDIRECT {to}")).to_string(), "+OK");
+    client.ask("MULTI");
+    client.ask("SET a 1");
+    let lines = listed(&mut asker, "CLIENT LIST");
+    let line = lines.iter().find(|line| field(line, "multi") == "1").expect("the client that queues");
+    assert_eq!((field(line, "flags"), field(line, "redir")), ("xtB", &*to.to_string()));
+    assert_ne!(field(line, "multi-mem"), "0");
 }
