@@ -425,6 +425,7 @@ mod tests {
         for line in [
             long.clone(),
             format!("{long} 1"),
+            format!("bind {long}"),
             format!("shards {long}"),
             format!("auto-ttl {long} x"),
             format!("log-level {long}"),

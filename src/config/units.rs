@@ -339,9 +339,13 @@ pub fn auto_ttl_text(auto_ttl: &AutoTtl) -> String {
     auto_ttl.rules().iter().map(rule).collect::<Vec<_>>().join(" ")
 }
 
+/// The longest name that the system of names has.
+const HOST_BYTES_MAX: usize = 253;
+
 /// Accepts a host name or an address.
 pub fn host(text: &str) -> Result<String, InvalidValue> {
-    let plain = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control());
+    let plain = (1..=HOST_BYTES_MAX).contains(&text.len())
+        && !text.contains(|c: char| c.is_whitespace() || c.is_control());
     if plain { Ok(text.to_owned()) } else { Err(InvalidValue::Host) }
 }
 
