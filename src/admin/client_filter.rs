@@ -41,7 +41,7 @@ pub(super) fn of_kill(request: &Request<'_>, asker: u64) -> Result<ClientFilter,
         let value = args.next().ok_or(Error::Syntax)?;
         let is = |word: &str| option.eq_ignore_ascii_case(word.as_bytes());
         if is("ID") {
-            let id = parse_integer(value);
+            let id = parse_integer(value).filter(|id| *id > 0);
             let id = id.ok_or(Error::OutOfRange("client-id should be greater than 0"))?;
             filter.ids = Some(vec![id as u64]);
         } else if is("TYPE") {

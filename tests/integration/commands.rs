@@ -438,7 +438,8 @@ const RESP: &[Script] = &[
         CLIENT LIST TYPE dancer -> -ERR Unknown client type 'dancer'
         CLIENT LIST TYPE -> -ERR syntax error
         CLIENT LIST ID 999999 -> ""
-        CLIENT LIST ID 0 -> -ERR Invalid client ID
+        CLIENT LIST ID 0 -> ""
+        CLIENT LIST ID x -> -ERR Invalid client ID
         CLIENT LIST AGE 1 -> -ERR syntax error
         CLIENT KILL 1.2.3.4:5 -> -ERR No such client
         CLIENT KILL ID 999999 TYPE normal ADDR 1.2.3.4:5 LADDR 1.2.3.4:5 USER default SKIPME no -> 0
