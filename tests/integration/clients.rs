@@ -262,7 +262,7 @@ fn debug_does_what_tests_need_where_it_is_allowed() {
         ("DEBUG QUICKLIST-PACKED-THRESHOLD 100b", "+OK"),
         ("DEBUG LOADAOF", "+OK"),
         ("DEBUG PROTOCOL true", "1"),
-        ("DEBUG PROTOCOL bignum", "1234567999999999999999999999999999999"),
+        ("DEBUG PROTOCOL bignum", "\"1234567999999999999999999999999999999\""),
         ("DEBUG PROTOCOL push", "-ERR RESP2 is not supported by this command"),
     ];
     for (request, reply) in asked {

@@ -2698,8 +2698,15 @@ fn arity_is_checked(server: &Server) {
     let (mut resp, mut text) = (server.resp(), server.text());
     for row in TABLE {
         let lower = row.name.to_lowercase();
-        let resp_error = format!("-ERR wrong number of arguments for '{lower}' command");
-        let text_error = format!("-ERR {} requires {}", row.name, row.needs);
+        let mut resp_error = format!("-ERR wrong number of arguments for '{lower}' command");
+        let mut text_error = format!("-ERR {} requires {}", row.name, row.needs);
+        if row.name == "EXEC" {
+            // It says so of itself whether there is a transaction or not, as in Redis.
+            let reason = resp_error.trim_start_matches("-ERR ");
+            resp_error = format!("-EXECABORT Transaction discarded because of: {reason}");
+            text_error = text.ask_one("EXEC 1");
+            assert!(text_error.starts_with("-ERR transaction discarded because of: "), "{text_error}");
+        }
         if row.args_min > 0 {
             assert_eq!(resp.ask(row.name).to_string(), resp_error);
             assert_eq!(text.ask_one(row.name), text_error);
