@@ -1,6 +1,7 @@
 //! One Lua state: how scripts find it, how they are compiled and run in it, and what ends them.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -72,7 +73,7 @@ pub(super) struct State {
     read_only: RefCell<Vec<usize>>,
     random: Cell<u64>,
     /// What the library that is being loaded has registered.
-    pub(super) registered: RefCell<Vec<libraries::Registered>>,
+    pub(super) registered: RefCell<BTreeMap<String, libraries::Registered>>,
 }
 
 /// Why a script has ended before its end, and where.
@@ -808,4 +809,60 @@ fn check(row: &'static Command, arg_count: usize, state: &State) -> Result<(), C
         return Err(refused("Write commands are not allowed from read-only scripts."));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than Lua has places for handles.
+    const MANY: usize = 8_500;
+
+    /// Runs a program, with the tables of scripts or of a library that is being loaded.
+    fn run(engine: &Engine, entry: &Function, program: &str) -> Result<(), String> {
+        let program = engine.compile(program.as_bytes(), "user_script").unwrap();
+        let ran = entry.call::<(bool, Value)>(engine.held.get(&program).unwrap());
+        match ran.map_err(|error| error.to_string())? {
+            (true, _) => Ok(()),
+            (false, _) => Err(String::from_utf8(engine.taken_failure().text).unwrap()),
+        }
+    }
+
+    #[test]
+    fn a_state_holds_more_functions_than_lua_has_places_and_lets_them_go() {
+        let engine = Engine::new(1).unwrap();
+        let return_number =
+            |number| engine.compile(format!("return {number}").as_bytes(), "user_script").unwrap();
+        let compiled: Vec<_> = (0..MANY).map(return_number).collect();
+        let register = format!(
+            "for number = 1, {MANY} do redis.register_function('f' .. number, function() return number end) end"
+        );
+        assert_eq!(run(&engine, &engine.run_library, &register), Ok(()));
+        assert_eq!(engine.held.get(&compiled[MANY - 1]).unwrap().call::<usize>(()).unwrap(), MANY - 1);
+        let registered = engine.state.registered.take();
+        let last = engine.held.get(&registered[&format!("f{MANY}")].callback).unwrap();
+        assert_eq!(last.call::<usize>(()).unwrap(), MANY);
+        let places = engine.held.count.get();
+        drop((compiled, registered));
+        let again: Vec<_> = (0..2 * MANY).map(return_number).collect();
+        assert_eq!(engine.held.get(&again[7]).unwrap().call::<usize>(()).unwrap(), 7);
+        assert!(engine.held.count.get() <= places, "places of dropped functions are taken again");
+    }
+
+    #[test]
+    fn a_state_without_memory_is_used_on_unless_what_is_needed_fills_it() {
+        let engine = Engine::new(1).unwrap();
+        let fill = "local all, text = {}, 'x' for _ = 1, 24 do text = text .. text end
+            for number = 1, COUNT do all[number] = text .. number end";
+        let endless = fill.replace("COUNT", "100");
+        assert_eq!(run(&engine, &engine.run_script, &endless), Err("ERR not enough memory".to_owned()));
+        assert!(engine.memory_bytes() > MEMORY_MAX / 4 * 3);
+        assert!(engine.relieve(true));
+        assert!(engine.memory_bytes() < MEMORY_MAX / 4, "{}", engine.memory_bytes());
+        let kept = fill.replace("COUNT", "25") + " redis.register_function('f', function() return all end)";
+        assert_eq!(run(&engine, &engine.run_library, &kept), Ok(()));
+        assert!(!engine.relieve(false), "there is a function that needs it");
+        engine.state.registered.take();
+        assert!(engine.relieve(false));
+    }
 }

@@ -223,7 +223,7 @@ impl Library {
 /// What a library registers while it is loaded.
 pub(super) struct Registered {
     info: FunctionInfo,
-    callback: Compiled,
+    pub(super) callback: Compiled,
 }
 
 /// Runs the code of a library in a state.
@@ -243,9 +243,8 @@ pub(super) fn load(engine: &Engine, code: &[u8]) -> Result<(Library, HashMap<Str
     if registered.is_empty() {
         return Err(refusal("No functions registered"));
     }
-    let mut functions: Vec<_> = registered.iter().map(|it| it.info.clone()).collect();
-    functions.sort_by(|a, b| a.name.cmp(&b.name));
-    let callbacks = registered.into_iter().map(|it| (it.info.name, it.callback)).collect();
+    let functions = registered.values().map(|it| it.info.clone()).collect();
+    let callbacks = registered.into_iter().map(|(name, it)| (name, it.callback)).collect();
     Ok((Library { name, code: code.into(), functions }, callbacks))
 }
 
@@ -316,10 +315,10 @@ pub(super) fn table(lua: &Lua, state: &Rc<State>, held: &Rc<Held>) -> mlua::Resu
                 return Err(reply_error(NAME_RULE));
             }
             let mut all = of.registered.borrow_mut();
-            if all.iter().any(|other| other.info.name == registered.info.name) {
+            if all.contains_key(&registered.info.name) {
                 return Err(reply_error("Function already exists in the library"));
             }
-            all.push(registered);
+            all.insert(registered.info.name.clone(), registered);
             Ok(())
         })?,
     )?;

@@ -8,7 +8,7 @@ local type, next, pairs, rawget = type, next, pairs, rawget
 local pcall, xpcall, loadstring, setmetatable, getmetatable = pcall, xpcall, loadstring, setmetatable, getmetatable
 local collectgarbage, insert = collectgarbage, table.insert
 local resume, concat, byte = coroutine.resume, table.concat, string.byte
-local find, gmatch, gsub, match = string.find, string.gmatch, string.gsub, string.match
+local find, gsub = string.find, string.gsub
 local select, error, unpack = select, error, unpack
 
 -- From the empty tables to those that they show.
@@ -56,16 +56,21 @@ end
 
 -- The matcher calls itself for each part of a pattern that is repeated: a long one takes more stack than there is. What
 -- it returns goes through a function, as its errors do not bear its name after a tail call.
-local function check(_, pattern)
-  if type(pattern) == 'string' and #pattern > native.pattern_bytes_max and find(pattern, '[*+?-]') then
-    error('pattern too complex')
-  end
+local guard = [[
+  local NAME, type, check, all = ...
+  return function(...)
+    local _, pattern = ...
+    if type(pattern) == 'string' and #pattern > MAX then check(pattern) end
+    return all(NAME(...))
+  end]]
+guard = gsub(guard, 'MAX', native.pattern_bytes_max)
+local function check(pattern)
+  if find(pattern, '[*+?-]') then error('pattern too complex') end
 end
 local function all(...) return ... end
-string.find = function(...) check(...) return all(find(...)) end
-string.gmatch = function(...) check(...) return all(gmatch(...)) end
-string.gsub = function(...) check(...) return all(gsub(...)) end
-string.match = function(...) check(...) return all(match(...)) end
+for name, run in pairs({find = find, gmatch = string.gmatch, gsub = gsub, match = string.match}) do
+  string[name] = loadstring(gsub(guard, 'NAME', name), '=sandbox')(run, type, check, all)
+end
 
 local base = {
   _VERSION = _VERSION, assert = assert, error = error, gcinfo = gcinfo, ipairs = ipairs, rawequal = rawequal,

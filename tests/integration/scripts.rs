@@ -99,6 +99,55 @@ fn a_script_reaches_the_keys_that_it_names_and_fails_with_what_it_did() {
     assert_eq!(resp.ask("EXEC").to_string(), "[4, 5, 2]");
 }
 
+/// Each of these took more handles or more stack than there is, and the process ended.
+#[test]
+fn scripts_that_ask_for_much_get_it_or_an_error() {
+    let server = Server::start(1, &[]);
+    let mut resp = server.resp();
+    for (script, reply) in [
+        ("return #(('a'):rep(17000)):match(('a?'):rep(17000))", "17000"),
+        ("return #(('a'):rep(50000)):match(('a-'):rep(50000) .. '$')", "50000"),
+        (
+            "return {pcall(string.rep('a', 200000).gsub, 'a', ('a?'):rep(100000), '')}",
+            "user_script:1: pattern too complex",
+        ),
+        ("return ('x'):find(('ab'):rep(100000)) or 'none'", "none"),
+        ("local all = {} for n = 1, 9000 do all[n] = 'x' .. n end return #cjson.encode(all)", "70894"),
+        ("local all = {} for n = 1, 9000 do all['x' .. n] = 'y' end return #cjson.encode(all)", "106894"),
+        (
+            "cjson.encode_max_depth(100000) local all = {} for _ = 1, 9000 do all = {all} end
+          local well, failure = pcall(cjson.encode, all) cjson.encode_max_depth(1000) return failure",
+            "Cannot serialise, excessive nesting (3501)",
+        ),
+        (
+            "cjson.decode_max_depth(100000) local well, failure = pcall(cjson.decode, ('['):rep(9000))
+          cjson.decode_max_depth(1000) return failure",
+            "Found too many nested data structures (7001) at character 7001",
+        ),
+        (
+            "return {pcall(cmsgpack.unpack, ('\\161a'):rep(9000))}",
+            "stack overflow (too many return values at once; use unpack_one or unpack_limit instead.)",
+        ),
+        (
+            "return {pcall(struct.unpack, ('s'):rep(9000), ('a\\0'):rep(9000))}",
+            "stack overflow (too many results)",
+        ),
+        (
+            "local all = {} for n = 1, 7500 do all[n] = 'x' .. n end return redis.call('DEL', unpack(all))",
+            "0",
+        ),
+        (
+            "local all = {} for n = 1, 7999 do all[n] = 'x' .. n end return redis.call('DEL', unpack(all))",
+            "too many results to unpack",
+        ),
+        ("return unpack(1)", "bad argument #1 to 'unpack' (table expected, got number)"),
+        ("return string.gsub('x')", "bad argument #2 to 'gsub' (string expected, got no value)"),
+    ] {
+        let replied = resp.ask_bytes(&["EVAL", script, "0"]).to_string();
+        assert!(replied.contains(reply), "{script}: {replied}");
+    }
+}
+
 #[test]
 fn a_script_that_takes_long_is_ended_unless_it_has_changed_keys() {
     for shards in [1, 3] {
@@ -126,6 +175,9 @@ fn a_script_that_takes_long_is_ended_unless_it_has_changed_keys() {
             let words = ["EVAL", script, "2", "{k}", "{k}2", &until].map(str::to_owned);
             let writing = scope.spawn(move || runs.ask_bytes(&words).to_string());
             assert!(within_deadline(|| one.ask("SCRIPT KILL").to_string().starts_with("-UNKILLABLE ")));
+            for shutdown in ["SHUTDOWN", "SHUTDOWN NOW", "SHUTDOWN SAVE"] {
+                assert!(one.ask(shutdown).to_string().starts_with("-BUSY "), "{shutdown}");
+            }
             assert_eq!(writing.join().unwrap(), "\"well\"");
         });
         assert_eq!(one.ask("MGET {k} {k}2").to_string(), "[\"begun\", \"done\"]");
