@@ -815,7 +815,7 @@ impl Parts {
         self.events.push(Event::Named(self.database, event, key.into()));
     }
 
-    /// Whether somebody wants to be told of keys that expire.
+    /// Whether any client wants to be told of keys that expire.
     #[inline]
     pub(crate) fn tells_of_expired(&self) -> bool {
         self.event_classes.has_any(EventClasses::EXPIRED.with(EventClasses::CHANGE))

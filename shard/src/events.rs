@@ -1,7 +1,7 @@
-//! What happens to keys, for those who want to be told: events by their classes, and the changes of keys that somebody
-//! keeps a copy of.
+//! What happens to keys, for those who want to be told: events by their classes, and the changes of keys that clients
+//! keep copies of.
 
-/// The classes of events that somebody wants, a set.
+/// The classes of events that are wanted, a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventClasses(u32);
 
@@ -102,7 +102,7 @@ impl EventClasses {
         EventClasses(bits)
     }
 
-    /// What a shard has to tell of for these: nothing where nobody could be told.
+    /// What a shard has to tell of for these: nothing where no client could be told.
     #[must_use]
     pub const fn wanted(self) -> EventClasses {
         let is_told = self.has_any(EventClasses::KEYSPACE.with(EventClasses::KEYEVENT));

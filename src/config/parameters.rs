@@ -22,7 +22,7 @@ use super::{CLIENT_BUFFER_BOUNDS, CONNECTIONS_MAX, Config, REQUEST_TIMEOUT_BOUND
 use super::{LATENCY_MS_MAX, SLOWLOG_LEN_BOUNDS};
 use super::{OutputLimit, OutputLimits, auto_ttl, auto_ttl_text, value_name};
 
-/// The options that change while the server runs. A field is loaded without an order: whoever needs it reads a number.
+/// The options that change while the server runs. A field is loaded without an order: its reader needs a number and no more.
 #[derive(Debug, Default)]
 pub struct Settings {
     /// Clients connected at the same time, at most.
@@ -140,7 +140,7 @@ impl Settings {
 }
 
 fn held(text: &Mutex<String>) -> String {
-    text.lock().expect("nobody panics with it").clone()
+    text.lock().expect("no thread panics with it").clone()
 }
 
 /// What the values of parameters are shown from.
@@ -399,7 +399,7 @@ impl Parameter {
             Place::AutoTtl => auto_ttl_text(shown.auto_ttl),
             Place::Fixed(show) => show(shown),
             Place::Remembered(first) => {
-                let remembered = shown.settings.remembered.lock().expect("nobody panics with it");
+                let remembered = shown.settings.remembered.lock().expect("no thread panics with it");
                 remembered.get(self.canonical_name()).map_or_else(|| first.to_owned(), Clone::clone)
             }
         }
@@ -443,7 +443,7 @@ impl Parameter {
                 cell(settings).store(number, Ordering::Relaxed);
             }
             (Place::Text(cell), Value::Text(text)) => {
-                *cell(settings).lock().expect("nobody panics with it") = text;
+                *cell(settings).lock().expect("no thread panics with it") = text;
             }
             (Place::Methods { set, .. }, Value::Text(text)) => set(settings, &text),
             (Place::Remembered(_), value) => {
@@ -451,7 +451,7 @@ impl Parameter {
                     Value::Number(number) => number.to_string(),
                     Value::Text(text) => text,
                 };
-                let mut remembered = settings.remembered.lock().expect("nobody panics with it");
+                let mut remembered = settings.remembered.lock().expect("no thread panics with it");
                 remembered.insert(self.canonical_name(), text);
             }
             _ => {} // It has the value, or the workers are told.

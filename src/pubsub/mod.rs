@@ -26,7 +26,7 @@ pub(crate) struct PubSub {
     topics: [HashMap<Bytes, Topic>; 5],
 }
 
-/// A channel or pattern that somebody is subscribed to.
+/// A channel or pattern that a client is subscribed to.
 #[derive(Debug, Default)]
 struct Topic {
     /// Of a pattern, how it is read.
@@ -196,7 +196,7 @@ impl PubSub {
         heard
     }
 
-    /// Shows all prefixes of a key that somebody wants to hear of, with those who do: here, and how many at others.
+    /// Shows all prefixes of a key that clients want to hear of, with those who do: here, and how many at others.
     pub fn with_prefixes_of(
         &self,
         key: &[u8],

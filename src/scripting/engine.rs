@@ -174,7 +174,7 @@ pub(super) struct Held {
     functions: Table,
     /// How many places there are.
     count: Cell<usize>,
-    /// Those whose functions nobody needs any more.
+    /// Those whose functions are needed no more.
     left: Rc<RefCell<Vec<usize>>>,
     /// Those that are empty.
     free: RefCell<Vec<usize>>,

@@ -1,6 +1,6 @@
 //! What clients order for all workers together: pauses and monitoring.
 //!
-//! An order is a plain atomic; whoever changes one that workers keep a copy of says so by [`Control::changed`], and
+//! An order is a plain atomic; a worker that changes one of which workers keep a copy says so by [`Control::changed`], and
 //! each worker looks at the version once a turn.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -2,7 +2,7 @@
 //! what the shards' replies amount to.
 //!
 //! Commands that follow each other run in one hop, whatever shards their keys lie on: each shard runs its own, and its
-//! parts of those that several own, in their order, and nobody sees that the shards do not keep step. A command of the
+//! parts of those that several own, in their order, and no client sees that the shards do not keep step. A command of the
 //! server stands between two hops. A hop has a bounded number of commands, so that no shard's turn is long.
 
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@
 //! one after the other, each at the shards that have something to do in it ([`Transaction::hop`]), and each decided by
 //! what the ones before have replied ([`Transaction::take_reply`]). The last one commits:
 //! then each shard that may have been changed writes all that the hops have changed there as one frame. Until that is as
-//! safe as the mode demands nobody else sees any of it. At the end the locks are given back. What has changed something
+//! safe as the mode demands no other client sees any of it. At the end the locks are given back. What has changed something
 //! goes on to its commit, whatever happens to its client: there is no way back.
 
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Keys that clients watch: whether one has changed since.
 //!
-//! A shard keeps a version of each key that somebody watches, and of no other. What changes a key raises it. That a key
-//! has gone, by its deadline or with all others, needs no version: whoever watched it while it was there does not find it
-//! any more, and if it is back, what made it has raised the version.
+//! A shard keeps a version of each key that a client watches, and of no other. What changes a key raises it. That a key
+//! has gone, by its deadline or with all others, needs no version: a client that watched it while it was there does not
+//! find it any more, and if it is back, what made it has raised the version.
 
 use ahash::RandomState;
 use hashbrown::HashMap;

@@ -68,7 +68,7 @@ impl Worker {
                 return Flow::Later;
             }
             Route::One(worker) => {
-                // Whoever has told this worker of the script may be heard there behind this one.
+                // The worker that told this one of the script may be heard there behind this one.
                 if let Some(script) = self.scripts.not_told(request, worker) {
                     self.mesh.to(worker).call(RequestId::NONE, Call::LearnScript(script));
                 }

@@ -213,7 +213,7 @@ impl Worker {
         self.end_subscriptions(client, SubscriptionKind::Tracker, &[Bytes::new()], RequestId::NONE);
     }
 
-    /// Has the shard gather the events that somebody wants by now.
+    /// Has the shard gather the events that are wanted by now.
     pub(super) fn follow_settings(&mut self) {
         let told = self.shared.settings.keyspace_events().wanted();
         let is_tracked = self.pubsub.topic_count(SubscriptionKind::Tracker) > 0;

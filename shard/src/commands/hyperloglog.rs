@@ -87,7 +87,7 @@ fn pfcount(_: &Request<'_>, held: &[Option<Held<'_>>], _terms: &Terms) -> Result
         let count = hyperloglog::count(value.as_bytes())?;
         value.set_count(count);
         let effect = Effect::put(0, value.into_bytes().into(), Deadline::Kept);
-        let effects = vec![effect.told_as(EventClasses::default(), "")]; // Nobody is told.
+        let effects = vec![effect.told_as(EventClasses::default(), "")]; // No client is told.
         return Ok(Combined { reply: shown(count), effects });
     }
     let mut registers = [0; _];
